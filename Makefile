@@ -1,0 +1,35 @@
+# What is run by hand and by .ci/run; "make help" lists it.
+
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+# Go passes by directories named testdata unless they are named.
+PACKAGES := ./... ./testdata/app ./testdata/e2e
+
+.PHONY: help build test e2e demo lint clean
+
+help: ## this list
+	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' Makefile
+
+build: ## ./snap, a static binary
+	CGO_ENABLED=0 go build -trimpath -o snap ./cmd/snap
+
+test: ## the tests; says what it skips, and installs what they need when it may
+	testdata/setup.sh || true
+	testdata/engine.sh run testdata/test.sh ./...
+
+e2e: ## the proof on a real PostgreSQL: capture, restore, kill, recover
+	testdata/setup.sh strace debootstrap dockerd docker || true
+	testdata/engine.sh run go test -tags e2e -count=1 -timeout 20m -v ./testdata/e2e/
+
+demo: ## the story on a tiny web app, in under a minute
+	testdata/setup.sh strace || true
+	testdata/engine.sh run testdata/demo.sh
+
+lint: ## gofmt, vet, staticcheck; golangci-lint for the import walls where it is installed
+	@files=$$(gofmt -l cmd pkg testdata) && test -z "$$files" || { echo "gofmt -w $$files"; exit 1; }
+	go vet -tags e2e $(PACKAGES)
+	go run $(STATICCHECK) -tags e2e $(PACKAGES)
+	@if command -v golangci-lint; then golangci-lint run; fi
+
+clean: ## remove what build made
+	rm -f snap

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tiny-forge/snap/pkg/archive"
+	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/restore"
+	"github.com/tiny-forge/snap/pkg/store"
+)
+
+// snapshotJSON is a snapshot as --json shows it.
+type snapshotJSON struct {
+	Workload    string       `json:"workload"`
+	SID         string       `json:"sid"`
+	Created     time.Time    `json:"created"`
+	Reason      store.Reason `json:"reason"`
+	Note        string       `json:"note"`
+	Quiesce     string       `json:"quiesce"`
+	Files       int64        `json:"files"`
+	Bytes       int64        `json:"bytes"`
+	StoredBytes int64        `json:"stored_bytes"`
+	Volumes     []volumeJSON `json:"volumes"`
+}
+
+type volumeJSON struct {
+	Name        string `json:"name"`
+	Scope       string `json:"scope"`
+	Source      string `json:"source"`
+	Target      string `json:"target"`
+	Members     int    `json:"members"`
+	StoredBytes int64  `json:"stored_bytes"`
+	Sockets     int64  `json:"sockets"`
+	Changed     int64  `json:"changed"`
+	archive.Stats
+}
+
+func showSnapshot(m *store.Manifest) snapshotJSON {
+	files, bytes, stored := m.Totals()
+	out := snapshotJSON{
+		Workload: m.Workload, SID: m.SID, Created: m.Created, Reason: m.Reason, Note: m.Note, Quiesce: m.Quiesce,
+		Files: files, Bytes: bytes, StoredBytes: stored, Volumes: []volumeJSON{},
+	}
+	for i := range m.Volumes {
+		v := &m.Volumes[i]
+		out.Volumes = append(out.Volumes, volumeJSON{
+			Name: v.Name, Scope: v.Scope, Source: v.Source, Target: v.Target, Members: len(v.Members),
+			StoredBytes: v.Stored(), Sockets: v.Sockets, Changed: v.Changed, Stats: v.Stats,
+		})
+	}
+	return out
+}
+
+type captureJSON struct {
+	snapshotJSON
+	QuiescedSeconds float64            `json:"quiesced_seconds"`
+	Seconds         float64            `json:"seconds"`
+	AddedBytes      int64              `json:"added_bytes"` // by which the store grew
+	Phases          map[string]float64 `json:"phases"`
+}
+
+func (a *app) captureCommand() *cobra.Command {
+	var req restore.CaptureRequest
+	cmd := &cobra.Command{
+		Use:   "capture <workload>",
+		Short: "Make a snapshot of a workload's volumes",
+		Long: `Make a snapshot of all volumes of a workload.
+
+The volumes are read twice: while the app runs, and again with the app at rest,
+so that it rests only briefly. --quiesce pause freezes the containers: the copy
+is what a power cut at that instant would leave. stop shuts the app down
+cleanly. none lets it run: files may then be from different moments.`,
+		Args: cobra.ExactArgs(1),
+	}
+	cmd.Flags().StringVar(&req.Quiesce, "quiesce", journal.Pause, "how the app rests: pause, stop or none")
+	cmd.Flags().StringVar(&req.Note, "note", "", "a `text` to find the snapshot by")
+	cmd.PreRunE = func(*cobra.Command, []string) error {
+		return oneOf("--quiesce", req.Quiesce, journal.Pause, journal.Stop, journal.None)
+	}
+	cmd.RunE = a.verb(func(ctx context.Context, args []string) error {
+		e, done, err := a.engine()
+		if err != nil {
+			return err
+		}
+		defer done()
+		req.Workload = args[0]
+		r, err := e.Capture(ctx, req)
+		if err != nil {
+			return err
+		}
+		shown := captureJSON{showSnapshot(r.Manifest), r.QuiescedSeconds, r.Seconds, r.Added, r.Phases}
+		a.result = shown
+		a.say("%s", shown.SID)
+		a.progress("captured %s: %d files, %s (%s new in the store) in %.1f s; the app rested %.1f s",
+			shown.Workload, shown.Files, size(shown.Bytes), size(r.Added), r.Seconds, r.QuiescedSeconds)
+		if len(r.Changed) > 0 {
+			a.progress("warning: files changed while they were read, and are not of one moment: %q; use --quiesce pause or stop", r.Changed)
+		}
+		for _, v := range shown.Volumes {
+			if v.Sockets > 0 {
+				a.progress("volume %s: %d sockets were left out", v.Name, v.Sockets)
+			}
+		}
+		return nil
+	})
+	return cmd
+}
+
+// oneOf checks a flag's value.
+func oneOf(flag, value string, allowed ...string) error {
+	for _, ok := range allowed {
+		if value == ok {
+			return nil
+		}
+	}
+	return &usageError{errorf("%s is %q: use %s", flag, value, strings.Join(allowed, ", "))}
+}

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tiny-forge/snap/pkg/restore"
+)
+
+type deployJSON struct {
+	Workload   string          `json:"workload"`
+	Containers []containerJSON `json:"containers"`
+	Seconds    float64         `json:"seconds"`
+}
+
+func (a *app) deployCommand() *cobra.Command {
+	var req restore.DeployRequest
+	cmd := &cobra.Command{
+		Use:   "deploy <workload>",
+		Short: "Bring a workload up from the current config",
+		Long: `Bring a workload up from the current config and wait until it is healthy. The
+containers from before are removed only then; when the new ones do not come up,
+the old ones are brought back. An image that is missing is pulled.`,
+		Args: cobra.ExactArgs(1),
+	}
+	cmd.Flags().DurationVar(&req.HealthTimeout, "health-timeout", 0, "how long to wait for health (default 2m)")
+	cmd.RunE = a.verb(func(ctx context.Context, args []string) error {
+		e, done, err := a.engine()
+		if err != nil {
+			return err
+		}
+		defer done()
+		req.Workload = args[0]
+		r, err := e.Deploy(ctx, req)
+		if err != nil {
+			return err
+		}
+		a.result = deployJSON{r.Workload, showContainers(r.Containers), r.Seconds}
+		for _, c := range r.Containers {
+			a.say("%s runs %s", c.Name, c.Image)
+		}
+		a.progress("deployed %s in %.1f s", r.Workload, r.Seconds)
+		return nil
+	})
+	return cmd
+}
+
+func (a *app) lockCommand() *cobra.Command {
+	var wait time.Duration
+	cmd := &cobra.Command{
+		Use:   "lock <workload> [--wait D] -- COMMAND...",
+		Short: "Run another deploy tool under the workload's lock",
+		Long: `Run a command while the workload is locked, so that no capture, restore or
+recovery is under way at the same time. The command's exit code is passed on.`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if cmd.ArgsLenAtDash() != 1 || len(args) < 2 {
+				return errors.New("usage: snap lock <workload> [--wait D] -- COMMAND...")
+			}
+			return nil
+		},
+	}
+	cmd.Flags().DurationVar(&wait, "wait", 0, "wait this long for the lock")
+	cmd.RunE = a.verb(func(ctx context.Context, args []string) error {
+		e, done, err := a.engine()
+		if err != nil {
+			return err
+		}
+		defer done()
+		held, err := e.Lock(ctx, args[0], wait)
+		if err != nil {
+			return err
+		}
+		defer held.Release()
+		return a.locked(args[1:])
+	})
+	return cmd
+}
+
+// locked runs the command to its end: a signal reaches it from the terminal
+// itself, and the lock must outlive it.
+func (a *app) locked(command []string) error {
+	c := exec.Command(command[0], command[1:]...)
+	c.Stdin, c.Stdout, c.Stderr = a.in, os.Stdout, os.Stderr
+	err := c.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		if code := exit.ExitCode(); code >= 0 {
+			return exitStatus(code)
+		}
+		return exitStatus(128 + int(signalOf(exit)))
+	}
+	if err != nil {
+		return &usageError{err}
+	}
+	return nil
+}

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/restore"
+	"github.com/tiny-forge/snap/pkg/store"
+)
+
+func errorf(format string, args ...any) error { return fmt.Errorf(format, args...) }
+
+func (a *app) listCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "list [workload]",
+		Short: "List snapshots, newest first",
+		Args:  cobra.MaximumNArgs(1),
+	}
+	cmd.RunE = a.verb(func(_ context.Context, args []string) error {
+		e, done, err := a.engine()
+		if err != nil {
+			return err
+		}
+		defer done()
+		names, err := listed(e, args)
+		if err != nil {
+			return err
+		}
+		snapshots := []snapshotJSON{}
+		for _, name := range names {
+			list, bad, err := e.Store.List(name)
+			if err != nil {
+				return err
+			}
+			for _, err := range bad {
+				a.progress("warning: %v", err)
+			}
+			for _, m := range list {
+				snapshots = append(snapshots, showSnapshot(m))
+			}
+		}
+		slices.SortStableFunc(snapshots, func(x, y snapshotJSON) int { return y.Created.Compare(x.Created) })
+		a.result = map[string]any{"snapshots": snapshots}
+		a.table(snapshotRows(snapshots))
+		return nil
+	})
+	return cmd
+}
+
+// listed returns the workloads to list: the one that was asked for, or those of
+// the config and those that only the store still knows.
+func listed(e *restore.Engine, args []string) ([]string, error) {
+	if len(args) == 1 {
+		_, err := e.Config.Workload(args[0])
+		return args, err
+	}
+	stored, err := e.Store.Workloads()
+	if err != nil {
+		return nil, err
+	}
+	names := append(e.Config.Names(), stored...)
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
+func snapshotRows(list []snapshotJSON) [][]string {
+	rows := [][]string{{"WORKLOAD", "SID", "CREATED", "REASON", "FILES", "SIZE", "NOTE"}}
+	for _, s := range list {
+		rows = append(rows, []string{
+			s.Workload, s.SID, s.Created.Local().Format(time.DateTime), string(s.Reason), fmt.Sprint(s.Files), size(s.Bytes), s.Note,
+		})
+	}
+	return rows
+}
+
+type showJSON struct {
+	snapshotJSON
+	Snap   string        `json:"snap"`
+	Images []store.Image `json:"images"`
+}
+
+func (a *app) showCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "show <workload> <sid>",
+		Short: "Show what a snapshot holds",
+		Args:  cobra.ExactArgs(2),
+	}
+	cmd.RunE = a.verb(func(_ context.Context, args []string) error {
+		e, done, err := a.engine()
+		if err != nil {
+			return err
+		}
+		defer done()
+		m, err := e.Snapshot(args[0], args[1])
+		if errors.Is(err, disk.ErrTooNew) {
+			return errorf("%w; use the version of snap that made it", err)
+		}
+		if err != nil {
+			return err
+		}
+		s := showSnapshot(m)
+		a.result = showJSON{s, m.Snap, m.Images}
+		a.table(snapshotRows([]snapshotJSON{s}))
+		a.say("quiesce %s, made by snap %s", m.Quiesce, m.Snap)
+		for _, i := range m.Images {
+			a.say("image %s %s", i.Image, i.ImageID)
+		}
+		rows := [][]string{{"VOLUME", "SCOPE", "SOURCE", "TARGET", "FILES", "DIRS", "SIZE", "STORED"}}
+		for _, v := range s.Volumes {
+			rows = append(rows, []string{
+				v.Name, v.Scope, v.Source, v.Target, fmt.Sprint(v.Files), fmt.Sprint(v.Dirs), size(v.Bytes), size(v.StoredBytes),
+			})
+		}
+		a.table(rows)
+		return nil
+	})
+	return cmd
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tiny-forge/snap/pkg/restore"
+)
+
+type restoreJSON struct {
+	Workload        string                  `json:"workload"`
+	SID             string                  `json:"sid"`
+	PreRestoreSID   string                  `json:"pre_restore_sid"`
+	Outcome         string                  `json:"outcome"`
+	DowntimeSeconds float64                 `json:"downtime_seconds"`
+	Seconds         float64                 `json:"seconds"`
+	Files           int64                   `json:"files"`
+	Bytes           int64                   `json:"bytes"`
+	Volumes         []restore.PlannedVolume `json:"volumes"`
+	Phases          map[string]float64      `json:"phases"`
+	Warnings        []string                `json:"warnings"`
+	Tx              string                  `json:"tx"`
+}
+
+type planJSON struct {
+	Workload   string                  `json:"workload"`
+	SID        string                  `json:"sid"`
+	Volumes    []restore.PlannedVolume `json:"volumes"`
+	Containers []containerJSON         `json:"containers"`
+	Space      []restore.Space         `json:"space"`
+	Warnings   []string                `json:"warnings"`
+}
+
+func (a *app) restoreCommand() *cobra.Command {
+	var req restore.RestoreRequest
+	var plan bool
+	cmd := &cobra.Command{
+		Use:   "restore <workload> <sid> --confirm <sid>",
+		Short: "Put a snapshot back under the running app",
+		Long: `Put a snapshot back: all of a workload's volumes, or those chosen with --volume.
+
+The new data is extracted and verified while the app runs. Then the app is
+stopped, what it has is kept as a pre-restore snapshot, all directories are
+exchanged, and the app is brought up again from the current config on the image
+that ran before. When it does not become healthy, everything goes back.
+
+--plan shows what would be done, or why it would be refused, and changes
+nothing. After a crash or a power cut, run snap recover.`,
+		Args: cobra.ExactArgs(2),
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&req.Confirm, "confirm", "", "the `sid` again: this replaces live data")
+	flags.BoolVar(&plan, "plan", false, "show what would be done and change nothing")
+	flags.StringArrayVar(&req.Volumes, "volume", nil, "restore only the volume of this `name` (may be repeated)")
+	flags.StringVar(&req.OnUnhealthy, "on-unhealthy", restore.RevertUnhealthy, "when the app does not become healthy: revert or keep")
+	flags.DurationVar(&req.HealthTimeout, "health-timeout", 0, "how long to wait for health (default 2m)")
+	flags.DurationVar(&req.StopTimeout, "stop-timeout", 0, "how long to wait for a clean stop (default: what the container asks for)")
+	cmd.PreRunE = func(*cobra.Command, []string) error {
+		return oneOf("--on-unhealthy", req.OnUnhealthy, restore.RevertUnhealthy, restore.KeepUnhealthy)
+	}
+	cmd.RunE = a.verb(func(ctx context.Context, args []string) error {
+		e, done, err := a.engine()
+		if err != nil {
+			return err
+		}
+		defer done()
+		req.Workload, req.SID = args[0], args[1]
+		if plan {
+			return a.plan(ctx, e, req)
+		}
+		if _, err := e.Config.Workload(req.Workload); err == nil && req.Confirm == "" {
+			req.Confirm = a.confirm(req.Workload, req.SID)
+		}
+		return a.restore(ctx, e, req)
+	})
+	return cmd
+}
+
+func (a *app) plan(ctx context.Context, e *restore.Engine, req restore.RestoreRequest) error {
+	p, err := e.Plan(ctx, req)
+	if err != nil {
+		return err
+	}
+	a.result = planJSON{p.Workload, p.SID, p.Volumes, showContainers(p.Containers), notNil(p.Space), notNil(p.Warnings)}
+	rows := [][]string{{"VOLUME", "LIVE DIRECTORY", "FILES", "SIZE"}}
+	for _, v := range p.Volumes {
+		rows = append(rows, []string{v.Name, v.Path, fmt.Sprint(v.Files), size(v.Bytes)})
+	}
+	a.table(rows)
+	for _, c := range p.Containers {
+		if c.Running {
+			a.say("stops and brings up again: container %s (%s)", c.Name, c.Image)
+		}
+	}
+	for _, s := range p.Space {
+		a.say("needs %s on the filesystem of %s, which has %s free", size(int64(s.NeedBytes)), s.Path, size(int64(s.FreeBytes)))
+	}
+	for _, w := range p.Warnings {
+		a.say("warning: %s", w)
+	}
+	return nil
+}
+
+func notNil[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}
+
+func (a *app) restore(ctx context.Context, e *restore.Engine, req restore.RestoreRequest) error {
+	r, err := e.Restore(ctx, req)
+	if r == nil {
+		return err
+	}
+	shown := restoreJSON{
+		Workload: r.Workload, SID: r.SID, PreRestoreSID: r.PreRestoreSID, Outcome: r.Outcome,
+		DowntimeSeconds: r.DowntimeSeconds, Seconds: r.Seconds, Volumes: r.Volumes,
+		Phases: r.Phases, Warnings: notNil(r.Warnings), Tx: r.Tx,
+	}
+	for _, v := range r.Volumes {
+		shown.Files += v.Files
+		shown.Bytes += v.Bytes
+	}
+	a.result = shown
+	a.say("%s %s: snapshot %s, %d files, %s", r.Outcome, r.Workload, r.SID, shown.Files, size(shown.Bytes))
+	a.say("what was there before: snapshot %s", r.PreRestoreSID)
+	a.progress("the app was down %.1f s of %.1f s (%s)", r.DowntimeSeconds, r.Seconds, timing(r.Phases))
+	return err
+}

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/tiny-forge/snap/pkg/docker"
+	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/restore"
+	"github.com/tiny-forge/snap/pkg/store"
+	"github.com/tiny-forge/snap/pkg/workload"
+)
+
+// app is one run of the command.
+type app struct {
+	*ui
+	config     string
+	waitDocker time.Duration
+	entered    bool // a verb has begun: what fails now is not the command line
+}
+
+// run runs the command and returns its exit code.
+func run(args []string, in *os.File, out, errOut io.Writer) int {
+	a := &app{ui: newUI(in, out, errOut)}
+	ctx, stop := signals()
+	defer stop()
+	root := a.root()
+	root.SetArgs(args)
+	a.guessJSON(args) // the command line itself may be what fails
+	err := root.ExecuteContext(ctx)
+	if err != nil && !a.entered {
+		err = &usageError{err}
+	}
+	return a.end(err)
+}
+
+// signals returns a context that SIGINT and SIGTERM end. SIGHUP and SIGPIPE are
+// ignored: a terminal or a pipe that goes away must not end a restore, and an
+// unwritten line is no reason to.
+func signals() (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signal.Ignore(unix.SIGHUP, unix.SIGPIPE)
+	caught := make(chan os.Signal, 1)
+	signal.Notify(caught, unix.SIGINT, unix.SIGTERM)
+	go func() {
+		switch <-caught {
+		case unix.SIGINT:
+			cancel(&restore.Signal{Name: "SIGINT", Code: 130})
+		case unix.SIGTERM:
+			cancel(&restore.Signal{Name: "SIGTERM", Code: 143})
+		}
+	}()
+	return ctx, func() { signal.Stop(caught); cancel(nil) }
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "snap",
+		Short: "Capture the data of Docker workloads, and put it back",
+		Long: `snap captures the data directories of Docker workloads on this host, and puts
+them back under the running app: all of a workload's volumes or none, with the
+app down for seconds, and with what was there before kept as a snapshot.
+
+Exit codes: 0 done, 1 failed (nothing changed), 2 usage or config, 3 refused,
+4 busy, 5 rolled back, 6 frozen (an operator must look), 7 done but something
+is pending, 130 and 143 interrupted (nothing changed).`,
+		Version:       version(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetOut(a.out)
+	root.SetErr(a.err)
+	root.CompletionOptions.HiddenDefaultCmd = true
+	flags := root.PersistentFlags()
+	flags.StringVar(&a.config, "config", configPath(), "the config `file` (SNAP_CONFIG)")
+	flags.BoolVar(&a.json, "json", a.json, "print one JSON object on stdout, on failure too")
+	root.AddCommand(
+		a.captureCommand(), a.listCommand(), a.showCommand(), a.restoreCommand(), a.recoverCommand(), a.statusCommand(),
+		a.deployCommand(), a.lockCommand(), a.exportCommand(), a.importCommand(),
+	)
+	return root
+}
+
+func configPath() string {
+	if path := os.Getenv("SNAP_CONFIG"); path != "" {
+		return path
+	}
+	return workload.DefaultPath
+}
+
+// version returns the module's version, as the build recorded it.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}
+
+// verb wraps what a command does: from here on errors are not usage errors.
+func (a *app) verb(do func(ctx context.Context, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		a.entered = true
+		return do(cmd.Context(), args)
+	}
+}
+
+// engine opens config, store and journal. The returned function closes them.
+func (a *app) engine() (*restore.Engine, func(), error) {
+	cfg, err := workload.Load(a.config)
+	if err != nil {
+		return nil, nil, err
+	}
+	st, err := store.Open(cfg.Store)
+	if err != nil {
+		return nil, nil, err
+	}
+	j, err := journal.Open(st.Root())
+	if err != nil {
+		return nil, nil, errors.Join(err, st.Close())
+	}
+	e := &restore.Engine{
+		Config: cfg, Store: st, Journal: j, Version: version(), Say: a.progress,
+		Runtime: func(ctx context.Context, w *workload.Workload) (restore.Runtime, error) {
+			return a.runtime(ctx, cfg, w)
+		},
+	}
+	return e, func() {
+		if err := errors.Join(j.Close(), st.Close()); err != nil {
+			a.progress("closing the store: %v", err)
+		}
+	}, nil
+}
+
+// runtime opens the runtime of a workload; a Compose workload that lists no
+// volumes gets those of its file.
+func (a *app) runtime(ctx context.Context, cfg *workload.Config, w *workload.Workload) (restore.Runtime, error) {
+	notice := func(line string) { a.progress("notice: %s", line) }
+	rt, err := docker.Open(w, docker.Options{Notice: notice})
+	if err != nil {
+		return nil, fmt.Errorf("workload %s: %w", w.Name, err)
+	}
+	if err := a.prepare(ctx, cfg, w, rt, notice); err != nil {
+		return nil, errors.Join(err, rt.Close())
+	}
+	return rt, nil
+}
+
+func (a *app) prepare(ctx context.Context, cfg *workload.Config, w *workload.Workload, rt *docker.Runtime, notice func(string)) error {
+	if w.Kind() != workload.Data && a.waitDocker > 0 {
+		if err := waitFor(ctx, rt, a.waitDocker); err != nil {
+			return err
+		}
+	}
+	if w.Kind() != workload.Compose || len(w.Volumes) > 0 {
+		return nil
+	}
+	volumes, notices, err := docker.ComposeVolumes(ctx, w)
+	if err != nil {
+		return err
+	}
+	for _, line := range notices {
+		notice(line)
+	}
+	if err := w.SetVolumes(cfg, volumes); err != nil {
+		return &workload.Error{Where: w.Compose, Err: err, Hint: "list the volumes to keep under `volumes:` of the workload in the config"}
+	}
+	return nil
+}
+
+// waitFor waits until the engine answers, at most for d.
+func waitFor(ctx context.Context, rt *docker.Runtime, d time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	tick := time.NewTicker(250 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := rt.Ping(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w (waited %s)", err, d)
+		case <-tick.C:
+		}
+	}
+}

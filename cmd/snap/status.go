@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tiny-forge/snap/pkg/restore"
+)
+
+type containerJSON struct {
+	ID      string `json:"id"`
+	Name    string `json:"name"`
+	Service string `json:"service,omitempty"`
+	Image   string `json:"image"`
+	ImageID string `json:"image_id"`
+	Running bool   `json:"running"`
+	Paused  bool   `json:"paused"`
+	Restart string `json:"restart"`
+}
+
+func showContainers(list []restore.Container) []containerJSON {
+	out := []containerJSON{}
+	for _, c := range list {
+		out = append(out, containerJSON{c.ID, c.Name, c.Service, c.Image, c.ImageID, c.Running, c.Paused, c.Policy.Name})
+	}
+	return out
+}
+
+type pendingJSON struct {
+	Tx      string   `json:"tx"`
+	Kind    string   `json:"kind"`
+	Found   string   `json:"found"`
+	Active  bool     `json:"active"`
+	Frozen  bool     `json:"frozen"`
+	Message string   `json:"message"`
+	Volumes []string `json:"volumes"`
+}
+
+type statusJSON struct {
+	Workload   string          `json:"workload"`
+	State      string          `json:"state"`
+	LastSID    string          `json:"last_sid"`
+	Containers []containerJSON `json:"containers"`
+	Pending    *pendingJSON    `json:"pending"`
+	Problems   []string        `json:"problems"`
+}
+
+func (a *app) statusCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "status [workload]",
+		Short: "Tell what runs, the last snapshot, and what is pending",
+		Args:  cobra.MaximumNArgs(1),
+	}
+	cmd.RunE = a.verb(func(ctx context.Context, args []string) error {
+		e, done, err := a.engine()
+		if err != nil {
+			return err
+		}
+		defer done()
+		name := ""
+		if len(args) == 1 {
+			name = args[0]
+		}
+		list, err := e.Status(ctx, name)
+		if err != nil {
+			return err
+		}
+		shown := []statusJSON{}
+		rows := [][]string{{"WORKLOAD", "STATE", "LAST SNAPSHOT"}}
+		for _, st := range list {
+			shown = append(shown, showStatus(st))
+			rows = append(rows, []string{st.Workload, st.State, st.LastSID})
+		}
+		a.result = map[string]any{"workloads": shown}
+		a.table(rows)
+		for _, st := range list {
+			a.explain(st)
+		}
+		return nil
+	})
+	return cmd
+}
+
+func showStatus(st restore.WorkloadStatus) statusJSON {
+	j := statusJSON{
+		Workload: st.Workload, State: st.State, LastSID: st.LastSID,
+		Containers: showContainers(st.Containers), Problems: notNil(st.Problems),
+	}
+	if p := st.Pending; p != nil {
+		j.Pending = &pendingJSON{p.Tx, p.Kind, p.Found, p.Active, p.Frozen, p.Message, notNil(p.Volumes)}
+	}
+	return j
+}
+
+// explain prints what a table has no room for.
+func (a *app) explain(st restore.WorkloadStatus) {
+	if p := st.Pending; p != nil {
+		a.say("\n%s: transaction %s: %s", st.Workload, p.Tx, p.Message)
+		for _, line := range p.Volumes {
+			a.say("  %s", line)
+		}
+	}
+	for _, problem := range st.Problems {
+		a.say("%s: %s", st.Workload, problem)
+	}
+}

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/restore"
+)
+
+func signalOf(exit *exec.ExitError) syscall.Signal {
+	if ws, ok := exit.Sys().(syscall.WaitStatus); ok {
+		return ws.Signal()
+	}
+	return 0
+}
+
+func (a *app) exportCommand() *cobra.Command {
+	var volume, output string
+	cmd := &cobra.Command{
+		Use:   "export <workload> <sid> -o FILE|-",
+		Short: "Write a volume of a snapshot as a plain .tar.gz",
+		Args:  cobra.ExactArgs(2),
+	}
+	cmd.Flags().StringVar(&volume, "volume", "", "the volume's `name`; needed where the snapshot has several")
+	cmd.Flags().StringVarP(&output, "output", "o", "", "the `file` to write, - for stdout")
+	cmd.PreRunE = func(*cobra.Command, []string) error {
+		switch {
+		case output == "":
+			return &usageError{errorf("say where to: -o FILE, or -o - for stdout")}
+		case output == "-" && a.json:
+			return &usageError{errorf("-o - and --json both want stdout")}
+		}
+		return nil
+	}
+	cmd.RunE = a.verb(func(ctx context.Context, args []string) error {
+		e, done, err := a.engine()
+		if err != nil {
+			return err
+		}
+		defer done()
+		if output == "-" {
+			_, err := e.Export(ctx, args[0], args[1], volume, a.out)
+			return err
+		}
+		return a.exportFile(ctx, e, args[0], args[1], volume, output)
+	})
+	return cmd
+}
+
+// exportFile writes to a temporary name, so that a file of the right name is
+// always whole.
+func (a *app) exportFile(ctx context.Context, e *restore.Engine, name, sid, volume, output string) error {
+	path, err := filepath.Abs(output)
+	if err != nil {
+		return err
+	}
+	dir, err := disk.OpenRoot(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	tmp := filepath.Base(path) + "." + sid + ".tmp"
+	f, err := dir.CreateFile(tmp, 0o600)
+	if err != nil {
+		return err
+	}
+	w := bufio.NewWriterSize(f, 1<<20)
+	v, err := e.Export(ctx, name, sid, volume, w)
+	if err == nil {
+		err = errors.Join(w.Flush(), f.Sync())
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = dir.RenameSync(tmp, dir, filepath.Base(path))
+	}
+	if err != nil {
+		_ = dir.Remove(tmp)
+		return err
+	}
+	a.result = map[string]any{"workload": name, "sid": sid, "volume": v.Name, "file": output, "files": v.Files, "bytes": v.Bytes}
+	a.say("%s: volume %s of %s, %d files, %s", output, v.Name, sid, v.Files, size(v.Bytes))
+	return nil
+}
+
+type importJSON struct {
+	snapshotJSON
+	Seconds float64          `json:"seconds"`
+	Dropped map[string]int64 `json:"dropped"`
+}
+
+func (a *app) importCommand() *cobra.Command {
+	var volume, note string
+	cmd := &cobra.Command{
+		Use:   "import <workload> --volume NAME FILE",
+		Short: "Make a snapshot of one volume from a foreign .tar.gz",
+		Long: `Make a snapshot of one volume from a .tar.gz that another tool made, for example
+with tar czf; names may begin with "./". FILE may be - for stdin. The archive is
+not trusted: what could reach outside the volume is refused.`,
+		Args: cobra.ExactArgs(2),
+	}
+	cmd.Flags().StringVar(&volume, "volume", "", "the `name` of the volume it becomes")
+	cmd.Flags().StringVar(&note, "note", "", "a `text` to find the snapshot by (default: the file's name)")
+	cmd.PreRunE = func(*cobra.Command, []string) error {
+		if volume == "" {
+			return &usageError{errorf("say which volume it becomes: --volume NAME")}
+		}
+		return nil
+	}
+	cmd.RunE = a.verb(func(ctx context.Context, args []string) error {
+		e, done, err := a.engine()
+		if err != nil {
+			return err
+		}
+		defer done()
+		var in io.Reader = a.in
+		if args[1] != "-" {
+			f, err := os.Open(args[1])
+			if err != nil {
+				return &usageError{err}
+			}
+			defer f.Close()
+			in = f
+		}
+		if note == "" {
+			note = "imported from " + filepath.Base(args[1])
+		}
+		r, err := e.Import(ctx, args[0], volume, in, note)
+		if err != nil {
+			return err
+		}
+		shown := importJSON{showSnapshot(r.Manifest), r.Seconds, r.Dropped}
+		a.result = shown
+		a.say("%s", shown.SID)
+		a.progress("imported volume %s of %s: %d files, %s in %.1f s", volume, args[0], shown.Files, size(shown.Bytes), r.Seconds)
+		for _, what := range slices.Sorted(maps.Keys(r.Dropped)) {
+			a.progress("warning: %d entries lost their %s, which a volume does not carry in this form", r.Dropped[what], what)
+		}
+		return nil
+	})
+	return cmd
+}

@@ -1,0 +1,250 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/docker/go-units"
+	"golang.org/x/sys/unix"
+
+	"github.com/tiny-forge/snap/pkg/restore"
+	"github.com/tiny-forge/snap/pkg/store"
+	"github.com/tiny-forge/snap/pkg/workload"
+)
+
+// The rules of the user interface, all of which are kept here:
+//
+//   - stdout carries the result, stderr everything else.
+//   - With --json stdout carries exactly one JSON object, also on failure.
+//   - An error is printed once, here: "error: …", and what to do as "hint: …".
+//   - No byte that a terminal could take as a command is ever printed: names
+//     come from archives and containers.
+//   - Only this file knows the exit codes.
+type ui struct {
+	in       *os.File
+	out, err io.Writer
+	json     bool
+	result   any // what --json prints beside ok
+}
+
+func newUI(in *os.File, out, errOut io.Writer) *ui {
+	return &ui{in: in, out: out, err: errOut}
+}
+
+// guessJSON looks for --json before the flags are parsed.
+func (u *ui) guessJSON(args []string) {
+	for _, arg := range args {
+		if arg == "--" {
+			return
+		}
+		if arg == "--json" || arg == "--json=true" {
+			u.json = true
+		}
+	}
+}
+
+// usageError is a command line that cannot be understood.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+// exitStatus passes on the exit code of a command that `snap lock` ran.
+type exitStatus int
+
+func (e exitStatus) Error() string { return fmt.Sprintf("the command ended with exit code %d", int(e)) }
+
+// report is an error as it is shown.
+type report struct {
+	exit int
+	body struct {
+		Code    string `json:"code"`
+		Message string `json:"message"`
+		Hint    string `json:"hint"`
+	}
+}
+
+// exitCodes maps what an error leaves on disk to the exit code that tells it.
+var exitCodes = map[restore.Kind]int{
+	restore.Failed: 1, restore.Usage: 2, restore.Refused: 3, restore.Busy: 4,
+	restore.RolledBack: 5, restore.Frozen: 6, restore.Pending: 7,
+}
+
+func describe(err error) report {
+	r := report{exit: 1}
+	r.body.Code, r.body.Message = "failed", err.Error()
+	var engine *restore.Error
+	var config *workload.Error
+	var unusable *store.Unusable
+	var usage *usageError
+	var sig *restore.Signal
+	switch {
+	case errors.As(err, &engine):
+		r.body.Code, r.body.Hint = engine.Code, engine.Hint
+		r.exit = exitCodes[engine.Kind]
+		if engine.Kind == restore.Interrupted && errors.As(err, &sig) {
+			r.exit = sig.Code
+		}
+	case errors.As(err, &config):
+		r.exit, r.body.Code, r.body.Hint = 2, "config", config.Hint
+	case errors.As(err, &unusable):
+		r.exit, r.body.Code, r.body.Hint = 2, "store", unusable.Hint
+	case errors.As(err, &usage):
+		r.exit, r.body.Code, r.body.Hint = 2, "usage", "snap --help"
+	}
+	return r
+}
+
+// end prints the result or the error and returns the exit code.
+func (u *ui) end(err error) int {
+	var status exitStatus
+	if errors.As(err, &status) {
+		return int(status)
+	}
+	if err == nil && !u.json {
+		return 0
+	}
+	var r report
+	if err != nil {
+		r = describe(err)
+	}
+	if u.json && !(err == nil && u.result == nil) { // --help and --version have none
+		u.object(err, r)
+	}
+	if err != nil && !u.json {
+		u.line(u.err, "error: "+r.body.Message)
+		if r.body.Hint != "" {
+			u.line(u.err, "hint: "+r.body.Hint)
+		}
+	}
+	return r.exit
+}
+
+// object prints the one JSON object: the result's fields, ok, and the error.
+func (u *ui) object(err error, r report) {
+	fields := map[string]any{}
+	if u.result != nil {
+		data, merr := json.Marshal(u.result)
+		if merr == nil {
+			merr = json.Unmarshal(data, &fields)
+		}
+		if merr != nil {
+			err = merr
+			r = describe(merr)
+		}
+	}
+	fields["ok"] = err == nil
+	if err != nil {
+		fields["exit"], fields["error"] = r.exit, r.body
+	}
+	var b strings.Builder
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if enc.Encode(fields) == nil {
+		_, _ = io.WriteString(u.out, escapeJSON(b.String()))
+	}
+}
+
+// escapeJSON escapes what JSON itself leaves raw and a terminal may not: DEL
+// and the C1 controls.
+func escapeJSON(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		if r >= 0x7f && r <= 0x9f {
+			fmt.Fprintf(&b, `\u%04x`, r)
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+// clean makes a text harmless for a terminal; newlines stay.
+func clean(s string) string {
+	var b strings.Builder
+	for i, r := range s {
+		switch {
+		case r == utf8.RuneError && !strings.HasPrefix(s[i:], "\uFFFD"):
+			fmt.Fprintf(&b, `\x%02x`, s[i])
+		case r == '\n', r == '\t', unicode.IsPrint(r):
+			b.WriteRune(r)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+	}
+	return b.String()
+}
+
+func (u *ui) line(w io.Writer, text string) {
+	_, _ = fmt.Fprintln(w, clean(text)) // a terminal that has gone is no reason to fail
+}
+
+// say prints a line of the result for people; with --json it prints nothing.
+func (u *ui) say(format string, args ...any) {
+	if !u.json {
+		u.line(u.out, fmt.Sprintf(format, args...))
+	}
+}
+
+// progress prints a line about what is going on.
+func (u *ui) progress(format string, args ...any) {
+	u.line(u.err, fmt.Sprintf(format, args...))
+}
+
+// table prints rows of cells for people.
+func (u *ui) table(rows [][]string) {
+	if u.json {
+		return
+	}
+	var b strings.Builder
+	tw := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	for _, row := range rows {
+		cells := make([]string, len(row))
+		for i, cell := range row {
+			cells[i] = strings.NewReplacer("\n", `\n`, "\t", `\t`).Replace(cell)
+		}
+		_, _ = fmt.Fprintln(tw, strings.Join(cells, "\t"))
+	}
+	_ = tw.Flush()
+	for line := range strings.Lines(b.String()) {
+		u.line(u.out, strings.TrimRight(line, " \n"))
+	}
+}
+
+// confirm asks on a terminal for the sid to be typed, and returns what was
+// typed. Without a terminal it asks nothing and returns "".
+func (u *ui) confirm(workload, sid string) string {
+	if _, err := unix.IoctlGetTermios(int(u.in.Fd()), unix.TCGETS); err != nil {
+		return ""
+	}
+	u.progress("This replaces the live data of %s. Type the snapshot's id to confirm:", workload)
+	line, err := bufio.NewReader(u.in).ReadString('\n')
+	if err != nil || strings.TrimSpace(line) == "" {
+		u.progress("not confirmed (the id is %s)", sid)
+		return ""
+	}
+	return strings.TrimSpace(line)
+}
+
+func size(n int64) string { return units.BytesSize(float64(n)) }
+
+// timing prints the phases that took a while.
+func timing(phases map[string]float64) string {
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(phases)) {
+		if phases[name] >= 0.05 {
+			parts = append(parts, fmt.Sprintf("%s %.1f s", name, phases[name]))
+		}
+	}
+	return strings.Join(parts, ", ")
+}

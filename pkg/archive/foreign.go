@@ -1,0 +1,186 @@
+package archive
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"strings"
+
+	"github.com/klauspost/pgzip"
+
+	"github.com/tiny-forge/snap/pkg/disk"
+)
+
+// Foreign is what was noticed while a foreign archive was extracted.
+type Foreign struct {
+	Stats Stats
+	// Dropped counts metadata that a volume does not carry, by what they are:
+	// ACLs in text form, labels of security modules.
+	Dropped map[string]int64
+}
+
+// ExtractForeign is [Extract] for a .tar.gz that another program made: with or
+// without a leading "./", in any order, in the old, GNU or pax format. The same
+// rules hold for it. Behind the archive only zeros may follow.
+func ExtractForeign(ctx context.Context, gz io.Reader, into *disk.Dir, opt ExtractOptions) (*Foreign, error) {
+	zr, err := pgzip.NewReader(gz)
+	if err != nil {
+		return nil, refuse("not a gzip file: %w", err)
+	}
+	defer zr.Close()
+	opt.Foreign = true
+	tail := &tailReader{r: zr}
+	src := &foreign{tail: tail, tr: tar.NewReader(tail), dropped: map[string]int64{}}
+	stats, err := extract(ctx, src, into, opt)
+	return &Foreign{Stats: stats, Dropped: src.dropped}, err
+}
+
+type foreign struct {
+	tail    *tailReader
+	tr      *tar.Reader
+	dropped map[string]int64
+}
+
+func (f *foreign) Read(b []byte) (int, error) {
+	n, err := f.tr.Read(b)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = refuse("%w", err)
+	}
+	return n, err
+}
+
+func (f *foreign) next() (*Entry, error) {
+	for {
+		h, err := f.tr.Next()
+		if errors.Is(err, io.EOF) {
+			return nil, f.end()
+		}
+		if err != nil {
+			return nil, refuse("%w", err)
+		}
+		// git archive and others put a comment for the whole archive in front.
+		if h.Typeflag == tar.TypeXGlobalHeader && len(h.PAXRecords) == 1 && h.PAXRecords["comment"] != "" {
+			continue
+		}
+		return f.convert(h)
+	}
+}
+
+// end has read the archive's end: what follows must be the padding of its last
+// record, and the end must have been marked.
+func (f *foreign) end() error {
+	buf := make([]byte, 32<<10)
+	for {
+		before := f.tail.zeros
+		n, err := f.tail.Read(buf)
+		if n > 0 && f.tail.zeros < before+int64(n) {
+			return refuse("data behind the end")
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return refuse("%w", err)
+		}
+	}
+	if f.tail.zeros < 2*block {
+		return refuse("its end is missing: the archive was cut")
+	}
+	return io.EOF
+}
+
+func (f *foreign) convert(h *tar.Header) (*Entry, error) {
+	e := &Entry{Mode: uint32(h.Mode) & 0o7777, Mtime: Timespec{h.ModTime.Unix(), int64(h.ModTime.Nanosecond())}}
+	var err error
+	if e.Name, err = plainName(h.Name); err != nil {
+		return nil, err
+	}
+	if h.Uid < 0 || h.Gid < 0 || int64(h.Uid) >= math.MaxUint32 || int64(h.Gid) >= math.MaxUint32 {
+		return nil, refuse("%q has owner %d:%d", e.Name, h.Uid, h.Gid)
+	}
+	e.UID, e.GID = uint32(h.Uid), uint32(h.Gid)
+	switch h.Typeflag {
+	case tar.TypeReg, tar.TypeGNUSparse:
+		e.Type, e.Size = Regular, h.Size
+		e.zeroHoles = h.Typeflag == tar.TypeGNUSparse || h.PAXRecords["GNU.sparse.major"] != "" || h.PAXRecords["GNU.sparse.map"] != ""
+	case tar.TypeDir:
+		e.Type = Directory
+	case tar.TypeLink:
+		e.Type = Hardlink
+		if e.Link, err = plainName(h.Linkname); err != nil {
+			return nil, err
+		}
+	case tar.TypeSymlink:
+		e.Type, e.Link = Symlink, h.Linkname
+		if e.Link == "" || len(e.Link) >= 4096 || strings.IndexByte(e.Link, 0) >= 0 {
+			return nil, refuse("symlink %q cannot be made", e.Name)
+		}
+	default:
+		return nil, refuse("%q is neither directory, file, symlink nor hardlink: type %q", e.Name, rune(h.Typeflag))
+	}
+	if e.Type != Regular && h.Size != 0 {
+		return nil, refuse("%s %q has %d bytes of content", e.Type, e.Name, h.Size)
+	}
+	if e.Name == Root && e.Type != Directory {
+		return nil, refuse("the volume's own directory is a %s", e.Type)
+	}
+	f.attributes(e, h)
+	return e, nil
+}
+
+func (f *foreign) attributes(e *Entry, h *tar.Header) {
+	for key, value := range h.PAXRecords {
+		name, isAttr := strings.CutPrefix(key, paxXattr)
+		switch {
+		case isAttr && keptXattr(name) && e.Type != Symlink:
+			e.Xattrs = append(e.Xattrs, Xattr{name, []byte(value)})
+		case isAttr:
+			f.dropped["extended attribute "+name]++
+		case strings.HasPrefix(key, "SCHILY.acl."):
+			f.dropped["ACL in text form"]++
+		}
+	}
+	sortXattrs(e.Xattrs)
+}
+
+// plainName takes the "./" that tar puts in front, and the "/" behind a
+// directory, off a name; what is left must be a plain one.
+func plainName(name string) (string, error) {
+	plain := strings.TrimSuffix(strings.TrimPrefix(name, "./"), "/")
+	if name == "." || name == "./" {
+		return Root, nil
+	}
+	if err := checkName(plain); err != nil {
+		return "", refuse("%w", fmt.Errorf("%q: %w", name, err))
+	}
+	return plain, nil
+}
+
+// tailReader counts the zero bytes at the end of what has been read.
+type tailReader struct {
+	r     io.Reader
+	zeros int64
+}
+
+func (t *tailReader) Read(p []byte) (int, error) {
+	n, err := t.r.Read(p)
+	last := n
+	for last > 0 && p[last-1] == 0 {
+		last--
+	}
+	if last > 0 {
+		t.zeros = 0
+	}
+	t.zeros += int64(n - last)
+	return n, err
+}
+
+// WriteForeign writes the tar stream r as one .tar.gz for other programs.
+func WriteForeign(w io.Writer, r io.Reader) (int64, error) {
+	zw := pgzip.NewWriter(w)
+	n, err := io.Copy(zw, r)
+	return n, errors.Join(err, zw.Close())
+}

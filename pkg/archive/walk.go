@@ -1,0 +1,253 @@
+package archive
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tiny-forge/snap/pkg/disk"
+)
+
+// resolve is how every name of a live volume is looked up.
+const resolve = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV
+
+// node is a name of the live tree, pinned: fd is an O_PATH descriptor, so the
+// inode that was looked at is the one that is read, whatever the name is made
+// to be meanwhile, and nothing was opened whose opening has an effect (a
+// device, a fifo).
+type node struct {
+	fd   int
+	name string // path below the volume
+	st   unix.Stat_t
+}
+
+func (n *node) kind() uint32 { return n.st.Mode & unix.S_IFMT }
+
+// walker visits a live directory in the order of sorted names, a directory
+// before its content.
+type walker struct {
+	procFDs int // /proc/self/fd
+	visit   func(*node) error
+	// Vanished counts names that were gone between their listing and their
+	// opening: as if they had been removed a moment earlier.
+	vanished int64
+}
+
+func newWalker(visit func(*node) error) (*walker, error) {
+	fd, err := unix.Open("/proc/self/fd", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: "/proc/self/fd", Err: err}
+	}
+	return &walker{procFDs: fd, visit: visit}, nil
+}
+
+func (w *walker) close() { unix.Close(w.procFDs) }
+
+// walk visits root and everything below it.
+func (w *walker) walk(root *disk.Dir) error {
+	n := &node{name: Root, fd: root.FD()}
+	if err := unix.Fstat(n.fd, &n.st); err != nil {
+		return fail("stat", Root, err)
+	}
+	if err := w.visit(n); err != nil {
+		return err
+	}
+	return w.children(n, 0)
+}
+
+func (w *walker) children(dir *node, depth int) error {
+	names, err := list(dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := w.child(dir, name, depth+1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *walker) child(dir *node, name string, depth int) error {
+	path := name
+	if dir.name != Root {
+		path = dir.name + "/" + name
+	}
+	fd, err := disk.Openat2(dir.fd, name, unix.O_PATH|unix.O_NOFOLLOW, 0, resolve)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		w.vanished++
+		return nil
+	case errors.Is(err, unix.EXDEV):
+		return fmt.Errorf("%q: another filesystem is mounted here, inside the volume: %w", path, err)
+	case err != nil:
+		return fail("open", path, err)
+	}
+	defer unix.Close(fd)
+	n := &node{fd: fd, name: path}
+	if err := unix.Fstat(fd, &n.st); err != nil {
+		return fail("stat", path, err)
+	}
+	if n.kind() == unix.S_IFDIR && n.st.Dev != dir.st.Dev {
+		return fmt.Errorf("%q: a subvolume of its own inside the volume: %w", path, unix.EXDEV)
+	}
+	if err := w.visit(n); err != nil {
+		return err
+	}
+	if n.kind() != unix.S_IFDIR {
+		return nil
+	}
+	if depth >= MaxDepth {
+		return fmt.Errorf("%q: more than %d directories deep", path, MaxDepth)
+	}
+	return w.children(n, depth)
+}
+
+// list returns the names in a directory, sorted. A directory that has been
+// removed is empty.
+func list(dir *node) ([]string, error) {
+	fd, err := disk.Openat2(dir.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0, resolve)
+	if err != nil {
+		return nil, fail("open", dir.name, err)
+	}
+	f := os.NewFile(uintptr(fd), dir.name)
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return nil, fail("list", dir.name, err)
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// open opens the very inode of n for reading, without updating its access
+// time where that is allowed.
+func (w *walker) open(n *node) (*os.File, error) {
+	name := strconv.Itoa(n.fd)
+	flags := unix.O_RDONLY | unix.O_NONBLOCK | unix.O_CLOEXEC
+	fd, err := unix.Openat(w.procFDs, name, flags|unix.O_NOATIME, 0)
+	if errors.Is(err, unix.EPERM) { // not the owner (open(2), O_NOATIME)
+		fd, err = unix.Openat(w.procFDs, name, flags, 0)
+	}
+	if err != nil {
+		return nil, fail("open", n.name, err)
+	}
+	return os.NewFile(uintptr(fd), n.name), nil
+}
+
+// target returns what the symbolic link n points to.
+func (n *node) target() (string, error) {
+	buf := make([]byte, 4096)
+	size, err := unix.Readlinkat(n.fd, "", buf)
+	if err != nil {
+		return "", fail("readlink", n.name, err)
+	}
+	return string(buf[:size]), nil
+}
+
+func fail(op, path string, err error) error {
+	return &fs.PathError{Op: op, Path: strconv.Quote(path), Err: err}
+}
+
+// Unrestorable says that a live tree holds what a restore would refuse, so that
+// it must not be captured as if all were well.
+type Unrestorable struct {
+	Offenders []string // the first of them, in words
+	More      int      // how many besides
+}
+
+func (u *Unrestorable) Error() string {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "the volume holds what cannot be restored: ")
+	for i, o := range u.Offenders {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(o)
+	}
+	if u.More > 0 {
+		fmt.Fprintf(&b, " and %d more", u.More)
+	}
+	return b.String()
+}
+
+func (u *Unrestorable) add(what string) {
+	if len(u.Offenders) < 5 {
+		u.Offenders = append(u.Offenders, what)
+	} else {
+		u.More++
+	}
+}
+
+// extents returns where a sparse file holds data (lseek(2), SEEK_DATA), and nil
+// for a file without holes. Where there are more stretches than can be kept,
+// the smallest holes between them are filled in.
+func extents(f *os.File, size int64) ([]Extent, error) {
+	list := []Extent{}
+	for at := int64(0); at < size; {
+		from, err := unix.Seek(int(f.Fd()), at, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) { // only a hole is left
+			break
+		}
+		if err != nil {
+			return nil, fail("lseek", f.Name(), err)
+		}
+		to, err := unix.Seek(int(f.Fd()), from, unix.SEEK_HOLE)
+		if err != nil {
+			return nil, fail("lseek", f.Name(), err)
+		}
+		to = min(to, size)
+		if from >= to {
+			break
+		}
+		list = append(list, Extent{from, to - from})
+		at = to
+	}
+	if len(list) == 1 && list[0] == (Extent{0, size}) {
+		return nil, nil
+	}
+	for gap := int64(64 << 10); len(list) >= maxExtents; gap *= 2 {
+		list = merge(list, gap)
+	}
+	// An empty stretch at the end tells other readers how long the file is.
+	if n := len(list); n == 0 || list[n-1].Offset+list[n-1].Length < size {
+		list = append(list, Extent{size, 0})
+	}
+	return list, nil
+}
+
+// merge joins stretches that lie less than gap bytes apart.
+func merge(list []Extent, gap int64) []Extent {
+	out := list[:1]
+	for _, x := range list[1:] {
+		last := &out[len(out)-1]
+		if x.Offset-(last.Offset+last.Length) < gap {
+			last.Length = x.Offset + x.Length - last.Offset
+		} else {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
+// content reads what of a file an entry stores: all of it, or the data of a
+// sparse one.
+func content(f *os.File, e *Entry) io.Reader {
+	if !e.sparse() {
+		return io.NewSectionReader(f, 0, e.Size)
+	}
+	parts := make([]io.Reader, 0, len(e.Extents))
+	for _, x := range e.Extents {
+		if x.Length > 0 {
+			parts = append(parts, io.NewSectionReader(f, x.Offset, x.Length))
+		}
+	}
+	return io.MultiReader(parts...)
+}

@@ -1,0 +1,214 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Dir is an open directory. Its path is for messages only: every effect goes
+// through the descriptor. The zero value is not usable; close it when done.
+type Dir struct {
+	fd   int
+	path string
+}
+
+// beneath is how every lookup below a Dir is made: it cannot leave the Dir
+// (openat2(2): BENEATH), and no component may be a symbolic link.
+const beneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS
+
+// OpenRoot opens the directory at an absolute path that the operator named:
+// symbolic links on the way are followed, since they are the operator's own.
+// The error wraps the system's, so errors.Is(err, fs.ErrNotExist) holds.
+func OpenRoot(path string) (*Dir, error) {
+	if !filepath.IsAbs(path) {
+		return nil, fmt.Errorf("open %q: not an absolute path", path)
+	}
+	fd, err := retry(func() (int, error) {
+		return unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	})
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	return &Dir{fd: fd, path: path}, nil
+}
+
+// Open opens the directory at rel, one or more components below d, without
+// following a symbolic link at any of them. It may cross into another mount.
+func (d *Dir) Open(rel string) (*Dir, error) {
+	return d.open(rel, beneath)
+}
+
+// OpenSameMount is Open that refuses to cross into another mount (EXDEV).
+func (d *Dir) OpenSameMount(rel string) (*Dir, error) {
+	return d.open(rel, beneath|unix.RESOLVE_NO_XDEV)
+}
+
+func (d *Dir) open(rel string, resolve uint64) (*Dir, error) {
+	fd, err := d.openat2(rel, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, resolve)
+	if err != nil {
+		return nil, d.fail("open", rel, err)
+	}
+	return &Dir{fd: fd, path: filepath.Join(d.path, rel)}, nil
+}
+
+func (d *Dir) openat2(rel string, flags, resolve uint64) (int, error) {
+	return Openat2(d.fd, rel, flags, 0, resolve)
+}
+
+// Openat2 is openat2(2) with O_CLOEXEC, begun again after EINTR and after the
+// EAGAIN with which the kernel reports that a rename raced with the lookup of
+// a bounded path (openat2(2), RESOLVE_BENEATH).
+func Openat2(dirfd int, rel string, flags, mode, resolve uint64) (int, error) {
+	how := unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Mode: mode, Resolve: resolve}
+	var fd int
+	var err error
+	for range 128 {
+		fd, err = retry(func() (int, error) { return unix.Openat2(dirfd, rel, &how) })
+		if !errors.Is(err, unix.EAGAIN) {
+			break
+		}
+	}
+	return fd, err
+}
+
+// retry repeats a system call that a signal interrupted.
+func retry(call func() (int, error)) (int, error) {
+	for {
+		n, err := call()
+		if !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
+	}
+}
+
+func retry0(call func() error) error {
+	_, err := retry(func() (int, error) { return 0, call() })
+	return err
+}
+
+func (d *Dir) fail(op, name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &fs.PathError{Op: op, Path: filepath.Join(d.path, name), Err: err}
+}
+
+// Path returns the path under which d was opened, for messages.
+func (d *Dir) Path() string { return d.path }
+
+// FD returns the descriptor. It stays d's: it is closed by Close.
+func (d *Dir) FD() int { return d.fd }
+
+// Close closes the descriptor. Closing twice is harmless.
+func (d *Dir) Close() error {
+	if d == nil || d.fd < 0 {
+		return nil
+	}
+	fd := d.fd
+	d.fd = -1
+	return d.fail("close", "", unix.Close(fd))
+}
+
+// Dup returns a second descriptor of the same directory.
+func (d *Dir) Dup() (*Dir, error) {
+	fd, err := retry(func() (int, error) { return unix.FcntlInt(uintptr(d.fd), unix.F_DUPFD_CLOEXEC, 0) })
+	if err != nil {
+		return nil, d.fail("dup", "", err)
+	}
+	return &Dir{fd: fd, path: d.path}, nil
+}
+
+// Mkdir creates the directory name, one component, with exactly mode perm: the
+// umask does not apply. It fails with EEXIST whatever stands there.
+func (d *Dir) Mkdir(name string, perm uint32) error {
+	if err := component(name); err != nil {
+		return d.fail("mkdir", name, err)
+	}
+	// 0700 first: between mkdir and chmod nobody else may enter.
+	if err := retry0(func() error { return unix.Mkdirat(d.fd, name, 0o700) }); err != nil {
+		return d.fail("mkdir", name, err)
+	}
+	if perm == 0o700 {
+		return nil
+	}
+	made, err := d.OpenSameMount(name)
+	if err != nil {
+		return err
+	}
+	defer made.Close()
+	return d.fail("chmod", name, retry0(func() error { return unix.Fchmod(made.fd, perm) }))
+}
+
+// Ensure opens the directory name, creating it with mode perm when it is not
+// there. The creation is durable when Ensure returns.
+func (d *Dir) Ensure(name string, perm uint32) (*Dir, error) {
+	err := d.Mkdir(name, perm)
+	if err == nil {
+		err = d.Sync()
+	} else if errors.Is(err, fs.ErrExist) {
+		err = nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return d.OpenSameMount(name)
+}
+
+// Names returns the names in d, in no order.
+func (d *Dir) Names() ([]string, error) {
+	// A descriptor of its own: reading moves the offset of the open file.
+	fd, err := d.openat2(".", unix.O_RDONLY|unix.O_DIRECTORY, beneath)
+	if err != nil {
+		return nil, d.fail("open", "", err)
+	}
+	f := os.NewFile(uintptr(fd), d.path)
+	defer f.Close()
+	return f.Readdirnames(-1)
+}
+
+// Exists reports whether anything stands at name. Only ENOENT counts as
+// absent; every other failure is returned.
+func (d *Dir) Exists(name string) (bool, error) {
+	_, err := d.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Lstat returns what stands at name, one component; a symbolic link is not
+// followed.
+func (d *Dir) Lstat(name string) (*unix.Stat_t, error) {
+	if err := component(name); err != nil {
+		return nil, d.fail("stat", name, err)
+	}
+	var st unix.Stat_t
+	err := retry0(func() error { return unix.Fstatat(d.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW) })
+	if err != nil {
+		return nil, d.fail("stat", name, err)
+	}
+	return &st, nil
+}
+
+// Stat returns what d itself is.
+func (d *Dir) Stat() (*unix.Stat_t, error) {
+	var st unix.Stat_t
+	if err := retry0(func() error { return unix.Fstat(d.fd, &st) }); err != nil {
+		return nil, d.fail("stat", "", err)
+	}
+	return &st, nil
+}
+
+// component checks that name is a single name inside a directory.
+func component(name string) error {
+	if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00") {
+		return unix.EINVAL
+	}
+	return nil
+}

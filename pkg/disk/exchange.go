@@ -1,0 +1,65 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// Exchange swaps the directories a, in d, and b, in other, in one step
+// (renameat2(2), RENAME_EXCHANGE): at no moment is either name missing. The
+// swap is seen by every process at once but is durable only after SyncFS.
+// After an error nothing has moved.
+func (d *Dir) Exchange(a string, other *Dir, b string) error {
+	if err := errors.Join(component(a), component(b)); err != nil {
+		return d.fail("exchange", a, err)
+	}
+	return d.fail("exchange", a, retry0(func() error {
+		return unix.Renameat2(d.fd, a, other.fd, b, unix.RENAME_EXCHANGE)
+	}))
+}
+
+// ErrNoExchange says that a filesystem cannot exchange two directories.
+var ErrNoExchange = errors.New("the filesystem cannot exchange two directories (no RENAME_EXCHANGE)")
+
+// ProbeExchange swaps two empty directories of its own in d and looks whether
+// they really changed places. It creates probe-a and probe-b and removes them.
+// It returns ErrNoExchange where kernel or filesystem lack the operation.
+func (d *Dir) ProbeExchange() (err error) {
+	const a, b = "probe-a", "probe-b"
+	defer func() {
+		for _, name := range []string{a, b} {
+			if e := d.Rmdir(name); e != nil && !errors.Is(e, unix.ENOENT) {
+				err = errors.Join(err, e)
+			}
+		}
+	}()
+	var before [2]Handle
+	for i, name := range []string{a, b} {
+		if err := d.Mkdir(name, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
+			return err
+		}
+		if before[i], err = d.HandleOf(name); err != nil {
+			return err
+		}
+	}
+	if err := d.Exchange(a, d, b); err != nil {
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP) {
+			return fmt.Errorf("%s: %w", d.path, ErrNoExchange)
+		}
+		return err
+	}
+	ha, err := d.HandleOf(a)
+	if err != nil {
+		return err
+	}
+	hb, err := d.HandleOf(b)
+	if err != nil {
+		return err
+	}
+	if before[0] == before[1] || ha != before[1] || hb != before[0] {
+		return fmt.Errorf("%s: %w: the probe found %s and %s unmoved", d.path, ErrNoExchange, ha, hb)
+	}
+	return nil
+}

@@ -1,0 +1,108 @@
+package disk
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Handle names one directory for as long as it exists, wherever it is moved:
+// the UUID of its filesystem and the kernel's file handle, which holds the
+// inode's number and generation, so that a directory created later on a
+// recycled inode has another (name_to_handle_at(2)). The form is
+// "<fs>.<type>.<bytes>", all in hexadecimal; two are equal when they name the
+// same directory. The empty Handle names nothing.
+type Handle string
+
+// Handle returns the handle of d.
+func (d *Dir) Handle() (Handle, error) {
+	id, err := d.Filesystem()
+	if err != nil {
+		return "", err
+	}
+	h, _, err := unix.NameToHandleAt(d.fd, "", unix.AT_EMPTY_PATH)
+	if err != nil {
+		return "", d.fail("name_to_handle_at", "", err)
+	}
+	return Handle(fmt.Sprintf("%s.%x.%s", id, uint32(h.Type()), hex.EncodeToString(h.Bytes()))), nil
+}
+
+// HandleOf returns the handle of the directory rel below d, and "" when
+// nothing is there. Only ENOENT is absence; every other failure is an error.
+func (d *Dir) HandleOf(rel string) (Handle, error) {
+	sub, err := d.Open(rel)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	defer sub.Close()
+	return sub.Handle()
+}
+
+// FSID identifies a filesystem across reboots and mounts: its type and its
+// UUID, "ext4-0f3c…". It contains no dot and no slash.
+type FSID string
+
+// Filesystem returns the identity of the filesystem that d is on.
+func (d *Dir) Filesystem() (FSID, error) {
+	var st unix.Statfs_t
+	if err := retry0(func() error { return unix.Fstatfs(d.fd, &st) }); err != nil {
+		return "", d.fail("statfs", "", err)
+	}
+	uuid, err := d.uuid(&st)
+	if err != nil {
+		return "", d.fail("read the filesystem's uuid", "", err)
+	}
+	return FSID(fsName(st.Type) + "-" + hex.EncodeToString(uuid)), nil
+}
+
+// FS_IOC_GETFSUUID, Linux 6.9 (include/uapi/linux/fs.h): one length byte and
+// sixteen bytes. Not yet in golang.org/x/sys.
+const fsIocGetFSUUID = 0x80111500
+
+// XFS_IOC_FSGEOMETRY_V1 (fs/xfs/libxfs/xfs_fs.h): 112 bytes, the UUID at 64.
+const xfsIocFSGeometryV1 = 0x80705864
+
+func (d *Dir) uuid(st *unix.Statfs_t) ([]byte, error) {
+	var u struct {
+		len  uint8
+		uuid [16]byte
+	}
+	if err := ioctl(d.fd, fsIocGetFSUUID, unsafe.Pointer(&u)); err == nil && int(u.len) <= len(u.uuid) {
+		return u.uuid[:u.len], nil
+	}
+	// Before 6.9. ext4, f2fs and btrfs make f_fsid of their UUID; XFS makes it
+	// of the device number, which a reboot may change (fs/xfs/xfs_super.c), so
+	// it is asked by its own ioctl.
+	if st.Type == unix.XFS_SUPER_MAGIC {
+		var geo [112]byte
+		if err := ioctl(d.fd, xfsIocFSGeometryV1, unsafe.Pointer(&geo)); err != nil {
+			return nil, err
+		}
+		return geo[64:80], nil
+	}
+	id := make([]byte, 8)
+	binary.LittleEndian.PutUint32(id, uint32(st.Fsid.Val[0]))
+	binary.LittleEndian.PutUint32(id[4:], uint32(st.Fsid.Val[1]))
+	return id, nil
+}
+
+func ioctl(fd int, req uintptr, arg unsafe.Pointer) error {
+	return retry0(func() error {
+		if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), req, uintptr(arg)); e != 0 {
+			return e
+		}
+		return nil
+	})
+}
+
+// Short returns a form of the handle that fits a file name.
+func (h Handle) Short() string { return strings.ReplaceAll(string(h), "/", "_") }

@@ -1,0 +1,226 @@
+package disk
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Holder is a process that could still change a file of a volume, or that
+// would go on reading the old one.
+type Holder struct {
+	PID     int
+	Command string
+	Path    string // as that process sees it
+	How     string // "open for writing" or "mapped"
+}
+
+func (h Holder) String() string {
+	return fmt.Sprintf("process %d (%s) has %q %s", h.PID, h.Command, h.Path, h.How)
+}
+
+// Scope says whose processes Holders looks at.
+type Scope int
+
+const (
+	// HostProcesses are those that share this process's mount namespace:
+	// everything but containers.
+	HostProcesses Scope = iota
+	// AllProcesses are containers too.
+	AllProcesses
+)
+
+// Holders returns the processes that hold a file below one of dirs open for
+// writing, or mapped. Files are compared by their place on the filesystem, so
+// a container that sees the volume under another path is found too. Processes
+// that end during the scan are passed over; this process is left out. Without
+// root only the caller's own processes can be looked at.
+func Holders(dirs []*Dir, scope Scope) ([]Holder, error) {
+	own, err := ReadMounts()
+	if err != nil {
+		return nil, err
+	}
+	s := scan{scope: scope, own: own, tables: map[string]Mounts{}}
+	if s.ns, err = os.Readlink("/proc/self/ns/mnt"); err != nil {
+		return nil, err
+	}
+	for _, d := range dirs {
+		path, err := d.RealPath()
+		if err != nil {
+			return nil, err
+		}
+		mount, ok := own.covering(path, "")
+		if !ok {
+			return nil, fmt.Errorf("%s is on no mount of this process", path)
+		}
+		s.places = append(s.places, mount.place(path))
+	}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	var found []Holder
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		found = append(found, s.process(pid)...)
+	}
+	return found, nil
+}
+
+type scan struct {
+	scope  Scope
+	ns     string // this process's mount namespace
+	own    Mounts
+	places []place
+	tables map[string]Mounts // by mount namespace
+}
+
+func (s *scan) process(pid int) []Holder {
+	proc := fmt.Sprintf("/proc/%d", pid)
+	ns, err := os.Readlink(proc + "/ns/mnt")
+	if err != nil || (s.scope == HostProcesses && ns != s.ns) {
+		return nil
+	}
+	mounts, ok := s.tables[ns]
+	if !ok {
+		// A chrooted process of our own namespace would show a cut table.
+		if ns == s.ns {
+			mounts = s.own
+		} else if mounts, err = readMounts(proc + "/mountinfo"); err != nil {
+			return nil
+		}
+		s.tables[ns] = mounts
+	}
+	if !s.reaches(mounts) {
+		return nil
+	}
+	comm, _ := os.ReadFile(proc + "/comm")
+	name := strings.TrimSpace(string(comm))
+	var found []Holder
+	for _, path := range s.opened(proc, mounts) {
+		found = append(found, Holder{pid, name, path, "open for writing"})
+	}
+	for _, path := range s.mapped(proc, mounts) {
+		found = append(found, Holder{pid, name, path, "mapped"})
+	}
+	return found
+}
+
+// reaches reports whether any of the mounts is of a device that a volume is on.
+func (s *scan) reaches(mounts Mounts) bool {
+	for _, m := range mounts {
+		for _, p := range s.places {
+			if m.Dev == p.dev {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (s *scan) within(p place) bool {
+	for _, root := range s.places {
+		if p.dev == root.dev && under(p.path, root.path) {
+			return true
+		}
+	}
+	return false
+}
+
+// opened returns the files of the volumes that a process may write to.
+func (s *scan) opened(proc string, mounts Mounts) []string {
+	fds, err := os.ReadDir(proc + "/fdinfo")
+	if err != nil {
+		return nil
+	}
+	var found []string
+	for _, fd := range fds {
+		path, err := os.Readlink(proc + "/fd/" + fd.Name())
+		if err != nil || !strings.HasPrefix(path, "/") || strings.HasSuffix(path, " (deleted)") {
+			continue
+		}
+		flags, id, ok := fdinfo(proc + "/fdinfo/" + fd.Name())
+		if !ok || flags&unix.O_ACCMODE == unix.O_RDONLY || flags&unix.O_PATH != 0 {
+			continue
+		}
+		if mount, ok := mounts.byID(id); ok && s.within(mount.place(path)) {
+			found = append(found, path)
+		}
+	}
+	return found
+}
+
+// fdinfo returns the open flags and the mount id of a descriptor
+// (proc_pid_fdinfo(5)).
+func fdinfo(path string) (flags int64, mount int, ok bool) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return 0, 0, false
+	}
+	seen := 0
+	for line := range strings.Lines(string(data)) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), ":")
+		value = strings.TrimSpace(value)
+		switch key {
+		case "flags":
+			flags, err = strconv.ParseInt(value, 8, 64)
+		case "mnt_id":
+			mount, err = strconv.Atoi(value)
+		default:
+			continue
+		}
+		if err != nil {
+			return 0, 0, false
+		}
+		seen++
+	}
+	return flags, mount, seen == 2
+}
+
+// mapped returns the files of the volumes that a process has mapped
+// (proc_pid_maps(5)).
+func (s *scan) mapped(proc string, mounts Mounts) []string {
+	f, err := os.Open(proc + "/maps")
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	var found []string
+	last := ""
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		fields := strings.SplitN(lines.Text(), " ", 6)
+		if len(fields) < 6 {
+			continue
+		}
+		path := strings.ReplaceAll(strings.TrimLeft(fields[5], " "), `\012`, "\n")
+		if !strings.HasPrefix(path, "/") || path == last || strings.HasSuffix(path, " (deleted)") {
+			continue
+		}
+		last = path
+		dev, ok := decimalDev(fields[3])
+		if !ok {
+			continue
+		}
+		if mount, ok := mounts.covering(path, dev); ok && s.within(mount.place(path)) {
+			found = append(found, path)
+		}
+	}
+	return found
+}
+
+// decimalDev turns the "fe:01" of maps into the "254:1" of mountinfo.
+func decimalDev(hex string) (string, bool) {
+	major, minor, ok := strings.Cut(hex, ":")
+	a, err1 := strconv.ParseUint(major, 16, 32)
+	b, err2 := strconv.ParseUint(minor, 16, 32)
+	return fmt.Sprintf("%d:%d", a, b), ok && err1 == nil && err2 == nil
+}

@@ -1,0 +1,24 @@
+package disk
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"regexp"
+	"time"
+)
+
+// NewID returns a name that no other call returns: UTC time to the second and
+// six random hexadecimal digits, "20261123T140501Z-3f9a2c". Snapshots and
+// transactions are named so, and so is everything that they leave beside the
+// data, which can then be told from everything else.
+func NewID(now time.Time) string {
+	var b [3]byte
+	_, _ = rand.Read(b[:]) // never fails since Go 1.24
+	return now.UTC().Format("20060102T150405Z") + "-" + hex.EncodeToString(b[:])
+}
+
+var idForm = regexp.MustCompile(`^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}$`)
+
+// ValidID reports whether s has the form that NewID gives. It is asked before
+// s becomes part of a path.
+func ValidID(s string) bool { return idForm.MatchString(s) }

@@ -1,0 +1,158 @@
+package disk
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Mount is one line of a mountinfo file (proc_pid_mountinfo(5)).
+type Mount struct {
+	ID    int
+	Dev   string // major:minor
+	Root  string // the directory of the filesystem that is mounted here
+	Point string // where, seen from the root of the process
+	Type  string
+}
+
+// Mounts is a mount table in the kernel's order: of two mounts at one point the
+// later one is seen.
+type Mounts []Mount
+
+// ReadMounts returns the mount table of this process.
+func ReadMounts() (Mounts, error) { return readMounts("/proc/self/mountinfo") }
+
+func readMounts(path string) (Mounts, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var all Mounts
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		m, err := parseMount(lines.Text())
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", path, err)
+		}
+		all = append(all, m)
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	return all, nil
+}
+
+func parseMount(line string) (Mount, error) {
+	head, tail, ok := strings.Cut(line, " - ")
+	fields := strings.Fields(head)
+	types := strings.Fields(tail)
+	if !ok || len(fields) < 6 || len(types) < 1 {
+		return Mount{}, fmt.Errorf("cannot parse mount %q", line)
+	}
+	id, err := strconv.Atoi(fields[0])
+	if err != nil {
+		return Mount{}, fmt.Errorf("cannot parse mount %q", line)
+	}
+	return Mount{ID: id, Dev: fields[2], Root: unescapeOctal(fields[3]), Point: unescapeOctal(fields[4]), Type: types[0]}, nil
+}
+
+// unescapeOctal undoes the kernel's \040 for space, tab, newline and backslash.
+func unescapeOctal(s string) string {
+	if !strings.Contains(s, `\`) {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+3 < len(s) {
+			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
+				b.WriteByte(byte(n))
+				i += 3
+				continue
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}
+
+// under reports whether path is root or lies below it.
+func under(path, root string) bool {
+	return path == root || root == "/" || strings.HasPrefix(path, root+"/")
+}
+
+// RealPath returns where the kernel says d is now, seen from this process.
+func (d *Dir) RealPath() (string, error) {
+	p, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", d.fd))
+	if err != nil {
+		return "", err
+	}
+	if strings.HasSuffix(p, " (deleted)") {
+		return "", d.fail("find", "", unix.ENOENT)
+	}
+	return p, nil
+}
+
+// Inside returns a mount point strictly below d, and "" when there is none.
+func (m Mounts) Inside(d *Dir) (string, error) {
+	path, err := d.RealPath()
+	if err != nil {
+		return "", err
+	}
+	for _, mount := range m {
+		if mount.Point != path && under(mount.Point, path) {
+			return mount.Point, nil
+		}
+	}
+	return "", nil
+}
+
+// IsMountRoot reports whether d is where a filesystem is mounted: such a
+// directory cannot be renamed (EBUSY). Linux 5.8.
+func (d *Dir) IsMountRoot() (bool, error) {
+	var stx unix.Statx_t
+	err := retry0(func() error { return unix.Statx(d.fd, "", unix.AT_EMPTY_PATH, unix.STATX_TYPE, &stx) })
+	if err != nil {
+		return false, d.fail("statx", "", err)
+	}
+	if stx.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT == 0 {
+		return false, d.fail("statx", "", fmt.Errorf("the kernel does not tell mount roots: %w", unix.ENOSYS))
+	}
+	return stx.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
+}
+
+// place is a directory as its filesystem knows it: the same wherever and in
+// whatever mount namespace it is seen.
+type place struct{ dev, path string }
+
+func (m Mounts) byID(id int) (Mount, bool) {
+	for _, mount := range m {
+		if mount.ID == id {
+			return mount, true
+		}
+	}
+	return Mount{}, false
+}
+
+// covering returns the mount that a path is on; with dev, the one of that
+// device.
+func (m Mounts) covering(path, dev string) (Mount, bool) {
+	var best Mount
+	found := false
+	for _, mount := range m {
+		if under(path, mount.Point) && (dev == "" || mount.Dev == dev) && (!found || len(mount.Point) >= len(best.Point)) {
+			best, found = mount, true
+		}
+	}
+	return best, found
+}
+
+func (mount Mount) place(path string) place {
+	rest := strings.TrimPrefix(path, strings.TrimSuffix(mount.Point, "/"))
+	return place{dev: mount.Dev, path: strings.TrimSuffix(mount.Root, "/") + rest}
+}

@@ -1,0 +1,88 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// Remove removes the file name, one component of d.
+func (d *Dir) Remove(name string) error { return d.unlink(name, 0) }
+
+// Rmdir removes the directory name when it is empty; ENOTEMPTY otherwise.
+func (d *Dir) Rmdir(name string) error { return d.unlink(name, unix.AT_REMOVEDIR) }
+
+func (d *Dir) unlink(name string, flags int) error {
+	if err := component(name); err != nil {
+		return d.fail("remove", name, err)
+	}
+	return d.fail("remove", name, retry0(func() error { return unix.Unlinkat(d.fd, name, flags) }))
+}
+
+// RemoveTree removes the directory name and all below it. It descends by
+// descriptor, follows no symbolic link, and stops at a mount with EXDEV or
+// EBUSY rather than empty what is mounted. Nothing at name is no error. After
+// an error a part of the tree may be gone.
+func (d *Dir) RemoveTree(name string) error {
+	if err := component(name); err != nil {
+		return d.fail("remove", name, err)
+	}
+	err := d.Rmdir(name)
+	if err == nil || errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	// ENOTEMPTY on most filesystems, EEXIST on some (rmdir(2)).
+	if !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	sub, err := d.OpenSameMount(name)
+	if err != nil {
+		return err
+	}
+	defer sub.Close()
+	return errors.Join(sub.empty(), d.Rmdir(name))
+}
+
+// empty removes everything in d.
+func (d *Dir) empty() error {
+	names, err := d.Names()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		err := d.Remove(name)
+		// unlink(2): EISDIR is Linux's answer to a directory, EPERM POSIX's.
+		if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EPERM) {
+			if st, e := d.Lstat(name); e == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+				err = d.RemoveTree(name)
+			}
+		}
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+	}
+	return nil
+}
+
+// RemoveTreeIf is RemoveTree for a directory that must be the one with handle
+// want, with nothing mounted in it. Where something else stands at name, or a
+// mount does, nothing is removed and the error says so.
+func (d *Dir) RemoveTreeIf(name string, want Handle, mounts Mounts) error {
+	got, err := d.HandleOf(name)
+	if err != nil || got == "" {
+		return err
+	}
+	if got != want {
+		return d.fail("remove", name, fmt.Errorf("another directory stands here: handle %s, expected %s", got, want))
+	}
+	sub, err := d.Open(name)
+	if err != nil {
+		return err
+	}
+	defer sub.Close()
+	if m, err := mounts.Inside(sub); err != nil || m != "" {
+		return errors.Join(err, d.fail("remove", name, fmt.Errorf("%s is mounted inside", m)))
+	}
+	return d.RemoveTree(name)
+}

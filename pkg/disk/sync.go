@@ -1,0 +1,170 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Sync makes the names in d durable (fsync of the directory).
+func (d *Dir) Sync() error {
+	return d.fail("fsync", "", retry0(func() error { return unix.Fsync(d.fd) }))
+}
+
+// SyncFS makes everything on d's filesystem durable, data and names. It
+// reports a write-back error only when that happened after d was opened
+// (syncfs(2), Linux 5.8), so d is to be opened before the first write whose
+// fate matters.
+func (d *Dir) SyncFS() error {
+	return d.fail("syncfs", "", retry0(func() error { return unix.Syncfs(d.fd) }))
+}
+
+// RenameSync moves from, in d, to the name to in dst, replacing a file there,
+// and returns when both directories are durable. After an error either name
+// may be in force.
+func (d *Dir) RenameSync(from string, dst *Dir, to string) error {
+	if err := d.Rename(from, dst, to); err != nil {
+		return err
+	}
+	if err := dst.Sync(); err != nil {
+		return err
+	}
+	if dst.fd == d.fd {
+		return nil
+	}
+	return d.Sync()
+}
+
+// Rename moves from, in d, to the name to in dst. It is atomic but not durable:
+// the caller syncs both directories.
+func (d *Dir) Rename(from string, dst *Dir, to string) error {
+	if err := errors.Join(component(from), component(to)); err != nil {
+		return d.fail("rename", from, err)
+	}
+	return d.fail("rename", from, retry0(func() error { return unix.Renameat(d.fd, from, dst.fd, to) }))
+}
+
+// RenameNoReplace is Rename that fails with EEXIST where to is taken.
+func (d *Dir) RenameNoReplace(from string, dst *Dir, to string) error {
+	if err := errors.Join(component(from), component(to)); err != nil {
+		return d.fail("rename", from, err)
+	}
+	return d.fail("rename", from, retry0(func() error {
+		return unix.Renameat2(d.fd, from, dst.fd, to, unix.RENAME_NOREPLACE)
+	}))
+}
+
+// WriteTemp writes data to a new file name with mode 0600 and makes its
+// content durable, but not its name. It fails with EEXIST where the name is
+// taken, and leaves nothing behind on any other error.
+func (d *Dir) WriteTemp(name string, data []byte) error {
+	if err := d.write(name, data); err != nil {
+		return err
+	}
+	f, err := d.OpenFile(name)
+	if err == nil {
+		err = errors.Join(f.Sync(), f.Close())
+	}
+	if err != nil {
+		_ = d.Remove(name)
+		return err
+	}
+	return nil
+}
+
+// WriteUnsynced writes data to a new file name with mode 0600; nothing of it
+// is durable before SyncFS. It fails with EEXIST where the name is taken, and
+// leaves nothing behind on any other error.
+func (d *Dir) WriteUnsynced(name string, data []byte) error { return d.write(name, data) }
+
+func (d *Dir) write(name string, data []byte) error {
+	f, err := d.CreateFile(name, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Close()); err != nil {
+		_ = d.Remove(name)
+		return err
+	}
+	return nil
+}
+
+// Publish puts a small immutable file in place: a temporary file, its fsync,
+// the rename, the fsync of the directory. When it returns nil the file is
+// durable under its name; after an error the name holds either what it held
+// before or the whole new content, never a part.
+func (d *Dir) Publish(name string, data []byte) error {
+	tmp := name + ".tmp"
+	if err := d.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := d.WriteTemp(tmp, data); err != nil {
+		return err
+	}
+	return d.RenameSync(tmp, d, name)
+}
+
+// CreateFile creates the file name for writing and reading; nothing may stand
+// there (O_EXCL, which follows no symbolic link either).
+func (d *Dir) CreateFile(name string, perm uint32) (*os.File, error) {
+	if err := component(name); err != nil {
+		return nil, d.fail("create", name, err)
+	}
+	fd, err := Openat2(d.fd, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, uint64(perm), beneath)
+	if err != nil {
+		return nil, d.fail("create", name, err)
+	}
+	return os.NewFile(uintptr(fd), d.path+"/"+name), nil
+}
+
+// OpenFile opens the regular file at rel for reading; anything else that
+// stands there is refused, and opening never blocks.
+func (d *Dir) OpenFile(rel string) (*os.File, error) {
+	fd, err := d.openat2(rel, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, beneath)
+	if err != nil {
+		return nil, d.fail("open", rel, err)
+	}
+	f := os.NewFile(uintptr(fd), d.path+"/"+rel)
+	var st unix.Stat_t
+	if err := retry0(func() error { return unix.Fstat(fd, &st) }); err != nil {
+		f.Close()
+		return nil, d.fail("stat", rel, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		f.Close()
+		return nil, d.fail("open", rel, errors.New("not a regular file"))
+	}
+	return f, nil
+}
+
+// ReadFile returns the content of the regular file at rel, and an error when
+// it is longer than limit bytes.
+func (d *Dir) ReadFile(rel string, limit int64) ([]byte, error) {
+	f, err := d.OpenFile(rel)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(data)) > limit {
+		return nil, d.fail("read", rel, fmt.Errorf("longer than %d bytes", limit))
+	}
+	return data, nil
+}
+
+// SyncFile makes the content of the file at rel durable.
+func (d *Dir) SyncFile(rel string) error {
+	f, err := d.OpenFile(rel)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}

@@ -1,0 +1,325 @@
+package docker
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/api/types/image"
+	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/client"
+
+	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/restore"
+	"github.com/tiny-forge/snap/pkg/workload"
+)
+
+var _ restore.Runtime = (*Runtime)(nil)
+
+const labelTest = "snap.test"
+
+// bench is a place on the real engine whose every container, network and image
+// bears a random name, and is removed after the test.
+type bench struct {
+	*testing.T
+	api  *client.Client
+	name string // of the workload, and the beginning of all other names
+	dir  string // absolute root of the volumes; dir/data is one
+
+	volumes []string // of the engine, to be removed
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	api, err := client.NewClientWithOpts(client.FromEnv, client.WithAPIVersionNegotiation())
+	if err == nil {
+		_, err = api.Ping(t.Context())
+	}
+	if err != nil {
+		if os.Getenv("SNAP_TEST_DOCKER") == "require" {
+			t.Fatalf("a Docker engine is required: %v", err)
+		}
+		t.Skipf("no Docker engine can be reached: %v", err)
+	}
+	b := &bench{T: t, api: api, name: "snaptest-" + randomHex(t), dir: t.TempDir()}
+	if err := os.Mkdir(filepath.Join(b.dir, "data"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.clean)
+	return b
+}
+
+func randomHex(t *testing.T) string {
+	var raw [4]byte
+	if _, err := rand.Read(raw[:]); err != nil {
+		t.Fatal(err)
+	}
+	return hex.EncodeToString(raw[:])
+}
+
+// clean removes what bears the bench's name.
+func (b *bench) clean() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	defer b.api.Close()
+	containers, err := b.api.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("name", b.name))})
+	if err != nil {
+		b.Error(err)
+	}
+	for _, c := range containers {
+		if err := b.api.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true, RemoveVolumes: true}); err != nil {
+			b.Error(err)
+		}
+	}
+	for _, name := range b.volumes {
+		if err := b.api.VolumeRemove(ctx, name, false); err != nil {
+			b.Error(err)
+		}
+	}
+	networks, err := b.api.NetworkList(ctx, network.ListOptions{Filters: filters.NewArgs(filters.Arg("name", b.name))})
+	if err != nil {
+		b.Error(err)
+	}
+	for _, n := range networks {
+		if err := b.api.NetworkRemove(ctx, n.ID); err != nil {
+			b.Error(err)
+		}
+	}
+	images, err := b.api.ImageList(ctx, image.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("label", labelTest+"="+b.name))})
+	if err != nil {
+		b.Error(err)
+	}
+	for _, i := range images {
+		if _, err := b.api.ImageRemove(ctx, i.ID, image.RemoveOptions{Force: true}); err != nil {
+			b.Error(err)
+		}
+	}
+}
+
+// image makes an image of the test program and returns its id. The reference
+// moves to it when it existed.
+func (b *bench) image(tag string, changes ...string) (ref, id string) {
+	b.Helper()
+	ref = b.name + ":" + tag
+	changes = append(changes, `ENTRYPOINT ["/app"]`, "LABEL "+labelTest+"="+b.name, "LABEL serial="+randomHex(b.T))
+	body, err := b.api.ImageImport(b.Context(), image.ImportSource{Source: bytes.NewReader(appTar(b.T)), SourceName: "-"}, ref, image.ImportOptions{Changes: changes})
+	b.must(err)
+	defer body.Close()
+	b.must(lastError(body))
+	found, err := b.api.ImageInspect(b.Context(), ref)
+	b.must(err)
+	return ref, found.ID
+}
+
+var built struct {
+	sync.Once
+	tar []byte
+}
+
+// appTar is a root filesystem with nothing but the test program.
+func appTar(t *testing.T) []byte {
+	t.Helper()
+	built.Do(func() { built.tar = buildApp(t) })
+	if built.tar == nil {
+		t.Fatal("there is no test program")
+	}
+	return built.tar
+}
+
+func buildApp(t *testing.T) []byte {
+	t.Helper()
+	bin := filepath.Join(t.TempDir(), "app")
+	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", bin, "./testdata/app")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the test program: %v\n%s", err, out)
+	}
+	text, err := os.ReadFile(bin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	w := tar.NewWriter(&out)
+	for _, dir := range []string{"data/", "tmp/"} {
+		err = errors.Join(err, w.WriteHeader(&tar.Header{Name: dir, Typeflag: tar.TypeDir, Mode: 0o777}))
+	}
+	err = errors.Join(err, w.WriteHeader(&tar.Header{Name: "app", Size: int64(len(text)), Mode: 0o755}))
+	_, writeErr := w.Write(text)
+	if err = errors.Join(err, writeErr, w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+func (b *bench) must(err error) {
+	b.Helper()
+	if err != nil {
+		b.Fatal(err)
+	}
+}
+
+// healthy is a health check that answers quickly.
+const healthy = "healthcheck: {test: [CMD, /app, check], interval: 200ms, timeout: 5s, retries: 1}"
+
+// workload loads a config with one workload of these lines of YAML.
+func (b *bench) workload(lines ...string) *workload.Workload {
+	b.Helper()
+	text := fmt.Sprintf("version: 1\nstore: %s/store\nbase: %s\nabsolute_roots: [%s]\nworkloads:\n  %s:\n    ", b.dir, b.dir, b.dir, b.name) +
+		strings.Join(lines, "\n    ") + "\n"
+	path := filepath.Join(b.dir, "snap.yaml")
+	b.must(os.WriteFile(path, []byte(text), 0o600))
+	cfg, err := workload.Load(path)
+	b.must(err)
+	return cfg.Workloads[b.name]
+}
+
+// app is the usual workload: an image, a volume, and what else the test wants.
+func (b *bench) app(ref string, more ...string) *workload.Workload {
+	b.Helper()
+	return b.workload(append([]string{"image: " + ref,
+		"volumes: [{scope: absolute, source: " + b.dir + "/data, target: /data}]"}, more...)...)
+}
+
+func (b *bench) open(w *workload.Workload, more ...client.Opt) *Runtime {
+	b.Helper()
+	r, err := open(w, Options{Notice: func(line string) { b.Log("notice:", line) }}, more...)
+	b.must(err)
+	b.Cleanup(func() { r.Close() })
+	return r
+}
+
+// held locks the bench's workload for the rest of the test.
+func (b *bench) held() *journal.Held {
+	b.Helper()
+	dir, err := disk.OpenRoot(b.TempDir())
+	b.must(err)
+	j, err := journal.Open(dir)
+	b.must(err)
+	h, err := j.Lock(b.name, "test")
+	b.must(err)
+	b.Cleanup(func() { h.Release(); j.Close(); dir.Close() })
+	return h
+}
+
+// deployed brings a workload up from nothing and returns its container.
+func (b *bench) deployed(r *Runtime, held *journal.Held) journal.Container {
+	b.Helper()
+	b.must(r.Redeploy(b.Context(), held, journal.Redeploy{HealthTimeout: 20 * time.Second}))
+	return b.only(r)
+}
+
+// only returns the workload's container, of which there must be one.
+func (b *bench) only(r *Runtime) journal.Container {
+	b.Helper()
+	all, err := r.Containers(b.Context())
+	b.must(err)
+	if len(all) != 1 {
+		b.Fatalf("the workload has %d containers, want 1: %+v", len(all), all)
+	}
+	return all[0]
+}
+
+// sick makes the health checks of the bench's containers fail, or pass.
+func (b *bench) sick(yes bool) {
+	b.Helper()
+	text := ""
+	if yes {
+		text = "yes"
+	}
+	b.must(os.WriteFile(filepath.Join(b.dir, "data", "sick"), []byte(text), 0o644))
+}
+
+// foreign runs a container that is not the workload's.
+func (b *bench) foreign(name, ref string, cfg func(*container.Config, *container.HostConfig)) string {
+	b.Helper()
+	c, h := &container.Config{Image: ref}, &container.HostConfig{}
+	if cfg != nil {
+		cfg(c, h)
+	}
+	made, err := b.api.ContainerCreate(b.Context(), c, h, nil, nil, b.name+"-"+name)
+	b.must(err)
+	b.must(b.api.ContainerStart(b.Context(), made.ID, container.StartOptions{}))
+	return made.ID
+}
+
+func (b *bench) look(id string) container.InspectResponse {
+	b.Helper()
+	c, err := b.api.ContainerInspect(b.Context(), id)
+	b.must(err)
+	return c
+}
+
+// faults is a connection on which a request that changes something goes wrong:
+// the n-th. Cut, the engine still carries it out, but neither its answer nor
+// any other comes back: that is how a killed process leaves things. Otherwise
+// the engine refuses that one alone.
+type faults struct {
+	at   int
+	cut  bool
+	base http.RoundTripper
+
+	mu   sync.Mutex
+	seen int
+	dead bool
+}
+
+func (b *bench) faults(at int, cut bool) (*faults, client.Opt) {
+	socket := strings.TrimPrefix(b.api.DaemonHost(), "unix://")
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", socket)
+	}}
+	b.Cleanup(transport.CloseIdleConnections)
+	f := &faults{at: at, cut: cut, base: transport}
+	return f, client.WithHTTPClient(&http.Client{Transport: f})
+}
+
+var errCut = errors.New("the connection was cut")
+
+// next counts a request and says whether it is the one that goes wrong.
+func (f *faults) next(req *http.Request) (now, dead bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.dead || req.Method == http.MethodGet || req.Method == http.MethodHead {
+		return false, f.dead
+	}
+	f.seen++
+	now = f.seen == f.at
+	f.dead = now && f.cut
+	return now, false
+}
+
+func (f *faults) RoundTrip(req *http.Request) (*http.Response, error) {
+	now, dead := f.next(req)
+	switch {
+	case dead:
+		return nil, errCut
+	case now && f.cut:
+		if resp, err := f.base.RoundTrip(req); err == nil {
+			_, _ = io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+		}
+		return nil, errCut
+	case now:
+		return &http.Response{StatusCode: http.StatusInternalServerError, Status: "500 refused by the test", Request: req,
+			Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(`{"message":"refused by the test"}`))}, nil
+	}
+	return f.base.RoundTrip(req)
+}

@@ -1,0 +1,244 @@
+package docker
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+
+	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/workload"
+)
+
+// needCompose skips a test where docker compose does not work.
+// SNAP_TEST_COMPOSE may name a docker-compose plugin that is not installed.
+func needCompose(t *testing.T) {
+	t.Helper()
+	if plugin := os.Getenv("SNAP_TEST_COMPOSE"); plugin != "" {
+		dir := t.TempDir()
+		if err := os.MkdirAll(filepath.Join(dir, "cli-plugins"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(plugin, filepath.Join(dir, "cli-plugins", "docker-compose")); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("DOCKER_CONFIG", dir)
+	}
+	if out, err := exec.Command("docker", "compose", "version").CombinedOutput(); err != nil {
+		t.Skipf("docker compose does not work here (SNAP_TEST_COMPOSE may name the plugin): %v: %s", err, out)
+	}
+}
+
+// composed is a bench with a Compose file of these lines; its project bears
+// the bench's name.
+func (b *bench) composed(lines ...string) *workload.Workload {
+	b.Helper()
+	path := filepath.Join(b.dir, "compose.yaml")
+	text := "name: " + b.name + "\n" + strings.Join(lines, "\n") + "\n"
+	b.must(os.WriteFile(path, []byte(text), 0o600))
+	return b.workload("compose: "+path, "volumes: [{scope: absolute, source: "+b.dir+"/data, target: /data}]")
+}
+
+func byService(t *testing.T, all []journal.Container) map[string]journal.Container {
+	t.Helper()
+	out := map[string]journal.Container{}
+	for _, c := range all {
+		if _, twice := out[c.Service]; twice {
+			t.Fatalf("two containers of service %q: %+v", c.Service, all)
+		}
+		out[c.Service] = c
+	}
+	return out
+}
+
+func TestComposeFromNothingThroughRestoreAndBack(t *testing.T) {
+	b := newBench(t)
+	needCompose(t)
+	ref, id := b.image("one")
+	port := freePort(b)
+	file := []string{
+		"services:",
+		"  web:",
+		"    image: " + ref,
+		"    restart: always",
+		"    stop_signal: SIGKILL",
+		"    ports: ['127.0.0.1:" + fmt.Sprint(port) + ":8080']",
+		"    environment: {GREETING: hello}",
+		"    volumes: ['./data:/data']",
+		"    healthcheck: {test: [CMD, /app, check], interval: 200ms, retries: 1}",
+		"    depends_on: {job: {condition: service_completed_successfully}}",
+		"  job:",
+		"    image: " + ref,
+		"    command: exit 0",
+	}
+	r, held := b.open(b.composed(file...)), b.held()
+	b.must(r.Check(b.Context(), nil))
+	b.must(r.Redeploy(b.Context(), held, journal.Redeploy{Pull: true, HealthTimeout: 30 * time.Second}))
+	before, err := r.Containers(b.Context())
+	b.must(err)
+	old := byService(t, before)
+	if web := old["web"]; !web.Running || web.Image != ref || web.ImageID != id || web.Policy.Name != "always" || old["job"].Running {
+		t.Fatalf("deployed as %+v", before)
+	}
+	if got, err := get(port); err != nil || got != "hello" {
+		t.Errorf("the app answers %q, %v", got, err)
+	}
+
+	pins := map[string]journal.Pin{}
+	for name, c := range old {
+		pins[name] = journal.Pin{Image: c.Image, ImageID: c.ImageID}
+	}
+	same := func(what string) {
+		t.Helper()
+		all, err := r.Containers(b.Context())
+		b.must(err)
+		for name, c := range byService(t, all) {
+			if w := old[name]; c.ID != w.ID || c.Running != w.Running || c.Policy != w.Policy {
+				t.Errorf("%s: %+v\nwant %+v", what, c, w)
+			}
+		}
+	}
+	b.must(r.FenceAndStop(b.Context(), 2*time.Second))
+	b.must(r.Redeploy(b.Context(), held, journal.Redeploy{Pins: pins, Before: before}))
+	same("redeployed")
+
+	// Unhealthy, and back.
+	b.must(r.FenceAndStop(b.Context(), 2*time.Second))
+	b.sick(true)
+	var sick *journal.Unhealthy
+	if err := r.Redeploy(b.Context(), held, journal.Redeploy{Pins: pins, Before: before}); !errors.As(err, &sick) || !strings.Contains(sick.Reason, "feeling") {
+		t.Errorf("got %v, want an Unhealthy", err)
+	}
+	b.must(r.FenceAndStop(b.Context(), 2*time.Second))
+	b.sick(false)
+	for range 2 {
+		b.must(r.Resume(b.Context(), held, before))
+		same("resumed")
+	}
+
+	// The reference moves on: the pin still wins, in Redeploy and in Resume.
+	b.image("one")
+	b.must(r.FenceAndStop(b.Context(), 2*time.Second))
+	b.must(r.Redeploy(b.Context(), held, journal.Redeploy{Pins: pins, Before: before}))
+	after := b.service(r, "web")
+	if after.ImageID != id || !after.Running || after.Policy.Name != "always" || after.Name != old["web"].Name {
+		t.Errorf("redeployed on a pin as %+v", after)
+	}
+	b.must(b.api.ContainerRemove(b.Context(), after.ID, container.RemoveOptions{Force: true}))
+	for range 2 {
+		b.must(r.Resume(b.Context(), held, before))
+		if now := b.service(r, "web"); now.ImageID != id || !now.Running || now.Policy.Name != "always" || now.Name != old["web"].Name {
+			t.Errorf("made anew as %+v", now)
+		}
+	}
+
+	gone := map[string]journal.Pin{"web": {Image: ref, ImageID: "sha256:" + strings.Repeat("0", 64)}}
+	if err := r.Check(b.Context(), gone); !errors.Is(err, ErrImageMissing) {
+		t.Errorf("check: %v, want ErrImageMissing", err)
+	}
+	b.must(r.FenceAndStop(b.Context(), 2*time.Second))
+	if err := r.Redeploy(b.Context(), held, journal.Redeploy{Pins: gone, Before: before}); !errors.Is(err, ErrImageMissing) {
+		t.Errorf("redeploy: %v, want ErrImageMissing", err)
+	}
+}
+
+func (b *bench) service(r *Runtime, name string) journal.Container {
+	b.Helper()
+	all, err := r.Containers(b.Context())
+	b.must(err)
+	return byService(b.T, all)[name]
+}
+
+func TestComposeTellsUnhealthyDependenciesFromFailures(t *testing.T) {
+	b := newBench(t)
+	needCompose(t)
+	ref, _ := b.image("one")
+	b.sick(true)
+	port := freePort(b)
+	r, held := b.open(b.composed("services:",
+		"  web: {image: "+ref+", depends_on: {db: {condition: service_healthy}}, ports: ['127.0.0.1:"+fmt.Sprint(port)+":8080']}",
+		"  db: {image: "+ref+", volumes: ['./data:/data'], healthcheck: {test: [CMD, /app, check], interval: 200ms, retries: 1}}")), b.held()
+	err := r.Redeploy(b.Context(), held, journal.Redeploy{StopTimeout: time.Second})
+	var sick *journal.Unhealthy
+	if !errors.As(err, &sick) || !strings.Contains(sick.Container, "db") || !strings.Contains(sick.Reason, "feeling") {
+		t.Errorf("got %v, want an Unhealthy of db", err)
+	}
+	b.sick(false)
+	b.must(r.FenceAndStop(b.Context(), time.Second))
+	b.foreign("thief", ref, func(c *container.Config, h *container.HostConfig) {
+		s, err := specOf(b.app(ref, "ports: ['"+fmt.Sprint(port)+":8080']"), wanted{name: ref})
+		b.must(err)
+		c.ExposedPorts, h.PortBindings = s.config.ExposedPorts, s.host.PortBindings
+	})
+	if err := r.Check(b.Context(), nil); !errors.Is(err, ErrPortTaken) {
+		t.Errorf("check: %v, want ErrPortTaken", err)
+	}
+	err = r.Redeploy(b.Context(), held, journal.Redeploy{StopTimeout: time.Second})
+	if !errors.Is(err, ErrPortTaken) || !strings.Contains(err.Error(), b.name+"-web-1") {
+		t.Errorf("got %v, want ErrPortTaken with what compose said", err)
+	}
+	all, err := r.Containers(b.Context())
+	b.must(err)
+	for _, c := range all {
+		if c.Running || c.Policy.Name != "no" {
+			t.Errorf("after a failure: %+v", c)
+		}
+	}
+}
+
+func TestComposeVolumes(t *testing.T) {
+	needCompose(t)
+	b := &bench{T: t, name: "snaptest-" + randomHex(t), dir: t.TempDir()}
+	b.must(os.MkdirAll(filepath.Join(b.dir, "data", "in"), 0o755))
+	b.must(os.Mkdir(filepath.Join(b.dir, "conf"), 0o755))
+	b.must(os.WriteFile(filepath.Join(b.dir, "one.conf"), nil, 0o644))
+	w := b.composed("services:",
+		"  web: {image: x, volumes: ['./data:/data', './conf:/conf:ro', './one.conf:/one.conf', './new:/new']}",
+		"  db: {image: x, volumes: ['./data:/again', './data/in:/in', /cache], tmpfs: [/tmp]}")
+	b.must(os.WriteFile(filepath.Join(b.dir, "compose.override.yaml"), []byte("services: {web: {volumes: ['./more:/more']}}"), 0o644))
+	volumes, notices, err := ComposeVolumes(t.Context(), w)
+	b.must(err)
+	var got []string
+	for _, v := range volumes {
+		if v.Scope != workload.Absolute || v.Target == "" {
+			t.Errorf("%+v", v)
+		}
+		got = append(got, strings.TrimPrefix(v.Source, b.dir+"/"))
+	}
+	if want := []string{"data", "more", "new"}; !slices.Equal(got, want) {
+		t.Errorf("volumes %q, want %q", got, want)
+	}
+	said := strings.Join(notices, "\n")
+	for _, want := range []string{"data/in is part of", "conf is left out: it is mounted read-only", "one.conf is left out: it is no directory", "anonymous"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("no notice %q in:\n%s", want, said)
+		}
+	}
+
+	b.dir = t.TempDir() // without the override
+	w = b.composed("services: {db: {image: x, volumes: ['pg:/var/lib/pg']}}", "volumes: {pg: {}}")
+	if _, _, err := ComposeVolumes(t.Context(), w); err == nil || !strings.Contains(err.Error(), "named volume pg") {
+		t.Errorf("got %v, want a refusal of the named volume", err)
+	}
+	w = b.composed("services: {db: {image: ")
+	if _, _, err := ComposeVolumes(t.Context(), w); err == nil || !strings.Contains(err.Error(), "compose.yaml") {
+		t.Errorf("got %v, want what compose says of the file", err)
+	}
+}
+
+func TestAListedVolumeMustBeMounted(t *testing.T) {
+	b := newBench(t)
+	needCompose(t)
+	ref, _ := b.image("one")
+	r := b.open(b.composed("services: {web: {image: " + ref + ", volumes: ['./other:/data']}}"))
+	if err := r.Check(b.Context(), nil); !errors.Is(err, ErrNotMounted) {
+		t.Errorf("got %v, want ErrNotMounted", err)
+	}
+}

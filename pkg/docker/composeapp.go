@@ -1,0 +1,258 @@
+package docker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/docker/docker/api/types/filters"
+
+	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/workload"
+)
+
+// composeApp is a workload that docker compose brings up.
+type composeApp struct {
+	e   *engine
+	w   *workload.Workload
+	cli compose
+
+	mu      sync.Mutex
+	project *project // once it was read
+}
+
+func (a *composeApp) config(ctx context.Context) (*project, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.project == nil {
+		p, err := a.cli.config(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("workload %s: %w", a.w.Name, err)
+		}
+		a.project = p
+	}
+	return a.project, nil
+}
+
+// filter leaves out the containers of docker compose run: Compose does not
+// bring them back, so they are users like any other.
+func (a *composeApp) filter(ctx context.Context) (filters.Args, bool, error) {
+	p, err := a.config(ctx)
+	if err != nil {
+		return filters.Args{}, false, err
+	}
+	return filters.NewArgs(filters.Arg("label", composeProject+"="+p.Name), filters.Arg("label", composeOneOff+"=False")), true, nil
+}
+
+func (a *composeApp) check(ctx context.Context, pins map[string]journal.Pin, own []*box) error {
+	p, err := a.config(ctx)
+	if err != nil {
+		return err
+	}
+	errs := []error{p.checkMounted(a.w.Volumes), a.checkImages(ctx, p, pins)}
+	var ports []port
+	for _, s := range p.Services {
+		for _, published := range s.Ports {
+			ports = appendPort(ports, published.HostIP, published.Published, published.Protocol)
+		}
+	}
+	return errors.Join(append(errs, a.e.checkPorts(ctx, ports, own))...)
+}
+
+func (a *composeApp) checkImages(ctx context.Context, p *project, pins map[string]journal.Pin) error {
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(p.Services)) {
+		if err := a.e.checkPin(ctx, pins[name], p.image(name)); err != nil {
+			errs = append(errs, fmt.Errorf("service %s: %w", name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// override returns a Compose file that pins the images of those services whose
+// references mean something else by now, and nil when there is none. Only
+// those: with another image Compose makes the container anew.
+func (a *composeApp) override(ctx context.Context, p *project, pins map[string]journal.Pin) ([]byte, error) {
+	services := map[string]map[string]string{}
+	for name := range p.Services {
+		pin := pins[name]
+		if pin.ImageID == "" {
+			continue
+		}
+		id, err := a.e.imageID(ctx, p.image(name))
+		if err != nil {
+			return nil, err
+		}
+		if id != pin.ImageID {
+			services[name] = map[string]string{"image": pin.ImageID}
+		}
+	}
+	if len(services) == 0 {
+		return nil, nil
+	}
+	return json.Marshal(map[string]any{"services": services}) // JSON is YAML
+}
+
+func (a *composeApp) redeploy(ctx context.Context, r journal.Redeploy) error {
+	p, err := a.config(ctx)
+	if err != nil {
+		return err
+	}
+	if !r.Pull || len(r.Pins) > 0 {
+		if err := a.checkImages(ctx, p, r.Pins); err != nil {
+			return fmt.Errorf("workload %s: %w", a.w.Name, err)
+		}
+	}
+	err = a.bringUp(ctx, p, r)
+	var sick *journal.Unhealthy
+	if errors.As(err, &sick) {
+		return err
+	}
+	if err == nil {
+		err = a.settle(ctx, r.Before)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("workload %s: %w", a.w.Name, err), a.putDown(ctx, r.StopTimeout))
+	}
+	return nil
+}
+
+func (a *composeApp) bringUp(ctx context.Context, p *project, r journal.Redeploy) error {
+	if err := a.removeHalves(ctx, r.Before, r.StopTimeout); err != nil {
+		return err
+	}
+	override, err := a.override(ctx, p, r.Pins)
+	if err != nil {
+		return err
+	}
+	args := []string{"up", "-d", "--no-build", "--pull", "never"}
+	if r.Pull {
+		args[4] = "missing"
+	}
+	if s := seconds(r.StopTimeout); s != nil {
+		args = append(args, "-t", strconv.Itoa(*s))
+	}
+	services := running(p, r.Before)
+	if _, err := a.cli.run(ctx, override, append(args, services...)...); err != nil {
+		return a.upFailed(ctx, err)
+	}
+	own, err := list(ctx, a.e, a)
+	if err != nil {
+		return err
+	}
+	if len(services) > 0 {
+		own = slices.DeleteFunc(own, func(b *box) bool { return !slices.Contains(services, b.Service) })
+	}
+	return each(own, func(_ int, b *box) error {
+		w := &watch{id: b.ID, mayEnd: !ran(r.Before, b.Service)}
+		return a.e.waitHealthy(ctx, w, r.HealthTimeout)
+	})
+}
+
+// running returns the services to bring up: those that ran before and those
+// that are new. None means all of them.
+func running(p *project, before []journal.Container) []string {
+	any := slices.ContainsFunc(before, func(c journal.Container) bool { return !c.Also && c.Running })
+	if !any {
+		return nil
+	}
+	var services []string
+	for _, name := range slices.Sorted(maps.Keys(p.Services)) {
+		known := slices.ContainsFunc(before, func(c journal.Container) bool { return !c.Also && c.Service == name })
+		if !known || ran(before, name) {
+			services = append(services, name)
+		}
+	}
+	return services
+}
+
+func ran(before []journal.Container, service string) bool {
+	return slices.ContainsFunc(before, func(c journal.Container) bool { return !c.Also && c.Service == service && c.Running })
+}
+
+// upFailed tells an app that came up unhealthy, on which another service waits
+// in docker compose up, from everything else that may fail there.
+func (a *composeApp) upFailed(ctx context.Context, err error) error {
+	var ce *composeError
+	if ctx.Err() != nil || !errors.As(err, &ce) || !strings.Contains(ce.said, "dependency failed to start") {
+		return portTaken(err)
+	}
+	own, listErr := list(ctx, a.e, a)
+	if listErr != nil {
+		return errors.Join(err, listErr)
+	}
+	for _, b := range own {
+		if h := b.raw.State.Health; h != nil && h.Status == "unhealthy" {
+			return &journal.Unhealthy{Container: b.Name, Reason: "its health check fails" + a.e.evidence(ctx, b)}
+		}
+	}
+	for _, b := range own {
+		if !b.Running && b.raw.State.ExitCode != 0 {
+			return &journal.Unhealthy{Container: b.Name, Reason: fmt.Sprintf("it exited with code %d", b.raw.State.ExitCode) + a.e.evidence(ctx, b)}
+		}
+	}
+	return &journal.Unhealthy{Container: a.w.Name, Reason: ce.said}
+}
+
+// putDown stops and fences whatever a failed redeploy has started.
+func (a *composeApp) putDown(ctx context.Context, timeout time.Duration) error {
+	ctx, cancel := detached(ctx)
+	defer cancel()
+	own, err := list(ctx, a.e, a)
+	if err != nil {
+		return err
+	}
+	return a.e.fenceAndStop(ctx, own, timeout)
+}
+
+// settle gives the containers that are still those of before the policies that
+// they had; what Compose made anew has its policy from the file.
+func (a *composeApp) settle(ctx context.Context, before []journal.Container) error {
+	own, err := list(ctx, a.e, a)
+	if err != nil {
+		return err
+	}
+	for _, b := range own {
+		i := slices.IndexFunc(before, func(c journal.Container) bool { return c.ID == b.ID })
+		if i < 0 {
+			continue
+		}
+		if err := a.e.setPolicy(ctx, b, before[i].Policy); err != nil {
+			return err
+		}
+	}
+	return a.e.restoreAlso(ctx, before)
+}
+
+func (a *composeApp) upToDate(context.Context) (bool, error) { return false, nil }
+
+// half is the name of a container that Compose has made but not yet put in the
+// place of the old one.
+var half = regexp.MustCompile(`^[0-9a-f]{12}_`)
+
+// removeHalves removes what a docker compose up that was cut short has made
+// beside a container that still exists.
+func (a *composeApp) removeHalves(ctx context.Context, before []journal.Container, timeout time.Duration) error {
+	own, err := list(ctx, a.e, a)
+	if err != nil {
+		return err
+	}
+	for _, b := range own {
+		_, name, _ := strings.Cut(b.Name, "_")
+		stands := slices.ContainsFunc(own, func(o *box) bool { return o.Name == name })
+		if !recorded(before, b.ID) && half.MatchString(b.Name) && stands {
+			if err := a.e.discard(ctx, b, timeout); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,33 @@
+package docker
+
+import (
+	"context"
+
+	"github.com/docker/docker/api/types/filters"
+
+	"github.com/tiny-forge/snap/pkg/journal"
+)
+
+// dataApp is a workload without containers of its own. Those of also_stop are
+// stopped for it and started again all the same.
+type dataApp struct{ e *engine }
+
+func (dataApp) filter(context.Context) (filters.Args, bool, error) {
+	return filters.Args{}, false, nil
+}
+
+func (dataApp) check(context.Context, map[string]journal.Pin, []*box) error { return nil }
+
+func (a dataApp) redeploy(ctx context.Context, r journal.Redeploy) error {
+	return a.e.restoreAlso(ctx, r.Before)
+}
+
+func (a dataApp) resume(ctx context.Context, before []journal.Container) error {
+	return a.e.restoreAlso(ctx, before)
+}
+
+func (a dataApp) settle(ctx context.Context, before []journal.Container) error {
+	return a.e.restoreAlso(ctx, before)
+}
+
+func (dataApp) upToDate(context.Context) (bool, error) { return true, nil }

@@ -1,0 +1,270 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/client"
+
+	"github.com/tiny-forge/snap/pkg/journal"
+)
+
+// The labels by which the containers of an image workload are known again.
+const (
+	labelWorkload = "snap.workload"    // the workload's name
+	labelHash     = "snap.config-hash" // of the config it was made from
+	labelImage    = "snap.image"       // the reference, where it was made by the id
+	labelNetwork  = "snap.network"
+)
+
+// engine is the connection to the Docker engine, with the single steps that
+// everything else is made of. Each step tolerates that it is already done.
+type engine struct {
+	api    *client.Client
+	host   string
+	notice func(string)
+}
+
+func connect(opts Options, more ...client.Opt) (*engine, error) {
+	all := append([]client.Opt{client.FromEnv, client.WithAPIVersionNegotiation()}, more...)
+	api, err := client.NewClientWithOpts(all...)
+	if err != nil {
+		return nil, fmt.Errorf("docker engine (DOCKER_HOST=%q): %w", os.Getenv(client.EnvOverrideHost), err)
+	}
+	host := api.DaemonHost()
+	if !strings.HasPrefix(host, "unix://") {
+		return nil, errors.Join(fmt.Errorf("docker engine %s: %w: set DOCKER_HOST to a unix:// socket, or unset it", host, ErrNotLocal), api.Close())
+	}
+	e := &engine{api: api, host: host, notice: opts.Notice}
+	if e.notice == nil {
+		e.notice = func(string) {}
+	}
+	return e, nil
+}
+
+// socketMissing reports whether there is no engine at all.
+func (e *engine) socketMissing() bool {
+	_, err := os.Stat(strings.TrimPrefix(e.host, "unix://"))
+	return errors.Is(err, os.ErrNotExist)
+}
+
+// failed says what failed, and tells an engine that does not answer from one
+// that refuses.
+func failed(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	what := fmt.Sprintf(format, args...)
+	if client.IsErrConnectionFailed(err) {
+		return fmt.Errorf("%s: %w: %w", what, ErrUnreachable, err)
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// refused reports whether the engine answered and said no: then the state is
+// known, and trying something else makes sense.
+func refused(err error) bool {
+	return err != nil && !errors.Is(err, ErrUnreachable) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
+}
+
+// detached is a context for putting things back after the caller's has ended.
+func detached(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+}
+
+// box is one container as the engine shows it.
+type box struct {
+	journal.Container
+	raw container.InspectResponse
+}
+
+func (b *box) label(key string) string { return b.raw.Config.Labels[key] }
+
+// active reports whether its processes run and are not frozen.
+func (b *box) active() bool { return b.Running && !b.Paused && !b.raw.State.Restarting }
+
+func (e *engine) list(ctx context.Context, filter filters.Args) ([]*box, error) {
+	found, err := e.api.ContainerList(ctx, container.ListOptions{All: true, Filters: filter})
+	if err != nil {
+		return nil, failed(err, "list containers")
+	}
+	var boxes []*box
+	for _, c := range found {
+		b, err := e.inspect(ctx, c.ID)
+		if err != nil {
+			return nil, err
+		}
+		if b != nil && b.raw.State.Status != "removing" {
+			boxes = append(boxes, b)
+		}
+	}
+	return boxes, nil
+}
+
+// inspect returns a container, or nil when there is none of that name or id.
+func (e *engine) inspect(ctx context.Context, id string) (*box, error) {
+	raw, err := e.api.ContainerInspect(ctx, id)
+	if errdefs.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, failed(err, "inspect container %s", id)
+	}
+	b := &box{raw: raw, Container: journal.Container{
+		ID:      raw.ID,
+		Name:    strings.TrimPrefix(raw.Name, "/"),
+		Service: raw.Config.Labels[composeService],
+		Image:   raw.Config.Labels[labelImage],
+		ImageID: raw.Image,
+		Running: raw.State.Running,
+		Paused:  raw.State.Paused,
+		Policy:  policyOf(raw.HostConfig.RestartPolicy),
+	}}
+	if b.Image == "" {
+		b.Image = raw.Config.Image
+	}
+	for _, m := range raw.Mounts {
+		if m.Type == "bind" {
+			b.Mounts = append(b.Mounts, journal.Mount{Source: m.Source, Target: m.Destination, Writable: m.RW})
+		}
+	}
+	return b, nil
+}
+
+func policyOf(p container.RestartPolicy) journal.Policy {
+	if p.Name == "" {
+		p.Name = container.RestartPolicyDisabled
+	}
+	return journal.Policy{Name: string(p.Name), Retries: p.MaximumRetryCount}
+}
+
+// never is the policy of a fenced container.
+var never = journal.Policy{Name: string(container.RestartPolicyDisabled)}
+
+// setPolicy gives a container its restart policy. A container that is gone has
+// none to set. It tries more than once: the engine refuses while a container
+// just exits or starts, as one that crashes over and over often does.
+func (e *engine) setPolicy(ctx context.Context, b *box, p journal.Policy) error {
+	if p.Name == "" {
+		p = never
+	}
+	if b.Policy == p {
+		return nil
+	}
+	update := container.UpdateConfig{RestartPolicy: container.RestartPolicy{
+		Name: container.RestartPolicyMode(p.Name), MaximumRetryCount: p.Retries,
+	}}
+	var err error
+	for range 10 {
+		_, err = e.api.ContainerUpdate(ctx, b.ID, update)
+		if err == nil || errdefs.IsNotFound(err) {
+			b.Policy = p
+			return nil
+		}
+		if err = failed(err, "set the restart policy of container %s to %s", b.Name, p.Name); !refused(err) {
+			return err
+		}
+		if waitErr := sleep(ctx, 200*time.Millisecond); waitErr != nil {
+			return errors.Join(err, waitErr)
+		}
+	}
+	return err
+}
+
+func (e *engine) start(ctx context.Context, b *box) error {
+	return portTaken(failed(e.api.ContainerStart(ctx, b.ID, container.StartOptions{}), "start container %s", b.Name))
+}
+
+// portTaken marks an error that is about a port. The engine has no code for
+// it, only these words, its own and the kernel's.
+func portTaken(err error) error {
+	if err != nil && (strings.Contains(err.Error(), "port is already allocated") || strings.Contains(err.Error(), "address already in use")) {
+		return fmt.Errorf("%w: %w", ErrPortTaken, err)
+	}
+	return err
+}
+
+func (e *engine) pause(ctx context.Context, b *box) error {
+	return e.settled(ctx, b, e.api.ContainerPause(ctx, b.ID), "pause", func(now *box) bool { return now != nil && now.Paused })
+}
+
+func (e *engine) unpause(ctx context.Context, b *box) error {
+	return e.settled(ctx, b, e.api.ContainerUnpause(ctx, b.ID), "unpause", func(now *box) bool { return now != nil && now.Running && !now.Paused })
+}
+
+// settled forgives the error of a step when the wanted state is there all the
+// same: engines differ in how they answer "already so".
+func (e *engine) settled(ctx context.Context, b *box, err error, verb string, done func(*box) bool) error {
+	if err == nil {
+		return nil
+	}
+	err = failed(err, "%s container %s", verb, b.Name)
+	if !refused(err) {
+		return err
+	}
+	now, lookErr := e.inspect(ctx, b.ID)
+	if lookErr != nil {
+		return errors.Join(err, lookErr)
+	}
+	if done(now) {
+		return nil
+	}
+	return err
+}
+
+func (e *engine) rename(ctx context.Context, b *box, name string) error {
+	if b.Name == name {
+		return nil
+	}
+	if err := e.api.ContainerRename(ctx, b.ID, name); err != nil {
+		return failed(err, "rename container %s to %s", b.Name, name)
+	}
+	b.Name = name
+	return nil
+}
+
+// remove removes a container, but not its volumes: they may hold data that
+// another container takes over. It returns once the container is gone.
+func (e *engine) remove(ctx context.Context, b *box) error {
+	var err error
+	for range 20 {
+		err = e.api.ContainerRemove(ctx, b.ID, container.RemoveOptions{Force: true})
+		if errdefs.IsNotFound(err) {
+			return nil
+		}
+		// "Already in progress" and "device or resource busy" pass.
+		if err = failed(err, "remove container %s", b.Name); err != nil && !refused(err) {
+			return err
+		}
+		now, lookErr := e.inspect(ctx, b.ID)
+		if lookErr != nil {
+			return errors.Join(err, lookErr)
+		}
+		if now == nil {
+			return nil
+		}
+		if waitErr := sleep(ctx, 100*time.Millisecond); waitErr != nil {
+			return errors.Join(err, waitErr)
+		}
+	}
+	if err == nil {
+		err = fmt.Errorf("remove container %s: it is still there", b.Name)
+	}
+	return err
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}

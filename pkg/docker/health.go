@@ -1,0 +1,165 @@
+package docker
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/pkg/stdcopy"
+
+	"github.com/tiny-forge/snap/pkg/journal"
+)
+
+const (
+	defaultHealthTimeout = 2 * time.Minute
+	poll                 = 100 * time.Millisecond
+	// steady is how long a container without a health check must run without
+	// a restart.
+	steady = 3 * time.Second
+)
+
+// watch is one container on its way to health.
+type watch struct {
+	id string
+	// mayEnd is for a container that does its work and exits with success.
+	mayEnd bool
+
+	began    string // StartedAt, and
+	restarts int    // RestartCount, both at the time
+	since    time.Time
+	last     string // the last thing that kept it from being healthy
+}
+
+// waitHealthy returns nil once a container is healthy, or has run without a
+// restart for a while where nobody checks its health. It returns a
+// [*journal.Unhealthy] when the container says that it is not, when it ends,
+// or when the time is up. A container that the engine restarts by itself has
+// until then.
+func (e *engine) waitHealthy(ctx context.Context, w *watch, timeout time.Duration) error {
+	if timeout <= 0 {
+		timeout = defaultHealthTimeout
+	}
+	for deadline := time.Now().Add(timeout); ; {
+		b, err := e.inspect(ctx, w.id)
+		if err != nil {
+			return err
+		}
+		if b == nil {
+			return fmt.Errorf("container %.12s was removed while snap waited for its health", w.id)
+		}
+		done, reason := w.judge(b)
+		if done {
+			return nil
+		}
+		if reason == "" && time.Now().After(deadline) {
+			reason = fmt.Sprintf("not healthy after %v", timeout)
+			if w.last != "" {
+				reason += ": " + w.last
+			}
+		}
+		if reason != "" {
+			return &journal.Unhealthy{Container: b.Name, Reason: reason + e.evidence(ctx, b)}
+		}
+		if err := sleep(ctx, poll); err != nil {
+			return err
+		}
+	}
+}
+
+// judge says whether a container is healthy, or why it will not become so.
+func (w *watch) judge(b *box) (healthy bool, reason string) {
+	state := b.raw.State
+	if !state.Running || state.Restarting {
+		w.began = ""
+		w.last = fmt.Sprintf("it exited with code %d", state.ExitCode)
+		if state.Error != "" {
+			w.last += " (" + printable(state.Error) + ")"
+		}
+		switch {
+		case w.mayEnd && !state.Running && state.ExitCode == 0 && state.Status == "exited":
+			return true, ""
+		case b.Policy.Name == never.Name && state.Status != "created":
+			return false, w.last
+		}
+		return false, ""
+	}
+	if state.Health != nil && state.Health.Status != container.NoHealthcheck {
+		switch state.Health.Status {
+		case container.Healthy:
+			return true, ""
+		case container.Unhealthy:
+			return false, "its health check fails"
+		}
+		w.last = "its health check has not passed yet"
+		return false, ""
+	}
+	if w.began != state.StartedAt || w.restarts != b.raw.RestartCount {
+		w.began, w.restarts, w.since = state.StartedAt, b.raw.RestartCount, time.Now()
+	}
+	return !state.Paused && time.Since(w.since) >= steady, ""
+}
+
+// evidence is the end of what the health check said, or of what the container
+// logged, to go behind a reason.
+func (e *engine) evidence(ctx context.Context, b *box) string {
+	if h := b.raw.State.Health; b.Running && h != nil && len(h.Log) > 0 {
+		last := h.Log[len(h.Log)-1]
+		if said := tail(last.Output); said != "" {
+			return fmt.Sprintf("; the check exited with code %d and said: %s", last.ExitCode, said)
+		}
+		return fmt.Sprintf("; the check exited with code %d", last.ExitCode)
+	}
+	if said := e.logs(ctx, b); said != "" {
+		return "; its log ends with: " + said
+	}
+	return ""
+}
+
+// logs returns the last lines that a container logged. They only illustrate:
+// without them there is no error either.
+func (e *engine) logs(ctx context.Context, b *box) string {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	body, err := e.api.ContainerLogs(ctx, b.ID, container.LogsOptions{ShowStdout: true, ShowStderr: true, Tail: "10"})
+	if err != nil {
+		return ""
+	}
+	defer body.Close()
+	var text bytes.Buffer
+	limited := io.LimitReader(body, 64<<10)
+	if b.raw.Config.Tty {
+		_, _ = io.Copy(&text, limited)
+	} else {
+		_, _ = stdcopy.StdCopy(&text, &text, limited)
+	}
+	return tail(text.String())
+}
+
+// tail is the end of a text that comes from a container or a command, fit for
+// a terminal.
+func tail(text string) string {
+	const most = 1000
+	text = strings.TrimSpace(printable(text))
+	if r := []rune(text); len(r) > most {
+		text = "…" + string(r[len(r)-most:])
+	}
+	return text
+}
+
+// printable replaces what could steer a terminal.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || unicode.IsPrint(r) {
+			return r
+		}
+		if r == '\t' {
+			return ' '
+		}
+		return '�'
+	}, strings.ToValidUTF8(text, "�"))
+}

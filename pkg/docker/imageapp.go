@@ -1,0 +1,187 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/api/types/mount"
+	"github.com/docker/docker/api/types/network"
+
+	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/workload"
+)
+
+// imageApp is a workload of one container that snap itself makes.
+type imageApp struct {
+	e *engine
+	w *workload.Workload
+}
+
+// wanted is the container that the config asks for.
+type wanted struct {
+	imageID string
+	name    string // what it is made by: a reference to that id, or the id
+	ref     string // the reference that goes with it, for people
+	hash    string
+}
+
+// is reports whether a container is the wanted one.
+func (w wanted) is(b *box) bool { return b.label(labelHash) == w.hash && b.ImageID == w.imageID }
+
+func (a *imageApp) filter(context.Context) (filters.Args, bool, error) {
+	return filters.NewArgs(filters.Arg("label", labelWorkload+"="+a.w.Name)), true, nil
+}
+
+// want finds the image: the pinned one, or that of the config. It is used by
+// its reference where that still means the same image, which reads better in
+// a list of containers.
+func (a *imageApp) want(ctx context.Context, pin journal.Pin, pull bool) (wanted, error) {
+	hash, err := hashOf(a.w)
+	if err != nil {
+		return wanted{}, fmt.Errorf("workload %s: %w", a.w.Name, err)
+	}
+	want := wanted{hash: hash, name: a.w.Image, ref: a.w.Image}
+	configured, err := a.e.imageID(ctx, a.w.Image)
+	if err != nil {
+		return wanted{}, err
+	}
+	if pin.ImageID == "" {
+		if configured == "" && pull {
+			if err := a.e.pull(ctx, a.w.Image); err != nil {
+				return wanted{}, err
+			}
+			if configured, err = a.e.imageID(ctx, a.w.Image); err != nil {
+				return wanted{}, err
+			}
+		}
+		if configured == "" {
+			return wanted{}, missingImage(pin, a.w.Image)
+		}
+		want.imageID = configured
+		return want, nil
+	}
+	if want.imageID, err = a.e.imageID(ctx, pin.ImageID); err != nil {
+		return wanted{}, err
+	}
+	switch want.imageID {
+	case "":
+		return wanted{}, missingImage(pin, a.w.Image)
+	case configured:
+		return want, nil
+	}
+	want.name = want.imageID
+	if pin.Image != "" {
+		want.ref = pin.Image
+	}
+	return want, nil
+}
+
+// create makes the container, fenced, and not started.
+func (a *imageApp) create(ctx context.Context, name string, want wanted, old []*box) (*box, error) {
+	if err := a.network(ctx); err != nil {
+		return nil, err
+	}
+	s, err := specOf(a.w, want)
+	if err != nil {
+		return nil, err
+	}
+	s.host.Mounts = append(s.host.Mounts, carried(old, s)...)
+	for {
+		made, err := a.e.api.ContainerCreate(ctx, s.config, s.host, s.network, nil, name)
+		if errdefs.IsConflict(err) {
+			err = fmt.Errorf("%w: %w: rename or remove the other container", ErrNameTaken, err)
+		}
+		if err != nil {
+			return nil, failed(err, "create container %s", name)
+		}
+		b, err := a.e.inspect(ctx, made.ID)
+		if err != nil {
+			return nil, err
+		}
+		if b == nil {
+			return nil, fmt.Errorf("create container %s: it was removed at once", name)
+		}
+		if b.ImageID == want.imageID || s.config.Image == want.imageID {
+			return b, nil
+		}
+		// The reference was given to another image in between.
+		if err := a.e.remove(ctx, b); err != nil {
+			return nil, err
+		}
+		s.config.Image = want.imageID
+	}
+}
+
+// carried are the engine's own volumes of the old container, such as an image
+// declares them, where the config mounts nothing: without them the new
+// container would begin with empty ones.
+func carried(old []*box, s *spec) []mount.Mount {
+	taken := func(target string) bool {
+		_, tmpfs := s.host.Tmpfs[target]
+		return tmpfs || slices.ContainsFunc(s.host.Mounts, func(m mount.Mount) bool { return m.Target == target })
+	}
+	var out []mount.Mount
+	for _, b := range old {
+		for _, m := range b.raw.Mounts {
+			again := slices.ContainsFunc(out, func(o mount.Mount) bool { return o.Target == m.Destination })
+			if m.Type == mount.TypeVolume && m.Name != "" && !again && !taken(m.Destination) {
+				out = append(out, mount.Mount{Type: mount.TypeVolume, Source: m.Name, Target: m.Destination, ReadOnly: !m.RW})
+			}
+		}
+	}
+	return out
+}
+
+// network makes the network of the workload's project and stage.
+func (a *imageApp) network(ctx context.Context) error {
+	name := networkName(a.w)
+	_, err := a.e.api.NetworkInspect(ctx, name, network.InspectOptions{})
+	if err == nil || !errdefs.IsNotFound(err) {
+		return failed(err, "inspect network %s", name)
+	}
+	_, err = a.e.api.NetworkCreate(ctx, name, network.CreateOptions{Driver: "bridge", Labels: map[string]string{labelNetwork: name}})
+	if errdefs.IsConflict(err) {
+		return nil // another workload of the project made it just now
+	}
+	return failed(err, "create network %s", name)
+}
+
+func (a *imageApp) upToDate(ctx context.Context) (bool, error) {
+	own, err := list(ctx, a.e, a)
+	if err != nil || len(own) != 1 {
+		return false, err
+	}
+	want, err := a.want(ctx, journal.Pin{}, false)
+	if errors.Is(err, ErrImageMissing) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	b := own[0]
+	h := b.raw.State.Health
+	sick := h != nil && h.Status != "healthy" && h.Status != "none"
+	return want.is(b) && b.active() && !sick && b.Name == a.w.ContainerName && b.Policy == restartOf(a.w), nil
+}
+
+func (a *imageApp) check(ctx context.Context, pins map[string]journal.Pin, own []*box) error {
+	errs := []error{a.e.checkPin(ctx, pins[""], a.w.Image)}
+	ports, err := portsOf(a.w.Ports)
+	if err != nil {
+		return errors.Join(append(errs, fmt.Errorf("workload %s: ports: %w", a.w.Name, err))...)
+	}
+	errs = append(errs, a.e.checkPorts(ctx, ports, own))
+	holder, err := a.e.inspect(ctx, a.w.ContainerName)
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	if holder != nil && holder.Name == a.w.ContainerName && !slices.ContainsFunc(own, func(b *box) bool { return b.ID == holder.ID }) {
+		errs = append(errs, fmt.Errorf("container %s (%.12s): %w: snap did not make it for workload %s: rename or remove it",
+			holder.Name, holder.ID, ErrNameTaken, a.w.Name))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,102 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/tiny-forge/snap/pkg/journal"
+)
+
+// Quiesce pauses or stops the containers that run, those of also_stop too.
+// Containers that are paused already stay as they are, now and at the thaw.
+func (r *Runtime) Quiesce(ctx context.Context, mode string, timeout time.Duration) (journal.Thaw, error) {
+	var rest func(context.Context, *box) error
+	switch mode {
+	case journal.None:
+		return func(context.Context) error { return nil }, nil
+	case journal.Pause:
+		rest = r.e.pause
+	case journal.Stop:
+		rest = func(ctx context.Context, b *box) error { return r.e.stop(ctx, b, timeout) }
+	default:
+		return nil, fmt.Errorf("quiesce mode %q: must be %s, %s or %s", mode, journal.Pause, journal.Stop, journal.None)
+	}
+	boxes, err := r.boxes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if mode == journal.Stop {
+		if err := refuseAutoRemove(boxes); err != nil {
+			return nil, err
+		}
+	}
+	var chosen []*box
+	for _, b := range boxes {
+		if b.Running && !b.Paused {
+			chosen = append(chosen, b)
+		}
+	}
+	thaw := r.e.thaw(chosen)
+	// A request that is cut off may still be carried out after the look that
+	// would have told; so pausing, which takes no time, is not cut off.
+	work := ctx
+	if mode == journal.Pause {
+		var cancel context.CancelFunc
+		work, cancel = detached(ctx)
+		defer cancel()
+	}
+	err = each(chosen, func(_ int, b *box) error { return rest(work, b) })
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		back, cancel := detached(ctx)
+		defer cancel()
+		return nil, errors.Join(err, thaw(back))
+	}
+	return thaw, nil
+}
+
+// thaw returns what brings these containers back, once: what it has brought
+// back it leaves alone when called again.
+func (e *engine) thaw(boxes []*box) journal.Thaw {
+	var mu sync.Mutex
+	return func(ctx context.Context) error {
+		mu.Lock()
+		defer mu.Unlock()
+		ctx, cancel := detached(ctx)
+		defer cancel()
+		back := make([]bool, len(boxes))
+		err := each(boxes, func(i int, b *box) error {
+			err := e.wake(ctx, b)
+			back[i] = err == nil
+			return err
+		})
+		var left []*box
+		for i, b := range boxes {
+			if !back[i] {
+				left = append(left, b)
+			}
+		}
+		boxes = left
+		return err
+	}
+}
+
+func (e *engine) wake(ctx context.Context, b *box) error {
+	now, err := e.inspect(ctx, b.ID)
+	switch {
+	case err != nil:
+		return err
+	case now == nil:
+		return fmt.Errorf("container %s cannot be brought back: it was removed meanwhile", b.Name)
+	case now.Paused:
+		return e.unpause(ctx, now)
+	case !now.Running:
+		return e.start(ctx, now)
+	}
+	return nil
+}

@@ -1,0 +1,226 @@
+package docker
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/mount"
+	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/api/types/strslice"
+	"github.com/docker/go-connections/nat"
+
+	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/workload"
+)
+
+// spec is a container as the engine is asked to make it.
+type spec struct {
+	config  *container.Config
+	host    *container.HostConfig
+	network *network.NetworkingConfig
+}
+
+func networkName(w *workload.Workload) string { return w.Project + "_" + w.Stage }
+
+// specOf turns the config of a workload into a container. Its restart policy is
+// "no": it gets the configured one when it has become healthy.
+func specOf(w *workload.Workload, want wanted) (*spec, error) {
+	exposed, bindings, err := nat.ParsePortSpecs(w.Ports)
+	if err != nil {
+		return nil, fmt.Errorf("workload %s: ports: %w", w.Name, err)
+	}
+	security, err := securityOf(w.SecurityOpt)
+	if err != nil {
+		return nil, fmt.Errorf("workload %s: security_opt: %w", w.Name, err)
+	}
+	labels := map[string]string{}
+	maps.Copy(labels, w.Labels)
+	labels[labelWorkload] = w.Name
+	labels[labelHash] = want.hash
+	labels[labelImage] = want.ref
+	net := networkName(w)
+	s := &spec{
+		config: &container.Config{
+			Image: want.name, Env: pairs(w.Environment), Labels: labels, ExposedPorts: exposed,
+			Cmd: strslice.StrSlice(w.Command), Entrypoint: strslice.StrSlice(w.Entrypoint),
+			User: w.User, WorkingDir: w.WorkingDir, Hostname: w.Hostname,
+			StopSignal: w.StopSignal, StopTimeout: seconds(time.Duration(w.StopGracePeriod)),
+			Healthcheck: healthOf(w.Healthcheck),
+		},
+		host: &container.HostConfig{
+			NetworkMode: container.NetworkMode(net), PortBindings: bindings,
+			RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyDisabled},
+			ShmSize:       int64(w.ShmSize), Init: w.Init, ReadonlyRootfs: w.ReadOnly, Tmpfs: tmpfsOf(w.Tmpfs),
+			CapAdd: w.CapAdd, CapDrop: w.CapDrop, SecurityOpt: security, ExtraHosts: hostsOf(w.ExtraHosts), Sysctls: w.Sysctls,
+		},
+		network: &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{
+			net: {Aliases: []string{w.Name}},
+		}},
+	}
+	for i := range w.Volumes {
+		v := &w.Volumes[i]
+		// Not HostConfig.Binds: there the engine makes a missing directory,
+		// empty, and the app would come up without its data.
+		s.host.Mounts = append(s.host.Mounts, mount.Mount{Type: mount.TypeBind, Source: v.Path(), Target: v.Target, ReadOnly: v.ReadOnly})
+	}
+	return s, nil
+}
+
+// restartOf is the configured restart policy.
+func restartOf(w *workload.Workload) journal.Policy {
+	name, count, _ := strings.Cut(w.Restart, ":")
+	if name == "" {
+		return never
+	}
+	retries, _ := strconv.Atoi(count) // none, and what Load let through, is 0: without end
+	return journal.Policy{Name: name, Retries: retries}
+}
+
+func healthOf(h *workload.Healthcheck) *container.HealthConfig {
+	switch {
+	case h == nil:
+		return nil
+	case h.Disable || len(h.Test) > 0 && h.Test[0] == "NONE":
+		return &container.HealthConfig{Test: []string{"NONE"}}
+	}
+	return &container.HealthConfig{
+		Test: h.Test, Interval: time.Duration(h.Interval), Timeout: time.Duration(h.Timeout),
+		Retries: h.Retries, StartPeriod: time.Duration(h.StartPeriod),
+	}
+}
+
+func pairs(m workload.Mapping) []string {
+	out := make([]string, 0, len(m))
+	for _, key := range slices.Sorted(maps.Keys(m)) {
+		out = append(out, key+"="+m[key])
+	}
+	return out
+}
+
+func tmpfsOf(mounts []string) map[string]string {
+	out := map[string]string{}
+	for _, m := range mounts {
+		path, options, _ := strings.Cut(m, ":")
+		out[path] = options
+	}
+	return out
+}
+
+// hostsOf takes Compose's "name=address" besides the engine's "name:address".
+func hostsOf(hosts []string) []string {
+	out := make([]string, len(hosts))
+	for i, h := range hosts {
+		if name, address, ok := strings.Cut(h, "="); ok {
+			h = name + ":" + address
+		}
+		out[i] = h
+	}
+	return out
+}
+
+// securityOf puts the text of a seccomp profile where the config names its
+// file: the engine does not read files.
+func securityOf(options []string) ([]string, error) {
+	out := make([]string, len(options))
+	for i, o := range options {
+		out[i] = o
+		path, ok := strings.CutPrefix(strings.Replace(o, ":", "=", 1), "seccomp=")
+		if !ok || path == "unconfined" || path == "builtin" {
+			continue
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		var compact bytes.Buffer
+		if err := json.Compact(&compact, text); err != nil {
+			return nil, fmt.Errorf("seccomp profile %s: %w", path, err)
+		}
+		out[i] = "seccomp=" + compact.String()
+	}
+	return out, nil
+}
+
+// hashOf names the config that a container is made from. Two configs with the
+// same hash make the same container, given the same image.
+func hashOf(w *workload.Workload) (string, error) {
+	type bind struct {
+		Source, Target string
+		ReadOnly       bool
+	}
+	init := ""
+	if w.Init != nil {
+		init = strconv.FormatBool(*w.Init)
+	}
+	all := struct {
+		Name, Network, Init string
+		Container           workload.Container
+		Binds               []bind
+	}{Name: w.Name, Network: networkName(w), Init: init, Container: w.Container}
+	for i := range w.Volumes {
+		v := &w.Volumes[i]
+		all.Binds = append(all.Binds, bind{v.Path(), v.Target, v.ReadOnly})
+	}
+	text, err := json.Marshal(all)
+	if err != nil {
+		return "", err
+	}
+	// What is unset is left out, so that a key which a later version of snap
+	// knows does not change the hash of a config without it.
+	var tree any
+	if err := json.Unmarshal(text, &tree); err != nil {
+		return "", err
+	}
+	if text, err = json.Marshal(prune(tree)); err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// prune drops the zero values of all objects in a JSON tree.
+func prune(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		for key, value := range v {
+			if value = prune(value); empty(value) {
+				delete(v, key)
+			} else {
+				v[key] = value
+			}
+		}
+	case []any:
+		for i := range v {
+			v[i] = prune(v[i])
+		}
+	}
+	return v
+}
+
+func empty(v any) bool {
+	switch v := v.(type) {
+	case nil:
+		return true
+	case bool:
+		return !v
+	case float64:
+		return v == 0
+	case string:
+		return v == ""
+	case []any:
+		return len(v) == 0
+	case map[string]any:
+		return len(v) == 0
+	}
+	return false
+}

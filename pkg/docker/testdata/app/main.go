@@ -1,0 +1,39 @@
+// Command app is what the containers of the tests run.
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+func main() {
+	mode := "serve"
+	if len(os.Args) > 1 {
+		mode = os.Args[1]
+	}
+	term := make(chan os.Signal, 1)
+	signal.Notify(term, syscall.SIGTERM)
+	switch mode {
+	case "serve":
+		go http.ListenAndServe(":8080", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, os.Getenv("GREETING")) }))
+		<-term
+	case "stubborn": // hears SIGTERM and stays
+		for {
+			time.Sleep(time.Hour)
+		}
+	case "check": // healthy unless the file says something
+		if text, _ := os.ReadFile("/data/sick"); len(text) > 0 {
+			fmt.Println("feeling \x1b[31msick\x1b[0m")
+			os.Exit(1)
+		}
+	case "exit":
+		code, _ := strconv.Atoi(os.Args[2])
+		fmt.Println("giving up")
+		os.Exit(code)
+	}
+}

@@ -1,0 +1,46 @@
+package journal
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tiny-forge/snap/pkg/disk"
+)
+
+// Audit is one line of <store>/audit.jsonl: what was done, by whom, with what
+// result.
+type Audit struct {
+	Time     time.Time `json:"time"`
+	Verb     string    `json:"verb"`
+	Workload string    `json:"workload"`
+	SID      string    `json:"sid,omitempty"`
+	Tx       string    `json:"tx,omitempty"`
+	Result   string    `json:"result"`
+	Error    string    `json:"error,omitempty"`
+	Seconds  float64   `json:"seconds"`
+	User     string    `json:"user"` // SUDO_USER where there is one, else the uid
+}
+
+// Record appends a line to the audit log of a store and makes it durable.
+func Record(store *disk.Dir, a Audit) error {
+	if a.User = os.Getenv("SUDO_USER"); a.User == "" {
+		a.User = fmt.Sprint(os.Getuid())
+	}
+	line, err := json.Marshal(a)
+	if err != nil {
+		return err
+	}
+	fd, err := disk.Openat2(store.FD(), "audit.jsonl", unix.O_WRONLY|unix.O_CREAT|unix.O_APPEND|unix.O_NOFOLLOW, 0o600,
+		unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS)
+	if err != nil {
+		return fmt.Errorf("open the audit log: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "audit.jsonl")
+	_, err = f.Write(append(line, '\n')) // one write: lines of two processes do not mix
+	return errors.Join(err, f.Sync(), f.Close())
+}

@@ -1,0 +1,221 @@
+package journal
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tiny-forge/snap/pkg/disk"
+)
+
+// ErrBusy says that another process holds a lock that is needed.
+var ErrBusy = errors.New("busy")
+
+// Journal is the lock and tx folders of one store.
+type Journal struct {
+	locks, txs *disk.Dir
+}
+
+// Open opens the journal of a store, making its folders when they are missing.
+func Open(store *disk.Dir) (*Journal, error) {
+	locks, err := store.Ensure("lock", 0o700)
+	if err != nil {
+		return nil, err
+	}
+	txs, err := store.Ensure("tx", 0o700)
+	if err != nil {
+		return nil, errors.Join(err, locks.Close())
+	}
+	return &Journal{locks: locks, txs: txs}, nil
+}
+
+// Close closes the folders; held locks stay held.
+func (j *Journal) Close() error { return errors.Join(j.locks.Close(), j.txs.Close()) }
+
+// Held is the proof that a workload is locked by this process. Whoever starts
+// containers of the workload takes one as an argument.
+type Held struct {
+	journal  *Journal
+	workload string
+	verb     string
+	files    []*os.File
+	names    map[string]bool
+}
+
+// Workload returns whose lock this is.
+func (h *Held) Workload() string { return h.workload }
+
+// Lock locks a workload for this process, and the store against prune. The
+// locks are the kernel's (flock(2)): they end with the process, whatever ends
+// it, and a file of a dead process locks nothing. It returns [ErrBusy], with
+// the holder, when another process has the workload; verb is what others then
+// read of us.
+func (j *Journal) Lock(workload, verb string) (*Held, error) {
+	h := &Held{journal: j, workload: workload, verb: verb, names: map[string]bool{}}
+	if err := h.take(workload+".lock", unix.LOCK_EX); err != nil {
+		return nil, fmt.Errorf("workload %s: %w", workload, err)
+	}
+	if err := h.take("store.lock", unix.LOCK_SH); err != nil {
+		h.Release()
+		return nil, fmt.Errorf("the store: %w", err)
+	}
+	return h, nil
+}
+
+// LockWait is Lock that tries again until ctx ends; then it returns ErrBusy.
+func (j *Journal) LockWait(ctx context.Context, workload, verb string) (*Held, error) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		h, err := j.Lock(workload, verb)
+		if !errors.Is(err, ErrBusy) {
+			return h, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-tick.C:
+		}
+	}
+}
+
+// Volumes locks directories besides, each by its file handle, so that two
+// workloads that share one, or of which one lies inside the other's, exclude
+// each other under whatever path they know it. A directory is locked for this
+// process alone and those above it are shared. A path that does not exist is
+// locked by the nearest directory above it that does. Locks are taken in the
+// order of the handles and without waiting; those taken stay held after an
+// error, until Release.
+func (h *Held) Volumes(paths []string) error {
+	own := map[string]string{}    // lock name → path
+	shared := map[string]string{} // the same, of the directories above
+	for _, path := range paths {
+		name, above, err := lockNames(path)
+		if err != nil {
+			return err
+		}
+		own[name] = path
+		for _, dir := range above {
+			shared[dir] = path
+		}
+	}
+	names := make([]string, 0, len(own)+len(shared))
+	for name := range own {
+		names = append(names, name)
+	}
+	for name := range shared {
+		if _, both := own[name]; !both {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		path, exclusive := own[name]
+		how := unix.LOCK_EX
+		if !exclusive {
+			path, how = shared[name], unix.LOCK_SH
+		}
+		if err := h.take(name, how); err != nil {
+			return fmt.Errorf("volume %s: %w", path, err)
+		}
+	}
+	return nil
+}
+
+// lockNames returns the lock of path and those of the directories above it.
+func lockNames(path string) (own string, above []string, err error) {
+	missing := ""
+	for dir := path; ; dir = filepath.Dir(dir) {
+		name, err := lockName(dir)
+		switch {
+		case err == nil && own == "" && missing == "":
+			own = name
+		case err == nil && own == "":
+			sum := sha256.Sum256([]byte(missing))
+			own = strings.TrimSuffix(name, ".lock") + "+" + hex.EncodeToString(sum[:8]) + ".lock"
+			above = append(above, name)
+		case err == nil:
+			above = append(above, name)
+		case errors.Is(err, os.ErrNotExist) && own == "":
+			missing = filepath.Join(filepath.Base(dir), missing)
+		case own == "":
+			return "", nil, err
+		default:
+			// A directory above the volume whose filesystem has no handles
+			// (an overlay as root): no volume can be there either.
+		}
+		if dir == "/" {
+			break
+		}
+	}
+	if own == "" {
+		return "", nil, fmt.Errorf("lock %s: no directory above it has a file handle", path)
+	}
+	return own, above, nil
+}
+
+func lockName(path string) (string, error) {
+	d, err := disk.OpenRoot(path)
+	if err != nil {
+		return "", err
+	}
+	defer d.Close()
+	handle, err := d.Handle()
+	if err != nil {
+		return "", err
+	}
+	return "vol-" + string(handle) + ".lock", nil
+}
+
+func (h *Held) take(name string, how int) error {
+	if h.names[name] {
+		return nil
+	}
+	fd, err := disk.Openat2(h.journal.locks.FD(), name, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW, 0o600,
+		unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS)
+	if err != nil {
+		return fmt.Errorf("open lock %s/%s: %w", h.journal.locks.Path(), name, err)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	if err := unix.Flock(fd, how|unix.LOCK_NB); err != nil {
+		defer f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return fmt.Errorf("%w: %s", ErrBusy, holder(f))
+		}
+		return fmt.Errorf("lock %s: %w", name, err)
+	}
+	if how == unix.LOCK_EX {
+		// For the message of whoever finds it locked; nothing depends on it.
+		_ = f.Truncate(0)
+		_, _ = fmt.Fprintf(f, "snap %s %s, process %d, since %s", h.verb, h.workload, os.Getpid(), time.Now().UTC().Format(time.RFC3339))
+	}
+	h.files = append(h.files, f)
+	h.names[name] = true
+	return nil
+}
+
+func holder(f *os.File) string {
+	text, err := io.ReadAll(io.LimitReader(f, 256))
+	if err != nil || len(text) == 0 {
+		return "held by another process"
+	}
+	return "held by " + string(text)
+}
+
+// Release gives the locks back.
+func (h *Held) Release() {
+	for _, f := range slices.Backward(h.files) {
+		f.Close()
+	}
+	h.files, h.names = nil, map[string]bool{}
+}

@@ -1,0 +1,172 @@
+package journal
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/tiny-forge/snap/pkg/disk"
+)
+
+// The formats of the records, and the newest version of each that this
+// program writes and reads.
+const (
+	beginFormat    = "snap-tx-begin"
+	readyFormat    = "snap-tx-ready"
+	decisionFormat = "snap-tx-decision"
+	recordVersion  = 1
+)
+
+// Kind is what a transaction is for.
+type Kind string
+
+const (
+	Restore Kind = "restore"
+	Capture Kind = "capture"
+	Import  Kind = "import"
+	Deploy  Kind = "deploy"
+	Probe   Kind = "probe" // a pre-flight that tries an exchange
+)
+
+// Begin is the first record: what is about to be done, and under which names
+// it may leave something behind.
+type Begin struct {
+	disk.Seal
+	Tx       string    `json:"tx"`
+	Kind     Kind      `json:"kind"`
+	Workload string    `json:"workload"`
+	Created  time.Time `json:"created"`
+	Snap     string    `json:"snap"` // the program's version
+
+	// SID is the snapshot that a capture or an import makes, or that a restore
+	// puts back; PreRestoreSID the one that a restore makes first.
+	SID           string   `json:"sid,omitempty"`
+	PreRestoreSID string   `json:"pre_restore_sid,omitempty"`
+	Volumes       []Volume `json:"volumes,omitempty"`
+
+	// Quiesce and Containers tell a recovery whom a capture or a deploy may
+	// have paused or stopped. A restore records its containers as Ready.
+	Quiesce    string      `json:"quiesce,omitempty"`
+	Containers []Container `json:"containers,omitempty"`
+
+	// What the operator asked of a restore; its recovery keeps to it.
+	OnUnhealthy   string        `json:"on_unhealthy,omitempty"`
+	HealthTimeout time.Duration `json:"health_timeout_ns,omitempty"`
+	StopTimeout   time.Duration `json:"stop_timeout_ns,omitempty"`
+}
+
+// Volume is where one volume's live and staged directories are. The live one
+// is Root/Rel; the staged one is Entry inside the wrapper, which is a
+// directory beside the live one.
+type Volume struct {
+	Name  string `json:"name"`
+	Root  string `json:"root"`
+	Rel   string `json:"rel"`
+	Entry string `json:"entry"`
+	// Created are the directories, below Root, that the restore makes because
+	// they do not exist: the live one last. A roll-back removes them again
+	// while they are empty.
+	Created []string `json:"created,omitempty"`
+}
+
+// Wrapper returns the name of the directory beside a live one in which the
+// transaction stages its trees.
+func Wrapper(tx string) string { return ".snap-" + tx }
+
+// Ready is the second record of a restore: everything is staged, verified and
+// on disk, and these are the two directories of each volume.
+type Ready struct {
+	disk.Seal
+	Tx         string         `json:"tx"`
+	Volumes    []ReadyVolume  `json:"volumes"`
+	Containers []Container    `json:"containers,omitempty"`
+	Pin        map[string]Pin `json:"pin,omitempty"` // service → image; "" for an image workload
+}
+
+// ReadyVolume are the handles of a volume's two directories, in the order of
+// Begin's volumes.
+type ReadyVolume struct {
+	Live   disk.Handle `json:"live"`
+	Staged disk.Handle `json:"staged"`
+}
+
+// Decision is the record that a transaction was committed, or reverted after
+// that.
+type Decision struct {
+	disk.Seal
+	Tx       string `json:"tx"`
+	Decision string `json:"decision"`
+}
+
+const (
+	commit = "commit"
+	revert = "revert"
+)
+
+// Container is one container as it was before it was touched, with what is
+// needed to bring it back.
+type Container struct {
+	ID      string `json:"id"`
+	Name    string `json:"name"`
+	Service string `json:"service,omitempty"` // of a Compose workload
+	Image   string `json:"image"`             // the reference it was created from
+	ImageID string `json:"image_id"`
+	// Digest is the repository digest of the image, where it has one.
+	Digest  string  `json:"digest,omitempty"`
+	Running bool    `json:"running"`
+	Paused  bool    `json:"paused,omitempty"`
+	Policy  Policy  `json:"policy"`
+	Also    bool    `json:"also,omitempty"` // not of the workload: listed in also_stop
+	Mounts  []Mount `json:"mounts,omitempty"`
+}
+
+// Policy is a container's restart policy in Docker's terms.
+type Policy struct {
+	Name    string `json:"name"`
+	Retries int    `json:"retries,omitempty"`
+}
+
+// Mount is a bind mount of a container.
+type Mount struct {
+	Source   string `json:"source"`
+	Target   string `json:"target"`
+	Writable bool   `json:"writable"`
+}
+
+// Pin is the image that a redeploy must use: what ran before.
+type Pin struct {
+	Image   string `json:"image"`
+	ImageID string `json:"image_id"`
+	Digest  string `json:"digest,omitempty"`
+}
+
+func (b *Begin) validate(tx string) error {
+	if b.Tx != tx {
+		return fmt.Errorf("%w: it names transaction %q", disk.ErrDamaged, b.Tx)
+	}
+	switch b.Kind {
+	case Restore, Capture, Import, Deploy, Probe:
+	default:
+		return fmt.Errorf("%w: unknown kind %q", disk.ErrDamaged, b.Kind)
+	}
+	for _, v := range b.Volumes {
+		if v.Root == "" || v.Rel == "" || v.Entry == "" {
+			return fmt.Errorf("%w: volume %q has no place", disk.ErrDamaged, v.Name)
+		}
+	}
+	return nil
+}
+
+func (r *Ready) validate(b *Begin) error {
+	if r.Tx != b.Tx {
+		return fmt.Errorf("%w: it names transaction %q", disk.ErrDamaged, r.Tx)
+	}
+	if len(r.Volumes) != len(b.Volumes) {
+		return fmt.Errorf("%w: it has %d volumes, begin has %d", disk.ErrDamaged, len(r.Volumes), len(b.Volumes))
+	}
+	for i, v := range r.Volumes {
+		if v.Live == "" || v.Staged == "" || v.Live == v.Staged {
+			return fmt.Errorf("%w: the handles of volume %d cannot be told apart", disk.ErrDamaged, i)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,313 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tiny-forge/snap/pkg/disk"
+)
+
+// Tx is one transaction: its folder and the records in it.
+type Tx struct {
+	ID    string
+	Begin *Begin
+	// Ready is nil until that record is durable.
+	ReadyRecord *Ready
+	Committed   bool
+	Reverted    bool
+
+	journal *Journal
+	dir     *disk.Dir
+}
+
+// Names inside the tx folder that are not transactions: one being made, which
+// nothing depends on yet, and one that has ended.
+const (
+	newPrefix  = ".new-"
+	donePrefix = ".done-"
+	// tmpSuffix marks a decision that is written but not taken.
+	tmpSuffix = ".tmp"
+)
+
+// maxRecord bounds a record, in bytes.
+const maxRecord = 16 << 20
+
+// Begin opens a transaction: it fills in b's head, tx and time, and writes the
+// begin record. The decisions that may come later are written now, under
+// temporary names, so that taking one is a rename and needs no space. Nothing
+// exists of the transaction after an error but a folder that Sweep removes.
+func (j *Journal) Begin(h *Held, b *Begin) (*Tx, error) {
+	now := time.Now().UTC()
+	b.Tx, b.Created, b.Workload = disk.NewID(now), now, h.workload
+	building := newPrefix + b.Tx
+	if err := j.txs.Mkdir(building, 0o700); err != nil {
+		return nil, fmt.Errorf("open a transaction: %w", err)
+	}
+	dir, err := j.txs.OpenSameMount(building)
+	if err != nil {
+		return nil, fmt.Errorf("open a transaction: %w", err)
+	}
+	// While it is being made the folder is locked: Sweep tells by that whether
+	// its process lives.
+	if err := unix.Flock(dir.FD(), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, fmt.Errorf("open a transaction: lock %s: %w", dir.Path(), errors.Join(err, dir.Close()))
+	}
+	t := &Tx{ID: b.Tx, Begin: b, journal: j, dir: dir}
+	if err := t.build(building); err != nil {
+		return nil, fmt.Errorf("open a transaction: %w", errors.Join(err, j.txs.RemoveTree(building), dir.Close()))
+	}
+	return t, nil
+}
+
+func (t *Tx) build(building string) error {
+	data, err := disk.MarshalSealed(t.Begin, beginFormat, recordVersion)
+	if err != nil {
+		return err
+	}
+	if err := t.dir.WriteTemp("begin", data); err != nil {
+		return err
+	}
+	if t.Begin.Kind == Restore {
+		for _, decision := range []string{commit, revert} {
+			data, err := disk.MarshalSealed(&Decision{Tx: t.ID, Decision: decision}, decisionFormat, recordVersion)
+			if err != nil {
+				return err
+			}
+			if err := t.dir.WriteTemp(decision+tmpSuffix, data); err != nil {
+				return err
+			}
+		}
+	}
+	if err := t.dir.Sync(); err != nil {
+		return err
+	}
+	// The folder appears under its own name with its records whole in it.
+	return t.journal.txs.RenameSync(building, t.journal.txs, t.ID)
+}
+
+// Dir returns the transaction's folder, for what only this transaction needs;
+// it goes with the transaction.
+func (t *Tx) Dir() *disk.Dir { return t.dir }
+
+// Ready records that everything is staged.
+func (t *Tx) Ready(r *Ready) error {
+	r.Tx = t.ID
+	data, err := disk.MarshalSealed(r, readyFormat, recordVersion)
+	if err != nil {
+		return err
+	}
+	if err := t.dir.Publish("ready", data); err != nil {
+		return fmt.Errorf("record ready: %w", err)
+	}
+	t.ReadyRecord = r
+	return nil
+}
+
+// Commit records that the new data stays. From the moment it returns nil a
+// recovery goes forward.
+func (t *Tx) Commit() error {
+	if err := t.decide(commit); err != nil {
+		return err
+	}
+	t.Committed = true
+	return nil
+}
+
+// Revert records that a committed restore is taken back after all.
+func (t *Tx) Revert() error {
+	if err := t.decide(revert); err != nil {
+		return err
+	}
+	t.Reverted = true
+	return nil
+}
+
+func (t *Tx) decide(decision string) error {
+	if err := t.dir.RenameSync(decision+tmpSuffix, t.dir, decision); err != nil {
+		return fmt.Errorf("record %s: %w", decision, err)
+	}
+	return nil
+}
+
+// End ends the transaction: its folder leaves the list in one step and is then
+// removed. After a nil return it will not be found again.
+func (t *Tx) End() error {
+	done := donePrefix + t.ID
+	if err := t.journal.txs.RenameSync(t.ID, t.journal.txs, done); err != nil {
+		return fmt.Errorf("end transaction %s: %w", t.ID, err)
+	}
+	if err := errors.Join(t.journal.txs.RemoveTree(done), t.dir.Close()); err != nil {
+		return fmt.Errorf("end transaction %s: %w", t.ID, err)
+	}
+	return nil
+}
+
+// Close closes the folder and leaves the transaction as it is.
+func (t *Tx) Close() error { return t.dir.Close() }
+
+// List returns the transactions that have not ended, oldest first.
+func (j *Journal) List() ([]string, error) {
+	names, err := j.txs.Names()
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, name := range names {
+		if disk.ValidID(name) {
+			ids = append(ids, name)
+		}
+	}
+	slices.Sort(ids)
+	return ids, nil
+}
+
+// Strangers returns names in the tx folder that snap never gave.
+func (j *Journal) Strangers() ([]string, error) {
+	names, err := j.txs.Names()
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(names, func(name string) bool {
+		return disk.ValidID(strings.TrimPrefix(strings.TrimPrefix(name, newPrefix), donePrefix))
+	}), nil
+}
+
+// Sweep removes the folders of transactions that had ended, and of those that
+// had not yet begun, when their process died; a live one is told by the age of
+// its folder, since it is in that state for milliseconds.
+func (j *Journal) Sweep() error {
+	names, err := j.txs.Names()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, name := range names {
+		id, making := strings.CutPrefix(name, newPrefix)
+		if !making {
+			id, _ = strings.CutPrefix(name, donePrefix)
+		}
+		if id == name || !disk.ValidID(id) {
+			continue
+		}
+		if making && !j.abandoned(name) {
+			continue
+		}
+		errs = append(errs, j.txs.RemoveTree(name))
+	}
+	return errors.Join(errs...)
+}
+
+func (j *Journal) abandoned(name string) bool {
+	dir, err := j.txs.OpenSameMount(name)
+	if err != nil {
+		return false
+	}
+	defer dir.Close()
+	return unix.Flock(dir.FD(), unix.LOCK_EX|unix.LOCK_NB) == nil
+}
+
+// Load reads a transaction after its process is gone. What it read is durable
+// when it returns: a record that was renamed but not yet synced when its
+// process was killed could otherwise be acted on and then be lost to a power
+// cut. Only ENOENT counts as "not recorded"; whatever else fails, and a record
+// that is damaged or of a newer version, is an error and nothing must be done
+// about the transaction. fs.ErrNotExist means that there is no such
+// transaction (any more).
+func (j *Journal) Load(id string) (*Tx, error) {
+	if !disk.ValidID(id) {
+		return nil, fmt.Errorf("%q is not the id of a transaction", id)
+	}
+	dir, err := j.txs.OpenSameMount(id)
+	if err != nil {
+		return nil, err
+	}
+	t := &Tx{ID: id, journal: j, dir: dir}
+	if err := t.load(); err != nil {
+		return nil, errors.Join(err, dir.Close())
+	}
+	return t, nil
+}
+
+func (t *Tx) load() error {
+	if err := errors.Join(t.journal.txs.Sync(), t.dir.Sync()); err != nil {
+		return err
+	}
+	t.Begin = &Begin{}
+	found, err := t.read("begin", t.Begin, beginFormat)
+	if err != nil {
+		return err
+	}
+	if !found {
+		return fmt.Errorf("%s: the begin record is missing: %w", t.dir.Path(), disk.ErrDamaged)
+	}
+	if err := t.Begin.validate(t.ID); err != nil {
+		return fmt.Errorf("%s/begin: %w", t.dir.Path(), err)
+	}
+	ready := &Ready{}
+	if found, err = t.read("ready", ready, readyFormat); err != nil {
+		return err
+	}
+	if found {
+		if err := ready.validate(t.Begin); err != nil {
+			return fmt.Errorf("%s/ready: %w", t.dir.Path(), err)
+		}
+		t.ReadyRecord = ready
+	}
+	for name, taken := range map[string]*bool{commit: &t.Committed, revert: &t.Reverted} {
+		d := &Decision{}
+		if *taken, err = t.read(name, d, decisionFormat); err != nil {
+			return err
+		}
+		if *taken && (d.Tx != t.ID || d.Decision != name) {
+			return fmt.Errorf("%s/%s: %w: it says %q of transaction %q", t.dir.Path(), name, disk.ErrDamaged, d.Decision, d.Tx)
+		}
+	}
+	return t.consistent()
+}
+
+// consistent refuses a set of records that no order of steps leaves behind.
+func (t *Tx) consistent() error {
+	switch {
+	case t.Committed && t.ReadyRecord == nil:
+		return fmt.Errorf("%s: commit without ready: %w", t.dir.Path(), disk.ErrDamaged)
+	case t.Reverted && !t.Committed:
+		return fmt.Errorf("%s: revert without commit: %w", t.dir.Path(), disk.ErrDamaged)
+	}
+	return nil
+}
+
+func (t *Tx) read(name string, doc disk.Sealed, format string) (bool, error) {
+	if err := t.dir.SyncFile(name); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return false, nil
+		}
+		return false, err
+	}
+	data, err := t.dir.ReadFile(name, maxRecord)
+	if err != nil {
+		return false, err
+	}
+	if err := disk.UnmarshalSealed(data, doc, format, recordVersion); err != nil {
+		return false, fmt.Errorf("%s/%s: %w", t.dir.Path(), name, err)
+	}
+	return true, nil
+}
+
+// Found says in one word how far the transaction came.
+func (t *Tx) Found() string {
+	switch {
+	case t.Reverted:
+		return "revert"
+	case t.Committed:
+		return "commit"
+	case t.ReadyRecord != nil:
+		return "ready"
+	}
+	return "begin"
+}

@@ -1,0 +1,125 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/workload"
+)
+
+// DeployRequest is what an operator asks of a deploy.
+type DeployRequest struct {
+	Workload      string
+	HealthTimeout time.Duration
+}
+
+// DeployResult is what runs after a deploy.
+type DeployResult struct {
+	Workload   string
+	Containers []Container
+	Seconds    float64
+}
+
+// Deploy brings a workload up from the current config; an image that is missing
+// is pulled. The containers from before are removed only when the new ones are
+// healthy. When it fails they are back, and the error is of kind RolledBack if
+// they had been stopped; where there were none, the new ones stay for a look
+// and the error is of kind Pending.
+func (e *Engine) Deploy(ctx context.Context, req DeployRequest) (*DeployResult, error) {
+	s, err := e.begin(ctx, "deploy", req.Workload)
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	txID := ""
+	result, err := s.deploy(ctx, req, &txID)
+	s.audit("", txID, err)
+	return result, err
+}
+
+func (s *session) deploy(ctx context.Context, req DeployRequest, txID *string) (*DeployResult, error) {
+	if s.w.Kind() == workload.Data {
+		return nil, fault(Usage, "no_containers", "give the workload an image or a compose file", "workload %s has no containers to deploy", s.w.Name)
+	}
+	if err := s.unfinished(); err != nil {
+		return nil, classify(err)
+	}
+	before, err := s.rt.Containers(ctx)
+	if err != nil {
+		return nil, classify(err)
+	}
+	if err := s.makeLive(); err != nil {
+		return nil, classify(err)
+	}
+	tx, err := s.Journal.Begin(s.held, &journal.Begin{Kind: journal.Deploy, Snap: s.Version, Containers: before})
+	if err != nil {
+		return nil, classify(err)
+	}
+	*txID = tx.ID
+	err = s.rt.Redeploy(ctx, s.held, journal.Redeploy{Before: before, HealthTimeout: req.HealthTimeout, Pull: true})
+	if err != nil {
+		return nil, s.undoDeploy(context.WithoutCancel(ctx), tx, before, because(ctx, err))
+	}
+	if err := tx.End(); err != nil {
+		return nil, fault(Pending, "cleanup", "snap recover "+s.w.Name, "deployed, but: %w", err)
+	}
+	now, err := s.rt.Containers(ctx)
+	if err != nil {
+		return nil, classify(err)
+	}
+	return &DeployResult{Workload: s.w.Name, Containers: now, Seconds: time.Since(s.when).Seconds()}, nil
+}
+
+// makeLive makes live directories that do not exist: a first deploy finds none.
+func (s *session) makeLive() error {
+	volumes := make([]*workload.Volume, len(s.w.Volumes))
+	for i := range s.w.Volumes {
+		volumes[i] = &s.w.Volumes[i]
+	}
+	places, err := s.places(volumes)
+	defer func() {
+		for _, p := range places {
+			p.close()
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	for _, p := range places {
+		if err := p.create(); err != nil {
+			return fmt.Errorf("volume %s: %w", p.vol.Name, err)
+		}
+	}
+	return s.lockVolumes()
+}
+
+func (s *session) undoDeploy(ctx context.Context, tx *journal.Tx, before []Container, cause error) error {
+	var sick *journal.Unhealthy
+	unhealthy := errors.As(cause, &sick)
+	if unhealthy && !ran(before) {
+		// Nothing to go back to: it stays, so that its log can be read.
+		err := errors.Join(s.rt.Settle(ctx, before), tx.End())
+		return fault(Pending, "unhealthy", "look at the app's log (docker logs)", "%w", errors.Join(cause, err))
+	}
+	var err error
+	if unhealthy {
+		err = s.rt.FenceAndStop(ctx, 0)
+	}
+	if err == nil {
+		err = s.rt.Resume(ctx, s.held, before)
+	}
+	if err != nil {
+		tx.Close()
+		return fault(Pending, "app_not_up", "snap recover "+s.w.Name, "%w; the containers from before were not brought back: %w", cause, err)
+	}
+	if err := tx.End(); err != nil {
+		return fault(Pending, "cleanup", "snap recover "+s.w.Name, "%w; the containers from before are back, but: %w", cause, err)
+	}
+	if ran(before) && interruption(cause) == nil {
+		return fault(RolledBack, "unhealthy", classify(cause).Hint, "%w; the containers from before are back", cause)
+	}
+	return classify(cause)
+}

@@ -1,0 +1,222 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/store"
+	"github.com/tiny-forge/snap/pkg/workload"
+)
+
+// Engine does the work on the workloads of one config and one store.
+type Engine struct {
+	Config  *workload.Config
+	Store   *store.Store
+	Journal *journal.Journal
+	// Runtime opens the runtime of a workload. It may complete the workload's
+	// volumes (a Compose file names its own), so it comes first.
+	Runtime func(ctx context.Context, w *workload.Workload) (Runtime, error)
+	Version string
+	// Say is given a line now and then about what is being done.
+	Say func(format string, args ...any)
+
+	// reached is a test's view of the steps; nil outside tests.
+	reached func(point string)
+}
+
+func (e *Engine) at(point string) {
+	if e.reached != nil {
+		e.reached(point)
+	}
+}
+
+func (e *Engine) say(format string, args ...any) {
+	if e.Say != nil {
+		e.Say(format, args...)
+	}
+}
+
+// session is one operation on one workload: its config, its runtime, its locks.
+type session struct {
+	*Engine
+	w    *workload.Workload
+	rt   Runtime
+	held *journal.Held
+	verb string
+	when time.Time
+	time phases
+}
+
+// begin opens a session: config, runtime, and the locks of the workload and of
+// its volumes.
+func (e *Engine) begin(ctx context.Context, verb, name string) (*session, error) {
+	s, err := e.lookup(ctx, verb, name)
+	if err != nil {
+		return nil, err
+	}
+	if s.held, err = e.Journal.Lock(name, verb); err != nil {
+		s.close()
+		return nil, classify(err)
+	}
+	if err := s.lockVolumes(); err != nil {
+		s.close()
+		return nil, classify(err)
+	}
+	return s, nil
+}
+
+// lookup opens a session without locks.
+func (e *Engine) lookup(ctx context.Context, verb, name string) (*session, error) {
+	w, err := e.Config.Workload(name)
+	if err != nil {
+		return nil, err
+	}
+	rt, err := e.Runtime(ctx, w)
+	if err != nil {
+		return nil, classify(err)
+	}
+	return &session{Engine: e, w: w, rt: rt, verb: verb, when: time.Now(), time: phases{}}, nil
+}
+
+func (s *session) lockVolumes() error {
+	paths := make([]string, len(s.w.Volumes))
+	for i := range s.w.Volumes {
+		paths[i] = s.w.Volumes[i].Path()
+	}
+	return s.held.Volumes(paths)
+}
+
+func (s *session) close() {
+	if s.held != nil {
+		s.held.Release()
+	}
+	if err := s.rt.Close(); err != nil {
+		s.say("closing the connection to the engine: %v", err)
+	}
+}
+
+// audit records how the operation ended. A log that cannot be written is
+// reported and does not change the result.
+func (s *session) audit(sid, tx string, err error) {
+	a := journal.Audit{
+		Time: time.Now().UTC(), Verb: s.verb, Workload: s.w.Name, SID: sid, Tx: tx,
+		Result: "ok", Seconds: time.Since(s.when).Seconds(),
+	}
+	if err != nil {
+		a.Result, a.Error = classify(err).Code, err.Error()
+	}
+	if err := journal.Record(s.Store.Root(), a); err != nil {
+		s.say("the audit log: %v", err)
+	}
+}
+
+// phases are the seconds that each phase took.
+type phases map[string]float64
+
+// run times a phase.
+func (p phases) run(name string, phase func() error) error {
+	start := time.Now()
+	defer func() { p[name] += time.Since(start).Seconds() }()
+	return phase()
+}
+
+func isNoSpace(err error) bool {
+	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
+}
+
+// unfinished refuses when a transaction of this workload, or one on a directory
+// that overlaps its volumes, has not ended: its process is dead, since the
+// locks are ours.
+func (s *session) unfinished() error {
+	ids, err := s.Journal.List()
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		tx, err := s.Journal.Load(id)
+		if errors.Is(err, fs.ErrNotExist) { // ended meanwhile
+			continue
+		}
+		if err != nil {
+			return fault(Frozen, "frozen", "see `snap status`, then docs/operating.md, section Frozen",
+				"an unfinished transaction cannot be read, and may be this workload's: %w", err)
+		}
+		concerns := tx.Begin.Workload == s.w.Name || s.overlaps(tx.Begin)
+		tx.Close()
+		if concerns {
+			return fault(Frozen, "unfinished", "snap recover "+tx.Begin.Workload,
+				"transaction %s (%s of %s) was interrupted and has not been recovered", id, tx.Begin.Kind, tx.Begin.Workload)
+		}
+	}
+	return nil
+}
+
+func (s *session) overlaps(b *journal.Begin) bool {
+	if b.Kind != journal.Restore {
+		return false
+	}
+	for _, theirs := range b.Volumes {
+		path := theirs.Root + "/" + theirs.Rel
+		for i := range s.w.Volumes {
+			ours := s.w.Volumes[i].Path()
+			if workload.Contains(ours, path) || workload.Contains(path, ours) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// machineID returns machine-id(5), or "" where the host has none: nothing then
+// counts as unchanged.
+func machineID() string {
+	id, err := os.ReadFile("/etc/machine-id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(id))
+}
+
+func dirName(rel string) (parent, base string) {
+	if i := strings.LastIndexByte(rel, '/'); i >= 0 {
+		return rel[:i], rel[i+1:]
+	}
+	return ".", rel
+}
+
+// openBelow opens rel below d; "." is d itself.
+func openBelow(d *disk.Dir, rel string) (*disk.Dir, error) {
+	if rel == "." {
+		return d.Dup()
+	}
+	return d.Open(rel)
+}
+
+// Lock takes the lock of a workload for a foreign deploy tool, waiting at most
+// wait. The caller releases it.
+func (e *Engine) Lock(ctx context.Context, name string, wait time.Duration) (*journal.Held, error) {
+	s, err := e.lookup(ctx, "lock", name)
+	if err != nil {
+		return nil, err
+	}
+	defer s.rt.Close()
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	if s.held, err = e.Journal.LockWait(ctx, name, "lock"); err != nil {
+		return nil, classify(err)
+	}
+	if err := errors.Join(s.lockVolumes(), s.unfinished()); err != nil {
+		s.held.Release()
+		return nil, classify(fmt.Errorf("lock %s: %w", name, err))
+	}
+	return s.held, nil
+}

@@ -1,0 +1,73 @@
+package restore
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/tiny-forge/snap/pkg/archive"
+	"github.com/tiny-forge/snap/pkg/journal"
+)
+
+// Kind says what an error leaves on disk. The door turns it into an exit code.
+type Kind int
+
+const (
+	Failed      Kind = iota // nothing changed: data and containers are as before
+	Usage                   // asked for what cannot be; nothing changed
+	Refused                 // by the pre-flight, or for want of a confirmation; nothing changed
+	Busy                    // another operation holds the workload or a volume; nothing changed
+	RolledBack              // all old, the app redeployed
+	Frozen                  // disk and journal disagree; nothing deleted
+	Pending                 // done, all new, but the app is not up or the clean-up unfinished
+	Interrupted             // by a signal before the commit; all old, the app as before
+)
+
+// Error is an error of the engine: what happened, what it left, what to do.
+type Error struct {
+	Kind Kind
+	Code string // stable, for machines: "no_space"
+	Err  error
+	Hint string
+}
+
+func (e *Error) Error() string { return e.Err.Error() }
+func (e *Error) Unwrap() error { return e.Err }
+
+func fault(kind Kind, code, hint, format string, args ...any) *Error {
+	return &Error{Kind: kind, Code: code, Hint: hint, Err: fmt.Errorf(format, args...)}
+}
+
+func refused(code, hint, format string, args ...any) *Error {
+	return fault(Refused, code, hint, format, args...)
+}
+
+// classify gives an error that the engine did not make itself its kind and
+// code. An *Error stays what it is.
+func classify(err error) *Error {
+	var own *Error
+	var bad *archive.Unrestorable
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &own):
+		return &Error{own.Kind, own.Code, err, own.Hint} // the whole of the message
+	case interruption(err) != nil:
+		return interruption(err)
+	case errors.Is(err, journal.ErrBusy):
+		return &Error{Busy, "busy", err, "wait for the other operation, or see `snap status`"}
+	case errors.As(err, &bad):
+		return &Error{Refused, "unrestorable", err,
+			"remove or move these from the volume (sockets may stay), or set `symlinks: preserve` where it is about symlinks"}
+	case errors.Is(err, archive.ErrRefused):
+		return &Error{Refused, "snapshot_damaged", err, "the snapshot cannot be used; restore another (`snap list`)"}
+	case isNoSpace(err):
+		return &Error{Failed, "no_space", err, "free space on the filesystem that the error names, then try again"}
+	case errors.Is(err, journal.ErrImageMissing):
+		return &Error{Refused, "image_missing", err, "load or pull the image, then try again"}
+	case errors.Is(err, journal.ErrPortTaken):
+		return &Error{Refused, "port_taken", err, "stop what has the port, or change `ports` in the config"}
+	case errors.Is(err, journal.ErrUnreachable):
+		return &Error{Refused, "docker_unreachable", err, "start the container engine, or set DOCKER_HOST"}
+	}
+	return &Error{Failed, "failed", err, ""}
+}

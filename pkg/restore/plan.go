@@ -1,0 +1,427 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tiny-forge/snap/pkg/archive"
+	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/store"
+	"github.com/tiny-forge/snap/pkg/workload"
+)
+
+// What to do when the restored app does not become healthy.
+const (
+	RevertUnhealthy = "revert" // go back to the old data and containers
+	KeepUnhealthy   = "keep"   // stay with the new ones
+)
+
+// RestoreRequest is what an operator asks of a restore.
+type RestoreRequest struct {
+	Workload      string
+	SID           string
+	Confirm       string   // must equal SID; a plan needs none
+	Volumes       []string // names; none means all
+	OnUnhealthy   string
+	HealthTimeout time.Duration // 0: two minutes
+	StopTimeout   time.Duration // 0: what each container asks for
+}
+
+// Plan is what a restore would do, found by the same checks that precede one.
+type Plan struct {
+	Workload   string
+	SID        string
+	Volumes    []PlannedVolume
+	Containers []Container
+	Space      []Space
+	Warnings   []string
+
+	manifest *store.Manifest
+	places   []*place
+	running  bool // the app runs now and will be brought up again
+}
+
+// PlannedVolume is one volume of a plan.
+type PlannedVolume struct {
+	Name   string `json:"name"`
+	Scope  string `json:"scope"`
+	Source string `json:"source"`
+	Path   string `json:"path"`   // the live directory, from the current config
+	Exists bool   `json:"exists"` // false: it will be created
+	Files  int64  `json:"files"`  // of the snapshot
+	Bytes  int64  `json:"bytes"`
+}
+
+// Space is what a filesystem must take besides what it holds.
+type Space struct {
+	Path       string `json:"path"`
+	NeedBytes  uint64 `json:"need_bytes"`
+	FreeBytes  uint64 `json:"free_bytes"`
+	NeedInodes uint64 `json:"need_inodes"`
+	FreeInodes uint64 `json:"free_inodes"`
+}
+
+// Plan runs the pre-flight of a restore and changes nothing. It returns what
+// the restore would do, or the refusal with which it would end.
+func (e *Engine) Plan(ctx context.Context, req RestoreRequest) (*Plan, error) {
+	s, err := e.begin(ctx, "plan", req.Workload)
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	p, err := s.plan(ctx, req)
+	p.close()
+	return p, err
+}
+
+func (p *Plan) close() {
+	if p == nil {
+		return
+	}
+	for _, place := range p.places {
+		place.close()
+	}
+}
+
+// plan is the pre-flight. The caller closes what it returns, after an error
+// too.
+func (s *session) plan(ctx context.Context, req RestoreRequest) (*Plan, error) {
+	if !disk.ValidID(req.SID) {
+		return nil, fault(Usage, "bad_sid", "snap list "+s.w.Name, "%q is not the id of a snapshot", req.SID)
+	}
+	if err := s.unfinished(); err != nil {
+		return nil, err
+	}
+	p := &Plan{Workload: s.w.Name, SID: req.SID}
+	for _, check := range []func(context.Context, *Plan, RestoreRequest) error{
+		s.planSnapshot, s.planVolumes, s.planPlaces, s.planContainers, s.planUsers, s.planHolders, s.planSpace, s.planExchange,
+	} {
+		if err := check(ctx, p, req); err != nil {
+			return p, classify(err)
+		}
+	}
+	return p, nil
+}
+
+func (s *session) planSnapshot(_ context.Context, p *Plan, req RestoreRequest) error {
+	var err error
+	p.manifest, err = s.Store.Load(s.w.Name, req.SID)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return refused("snapshot_not_found", "snap list "+s.w.Name, "there is no snapshot %s of workload %s", req.SID, s.w.Name)
+	case errors.Is(err, disk.ErrTooNew):
+		return refused("snapshot_too_new", "use the version of snap that made it, or a newer one", "%w", err)
+	case errors.Is(err, disk.ErrDamaged):
+		return refused("snapshot_damaged", "the snapshot cannot be used; restore another (`snap list "+s.w.Name+"`)", "%w", err)
+	}
+	return err
+}
+
+// planVolumes matches the snapshot's volumes with those of the current config,
+// which alone says where data goes.
+func (s *session) planVolumes(_ context.Context, p *Plan, req RestoreRequest) error {
+	for i := range p.manifest.Volumes {
+		m := &p.manifest.Volumes[i]
+		if s.configured(m) == nil {
+			return refused("volume_unresolved", "make the config's volumes match the snapshot's (`snap show "+s.w.Name+" "+req.SID+"`)",
+				"the snapshot has volume %q (scope %s, source %q), which the config of workload %s has not", m.Name, m.Scope, m.Source, s.w.Name)
+		}
+	}
+	chosen, err := s.chosen(req.Volumes)
+	if err != nil {
+		return err
+	}
+	for _, v := range chosen {
+		m := p.manifest.Volume(v.Name, string(v.Scope), v.Source)
+		if m == nil {
+			return refused("volume_missing", "choose volumes with --volume, or restore a snapshot that has it",
+				"the snapshot lacks volume %q (scope %s, source %q) of workload %s", v.Name, v.Scope, v.Source, s.w.Name)
+		}
+		n, first, err := s.Store.Missing(m)
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			return refused("members_missing", "the snapshot cannot be used; restore another (`snap list "+s.w.Name+"`)",
+				"volume %q: the store lacks %d of its %d members, the first is %s", v.Name, n, len(m.Members), first)
+		}
+		p.Volumes = append(p.Volumes, PlannedVolume{
+			Name: v.Name, Scope: string(v.Scope), Source: v.Source, Path: v.Path(), Files: m.Files, Bytes: m.Bytes,
+		})
+	}
+	return nil
+}
+
+func (s *session) configured(m *store.Volume) *workload.Volume {
+	for i := range s.w.Volumes {
+		if v := &s.w.Volumes[i]; v.Name == m.Name && string(v.Scope) == m.Scope && v.Source == m.Source {
+			return v
+		}
+	}
+	return nil
+}
+
+// chosen returns the volumes of these names, all of them for none.
+func (s *session) chosen(names []string) ([]*workload.Volume, error) {
+	var list []*workload.Volume
+	for i := range s.w.Volumes {
+		if v := &s.w.Volumes[i]; len(names) == 0 || slices.Contains(names, v.Name) {
+			list = append(list, v)
+		}
+	}
+	for _, name := range names {
+		if _, err := s.w.Volume(name); err != nil {
+			return nil, fault(Usage, "no_such_volume", "", "%w", err)
+		}
+	}
+	if len(list) == 0 {
+		return nil, refused("no_volumes", "give the workload volumes in the config", "workload %s has no volumes", s.w.Name)
+	}
+	return list, nil
+}
+
+func (s *session) planPlaces(_ context.Context, p *Plan, req RestoreRequest) error {
+	chosen, err := s.chosen(req.Volumes)
+	if err != nil {
+		return err
+	}
+	if p.places, err = s.places(chosen); err != nil {
+		return err
+	}
+	mounts, err := disk.ReadMounts()
+	if err != nil {
+		return err
+	}
+	for i, place := range p.places {
+		if err := place.restorable(mounts); err != nil {
+			return err
+		}
+		p.Volumes[i].Exists = place.live != nil
+		if place.live == nil {
+			p.Warnings = append(p.Warnings, fmt.Sprintf("volume %s: %s does not exist and will be created", place.vol.Name, place.path()))
+		}
+	}
+	return nil
+}
+
+func (s *session) planContainers(ctx context.Context, p *Plan, _ RestoreRequest) error {
+	var err error
+	if p.Containers, err = s.rt.Containers(ctx); err != nil {
+		return err
+	}
+	for _, c := range p.Containers {
+		p.running = p.running || c.Running && !c.Also
+		if c.Paused {
+			return refused("paused", "docker unpause "+c.Name, "container %s is paused: it cannot be stopped cleanly", c.Name)
+		}
+	}
+	if !p.running {
+		if s.w.Kind() != workload.Data {
+			p.Warnings = append(p.Warnings, "no container of the workload runs; none will be started")
+		}
+		return nil
+	}
+	for _, place := range p.places {
+		if !mountedBy(p.Containers, place) {
+			p.Warnings = append(p.Warnings, fmt.Sprintf(
+				"volume %s: no container mounts %s now; the config has changed since they were deployed", place.vol.Name, place.path()))
+		}
+	}
+	return s.rt.Check(ctx, pins(p.Containers))
+}
+
+// mountedBy reports whether a container mounts the place or a directory
+// above it.
+func mountedBy(list []Container, p *place) bool {
+	for _, c := range list {
+		for _, m := range c.Mounts {
+			if workload.Contains(m.Source, p.path()) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// pins returns the images that ran, by service.
+func pins(list []Container) map[string]journal.Pin {
+	out := map[string]journal.Pin{}
+	for _, c := range list {
+		if _, have := out[c.Service]; !c.Also && (!have || c.Running) {
+			out[c.Service] = journal.Pin{Image: c.Image, ImageID: c.ImageID, Digest: c.Digest}
+		}
+	}
+	return out
+}
+
+// planUsers looks for other containers on the volumes: one that runs would
+// keep writing to the displaced tree.
+func (s *session) planUsers(ctx context.Context, p *Plan, _ RestoreRequest) error {
+	paths := make([]string, len(p.places))
+	for i, place := range p.places {
+		paths[i] = place.path()
+	}
+	users, err := s.rt.Users(ctx, paths)
+	if err != nil {
+		return err
+	}
+	for _, u := range users {
+		what := fmt.Sprintf("container %s, which is not of the workload, mounts %s", u.Name, u.Source)
+		switch {
+		case u.Running && u.Relation != journal.Above:
+			return refused("in_use", "stop it (docker stop "+u.Name+"), or list it in also_stop in the config",
+				"%s (%s volume %s): it would go on writing to the old data", what, u.Relation, u.Path)
+		case u.Running:
+			p.Warnings = append(p.Warnings, what+", above volume "+u.Path)
+		default:
+			p.Warnings = append(p.Warnings, what+"; it is stopped")
+		}
+	}
+	return nil
+}
+
+// planHolders looks for processes of the host itself; those of the app's
+// containers are looked for when they have been stopped.
+func (s *session) planHolders(_ context.Context, p *Plan, _ RestoreRequest) error {
+	return holders(p.places, disk.HostProcesses)
+}
+
+func holders(places []*place, scope disk.Scope) error {
+	var dirs []*disk.Dir
+	for _, place := range places {
+		if place.live != nil {
+			dirs = append(dirs, place.live)
+		}
+	}
+	found, err := disk.Holders(dirs, scope)
+	if err != nil || len(found) == 0 {
+		return err
+	}
+	list := make([]string, 0, 5)
+	for _, h := range found[:min(len(found), 5)] {
+		list = append(list, h.String())
+	}
+	return refused("in_use", "end these processes, then try again", "the data is in use: %s", strings.Join(list, "; "))
+}
+
+// planSpace adds up what each filesystem must take: the staged trees beside
+// the live ones, and a little in the store.
+func (s *session) planSpace(_ context.Context, p *Plan, _ RestoreRequest) error {
+	const perEntry = 4096 // a block for what a name and its metadata take
+	need := map[disk.FSID]*Space{}
+	add := func(d *disk.Dir, bytes, inodes uint64) error {
+		id, err := d.Filesystem()
+		if err != nil {
+			return err
+		}
+		if need[id] == nil {
+			free, err := d.Space()
+			if err != nil {
+				return err
+			}
+			need[id] = &Space{Path: d.Path(), FreeBytes: free.Bytes, FreeInodes: free.Inodes}
+		}
+		need[id].NeedBytes += bytes
+		need[id].NeedInodes += inodes
+		return nil
+	}
+	for _, place := range p.places {
+		m := p.manifest.Volume(place.vol.Name, string(place.vol.Scope), place.vol.Source)
+		if err := add(place.nearest(), uint64(m.DataBytes)+perEntry*uint64(m.Entries()), uint64(m.Entries())+2); err != nil {
+			return err
+		}
+	}
+	// How much of the live data the store lacks shows only when it is read:
+	// the first pass of the pre-restore capture does that, before anything
+	// stops. Here: enough for the records and the manifest.
+	if err := add(s.Store.Root(), 4<<20, 64); err != nil {
+		return err
+	}
+	for _, space := range need {
+		p.Space = append(p.Space, *space)
+	}
+	slices.SortFunc(p.Space, func(a, b Space) int { return strings.Compare(a.Path, b.Path) })
+	for _, space := range p.Space {
+		if space.NeedBytes > space.FreeBytes {
+			return refused("no_space", "free space there, or choose fewer volumes with --volume",
+				"the filesystem of %s has %d bytes free; the restore needs %d (old and new data are both on disk until the end)",
+				space.Path, space.FreeBytes, space.NeedBytes)
+		}
+		if space.NeedInodes > space.FreeInodes {
+			return refused("no_space", "remove files there, or choose fewer volumes with --volume",
+				"the filesystem of %s has %d inodes free; the restore needs %d", space.Path, space.FreeInodes, space.NeedInodes)
+		}
+	}
+	return nil
+}
+
+// planExchange tries a real exchange on each filesystem, in a wrapper of its
+// own that a transaction records, so that a crash leaves nothing unnamed.
+func (s *session) planExchange(_ context.Context, p *Plan, _ RestoreRequest) (err error) {
+	begin := &journal.Begin{Kind: journal.Probe, Snap: s.Version}
+	probed := map[disk.FSID]bool{}
+	for _, place := range p.places {
+		id, err := place.nearest().Filesystem()
+		if err != nil {
+			return err
+		}
+		if probed[id] {
+			continue
+		}
+		probed[id] = true
+		begin.Volumes = append(begin.Volumes, probeVolume(place))
+	}
+	tx, err := s.Journal.Begin(s.held, begin)
+	if err != nil {
+		return err
+	}
+	x, err := s.openTxn(tx)
+	if err != nil {
+		return errors.Join(err, tx.Close())
+	}
+	defer x.close()
+	for _, site := range x.sites {
+		if err = site.probe(); err != nil {
+			break
+		}
+	}
+	if errors.Is(err, disk.ErrNoExchange) {
+		err = refused("no_exchange", "keep the volume on ext4, xfs or btrfs", "%w", err)
+	}
+	return errors.Join(err, x.clean())
+}
+
+// probeVolume names the place beside a live directory, or where it will be.
+func probeVolume(p *place) journal.Volume {
+	rel := p.vol.Rel()
+	if len(p.missing) > 0 {
+		rel = p.missing[0] // its directory exists
+	}
+	return journal.Volume{Name: p.vol.Name, Root: p.vol.Root(), Rel: rel, Entry: "probe"}
+}
+
+func (s *site) probe() error {
+	wrapper, err := s.parent.MakePrivate(s.wrapper)
+	if err != nil {
+		return err
+	}
+	defer wrapper.Close()
+	return wrapper.ProbeExchange()
+}
+
+// stats says what a manifest's volume announces, as limits for its extraction.
+func limits(m *store.Volume, v *workload.Volume) archive.ExtractOptions {
+	return archive.ExtractOptions{
+		RejectSymlinks: v.Symlinks == workload.RejectSymlinks,
+		KeepPrivileges: v.Setuid == workload.KeepSetuid,
+		MaxEntries:     m.Entries(),
+		MaxBytes:       m.Bytes,
+		MaxDepth:       m.Depth,
+	}
+}

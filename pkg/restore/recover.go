@@ -1,0 +1,396 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"runtime"
+	"slices"
+	"time"
+
+	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/workload"
+)
+
+// The actions of a recovery.
+const (
+	RolledBackTx    = "rolled_back"
+	RolledForwardTx = "rolled_forward"
+	Thawed          = "thawed"
+	Cleaned         = "cleaned"
+	FrozenTx        = "frozen"
+)
+
+// Recovery is what was found and done about one transaction.
+type Recovery struct {
+	Workload string
+	Tx       string
+	Found    string // the last record: begin, ready, commit, revert; or unreadable
+	Action   string
+	Pending  bool // the data is done; containers or clean-up remain
+	Err      error
+}
+
+// RecoverRequest says what to recover.
+type RecoverRequest struct {
+	Workloads []string // none means all
+	// Offline does the data part alone and leaves containers and deletions to
+	// the next run: for the time at boot before the engine is up.
+	Offline bool
+}
+
+// Recover finishes or undoes every transaction whose process is gone. It may be
+// run at any time, as often as one likes; a transaction that another process is
+// working on is left to it (its error is of kind Busy). The error is the
+// gravest of those in the list.
+func (e *Engine) Recover(ctx context.Context, req RecoverRequest) ([]Recovery, error) {
+	runtime.LockOSThread() // see Restore
+	defer runtime.UnlockOSThread()
+
+	for _, name := range req.Workloads {
+		if _, err := e.Config.Workload(name); err != nil {
+			return nil, err
+		}
+	}
+	if err := e.Journal.Sweep(); err != nil {
+		return nil, classify(err)
+	}
+	ids, err := e.Journal.List()
+	if err != nil {
+		return nil, classify(err)
+	}
+	list := []Recovery{}
+	for _, id := range ids {
+		if r, ok := e.recoverTx(ctx, id, req); ok {
+			list = append(list, r)
+		}
+	}
+	return list, gravest(list)
+}
+
+func gravest(list []Recovery) error {
+	order := map[Kind]int{Busy: 1, Failed: 2, Refused: 2, Pending: 3, Frozen: 4}
+	var worst *Error
+	for _, r := range list {
+		if e := classify(r.Err); e != nil && (worst == nil || order[e.Kind] > order[worst.Kind]) {
+			worst = e
+		}
+	}
+	if worst == nil {
+		return nil
+	}
+	return worst
+}
+
+// recoverTx deals with one transaction. It returns false when there is nothing
+// to say about it: it ended meanwhile, or is not one that was asked for.
+func (e *Engine) recoverTx(ctx context.Context, id string, req RecoverRequest) (Recovery, bool) {
+	r := Recovery{Tx: id, Found: "unreadable", Action: FrozenTx}
+	peek, err := e.Journal.Load(id)
+	if errors.Is(err, fs.ErrNotExist) {
+		return r, false
+	}
+	if err != nil {
+		r.Err = frozen(id, "its records cannot be used: %w", err)
+		return r, len(req.Workloads) == 0
+	}
+	defer peek.Close()
+	r.Workload, r.Found = peek.Begin.Workload, peek.Found()
+	if len(req.Workloads) > 0 && !slices.Contains(req.Workloads, r.Workload) {
+		return r, false
+	}
+	s, err := e.lookup(ctx, "recover", r.Workload)
+	if err != nil {
+		r.Err = unusable(id, err)
+		return r, true
+	}
+	defer s.close()
+	if s.held, err = e.Journal.Lock(r.Workload, "recover"); err != nil {
+		r.Err, r.Action = classify(err), ""
+		return r, true
+	}
+	tx, err := e.Journal.Load(id) // again, now that nobody else can be at it
+	if errors.Is(err, fs.ErrNotExist) {
+		return r, false
+	}
+	if err != nil {
+		r.Err = frozen(id, "its records cannot be used: %w", err)
+		return r, true
+	}
+	r.Found = tx.Found()
+	s.recover(ctx, tx, req, &r)
+	s.audit(tx.Begin.SID, id, r.Err)
+	return r, true
+}
+
+// unusable is the error of a transaction whose workload has no usable config.
+func unusable(id string, err error) error {
+	var ce *workload.Error
+	if errors.As(err, &ce) {
+		return fault(Frozen, "frozen", "put the workload back into the config, then snap recover", "transaction %s: %w", id, err)
+	}
+	return fault(Pending, "pending", classify(err).Hint, "transaction %s: %w", id, err)
+}
+
+func (s *session) recover(ctx context.Context, tx *journal.Tx, req RecoverRequest, r *Recovery) {
+	if err := s.lockSites(tx); err != nil {
+		tx.Close()
+		r.Err, r.Action = classify(err), ""
+		return
+	}
+	if tx.Begin.Kind != journal.Restore && tx.Begin.Kind != journal.Probe {
+		s.recoverApp(ctx, tx, req, r)
+		return
+	}
+	end := s.resolve(ctx, tx, req.Offline)
+	r.Action, r.Pending = end.action, end.app != nil || end.cleanup != nil || end.postponed
+	hint := "snap recover " + s.w.Name
+	switch {
+	case end.frozen != nil:
+		r.Err = end.frozen
+	case end.sick != nil && end.app == nil && end.cleanup == nil:
+		r.Err = fault(Pending, "unhealthy", "look at the app's log", "transaction %s: the data is restored, but %w", tx.ID, end.sick)
+	case end.app != nil:
+		r.Err = fault(Pending, "app_not_up", hint, "transaction %s: the data is in place, but the app is not up: %w", tx.ID, end.app)
+	case end.cleanup != nil:
+		r.Err = fault(Pending, "cleanup", hint, "transaction %s: the clean-up is not finished: %w", tx.ID, end.cleanup)
+	}
+}
+
+func (s *session) lockSites(tx *journal.Tx) error {
+	var paths []string
+	for _, v := range tx.Begin.Volumes {
+		paths = append(paths, v.Root+"/"+v.Rel)
+	}
+	return s.held.Volumes(paths)
+}
+
+// recoverApp brings back what a capture or a deploy put to rest.
+func (s *session) recoverApp(ctx context.Context, tx *journal.Tx, req RecoverRequest, r *Recovery) {
+	r.Action = Cleaned
+	if req.Offline && len(tx.Begin.Containers) > 0 {
+		tx.Close()
+		r.Pending = true
+		return
+	}
+	resting, err := s.resting(ctx, tx.Begin.Containers)
+	if err == nil {
+		err = s.undoCapture(ctx, tx)
+	}
+	if err != nil {
+		tx.Close()
+		r.Pending = true
+		r.Err = fault(Pending, "app_not_up", "snap recover "+s.w.Name, "transaction %s: %w", tx.ID, err)
+	}
+	if resting {
+		r.Action = Thawed
+	}
+}
+
+// resting reports whether a container that ran is now paused or stopped.
+func (s *session) resting(ctx context.Context, before []Container) (bool, error) {
+	if len(before) == 0 {
+		return false, nil
+	}
+	now, err := s.rt.Containers(ctx)
+	if err != nil {
+		return false, err
+	}
+	awake := map[string]bool{}
+	for _, c := range now {
+		awake[c.ID] = c.Running && !c.Paused
+	}
+	for _, c := range before {
+		if c.Running && !c.Paused && !awake[c.ID] {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// ending is how a restore's transaction ended.
+type ending struct {
+	action    string
+	frozen    error     // nothing was touched
+	app       error     // the data is in place, the app is not up; the transaction stays
+	sick      error     // the app is up but not healthy, and that was asked to be kept
+	cleanup   error     // all but the deleting and the last record; the transaction stays
+	postponed bool      // offline: the rest is left to the next run
+	why       error     // why it was reverted
+	up        time.Time // when the app was up, or was given up
+}
+
+// resolve brings a restore's transaction to its end by the table of phase.go.
+// The restore itself comes here after its commit, or when it failed before;
+// the recovery of a crash comes here too. Only an ending whose app and cleanup
+// are nil has ended the transaction.
+func (s *session) resolve(ctx context.Context, tx *journal.Tx, offline bool) (end ending) {
+	defer func() {
+		if end.frozen != nil || end.app != nil || end.cleanup != nil || end.postponed {
+			tx.Close()
+		}
+	}()
+	end = ending{action: FrozenTx, up: time.Now()}
+	x, err := s.openTxn(tx)
+	if err != nil {
+		end.frozen = frozen(tx.ID, "its directories cannot be opened: %w", err)
+		return end
+	}
+	defer x.close()
+	if tx.ReadyRecord == nil { // nothing that is live has been touched
+		end.action = Cleaned
+		end.cleanup = s.discardUnready(x)
+		return end
+	}
+	list, seen, err := x.decide()
+	if err == nil {
+		err = s.moveAll(ctx, x, list, offline)
+	}
+	var own *Error
+	switch {
+	case errors.As(err, &own) && own.Kind == Pending: // the app cannot be stopped
+		end.app = err
+		return end
+	case own != nil:
+		end.frozen = err
+		return end
+	case err != nil:
+		end.frozen = frozen(tx.ID, "%w", err)
+		return end
+	}
+	end.action = RolledBackTx
+	if x.decision() == committed {
+		end.action = RolledForwardTx
+	}
+	if offline {
+		end.postponed = true
+		return end
+	}
+	s.bringUp(ctx, x, seen, &end)
+	end.up = time.Now()
+	if end.app != nil || end.frozen != nil {
+		return end
+	}
+	end.cleanup = s.settle(x)
+	return end
+}
+
+func (s *session) discardUnready(x *txn) error {
+	if x.Begin.PreRestoreSID != "" {
+		if err := s.Store.Discard(s.w.Name, x.Begin.PreRestoreSID); err != nil {
+			return err
+		}
+	}
+	return x.clean()
+}
+
+// moveAll makes the moves, with the app stopped where there are any.
+func (s *session) moveAll(ctx context.Context, x *txn, list []move, offline bool) error {
+	for _, m := range list {
+		if m != exchange {
+			continue
+		}
+		// Offline the operator says that the engine is down.
+		if !offline {
+			if err := s.rt.FenceAndStop(ctx, x.Begin.StopTimeout); err != nil {
+				return fault(Pending, "docker_unreachable", "start the engine, or snap recover --offline", "stop %s: %w", s.w.Name, err)
+			}
+		}
+		return x.carryOut(list)
+	}
+	return x.sync()
+}
+
+// bringUp starts the app on the data that is now in place: the new one after a
+// commit, the old one otherwise, or after the new one did not become healthy.
+func (s *session) bringUp(ctx context.Context, x *txn, seen []sight, end *ending) {
+	before := x.ReadyRecord.Containers
+	if x.decision() != committed || !ran(before) {
+		end.app = s.rt.Resume(ctx, s.held, before)
+		return
+	}
+	err := s.rt.Redeploy(ctx, s.held, journal.Redeploy{
+		Pins: x.ReadyRecord.Pin, Before: before, HealthTimeout: x.Begin.HealthTimeout, StopTimeout: x.Begin.StopTimeout,
+	})
+	s.at("redeployed")
+	if err == nil {
+		return
+	}
+	var sick *journal.Unhealthy
+	if x.Begin.OnUnhealthy == KeepUnhealthy && errors.As(err, &sick) {
+		end.sick, end.app = err, s.rt.Settle(ctx, before)
+		return
+	}
+	if !s.revertible(x, seen, err) {
+		end.app = err
+		return
+	}
+	s.say("%v: going back to the data from before", err)
+	end.why = err
+	if err := s.revert(ctx, x); err != nil {
+		end.frozen = err
+		return
+	}
+	end.action = RolledBackTx
+	end.app = s.rt.Resume(ctx, s.held, before)
+}
+
+// ran reports whether a container of the workload ran.
+func ran(list []Container) bool {
+	for _, c := range list {
+		if c.Running && !c.Also {
+			return true
+		}
+	}
+	return false
+}
+
+// revertible reports whether an app that did not come up may go back: that was
+// asked for, the engine answers, and every displaced tree is whole.
+func (s *session) revertible(x *txn, seen []sight, err error) bool {
+	if x.Begin.OnUnhealthy == KeepUnhealthy || errors.Is(err, journal.ErrUnreachable) {
+		return false
+	}
+	for i, site := range x.sites {
+		if seen[i] == newGone {
+			return false
+		}
+		if now, err := site.look(); err != nil || now != newOld {
+			return false
+		}
+	}
+	return true
+}
+
+// revert takes a committed restore back.
+func (s *session) revert(ctx context.Context, x *txn) error {
+	s.at("before revert")
+	if err := x.Revert(); err != nil {
+		return frozen(x.ID, "%w", err)
+	}
+	s.at("revert")
+	if err := s.rt.FenceAndStop(ctx, x.Begin.StopTimeout); err != nil {
+		return fault(Pending, "docker_unreachable", "snap recover "+s.w.Name, "stop %s to go back: %w", s.w.Name, err)
+	}
+	list, _, err := x.decide()
+	if err != nil {
+		return err
+	}
+	return x.carryOut(list)
+}
+
+// settle deletes what is no longer needed and ends the transaction. When the
+// restore was undone before its snapshot was published, what is left of that
+// goes too.
+func (s *session) settle(x *txn) error {
+	s.at("before settle")
+	if err := s.Store.Discard(s.w.Name, x.Begin.PreRestoreSID); err != nil {
+		return err
+	}
+	if err := x.clean(); err != nil {
+		return fmt.Errorf("clean up after transaction %s: %w", x.ID, err)
+	}
+	s.at("settled")
+	return nil
+}

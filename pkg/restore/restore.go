@@ -1,0 +1,429 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"strconv"
+	"time"
+
+	"github.com/tiny-forge/snap/pkg/archive"
+	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/store"
+)
+
+// The outcomes of a restore that changed something.
+const (
+	Restored = "restored"
+	Reverted = "reverted"
+)
+
+// RestoreResult is what a restore did.
+type RestoreResult struct {
+	Workload        string
+	SID             string
+	PreRestoreSID   string
+	Outcome         string
+	DowntimeSeconds float64 // from the fence until the app was healthy again
+	Seconds         float64
+	Volumes         []PlannedVolume
+	Phases          map[string]float64
+	Warnings        []string
+	Tx              string
+}
+
+// Restore puts a snapshot back: see phase.go for the order. When it returns
+// nil all volumes are new, durably, and the app is up if it was before. The
+// kind of an error says what is on disk. A result comes with an error when the
+// restore got as far as the commit.
+//
+// ctx may end it until the commit, with all volumes old and the app as before;
+// after the commit it goes on to the end.
+func (e *Engine) Restore(ctx context.Context, req RestoreRequest) (*RestoreResult, error) {
+	// One thread makes all effects of the critical section: whoever traces the
+	// process, as the crash proofs do, then sees them in one order.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+
+	if err := checkConfirm(req); err != nil {
+		return nil, err
+	}
+	s, err := e.begin(ctx, "restore", req.Workload)
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	r := &restoration{session: s, req: req, result: &RestoreResult{Workload: req.Workload, SID: req.SID, Phases: s.time}}
+	err = r.run(ctx)
+	r.result.Seconds = time.Since(s.when).Seconds()
+	s.audit(req.SID, r.result.Tx, err)
+	if r.result.Outcome == "" {
+		return nil, err
+	}
+	return r.result, err
+}
+
+func checkConfirm(req RestoreRequest) error {
+	command := fmt.Sprintf("snap restore %s %s --confirm %s", req.Workload, req.SID, req.SID)
+	switch {
+	case !disk.ValidID(req.SID):
+		return fault(Usage, "bad_sid", "snap list "+req.Workload, "%q is not the id of a snapshot", req.SID)
+	case req.Confirm == "":
+		return refused("confirm_required", command, "a restore replaces the live data of %s: it must be confirmed", req.Workload)
+	case req.Confirm != req.SID:
+		return refused("confirm_mismatch", command, "--confirm is %q, but the snapshot is %s", req.Confirm, req.SID)
+	}
+	return nil
+}
+
+type restoration struct {
+	*session
+	req    RestoreRequest
+	plan   *Plan
+	tx     *journal.Tx
+	x      *txn
+	shot   *shooting
+	result *RestoreResult
+	down   time.Time // when the fence began; zero before
+}
+
+func (r *restoration) run(ctx context.Context) error {
+	err := r.time.run("preflight", func() (err error) {
+		r.plan, err = r.session.plan(ctx, r.req)
+		return err
+	})
+	defer r.plan.close()
+	if err != nil {
+		return classify(because(ctx, err))
+	}
+	r.result.Volumes, r.result.Warnings = r.plan.Volumes, r.plan.Warnings
+	for _, warning := range r.plan.Warnings {
+		r.say("warning: %s", warning)
+	}
+	if err := r.record(); err != nil {
+		return classify(err)
+	}
+	defer func() { r.x.close() }()
+	err = r.upToCommit(ctx)
+	if r.shot != nil {
+		r.shot.close()
+	}
+	// From here on no signal ends the work.
+	return r.conclude(context.WithoutCancel(ctx), err)
+}
+
+// record writes the begin record.
+func (r *restoration) record() error {
+	begin := &journal.Begin{
+		Kind: journal.Restore, Snap: r.Version, SID: r.req.SID, PreRestoreSID: disk.NewID(time.Now()),
+		OnUnhealthy: r.req.OnUnhealthy, HealthTimeout: r.req.HealthTimeout, StopTimeout: r.req.StopTimeout,
+	}
+	for i, p := range r.plan.places {
+		begin.Volumes = append(begin.Volumes, journal.Volume{
+			Name: p.vol.Name, Root: p.vol.Root(), Rel: p.vol.Rel(), Entry: strconv.Itoa(i), Created: p.missing,
+		})
+	}
+	r.at("before begin")
+	var err error
+	if r.tx, err = r.Journal.Begin(r.held, begin); err != nil {
+		return err
+	}
+	r.at("begin")
+	r.result.Tx, r.result.PreRestoreSID = r.tx.ID, begin.PreRestoreSID
+	// Opened before the first byte is staged, so that each later syncfs on it
+	// reports every failed write-back (syncfs(2)).
+	if err := r.createLive(); err != nil {
+		return errors.Join(err, r.abandon())
+	}
+	if r.x, err = r.openTxn(r.tx); err != nil {
+		return errors.Join(err, r.abandon())
+	}
+	return nil
+}
+
+func (r *restoration) createLive() error {
+	for _, p := range r.plan.places {
+		if err := p.create(); err != nil {
+			return fmt.Errorf("volume %s: %w", p.vol.Name, err)
+		}
+	}
+	// What was missing now has a handle of its own to lock.
+	return r.lockVolumes()
+}
+
+// abandon ends a transaction of which nothing but created directories exists.
+func (r *restoration) abandon() error {
+	x, err := r.openTxn(r.tx)
+	if err != nil {
+		return err
+	}
+	defer x.close()
+	return x.clean()
+}
+
+// upToCommit takes the steps that lead to the commit. Whatever it returns, the
+// records say what has to follow.
+func (r *restoration) upToCommit(ctx context.Context) error {
+	steps := []struct {
+		name string
+		step func(context.Context) error
+	}{
+		{"stage", r.stage}, {"pass_one", r.passOne}, {"ready", r.ready},
+		{"fence", r.fence}, {"pass_two", r.passTwo}, {"publish", r.publish}, {"swap", r.swap}, {"commit", r.commit},
+	}
+	for _, step := range steps {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err := r.time.run(step.name, func() error { return step.step(ctx) }); err != nil {
+			return because(ctx, err)
+		}
+		r.at(step.name)
+	}
+	return nil
+}
+
+// stage extracts every volume beside its live directory and makes it durable.
+func (r *restoration) stage(ctx context.Context) error {
+	for i, site := range r.x.sites {
+		m := r.manifestOf(i)
+		r.say("staging volume %s: %d files, %d bytes", site.Name, m.Files, m.Bytes)
+		if err := r.stageOne(ctx, site, m, i); err != nil {
+			return fmt.Errorf("stage volume %s: %w", site.Name, err)
+		}
+	}
+	return nil
+}
+
+func (r *restoration) manifestOf(i int) *store.Volume {
+	v := r.plan.places[i].vol
+	return r.plan.manifest.Volume(v.Name, string(v.Scope), v.Source)
+}
+
+func (r *restoration) stageOne(ctx context.Context, site *site, m *store.Volume, i int) error {
+	wrapper, err := site.openWrapper()
+	if err == nil && wrapper == nil {
+		wrapper, err = site.parent.MakePrivate(site.wrapper)
+	}
+	if err != nil {
+		return err
+	}
+	defer wrapper.Close()
+	into, err := wrapper.MakePrivate(site.Entry)
+	if err != nil {
+		return err
+	}
+	defer into.Close()
+	r.at("staging " + site.Name)
+	tar := archive.NewReader(ctx, r.Store, m.Members)
+	defer tar.Close()
+	got, err := archive.Extract(ctx, tar, into, limits(m, r.plan.places[i].vol))
+	if err != nil {
+		return err
+	}
+	if got != m.Stats {
+		return fmt.Errorf("%w: it holds %+v, its manifest says %+v", archive.ErrRefused, got, m.Stats)
+	}
+	return into.SyncFS()
+}
+
+func (r *restoration) passOne(ctx context.Context) error {
+	var err error
+	if r.shot, err = r.newShooting(r.tx, r.plan.places, true); err != nil {
+		return err
+	}
+	r.say("first pass of the pre-restore snapshot %s", r.result.PreRestoreSID)
+	return r.shot.first(ctx)
+}
+
+// ready records the handles.
+func (r *restoration) ready(context.Context) error {
+	ready := &journal.Ready{Containers: r.plan.Containers, Pin: pins(r.plan.Containers)}
+	for _, site := range r.x.sites {
+		wrapper, err := site.openWrapper()
+		if err != nil {
+			return err
+		}
+		if wrapper == nil {
+			return fmt.Errorf("volume %s: the staged tree is gone", site.Name)
+		}
+		staged, err := wrapper.HandleOf(site.Entry)
+		wrapper.Close()
+		if err != nil {
+			return err
+		}
+		live, err := site.parent.HandleOf(site.base)
+		if err != nil {
+			return err
+		}
+		if live == "" || staged == "" {
+			return fmt.Errorf("volume %s: the live or the staged directory is gone", site.Name)
+		}
+		site.handles = journal.ReadyVolume{Live: live, Staged: staged}
+		ready.Volumes = append(ready.Volumes, site.handles)
+	}
+	if err := r.sameAsPlanned(); err != nil {
+		return err
+	}
+	r.at("before ready")
+	return r.tx.Ready(ready)
+}
+
+// sameAsPlanned makes sure that the directories whose handles are recorded are
+// those that the pre-flight looked at and the first pass has read.
+func (r *restoration) sameAsPlanned() error {
+	for i, p := range r.plan.places {
+		h, err := p.live.Handle()
+		if err != nil {
+			return err
+		}
+		if h != r.x.sites[i].handles.Live {
+			return refused("in_use", "find out what renames directories there, then try again",
+				"volume %s: somebody put another directory at %s meanwhile", p.vol.Name, p.path())
+		}
+	}
+	return nil
+}
+
+// fence stops the app and makes sure that nobody writes.
+func (r *restoration) fence(ctx context.Context) error {
+	r.down = time.Now()
+	if r.plan.running {
+		r.say("stopping %s", r.w.Name)
+	}
+	if err := r.rt.FenceAndStop(ctx, r.req.StopTimeout); err != nil {
+		return fmt.Errorf("stop %s: %w", r.w.Name, err)
+	}
+	r.at("stopped")
+	return holders(r.plan.places, disk.AllProcesses)
+}
+
+func (r *restoration) passTwo(ctx context.Context) error {
+	if err := r.shot.second(ctx); err != nil {
+		return err
+	}
+	return r.shot.still()
+}
+
+func (r *restoration) publish(context.Context) error {
+	_, err := r.shot.publish(r.result.PreRestoreSID, store.PreRestore, "before the restore of "+r.req.SID, journal.Stop, r.plan.Containers)
+	return err
+}
+
+// swap exchanges all volumes, after a last look at handles and mounts.
+func (r *restoration) swap(ctx context.Context) error {
+	mounts, err := disk.ReadMounts()
+	if err != nil {
+		return err
+	}
+	for _, p := range r.plan.places {
+		if err := p.restorable(mounts); err != nil {
+			return err
+		}
+	}
+	if err := r.stillStopped(ctx); err != nil {
+		return err
+	}
+	list := make([]move, len(r.x.sites))
+	for i, site := range r.x.sites {
+		seen, err := site.look()
+		if err != nil {
+			return err
+		}
+		if seen != oldNew {
+			return fmt.Errorf("volume %s (%s): %s", site.Name, site.path(), seen)
+		}
+		list[i] = exchange
+	}
+	r.at("before swap")
+	return r.x.carryOut(list)
+}
+
+// stillStopped refuses when somebody started a container since the fence.
+func (r *restoration) stillStopped(ctx context.Context) error {
+	now, err := r.rt.Containers(ctx)
+	if err != nil {
+		return err
+	}
+	for _, c := range now {
+		if c.Running {
+			return refused("in_use", "find out who starts it, then try again", "container %s was started during the restore", c.Name)
+		}
+	}
+	return nil
+}
+
+func (r *restoration) commit(context.Context) error {
+	r.at("before commit")
+	return r.tx.Commit()
+}
+
+// conclude brings everything to an end, forward or back, from what the records
+// and the disk say: the same way as a recovery.
+func (r *restoration) conclude(ctx context.Context, cause error) error {
+	r.x.close()
+	tx := r.tx
+	if cause != nil {
+		// Which records are in force only the disk can tell: an error of a
+		// rename or of an fsync leaves it open.
+		r.say("%v: undoing the restore", cause)
+		tx.Close()
+		var err error
+		if tx, err = r.Journal.Load(r.tx.ID); err != nil {
+			return frozen(r.tx.ID, "after %w its records cannot be read: %w", cause, err)
+		}
+	}
+	end := r.resolve(ctx, tx, false)
+	if !r.down.IsZero() {
+		r.result.DowntimeSeconds = end.up.Sub(r.down).Seconds()
+	}
+	return r.verdict(tx, end, cause)
+}
+
+// verdict says what came of the restore.
+func (r *restoration) verdict(tx *journal.Tx, end ending, cause error) error {
+	recover := "snap recover " + r.w.Name
+	switch {
+	case end.frozen != nil && cause != nil:
+		return classify(fmt.Errorf("%w (after: %w)", end.frozen, cause))
+	case end.frozen != nil:
+		return end.frozen
+	case tx.Committed && !tx.Reverted:
+		r.result.Outcome = Restored
+		switch {
+		case end.app != nil:
+			return fault(Pending, "app_not_up", "look at the app's log; "+recover, "the data is restored, but the app is not up: %w", end.app)
+		case end.sick != nil && end.cleanup == nil:
+			return fault(Pending, "unhealthy", "look at the app's log; to go back, restore "+r.result.PreRestoreSID, "the data is restored, but %w", end.sick)
+		case end.cleanup != nil:
+			return fault(Pending, "cleanup", recover, "the data is restored and the app is up, but the clean-up is not finished: %w", end.cleanup)
+		}
+		return nil
+	case tx.Reverted:
+		r.result.Outcome = Reverted
+		return r.backAgain(end, recover, "unhealthy", end.why)
+	case tx.ReadyRecord == nil:
+		// The app was never touched.
+		if end.cleanup != nil {
+			return fault(Failed, "cleanup", recover, "%w; nothing changed, but the clean-up is not finished: %w", cause, end.cleanup)
+		}
+		return classify(cause)
+	}
+	return r.backAgain(end, recover, classify(cause).Code, cause)
+}
+
+// backAgain is the verdict on a restore that was rolled back.
+func (r *restoration) backAgain(end ending, recover, code string, cause error) error {
+	switch {
+	case end.app != nil:
+		return fault(RolledBack, code, recover, "%w; the old data is in place, but the app is not up: %w", cause, end.app)
+	case end.cleanup != nil:
+		return fault(RolledBack, code, recover, "%w; the old data is in place and the app is up, but the clean-up is not finished: %w", cause, end.cleanup)
+	}
+	if sig := interruption(cause); sig != nil {
+		return sig
+	}
+	return fault(RolledBack, code, classify(cause).Hint, "%w; the old data is in place and the app is as before", cause)
+}

@@ -1,0 +1,67 @@
+package restore
+
+import (
+	"context"
+	"time"
+
+	"github.com/tiny-forge/snap/pkg/journal"
+)
+
+// Container is a container as a runtime reports it and as the journal records
+// it.
+type Container = journal.Container
+
+// Runtime is what brings the containers of one workload up and down. A
+// workload without containers has one that does nothing. Every method honours
+// its context; what holds when it fails is said at each.
+type Runtime interface {
+	// Containers returns the workload's containers, and those of also_stop
+	// (marked Also), running or not, sorted by name. It changes nothing.
+	Containers(ctx context.Context) ([]Container, error)
+
+	// Users returns everybody else's containers that mount one of the host
+	// paths, something inside one, or something above one, stopped ones too.
+	// It changes nothing.
+	Users(ctx context.Context, paths []string) ([]journal.User, error)
+
+	// Check reports what would keep Redeploy from working: an image that is
+	// not on this host, a port that somebody else has. It changes nothing.
+	Check(ctx context.Context, pins map[string]journal.Pin) error
+
+	// Quiesce pauses or stops the containers that run. The returned function
+	// brings exactly those back; it works under an ended context of the call,
+	// and may be called twice. After an error they have been brought back, as
+	// far as that was possible.
+	Quiesce(ctx context.Context, mode string, timeout time.Duration) (journal.Thaw, error)
+
+	// FenceAndStop sets the restart policy of every container to "no", stops
+	// those that run, kills those that do not stop within timeout (0: what the
+	// container itself asks for), and returns nil only when none runs. After
+	// an error some may be stopped; Resume brings them back.
+	FenceAndStop(ctx context.Context, timeout time.Duration) error
+
+	// Redeploy brings the workload up from the current config on the images of
+	// pins and returns once it is healthy. It takes over from whatever an
+	// earlier Redeploy that was cut short has left, and removes the containers
+	// in before only when the new ones are up. After an error those in before
+	// still exist, stopped and fenced, and nothing of the workload runs unless
+	// the error is a [*journal.Unhealthy]: then the new containers are up but
+	// not healthy.
+	Redeploy(ctx context.Context, held *journal.Held, r journal.Redeploy) error
+
+	// Settle accepts the containers that a Redeploy left up although they are
+	// not healthy: restart policies as configured, those in before removed. It
+	// may be repeated after an error.
+	Settle(ctx context.Context, before []Container) error
+
+	// Resume brings back the containers as they were recorded in before:
+	// whatever a Redeploy made besides is removed, names and restart policies
+	// are as recorded, those that ran run, those that were paused are paused.
+	// A container that is gone is made anew from the current config on the
+	// image it had. It returns when those that ran are up (it does not wait
+	// for health). It may be repeated after an error.
+	Resume(ctx context.Context, held *journal.Held, before []Container) error
+
+	// Close gives the connection back.
+	Close() error
+}

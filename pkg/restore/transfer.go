@@ -1,0 +1,186 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/tiny-forge/snap/pkg/archive"
+	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/store"
+	"github.com/tiny-forge/snap/pkg/workload"
+)
+
+// Snapshot returns the manifest of a snapshot.
+func (e *Engine) Snapshot(name, sid string) (*store.Manifest, error) {
+	if _, err := e.Config.Workload(name); err != nil {
+		return nil, err
+	}
+	if !disk.ValidID(sid) {
+		return nil, fault(Usage, "bad_sid", "snap list "+name, "%q is not the id of a snapshot", sid)
+	}
+	m, err := e.Store.Load(name, sid)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fault(Failed, "snapshot_not_found", "snap list "+name, "there is no snapshot %s of workload %s", sid, name)
+	}
+	if err != nil {
+		return nil, fault(Failed, "snapshot_damaged", "snap list "+name, "%w", err)
+	}
+	return m, nil
+}
+
+// Export writes a volume of a snapshot to w as one .tar.gz; volume may be empty
+// where the snapshot has one. Every byte is checked against the store's
+// checksums before it is written. After an error w holds a part.
+func (e *Engine) Export(ctx context.Context, name, sid, volume string, w io.Writer) (*store.Volume, error) {
+	m, err := e.Snapshot(name, sid)
+	if err != nil {
+		return nil, err
+	}
+	v, err := exported(m, volume)
+	if err != nil {
+		return nil, err
+	}
+	tar := archive.NewReader(ctx, e.Store, v.Members)
+	defer tar.Close()
+	if _, err := archive.WriteForeign(w, tar); err != nil {
+		return nil, classify(because(ctx, fmt.Errorf("export volume %s: %w", v.Name, err)))
+	}
+	return v, nil
+}
+
+func exported(m *store.Manifest, name string) (*store.Volume, error) {
+	var names []string
+	for i := range m.Volumes {
+		if v := &m.Volumes[i]; v.Name == name || name == "" && len(m.Volumes) == 1 {
+			return v, nil
+		}
+		names = append(names, fmt.Sprintf("%q", m.Volumes[i].Name))
+	}
+	if name == "" {
+		return nil, fault(Usage, "volume_required", "choose one with --volume", "the snapshot has %d volumes: %v", len(m.Volumes), names)
+	}
+	return nil, fault(Usage, "no_such_volume", "", "the snapshot has no volume %q; it has %v", name, names)
+}
+
+// ImportResult is a snapshot made from a foreign archive.
+type ImportResult struct {
+	Manifest *store.Manifest
+	Dropped  map[string]int64 // metadata that the archive has and a volume does not carry
+	Seconds  float64
+}
+
+// Import makes a snapshot of one volume of a workload from a .tar.gz that
+// another program made. The archive is extracted in the store, under the rules
+// of every untrusted archive, and captured from there. When it returns nil the
+// snapshot exists durably; after an error it does not.
+func (e *Engine) Import(ctx context.Context, name, volume string, gz io.Reader, note string) (*ImportResult, error) {
+	s, err := e.begin(ctx, "import", name)
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	i := &importing{session: s, sid: disk.NewID(time.Now()), note: note}
+	result, err := i.run(ctx, volume, gz)
+	s.audit(i.sid, "", err)
+	return result, err
+}
+
+type importing struct {
+	*session
+	sid, note string
+	dropped   map[string]int64
+}
+
+func (i *importing) run(ctx context.Context, volume string, gz io.Reader) (*ImportResult, error) {
+	v, err := i.w.Volume(volume)
+	if err != nil {
+		return nil, fault(Usage, "no_such_volume", "", "%w", err)
+	}
+	if err := i.unfinished(); err != nil {
+		return nil, classify(err)
+	}
+	tx, err := i.Journal.Begin(i.held, &journal.Begin{Kind: journal.Import, SID: i.sid, Snap: i.Version})
+	if err != nil {
+		return nil, classify(err)
+	}
+	m, err := i.take(ctx, tx, v, gz)
+	if err != nil {
+		err = because(ctx, err)
+		if undo := i.undoCapture(context.WithoutCancel(ctx), tx); undo != nil {
+			return nil, fault(Pending, "cleanup", "snap recover "+i.w.Name, "%w; and the clean-up is not finished: %w", err, undo)
+		}
+		return nil, importFault(err)
+	}
+	if err := tx.End(); err != nil {
+		return nil, fault(Pending, "cleanup", "snap recover "+i.w.Name, "snapshot %s exists, but: %w", i.sid, err)
+	}
+	return &ImportResult{Manifest: m, Dropped: i.dropped, Seconds: time.Since(i.when).Seconds()}, nil
+}
+
+// importFault says of a refused archive what the operator can do about it,
+// which is not to look for another snapshot.
+func importFault(err error) error {
+	e := classify(err)
+	if e.Code == "snapshot_damaged" {
+		return refused("archive_refused", "make an archive without what the error names, with GNU tar and gzip", "%w", err)
+	}
+	return e
+}
+
+func (i *importing) take(ctx context.Context, tx *journal.Tx, v *workload.Volume, gz io.Reader) (*store.Manifest, error) {
+	tree, err := tx.Dir().MakePrivate("tree")
+	if err != nil {
+		return nil, err
+	}
+	defer tree.Close()
+	free, err := tree.Space()
+	if err != nil {
+		return nil, err
+	}
+	found, err := archive.ExtractForeign(ctx, gz, tree, archive.ExtractOptions{
+		RejectSymlinks: v.Symlinks == workload.RejectSymlinks,
+		KeepPrivileges: v.Setuid == workload.KeepSetuid,
+		MaxEntries:     int64(min(free.Inodes, 1<<40)),
+		MaxBytes:       int64(min(free.Bytes, 1<<62)),
+		MaxDepth:       archive.MaxDepth,
+		Default:        i.rootDefault(v),
+	})
+	if err != nil {
+		return nil, err
+	}
+	i.dropped = found.Dropped
+	shot, err := i.newShooting(tx, []*place{{vol: v, live: tree}}, false)
+	if err != nil {
+		return nil, err
+	}
+	defer shot.close()
+	if err := shot.second(ctx); err != nil {
+		return nil, err
+	}
+	return shot.publish(i.sid, store.Manual, i.note, journal.None, nil)
+}
+
+// rootDefault is the metadata of directories that an archive leaves out: those
+// of the live directory, or what mkdir gives.
+func (i *importing) rootDefault(v *workload.Volume) archive.Entry {
+	now := time.Now()
+	e := archive.Entry{Mode: 0o755, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Mtime: archive.Timespec{Sec: now.Unix()}}
+	p, err := i.place(v)
+	if err != nil {
+		return e
+	}
+	defer p.close()
+	if p.live == nil {
+		return e
+	}
+	if st, err := p.live.Stat(); err == nil {
+		e.Mode, e.UID, e.GID = st.Mode&0o7777, st.Uid, st.Gid
+	}
+	return e
+}

@@ -1,0 +1,338 @@
+package restore
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/journal"
+)
+
+// txn is the data side of a restore's transaction: its records, and the places
+// that they name. The restore itself and its recovery both work through it.
+type txn struct {
+	*journal.Tx
+	sites []*site
+	at    func(point string)
+}
+
+// site is one volume of a transaction.
+type site struct {
+	journal.Volume
+	handles journal.ReadyVolume // zero before ready
+	wrapper string
+	root    *disk.Dir
+	parent  *disk.Dir // nil where it does not exist
+	base    string
+}
+
+// openTxn opens the places of a transaction as they are now.
+func (e *Engine) openTxn(tx *journal.Tx) (*txn, error) {
+	x := &txn{Tx: tx, at: e.at}
+	for i, v := range tx.Begin.Volumes {
+		s := &site{Volume: v, wrapper: journal.Wrapper(tx.ID)}
+		if tx.ReadyRecord != nil {
+			s.handles = tx.ReadyRecord.Volumes[i]
+		}
+		x.sites = append(x.sites, s)
+		if err := s.open(); err != nil {
+			x.close()
+			return nil, fmt.Errorf("volume %s: %w", v.Name, err)
+		}
+	}
+	return x, nil
+}
+
+func (x *txn) close() {
+	for _, s := range x.sites {
+		s.root.Close()
+		s.parent.Close()
+	}
+}
+
+func (s *site) open() error {
+	root, err := disk.OpenRoot(s.Root)
+	if err != nil {
+		return err
+	}
+	s.root = root
+	parent, base := dirName(s.Rel)
+	s.base = base
+	s.parent, err = openBelow(root, parent)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+func (s *site) path() string { return s.Root + "/" + s.Rel }
+
+// openWrapper returns the wrapper, nil where there is none.
+func (s *site) openWrapper() (*disk.Dir, error) {
+	if s.parent == nil {
+		return nil, nil
+	}
+	w, err := s.parent.OpenSameMount(s.wrapper)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return w, err
+}
+
+// look says where the two directories are. Anything but ENOENT that keeps it
+// from seeing is an error, which freezes.
+func (s *site) look() (sight, error) {
+	if s.parent == nil {
+		return strange, nil
+	}
+	live, err := s.parent.HandleOf(s.base)
+	if err != nil {
+		return strange, err
+	}
+	wrapper, err := s.openWrapper()
+	if err != nil {
+		return strange, err
+	}
+	var staged disk.Handle
+	if wrapper != nil {
+		defer wrapper.Close()
+		if staged, err = wrapper.HandleOf(s.Entry); err != nil {
+			return strange, err
+		}
+	}
+	return see(s.handles, live, staged), nil
+}
+
+// see compares handles; an empty one is a name at which nothing stands.
+func see(h journal.ReadyVolume, live, staged disk.Handle) sight {
+	switch {
+	case live == h.Live && staged == h.Staged:
+		return oldNew
+	case live == h.Staged && staged == h.Live:
+		return newOld
+	case live == h.Live && staged == "":
+		return oldGone
+	case live == h.Staged && staged == "":
+		return newGone
+	}
+	return strange
+}
+
+func (x *txn) decision() decision {
+	switch {
+	case x.Reverted:
+		return reverted
+	case x.Committed:
+		return committed
+	}
+	return undecided
+}
+
+// decide looks at all volumes before any is touched, and returns the move for
+// each. When one freezes, the error says what was found.
+func (x *txn) decide() ([]move, []sight, error) {
+	list := make([]move, len(x.sites))
+	seen := make([]sight, len(x.sites))
+	var odd []string
+	for i, s := range x.sites {
+		var err error
+		if seen[i], err = s.look(); err != nil {
+			return nil, nil, frozen(x.ID, "volume %s (%s) cannot be looked at: %w", s.Name, s.path(), err)
+		}
+		if list[i] = moves[seen[i]][x.decision()]; list[i] == freeze {
+			odd = append(odd, fmt.Sprintf("volume %s (%s): %s", s.Name, s.path(), seen[i]))
+		}
+	}
+	if len(odd) > 0 {
+		return nil, seen, frozen(x.ID, "the restore was %s, but %s", x.decision(), strings.Join(odd, "; "))
+	}
+	return list, seen, nil
+}
+
+func frozen(tx, format string, args ...any) *Error {
+	return fault(Frozen, "frozen",
+		"nothing was deleted; look at the directories and at .snap-"+tx+" beside them, see docs/operating.md, section Frozen",
+		"transaction %s: %w", tx, fmt.Errorf(format, args...))
+}
+
+// carryOut makes the moves and makes them durable.
+func (x *txn) carryOut(list []move) error {
+	for i, s := range x.sites {
+		if list[i] != exchange {
+			continue
+		}
+		if err := s.exchange(); err != nil {
+			return fmt.Errorf("volume %s (%s): %w", s.Name, s.path(), err)
+		}
+		x.at("exchanged " + s.Name)
+	}
+	return x.sync()
+}
+
+// exchange swaps live and staged, and looks whether just that has happened: the
+// kernel exchanges names, and somebody may have renamed in between.
+func (s *site) exchange() error {
+	before, err := s.look()
+	if err != nil {
+		return err
+	}
+	wrapper, err := s.openWrapper()
+	if err != nil {
+		return err
+	}
+	if wrapper == nil || (before != oldNew && before != newOld) {
+		return fmt.Errorf("not exchanged: %s", before)
+	}
+	defer wrapper.Close()
+	if err := s.parent.Exchange(s.base, wrapper, s.Entry); err != nil {
+		return err
+	}
+	after, err := s.look()
+	if err != nil {
+		return err
+	}
+	if want := map[sight]sight{oldNew: newOld, newOld: oldNew}[before]; after != want {
+		return fmt.Errorf("somebody renamed at the same moment: %s", after)
+	}
+	return nil
+}
+
+// sync makes the filesystems of all volumes durable.
+func (x *txn) sync() error {
+	done := map[disk.FSID]bool{}
+	for _, s := range x.sites {
+		if s.parent == nil {
+			continue
+		}
+		id, err := s.parent.Filesystem()
+		if err != nil {
+			return err
+		}
+		if done[id] {
+			continue
+		}
+		if err := s.parent.SyncFS(); err != nil {
+			return err
+		}
+		done[id] = true
+	}
+	return nil
+}
+
+// trash is what a tree that is to be deleted is renamed to first, so that a
+// tree of which a part is gone can never be taken for a whole one.
+func trash(entry string) string { return entry + ".trash" }
+
+// clean deletes what the transaction no longer needs: the staged trees of one
+// that did not happen, the displaced trees of one that did. Then it ends the
+// transaction. Each tree is checked against the handle of the ready record;
+// without one it lies in a wrapper that only this transaction has made.
+func (x *txn) clean() error {
+	mounts, err := disk.ReadMounts()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, s := range x.sites {
+		if err := s.discard(); err != nil {
+			errs = append(errs, fmt.Errorf("volume %s: %w", s.Name, err))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	// A tree may only lose its first file when its name is lost for good.
+	if err := x.sync(); err != nil {
+		return err
+	}
+	x.at("discarded")
+	for _, s := range x.sites {
+		if err := s.remove(mounts, x.decision()); err != nil {
+			errs = append(errs, fmt.Errorf("volume %s: %w", s.Name, err))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	if err := x.sync(); err != nil { // or the store could forget what the volume still has
+		return err
+	}
+	x.at("removed")
+	return x.End()
+}
+
+func (s *site) discard() error {
+	wrapper, err := s.openWrapper()
+	if err != nil || wrapper == nil {
+		return err
+	}
+	defer wrapper.Close()
+	there, err := wrapper.Exists(s.Entry)
+	if err != nil || !there {
+		return err
+	}
+	return wrapper.RenameNoReplace(s.Entry, wrapper, trash(s.Entry))
+}
+
+func (s *site) remove(mounts disk.Mounts, d decision) error {
+	wrapper, err := s.openWrapper()
+	if err != nil {
+		return err
+	}
+	if wrapper != nil {
+		defer wrapper.Close()
+		if err := s.removeTree(wrapper, mounts, d); err != nil {
+			return err
+		}
+		err := s.parent.Rmdir(s.wrapper)
+		// Another volume in the same directory may still have its tree there.
+		if err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+	}
+	if d == committed {
+		return nil
+	}
+	return s.uncreate()
+}
+
+func (s *site) removeTree(wrapper *disk.Dir, mounts disk.Mounts, d decision) error {
+	name := trash(s.Entry)
+	want := s.handles.Staged
+	if d == committed {
+		want = s.handles.Live
+	}
+	if want != "" {
+		return wrapper.RemoveTreeIf(name, want, mounts)
+	}
+	for _, dir := range []string{name, "probe-a", "probe-b"} {
+		if err := wrapper.RemoveTree(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// uncreate removes the directories that the restore made, while they are empty.
+func (s *site) uncreate() error {
+	for i := len(s.Created) - 1; i >= 0; i-- {
+		parent, base := dirName(s.Created[i])
+		d, err := openBelow(s.root, parent)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		err = d.Rmdir(base)
+		d.Close()
+		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) {
+			return err
+		}
+	}
+	return nil
+}

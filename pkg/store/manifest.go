@@ -1,0 +1,257 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tiny-forge/snap/pkg/archive"
+	"github.com/tiny-forge/snap/pkg/disk"
+)
+
+const (
+	manifestFormat  = "snap-manifest"
+	manifestVersion = 1
+	manifestFile    = "manifest.json"
+	indexFile       = "index.gz"
+	// maxManifest bounds a manifest, in bytes: that of some 4 TiB.
+	maxManifest = 512 << 20
+	maxVolumes  = 1000
+)
+
+// Reason is why a snapshot was made.
+type Reason string
+
+const (
+	Manual     Reason = "manual"
+	PreRestore Reason = "pre-restore"
+)
+
+// Manifest describes one snapshot. It is untrusted: it says what there is, and
+// the current config says where that goes.
+type Manifest struct {
+	disk.Seal
+	Workload string    `json:"workload"`
+	SID      string    `json:"sid"`
+	Created  time.Time `json:"created"`
+	Reason   Reason    `json:"reason"`
+	Note     string    `json:"note"`
+	Quiesce  string    `json:"quiesce"`
+	Snap     string    `json:"snap"` // the program's version
+	Images   []Image   `json:"images"`
+	Volumes  []Volume  `json:"volumes"`
+}
+
+// Image is what a container of the workload ran when the snapshot was made.
+type Image struct {
+	Service string `json:"service,omitempty"`
+	Image   string `json:"image"`
+	ImageID string `json:"image_id"`
+	Digest  string `json:"digest,omitempty"`
+}
+
+// Volume is one volume of a snapshot.
+type Volume struct {
+	Name   string `json:"name"`
+	Scope  string `json:"scope"`
+	Source string `json:"source"`
+	Target string `json:"target"`
+	archive.Stats
+	Sockets int64            `json:"sockets"` // left out
+	Changed int64            `json:"changed"` // files that changed while they were read
+	Members []archive.Member `json:"members"`
+}
+
+// Stored returns the bytes of the volume's members in the store.
+func (v *Volume) Stored() int64 {
+	var n int64
+	for _, m := range v.Members {
+		n += m.Stored
+	}
+	return n
+}
+
+// Totals returns the files and bytes of all volumes.
+func (m *Manifest) Totals() (files, bytes, stored int64) {
+	for i := range m.Volumes {
+		v := &m.Volumes[i]
+		files += v.Files
+		bytes += v.Bytes
+		stored += v.Stored()
+	}
+	return files, bytes, stored
+}
+
+// Volume returns the volume that was captured under this name, scope and
+// source.
+func (m *Manifest) Volume(name, scope, source string) *Volume {
+	for i := range m.Volumes {
+		if v := &m.Volumes[i]; v.Name == name && v.Scope == scope && v.Source == source {
+			return v
+		}
+	}
+	return nil
+}
+
+// validate refuses a manifest that no capture writes: it may be forged, with a
+// true checksum.
+func (m *Manifest) validate(workload, sid string) error {
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("%w: %w", disk.ErrDamaged, fmt.Errorf(format, args...))
+	}
+	if m.Workload != workload || m.SID != sid {
+		return bad("it is of snapshot %q of workload %q", m.SID, m.Workload)
+	}
+	if m.Reason != Manual && m.Reason != PreRestore {
+		return bad("unknown reason %q", m.Reason)
+	}
+	if len(m.Volumes) > maxVolumes {
+		return bad("%d volumes", len(m.Volumes))
+	}
+	names := map[string]bool{}
+	for i := range m.Volumes {
+		v := &m.Volumes[i]
+		if v.Name == "" || names[v.Name] {
+			return bad("volume name %q is empty or stands twice", v.Name)
+		}
+		names[v.Name] = true
+		if err := v.validate(); err != nil {
+			return bad("volume %q: %w", v.Name, err)
+		}
+	}
+	return nil
+}
+
+func (v *Volume) validate() error {
+	if len(v.Members) == 0 {
+		return errors.New("it has no members")
+	}
+	var tar int64
+	for i, m := range v.Members {
+		if !archive.ValidMemberID(m.ID) {
+			return fmt.Errorf("member %d has no valid id", i)
+		}
+		if m.Tar < 1 || m.Tar > archive.MaxMember || m.Stored < 1 || m.Stored > 2*archive.MaxMember {
+			return fmt.Errorf("member %s has %d bytes, %d stored", m.ID, m.Tar, m.Stored)
+		}
+		tar += m.Tar // cannot overflow: 2^39 members of 2^24 bytes are no 512 MiB of JSON
+	}
+	for _, n := range []int64{v.Files, v.Dirs, v.Symlinks, v.Hardlinks, v.Bytes, v.DataBytes, v.Sockets, v.Changed} {
+		if n < 0 {
+			return errors.New("a negative count")
+		}
+	}
+	// Every name takes a header of 512 bytes at least, and content its size.
+	const most = 1 << 53
+	if v.Files > most || v.Dirs > most || v.Symlinks > most || v.Hardlinks > most || v.Entries() > tar/512 {
+		return fmt.Errorf("%d entries in %d bytes", v.Entries(), tar)
+	}
+	if v.DataBytes > tar || v.DataBytes > v.Bytes {
+		return fmt.Errorf("%d bytes of data in %d bytes", v.DataBytes, tar)
+	}
+	if v.Dirs < 1 || v.Depth < 0 || v.Depth > archive.MaxDepth {
+		return fmt.Errorf("%d directories, depth %d", v.Dirs, v.Depth)
+	}
+	return nil
+}
+
+// workload returns snapshots/<workload>, nil when there is none.
+func (s *Store) workload(name string) (*disk.Dir, error) {
+	dir, err := s.snapshots.OpenSameMount(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return dir, err
+}
+
+// Load returns the manifest of a snapshot. The error wraps fs.ErrNotExist when
+// there is none, [disk.ErrDamaged] or [disk.ErrTooNew] when it cannot be used.
+func (s *Store) Load(workload, sid string) (*Manifest, error) {
+	if !disk.ValidID(sid) {
+		return nil, fmt.Errorf("%q is not the id of a snapshot", sid)
+	}
+	dir, err := s.workload(workload)
+	if err != nil {
+		return nil, err
+	}
+	if dir == nil {
+		return nil, fmt.Errorf("workload %s has no snapshots: %w", workload, fs.ErrNotExist)
+	}
+	defer dir.Close()
+	data, err := dir.ReadFile(sid+"/"+manifestFile, maxManifest)
+	if err != nil {
+		return nil, fmt.Errorf("snapshot %s: %w", sid, err)
+	}
+	m := &Manifest{}
+	err = disk.UnmarshalSealed(data, m, manifestFormat, manifestVersion)
+	if err == nil {
+		err = m.validate(workload, sid)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("snapshot %s: its manifest: %w", sid, err)
+	}
+	return m, nil
+}
+
+// List returns the snapshots of a workload, newest first, and the errors of
+// those that cannot be read.
+func (s *Store) List(workload string) ([]*Manifest, []error, error) {
+	dir, err := s.workload(workload)
+	if err != nil || dir == nil {
+		return nil, nil, err
+	}
+	defer dir.Close()
+	names, err := dir.Names()
+	if err != nil {
+		return nil, nil, err
+	}
+	slices.SortFunc(names, func(a, b string) int { return strings.Compare(b, a) })
+	var list []*Manifest
+	var bad []error
+	for _, name := range names {
+		if !disk.ValidID(name) {
+			continue
+		}
+		m, err := s.Load(workload, name)
+		switch {
+		case err == nil:
+			list = append(list, m)
+		case !errors.Is(err, fs.ErrNotExist): // without a manifest it does not exist
+			bad = append(bad, err)
+		}
+	}
+	slices.SortStableFunc(list, func(a, b *Manifest) int { return b.Created.Compare(a.Created) })
+	return list, bad, nil
+}
+
+// Workloads returns the names of the workloads that have a folder of
+// snapshots.
+func (s *Store) Workloads() ([]string, error) {
+	names, err := s.snapshots.Names()
+	slices.Sort(names)
+	return names, err
+}
+
+// Missing looks, by name alone, whether the members of a volume are there. It
+// returns how many are not, and the first of them. That they are whole is seen
+// when they are inflated. Their length is not compared: a member stored anew by
+// another version of the compressor may have another.
+func (s *Store) Missing(v *Volume) (int, string, error) {
+	n, first := 0, ""
+	for _, m := range v.Members {
+		size, err := s.size(m.ID)
+		if err != nil {
+			return n, first, err
+		}
+		if size == 0 {
+			if n == 0 {
+				first = m.ID
+			}
+			n++
+		}
+	}
+	return n, first, nil
+}

@@ -1,0 +1,220 @@
+package workload
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"gopkg.in/yaml.v3"
+)
+
+// DefaultPath is where the config lies unless --config or SNAP_CONFIG say
+// otherwise.
+const DefaultPath = "/etc/snap/snap.yaml"
+
+// Config is the whole file, checked and with its defaults filled in.
+type Config struct {
+	Path          string
+	Store         string
+	Base          string
+	AbsoluteRoots []string
+	Workloads     map[string]*Workload
+}
+
+// Error is a fault of the config or of how it was asked: where, and what to do.
+type Error struct {
+	Where string // path of the file, and the workload or key
+	Err   error
+	Hint  string
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("config %s: %v", e.Where, e.Err) }
+func (e *Error) Unwrap() error { return e.Err }
+
+// file is the YAML as it is written.
+type file struct {
+	Version       int                  `yaml:"version"`
+	Store         string               `yaml:"store"`
+	Base          string               `yaml:"base"`
+	AbsoluteRoots []string             `yaml:"absolute_roots"`
+	Workloads     map[string]*Workload `yaml:"workloads"`
+}
+
+// Load reads the config at path. Run as root it refuses a file that somebody
+// else may write: whoever can change the config can make root overwrite any
+// directory. Every error is an [*Error].
+func Load(path string) (*Config, error) {
+	data, err := readTrusted(path)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := parse(data)
+	if err != nil {
+		return nil, &Error{Where: path, Err: err, Hint: "the keys are described in docs/operating.md, section Config"}
+	}
+	cfg.Path = path
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	return cfg, nil
+}
+
+// maxConfig bounds the config file, in bytes.
+const maxConfig = 4 << 20
+
+func readTrusted(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		hint := "name the file with --config or SNAP_CONFIG"
+		if !errors.Is(err, os.ErrNotExist) {
+			hint = "make the file readable for the user that runs snap"
+		}
+		return nil, &Error{Where: path, Err: err, Hint: hint}
+	}
+	defer f.Close()
+	if os.Geteuid() == 0 {
+		real, err := filepath.EvalSymlinks(path)
+		if err != nil {
+			return nil, &Error{Where: path, Err: err, Hint: "check the symbolic links on the way to the config"}
+		}
+		info, err := f.Stat()
+		if err != nil {
+			return nil, &Error{Where: path, Err: err}
+		}
+		if err := trusted(real, info); err != nil {
+			return nil, err
+		}
+		folder := filepath.Dir(real)
+		if info, err = os.Stat(folder); err != nil {
+			return nil, &Error{Where: path, Err: err}
+		}
+		if err := trusted(folder, info); err != nil {
+			return nil, err
+		}
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
+	if err == nil && len(data) > maxConfig {
+		err = fmt.Errorf("longer than %d bytes", maxConfig)
+	}
+	if err != nil {
+		return nil, &Error{Where: path, Err: err, Hint: "check that this is the config file"}
+	}
+	return data, nil
+}
+
+func trusted(path string, info os.FileInfo) error {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return &Error{Where: path, Err: errors.New("owner unknown")}
+	}
+	byGroup := info.Mode()&0o020 != 0 && st.Gid != 0
+	if st.Uid == 0 && !byGroup && info.Mode()&0o002 == 0 {
+		return nil
+	}
+	return &Error{
+		Where: path,
+		Err:   fmt.Errorf("refused: writable by others than root (owner %d, mode %#o)", st.Uid, info.Mode().Perm()),
+		Hint:  fmt.Sprintf("chown root:root %q && chmod go-w %q", path, path),
+	}
+}
+
+func parse(data []byte) (*Config, error) {
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	dec.KnownFields(true)
+	f := file{Store: "/var/lib/snap", Base: "/srv/apps", AbsoluteRoots: []string{"/srv", "/opt"}}
+	if err := dec.Decode(&f); err != nil {
+		if errors.Is(err, io.EOF) {
+			return nil, errors.New("the file is empty")
+		}
+		return nil, plainYAML(err)
+	}
+	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		return nil, errors.New("a second YAML document follows the first")
+	}
+	if f.Version != 1 {
+		return nil, fmt.Errorf("version is %d, this program knows version 1", f.Version)
+	}
+	return &Config{Store: f.Store, Base: f.Base, AbsoluteRoots: f.AbsoluteRoots, Workloads: f.Workloads}, nil
+}
+
+// plainYAML drops the decoder's Go types from its message, which an operator
+// has no use for, and keeps the lines.
+func plainYAML(err error) error {
+	var te *yaml.TypeError
+	if !errors.As(err, &te) {
+		return err
+	}
+	lines := make([]string, len(te.Errors))
+	for i, line := range te.Errors {
+		if head, _, ok := strings.Cut(line, " not found in type "); ok {
+			line = strings.Replace(head, "field ", "unknown key ", 1)
+		}
+		lines[i] = line
+	}
+	return errors.New(strings.Join(lines, "; "))
+}
+
+// check fills in defaults and refuses what cannot be meant.
+func (c *Config) check() error {
+	for key, path := range map[string]*string{"store": &c.Store, "base": &c.Base} {
+		if err := cleanAbsolute(path); err != nil {
+			return &Error{Where: c.Path + ": " + key, Err: err, Hint: "give an absolute path"}
+		}
+	}
+	for i := range c.AbsoluteRoots {
+		if err := cleanAbsolute(&c.AbsoluteRoots[i]); err != nil {
+			return &Error{Where: c.Path + ": absolute_roots", Err: err, Hint: "give absolute paths"}
+		}
+	}
+	for _, name := range c.Names() {
+		w := c.Workloads[name]
+		if w == nil {
+			return &Error{Where: c.Path + ": workload " + name, Err: errors.New("is empty"), Hint: "give it volumes, an image, or a compose file"}
+		}
+		w.Name = name
+		if err := w.check(c); err != nil {
+			var ce *Error
+			if errors.As(err, &ce) {
+				return err
+			}
+			return &Error{Where: c.Path + ": workload " + name, Err: err, Hint: "correct the workload in the config"}
+		}
+	}
+	return nil
+}
+
+func cleanAbsolute(path *string) error {
+	if !filepath.IsAbs(*path) || strings.ContainsRune(*path, 0) {
+		return fmt.Errorf("%q is not an absolute path", *path)
+	}
+	*path = filepath.Clean(*path)
+	return nil
+}
+
+// Names returns the workloads' names, sorted.
+func (c *Config) Names() []string {
+	names := make([]string, 0, len(c.Workloads))
+	for name := range c.Workloads {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Workload returns the workload of that name.
+func (c *Config) Workload(name string) (*Workload, error) {
+	if w, ok := c.Workloads[name]; ok {
+		return w, nil
+	}
+	return nil, &Error{
+		Where: c.Path,
+		Err:   fmt.Errorf("no workload %q", name),
+		Hint:  "the config has: " + strings.Join(c.Names(), ", "),
+	}
+}

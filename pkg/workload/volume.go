@@ -1,0 +1,179 @@
+package workload
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/docker/go-units"
+	"gopkg.in/yaml.v3"
+)
+
+// Volume is one directory of a workload's data.
+type Volume struct {
+	Name     string   `yaml:"name"` // default: the source
+	Scope    Scope    `yaml:"scope"`
+	Source   string   `yaml:"source"`
+	Target   string   `yaml:"target"`
+	ReadOnly bool     `yaml:"read_only"`
+	Symlinks Symlinks `yaml:"symlinks"`
+	Setuid   Setuid   `yaml:"setuid"`
+
+	root, rel string
+}
+
+// Scope says where a volume's source is looked for.
+type Scope string
+
+// The scopes that snap supports are one constant, for capture and for restore.
+const (
+	Absolute Scope = "absolute" // source is the path, below one of absolute_roots
+	Stage    Scope = "stage"    // <base>/<project>/<stage>/<source>
+	Project  Scope = "project"  // <base>/<project>/<source>
+)
+
+// unsupported are scopes that other tools know and snap refuses, with why.
+var unsupported = map[Scope]string{
+	"instance":      "an instance's directory ends with its container, so there is nothing to put back",
+	"ephemeral":     "an ephemeral volume is gone when its container stops",
+	"named":         "a named volume lies in the engine's own folder, which only the engine may change",
+	"project_named": "a named volume lies in the engine's own folder, which only the engine may change",
+}
+
+// Symlinks says what an archive's symbolic links become.
+type Symlinks string
+
+const (
+	PreserveSymlinks Symlinks = "preserve"
+	RejectSymlinks   Symlinks = "reject"
+)
+
+// Setuid says what becomes of setuid and setgid bits of files, and of the
+// attributes security.capability and trusted.*.
+type Setuid string
+
+const (
+	StripSetuid Setuid = "strip"
+	KeepSetuid  Setuid = "keep"
+)
+
+// Root returns the directory that the operator trusts: the base, or the
+// absolute root. Rel is the volume's path below it, along which no symbolic
+// link is followed.
+func (v *Volume) Root() string { return v.root }
+
+// Rel returns the volume's path below Root; see there.
+func (v *Volume) Rel() string { return v.rel }
+
+// Path returns the volume's host path, for messages and for mounts.
+func (v *Volume) Path() string { return filepath.Join(v.root, v.rel) }
+
+func (v *Volume) resolve(c *Config, w *Workload) error {
+	if err := v.defaults(); err != nil {
+		return err
+	}
+	if why, known := unsupported[v.Scope]; known {
+		return fmt.Errorf("scope %s is not supported: %s; use absolute, stage or project", v.Scope, why)
+	}
+	switch v.Scope {
+	case Absolute:
+		root, err := c.absoluteRoot(v.Source)
+		if err != nil {
+			return err
+		}
+		v.root = root
+		v.rel, _ = filepath.Rel(root, v.Source)
+	case Stage, Project:
+		if !filepath.IsLocal(v.Source) || v.Source != filepath.Clean(v.Source) || v.Source == "." {
+			return fmt.Errorf("source must be a plain relative path below the %s's directory: no .., no leading or trailing /", v.Scope)
+		}
+		v.root = c.Base
+		v.rel = filepath.Join(w.Project, v.Source)
+		if v.Scope == Stage {
+			v.rel = filepath.Join(w.Project, w.Stage, v.Source)
+		}
+	default:
+		return fmt.Errorf("unknown scope %q: use absolute, stage or project", v.Scope)
+	}
+	return c.CheckPath(v.Path())
+}
+
+func (v *Volume) defaults() error {
+	if v.Source == "" || strings.ContainsRune(v.Source, 0) {
+		return errors.New("source is missing")
+	}
+	if v.Name == "" {
+		v.Name = v.Source
+	}
+	if v.Symlinks == "" {
+		v.Symlinks = PreserveSymlinks
+	}
+	if v.Symlinks != PreserveSymlinks && v.Symlinks != RejectSymlinks {
+		return fmt.Errorf("symlinks is %q: use preserve or reject", v.Symlinks)
+	}
+	if v.Setuid == "" {
+		v.Setuid = StripSetuid
+	}
+	if v.Setuid != StripSetuid && v.Setuid != KeepSetuid {
+		return fmt.Errorf("setuid is %q: use keep or strip", v.Setuid)
+	}
+	return nil
+}
+
+// absoluteRoot returns the longest of absolute_roots that source lies under.
+func (c *Config) absoluteRoot(source string) (string, error) {
+	if !filepath.IsAbs(source) || source != filepath.Clean(source) {
+		return "", fmt.Errorf("source must be a clean absolute path: write %q", filepath.Clean("/"+source))
+	}
+	best := ""
+	for _, root := range c.AbsoluteRoots {
+		if source != root && Contains(root, source) && len(root) > len(best) {
+			best = root
+		}
+	}
+	if best == "" {
+		return "", fmt.Errorf("source lies under none of absolute_roots (%s)", strings.Join(c.AbsoluteRoots, ", "))
+	}
+	return best, nil
+}
+
+// systemDirs are directories that no volume may be, be in, or contain.
+var systemDirs = []string{
+	"/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/run", "/sbin", "/sys", "/usr",
+	"/var/lib/docker", "/var/lib/containerd", "/var/run",
+}
+
+// CheckPath refuses a directory that is, contains, or lies in one that the system
+// or the store needs.
+func (c *Config) CheckPath(path string) error {
+	for _, dir := range append(slices.Clone(systemDirs), c.Store) {
+		if Contains(path, dir) || Contains(dir, path) {
+			what := "system directory " + dir
+			if dir == c.Store {
+				what = "the store " + dir
+			}
+			return fmt.Errorf("%s is refused: it is, contains, or lies in %s", path, what)
+		}
+	}
+	return nil
+}
+
+// Contains reports whether path is dir or lies below it; both are clean.
+func Contains(dir, path string) bool {
+	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
+}
+
+// Bytes is a Compose size: a number of bytes, or "64m".
+type Bytes int64
+
+// UnmarshalYAML takes a number with an optional unit, in powers of 1024.
+func (b *Bytes) UnmarshalYAML(n *yaml.Node) error {
+	v, err := units.RAMInBytes(n.Value)
+	if err != nil || v < 0 {
+		return fmt.Errorf("line %d: %q is not a size such as 64m", n.Line, n.Value)
+	}
+	*b = Bytes(v)
+	return nil
+}

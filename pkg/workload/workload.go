@@ -1,0 +1,313 @@
+package workload
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/docker/go-connections/nat"
+	"gopkg.in/yaml.v3"
+)
+
+// Workload is one app: its containers, if it has any, and its volumes.
+type Workload struct {
+	Name string `yaml:"-"`
+
+	Project string   `yaml:"project"`
+	Stage   string   `yaml:"stage"`
+	Compose string   `yaml:"compose"` // path of a Compose file; excludes the image keys
+	Volumes []Volume `yaml:"volumes"`
+	// AlsoStop names containers outside the workload that use its volumes:
+	// they are stopped for a restore and started again after it.
+	AlsoStop []string `yaml:"also_stop"`
+
+	Container `yaml:",inline"`
+}
+
+// Container are the keys of an image workload: the Compose specification's own
+// names, with its meanings.
+type Container struct {
+	Image           string            `yaml:"image"`
+	ContainerName   string            `yaml:"container_name"`
+	Command         Words             `yaml:"command"`
+	Entrypoint      Words             `yaml:"entrypoint"`
+	Environment     Mapping           `yaml:"environment"`
+	Ports           []string          `yaml:"ports"`
+	Restart         string            `yaml:"restart"`
+	Healthcheck     *Healthcheck      `yaml:"healthcheck"`
+	User            string            `yaml:"user"`
+	WorkingDir      string            `yaml:"working_dir"`
+	Hostname        string            `yaml:"hostname"`
+	Labels          Mapping           `yaml:"labels"`
+	StopSignal      string            `yaml:"stop_signal"`
+	StopGracePeriod Duration          `yaml:"stop_grace_period"`
+	ShmSize         Bytes             `yaml:"shm_size"`
+	Init            *bool             `yaml:"init"`
+	ReadOnly        bool              `yaml:"read_only"`
+	Tmpfs           Words             `yaml:"tmpfs"`
+	CapAdd          []string          `yaml:"cap_add"`
+	CapDrop         []string          `yaml:"cap_drop"`
+	SecurityOpt     []string          `yaml:"security_opt"`
+	ExtraHosts      []string          `yaml:"extra_hosts"`
+	Sysctls         map[string]string `yaml:"sysctls"`
+}
+
+// Healthcheck is the Compose specification's healthcheck.
+type Healthcheck struct {
+	Test        Test     `yaml:"test"`
+	Interval    Duration `yaml:"interval"`
+	Timeout     Duration `yaml:"timeout"`
+	Retries     int      `yaml:"retries"`
+	StartPeriod Duration `yaml:"start_period"`
+	Disable     bool     `yaml:"disable"`
+}
+
+// Kind is what brings a workload's containers up.
+type Kind string
+
+const (
+	Data    Kind = "data"    // nothing: no containers
+	Image   Kind = "image"   // snap itself
+	Compose Kind = "compose" // the host's docker compose
+)
+
+// Kind returns what brings the workload up.
+func (w *Workload) Kind() Kind {
+	switch {
+	case w.Compose != "":
+		return Compose
+	case w.Image != "":
+		return Image
+	}
+	return Data
+}
+
+var nameForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$`)
+
+// ValidName reports whether name may name a workload, a project or a stage: it
+// becomes one component of paths and a part of container names.
+func ValidName(name string) bool { return nameForm.MatchString(name) }
+
+func (w *Workload) check(c *Config) error {
+	if !ValidName(w.Name) {
+		return fmt.Errorf("%q is not a name (letters, digits, and _ . - behind the first, at most 63)", w.Name)
+	}
+	if w.Project == "" {
+		w.Project = w.Name
+	}
+	if w.Stage == "" {
+		w.Stage = "default"
+	}
+	if !ValidName(w.Project) || !ValidName(w.Stage) {
+		return fmt.Errorf("project %q and stage %q must be plain names", w.Project, w.Stage)
+	}
+	if w.ContainerName == "" {
+		w.ContainerName = w.Name
+	}
+	switch w.Kind() {
+	case Compose:
+		if w.Image != "" {
+			return errors.New("has both image and compose: only one can bring it up")
+		}
+		if err := cleanAbsolute(&w.Compose); err != nil {
+			return fmt.Errorf("compose: %w", err)
+		}
+	case Data:
+		if len(w.Volumes) == 0 {
+			return errors.New("has no image, no compose file and no volumes")
+		}
+	case Image:
+		if err := w.checkContainer(); err != nil {
+			return err
+		}
+	}
+	return w.SetVolumes(c, w.Volumes)
+}
+
+func (w *Workload) checkContainer() error {
+	if _, _, err := nat.ParsePortSpecs(w.Ports); err != nil {
+		return fmt.Errorf("ports: %w", err)
+	}
+	switch policy, count, _ := strings.Cut(w.Restart, ":"); {
+	case policy == "on-failure":
+	case count == "" && (policy == "" || policy == "no" || policy == "always" || policy == "unless-stopped"):
+	default:
+		return fmt.Errorf("restart %q: must be no, always, unless-stopped, or on-failure[:times]", w.Restart)
+	}
+	if h := w.Healthcheck; h != nil && !h.Disable && len(h.Test) == 0 {
+		return errors.New("healthcheck: test is missing")
+	}
+	return nil
+}
+
+// SetVolumes gives the workload its volumes, each resolved to a host directory
+// and checked against the others. A Compose workload's volumes are known only
+// when its file has been resolved, so they may come after Load.
+func (w *Workload) SetVolumes(c *Config, volumes []Volume) error {
+	seen := map[string]bool{}
+	for i := range volumes {
+		v := &volumes[i]
+		if err := v.resolve(c, w); err != nil {
+			return fmt.Errorf("volume %q: %w", v.Source, err)
+		}
+		if w.Kind() == Image && !filepath.IsAbs(v.Target) {
+			return fmt.Errorf("volume %q: target %q is not an absolute path in the container", v.Source, v.Target)
+		}
+		if seen[v.Name] {
+			return fmt.Errorf("two volumes are named %q: give one another name", v.Name)
+		}
+		seen[v.Name] = true
+		for _, other := range volumes[:i] {
+			if Contains(v.Path(), other.Path()) || Contains(other.Path(), v.Path()) {
+				return fmt.Errorf("volumes %q and %q contain one another", other.Name, v.Name)
+			}
+		}
+	}
+	w.Volumes = volumes
+	return nil
+}
+
+// Volume returns the volume of that name.
+func (w *Workload) Volume(name string) (*Volume, error) {
+	var names []string
+	for i := range w.Volumes {
+		if w.Volumes[i].Name == name {
+			return &w.Volumes[i], nil
+		}
+		names = append(names, w.Volumes[i].Name)
+	}
+	return nil, fmt.Errorf("workload %s has no volume %q (it has: %s)", w.Name, name, strings.Join(names, ", "))
+}
+
+// Words is a command: one string, which the image's shell does not see but
+// which is split at blanks with quotes honoured, or a list.
+type Words []string
+
+// UnmarshalYAML takes a string or a list of strings.
+func (w *Words) UnmarshalYAML(n *yaml.Node) error {
+	if n.Kind == yaml.ScalarNode {
+		words, err := splitWords(n.Value)
+		if err != nil {
+			return fmt.Errorf("line %d: %w", n.Line, err)
+		}
+		*w = words
+		return nil
+	}
+	return n.Decode((*[]string)(w))
+}
+
+// Test is a health check's command: a list whose first word is CMD, CMD-SHELL
+// or NONE, or a string that a shell runs.
+type Test []string
+
+// UnmarshalYAML takes a string or a list of strings.
+func (t *Test) UnmarshalYAML(n *yaml.Node) error {
+	if n.Kind == yaml.ScalarNode {
+		*t = Test{"CMD-SHELL", n.Value}
+		return nil
+	}
+	if err := n.Decode((*[]string)(t)); err != nil {
+		return err
+	}
+	if len(*t) == 0 || ((*t)[0] != "CMD" && (*t)[0] != "CMD-SHELL" && (*t)[0] != "NONE") {
+		return fmt.Errorf("line %d: a health check's list begins with CMD, CMD-SHELL or NONE", n.Line)
+	}
+	return nil
+}
+
+// Mapping is environment or labels: a mapping, or a list of KEY=VALUE.
+type Mapping map[string]string
+
+// UnmarshalYAML takes a mapping of scalars or a list of KEY=VALUE.
+func (m *Mapping) UnmarshalYAML(n *yaml.Node) error {
+	out := Mapping{}
+	switch n.Kind {
+	case yaml.MappingNode:
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			key, value := n.Content[i], n.Content[i+1]
+			if key.Kind != yaml.ScalarNode || value.Kind != yaml.ScalarNode {
+				return fmt.Errorf("line %d: %s: expected one value", key.Line, key.Value)
+			}
+			if _, twice := out[key.Value]; twice {
+				return fmt.Errorf("line %d: %s stands here twice", key.Line, key.Value)
+			}
+			if value.Tag == "!!null" {
+				return fmt.Errorf("line %d: %s has no value: snap does not pass on its own environment", key.Line, key.Value)
+			}
+			out[key.Value] = value.Value
+		}
+	case yaml.SequenceNode:
+		for _, item := range n.Content {
+			key, value, ok := strings.Cut(item.Value, "=")
+			if !ok || key == "" {
+				return fmt.Errorf("line %d: %q is not KEY=VALUE", item.Line, item.Value)
+			}
+			out[key] = value
+		}
+	default:
+		return fmt.Errorf("line %d: expected a mapping or a list of KEY=VALUE", n.Line)
+	}
+	*m = out
+	return nil
+}
+
+// Duration is a Compose duration: "1m30s".
+type Duration time.Duration
+
+// UnmarshalYAML takes a Go duration, of which Compose's are a subset.
+func (d *Duration) UnmarshalYAML(n *yaml.Node) error {
+	v, err := time.ParseDuration(n.Value)
+	if err != nil || v < 0 {
+		return fmt.Errorf("line %d: %q is not a duration such as 30s or 1m30s", n.Line, n.Value)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+var errWords = errors.New("a quote is not closed")
+
+// splitWords splits a command line as Compose does: at blanks, with single and
+// double quotes and backslashes honoured, nothing expanded.
+func splitWords(s string) ([]string, error) {
+	var words []string
+	var word strings.Builder
+	inWord := false
+	var quote rune
+	escaped := false
+	for _, r := range s {
+		switch {
+		case escaped:
+			word.WriteRune(r)
+			escaped = false
+		case r == '\\' && quote != '\'':
+			escaped, inWord = true, true
+		case quote != 0:
+			if r == quote {
+				quote = 0
+			} else {
+				word.WriteRune(r)
+			}
+		case r == '\'' || r == '"':
+			quote, inWord = r, true
+		case strings.ContainsRune(" \t\n\r", r):
+			if inWord {
+				words = append(words, word.String())
+				word.Reset()
+				inWord = false
+			}
+		default:
+			word.WriteRune(r)
+			inWord = true
+		}
+	}
+	if quote != 0 || escaped {
+		return nil, errWords
+	}
+	if inWord {
+		words = append(words, word.String())
+	}
+	return words, nil
+}

@@ -1,0 +1,207 @@
+#!/usr/bin/env bash
+# A Docker engine for the tests.
+#
+# Usage: engine.sh run COMMAND...   run COMMAND with the engine that answers, else
+#                                   with a private one that ends with it, else with none
+#        engine.sh start DIR        start a private engine in DIR, print its DOCKER_HOST
+#        engine.sh stop DIR         stop it, and remove what it put there
+#
+# A private engine shares nothing with the machine's own: its data, its state,
+# its socket and its containerd are in DIR (dockerd would otherwise take the
+# running containerd, and with it the containers in there), it reads no
+# /etc/docker, and it leaves packet filter and forwarding alone, for dockerd
+# clears the rules of the one before it. Published ports still work: docker-proxy
+# serves them.
+set -euo pipefail
+
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+
+say() { printf 'engine: %s\n' "$*" >&2; }
+die() { say "$*"; exit 1; }
+
+answers() { timeout 30 docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
+
+# possible says whether a private engine can be started, and why not.
+possible() {
+  local tool
+  ((EUID == 0)) || { say "no private engine: that takes root"; return 1; }
+  for tool in dockerd containerd docker; do
+    command -v "$tool" >/dev/null || { say "no private engine: no $tool"; return 1; }
+  done
+}
+
+directory() { # the absolute path of DIR, of a length that leaves room for socket names
+  [[ -n ${1:-} ]] || die "usage: engine.sh run COMMAND... | start DIR | stop DIR"
+  local dir
+  dir=$(realpath -m -- "$1")
+  [[ $dir =~ ^/[A-Za-z0-9/._-]{1,60}$ ]] || die "$dir: too long, or not a plain name"
+  printf '%s\n' "$dir"
+}
+
+# running prints the process of a pid file if it still is the one that was
+# started for DIR: a number alone may be somebody else's by now.
+running() { # DIR FILE
+  local pid
+  pid=$(cat -- "$1/$2" 2>/dev/null) && [[ $pid =~ ^[0-9]+$ ]] || return 1
+  tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF -- "$1/" || return 1
+  printf '%s\n' "$pid"
+}
+
+# bridge makes the engine's default bridge and prints its name, or "none" where
+# that cannot be had: networks that are asked for by name work without it. The
+# addresses are those reserved for tests (RFC 2544), which no route leads to.
+bridge() { # DIR
+  local sum name
+  sum=$(printf '%s' "$1" | cksum | cut -d ' ' -f 1)
+  name=snapbr$((sum % 1000000))
+  if ip link add "$name" type bridge 2>/dev/null; then
+    printf '%s\n' "$name" >"$1/bridge"
+    if ip addr add "198.18.$((sum % 254)).1/24" dev "$name" && ip link set "$name" up; then
+      printf '%s\n' "$name"
+      return
+    fi
+  fi
+  printf 'none\n'
+}
+
+start() {
+  local dir=$1 name
+  possible || exit 1
+  if running "$dir" dockerd.pid >/dev/null; then die "$dir: an engine runs there already"; fi
+  mkdir -p -- "$dir"
+  chmod 0700 -- "$dir"
+  name=$(bridge "$dir" 2>>"$dir/log")
+  cat >"$dir/containerd.toml" <<END
+version = 2
+root = "$dir/containerd"
+state = "$dir/containerd-run"
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.nri.v1.nri"]
+[grpc]
+  address = "$dir/containerd.sock"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "$dir/opt"
+END
+  cat >"$dir/daemon.json" <<END
+{
+  "data-root": "$dir/data",
+  "exec-root": "$dir/exec",
+  "pidfile": "$dir/dockerd-own.pid",
+  "hosts": ["unix://$dir/docker.sock"],
+  "group": "root",
+  "containerd": "$dir/containerd.sock",
+  "bridge": "$name",
+  "default-address-pools": [{"base": "198.19.0.0/16", "size": 24}],
+  "iptables": false,
+  "ip6tables": false,
+  "ip-forward": false,
+  "ip-masq": false
+}
+END
+  # In sessions of their own: an interrupt from the terminal is for the command
+  # that uses the engine, which ends before the engine does. Without DOCKER_HOST,
+  # which dockerd takes as a second place to listen.
+  setsid containerd --config "$dir/containerd.toml" </dev/null >>"$dir/log" 2>&1 &
+  printf '%s\n' "$!" >"$dir/containerd.pid"
+  wait_for "$dir" containerd.pid test -S "$dir/containerd.sock"
+  DOCKER_HOST='' setsid dockerd --config-file "$dir/daemon.json" </dev/null >>"$dir/log" 2>&1 &
+  printf '%s\n' "$!" >"$dir/dockerd.pid"
+  wait_for "$dir" dockerd.pid env "DOCKER_HOST=unix://$dir/docker.sock" docker version
+  printf 'unix://%s\n' "$dir/docker.sock"
+}
+
+# wait_for waits until COMMAND succeeds. When the process ends before, or a
+# minute is over, everything is stopped again.
+wait_for() { # DIR FILE COMMAND...
+  local dir=$1 file=$2 i
+  shift 2
+  for ((i = 0; i < 300; i++)); do
+    if timeout 10 "$@" >/dev/null 2>&1; then return; fi
+    # setsid has not become the daemon in the first moments.
+    ((i < 10)) || running "$dir" "$file" >/dev/null || break
+    sleep 0.2
+  done
+  tail -n 20 -- "$dir/log" >&2
+  stop "$dir"
+  die "${file%.pid} did not start: see its last lines above"
+}
+
+stop() {
+  local dir=$1 ids
+  local -x DOCKER_HOST="unix://$dir/docker.sock"
+  if running "$dir" dockerd.pid >/dev/null && answers; then
+    # All that is in there is the tests'. Networks first need their containers
+    # gone, and their bridges would outlive the engine.
+    mapfile -t ids < <(docker ps --all --quiet)
+    ((${#ids[@]} == 0)) || docker rm --force "${ids[@]}" >/dev/null 2>&1 || true
+    mapfile -t ids < <(docker network ls --quiet --filter type=custom)
+    ((${#ids[@]} == 0)) || docker network rm "${ids[@]}" >/dev/null 2>&1 || true
+  fi
+  finish "$dir" dockerd.pid
+  finish "$dir" containerd.pid
+  shims "$dir"
+  # A container's root, shm and network namespace are mounts of this machine.
+  awk -v dir="$dir/" 'index($5, dir) == 1 {print $5}' /proc/self/mountinfo | sort -r | while read -r mount; do
+    umount -- "$mount" || say "still mounted: $mount"
+  done
+  if [[ -f $dir/bridge ]]; then ip link del "$(cat -- "$dir/bridge")" 2>/dev/null || true; fi
+  # --one-file-system: whatever is still mounted in there is not ours to delete.
+  rm -rf --one-file-system -- "$dir"/{data,exec,containerd,containerd-run,opt} \
+    "$dir"/{docker.sock,containerd.sock,containerd.sock.ttrpc} \
+    "$dir"/{daemon.json,containerd.toml,bridge,log,dockerd-own.pid,dockerd.pid,containerd.pid}
+  rmdir -- "$dir" 2>/dev/null || true
+}
+
+finish() { # DIR FILE: end the process of the pid file
+  local pid i
+  pid=$(running "$1" "$2") || return 0
+  kill -TERM "$pid" 2>/dev/null || true
+  for ((i = 0; i < 150; i++)); do
+    running "$1" "$2" >/dev/null || return 0
+    sleep 0.2
+  done
+  say "process $pid (${2%.pid}) does not end: killing it"
+  kill -KILL "$pid" 2>/dev/null || true
+}
+
+# shims ends what an engine that died left running: the shims that were given
+# the address of this containerd, and their containers.
+shims() { # DIR
+  local file pid children
+  for file in /proc/[0-9]*/cmdline; do
+    if tr '\0' ' ' <"$file" 2>/dev/null | grep -qF -- " -address $1/containerd.sock "; then
+      pid=${file//[^0-9]/}
+      children=$(cat "/proc/$pid"/task/*/children 2>/dev/null || true)
+      # shellcheck disable=SC2086 # a list of numbers
+      kill -KILL $children "$pid" 2>/dev/null || true
+    fi
+  done
+}
+
+run() {
+  (($#)) || die "usage: engine.sh run COMMAND..."
+  if answers; then exec "$@"; fi
+  local status=0
+  dir=$(mktemp -d "${TMPDIR:-/var/tmp}/snap-engine.XXXXXX")
+  if ! DOCKER_HOST=$(start "$dir"); then
+    rmdir -- "$dir" 2>/dev/null || true
+    [[ ${SNAP_TEST_DOCKER:-} != require ]] || die "no engine answers and none can be started, but SNAP_TEST_DOCKER=require"
+    say "no engine answers and none can be started: going on without"
+    unset DOCKER_HOST
+    exec "$@"
+  fi
+  export DOCKER_HOST
+  # shellcheck disable=SC2154 # dir is set above, and not local: the trap needs it
+  trap 'stop "$dir"' EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+  say "no engine answers: using a private one in $dir"
+  "$@" || status=$?
+  exit "$status"
+}
+
+case ${1:-} in
+  run) shift; run "$@" ;;
+  start) dir=$(directory "${2:-}"); start "$dir" ;;
+  stop) dir=$(directory "${2:-}"); stop "$dir" ;;
+  *) die "usage: engine.sh run COMMAND... | start DIR | stop DIR" ;;
+esac
