@@ -16,6 +16,8 @@ image=snap-demo/$name:latest
 tmp=$(mktemp -d "${TMPDIR:-/var/tmp}/snap-demo.XXXXXX")
 engine=no
 server=''
+first=''
+second=''
 
 cleanup() {
   [[ -z $server ]] || kill "$server" 2>/dev/null || true
@@ -34,18 +36,34 @@ trap 'exit 143' TERM HUP
 
 # --- how it is told -------------------------------------------------------
 
+# One stream, so that what snap says of its progress stands where it said it.
+exec 2>&1
+
 heading() { printf '\n== %s\n' "$*"; }
 note() { printf '# %s\n' "$*"; }
 
 # run shows a command as one would type it, and runs it.
-run() {
-  local word line='$'
-  for word; do
-    [[ $word =~ ^[A-Za-z0-9_./:=@,+-]+$ ]] || word=${word@Q}
-    line+=" $word"
-  done
-  printf '%s\n' "$line"
+run() { # COMMAND...
+  shown '' "$@"
   "$@"
+}
+
+# keep does the same with a command whose output is kept in a variable.
+keep() { # VARIABLE COMMAND...
+  local -n kept=$1
+  shift
+  shown "${!kept}=\$(" "$@"
+  kept=$("$@")
+}
+
+shown() { # BEFORE COMMAND...
+  local word line=''
+  for word in "${@:2}"; do
+    [[ $word =~ ^[A-Za-z0-9_./:=@,+-]+$ ]] || word=${word@Q}
+    line+=${line:+ }$word
+  done
+  [[ -z $1 ]] || line+=')'
+  printf '$ %s%s\n' "$1" "$line"
 }
 
 # claim says what has just been proven.
@@ -143,9 +161,9 @@ up() {
   equal "$(docker inspect --format '{{.State.Status}} {{.HostConfig.RestartPolicy.Name}}' "$name")" 'running unless-stopped'
 }
 
-# serves checks that the app serves these lines, and that the other volume agrees.
+# serves checks that the app is up with these lines, and that the other volume agrees.
 serves() {
-  equal "$(app get)" "$(printf '%s\n' "$@")" && equal "$(app get /count)" "$#"
+  up && equal "$(app get)" "$(printf '%s\n' "$@")" && equal "$(app get /count)" "$#"
 }
 
 # --- the story ------------------------------------------------------------
@@ -157,8 +175,7 @@ run app post 'Monday: hello'
 run app post 'Tuesday: it works'
 
 heading "Capture"
-first=$(snap capture "$name" --note 'a good day' --json | field sid)
-printf '$ snap capture %s --note '\''a good day'\''\n%s\n' "$name" "$first"
+keep first snap capture "$name" --note 'a good day'
 run snap list "$name"
 claim "the app is up" up
 
@@ -173,8 +190,7 @@ else
   run "${restore[@]}"
 fi
 run app get
-claim "the app is up and serves what was captured" serves 'Monday: hello' 'Tuesday: it works'
-claim "the app is up" up
+claim "the app is up, and serves what was captured" serves 'Monday: hello' 'Tuesday: it works'
 run snap list "$name"
 claim "what was there before the restore is a snapshot too" contains "$(snap list "$name")" pre-restore
 
@@ -185,8 +201,7 @@ fi
 
 heading "A restore is killed between its two volumes"
 run app post 'Thursday: a new start'
-second=$(snap capture "$name" --json | field sid)
-printf '$ snap capture %s\n%s\n' "$name" "$second"
+keep second snap capture "$name"
 run app post 'Friday: one line more'
 note "The first restore shows which renameat2 of which thread swaps the second volume:"
 grep -E '"(posts|counts)".*RENAME_EXCHANGE' "$tmp/trace"
@@ -218,13 +233,11 @@ claim "until it is recovered, snap refuses to touch the workload" equal "$status
 heading "Recover"
 run snap recover
 run app get
-claim "the app serves one whole state: that before the restore, which had not committed" \
+claim "the app is up, and serves one whole state: that before the restore, which had not committed" \
   serves 'Monday: hello' 'Tuesday: it works' 'Thursday: a new start' 'Friday: one line more'
-claim "the app is up" up
 claim "a second recovery has nothing to do" equal "$(snap recover --json | field action)" ''
 claim "nothing was left beside the volumes" equal "$(find "$tmp/apps" -name '.snap-*')" ''
 note "And the restore itself, now that nobody kills it:"
 run snap restore "$name" "$second" --confirm "$second"
-claim "the app serves what was captured" serves 'Monday: hello' 'Tuesday: it works' 'Thursday: a new start'
-claim "the app is up" up
+claim "the app is up, and serves what was captured" serves 'Monday: hello' 'Tuesday: it works' 'Thursday: a new start'
 printf '\nThe demo has passed.\n'

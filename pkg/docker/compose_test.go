@@ -149,6 +149,35 @@ func TestComposeFromNothingThroughRestoreAndBack(t *testing.T) {
 	}
 }
 
+// A service without a restart policy that finds no database gives up for good.
+func TestComposeStartsADependencyFirst(t *testing.T) {
+	b := newBench(t)
+	needCompose(t)
+	ref, _ := b.image("one")
+	r, held := b.open(b.composed("services:",
+		"  app: {image: "+ref+", stop_signal: SIGKILL, depends_on: {db: {condition: service_healthy}}}",
+		"  db: {image: "+ref+", stop_signal: SIGKILL, volumes: ['./data:/data'], healthcheck: {test: [CMD, /app, check], interval: 500ms}}")), b.held()
+	b.must(r.Redeploy(b.Context(), held, journal.Redeploy{}))
+	before, err := r.Containers(b.Context())
+	b.must(err)
+	inOrder := func(what string) {
+		t.Helper()
+		db, app := b.look(byService(t, before)["db"].ID).State, b.look(byService(t, before)["app"].ID).State
+		started, err := time.Parse(time.RFC3339Nano, app.StartedAt)
+		b.must(err)
+		if !app.Running || db.Health.Status != "healthy" || started.Before(db.Health.Log[0].End) {
+			t.Errorf("%s: app started at %v, db is %s since %v", what, started, db.Health.Status, db.Health.Log[0].End)
+		}
+	}
+	b.must(r.FenceAndStop(b.Context(), time.Second))
+	b.must(r.Resume(b.Context(), held, before))
+	inOrder("resume")
+	thaw, err := r.Quiesce(b.Context(), journal.Stop, time.Second)
+	b.must(err)
+	b.must(thaw(b.Context()))
+	inOrder("thaw")
+}
+
 func (b *bench) service(r *Runtime, name string) journal.Container {
 	b.Helper()
 	all, err := r.Containers(b.Context())

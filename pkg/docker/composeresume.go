@@ -49,14 +49,12 @@ func (a *composeApp) resume(ctx context.Context, before []journal.Container) err
 			return err
 		}
 	}
-	var errs []error
-	for _, c := range here {
-		errs = append(errs, a.bringBack(ctx, c.ID, c))
-	}
 	if len(gone) > 0 {
-		errs = append(errs, a.makeAnew(ctx, p, gone, pins))
+		if err := a.makeAnew(ctx, p, gone, pins); err != nil {
+			return err
+		}
 	}
-	return errors.Join(append(errs, a.e.restoreAlso(ctx, before))...)
+	return errors.Join(a.bringBack(ctx, here, gone), a.e.restoreAlso(ctx, before))
 }
 
 // canMake refuses when a container could not be made anew, before anything
@@ -74,8 +72,7 @@ func (a *composeApp) canMake(ctx context.Context, p *project, gone []journal.Con
 	return nil
 }
 
-// makeAnew makes the containers that are gone, without starting them, and then
-// brings each to its recorded state by its name, which Compose gives by rule.
+// makeAnew makes the containers that are gone, and does not start them.
 func (a *composeApp) makeAnew(ctx context.Context, p *project, gone []journal.Container, pins map[string]journal.Pin) error {
 	override, err := a.override(ctx, p, pins)
 	if err != nil {
@@ -88,26 +85,48 @@ func (a *composeApp) makeAnew(ctx context.Context, p *project, gone []journal.Co
 			services = append(services, c.Service)
 		}
 	}
-	if _, err := a.cli.run(ctx, override, append(args, services...)...); err != nil {
-		return err
-	}
-	var errs []error
-	for _, c := range gone {
-		errs = append(errs, a.bringBack(ctx, c.Name, c))
-	}
-	return errors.Join(errs...)
+	_, err = a.cli.run(ctx, override, append(args, services...)...)
+	return err
 }
 
-func (a *composeApp) bringBack(ctx context.Context, id string, want journal.Container) error {
-	b, err := a.e.inspect(ctx, id)
-	if err != nil {
-		return err
+// bringBack brings each container to its recorded state: those that are here,
+// and, by the name that Compose gives by rule, those that were made anew. What
+// shall not run is stopped first, then the others start in the order that the
+// Compose file asks for.
+func (a *composeApp) bringBack(ctx context.Context, here, gone []journal.Container) error {
+	var idle, run []*box
+	wants := map[string]journal.Container{}
+	var errs []error
+	for i, want := range slices.Concat(here, gone) {
+		id := want.ID
+		if i >= len(here) {
+			id = want.Name
+		}
+		b, err := a.e.inspect(ctx, id)
+		switch {
+		case err != nil:
+			return err
+		case b == nil:
+			errs = append(errs, fmt.Errorf("container %s is gone, and docker compose did not make it again", want.Name))
+			continue
+		}
+		wants[b.ID] = want
+		if want.Running {
+			run = append(run, b)
+		} else {
+			idle = append(idle, b)
+		}
 	}
-	if b == nil {
-		return fmt.Errorf("container %s is gone, and docker compose did not make it again", want.Name)
+	for _, b := range append(idle, inOrder(run)...) {
+		want := wants[b.ID]
+		err := a.e.rename(ctx, b, want.Name)
+		if err == nil && want.Running && !b.Running {
+			err = a.e.awaitDependencies(ctx, b, run)
+		}
+		if err == nil {
+			err = a.e.restore(ctx, b, want)
+		}
+		errs = append(errs, err)
 	}
-	if err := a.e.rename(ctx, b, want.Name); err != nil {
-		return err
-	}
-	return a.e.restore(ctx, b, want)
+	return errors.Join(errs...)
 }

@@ -75,8 +75,10 @@ func refused(err error) bool {
 }
 
 // detached is a context for putting things back after the caller's has ended.
+// Its limit is only there so that an engine that hangs does not hold snap
+// for ever.
 func detached(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	return context.WithTimeout(context.WithoutCancel(ctx), 5*time.Minute)
 }
 
 // box is one container as the engine shows it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -64,29 +65,34 @@ func (r *Runtime) Quiesce(ctx context.Context, mode string, timeout time.Duratio
 // back it leaves alone when called again.
 func (e *engine) thaw(boxes []*box) journal.Thaw {
 	var mu sync.Mutex
+	left := inOrder(boxes)
 	return func(ctx context.Context) error {
 		mu.Lock()
 		defer mu.Unlock()
 		ctx, cancel := detached(ctx)
 		defer cancel()
-		back := make([]bool, len(boxes))
-		err := each(boxes, func(i int, b *box) error {
-			err := e.wake(ctx, b)
-			back[i] = err == nil
-			return err
+		// First all that are frozen, at once; then those that were stopped, in
+		// their order.
+		err := each(left, func(_ int, b *box) error { return e.unfreeze(ctx, b) })
+		var errs []error
+		left = slices.DeleteFunc(left, func(b *box) bool {
+			err := e.wake(ctx, b, boxes)
+			errs = append(errs, err)
+			return err == nil
 		})
-		var left []*box
-		for i, b := range boxes {
-			if !back[i] {
-				left = append(left, b)
-			}
-		}
-		boxes = left
-		return err
+		return errors.Join(append(errs, err)...)
 	}
 }
 
-func (e *engine) wake(ctx context.Context, b *box) error {
+func (e *engine) unfreeze(ctx context.Context, b *box) error {
+	now, err := e.inspect(ctx, b.ID)
+	if err != nil || now == nil || !now.Paused {
+		return err
+	}
+	return e.unpause(ctx, now)
+}
+
+func (e *engine) wake(ctx context.Context, b *box, all []*box) error {
 	now, err := e.inspect(ctx, b.ID)
 	switch {
 	case err != nil:
@@ -94,9 +100,12 @@ func (e *engine) wake(ctx context.Context, b *box) error {
 	case now == nil:
 		return fmt.Errorf("container %s cannot be brought back: it was removed meanwhile", b.Name)
 	case now.Paused:
-		return e.unpause(ctx, now)
-	case !now.Running:
-		return e.start(ctx, now)
+		return fmt.Errorf("container %s is still paused", b.Name)
+	case now.Running:
+		return nil
 	}
-	return nil
+	if err := e.awaitDependencies(ctx, now, all); err != nil {
+		return err
+	}
+	return e.start(ctx, now)
 }

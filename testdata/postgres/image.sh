@@ -75,7 +75,8 @@ say "building $tag from $suite (a minute or two)"
 quietly() { # run a command, show what it said only if it fails
   "$@" >"$work/log" 2>&1 </dev/null || { tail -n 40 -- "$work/log" >&2; die "$1 failed"; }
 }
-quietly debootstrap --foreign --variant=minbase --include=postgresql,postgresql-contrib "$suite" "$root" "$from"
+# The contributed modules (pgbench, pg_amcheck) are in the server's package.
+quietly debootstrap --foreign --variant=minbase --include=postgresql "$suite" "$root" "$from"
 # Between the stages, before a package is configured: no service starts in
 # there (pg_ctlcluster would, past debootstrap's own dummies), no cluster is made.
 printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d"

@@ -1,0 +1,188 @@
+package docker
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/client"
+	"golang.org/x/sys/unix"
+
+	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/workload"
+)
+
+func local(t *testing.T, lines ...string) *workload.Workload {
+	t.Helper()
+	return (&bench{T: t, name: "blog", dir: t.TempDir()}).workload(lines...)
+}
+
+// A hash that changes without need makes every deploy after an update of snap
+// replace every container.
+func TestTheHashChangesWithTheConfigAlone(t *testing.T) {
+	hash := func(lines ...string) string {
+		t.Helper()
+		h, err := hashOf(local(t, lines...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return h
+	}
+	plain := hash("image: app:1")
+	if want := "3832ae81"; !strings.HasPrefix(plain, want) {
+		t.Errorf("the hash of a config is %.8s, was %s in every version so far", plain, want)
+	}
+	seen := map[string]string{plain: "image: app:1"}
+	for _, line := range []string{"restart: always", "init: false", "init: true", "read_only: true", "stage: prod", "environment: {A: b}",
+		"ports: ['80:80']", "command: a b", "entrypoint: a b", "healthcheck: {disable: true}", "stop_grace_period: 3s"} {
+		h := hash("image: app:1", line)
+		if seen[h] != "" {
+			t.Errorf("%q and %q have the same hash", line, seen[h])
+		}
+		seen[h] = line
+		if h != hash("image: app:1", line) {
+			t.Errorf("%q has no steady hash", line)
+		}
+	}
+}
+
+func TestHealthcheckIsComposes(t *testing.T) {
+	for line, want := range map[string][]string{
+		"healthcheck: {disable: true}":            {"NONE"},
+		"healthcheck: {test: [NONE]}":             {"NONE"},
+		"healthcheck: {test: curl -f localhost}":  {"CMD-SHELL", "curl -f localhost"},
+		"healthcheck: {test: [CMD, /check, now]}": {"CMD", "/check", "now"},
+	} {
+		got := healthOf(local(t, "image: x", line).Healthcheck)
+		if !slices.Equal(got.Test, want) {
+			t.Errorf("%s: %q, want %q", line, got.Test, want)
+		}
+	}
+	if healthOf(nil) != nil {
+		t.Error("without a healthcheck the image's own must stay")
+	}
+}
+
+func TestAnEndedContainerIsJudgedByItsPolicy(t *testing.T) {
+	exited := func(code int, policy string) *box {
+		return &box{Container: journal.Container{Policy: journal.Policy{Name: policy}}, raw: container.InspectResponse{
+			ContainerJSONBase: &container.ContainerJSONBase{State: &container.State{Status: "exited", ExitCode: code}}}}
+	}
+	for _, c := range []struct {
+		code    int
+		policy  string
+		mayEnd  bool
+		healthy bool
+		sick    bool
+	}{
+		{0, "no", true, true, false},
+		{0, "no", false, false, true},
+		{1, "no", true, false, true},
+		{1, "always", false, false, false}, // the engine starts it again: wait
+	} {
+		w := &watch{mayEnd: c.mayEnd}
+		if healthy, reason := w.judge(exited(c.code, c.policy)); healthy != c.healthy || (reason != "") != c.sick {
+			t.Errorf("%+v: healthy %v, reason %q", c, healthy, reason)
+		}
+	}
+}
+
+func TestWhatContainersSayIsFitForATerminal(t *testing.T) {
+	if got := tail("  a\x1b[31mb\x9bc\u202ed\xff\n"); got != "a�[31mb�c�d�" {
+		t.Errorf("%q", got)
+	}
+	if got := tail(strings.Repeat("x", 5000)); len(got) > 1100 {
+		t.Errorf("%d bytes", len(got))
+	}
+}
+
+func TestStartsInTheOrderOfDependencies(t *testing.T) {
+	make := func(service, depends string) *box {
+		return &box{Container: journal.Container{ID: service, Service: service}, raw: container.InspectResponse{
+			Config: &container.Config{Labels: map[string]string{composeDepends: depends}}}}
+	}
+	var got []string
+	for _, b := range inOrder([]*box{
+		make("a", "c:service_healthy:false,x:service_started:true"), make("b", "a:service_started:false"),
+		make("c", "d:service_started:false"), make("d", "c:service_started:false"), make("", ""),
+	}) {
+		got = append(got, b.Service)
+	}
+	if want := []string{"d", "c", "a", "b", ""}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+func TestWithoutAnEngineNobodyUsesData(t *testing.T) {
+	w := local(t, "volumes: [{scope: stage, source: files}]")
+	socket := filepath.Join(t.TempDir(), "docker.sock")
+	r, err := open(w, Options{}, client.WithHost("unix://"+socket))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if all, err := r.Containers(t.Context()); err != nil || len(all) > 0 {
+		t.Errorf("containers %v, %v", all, err)
+	}
+	if err := r.FenceAndStop(t.Context(), 0); err != nil {
+		t.Error(err)
+	}
+	if users, err := r.Users(t.Context(), []string{"/srv/files"}); err != nil || users != nil {
+		t.Errorf("users %v, %v", users, err)
+	}
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.Close()
+		}
+	}()
+	defer l.Close()
+	if _, err := r.Users(t.Context(), []string{"/srv/files"}); err == nil {
+		t.Error("an engine that does not answer went unnoticed")
+	}
+}
+
+// A directory may have two names that no path tells, by a bind mount.
+func TestRelationSeesThroughBindMounts(t *testing.T) {
+	dir := t.TempDir()
+	data, alias := filepath.Join(dir, "data"), filepath.Join(dir, "alias")
+	for _, d := range []string{filepath.Join(data, "in"), alias} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := unix.Mount(data, alias, "", unix.MS_BIND, ""); err != nil {
+		t.Skipf("cannot bind-mount: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(alias, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, c := range []struct {
+		source, path string
+		want         journal.Relation
+	}{
+		{alias, data, journal.Same},
+		{filepath.Join(alias, "in"), data, journal.Inside},
+		{filepath.Join(alias, "absent"), data, journal.Inside},
+		{alias, filepath.Join(data, "in"), journal.Above},
+		{filepath.Join(dir, "other"), data, ""},
+		{"/", data, journal.Above},
+	} {
+		if got := relation(placeOf(c.source), placeOf(c.path)); got != c.want {
+			t.Errorf("%s to %s: %q, want %q", c.source, c.path, got, c.want)
+		}
+	}
+}
