@@ -94,6 +94,10 @@ if ((EUID == 0)) && timeout 30 docker version >/dev/null 2>&1; then
 elif [[ ${SNAP_TEST_DOCKER:-} == require ]]; then
   echo 'demo: no Docker engine can be reached as root, but SNAP_TEST_DOCKER=require' >&2
   exit 1
+else
+  # An engine that is there but answers only to root cannot tell who uses the
+  # directories, and snap would refuse to restore; these here are new.
+  export DOCKER_HOST=unix://$tmp/none
 fi
 
 heading "Build snap and a tiny web app"
@@ -168,8 +172,12 @@ serves() {
 
 # --- the story ------------------------------------------------------------
 
-heading "Deploy"
-run snap deploy "$name"
+if [[ $engine == yes ]]; then
+  heading "Deploy"
+  run snap deploy "$name"
+else
+  heading "Post"
+fi
 claim "the app is up" up
 run app post 'Monday: hello'
 run app post 'Tuesday: it works'

@@ -38,12 +38,14 @@ directory() { # the absolute path of DIR, of a length that leaves room for socke
   printf '%s\n' "$dir"
 }
 
+cmdline() { { tr '\0' ' ' <"/proc/$1/cmdline"; } 2>/dev/null || true; } # PID
+
 # running prints the process of a pid file if it still is the one that was
 # started for DIR: a number alone may be somebody else's by now.
 running() { # DIR FILE
   local pid
   pid=$(cat -- "$1/$2" 2>/dev/null) && [[ $pid =~ ^[0-9]+$ ]] || return 1
-  tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF -- "$1/" || return 1
+  cmdline "$pid" | grep -qF -- "$1/" || return 1
   printf '%s\n' "$pid"
 }
 
@@ -168,8 +170,8 @@ finish() { # DIR FILE: end the process of the pid file
 shims() { # DIR
   local file pid children
   for file in /proc/[0-9]*/cmdline; do
-    if tr '\0' ' ' <"$file" 2>/dev/null | grep -qF -- " -address $1/containerd.sock "; then
-      pid=${file//[^0-9]/}
+    pid=${file//[^0-9]/}
+    if cmdline "$pid" | grep -qF -- " -address $1/containerd.sock "; then
       children=$(cat "/proc/$pid"/task/*/children 2>/dev/null || true)
       # shellcheck disable=SC2086 # a list of numbers
       kill -KILL $children "$pid" 2>/dev/null || true

@@ -411,7 +411,11 @@ func (x *extractor) apply(fd int, e *Entry) error {
 }
 
 func (x *extractor) xattrError(e *Entry, attr Xattr, err error) error {
-	if errors.Is(err, unix.EINVAL) { // an ACL that is none
+	// EINVAL: an ACL that is none; EACCES: a default ACL of a file; E2BIG and
+	// ERANGE: a value or a name that no filesystem takes (setxattr(2), xattr(7)).
+	forged := errors.Is(err, unix.EINVAL) || errors.Is(err, unix.E2BIG) || errors.Is(err, unix.ERANGE) ||
+		errors.Is(err, unix.EACCES) && attr.Name == aclDefault && e.Type != Directory
+	if forged {
 		return refuse("%q: extended attribute %q: %w", e.Name, attr.Name, err)
 	}
 	return fail(fmt.Sprintf("set extended attribute %q of", attr.Name), e.Name, err)

@@ -231,7 +231,14 @@ func (x *overrides) set(key, value string) error {
 	case paxLinkpath:
 		x.e.Link = value
 	case paxSize:
-		x.size, err = parseDecimal(value, math.MaxInt64)
+		// Only where the header has no room for it: of two sizes one program
+		// believes the first and another the second.
+		if x.size != 0 {
+			return refuse("two sizes, %d and %q", x.size, value)
+		}
+		if x.size, err = parseDecimal(value, math.MaxInt64); err == nil && x.size <= maxOctal11 {
+			return refuse("a record for the size %d, which fits the header", x.size)
+		}
 	case paxUID:
 		x.uid, err = parseDecimal(value, math.MaxUint32-1)
 	case paxGID:
@@ -376,8 +383,11 @@ func (p *parser) sparseMap(name string) ([]Extent, error) {
 		var digits []byte
 		for {
 			if len(have) == 0 {
-				if _, err := io.ReadFull(p, b[:]); err != nil {
+				switch _, err := io.ReadFull(p, b[:]); {
+				case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
 					return 0, refuse("%q: the map of its holes is cut", name)
+				case err != nil: // perhaps the disk's
+					return 0, err
 				}
 				have = b[:]
 			}
@@ -409,6 +419,9 @@ func (p *parser) sparseMap(name string) ([]Extent, error) {
 			return nil, err
 		}
 		extents = append(extents, Extent{offset, length})
+	}
+	if len(bytes.Trim(have, "\x00")) > 0 {
+		return nil, refuse("%q: the map of its holes has something behind it", name)
 	}
 	return extents, nil
 }

@@ -2,6 +2,7 @@ package archive
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -178,6 +179,20 @@ func (u *Unrestorable) Error() string {
 	return b.String()
 }
 
+func (u *Unrestorable) kind(n *node) { u.add(fmt.Sprintf("%s %q", kindName(n.kind()), n.name)) }
+
+func (u *Unrestorable) symlink(name string) {
+	u.add(fmt.Sprintf("symlink %q (the config says symlinks: reject)", name))
+}
+
+// err returns u when there are offenders, and nil otherwise.
+func (u *Unrestorable) err() error {
+	if len(u.Offenders) == 0 {
+		return nil
+	}
+	return u
+}
+
 func (u *Unrestorable) add(what string) {
 	if len(u.Offenders) < 5 {
 		u.Offenders = append(u.Offenders, what)
@@ -250,4 +265,44 @@ func content(f *os.File, e *Entry) io.Reader {
 		}
 	}
 	return io.MultiReader(parts...)
+}
+
+// Survey walks the directory root by stat alone and returns what Write would
+// find, or [*Unrestorable] where Write would. Files with several names are
+// counted under each; holes count as data.
+func Survey(ctx context.Context, root *disk.Dir, opt WriteOptions) (Stats, error) {
+	var stats Stats
+	bad := &Unrestorable{}
+	w, err := newWalker(func(n *node) error {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		e := &Entry{Name: n.name, Size: n.st.Size}
+		switch n.kind() {
+		case unix.S_IFDIR:
+			e.Type = Directory
+		case unix.S_IFREG:
+			e.Type = Regular
+		case unix.S_IFLNK:
+			e.Type = Symlink
+			if opt.RejectSymlinks {
+				bad.symlink(n.name)
+			}
+		case unix.S_IFSOCK:
+			return nil
+		default:
+			bad.kind(n)
+			return nil
+		}
+		stats.add(e)
+		return nil
+	})
+	if err != nil {
+		return stats, err
+	}
+	defer w.close()
+	if err := w.walk(root); err != nil {
+		return stats, err
+	}
+	return stats, bad.err()
 }

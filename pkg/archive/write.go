@@ -3,7 +3,6 @@ package archive
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 
@@ -91,8 +90,8 @@ func (w *writer) write(root *disk.Dir) error {
 	if err := w.walker.walk(root); err != nil {
 		return err
 	}
-	if len(w.bad.Offenders) > 0 {
-		return w.bad
+	if err := w.bad.err(); err != nil {
+		return err
 	}
 	w.group = append(w.group, zeros[:2*block]...)
 	return w.flush()
@@ -117,7 +116,7 @@ func (w *writer) visit(n *node) error {
 		w.result.Sockets++
 		return nil
 	}
-	w.bad.add(fmt.Sprintf("%s %q", kindName(n.kind()), n.name))
+	w.bad.kind(n)
 	return nil
 }
 
@@ -151,7 +150,7 @@ func (w *writer) directory(n *node, e *Entry) error {
 
 func (w *writer) symlink(n *node, e *Entry) error {
 	if w.opt.RejectSymlinks {
-		w.bad.add(fmt.Sprintf("symlink %q (the config says symlinks: reject)", n.name))
+		w.bad.symlink(n.name)
 		return nil
 	}
 	e.Type = Symlink

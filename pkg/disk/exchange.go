@@ -63,3 +63,22 @@ func (d *Dir) ProbeExchange() (err error) {
 	}
 	return nil
 }
+
+// Mtime returns the modification time of d itself.
+func (d *Dir) Mtime() (sec, nsec int64, err error) {
+	st, err := d.Stat()
+	if err != nil {
+		return 0, 0, err
+	}
+	return st.Mtim.Sec, st.Mtim.Nsec, nil
+}
+
+// SetMtime sets the modification time of d itself, where it is another.
+func (d *Dir) SetMtime(sec, nsec int64) error {
+	st, err := d.Stat()
+	if err != nil || st.Mtim.Sec == sec && st.Mtim.Nsec == nsec {
+		return err
+	}
+	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: sec, Nsec: nsec}}
+	return d.fail("set the time of", "", unix.UtimesNanoAt(d.fd, "", times, unix.AT_EMPTY_PATH))
+}

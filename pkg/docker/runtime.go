@@ -17,14 +17,14 @@ import (
 
 var (
 	// ErrUnreachable says that the engine does not answer.
-	ErrUnreachable = errors.New("the docker engine does not answer")
+	ErrUnreachable = journal.ErrUnreachable
 	// ErrNotLocal says that DOCKER_HOST names an engine that may be on another
 	// host: the directories that snap changes are this one's.
 	ErrNotLocal = errors.New("not an engine of this host")
 	// ErrImageMissing says that an image is not on this host.
-	ErrImageMissing = errors.New("the image is not on this host")
+	ErrImageMissing = journal.ErrImageMissing
 	// ErrPortTaken says that a host port belongs to somebody else.
-	ErrPortTaken = errors.New("the port is taken")
+	ErrPortTaken = journal.ErrPortTaken
 	// ErrNameTaken says that a container outside the workload has the name
 	// that the workload's wants.
 	ErrNameTaken = errors.New("the container name is taken")

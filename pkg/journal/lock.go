@@ -146,7 +146,7 @@ func lockNames(path string) (own string, above []string, err error) {
 			above = append(above, name)
 		case err == nil:
 			above = append(above, name)
-		case errors.Is(err, os.ErrNotExist) && own == "":
+		case (errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR)) && own == "":
 			missing = filepath.Join(filepath.Base(dir), missing)
 		case own == "":
 			return "", nil, err

@@ -12,6 +12,7 @@ import (
 const (
 	beginFormat    = "snap-tx-begin"
 	readyFormat    = "snap-tx-ready"
+	timesFormat    = "snap-tx-times"
 	decisionFormat = "snap-tx-decision"
 	recordVersion  = 1
 )
@@ -87,6 +88,22 @@ type Ready struct {
 type ReadyVolume struct {
 	Live   disk.Handle `json:"live"`
 	Staged disk.Handle `json:"staged"`
+}
+
+// Times is written when the app has stopped, before the first exchange: the
+// modification times of the live directories themselves. XFS changes them when
+// it exchanges directories of two parents (xfs_cross_rename), so a roll-back
+// must put them back.
+type Times struct {
+	disk.Seal
+	Tx   string `json:"tx"`
+	Live []Time `json:"live"` // in the order of Begin's volumes
+}
+
+// Time is a modification time as the kernel keeps it.
+type Time struct {
+	Sec  int64 `json:"sec"`
+	Nsec int64 `json:"nsec"`
 }
 
 // Decision is the record that a transaction was committed, or reverted after

@@ -19,6 +19,7 @@ type Tx struct {
 	Begin *Begin
 	// Ready is nil until that record is durable.
 	ReadyRecord *Ready
+	TimesRecord *Times // nil until that record is durable
 	Committed   bool
 	Reverted    bool
 
@@ -106,6 +107,20 @@ func (t *Tx) Ready(r *Ready) error {
 		return fmt.Errorf("record ready: %w", err)
 	}
 	t.ReadyRecord = r
+	return nil
+}
+
+// Times records the live directories' own times.
+func (t *Tx) Times(r *Times) error {
+	r.Tx = t.ID
+	data, err := disk.MarshalSealed(r, timesFormat, recordVersion)
+	if err != nil {
+		return err
+	}
+	if err := t.dir.Publish("times", data); err != nil {
+		return fmt.Errorf("record times: %w", err)
+	}
+	t.TimesRecord = r
 	return nil
 }
 
@@ -259,6 +274,16 @@ func (t *Tx) load() error {
 		}
 		t.ReadyRecord = ready
 	}
+	times := &Times{}
+	if found, err = t.read("times", times, timesFormat); err != nil {
+		return err
+	}
+	if found {
+		if times.Tx != t.ID || len(times.Live) != len(t.Begin.Volumes) {
+			return fmt.Errorf("%s/times: %w: it is not of this transaction", t.dir.Path(), disk.ErrDamaged)
+		}
+		t.TimesRecord = times
+	}
 	for name, taken := range map[string]*bool{commit: &t.Committed, revert: &t.Reverted} {
 		d := &Decision{}
 		if *taken, err = t.read(name, d, decisionFormat); err != nil {
@@ -274,8 +299,8 @@ func (t *Tx) load() error {
 // consistent refuses a set of records that no order of steps leaves behind.
 func (t *Tx) consistent() error {
 	switch {
-	case t.Committed && t.ReadyRecord == nil:
-		return fmt.Errorf("%s: commit without ready: %w", t.dir.Path(), disk.ErrDamaged)
+	case (t.Committed || t.TimesRecord != nil) && t.ReadyRecord == nil:
+		return fmt.Errorf("%s: commit or times without ready: %w", t.dir.Path(), disk.ErrDamaged)
 	case t.Reverted && !t.Committed:
 		return fmt.Errorf("%s: revert without commit: %w", t.dir.Path(), disk.ErrDamaged)
 	}

@@ -96,7 +96,7 @@ func (s *session) fill(p *place) error {
 
 func (p *place) unreachable(err error) error {
 	switch {
-	case errors.Is(err, unix.ELOOP):
+	case errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) && p.isSymlink():
 		return refused("symlink_in_path", "volumes are reached without following symbolic links: name the real directory in the config",
 			"volume %s: a symbolic link stands in the path below %s: %w", p.vol.Name, p.vol.Root(), err)
 	case errors.Is(err, unix.ENOTDIR):
@@ -104,6 +104,16 @@ func (p *place) unreachable(err error) error {
 			"volume %s: %w", p.vol.Name, err)
 	}
 	return err
+}
+
+// isSymlink reports whether a symbolic link stands in the live directory's
+// place: opened as a directory and not followed, it is "not a directory".
+func (p *place) isSymlink() bool {
+	if p.parent == nil {
+		return false
+	}
+	st, err := p.parent.Lstat(p.base)
+	return err == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK
 }
 
 // findMissing fills in what must be made for the live directory to exist.

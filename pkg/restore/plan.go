@@ -56,6 +56,9 @@ type PlannedVolume struct {
 	Exists bool   `json:"exists"` // false: it will be created
 	Files  int64  `json:"files"`  // of the snapshot
 	Bytes  int64  `json:"bytes"`
+	// What is live now, and will be kept as the pre-restore snapshot.
+	LiveFiles int64 `json:"live_files"`
+	LiveBytes int64 `json:"live_bytes"`
 }
 
 // Space is what a filesystem must take besides what it holds.
@@ -100,7 +103,7 @@ func (s *session) plan(ctx context.Context, req RestoreRequest) (*Plan, error) {
 	}
 	p := &Plan{Workload: s.w.Name, SID: req.SID}
 	for _, check := range []func(context.Context, *Plan, RestoreRequest) error{
-		s.planSnapshot, s.planVolumes, s.planPlaces, s.planContainers, s.planUsers, s.planHolders, s.planSpace, s.planExchange,
+		s.planSnapshot, s.planVolumes, s.planPlaces, s.planLive, s.planContainers, s.planUsers, s.planHolders, s.planSpace, s.planExchange,
 	} {
 		if err := check(ctx, p, req); err != nil {
 			return p, classify(err)
@@ -206,6 +209,22 @@ func (s *session) planPlaces(_ context.Context, p *Plan, req RestoreRequest) err
 		if place.live == nil {
 			p.Warnings = append(p.Warnings, fmt.Sprintf("volume %s: %s does not exist and will be created", place.vol.Name, place.path()))
 		}
+	}
+	return nil
+}
+
+// planLive looks through the live data, by stat alone: what the pre-restore
+// snapshot could not hold is better known before anything is staged.
+func (s *session) planLive(ctx context.Context, p *Plan, _ RestoreRequest) error {
+	for i, place := range p.places {
+		if place.live == nil {
+			continue
+		}
+		stats, err := archive.Survey(ctx, place.live, writeOptions(place.vol))
+		if err != nil {
+			return fmt.Errorf("volume %s: %w", place.vol.Name, err)
+		}
+		p.Volumes[i].LiveFiles, p.Volumes[i].LiveBytes = stats.Files, stats.Bytes
 	}
 	return nil
 }
@@ -386,6 +405,7 @@ func (s *session) planExchange(_ context.Context, p *Plan, _ RestoreRequest) (er
 		return errors.Join(err, tx.Close())
 	}
 	defer x.close()
+	x.at = func(string) {} // not a step of a restore
 	for _, site := range x.sites {
 		if err = site.probe(); err != nil {
 			break

@@ -299,6 +299,11 @@ func (s *session) moveAll(ctx context.Context, x *txn, list []move, offline bool
 		}
 		return x.carryOut(list)
 	}
+	if x.decision() != committed {
+		if err := x.restoreTimes(); err != nil {
+			return err
+		}
+	}
 	return x.sync()
 }
 

@@ -337,6 +337,9 @@ func (r *restoration) swap(ctx context.Context) error {
 		}
 		list[i] = exchange
 	}
+	if err := r.x.recordTimes(); err != nil {
+		return err
+	}
 	r.at("before swap")
 	return r.x.carryOut(list)
 }

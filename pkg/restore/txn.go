@@ -170,7 +170,49 @@ func (x *txn) carryOut(list []move) error {
 		}
 		x.at("exchanged " + s.Name)
 	}
+	if err := x.restoreTimes(); err != nil {
+		return err
+	}
 	return x.sync()
+}
+
+// restoreTimes gives the old directories, when they are live again, the times
+// that they had before the first exchange.
+func (x *txn) restoreTimes() error {
+	if x.TimesRecord == nil {
+		return nil
+	}
+	for i, s := range x.sites {
+		live, err := s.parent.Open(s.base)
+		if err != nil {
+			return err
+		}
+		handle, err := live.Handle()
+		if err == nil && handle == s.handles.Live {
+			err = live.SetMtime(x.TimesRecord.Live[i].Sec, x.TimesRecord.Live[i].Nsec)
+		}
+		if err = errors.Join(err, live.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// recordTimes notes the live directories' own times before the first exchange.
+func (x *txn) recordTimes() error {
+	times := &journal.Times{}
+	for _, s := range x.sites {
+		live, err := s.parent.Open(s.base)
+		if err != nil {
+			return err
+		}
+		sec, nsec, err := live.Mtime()
+		if err = errors.Join(err, live.Close()); err != nil {
+			return err
+		}
+		times.Live = append(times.Live, journal.Time{Sec: sec, Nsec: nsec})
+	}
+	return x.Times(times)
 }
 
 // exchange swaps live and staged, and looks whether just that has happened: the
@@ -188,7 +230,19 @@ func (s *site) exchange() error {
 		return fmt.Errorf("not exchanged: %s", before)
 	}
 	defer wrapper.Close()
+	staged, err := wrapper.Open(s.Entry)
+	if err != nil {
+		return err
+	}
+	defer staged.Close()
+	sec, nsec, err := staged.Mtime()
+	if err != nil {
+		return err
+	}
 	if err := s.parent.Exchange(s.base, wrapper, s.Entry); err != nil {
+		return err
+	}
+	if err := staged.SetMtime(sec, nsec); err != nil { // see journal.Times
 		return err
 	}
 	after, err := s.look()

@@ -136,7 +136,7 @@ func (h *host) under(t *testing.T, wrap []string, fields string, args ...string)
 		t.Fatal(err)
 	}
 	code := cmd.ProcessState.ExitCode()
-	t.Logf("snap %s: exit %d\n%s%s", strings.Join(args, " "), code, &stderr, &stdout)
+	t.Logf("snap %s: exit %d\n%s%.1000s", strings.Join(args, " "), code, &stderr, &stdout)
 	dec := json.NewDecoder(&stdout)
 	var o object
 	if err := dec.Decode(&o); err != nil {
@@ -303,8 +303,8 @@ func owned(t *testing.T, dir string, uid uint32) {
 	if err := syscall.Lstat(dir, &st); err != nil || st.Mode&0o7777 != 0o700 {
 		t.Errorf("%s has mode %#o, want 0700 (%v)", dir, st.Mode&0o7777, err)
 	}
-	if count < 10 {
-		t.Errorf("%s holds %d entries only", dir, count)
+	if count == 0 {
+		t.Errorf("%s was not looked at", dir)
 	}
 }
 

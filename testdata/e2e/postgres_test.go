@@ -146,6 +146,7 @@ func (pg *postgres) kill(t *testing.T, trace string) {
 	pg.mark(t, 4)
 	captured := pg.sums(t)
 	sid := pg.capture(t, "stop")
+	pg.check(t)
 	pg.mark(t, 5)
 	pg.psql(t, "UPDATE pgbench_accounts SET abalance = 0; UPDATE pgbench_branches SET bbalance = 0")
 	current := pg.sums(t)

@@ -1,0 +1,286 @@
+package restore
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tiny-forge/snap/pkg/disk/disktest"
+	"github.com/tiny-forge/snap/pkg/journal"
+)
+
+func testTime() time.Time { return time.Now() }
+
+// TestMain lets the test binary be the process that a test kills.
+func TestMain(m *testing.M) {
+	if verb := os.Getenv("SNAP_TEST_VERB"); verb != "" {
+		os.Exit(child(verb))
+	}
+	os.Exit(m.Run())
+}
+
+// child runs one operation of the engine and kills itself at the n-th point
+// that it reaches; it prints the points.
+func child(verb string) int {
+	e, done, err := openEngine(os.Getenv("SNAP_TEST_CONFIG"))
+	if err != nil {
+		fmt.Println("error:", err)
+		return 1
+	}
+	defer done()
+	at, _ := strconv.Atoi(os.Getenv("SNAP_TEST_AT"))
+	n := 0
+	e.reached = func(point string) {
+		n++
+		fmt.Println("point:", point)
+		if n == at {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+	}
+	name, sid := os.Getenv("SNAP_TEST_WORKLOAD"), os.Getenv("SNAP_TEST_SID")
+	switch verb {
+	case "restore":
+		_, err = e.Restore(context.Background(), RestoreRequest{Workload: name, SID: sid, Confirm: sid, OnUnhealthy: RevertUnhealthy})
+	case "capture":
+		_, err = e.Capture(context.Background(), CaptureRequest{Workload: name, Quiesce: os.Getenv("SNAP_TEST_QUIESCE")})
+	case "recover":
+		_, err = e.Recover(context.Background(), RecoverRequest{})
+	}
+	if err != nil {
+		fmt.Println("error:", err)
+		return 10 + int(kindOf(err))
+	}
+	return 0
+}
+
+// run runs a verb in a process of its own, which is killed at the n-th point
+// (0: never), and returns the points that it reached and whether it was killed.
+func (w *world) run(verb, sid string, at int, env ...string) (points []string, killed bool) {
+	w.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "SNAP_TEST_VERB="+verb, "SNAP_TEST_CONFIG="+w.config, "SNAP_TEST_WORKLOAD="+w.name,
+		"SNAP_TEST_SID="+sid, "SNAP_TEST_AT="+strconv.Itoa(at))
+	cmd.Env = append(cmd.Env, env...)
+	out, err := cmd.Output()
+	lines := bufio.NewScanner(strings.NewReader(string(out)))
+	for lines.Scan() {
+		if point, ok := strings.CutPrefix(lines.Text(), "point: "); ok {
+			points = append(points, point)
+		} else {
+			w.Logf("%s: %s", verb, lines.Text())
+		}
+	}
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		ws, _ := exit.Sys().(syscall.WaitStatus)
+		return points, ws.Signaled()
+	}
+	w.must(err)
+	return points, false
+}
+
+// recoverTwice recovers until there is nothing left to recover, and looks that
+// once was enough.
+func (w *world) recoverTwice() {
+	w.Helper()
+	if _, err := w.engine().Recover(w.Context(), RecoverRequest{}); err != nil {
+		w.Fatalf("recover: %v", err)
+	}
+	again, err := w.engine().Recover(w.Context(), RecoverRequest{})
+	if err != nil || len(again) != 0 {
+		w.Fatalf("the second recover found %+v, %v", again, err)
+	}
+	w.clean()
+}
+
+// commitPoint is the first point at which a restore is committed.
+const commitPoint = "commit"
+
+func TestKilledAnywhereIsAllOldOrAllNew(t *testing.T) {
+	disktest.EachFS(t, func(t *testing.T, dir string) {
+		w := newWorld(t, dir, 3)
+		w.killEverywhere(func() {})
+	})
+}
+
+func TestKilledAnywhereTheAppComesBack(t *testing.T) {
+	w := newWorld(t, t.TempDir(), 2, appLines(image(t))...)
+	w.fill("new")
+	w.deploy()
+	w.killEverywhere(func() { w.appRuns() })
+}
+
+// killEverywhere kills a restore at each of its points, and recovers.
+func (w *world) killEverywhere(appRuns func()) {
+	w.fill("new")
+	states := map[string][][]string{"new": w.trees()}
+	sid := w.capture()
+	for at := 1; ; at++ {
+		w.fill("old")
+		states["old"] = w.trees()
+		points, killed := w.run("restore", sid, at)
+		if !killed {
+			if at < 15 {
+				w.Fatalf("only %d points: %q", at-1, points)
+			}
+			if got := w.generation(states); got != "new" {
+				w.Errorf("a whole restore left the %s data", got)
+			}
+			appRuns()
+			w.clean()
+			return
+		}
+		last := points[len(points)-1]
+		want := "old"
+		for _, p := range points {
+			if p == commitPoint {
+				want = "new"
+			}
+		}
+		w.guarded(points)
+		w.recoverTwice()
+		if got := w.generation(states); got != want {
+			w.Errorf("killed at %q: the volumes are %s, expected %s", last, got, want)
+		}
+		appRuns()
+		if w.Failed() {
+			w.Fatalf("after a kill at %q", last)
+		}
+	}
+}
+
+// guarded fails the test when a live directory has moved before the snapshot of
+// it was published.
+func (w *world) guarded(points []string) {
+	w.Helper()
+	for _, p := range points {
+		if !strings.HasPrefix(p, "exchanged") {
+			continue
+		}
+		list, bad, err := w.engine().Store.List(w.name)
+		w.must(errors.Join(append(bad, err)...))
+		if len(list) == 0 || list[0].Reason != "pre-restore" {
+			w.Fatalf("a directory was exchanged, and no pre-restore snapshot exists")
+		}
+		return
+	}
+}
+
+func TestARecoveryKilledAnywhereIsFinishedByTheNext(t *testing.T) {
+	for _, point := range []string{"exchanged v0", "swap", "commit", "discarded"} {
+		t.Run(point, func(t *testing.T) {
+			w := newWorld(t, disktest.Mount(t, "ext4", 256), 3)
+			w.fill("new")
+			states := map[string][][]string{"new": w.trees()}
+			sid := w.capture()
+			whole, _ := w.run("restore", sid, 0)
+			want := map[string]string{"exchanged v0": "old", "swap": "old", "commit": "new", "discarded": "new"}[point]
+			for at := 1; ; at++ {
+				w.fill("old")
+				states["old"] = w.trees()
+				w.killAt("restore", sid, point, whole)
+				_, killed := w.run("recover", "", at)
+				if killed {
+					w.recoverTwice()
+				}
+				if got := w.generation(states); got != want {
+					t.Fatalf("recovery killed at point %d: the volumes are %s, expected %s", at, got, want)
+				}
+				w.clean()
+				if !killed {
+					return
+				}
+			}
+		})
+	}
+}
+
+// killAt runs a verb and kills it where it reaches the point: the n-th of
+// those that a whole run reaches.
+func (w *world) killAt(verb, sid, point string, whole []string) {
+	w.Helper()
+	points, killed := w.run(verb, sid, slices.Index(whole, point)+1)
+	if !killed || points[len(points)-1] != point {
+		w.Fatalf("%s was not killed at %q: %q", verb, point, points)
+	}
+}
+
+func TestKilledWhileItRevertsIsAllOld(t *testing.T) {
+	w := newWorld(t, t.TempDir(), 2, appLines(image(t))...)
+	w.fill("new")
+	w.deploy()
+	// The new data makes the app sick, but not the one that runs now.
+	w.must(os.WriteFile(filepath.Join(w.volumes[0], "sick"), []byte("yes"), 0o644))
+	sid := w.capture()
+	seen := map[string]bool{}
+	for at := 1; ; at++ {
+		w.fill("old")
+		states := map[string][][]string{"old": w.trees()}
+		before := w.appRuns()
+		points, killed := w.run("restore", sid, at)
+		last := points[len(points)-1]
+		seen[last] = true
+		if killed {
+			w.recoverTwice()
+		}
+		w.generation(states)
+		if c := w.appRuns(); c.ID != before.ID && !killed {
+			t.Errorf("the container from before was %s, now %s runs", before.ID, c.ID)
+		}
+		w.clean()
+		if t.Failed() {
+			t.Fatalf("after a kill at %q", last)
+		}
+		if !killed {
+			break
+		}
+	}
+	if !seen["before revert"] || !seen["revert"] {
+		t.Errorf("no revert: %v", seen)
+	}
+}
+
+func TestACaptureKilledAnywhereLeavesTheAppAwake(t *testing.T) {
+	name := image(t)
+	for _, quiesce := range []string{journal.Pause, journal.Stop} {
+		t.Run(quiesce, func(t *testing.T) {
+			w := newWorld(t, t.TempDir(), 1, appLines(name)...)
+			w.fill("data")
+			w.deploy()
+			before := w.appRuns()
+			rested := false
+			for at := 1; ; at++ {
+				points, killed := w.run("capture", "", at, "SNAP_TEST_QUIESCE="+quiesce)
+				if !killed {
+					break
+				}
+				if points[len(points)-1] == "quiesced" {
+					c := w.containers()[0]
+					rested = c.State.Paused || !c.State.Running
+					list, err := w.engine().Recover(t.Context(), RecoverRequest{})
+					if err != nil || len(list) != 1 || list[0].Action != Thawed {
+						t.Errorf("recover found %+v, %v; expected one thawed", list, err)
+					}
+				}
+				w.recoverTwice()
+				if c := w.appRuns(); c.ID != before.ID {
+					t.Errorf("the container was replaced")
+				}
+			}
+			if !rested {
+				t.Error("the app never rested")
+			}
+		})
+	}
+}

@@ -1,0 +1,240 @@
+package restore
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/disk/disktest"
+	"github.com/tiny-forge/snap/pkg/journal"
+)
+
+// The table of the design's section 9, written down a second time and by hand:
+// what recovery must do with a volume that is seen so, under these records.
+var wanted = map[string][3]string{
+	//                no commit   commit      revert
+	"old / new":    {"old", "new", "old"},
+	"new / old":    {"old", "new", "old"},
+	"old / gone":   {"old", "frozen", "old"},
+	"new / gone":   {"frozen", "new", "frozen"},
+	"other / new":  {"frozen", "frozen", "frozen"},
+	"old / other":  {"frozen", "frozen", "frozen"},
+	"gone / new":   {"frozen", "frozen", "frozen"},
+	"new / other":  {"frozen", "frozen", "frozen"},
+	"gone / gone":  {"frozen", "frozen", "frozen"},
+	"other / gone": {"frozen", "frozen", "frozen"},
+	"file / new":   {"frozen", "frozen", "frozen"},
+	"link / new":   {"frozen", "frozen", "frozen"},
+}
+
+func TestRecoveryFollowsTheTable(t *testing.T) {
+	for seen, outcomes := range wanted {
+		for d, want := range outcomes {
+			t.Run(fmt.Sprintf("%s/%s", seen, decision(d)), func(t *testing.T) {
+				w := newWorld(t, t.TempDir(), 2)
+				x := newScene(w)
+				x.arrange(1, seen)
+				x.decide(decision(d))
+				x.recover(want)
+			})
+		}
+	}
+}
+
+// scene is a restore that was cut: volume 0 always stands as its decision says
+// (before the commit as before the swap), volume 1 as the test arranges it.
+type scene struct {
+	*world
+	tx     *journal.Tx
+	states map[string][][]string
+}
+
+func newScene(w *world) *scene {
+	w.Helper()
+	w.fill("old")
+	s := &scene{world: w, states: map[string][][]string{"old": w.trees()}}
+	e := w.engine()
+	held, err := e.Journal.Lock(w.name, "test")
+	w.must(err)
+	defer held.Release()
+	begin := &journal.Begin{Kind: journal.Restore, PreRestoreSID: disk.NewID(testTime()), OnUnhealthy: RevertUnhealthy}
+	for i := range w.volumes {
+		begin.Volumes = append(begin.Volumes, journal.Volume{
+			Name: fmt.Sprintf("v%d", i), Root: filepath.Join(w.dir, "live"), Rel: fmt.Sprintf("v%d", i), Entry: fmt.Sprint(i),
+		})
+	}
+	s.tx, err = e.Journal.Begin(held, begin)
+	w.must(err)
+	w.must(os.Mkdir(s.wrapper(), 0o700))
+	ready := &journal.Ready{}
+	var states [][]string
+	for i, live := range w.volumes {
+		disktest.Write(w.T, s.staged(i), map[string]string{"generation": "new", "dir/new": "new"})
+		states = append(states, disktest.Tree(w.T, s.staged(i)))
+		ready.Volumes = append(ready.Volumes, journal.ReadyVolume{Live: s.handle(live), Staged: s.handle(s.staged(i))})
+	}
+	s.states["new"] = states
+	w.must(s.tx.Ready(ready))
+	return s
+}
+
+func (s *scene) wrapper() string     { return filepath.Join(s.dir, "live", journal.Wrapper(s.tx.ID)) }
+func (s *scene) staged(i int) string { return filepath.Join(s.wrapper(), fmt.Sprint(i)) }
+
+func (s *scene) handle(path string) disk.Handle {
+	s.Helper()
+	d, err := disk.OpenRoot(path)
+	s.must(err)
+	defer d.Close()
+	h, err := d.Handle()
+	s.must(err)
+	return h
+}
+
+// arrange puts volume i as "what is live / what is staged".
+func (s *scene) arrange(i int, seen string) {
+	s.Helper()
+	live, staged, aside := s.volumes[i], s.staged(i), filepath.Join(s.dir, fmt.Sprint("aside", i))
+	move := func(from, to string) { s.must(os.Rename(from, to)) }
+	exchange := func() { move(live, aside); move(staged, live); move(aside, staged) }
+	switch seen {
+	case "old / new":
+	case "new / old":
+		exchange()
+	case "old / gone":
+		s.must(os.RemoveAll(staged))
+	case "new / gone":
+		exchange()
+		s.must(os.RemoveAll(staged))
+	case "other / new":
+		move(live, aside)
+		disktest.Write(s.T, live, map[string]string{"stranger": "s"})
+	case "old / other":
+		move(staged, aside)
+		disktest.Write(s.T, staged, map[string]string{"stranger": "s"})
+	case "new / other":
+		exchange()
+		move(staged, aside)
+		disktest.Write(s.T, staged, map[string]string{"stranger": "s"})
+	case "gone / new":
+		move(live, aside)
+	case "gone / gone":
+		move(live, aside)
+		s.must(os.RemoveAll(staged))
+	case "other / gone":
+		move(live, aside)
+		s.must(os.RemoveAll(staged))
+		disktest.Write(s.T, live, map[string]string{"stranger": "s"})
+	case "file / new":
+		move(live, aside)
+		s.must(os.WriteFile(live, []byte("a file"), 0o644))
+	case "link / new":
+		move(live, aside)
+		s.must(os.Symlink(aside, live))
+	default:
+		s.Fatalf("unknown arrangement %q", seen)
+	}
+}
+
+func (s *scene) decide(d decision) {
+	s.Helper()
+	if d == undecided {
+		return
+	}
+	s.arrange(0, "new / old")
+	s.must(s.tx.Commit())
+	if d == reverted {
+		s.must(s.tx.Revert())
+	}
+}
+
+func (s *scene) recover(want string) {
+	s.Helper()
+	before := disktest.Tree(s.T, filepath.Join(s.dir, "live"))
+	list, err := s.engine().Recover(s.Context(), RecoverRequest{})
+	if want != "frozen" {
+		if err != nil {
+			s.Fatal(err)
+		}
+		if got := s.generation(s.states); got != want {
+			s.Errorf("all volumes are %s, expected %s", got, want)
+		}
+		action := map[string]string{"old": RolledBackTx, "new": RolledForwardTx}[want]
+		if len(list) != 1 || list[0].Action != action {
+			s.Errorf("recover says %+v, expected %s", list, action)
+		}
+		s.clean()
+		return
+	}
+	if kindOf(err) != Frozen || len(list) != 1 || list[0].Action != FrozenTx {
+		s.Fatalf("recover returned %+v, %v; expected frozen", list, err)
+	}
+	disktest.Same(s.T, "a frozen transaction's directories", before, disktest.Tree(s.T, filepath.Join(s.dir, "live")))
+	if _, err := os.Stat(filepath.Join(s.dir, "store/tx", s.tx.ID, "ready")); err != nil {
+		s.Errorf("the records are gone: %v", err)
+	}
+	s.refusesToWork()
+}
+
+// refusesToWork: while a transaction is open, nothing else may start.
+func (s *scene) refusesToWork() {
+	s.Helper()
+	_, err := s.engine().Capture(s.Context(), CaptureRequest{Workload: s.name, Quiesce: journal.None})
+	if kindOf(err) != Frozen || codeOf(err) != "unfinished" {
+		s.Errorf("a capture returned %v, expected a refusal for the unfinished transaction", err)
+	}
+	status, err := s.engine().Status(s.Context(), s.name)
+	s.must(err)
+	if p := status[0].Pending; p == nil || !p.Frozen || status[0].State != "frozen" {
+		s.Errorf("status says %+v", status[0])
+	}
+}
+
+func TestARecordThatCannotBeReadFreezes(t *testing.T) {
+	damage := map[string]func(w *scene, path string) error{
+		"truncated": func(_ *scene, path string) error { return os.Truncate(path, 20) },
+		"empty":     func(_ *scene, path string) error { return os.Truncate(path, 0) },
+		"flipped": func(_ *scene, path string) error {
+			data, err := os.ReadFile(path)
+			if err == nil {
+				data[len(data)/2] ^= 1
+				err = os.WriteFile(path, data, 0o600)
+			}
+			return err
+		},
+		"a directory": func(_ *scene, path string) error {
+			if err := os.Remove(path); err != nil {
+				return err
+			}
+			return os.Mkdir(path, 0o700)
+		},
+		"a dangling link": func(_ *scene, path string) error {
+			if err := os.Remove(path); err != nil {
+				return err
+			}
+			return os.Symlink("nowhere", path)
+		},
+	}
+	for name, spoil := range damage {
+		for _, record := range []string{"begin", "ready", "commit"} {
+			t.Run(record+" "+name, func(t *testing.T) {
+				w := newWorld(t, t.TempDir(), 2)
+				s := newScene(w)
+				s.arrange(1, "new / old")
+				s.decide(committed)
+				w.must(spoil(s, filepath.Join(w.dir, "store/tx", s.tx.ID, record)))
+				before := disktest.Tree(t, filepath.Join(w.dir, "live"))
+				list, err := w.engine().Recover(t.Context(), RecoverRequest{})
+				if kindOf(err) != Frozen || len(list) != 1 || list[0].Action != FrozenTx {
+					t.Fatalf("recover returned %+v, %v; expected frozen", list, err)
+				}
+				disktest.Same(t, "frozen", before, disktest.Tree(t, filepath.Join(w.dir, "live")))
+				if _, err := w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: journal.None}); kindOf(err) != Frozen {
+					t.Errorf("a capture returned %v, expected a refusal", err)
+				}
+			})
+		}
+	}
+}

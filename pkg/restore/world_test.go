@@ -1,0 +1,289 @@
+package restore
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/disk/disktest"
+	"github.com/tiny-forge/snap/pkg/docker"
+	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/store"
+	"github.com/tiny-forge/snap/pkg/workload"
+)
+
+// world is a host in small: a config, a store, and the live directories of a
+// workload, all in one directory.
+type world struct {
+	*testing.T
+	dir     string
+	config  string
+	name    string   // the workload's
+	volumes []string // live directories
+}
+
+// newWorld makes a world of one workload with volumes v0, v1, …; more are
+// further lines of it.
+func newWorld(t *testing.T, dir string, volumes int, more ...string) *world {
+	t.Helper()
+	disktest.NeedRoot(t)
+	w := &world{T: t, dir: dir, name: "app" + disk.NewID(testTime())[17:], config: filepath.Join(dir, "snap.yaml")}
+	lines := append([]string{}, more...)
+	lines = append(lines, "volumes:")
+	for i := range volumes {
+		path := filepath.Join(dir, "live", fmt.Sprintf("v%d", i))
+		w.volumes = append(w.volumes, path)
+		w.must(os.MkdirAll(path, 0o755))
+		lines = append(lines, fmt.Sprintf("  - {name: v%d, scope: absolute, source: %s, target: /data%s}", i, path, strings.Repeat("x", i)))
+	}
+	w.write(map[string][]string{w.name: lines})
+	return w
+}
+
+// write writes the config: workload → its lines.
+func (w *world) write(workloads map[string][]string) {
+	w.Helper()
+	text := fmt.Sprintf("version: 1\nstore: %s/store\nbase: %s\nabsolute_roots: [%s/live]\nworkloads:\n", w.dir, w.dir, w.dir)
+	for name, lines := range workloads {
+		text += "  " + name + ":\n    " + strings.Join(lines, "\n    ") + "\n"
+	}
+	w.must(os.WriteFile(w.config, []byte(text), 0o600))
+}
+
+func (w *world) must(err error) {
+	w.Helper()
+	if err != nil {
+		w.Fatal(err)
+	}
+}
+
+// openEngine opens the engine of a config as the command does.
+func openEngine(config string) (*Engine, func(), error) {
+	cfg, err := workload.Load(config)
+	if err != nil {
+		return nil, nil, err
+	}
+	st, err := store.Open(cfg.Store)
+	if err != nil {
+		return nil, nil, err
+	}
+	j, err := journal.Open(st.Root())
+	if err != nil {
+		return nil, nil, err
+	}
+	return &Engine{
+		Config: cfg, Store: st, Journal: j, Version: "test",
+		Runtime: func(_ context.Context, w *workload.Workload) (Runtime, error) {
+			return docker.Open(w, docker.Options{})
+		},
+	}, func() { j.Close(); st.Close() }, nil
+}
+
+func (w *world) engine() *Engine {
+	w.Helper()
+	e, done, err := openEngine(w.config)
+	w.must(err)
+	w.Cleanup(done)
+	return e
+}
+
+// fill makes the volumes' content, which tells generations apart.
+func (w *world) fill(generation string) {
+	w.Helper()
+	for _, dir := range w.volumes {
+		names, err := os.ReadDir(dir)
+		w.must(err)
+		for _, name := range names {
+			w.must(os.RemoveAll(filepath.Join(dir, name.Name())))
+		}
+		disktest.Write(w.T, dir, map[string]string{
+			"generation": generation, "dir/" + generation: strings.Repeat(generation, 5000), "empty/": "",
+			"large": strings.Repeat(generation, 300_000/len(generation)+1),
+		})
+	}
+}
+
+// trees describes all volumes.
+func (w *world) trees() [][]string {
+	w.Helper()
+	var all [][]string
+	for _, dir := range w.volumes {
+		all = append(all, disktest.Tree(w.T, dir))
+	}
+	return all
+}
+
+// generation says which of the states all volumes are in; it fails the test on
+// a mixture.
+func (w *world) generation(states map[string][][]string) string {
+	w.Helper()
+	now := w.trees()
+	var report []string
+	for name, state := range states {
+		whole := true
+		for i := range state {
+			if d := disktest.Diff(state[i], now[i]); d != "" {
+				whole = false
+				report = append(report, fmt.Sprintf("against %s, volume %d:\n%s", name, i, d))
+			}
+		}
+		if whole {
+			return name
+		}
+	}
+	w.Fatalf("mixed: the volumes are in none of the states\n%s", strings.Join(report, "\n"))
+	return ""
+}
+
+func (w *world) capture() string {
+	w.Helper()
+	r, err := w.engine().Capture(w.Context(), CaptureRequest{Workload: w.name, Quiesce: journal.Pause})
+	w.must(err)
+	return r.Manifest.SID
+}
+
+func (w *world) request(sid string) RestoreRequest {
+	return RestoreRequest{Workload: w.name, SID: sid, Confirm: sid, OnUnhealthy: RevertUnhealthy}
+}
+
+// clean fails the test where an operation has left something behind.
+func (w *world) clean() {
+	w.Helper()
+	for _, dir := range w.volumes {
+		found, err := filepath.Glob(filepath.Join(filepath.Dir(dir), ".snap-*"))
+		w.must(err)
+		if len(found) > 0 {
+			w.Errorf("left beside the live directory: %q", found)
+		}
+	}
+	left, err := os.ReadDir(filepath.Join(w.dir, "store/tx"))
+	w.must(err)
+	for _, e := range left {
+		w.Errorf("left in the store: tx/%s", e.Name())
+	}
+	snapshots, err := filepath.Glob(filepath.Join(w.dir, "store/snapshots/*/*"))
+	w.must(err)
+	for _, dir := range snapshots {
+		if _, err := os.Stat(filepath.Join(dir, "manifest.json")); err != nil {
+			w.Errorf("left in the store: a snapshot without a manifest: %v", err)
+		}
+	}
+}
+
+func kindOf(err error) Kind {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Kind
+	}
+	return -1
+}
+
+func codeOf(err error) string {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return ""
+}
+
+// needDocker skips a test, or with SNAP_TEST_DOCKER=require fails it, where no
+// engine answers.
+func needDocker(t *testing.T) {
+	t.Helper()
+	if out, err := exec.Command("docker", "version", "--format", "{{.Server.Version}}").CombinedOutput(); err != nil {
+		if os.Getenv("SNAP_TEST_DOCKER") == "require" {
+			t.Fatalf("no container engine answers: %v: %s", err, out)
+		}
+		t.Skipf("no container engine answers: %v", err)
+	}
+}
+
+// image builds the test program into an image and returns its name; the image
+// goes when the test ends.
+func image(t *testing.T) string {
+	t.Helper()
+	needDocker(t)
+	dir := t.TempDir()
+	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", filepath.Join(dir, "app"), "../docker/testdata/app")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the test program: %v\n%s", err, out)
+	}
+	name := "snap-test-restore:" + disk.NewID(testTime())[17:]
+	disktest.Run(t, "sh", "-c", fmt.Sprintf(`tar -C %s -c app | docker import -c 'ENTRYPOINT ["/app"]' -c 'LABEL serial=%s' - %s`, dir, name, name))
+	t.Cleanup(func() { disktest.Run(t, "docker", "rmi", "-f", name) })
+	return name
+}
+
+// appLines are the lines of an image workload that becomes unhealthy when its
+// first volume holds a file "sick".
+func appLines(image string, more ...string) []string {
+	return append([]string{
+		"image: " + image, "restart: unless-stopped",
+		"healthcheck: {test: [CMD, /app, check], interval: 200ms, timeout: 5s, retries: 1}",
+	}, more...)
+}
+
+// deploy brings the workload up and sees to its end.
+func (w *world) deploy() {
+	w.Helper()
+	w.Cleanup(w.undeploy)
+	_, err := w.engine().Deploy(w.Context(), DeployRequest{Workload: w.name})
+	w.must(err)
+}
+
+// undeploy removes the containers and the network of the workload: those with
+// its name, which is random, in their labels or names.
+func (w *world) undeploy() {
+	for _, id := range strings.Fields(disktest.Run(w.T, "docker", "ps", "-aq", "--filter", "label=snap.workload="+w.name)) {
+		disktest.Run(w.T, "docker", "rm", "-f", id)
+	}
+	for _, id := range strings.Fields(disktest.Run(w.T, "docker", "network", "ls", "-q", "--filter", "name="+w.name)) {
+		disktest.Run(w.T, "docker", "network", "rm", id)
+	}
+}
+
+// container is what the engine says of a container.
+type container struct {
+	ID    string `json:"Id"`
+	Name  string
+	State struct {
+		Running   bool
+		Paused    bool
+		StartedAt string
+	}
+	HostConfig struct{ RestartPolicy struct{ Name string } }
+}
+
+func (w *world) containers() []container {
+	w.Helper()
+	ids := strings.Fields(disktest.Run(w.T, "docker", "ps", "-aq", "--filter", "label=snap.workload="+w.name))
+	if len(ids) == 0 {
+		return nil
+	}
+	var list []container
+	w.must(json.Unmarshal([]byte(disktest.Run(w.T, "docker", append([]string{"inspect"}, ids...)...)), &list))
+	return list
+}
+
+// appRuns fails the test unless exactly one container of the workload exists
+// and it runs, under the workload's name and with its restart policy.
+func (w *world) appRuns() container {
+	w.Helper()
+	list := w.containers()
+	if len(list) != 1 {
+		w.Fatalf("%d containers, expected one: %+v", len(list), list)
+	}
+	c := list[0]
+	if !c.State.Running || c.State.Paused || c.Name != "/"+w.name || c.HostConfig.RestartPolicy.Name != "unless-stopped" {
+		w.Errorf("the app is not as it should be: %+v", c)
+	}
+	return c
+}
