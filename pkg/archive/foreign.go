@@ -134,6 +134,7 @@ func (f *foreign) convert(h *tar.Header) (*Entry, error) {
 func (f *foreign) attributes(e *Entry, h *tar.Header) {
 	for key, value := range h.PAXRecords {
 		name, isAttr := strings.CutPrefix(key, paxXattr)
+		name = xattrName.Replace(name)
 		switch {
 		case isAttr && keptXattr(name) && e.Type != Symlink:
 			e.Xattrs = append(e.Xattrs, Xattr{name, []byte(value)})

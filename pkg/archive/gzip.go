@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -81,11 +80,11 @@ func Inflate(data []byte, m Member) ([]byte, error) {
 	}
 	r.Multistream(false)
 	tar := make([]byte, m.Tar+1)
-	n, err := io.ReadFull(r, tar)
+	n, err := fill(r, tar)
 	switch {
 	case err == nil:
 		return nil, refuse("member %s: it inflates past its declared %d bytes", m.ID, m.Tar)
-	case !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF):
+	case err != io.EOF: // io.ErrUnexpectedEOF too: gzip's word for a cut member
 		return nil, refuse("member %s: %w", m.ID, err)
 	case int64(n) != m.Tar:
 		return nil, refuse("member %s: it inflates to %d bytes, %d declared", m.ID, n, m.Tar)
@@ -97,6 +96,20 @@ func Inflate(data []byte, m Member) ([]byte, error) {
 		return nil, refuse("member %s: its content has checksum %s", m.ID, id)
 	}
 	return tar, nil
+}
+
+// fill reads until buf is full or r fails. Unlike io.ReadFull it returns r's own
+// error, so that the end of a member and a member that is cut stay two things.
+func fill(r io.Reader, buf []byte) (n int, err error) {
+	for n < len(buf) && err == nil {
+		var got int
+		got, err = r.Read(buf[n:])
+		n += got
+	}
+	if n == len(buf) {
+		return n, nil
+	}
+	return n, err
 }
 
 func (m Member) String() string { return fmt.Sprintf("%s (%d bytes)", m.ID, m.Tar) }

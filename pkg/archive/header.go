@@ -105,7 +105,7 @@ func paxRecords(e *Entry, name string, size int64) []byte {
 		add(paxSparseSize, strconv.FormatInt(e.Size, 10))
 	}
 	for _, x := range e.Xattrs {
-		add(paxXattr+x.Name, string(x.Value))
+		add(paxXattr+xattrKey.Replace(x.Name), string(x.Value))
 	}
 	return out
 }

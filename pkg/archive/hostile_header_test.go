@@ -11,6 +11,11 @@ func paxFile(records ...string) func(*forge) {
 	return func(f *forge) { f.pax(records...); f.file("a", "1") }
 }
 
+// paxEmpty is the same with an empty file.
+func paxEmpty(records ...string) func(*forge) {
+	return func(f *forge) { f.pax(records...); f.file("a", "") }
+}
+
 func rawPax(data string) func(*forge) {
 	return func(f *forge) {
 		f.block(header{name: "pax", typ: 'x', size: octal(len(data))})
@@ -37,15 +42,15 @@ var forgedPax = []attack{
 		f.pax(record("size", "0"))
 		f.block(header{name: "a/", typ: '5', size: octal(512)})
 	}, "size", nil},
-	{"a size of -1", paxFile(record("size", "-1")), "not a number", nil},
-	{"a size of +1", paxFile(record("size", "+1")), "not a number", nil},
-	{"a size of 2^63", paxFile(record("size", "9223372036854775808")), "not a number", nil},
-	{"a size of 2^64+1", paxFile(record("size", "18446744073709551617")), "not a number", nil},
+	{"a size of -1", paxEmpty(record("size", "-1")), "not a number", nil},
+	{"a size of +1", paxEmpty(record("size", "+1")), "not a number", nil},
+	{"a size of 2^63", paxEmpty(record("size", "9223372036854775808")), "not a number", nil},
+	{"a size of 2^64+1", paxEmpty(record("size", "18446744073709551617")), "not a number", nil},
 	{"a size of 2^63-1", func(f *forge) { f.pax(record("size", "9223372036854775807")); f.file("a", "") }, "announced", nil},
-	{"a size with leading zeros", paxFile(record("size", "01")), "not a number", nil},
-	{"a size in hexadecimal", paxFile(record("size", "0x1")), "not a number", nil},
-	{"an empty size", paxFile(record("size", "")), "not a number", nil},
-	{"a size with a blank", paxFile(record("size", " 1")), "not a number", nil},
+	{"a size with leading zeros", paxEmpty(record("size", "01")), "not a number", nil},
+	{"a size in hexadecimal", paxEmpty(record("size", "0x1")), "not a number", nil},
+	{"an empty size", paxEmpty(record("size", "")), "not a number", nil},
+	{"a size with a blank", paxEmpty(record("size", " 1")), "not a number", nil},
 	{"the same record twice", paxFile(record("path", "a"), record("path", "b")), "twice", nil},
 	{"an unknown record", paxFile(record("comment", "x")), "pax record", nil},
 	{"a device record", paxFile(record("SCHILY.devmajor", "1")), "pax record", nil},
@@ -60,6 +65,7 @@ var forgedPax = []attack{
 	{"an attribute of 70 KiB", paxFile(record("SCHILY.xattr.user.a", strings.Repeat("a", 70<<10))), "user.a", nil},
 	{"an ACL that is none", paxFile(record("SCHILY.xattr.system.posix_acl_access", "x")), "posix_acl_access", nil},
 	{"a default ACL on a file", paxFile(record("SCHILY.xattr.system.posix_acl_default", "\x02\x00\x00\x00\x01\x00\x07\x00\xff\xff\xff\xff")), "posix_acl_default", nil},
+	{"an attribute written in two ways", paxFile(record("SCHILY.xattr.user.%25", "x"), record("SCHILY.xattr.user.%", "y")), "pax record", nil},
 	{"a record of length 0", rawPax("0 path=x\n"), "length is wrong", nil},
 	{"a record shorter than it says", rawPax("99 path=x\n"), "length is wrong", nil},
 	{"a record longer than it says", rawPax("9 path=xxxx\n"), "malformed", nil},

@@ -261,6 +261,10 @@ func (x *overrides) set(key, value string) error {
 		if !ok {
 			return refuse("pax record %q", key)
 		}
+		encoded := name
+		if name = xattrName.Replace(name); xattrKey.Replace(name) != encoded {
+			return refuse("pax record %q", key)
+		}
 		if len(name) > 255 || !keptXattr(name) {
 			return refuse("extended attribute %q", name)
 		}

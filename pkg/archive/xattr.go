@@ -15,6 +15,14 @@ const (
 	aclDefault = "system.posix_acl_default"
 )
 
+// A pax keyword ends at the first "=", which an attribute's name may hold. GNU
+// tar writes it as %3D, and the per cent sign as %25 (xheader.c,
+// xattr_encode_keyword).
+var (
+	xattrKey  = strings.NewReplacer("%", "%25", "=", "%3D")
+	xattrName = strings.NewReplacer("%25", "%", "%3D", "=")
+)
+
 // keptXattr reports whether an attribute belongs to the data: the user's own,
 // ACLs, file capabilities and trusted ones. Labels of the host's security
 // modules and tunings of its filesystem do not.

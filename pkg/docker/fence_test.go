@@ -55,6 +55,9 @@ func TestFenceAndStopOutlivesPoliciesPausesAndDeafness(t *testing.T) {
 		if c.ID == also && raw.State.ExitCode != 137 {
 			t.Errorf("the stubborn one exited with %d, want 137: killed", raw.State.ExitCode)
 		}
+		if c.Paused && raw.State.ExitCode != 0 {
+			t.Errorf("the paused one exited with %d, want 0: it did not hear the signal", raw.State.ExitCode)
+		}
 	}
 	b.must(r.FenceAndStop(b.Context(), time.Second)) // all is done already
 

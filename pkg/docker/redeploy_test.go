@@ -290,9 +290,15 @@ func TestResumeMakesAGoneContainerAnewOnItsImage(t *testing.T) {
 	old := b.deployed(r, held)
 	b.image("one") // the reference means another image now
 	b.must(b.api.ContainerRemove(b.Context(), old.ID, container.RemoveOptions{Force: true}))
+	made := ""
 	for range 2 {
 		b.must(r.Resume(b.Context(), held, []journal.Container{old}))
-		if now := b.only(r); now.ImageID != first || now.Name != old.Name || !now.Running || now.Policy != old.Policy {
+		now := b.only(r)
+		if made != "" && now.ID != made {
+			t.Error("the repeat made another one")
+		}
+		made = now.ID
+		if now.ImageID != first || now.Name != old.Name || !now.Running || now.Policy != old.Policy {
 			t.Errorf("resumed as %+v", now)
 		}
 	}

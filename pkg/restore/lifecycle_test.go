@@ -1,0 +1,437 @@
+package restore
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/disk/disktest"
+	"github.com/tiny-forge/snap/pkg/journal"
+)
+
+func (w *world) restore(sid string) (*RestoreResult, error) {
+	return w.engine().Restore(w.Context(), w.request(sid))
+}
+
+func TestARestoreReplacesDataAndContainerAndKeepsWhatWas(t *testing.T) {
+	w := newWorld(t, t.TempDir(), 2, appLines(image(t))...)
+	w.fill("new")
+	states := map[string][][]string{"new": w.trees()}
+	w.deploy()
+	before := w.appRuns()
+	sid := w.capture()
+	w.fill("old")
+	states["old"] = w.trees()
+
+	r, err := w.restore(sid)
+	w.must(err)
+	if got := w.generation(states); got != "new" || r.Outcome != Restored {
+		t.Errorf("outcome %s, the data is %s", r.Outcome, got)
+	}
+	after := w.appRuns()
+	if after.ID == before.ID {
+		t.Error("the container was not made anew")
+	}
+	if r.DowntimeSeconds <= 0 || r.DowntimeSeconds > r.Seconds {
+		t.Errorf("down %f s of %f s", r.DowntimeSeconds, r.Seconds)
+	}
+	w.clean()
+
+	// What was there before is a snapshot like any other.
+	m, err := w.engine().Store.Load(w.name, r.PreRestoreSID)
+	w.must(err)
+	if m.Reason != "pre-restore" || len(m.Images) != 1 || m.Images[0].ImageID == "" {
+		t.Errorf("the pre-restore snapshot is %+v", m)
+	}
+	_, err = w.restore(r.PreRestoreSID)
+	w.must(err)
+	if got := w.generation(states); got != "old" {
+		t.Errorf("the pre-restore snapshot brought the %s data", got)
+	}
+}
+
+func TestAnAppThatDoesNotBecomeHealthyGoesBack(t *testing.T) {
+	w := newWorld(t, t.TempDir(), 2, appLines(image(t))...)
+	w.fill("old")
+	w.deploy()
+	w.must(os.WriteFile(filepath.Join(w.volumes[0], "sick"), []byte("yes"), 0o644))
+	sid := w.capture()
+	w.fill("old")
+	states := map[string][][]string{"old": w.trees()}
+	before := w.appRuns()
+
+	r, err := w.restore(sid)
+	if kindOf(err) != RolledBack || codeOf(err) != "unhealthy" || r == nil || r.Outcome != Reverted {
+		t.Fatalf("the restore returned %+v, %v; expected reverted", r, err)
+	}
+	w.generation(states)
+	if after := w.appRuns(); after.ID != before.ID {
+		t.Error("the container from before did not come back")
+	}
+	w.clean()
+
+	req := w.request(sid)
+	req.OnUnhealthy = KeepUnhealthy
+	r, err = w.engine().Restore(t.Context(), req)
+	if kindOf(err) != Pending || r == nil || r.Outcome != Restored {
+		t.Fatalf("with keep the restore returned %+v, %v; expected pending", r, err)
+	}
+	if _, err := os.Stat(filepath.Join(w.volumes[0], "sick")); err != nil {
+		t.Errorf("the new data is not there: %v", err)
+	}
+	if after := w.appRuns(); after.ID == before.ID {
+		t.Error("the new container was not kept")
+	}
+	w.clean()
+}
+
+func TestAWorkloadThatDidNotRunIsNotStarted(t *testing.T) {
+	w := newWorld(t, t.TempDir(), 1, appLines(image(t))...)
+	w.fill("new")
+	w.deploy()
+	sid := w.capture()
+	disktest.Run(t, "docker", "stop", "-t", "1", w.name)
+	w.fill("old")
+	_, err := w.restore(sid)
+	w.must(err)
+	c := w.containers()
+	if len(c) != 1 || c[0].State.Running || c[0].HostConfig.RestartPolicy.Name != "unless-stopped" {
+		t.Errorf("the container is %+v, expected stopped as before with its policy", c)
+	}
+	w.clean()
+}
+
+func TestOfTwoRestoresAtOnceOneIsBusy(t *testing.T) {
+	w := newWorld(t, disktest.Mount(t, "ext4", 256), 1)
+	other := "other" + w.name
+	data, err := os.ReadFile(w.config)
+	w.must(err)
+	_, lines, _ := strings.Cut(string(data), w.name+":\n")
+	w.must(os.WriteFile(w.config, []byte(string(data)+"  "+other+":\n"+lines), 0o600))
+	w.fill("data")
+	sid := w.capture()
+	for _, name := range []string{w.name, other} { // the same workload, and one on the same directory
+		tried := false
+		e := w.engine()
+		e.reached = func(point string) {
+			if point != "stage" {
+				return
+			}
+			tried = true
+			if name == w.name {
+				_, err := w.engine().Restore(t.Context(), w.request(sid))
+				if kindOf(err) != Busy {
+					t.Errorf("a second restore of the workload returned %v, expected busy", err)
+				}
+				return
+			}
+			_, err := w.engine().Capture(t.Context(), CaptureRequest{Workload: other, Quiesce: journal.None})
+			if kindOf(err) != Busy {
+				t.Errorf("a capture of a workload on the same directory returned %v, expected busy", err)
+			}
+		}
+		_, err := e.Restore(t.Context(), w.request(sid))
+		w.must(err)
+		if !tried {
+			t.Fatal("the second never began")
+		}
+	}
+}
+
+func TestASignalBeforeTheCommitLeavesAllAsItWas(t *testing.T) {
+	w := newWorld(t, t.TempDir(), 2, appLines(image(t))...)
+	w.fill("new")
+	states := map[string][][]string{"new": w.trees()}
+	w.deploy()
+	sid := w.capture()
+	for _, point := range []string{"begin", "staging v0", "stage", "ready", "fence", "publish", "exchanged v0", "swap", "commit"} {
+		w.fill("old")
+		states["old"] = w.trees()
+		ctx, cancel := context.WithCancelCause(t.Context())
+		e := w.engine()
+		e.reached = func(p string) {
+			if p == point {
+				cancel(&Signal{Name: "SIGTERM", Code: 143})
+			}
+		}
+		_, err := e.Restore(ctx, w.request(sid))
+		want := "old"
+		// The exchanges are not cut in the middle by a signal; it is heard
+		// behind them, and still before the commit.
+		if point == "commit" {
+			want = "new"
+			w.must(err)
+		} else if kindOf(err) != Interrupted {
+			t.Errorf("at %q: the restore returned %v, expected interrupted", point, err)
+		}
+		if got := w.generation(states); got != want {
+			t.Errorf("at %q: the data is %s, expected %s", point, got, want)
+		}
+		w.appRuns()
+		w.clean()
+	}
+}
+
+func TestANewHostGetsItsDirectoriesBack(t *testing.T) {
+	w := newWorld(t, disktest.Mount(t, "ext4", 256), 2)
+	w.fill("new")
+	states := map[string][][]string{"new": w.trees()}
+	sid := w.capture()
+	w.must(os.RemoveAll(filepath.Join(w.dir, "live")))
+	w.must(os.Mkdir(filepath.Join(w.dir, "live"), 0o755))
+
+	e := w.engine()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	e.reached = func(point string) {
+		if point == "swap" {
+			cancel(&Signal{Name: "SIGINT", Code: 130})
+		}
+	}
+	if _, err := e.Restore(ctx, w.request(sid)); kindOf(err) != Interrupted {
+		t.Fatalf("the restore returned %v, expected interrupted", err)
+	}
+	left, err := os.ReadDir(filepath.Join(w.dir, "live"))
+	w.must(err)
+	if len(left) > 0 {
+		t.Errorf("a roll-back left %v of the directories that it made", left)
+	}
+	_, err = w.restore(sid)
+	w.must(err)
+	w.generation(states)
+	w.clean()
+}
+
+func TestASubsetOfVolumes(t *testing.T) {
+	w := newWorld(t, disktest.Mount(t, "ext4", 256), 2)
+	w.fill("new")
+	newer := w.trees()
+	sid := w.capture()
+	w.fill("old")
+	older := w.trees()
+	req := w.request(sid)
+	req.Volumes = []string{"v1"}
+	_, err := w.engine().Restore(t.Context(), req)
+	w.must(err)
+	disktest.Same(t, "the volume that was not chosen", older[0], disktest.Tree(t, w.volumes[0]))
+	disktest.Same(t, "the volume that was chosen", newer[1], disktest.Tree(t, w.volumes[1]))
+}
+
+func TestDataWithoutAnEngine(t *testing.T) {
+	t.Setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+	w := newWorld(t, disktest.Mount(t, "ext4", 256), 1)
+	w.fill("new")
+	states := map[string][][]string{"new": w.trees()}
+	sid := w.capture()
+	w.fill("old")
+	_, err := w.restore(sid)
+	w.must(err)
+	w.generation(states)
+}
+
+func TestOfflineRecoveryDoesTheDataAndTheNextRunTheRest(t *testing.T) {
+	w := newWorld(t, t.TempDir(), 2, appLines(image(t))...)
+	w.fill("new")
+	states := map[string][][]string{"new": w.trees()}
+	w.deploy()
+	sid := w.capture()
+	w.fill("old")
+	states["old"] = w.trees()
+	whole, _ := w.run("restore", sid, 0)
+	w.fill("old")
+	states["old"] = w.trees()
+	w.killAt("restore", sid, "exchanged v0", whole)
+	if w.containers()[0].State.Running {
+		t.Fatal("the app runs during the swap")
+	}
+	for range 2 {
+		list, err := w.engine().Recover(t.Context(), RecoverRequest{Offline: true})
+		if err != nil || len(list) != 1 || list[0].Action != RolledBackTx || !list[0].Pending {
+			t.Fatalf("offline recovery returned %+v, %v", list, err)
+		}
+		if got := w.generation(states); got != "old" {
+			t.Errorf("the data is %s", got)
+		}
+		if w.containers()[0].State.Running {
+			t.Error("offline recovery started the app")
+		}
+	}
+	w.recoverTwice()
+	w.appRuns()
+	w.generation(states)
+}
+
+func TestAWriterThatSurvivesTheFenceRollsBack(t *testing.T) {
+	w := newWorld(t, t.TempDir(), 2, appLines(image(t))...)
+	w.fill("new")
+	w.deploy()
+	sid := w.capture()
+	w.fill("old")
+	states := map[string][][]string{"old": w.trees()}
+	before := w.appRuns()
+	e := w.engine()
+	var stop func()
+	e.reached = func(point string) {
+		if point == "stopped" {
+			stop = writer(w, "")
+		}
+	}
+	_, err := e.Restore(t.Context(), w.request(sid))
+	stop()
+	if kindOf(err) != RolledBack || !strings.Contains(err.Error(), "sleep") {
+		t.Errorf("the restore returned %v, expected a roll-back that names the process", err)
+	}
+	w.generation(states)
+	if after := w.appRuns(); after.ID != before.ID {
+		t.Error("the container was replaced")
+	}
+	w.clean()
+}
+
+func TestADirectoryThatIsReplacedMeanwhileIsNotTouched(t *testing.T) {
+	for point, want := range map[string]Kind{"stage": Refused, "publish": Frozen} {
+		t.Run(point, func(t *testing.T) {
+			w := newWorld(t, disktest.Mount(t, "ext4", 256), 2)
+			w.fill("new")
+			sid := w.capture()
+			w.fill("old")
+			e := w.engine()
+			e.reached = func(p string) {
+				if p == point {
+					w.must(os.Rename(w.volumes[1], w.volumes[1]+".moved"))
+					disktest.Write(t, w.volumes[1], map[string]string{"stranger": "s"})
+				}
+			}
+			_, err := e.Restore(t.Context(), w.request(sid))
+			if kindOf(err) != want {
+				t.Errorf("the restore returned %v (kind %d), expected kind %d", err, kindOf(err), want)
+			}
+			for _, path := range []string{w.volumes[0] + "/dir/old", w.volumes[1] + "/stranger", w.volumes[1] + ".moved/dir/old"} {
+				if _, err := os.Stat(path); err != nil {
+					t.Errorf("something was touched: %v", err)
+				}
+			}
+		})
+	}
+}
+
+func TestExportAndImport(t *testing.T) {
+	w := newWorld(t, disktest.Mount(t, "ext4", 256), 1)
+	disktest.Rich(t, w.volumes[0])
+	states := map[string][][]string{"rich": w.trees()}
+	sid := w.capture()
+	file := filepath.Join(w.dir, "out.tar.gz")
+	f, err := os.Create(file)
+	w.must(err)
+	_, err = w.engine().Export(t.Context(), w.name, sid, "", f)
+	w.must(err)
+	w.must(f.Close())
+	out := filepath.Join(w.dir, "out")
+	w.must(os.Mkdir(out, 0o755))
+	disktest.Run(t, "tar", "-xzpf", file, "--numeric-owner", "--xattrs", "--xattrs-include=*", "--warning=no-timestamp", "-C", out)
+	disktest.Same(t, "exported", states["rich"][0], disktest.Tree(t, out))
+
+	in, err := os.ReadFile(file)
+	w.must(err)
+	r, err := w.engine().Import(t.Context(), w.name, "v0", bytes.NewReader(in), "from tar")
+	w.must(err)
+	w.fill("old")
+	_, err = w.restore(r.Manifest.SID)
+	w.must(err)
+	w.generation(states)
+
+	before := w.trees()
+	if _, err := w.engine().Import(t.Context(), w.name, "v0", bytes.NewReader(in[:len(in)/2]), ""); kindOf(err) != Refused {
+		t.Errorf("half an archive was imported: %v", err)
+	}
+	disktest.Same(t, "the live data", before[0], w.trees()[0])
+	w.clean()
+}
+
+func TestADeployThatFailsBringsTheOldContainerBack(t *testing.T) {
+	w := newWorld(t, t.TempDir(), 1, appLines(image(t))...)
+	w.fill("data")
+	w.deploy()
+	before := w.appRuns()
+	w.must(os.WriteFile(filepath.Join(w.volumes[0], "sick"), []byte("yes"), 0o644))
+	w.edit("restart:", "environment: {CHANGED: \"1\"}\n    restart:")
+	_, err := w.engine().Deploy(t.Context(), DeployRequest{Workload: w.name})
+	if kindOf(err) != RolledBack {
+		t.Errorf("the deploy returned %v, expected rolled back", err)
+	}
+	if after := w.appRuns(); after.ID != before.ID {
+		t.Error("the old container did not come back")
+	}
+	w.clean()
+}
+
+func TestACaptureKeepsWhatAPowerCutWould(t *testing.T) {
+	w := newWorld(t, disktest.Mount(t, "ext4", 256), 1)
+	w.fill("data")
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	w.must(err)
+	defer unix.Close(fd)
+	w.must(unix.Bind(fd, &unix.SockaddrUnix{Name: filepath.Join(w.volumes[0], "s")}))
+	r, err := w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: journal.None, Note: "n"})
+	w.must(err)
+	if v := r.Manifest.Volumes[0]; v.Sockets != 1 || v.Files != 3 || r.Manifest.Note != "n" {
+		t.Errorf("the manifest says %+v", r.Manifest)
+	}
+	again, err := w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: journal.None})
+	w.must(err)
+	if again.Added != 0 {
+		t.Errorf("an unchanged volume added %d bytes to the store", again.Added)
+	}
+	w.must(unix.Mkfifo(filepath.Join(w.volumes[0], "fifo"), 0o600))
+	if _, err := w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: journal.None}); codeOf(err) != "unrestorable" {
+		t.Errorf("a fifo was captured: %v", err)
+	}
+	w.clean()
+}
+
+func TestALockKeepsOthersOut(t *testing.T) {
+	w := newWorld(t, disktest.Mount(t, "ext4", 256), 1)
+	w.fill("data")
+	held, err := w.engine().Lock(t.Context(), w.name, time.Second)
+	w.must(err)
+	if _, err := w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: journal.None}); kindOf(err) != Busy {
+		t.Errorf("a capture under a foreign lock returned %v, expected busy", err)
+	}
+	if _, err := w.engine().Lock(t.Context(), w.name, 200*time.Millisecond); kindOf(err) != Busy {
+		t.Errorf("a second lock returned %v, expected busy", err)
+	}
+	held.Release()
+	w.capture()
+}
+
+func TestOtherContainersThatAreListedStopAndStart(t *testing.T) {
+	w := newWorld(t, t.TempDir(), 1, appLines(image(t))...)
+	w.fill("new")
+	w.deploy()
+	defer w.stranger(w.volumes[0], true)()
+	w.edit("restart:", "also_stop: ["+w.name+"-stranger]\n    restart:")
+	sid := w.capture()
+	w.fill("old")
+	started := func() string {
+		out, err := exec.Command("docker", "inspect", "-f", "{{.State.Running}} {{.State.StartedAt}}", w.name+"-stranger").Output()
+		w.must(err)
+		return string(out)
+	}
+	before := started()
+	r, err := w.restore(sid)
+	w.must(err)
+	if after := started(); !strings.HasPrefix(after, "true") || after == before {
+		t.Errorf("the other container was %q, is %q; expected a restart", before, after)
+	}
+	if !disk.ValidID(r.PreRestoreSID) {
+		t.Errorf("pre-restore sid %q", r.PreRestoreSID)
+	}
+	w.clean()
+}
