@@ -1,0 +1,137 @@
+package main
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// mayImport are the walls of the architecture: which rooms each room may look
+// into.
+var mayImport = map[string][]string{
+	"cmd/snap":          {"pkg/archive", "pkg/disk", "pkg/docker", "pkg/journal", "pkg/restore", "pkg/store", "pkg/workload"},
+	"pkg/restore":       {"pkg/archive", "pkg/disk", "pkg/journal", "pkg/store", "pkg/workload"},
+	"pkg/docker":        {"pkg/disk", "pkg/journal", "pkg/workload"},
+	"pkg/store":         {"pkg/archive", "pkg/disk"},
+	"pkg/archive":       {"pkg/disk"},
+	"pkg/journal":       {"pkg/disk"},
+	"pkg/workload":      {},
+	"pkg/disk":          {},
+	"pkg/disk/disktest": {},
+}
+
+// only says where a call that can lose data, end the program or print may
+// stand: package-qualified name → rooms or files.
+var only = map[string][]string{
+	"os.Rename":             {},
+	"os.Remove":             {},
+	"os.RemoveAll":          {},
+	"os.Truncate":           {},
+	"os.WriteFile":          {},
+	"unix.Renameat":         {"pkg/disk/"},
+	"unix.Renameat2":        {"pkg/disk/"},
+	"unix.Rename":           {},
+	"unix.Unlinkat":         {"pkg/disk/"},
+	"unix.Unlink":           {},
+	"unix.Rmdir":            {},
+	"unix.Ftruncate":        {"pkg/archive/extract.go"},
+	"unix.Mkdirat":          {"pkg/disk/", "pkg/archive/extract.go"},
+	"unix.Symlinkat":        {"pkg/archive/extract.go"},
+	"unix.Linkat":           {"pkg/archive/extract.go"},
+	"os.Exit":               {"cmd/snap/main.go"},
+	"log.Fatal":             {},
+	"fmt.Print":             {},
+	"fmt.Println":           {},
+	"fmt.Printf":            {},
+	"fmt.Fprintln":          {"cmd/snap/ui.go"},
+	"syscall.Exec":          {},
+	"exec.Command":          {"cmd/snap/deploy.go", "pkg/docker/compose.go"},
+	"exec.CommandContext":   {"pkg/docker/compose.go"},
+	"filepath.EvalSymlinks": {"pkg/workload/config.go", "pkg/docker/"},
+}
+
+const module = "github.com/tiny-forge/snap/"
+
+func TestTheWallsHold(t *testing.T) {
+	found := 0
+	eachFile(t, func(path string, file *ast.File) {
+		found++
+		room := filepath.Dir(path)
+		allowed, known := mayImport[room]
+		if !known {
+			t.Errorf("%s: a room that the design does not have", path)
+		}
+		for _, spec := range file.Imports {
+			name, ours := strings.CutPrefix(strings.Trim(spec.Path.Value, `"`), module)
+			if ours && !slices.Contains(allowed, name) {
+				t.Errorf("%s imports %s, which %s may not know", path, name, room)
+			}
+			if strings.Contains(spec.Path.Value, "docker/docker") && room != "pkg/docker" {
+				t.Errorf("%s imports %s: Docker's types stay in pkg/docker", path, spec.Path.Value)
+			}
+		}
+		if room == "pkg/disk/disktest" {
+			return
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			call, ok := n.(*ast.SelectorExpr)
+			if !ok {
+				return true
+			}
+			if pkg, ok := call.X.(*ast.Ident); ok {
+				checkCall(t, path, pkg.Name+"."+call.Sel.Name)
+			}
+			return true
+		})
+		for _, decl := range file.Decls {
+			if f, ok := decl.(*ast.FuncDecl); ok && f.Name.Name == "init" && f.Recv == nil {
+				t.Errorf("%s has an init function", path)
+			}
+		}
+	})
+	if found < 50 {
+		t.Fatalf("only %d files were looked at", found)
+	}
+}
+
+func checkCall(t *testing.T, path, name string) {
+	places, guarded := only[name]
+	if !guarded || slices.ContainsFunc(places, func(p string) bool { return strings.HasPrefix(path, p) }) {
+		return
+	}
+	t.Errorf("%s uses %s, which may stand only in %q", path, name, places)
+}
+
+// eachFile gives every file of the program, without its tests.
+func eachFile(t *testing.T, look func(path string, file *ast.File)) {
+	t.Helper()
+	const top = "../.."
+	for _, root := range []string{"cmd", "pkg"} {
+		err := filepath.WalkDir(filepath.Join(top, root), func(path string, d fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			if d.IsDir() && d.Name() == "testdata" {
+				return filepath.SkipDir
+			}
+			if d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return nil
+			}
+			file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+			if err != nil {
+				return err
+			}
+			rel, err := filepath.Rel(top, path)
+			look(rel, file)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
