@@ -14,6 +14,7 @@ import (
 
 type deployJSON struct {
 	Workload   string          `json:"workload"`
+	Changed    bool            `json:"changed"` // false: it was up to date
 	Containers []containerJSON `json:"containers"`
 	Seconds    float64         `json:"seconds"`
 }
@@ -25,7 +26,8 @@ func (a *app) deployCommand() *cobra.Command {
 		Short: "Bring a workload up from the current config",
 		Long: `Bring a workload up from the current config and wait until it is healthy. The
 containers from before are removed only then; when the new ones do not come up,
-the old ones are brought back. An image that is missing is pulled.`,
+the old ones are brought back. An image that is missing is pulled. What already
+runs as the config says is left alone.`,
 		Args: cobra.ExactArgs(1),
 	}
 	cmd.Flags().DurationVar(&req.HealthTimeout, "health-timeout", 0, "how long to wait for health (default 2m)")
@@ -40,9 +42,13 @@ the old ones are brought back. An image that is missing is pulled.`,
 		if err != nil {
 			return err
 		}
-		a.result = deployJSON{r.Workload, showContainers(r.Containers), r.Seconds}
+		a.result = deployJSON{r.Workload, r.Changed, showContainers(r.Containers), r.Seconds}
 		for _, c := range r.Containers {
 			a.say("%s runs %s", c.Name, c.Image)
+		}
+		if !r.Changed {
+			a.progress("%s is up to date", r.Workload)
+			return nil
 		}
 		a.progress("deployed %s in %.1f s", r.Workload, r.Seconds)
 		return nil

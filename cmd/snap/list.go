@@ -2,14 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/restore"
 	"github.com/tiny-forge/snap/pkg/store"
 )
@@ -56,13 +54,16 @@ func (a *app) listCommand() *cobra.Command {
 // listed returns the workloads to list: the one that was asked for, or those of
 // the config and those that only the store still knows.
 func listed(e *restore.Engine, args []string) ([]string, error) {
-	if len(args) == 1 {
-		_, err := e.Config.Workload(args[0])
-		return args, err
-	}
 	stored, err := e.Store.Workloads()
 	if err != nil {
 		return nil, err
+	}
+	if len(args) == 1 {
+		if slices.Contains(stored, args[0]) {
+			return args, nil
+		}
+		_, err := e.Config.Workload(args[0])
+		return args, err
 	}
 	names := append(e.Config.Names(), stored...)
 	slices.Sort(names)
@@ -98,9 +99,6 @@ func (a *app) showCommand() *cobra.Command {
 		}
 		defer done()
 		m, err := e.Snapshot(args[0], args[1])
-		if errors.Is(err, disk.ErrTooNew) {
-			return errorf("%w; use the version of snap that made it", err)
-		}
 		if err != nil {
 			return err
 		}

@@ -40,7 +40,7 @@ up; the next run does the rest. What snap does not recognise is reported
 			return err
 		}
 		defer done()
-		req.Workloads = args
+		req.Workloads, a.recovers = args, true
 		if !req.Offline {
 			a.waitDocker = wait
 		}

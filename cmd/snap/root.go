@@ -25,6 +25,7 @@ type app struct {
 	*ui
 	config     string
 	waitDocker time.Duration
+	recovers   bool // the verb needs no volumes from the config
 	entered    bool // a verb has begun: what fails now is not the command line
 }
 
@@ -166,6 +167,10 @@ func (a *app) prepare(ctx context.Context, cfg *workload.Config, w *workload.Wor
 		return nil
 	}
 	volumes, notices, err := docker.ComposeVolumes(ctx, w)
+	if err != nil && a.recovers {
+		notice(err.Error()) // a recovery goes by its records
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -149,6 +149,30 @@ func TestComposeFromNothingThroughRestoreAndBack(t *testing.T) {
 	}
 }
 
+// Compose makes the new container under a name of its own before it removes
+// the old one. Killed between the two, it leaves both.
+func TestComposeHalvesAreCleared(t *testing.T) {
+	b := newBench(t)
+	needCompose(t)
+	ref, _ := b.image("one")
+	r, held := b.open(b.composed("services:", "  web: {image: "+ref+", stop_signal: SIGKILL, volumes: ['./data:/data'], healthcheck: {test: [CMD, /app, check], interval: 200ms}}")), b.held()
+	b.must(r.Redeploy(b.Context(), held, journal.Redeploy{}))
+	before, err := r.Containers(b.Context())
+	b.must(err)
+	for what, finish := range map[string]func() error{
+		"redeploy": func() error { return r.Redeploy(b.Context(), held, journal.Redeploy{Before: before}) },
+		"resume":   func() error { return r.Resume(b.Context(), held, before) },
+	} {
+		raw := b.look(before[0].ID)
+		_, err := b.api.ContainerCreate(b.Context(), raw.Config, nil, nil, nil, "0123456789ab_"+before[0].Name)
+		b.must(err)
+		b.must(finish())
+		if now := b.only(r); now.ID != before[0].ID || now.Name != before[0].Name || !now.Running {
+			t.Errorf("%s: %+v", what, now)
+		}
+	}
+}
+
 // A service without a restart policy that finds no database gives up for good.
 func TestComposeStartsADependencyFirst(t *testing.T) {
 	b := newBench(t)

@@ -165,7 +165,9 @@ func (r *Runtime) Check(ctx context.Context, pins map[string]journal.Pin) error 
 // Redeploy brings the workload up from its config, and returns once it is
 // healthy. An image that cannot be had is reported before anything that was
 // there before is touched. A container of also_stop that does not start again
-// is a notice and no error: the workload itself is up.
+// is a notice and no error: the workload itself is up. Where the engine stops
+// answering half-way nothing is known of the containers; FenceAndStop, Redeploy
+// and Resume each take it from there.
 func (r *Runtime) Redeploy(ctx context.Context, held *journal.Held, d journal.Redeploy) error {
 	if err := r.demand(held); err != nil {
 		return err

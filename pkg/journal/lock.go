@@ -187,7 +187,7 @@ func (h *Held) take(name string, how int) error {
 		return fmt.Errorf("open lock %s/%s: %w", h.journal.locks.Path(), name, err)
 	}
 	f := os.NewFile(uintptr(fd), name)
-	if err := unix.Flock(fd, how|unix.LOCK_NB); err != nil {
+	if err := flock(fd, how); err != nil {
 		defer f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return fmt.Errorf("%w: %s", ErrBusy, holder(f))
@@ -202,6 +202,19 @@ func (h *Held) take(name string, how int) error {
 	h.files = append(h.files, f)
 	h.names[name] = true
 	return nil
+}
+
+// flock tries for a moment: `snap status` may hold a lock for as long as it
+// takes to see that nobody does.
+func flock(fd, how int) error {
+	var err error
+	for range 5 {
+		if err = unix.Flock(fd, how|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
+			return err
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return err
 }
 
 func holder(f *os.File) string {

@@ -19,6 +19,7 @@ type DeployRequest struct {
 // DeployResult is what runs after a deploy.
 type DeployResult struct {
 	Workload   string
+	Changed    bool // false: what runs was already what the config says
 	Containers []Container
 	Seconds    float64
 }
@@ -54,6 +55,13 @@ func (s *session) deploy(ctx context.Context, req DeployRequest, txID *string) (
 	if err := s.makeLive(); err != nil {
 		return nil, classify(err)
 	}
+	upToDate, err := s.rt.UpToDate(ctx)
+	if err != nil {
+		return nil, classify(err)
+	}
+	if upToDate {
+		return &DeployResult{Workload: s.w.Name, Containers: before, Seconds: time.Since(s.when).Seconds()}, nil
+	}
 	tx, err := s.Journal.Begin(s.held, &journal.Begin{Kind: journal.Deploy, Snap: s.Version, Containers: before})
 	if err != nil {
 		return nil, classify(err)
@@ -70,7 +78,7 @@ func (s *session) deploy(ctx context.Context, req DeployRequest, txID *string) (
 	if err != nil {
 		return nil, classify(err)
 	}
-	return &DeployResult{Workload: s.w.Name, Containers: now, Seconds: time.Since(s.when).Seconds()}, nil
+	return &DeployResult{Workload: s.w.Name, Changed: true, Containers: now, Seconds: time.Since(s.when).Seconds()}, nil
 }
 
 // makeLive makes live directories that do not exist: a first deploy finds none.
@@ -104,8 +112,9 @@ func (s *session) undoDeploy(ctx context.Context, tx *journal.Tx, before []Conta
 		err := errors.Join(s.rt.Settle(ctx, before), tx.End())
 		return fault(Pending, "unhealthy", "look at the app's log (docker logs)", "%w", errors.Join(cause, err))
 	}
-	var err error
+	touched, err := s.resting(ctx, before)
 	if unhealthy {
+		touched = true
 		err = s.rt.FenceAndStop(ctx, 0)
 	}
 	if err == nil {
@@ -118,8 +127,12 @@ func (s *session) undoDeploy(ctx context.Context, tx *journal.Tx, before []Conta
 	if err := tx.End(); err != nil {
 		return fault(Pending, "cleanup", "snap recover "+s.w.Name, "%w; the containers from before are back, but: %w", cause, err)
 	}
-	if ran(before) && interruption(cause) == nil {
-		return fault(RolledBack, "unhealthy", classify(cause).Hint, "%w; the containers from before are back", cause)
+	e := classify(cause)
+	if touched && e.Kind != Interrupted {
+		if unhealthy {
+			e.Code = "unhealthy"
+		}
+		return fault(RolledBack, e.Code, e.Hint, "%w; the containers from before are back", cause)
 	}
-	return classify(cause)
+	return e
 }

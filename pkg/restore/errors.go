@@ -37,6 +37,15 @@ func fault(kind Kind, code, hint, format string, args ...any) *Error {
 	return &Error{Kind: kind, Code: code, Hint: hint, Err: fmt.Errorf(format, args...)}
 }
 
+// kindOf returns the kind of an error that the engine made; Failed for others.
+func kindOf(err error) Kind {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Kind
+	}
+	return Failed
+}
+
 func refused(code, hint, format string, args ...any) *Error {
 	return fault(Refused, code, hint, format, args...)
 }

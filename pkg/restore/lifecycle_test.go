@@ -435,3 +435,46 @@ func TestOtherContainersThatAreListedStopAndStart(t *testing.T) {
 	}
 	w.clean()
 }
+
+func TestACommittedRestoreIsNotTakenBackBecauseTheEngineIsAway(t *testing.T) {
+	w := newWorld(t, t.TempDir(), 2, appLines(image(t))...)
+	w.fill("new")
+	states := map[string][][]string{"new": w.trees()}
+	w.deploy()
+	sid := w.capture()
+	w.fill("old")
+	whole, _ := w.run("restore", sid, 0)
+	w.fill("old")
+	w.killAt("restore", sid, commitPoint, whole)
+	t.Run("away", func(t *testing.T) {
+		t.Setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+		list, err := w.engine().Recover(t.Context(), RecoverRequest{})
+		if kindOf(err) != Pending || len(list) != 1 || list[0].Action != RolledForwardTx || !list[0].Pending {
+			t.Errorf("without an engine recover returned %+v, %v; expected the new data and a pending app", list, err)
+		}
+		w.generation(states)
+	})
+	w.recoverTwice()
+	w.generation(states)
+	w.appRuns()
+}
+
+func TestADeployLeavesAloneWhatIsAsItShouldBe(t *testing.T) {
+	w := newWorld(t, t.TempDir(), 1, appLines(image(t))...)
+	w.fill("data")
+	w.deploy()
+	before := w.appRuns()
+	r, err := w.engine().Deploy(t.Context(), DeployRequest{Workload: w.name})
+	w.must(err)
+	if after := w.appRuns(); r.Changed || after.ID != before.ID || after.State.StartedAt != before.State.StartedAt {
+		t.Errorf("a deploy of nothing new said changed=%t and touched the container", r.Changed)
+	}
+	w.edit("image: ", "image: nobody-has-this-")
+	_, err = w.engine().Deploy(t.Context(), DeployRequest{Workload: w.name})
+	if k := kindOf(err); err == nil || k != Failed && k != Refused {
+		t.Errorf("a deploy of an image that cannot be had returned %v (kind %d), expected that nothing changed", err, k)
+	}
+	if after := w.appRuns(); after.ID != before.ID || after.State.StartedAt != before.State.StartedAt {
+		t.Error("it touched the container")
+	}
+}

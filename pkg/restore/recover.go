@@ -27,8 +27,8 @@ type Recovery struct {
 	Workload string
 	Tx       string
 	Found    string // the last record: begin, ready, commit, revert; or unreadable
-	Action   string
-	Pending  bool // the data is done; containers or clean-up remain
+	Action   string // "" where nothing was done: see Err
+	Pending  bool   // the data is done; containers or clean-up remain
 	Err      error
 }
 
@@ -102,7 +102,9 @@ func (e *Engine) recoverTx(ctx context.Context, id string, req RecoverRequest) (
 	}
 	s, err := e.lookup(ctx, "recover", r.Workload)
 	if err != nil {
-		r.Err = unusable(id, err)
+		if r.Err = unusable(id, err); kindOf(r.Err) == Pending {
+			r.Action, r.Pending = "", true
+		}
 		return r, true
 	}
 	defer s.close()
@@ -380,7 +382,7 @@ func (s *session) revert(ctx context.Context, x *txn) error {
 	}
 	list, _, err := x.decide()
 	if err != nil {
-		return err
+		return frozen(x.ID, "%w", err)
 	}
 	return x.carryOut(list)
 }

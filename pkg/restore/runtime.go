@@ -28,6 +28,10 @@ type Runtime interface {
 	// not on this host, a port that somebody else has. It changes nothing.
 	Check(ctx context.Context, pins map[string]journal.Pin) error
 
+	// UpToDate reports whether what runs is what the current config says, and is
+	// healthy: a deploy then has nothing to do. It changes nothing.
+	UpToDate(ctx context.Context) (bool, error)
+
 	// Quiesce pauses or stops the containers that run. The returned function
 	// brings exactly those back; it works under an ended context of the call,
 	// and may be called twice. After an error they have been brought back, as

@@ -28,6 +28,9 @@ func (e *Engine) Snapshot(name, sid string) (*store.Manifest, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fault(Failed, "snapshot_not_found", "snap list "+name, "there is no snapshot %s of workload %s", sid, name)
 	}
+	if errors.Is(err, disk.ErrTooNew) {
+		return nil, fault(Failed, "snapshot_too_new", "use the version of snap that made it, or a newer one", "%w", err)
+	}
 	if err != nil {
 		return nil, fault(Failed, "snapshot_damaged", "snap list "+name, "%w", err)
 	}

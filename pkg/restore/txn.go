@@ -133,7 +133,7 @@ func (x *txn) decision() decision {
 }
 
 // decide looks at all volumes before any is touched, and returns the move for
-// each. When one freezes, the error says what was found.
+// each. An error means that none may be touched, and says what was found.
 func (x *txn) decide() ([]move, []sight, error) {
 	list := make([]move, len(x.sites))
 	seen := make([]sight, len(x.sites))
@@ -141,14 +141,14 @@ func (x *txn) decide() ([]move, []sight, error) {
 	for i, s := range x.sites {
 		var err error
 		if seen[i], err = s.look(); err != nil {
-			return nil, nil, frozen(x.ID, "volume %s (%s) cannot be looked at: %w", s.Name, s.path(), err)
+			return nil, nil, fmt.Errorf("volume %s (%s) cannot be looked at: %w", s.Name, s.path(), err)
 		}
 		if list[i] = moves[seen[i]][x.decision()]; list[i] == freeze {
 			odd = append(odd, fmt.Sprintf("volume %s (%s): %s", s.Name, s.path(), seen[i]))
 		}
 	}
 	if len(odd) > 0 {
-		return nil, seen, frozen(x.ID, "the restore was %s, but %s", x.decision(), strings.Join(odd, "; "))
+		return nil, seen, fmt.Errorf("the restore was %s, but %s", x.decision(), strings.Join(odd, "; "))
 	}
 	return list, seen, nil
 }

@@ -177,14 +177,6 @@ func (w *world) clean() {
 	}
 }
 
-func kindOf(err error) Kind {
-	var e *Error
-	if errors.As(err, &e) {
-		return e.Kind
-	}
-	return -1
-}
-
 func codeOf(err error) string {
 	var e *Error
 	if errors.As(err, &e) {

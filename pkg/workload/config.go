@@ -117,10 +117,14 @@ func trusted(path string, info os.FileInfo) error {
 	if st.Uid == 0 && !byGroup && info.Mode()&0o002 == 0 {
 		return nil
 	}
+	hint := fmt.Sprintf("chown root:root %q && chmod go-w %q", path, path)
+	if info.Mode()&os.ModeSticky != 0 { // /tmp is as it should be
+		hint = "move the config into a folder of root's own, such as /etc/snap"
+	}
 	return &Error{
 		Where: path,
 		Err:   fmt.Errorf("refused: writable by others than root (owner %d, mode %#o)", st.Uid, info.Mode().Perm()),
-		Hint:  fmt.Sprintf("chown root:root %q && chmod go-w %q", path, path),
+		Hint:  hint,
 	}
 }
 
