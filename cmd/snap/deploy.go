@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -82,17 +83,28 @@ recovery is under way at the same time. The command's exit code is passed on.`,
 			return err
 		}
 		defer held.Release()
-		return a.locked(args[1:])
+		return a.locked(ctx, args[1:])
 	})
 	return cmd
 }
 
-// locked runs the command to its end: a signal reaches it from the terminal
-// itself, and the lock must outlive it.
-func (a *app) locked(command []string) error {
+// locked runs the command to its end, which the lock must outlive. SIGTERM is
+// passed on; SIGINT reaches the command from the terminal itself, and a second
+// one would make many tools give up at once.
+func (a *app) locked(ctx context.Context, command []string) error {
 	c := exec.Command(command[0], command[1:]...)
 	c.Stdin, c.Stdout, c.Stderr = a.in, os.Stdout, os.Stderr
-	err := c.Run()
+	if err := c.Start(); err != nil {
+		return &usageError{err}
+	}
+	stop := context.AfterFunc(ctx, func() {
+		var sig *restore.Signal
+		if errors.As(context.Cause(ctx), &sig) && sig.Name == "SIGTERM" {
+			_ = c.Process.Signal(syscall.SIGTERM) // it may just have ended
+		}
+	})
+	defer stop()
+	err := c.Wait()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		if code := exit.ExitCode(); code >= 0 {
@@ -100,8 +112,13 @@ func (a *app) locked(command []string) error {
 		}
 		return exitStatus(128 + int(signalOf(exit)))
 	}
-	if err != nil {
-		return &usageError{err}
+	return err
+}
+
+// signalOf returns the signal that ended a command.
+func signalOf(exit *exec.ExitError) syscall.Signal {
+	if ws, ok := exit.Sys().(syscall.WaitStatus); ok {
+		return ws.Signal()
 	}
-	return nil
+	return 0
 }

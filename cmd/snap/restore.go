@@ -84,9 +84,11 @@ func (a *app) plan(ctx context.Context, e *restore.Engine, req restore.RestoreRe
 		return err
 	}
 	a.result = planJSON{p.Workload, p.SID, p.Volumes, showContainers(p.Containers), notNil(p.Space), notNil(p.Warnings)}
-	rows := [][]string{{"VOLUME", "LIVE DIRECTORY", "FILES", "SIZE"}}
+	rows := [][]string{{"VOLUME", "LIVE DIRECTORY", "NOW", "", "THEN", ""}}
 	for _, v := range p.Volumes {
-		rows = append(rows, []string{v.Name, v.Path, fmt.Sprint(v.Files), size(v.Bytes)})
+		rows = append(rows, []string{
+			v.Name, v.Path, fmt.Sprintf("%d files", v.LiveFiles), size(v.LiveBytes), fmt.Sprintf("%d files", v.Files), size(v.Bytes),
+		})
 	}
 	a.table(rows)
 	for _, c := range p.Containers {

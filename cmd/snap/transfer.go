@@ -7,23 +7,14 @@ import (
 	"io"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/restore"
 )
-
-func signalOf(exit *exec.ExitError) syscall.Signal {
-	if ws, ok := exit.Sys().(syscall.WaitStatus); ok {
-		return ws.Signal()
-	}
-	return 0
-}
 
 func (a *app) exportCommand() *cobra.Command {
 	var volume, output string

@@ -41,7 +41,14 @@ func (d *Dir) RemoveTree(name string) error {
 		return err
 	}
 	defer sub.Close()
-	return errors.Join(sub.empty(), d.Rmdir(name))
+	if err := sub.empty(); err != nil {
+		return err
+	}
+	// Two processes may be clearing away the same leftover.
+	if err := d.Rmdir(name); !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	return nil
 }
 
 // empty removes everything in d.

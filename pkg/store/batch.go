@@ -148,7 +148,13 @@ func (b *Batch) publish(m *Manifest, index string, manifest []byte) error {
 		return err
 	}
 	defer workload.Close()
-	snapshot, err := workload.Ensure(m.SID, 0o700)
+	if err := workload.Mkdir(m.SID, 0o700); err != nil { // never into one that exists
+		return err
+	}
+	if err := workload.Sync(); err != nil {
+		return err
+	}
+	snapshot, err := workload.OpenSameMount(m.SID)
 	if err != nil {
 		return err
 	}
