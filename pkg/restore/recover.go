@@ -269,12 +269,12 @@ func (s *session) resolve(ctx context.Context, tx *journal.Tx, offline bool) (en
 		end.postponed = true
 		return end
 	}
-	s.bringUp(ctx, x, seen, &end)
+	_ = s.time.run("redeploy", func() error { s.bringUp(ctx, x, seen, &end); return nil })
 	end.up = time.Now()
 	if end.app != nil || end.frozen != nil {
 		return end
 	}
-	end.cleanup = s.settle(x)
+	end.cleanup = s.time.run("settle", func() error { return s.settle(x) })
 	return end
 }
 
