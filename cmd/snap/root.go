@@ -44,12 +44,14 @@ func run(args []string, in *os.File, out, errOut io.Writer) int {
 	return a.end(err)
 }
 
-// signals returns a context that SIGINT and SIGTERM end. SIGHUP and SIGPIPE are
-// ignored: a terminal or a pipe that goes away must not end a restore, and an
-// unwritten line is no reason to.
+// signals returns a context that SIGINT and SIGTERM end. SIGHUP and SIGPIPE do
+// nothing: a terminal or a pipe that goes away must not end a restore, and an
+// unwritten line is no reason to. SIGHUP is ignored, so that commands that snap
+// runs ignore it as well; SIGPIPE is caught, so that they do not.
 func signals() (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	signal.Ignore(unix.SIGHUP, unix.SIGPIPE)
+	signal.Ignore(unix.SIGHUP)
+	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 	caught := make(chan os.Signal, 1)
 	signal.Notify(caught, unix.SIGINT, unix.SIGTERM)
 	go func() {
@@ -148,6 +150,9 @@ func (a *app) engine() (*restore.Engine, func(), error) {
 func (a *app) runtime(ctx context.Context, cfg *workload.Config, w *workload.Workload) (restore.Runtime, error) {
 	notice := func(line string) { a.progress("notice: %s", line) }
 	rt, err := docker.Open(w, docker.Options{Notice: notice})
+	if errors.Is(err, docker.ErrNotLocal) {
+		return nil, &workload.Error{Where: "of the environment", Err: err, Hint: "unset DOCKER_HOST, or let it name a unix socket of this host"}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("workload %s: %w", w.Name, err)
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/workload"
 )
 
 // Kind says what an error leaves on disk. The door turns it into an exit code.
@@ -55,11 +56,14 @@ func refused(code, hint, format string, args ...any) *Error {
 func classify(err error) *Error {
 	var own *Error
 	var bad *archive.Unrestorable
+	var config *workload.Error
 	switch {
 	case err == nil:
 		return nil
 	case errors.As(err, &own):
 		return &Error{own.Kind, own.Code, err, own.Hint} // the whole of the message
+	case errors.As(err, &config):
+		return &Error{Usage, "config", err, config.Hint}
 	case interruption(err) != nil:
 		return interruption(err)
 	case errors.Is(err, journal.ErrBusy):
