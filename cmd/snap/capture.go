@@ -81,12 +81,7 @@ cleanly. none lets it run: files may then be from different moments.`,
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		return oneOf("--quiesce", req.Quiesce, journal.Pause, journal.Stop, journal.None)
 	}
-	cmd.RunE = a.verb(func(ctx context.Context, args []string) error {
-		e, done, err := a.engine()
-		if err != nil {
-			return err
-		}
-		defer done()
+	cmd.RunE = a.verb(func(ctx context.Context, e *restore.Engine, args []string) error {
 		req.Workload = args[0]
 		r, err := e.Capture(ctx, req)
 		if err != nil {

@@ -32,12 +32,7 @@ runs as the config says is left alone.`,
 		Args: cobra.ExactArgs(1),
 	}
 	cmd.Flags().DurationVar(&req.HealthTimeout, "health-timeout", 0, "how long to wait for health (default 2m)")
-	cmd.RunE = a.verb(func(ctx context.Context, args []string) error {
-		e, done, err := a.engine()
-		if err != nil {
-			return err
-		}
-		defer done()
+	cmd.RunE = a.verb(func(ctx context.Context, e *restore.Engine, args []string) error {
 		req.Workload = args[0]
 		r, err := e.Deploy(ctx, req)
 		if err != nil {
@@ -66,18 +61,13 @@ func (a *app) lockCommand() *cobra.Command {
 recovery is under way at the same time. The command's exit code is passed on.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if cmd.ArgsLenAtDash() != 1 || len(args) < 2 {
-				return errors.New("usage: snap lock <workload> [--wait D] -- COMMAND...")
+				return errors.New("name the workload and, behind --, the command to run")
 			}
 			return nil
 		},
 	}
 	cmd.Flags().DurationVar(&wait, "wait", 0, "wait this long for the lock")
-	cmd.RunE = a.verb(func(ctx context.Context, args []string) error {
-		e, done, err := a.engine()
-		if err != nil {
-			return err
-		}
-		defer done()
+	cmd.RunE = a.verb(func(ctx context.Context, e *restore.Engine, args []string) error {
 		held, err := e.Lock(ctx, args[0], wait)
 		if err != nil {
 			return err

@@ -20,12 +20,7 @@ func (a *app) listCommand() *cobra.Command {
 		Short: "List snapshots, newest first",
 		Args:  cobra.MaximumNArgs(1),
 	}
-	cmd.RunE = a.verb(func(_ context.Context, args []string) error {
-		e, done, err := a.engine()
-		if err != nil {
-			return err
-		}
-		defer done()
+	cmd.RunE = a.verb(func(_ context.Context, e *restore.Engine, args []string) error {
 		names, err := listed(e, args)
 		if err != nil {
 			return err
@@ -92,12 +87,7 @@ func (a *app) showCommand() *cobra.Command {
 		Short: "Show what a snapshot holds",
 		Args:  cobra.ExactArgs(2),
 	}
-	cmd.RunE = a.verb(func(_ context.Context, args []string) error {
-		e, done, err := a.engine()
-		if err != nil {
-			return err
-		}
-		defer done()
+	cmd.RunE = a.verb(func(_ context.Context, e *restore.Engine, args []string) error {
 		m, err := e.Snapshot(args[0], args[1])
 		if err != nil {
 			return err

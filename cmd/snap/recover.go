@@ -34,12 +34,7 @@ up; the next run does the rest. What snap does not recognise is reported
 	}
 	cmd.Flags().BoolVar(&req.Offline, "offline", false, "data only: the container engine is not running")
 	cmd.Flags().DurationVar(&wait, "wait-docker", 0, "wait this long for the container engine")
-	cmd.RunE = a.verb(func(ctx context.Context, args []string) error {
-		e, done, err := a.engine()
-		if err != nil {
-			return err
-		}
-		defer done()
+	cmd.RunE = a.verb(func(ctx context.Context, e *restore.Engine, args []string) error {
 		req.Workloads, a.recovers = args, true
 		if !req.Offline {
 			a.waitDocker = wait

@@ -60,12 +60,7 @@ nothing. After a crash or a power cut, run snap recover.`,
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		return oneOf("--on-unhealthy", req.OnUnhealthy, restore.RevertUnhealthy, restore.KeepUnhealthy)
 	}
-	cmd.RunE = a.verb(func(ctx context.Context, args []string) error {
-		e, done, err := a.engine()
-		if err != nil {
-			return err
-		}
-		defer done()
+	cmd.RunE = a.verb(func(ctx context.Context, e *restore.Engine, args []string) error {
 		req.Workload, req.SID = args[0], args[1]
 		if plan {
 			return a.plan(ctx, e, req)

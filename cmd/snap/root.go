@@ -110,11 +110,17 @@ func version() string {
 	return "(devel)"
 }
 
-// verb wraps what a command does: from here on errors are not usage errors.
-func (a *app) verb(do func(ctx context.Context, args []string) error) func(*cobra.Command, []string) error {
+// verb wraps what a command does with the engine opened for it. What fails from
+// here on is no longer the command line's fault.
+func (a *app) verb(do func(ctx context.Context, e *restore.Engine, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		a.entered = true
-		return do(cmd.Context(), args)
+		e, done, err := a.engine()
+		if err != nil {
+			return err
+		}
+		defer done()
+		return do(cmd.Context(), e, args)
 	}
 }
 

@@ -52,12 +52,7 @@ func (a *app) statusCommand() *cobra.Command {
 		Short: "Tell what runs, the last snapshot, and what is pending",
 		Args:  cobra.MaximumNArgs(1),
 	}
-	cmd.RunE = a.verb(func(ctx context.Context, args []string) error {
-		e, done, err := a.engine()
-		if err != nil {
-			return err
-		}
-		defer done()
+	cmd.RunE = a.verb(func(ctx context.Context, e *restore.Engine, args []string) error {
 		name := ""
 		if len(args) == 1 {
 			name = args[0]

@@ -34,12 +34,7 @@ func (a *app) exportCommand() *cobra.Command {
 		}
 		return nil
 	}
-	cmd.RunE = a.verb(func(ctx context.Context, args []string) error {
-		e, done, err := a.engine()
-		if err != nil {
-			return err
-		}
-		defer done()
+	cmd.RunE = a.verb(func(ctx context.Context, e *restore.Engine, args []string) error {
 		if output == "-" {
 			_, err := e.Export(ctx, args[0], args[1], volume, a.out)
 			return err
@@ -110,12 +105,7 @@ not trusted: what could reach outside the volume is refused.`,
 		}
 		return nil
 	}
-	cmd.RunE = a.verb(func(ctx context.Context, args []string) error {
-		e, done, err := a.engine()
-		if err != nil {
-			return err
-		}
-		defer done()
+	cmd.RunE = a.verb(func(ctx context.Context, e *restore.Engine, args []string) error {
 		var in io.Reader = a.in
 		if args[1] != "-" {
 			f, err := os.Open(args[1])
