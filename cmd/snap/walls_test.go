@@ -52,7 +52,7 @@ var only = map[string][]string{
 	"syscall.Exec":          {},
 	"exec.Command":          {"cmd/snap/deploy.go", "pkg/docker/compose.go"},
 	"exec.CommandContext":   {"pkg/docker/compose.go"},
-	"filepath.EvalSymlinks": {"pkg/workload/config.go", "pkg/docker/"},
+	"filepath.EvalSymlinks": {"pkg/workload/config.go", "pkg/docker/", "pkg/journal/lock.go"},
 }
 
 const module = "github.com/tiny-forge/snap/"

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"reflect"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -95,6 +97,10 @@ func (w *Workload) check(c *Config) error {
 	if !ValidName(w.Name) {
 		return fmt.Errorf("%q is not a name (letters, digits, and _ . - behind the first, at most 63)", w.Name)
 	}
+	// The store's lock folder has a file of this name, and vol-… for volumes.
+	if w.Name == "store" || strings.HasPrefix(w.Name, "vol-") {
+		return fmt.Errorf("%q is a name that snap needs for itself: choose another", w.Name)
+	}
 	if w.Project == "" {
 		w.Project = w.Name
 	}
@@ -103,6 +109,9 @@ func (w *Workload) check(c *Config) error {
 	}
 	if !ValidName(w.Project) || !ValidName(w.Stage) {
 		return fmt.Errorf("project %q and stage %q must be plain names", w.Project, w.Stage)
+	}
+	if w.Image == "" && !reflect.ValueOf(w.Container).IsZero() {
+		return errors.New("has keys of a container but no image: a Compose workload's belong in its Compose file")
 	}
 	if w.ContainerName == "" {
 		w.ContainerName = w.Name
@@ -132,7 +141,7 @@ func (w *Workload) checkContainer() error {
 		return fmt.Errorf("ports: %w", err)
 	}
 	switch policy, count, _ := strings.Cut(w.Restart, ":"); {
-	case policy == "on-failure":
+	case policy == "on-failure" && (count == "" || plainNumber(count)):
 	case count == "" && (policy == "" || policy == "no" || policy == "always" || policy == "unless-stopped"):
 	default:
 		return fmt.Errorf("restart %q: must be no, always, unless-stopped, or on-failure[:times]", w.Restart)
@@ -141,6 +150,11 @@ func (w *Workload) checkContainer() error {
 		return errors.New("healthcheck: test is missing")
 	}
 	return nil
+}
+
+func plainNumber(s string) bool {
+	_, err := strconv.ParseUint(s, 10, 31)
+	return err == nil
 }
 
 // SetVolumes gives the workload its volumes, each resolved to a host directory
@@ -244,6 +258,9 @@ func (m *Mapping) UnmarshalYAML(n *yaml.Node) error {
 			key, value, ok := strings.Cut(item.Value, "=")
 			if !ok || key == "" {
 				return fmt.Errorf("line %d: %q is not KEY=VALUE", item.Line, item.Value)
+			}
+			if _, twice := out[key]; twice {
+				return fmt.Errorf("line %d: %s stands here twice", item.Line, key)
 			}
 			out[key] = value
 		}
