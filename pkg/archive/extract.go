@@ -56,6 +56,7 @@ func extract(ctx context.Context, src source, into *disk.Dir, opt ExtractOptions
 		root := opt.Default
 		root.Name, root.Type = Root, Directory
 		x.addDir(&root)
+		x.stats.add(&root)
 		x.implied = map[string]bool{Root: true}
 	}
 	for {

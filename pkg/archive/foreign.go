@@ -54,6 +54,12 @@ func (f *foreign) Read(b []byte) (int, error) {
 
 func (f *foreign) next() (*Entry, error) {
 	for {
+		// What is zero from here on is padding, of less than a block, and the
+		// end; the zeros of a file's content do not count.
+		if _, err := io.Copy(io.Discard, f.tr); err != nil {
+			return nil, refuse("%w", err)
+		}
+		f.tail.zeros = 0
 		h, err := f.tr.Next()
 		if errors.Is(err, io.EOF) {
 			return nil, f.end()

@@ -124,15 +124,16 @@ func appendRecord(out []byte, key, value string) []byte {
 // decimal gives the time as pax writes it: "-1.5" is half a second before one
 // second before 1970, while the kernel counts nanoseconds forward.
 func (t Timespec) decimal() string {
-	sec, nsec, sign := t.Sec, t.Nsec, ""
-	if sec < 0 {
+	// Unsigned, since the earliest second has no positive counterpart.
+	sec, nsec, sign := uint64(t.Sec), t.Nsec, ""
+	if t.Sec < 0 {
 		sign = "-"
 		sec = -sec
 		if nsec != 0 {
 			sec, nsec = sec-1, 1e9-nsec
 		}
 	}
-	s := sign + strconv.FormatInt(sec, 10)
+	s := sign + strconv.FormatUint(sec, 10)
 	if nsec != 0 {
 		s += "." + strings.TrimRight(fmt.Sprintf("%09d", nsec), "0")
 	}

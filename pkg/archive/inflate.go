@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"runtime"
+	"sync"
 )
 
 // Opener gives the bytes of a member as the store has them.
@@ -19,7 +20,7 @@ type Opener interface {
 func NewReader(ctx context.Context, from Opener, members []Member) *Reader {
 	r := &Reader{ahead: make(chan chan inflated, 2*runtime.GOMAXPROCS(0))}
 	r.ctx, r.cancel = context.WithCancel(ctx)
-	go r.feed(from, members)
+	r.done.Go(func() { r.feed(from, members) })
 	return r
 }
 
@@ -27,6 +28,7 @@ func NewReader(ctx context.Context, from Opener, members []Member) *Reader {
 type Reader struct {
 	ctx    context.Context
 	cancel context.CancelFunc
+	done   sync.WaitGroup
 	ahead  chan chan inflated
 	now    bytes.Reader
 	err    error
@@ -48,7 +50,7 @@ func (r *Reader) feed(from Opener, members []Member) {
 			return
 		}
 		limit <- struct{}{}
-		go func() {
+		r.done.Go(func() {
 			defer func() { <-limit }()
 			data, err := from.Open(m)
 			if err != nil {
@@ -57,7 +59,7 @@ func (r *Reader) feed(from Opener, members []Member) {
 			}
 			tar, err := Inflate(data, m)
 			out <- inflated{tar, err}
-		}()
+		})
 	}
 }
 
@@ -82,5 +84,8 @@ func (r *Reader) Read(p []byte) (int, error) {
 	return r.now.Read(p)
 }
 
-// Close ends the inflating.
-func (r *Reader) Close() { r.cancel() }
+// Close ends the inflating. When it returns nothing is opened any more.
+func (r *Reader) Close() {
+	r.cancel()
+	r.done.Wait()
+}

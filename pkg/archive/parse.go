@@ -285,7 +285,7 @@ func parseDecimal(s string, limit uint64) (int64, error) {
 func parseTime(s string) (Timespec, error) {
 	digits, negative := strings.CutPrefix(s, "-")
 	whole, frac, _ := strings.Cut(digits, ".")
-	sec, err := strconv.ParseUint(whole, 10, 62)
+	sec, err := strconv.ParseUint(whole, 10, 64)
 	if err != nil || len(frac) > 9 {
 		return Timespec{}, refuse("%q is not a time", s)
 	}
@@ -293,14 +293,19 @@ func parseTime(s string) (Timespec, error) {
 	if err != nil {
 		return Timespec{}, refuse("%q is not a time", s)
 	}
-	t := Timespec{int64(sec), int64(nsec)}
-	if negative {
-		t.Sec = -t.Sec
-		if t.Nsec != 0 {
-			t.Sec, t.Nsec = t.Sec-1, 1e9-t.Nsec
+	if !negative {
+		if sec > math.MaxInt64 {
+			return Timespec{}, refuse("%q is not a time", s)
 		}
+		return Timespec{int64(sec), int64(nsec)}, nil
 	}
-	return t, nil
+	if nsec != 0 { // the kernel counts nanoseconds forward
+		sec, nsec = sec+1, 1e9-nsec
+	}
+	if sec > 1<<63 {
+		return Timespec{}, refuse("%q is not a time", s)
+	}
+	return Timespec{int64(-sec), int64(nsec)}, nil
 }
 
 // check completes the entry and refuses what does not fit together.

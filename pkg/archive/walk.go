@@ -81,6 +81,9 @@ func (w *walker) child(dir *node, name string, depth int) error {
 	if dir.name != Root {
 		path = dir.name + "/" + name
 	}
+	if depth > MaxDepth {
+		return fmt.Errorf("%q: more than %d names deep", path, MaxDepth)
+	}
 	fd, err := disk.Openat2(dir.fd, name, unix.O_PATH|unix.O_NOFOLLOW, 0, resolve)
 	switch {
 	case errors.Is(err, unix.ENOENT):
@@ -104,9 +107,6 @@ func (w *walker) child(dir *node, name string, depth int) error {
 	}
 	if n.kind() != unix.S_IFDIR {
 		return nil
-	}
-	if depth >= MaxDepth {
-		return fmt.Errorf("%q: more than %d directories deep", path, MaxDepth)
 	}
 	return w.children(n, depth)
 }
@@ -215,6 +215,9 @@ func extents(f *os.File, size int64) ([]Extent, error) {
 			return nil, fail("lseek", f.Name(), err)
 		}
 		to, err := unix.Seek(int(f.Fd()), from, unix.SEEK_HOLE)
+		if errors.Is(err, unix.ENXIO) { // cut since: seen when it has been read
+			break
+		}
 		if err != nil {
 			return nil, fail("lseek", f.Name(), err)
 		}

@@ -3,6 +3,7 @@ package archive
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 
@@ -176,24 +177,29 @@ func (w *writer) regular(n *node, e *Entry) error {
 
 // plain stores an entry that has no content.
 func (w *writer) plain(n *node, e *Entry) error {
-	if err := w.header(n, e, len(w.pieces.list)); err != nil {
+	if _, err := w.header(n, e, len(w.pieces.list)); err != nil {
 		return err
 	}
 	return w.endSmall(e)
 }
 
-// header appends e's header to the group.
-func (w *writer) header(n *node, e *Entry, member int) error {
-	var err error
-	if w.group, err = appendHeader(w.group, e); err != nil {
+// header appends e's header to the group. It reports false where e cannot be
+// kept, which has then been noted.
+func (w *writer) header(n *node, e *Entry, member int) (kept bool, err error) {
+	group, err := appendHeader(w.group, e)
+	if err != nil {
 		w.bad.add(err.Error())
-		return nil
+		return false, nil
 	}
+	w.group = group
 	w.result.Stats.add(e)
-	if w.opt.Index == nil {
-		return nil
+	if w.result.Stats.Bytes < 0 { // holes make files of any size
+		return false, fmt.Errorf("%q: the files of the volume are larger, taken together, than can be counted", e.Name)
 	}
-	return w.opt.Index(&Line{Entry: *e, Ctime: timespec(n.st.Ctim), Inode: n.st.Ino, Member: member})
+	if w.opt.Index == nil {
+		return true, nil
+	}
+	return true, w.opt.Index(&Line{Entry: *e, Ctime: timespec(n.st.Ctim), Inode: n.st.Ino, Member: member})
 }
 
 func (w *writer) endSmall(e *Entry) error {
@@ -276,8 +282,8 @@ func (w *writer) attempt(f *os.File, n *node, e *Entry, last bool) (bool, error)
 	if !stable && !last {
 		return false, nil
 	}
-	if err := w.header(n, e, len(w.pieces.list)); err != nil {
-		return false, err
+	if kept, err := w.header(n, e, len(w.pieces.list)); err != nil || !kept {
+		return true, err
 	}
 	w.group = append(w.group, data...)
 	w.group = appendPadding(w.group, int64(len(data)))
@@ -293,10 +299,10 @@ func (w *writer) attemptLarge(f *os.File, n *node, e *Entry, last bool) (bool, e
 	var line *Line
 	index := w.opt.Index
 	w.opt.Index = func(l *Line) error { line = l; return nil } // held back until the file is stored
-	err := w.header(n, e, mark)
+	kept, err := w.header(n, e, mark)
 	w.opt.Index = index
-	if err != nil || line == nil && index != nil {
-		return false, err
+	if err != nil || !kept {
+		return true, err
 	}
 	torn, err := w.largeContent(f, n, e)
 	if err != nil {

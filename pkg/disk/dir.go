@@ -124,8 +124,8 @@ func (d *Dir) Dup() (*Dir, error) {
 	return &Dir{fd: fd, path: d.path}, nil
 }
 
-// Mkdir creates the directory name, one component, with exactly mode perm: the
-// umask does not apply. It fails with EEXIST whatever stands there.
+// Mkdir creates the directory name, one component, with exactly mode perm: neither
+// the umask nor a setgid bit of d applies. It fails with EEXIST whatever stands there.
 func (d *Dir) Mkdir(name string, perm uint32) error {
 	if err := component(name); err != nil {
 		return d.fail("mkdir", name, err)
@@ -133,9 +133,6 @@ func (d *Dir) Mkdir(name string, perm uint32) error {
 	// 0700 first: between mkdir and chmod nobody else may enter.
 	if err := retry0(func() error { return unix.Mkdirat(d.fd, name, 0o700) }); err != nil {
 		return d.fail("mkdir", name, err)
-	}
-	if perm == 0o700 {
-		return nil
 	}
 	made, err := d.OpenSameMount(name)
 	if err != nil {

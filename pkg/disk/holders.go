@@ -143,7 +143,7 @@ func (s *scan) opened(proc string, mounts Mounts) []string {
 	var found []string
 	for _, fd := range fds {
 		path, err := os.Readlink(proc + "/fd/" + fd.Name())
-		if err != nil || !strings.HasPrefix(path, "/") || strings.HasSuffix(path, " (deleted)") {
+		if err != nil || !strings.HasPrefix(path, "/") || removed(path, proc+"/fd/"+fd.Name()) {
 			continue
 		}
 		flags, id, ok := fdinfo(proc + "/fdinfo/" + fd.Name())
@@ -155,6 +155,17 @@ func (s *scan) opened(proc string, mounts Mounts) []string {
 		}
 	}
 	return found
+}
+
+// removed reports whether the file that a process has is gone from the
+// filesystem. The kernel marks its path then, but a file may have that name, or
+// another name besides (proc_pid_fd(5)).
+func removed(path, link string) bool {
+	if !strings.HasSuffix(path, " (deleted)") {
+		return false
+	}
+	var st unix.Stat_t
+	return unix.Stat(link, &st) != nil || st.Nlink == 0
 }
 
 // fdinfo returns the open flags and the mount id of a descriptor
@@ -202,7 +213,9 @@ func (s *scan) mapped(proc string, mounts Mounts) []string {
 			continue
 		}
 		path := strings.ReplaceAll(strings.TrimLeft(fields[5], " "), `\012`, "\n")
-		if !strings.HasPrefix(path, "/") || path == last || strings.HasSuffix(path, " (deleted)") {
+		from, to, _ := strings.Cut(fields[0], "-")
+		link := proc + "/map_files/" + strings.TrimLeft(from, "0") + "-" + strings.TrimLeft(to, "0")
+		if !strings.HasPrefix(path, "/") || path == last || removed(path, link) {
 			continue
 		}
 		last = path

@@ -22,8 +22,9 @@ func (d *Dir) unlink(name string, flags int) error {
 
 // RemoveTree removes the directory name and all below it. It descends by
 // descriptor, follows no symbolic link, and stops at a mount with EXDEV or
-// EBUSY rather than empty what is mounted. Nothing at name is no error. After
-// an error a part of the tree may be gone.
+// EBUSY rather than empty what is mounted. Nothing at name is no error, nor is
+// what somebody else removes at the same time. After an error a part of the
+// tree may be gone.
 func (d *Dir) RemoveTree(name string) error {
 	if err := component(name); err != nil {
 		return d.fail("remove", name, err)
@@ -54,14 +55,18 @@ func (d *Dir) RemoveTree(name string) error {
 // empty removes everything in d.
 func (d *Dir) empty() error {
 	names, err := d.Names()
-	if err != nil {
+	if err != nil && !errors.Is(err, unix.ENOENT) { // d itself is gone
 		return err
 	}
 	for _, name := range names {
 		err := d.Remove(name)
 		// unlink(2): EISDIR is Linux's answer to a directory, EPERM POSIX's.
 		if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EPERM) {
-			if st, e := d.Lstat(name); e == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			st, e := d.Lstat(name)
+			switch {
+			case errors.Is(e, unix.ENOENT):
+				continue
+			case e == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR:
 				err = d.RemoveTree(name)
 			}
 		}

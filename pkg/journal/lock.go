@@ -55,6 +55,9 @@ type Held struct {
 // Workload returns whose lock this is.
 func (h *Held) Workload() string { return h.workload }
 
+// storeLock keeps prune out. The config lets no workload have this name.
+const storeLock = "store.lock"
+
 // Lock locks a workload for this process, and the store against prune. The
 // locks are the kernel's (flock(2)): they end with the process, whatever ends
 // it, and a file of a dead process locks nothing. It returns [ErrBusy], with
@@ -132,34 +135,42 @@ func (h *Held) Volumes(paths []string) error {
 	return nil
 }
 
-// lockNames returns the lock of path and those of the directories above it.
+// lockNames returns the lock of path, and those of the directories above it:
+// both of those that the path names and of those that it really lies in, which
+// symbolic links on the way make others. The directories that do not exist yet
+// have names of their own below the nearest one that does.
 func lockNames(path string) (own string, above []string, err error) {
-	missing := ""
-	for dir := path; ; dir = filepath.Dir(dir) {
-		name, err := lockName(dir)
-		switch {
-		case err == nil && own == "" && missing == "":
-			own = name
-		case err == nil && own == "":
-			sum := sha256.Sum256([]byte(missing))
-			own = strings.TrimSuffix(name, ".lock") + "+" + hex.EncodeToString(sum[:8]) + ".lock"
-			above = append(above, name)
-		case err == nil:
-			above = append(above, name)
-		case (errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR)) && own == "":
-			missing = filepath.Join(filepath.Base(dir), missing)
-		case own == "":
-			return "", nil, err
-		default:
-			// A directory above the volume whose filesystem has no handles
-			// (an overlay as root): no volume can be there either.
-		}
-		if dir == "/" {
+	dir := path
+	var missing []string
+	for {
+		own, err = lockName(dir)
+		if err == nil {
 			break
 		}
+		if dir == "/" || !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
+			return "", nil, err
+		}
+		missing = append([]string{filepath.Base(dir)}, missing...)
+		dir = filepath.Dir(dir)
 	}
-	if own == "" {
-		return "", nil, fmt.Errorf("lock %s: no directory above it has a file handle", path)
+	for i, nearest := 0, own; i < len(missing); i++ {
+		above = append(above, own)
+		sum := sha256.Sum256([]byte(filepath.Join(missing[:i+1]...)))
+		own = strings.TrimSuffix(nearest, ".lock") + "+" + hex.EncodeToString(sum[:8]) + ".lock"
+	}
+	real, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return "", nil, err
+	}
+	for _, dir := range []string{dir, real} {
+		for dir != "/" {
+			dir = filepath.Dir(dir)
+			// A directory whose filesystem has no handles (an overlay as root) is
+			// passed over: no volume can be there either.
+			if name, err := lockName(dir); err == nil {
+				above = append(above, name)
+			}
+		}
 	}
 	return own, above, nil
 }

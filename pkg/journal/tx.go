@@ -61,9 +61,19 @@ func (j *Journal) Begin(h *Held, b *Begin) (*Tx, error) {
 	}
 	t := &Tx{ID: b.Tx, Begin: b, journal: j, dir: dir}
 	if err := t.build(building); err != nil {
-		return nil, fmt.Errorf("open a transaction: %w", errors.Join(err, j.txs.RemoveTree(building), dir.Close()))
+		return nil, fmt.Errorf("open a transaction: %w", errors.Join(err, t.takeBack(building), dir.Close()))
 	}
 	return t, nil
+}
+
+// takeBack removes what a failed build left. The folder may have its own name
+// already, when only the sync behind the rename failed.
+func (t *Tx) takeBack(building string) error {
+	txs, done := t.journal.txs, donePrefix+t.ID
+	if err := txs.Rename(t.ID, txs, done); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return errors.Join(txs.RemoveTree(done), txs.RemoveTree(building))
 }
 
 func (t *Tx) build(building string) error {
@@ -194,8 +204,8 @@ func (j *Journal) Strangers() ([]string, error) {
 }
 
 // Sweep removes the folders of transactions that had ended, and of those that
-// had not yet begun, when their process died; a live one is told by the age of
-// its folder, since it is in that state for milliseconds.
+// had not yet begun, when their process died; a live one holds a lock on its
+// folder.
 func (j *Journal) Sweep() error {
 	names, err := j.txs.Names()
 	if err != nil {

@@ -112,6 +112,7 @@ func (m *Manifest) validate(workload, sid string) error {
 		return bad("%d volumes", len(m.Volumes))
 	}
 	names := map[string]bool{}
+	var sum int64
 	for i := range m.Volumes {
 		v := &m.Volumes[i]
 		if v.Name == "" || names[v.Name] {
@@ -120,6 +121,9 @@ func (m *Manifest) validate(workload, sid string) error {
 		names[v.Name] = true
 		if err := v.validate(); err != nil {
 			return bad("volume %q: %w", v.Name, err)
+		}
+		if sum += v.Bytes; sum < 0 { // the apparent sizes of sparse files have no other bound
+			return bad("more bytes than can be counted")
 		}
 	}
 	return nil

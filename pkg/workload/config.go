@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
 	"gopkg.in/yaml.v3"
 )
 
@@ -113,7 +114,10 @@ func trusted(path string, info os.FileInfo) error {
 	if !ok {
 		return &Error{Where: path, Err: errors.New("owner unknown")}
 	}
-	byGroup := info.Mode()&0o020 != 0 && st.Gid != 0
+	// With an ACL the group bits are the most that any entry of it may give
+	// (acl(5)), whoever it names.
+	_, err := unix.Getxattr(path, "system.posix_acl_access", nil)
+	byGroup := info.Mode()&0o020 != 0 && (st.Gid != 0 || err == nil)
 	if st.Uid == 0 && !byGroup && info.Mode()&0o002 == 0 {
 		return nil
 	}
@@ -158,6 +162,9 @@ func plainYAML(err error) error {
 	for i, line := range te.Errors {
 		if head, _, ok := strings.Cut(line, " not found in type "); ok {
 			line = strings.Replace(head, "field ", "unknown key ", 1)
+		}
+		if at := strings.LastIndex(line, " into "); at >= 0 {
+			line = line[:at] + " here: another kind of value is expected"
 		}
 		lines[i] = line
 	}

@@ -1,0 +1,222 @@
+package disk_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/disk/disktest"
+)
+
+// TestMain is also the process that maps a file: SNAP_TEST_MAP names it.
+func TestMain(m *testing.M) {
+	if path := os.Getenv("SNAP_TEST_MAP"); path != "" {
+		os.Exit(mapAndWait(path))
+	}
+	os.Exit(m.Run())
+}
+
+func mapAndWait(path string) int {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err == nil {
+		_, err = unix.Mmap(int(f.Fd()), 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+		f.Close() // the mapping alone must be found
+	}
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	fmt.Println("ready")
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	return 0
+}
+
+// process starts a program that says "ready" and then lives until the test
+// closes its standard input.
+func process(t *testing.T, cmd *exec.Cmd) int {
+	t.Helper()
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { in.Close(); _ = cmd.Wait() })
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
+		t.Fatalf("the process said %q: %v", line, err)
+	}
+	return cmd.Process.Pid
+}
+
+func shell(t *testing.T, script string) int {
+	return process(t, exec.Command("sh", "-c", script+"; echo ready; read x"))
+}
+
+func TestHoldersFindsWhoCouldStillWriteAndNobodyElse(t *testing.T) {
+	disktest.EachFS(t, func(t *testing.T, dir string) {
+		disktest.Write(t, dir, map[string]string{
+			"vol/file": strings.Repeat("x", 8192), "vol/deep/file": "x", "vol/gone (deleted)": "x", "vol/unlinked": "x",
+			"vol-sibling/file": "x", "other/file": "x", "vol/mnt/": "", "vol/new\nline": "x",
+		})
+		point := t.TempDir()
+		mapper := exec.Command(os.Args[0])
+		mapper.Env = append(os.Environ(), "SNAP_TEST_MAP="+dir+"/vol/file")
+		inOther := func(script string) *exec.Cmd {
+			return exec.Command("unshare", "-m", "--propagation", "private", "sh", "-c", "mount --bind "+dir+"/vol "+point+" && "+script+"; echo ready; read x")
+		}
+		found := map[int]string{ // who must be found, and how
+			shell(t, "exec 3>>"+dir+"/vol/deep/file"):        "open for writing",
+			shell(t, "exec 3<>"+dir+"/vol/deep/file"):        "open for writing",
+			shell(t, "exec 3>>'"+dir+"/vol/gone (deleted)'"): "open for writing",
+			shell(t, "exec 3>>'"+dir+"/vol/new\nline'"):      "open for writing",
+			shell(t, "cd "+dir+"/vol && exec 3>>deep/file"):  "open for writing",
+			process(t, mapper):                               "mapped",
+			process(t, inOther("exec 3>>"+point+"/file")):    "open for writing, elsewhere",
+			process(t, inOther("exec 3>>"+dir+"/vol/file")):  "open for writing, elsewhere",
+		}
+		innocent := map[int]string{
+			shell(t, "exec 3<"+dir+"/vol/file"):                               "reads",
+			shell(t, "cd "+dir+"/vol"):                                        "has its directory there",
+			shell(t, "exec 3>>"+dir+"/vol-sibling/file"):                      "writes to a directory whose name begins alike",
+			shell(t, "exec 3>>"+dir+"/other/file"):                            "writes elsewhere on the filesystem",
+			shell(t, "exec 3>>"+dir+"/vol/unlinked; rm "+dir+"/vol/unlinked"): "writes to a file that is removed",
+		}
+		d := open(t, dir+"/vol")
+		for _, scope := range []disk.Scope{disk.HostProcesses, disk.AllProcesses} {
+			holders, err := disk.Holders([]*disk.Dir{d}, scope)
+			if err != nil {
+				t.Fatal(err)
+			}
+			how := map[int]string{}
+			for _, h := range holders {
+				how[h.PID] = h.How
+				if why := innocent[h.PID]; why != "" {
+					t.Errorf("%v, which only %s", h, why)
+				}
+			}
+			for pid, want := range found {
+				want, elsewhere := strings.CutSuffix(want, ", elsewhere")
+				if elsewhere && scope == disk.HostProcesses {
+					want = ""
+				}
+				if how[pid] != want {
+					t.Errorf("scope %d: process %d has it %q, found %q", scope, pid, want, how[pid])
+				}
+			}
+		}
+	})
+}
+
+func TestMakePrivateInheritsNothing(t *testing.T) {
+	disktest.EachFS(t, func(t *testing.T, dir string) {
+		acl := []byte{2, 0, 0, 0}
+		for _, e := range [][2]uint32{{1, 7}, {2, 7}, {4, 7}, {0x10, 7}, {0x20, 7}} { // u::rwx u:1000:rwx g::rwx m::rwx o::rwx
+			id := uint32(0xffffffff)
+			if e[0] == 2 {
+				id = 1000
+			}
+			acl = append(acl, byte(e[0]), 0, byte(e[1]), 0, byte(id), byte(id>>8), byte(id>>16), byte(id>>24))
+		}
+		for _, err := range []error{
+			unix.Setxattr(dir, "system.posix_acl_default", acl, 0), os.Chown(dir, 1000, 1000), unix.Chmod(dir, 0o2777),
+		} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		defer unix.Umask(unix.Umask(0))
+		made, err := open(t, dir).MakePrivate("wrap")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer made.Close()
+		disktest.Write(t, dir, map[string]string{"wrap/d/f": ""})
+		tree := disktest.Tree(t, dir+"/wrap")
+		for _, line := range tree {
+			if strings.Contains(line, "posix_acl") || !strings.Contains(line, "owner=0:0") {
+				t.Errorf("inherited: %s", line)
+			}
+		}
+		if st, err := made.Stat(); err != nil || st.Mode&0o7777 != 0o700 {
+			t.Errorf("the mode is %o: %v", st.Mode&0o7777, err)
+		}
+		if _, err := open(t, dir).MakePrivate("wrap"); err == nil {
+			t.Error("a directory that was there was taken over")
+		}
+	})
+}
+
+func TestMkdirMakesExactlyTheModeThatWasAsked(t *testing.T) {
+	disktest.NeedRoot(t)
+	dir := t.TempDir()
+	if err := unix.Chmod(dir, 0o2777); err != nil {
+		t.Fatal(err)
+	}
+	for _, umask := range []int{0, 0o022, 0o777} {
+		for _, mode := range []uint32{0o700, 0o755, 0o1777} {
+			name := fmt.Sprintf("%o-%o", umask, mode)
+			old := unix.Umask(umask)
+			err := open(t, dir).Mkdir(name, mode)
+			unix.Umask(old)
+			if st, e := open(t, dir).Lstat(name); err != nil || e != nil || st.Mode&0o7777 != mode {
+				t.Errorf("%s has mode %o: %v, %v", name, st.Mode&0o7777, err, e)
+			}
+		}
+	}
+}
+
+func TestAMountTableIsReadWithAllItsEscapes(t *testing.T) {
+	disktest.NeedRoot(t)
+	dir := t.TempDir()
+	odd := dir + "/a b\tc\nd\\e - f"
+	disktest.Write(t, dir, map[string]string{"a b\tc\nd\\e - f/in/": "", "src/": ""})
+	disktest.Bind(t, dir+"/src", odd+"/in")
+	mounts, err := disk.ReadMounts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := open(t, odd)
+	if got, err := mounts.Inside(d); got != odd+"/in" || err != nil {
+		t.Errorf("inside is %q: %v", got, err)
+	}
+	if got, err := mounts.Inside(open(t, dir+"/src")); got != "" || err != nil {
+		t.Errorf("inside of one without is %q: %v", got, err)
+	}
+	for path, want := range map[string]bool{odd + "/in": true, odd: false} {
+		if got, err := open(t, path).IsMountRoot(); got != want || err != nil {
+			t.Errorf("%q is a mount root: %t, %v", path, got, err)
+		}
+	}
+	if sub, err := d.OpenSameMount("in"); err == nil {
+		sub.Close()
+		t.Error("OpenSameMount crossed into a mount")
+	}
+}
+
+func TestLockedSeesTheFlags(t *testing.T) {
+	disktest.Need(t, "chattr")
+	disktest.EachFS(t, func(t *testing.T, dir string) {
+		disktest.Write(t, dir, map[string]string{"i/": "", "a/": "", "n/": ""})
+		for _, flag := range []string{"i", "a"} {
+			disktest.Run(t, "chattr", "+"+flag, dir+"/"+flag)
+			defer disktest.Run(t, "chattr", "-"+flag, dir+"/"+flag)
+		}
+		for name, want := range map[string]bool{"i": true, "a": true, "n": false} {
+			if got, err := open(t, dir+"/"+name).Locked(); got != want || err != nil {
+				t.Errorf("%s: %t, %v", name, got, err)
+			}
+		}
+	})
+}

@@ -1,0 +1,143 @@
+package disk_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tiny-forge/snap/pkg/disk"
+)
+
+type document struct {
+	disk.Seal
+	Name  string            `json:"name"`
+	Count int               `json:"count"`
+	Map   map[string]string `json:"map,omitempty"`
+}
+
+const format = "snap-test"
+
+func sealed(t *testing.T) []byte {
+	t.Helper()
+	data, err := disk.MarshalSealed(&document{Name: "a \"quoted\" näme", Count: 7, Map: map[string]string{"k": "v"}}, format, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// reseal gives an altered document a true checksum, as a forger can.
+func reseal(data []byte) []byte {
+	const prefix = `"checksum": "sha256:`
+	data = bytes.Clone(data)
+	at := bytes.Index(data, []byte(prefix)) + len(prefix)
+	copy(data[at:], strings.Repeat("0", 64))
+	sum := sha256.Sum256(data)
+	hex.Encode(data[at:], sum[:])
+	return data
+}
+
+func TestASealedDocumentComesBack(t *testing.T) {
+	var doc document
+	if err := disk.UnmarshalSealed(sealed(t), &doc, format, 3); err != nil {
+		t.Fatal(err)
+	}
+	if doc.Name != "a \"quoted\" näme" || doc.Count != 7 || doc.Map["k"] != "v" || doc.Version != 3 {
+		t.Errorf("it came back as %+v", doc)
+	}
+	if !bytes.Equal(reseal(sealed(t)), sealed(t)) {
+		t.Error("the checksum is not the one that is documented")
+	}
+}
+
+func TestDamageToAnyByteIsDamage(t *testing.T) {
+	good := sealed(t)
+	for at := range good {
+		for _, c := range []byte{good[at] ^ 1, good[at] ^ 0x80, 0, '"', '9', ' '} {
+			if c == good[at] {
+				continue
+			}
+			bad := bytes.Clone(good)
+			bad[at] = c
+			if err := disk.UnmarshalSealed(bad, &document{}, format, 3); !errors.Is(err, disk.ErrDamaged) || errors.Is(err, disk.ErrTooNew) {
+				t.Fatalf("byte %d from %q to %q: %v", at, good[at], c, err)
+			}
+		}
+		for what, bad := range map[string][]byte{
+			"cut":      good[:at],
+			"lost":     append(bytes.Clone(good[:at]), good[at+1:]...),
+			"inserted": append(append(bytes.Clone(good[:at]), ' '), good[at:]...),
+		} {
+			if err := disk.UnmarshalSealed(bad, &document{}, format, 3); !errors.Is(err, disk.ErrDamaged) {
+				t.Fatalf("byte %d %s: %v", at, what, err)
+			}
+		}
+	}
+}
+
+func TestNewerIsNotDamagedAndForgedIsNotNewer(t *testing.T) {
+	replace := func(old, new string) []byte {
+		data := bytes.Replace(sealed(t), []byte(old), []byte(new), 1)
+		if bytes.Equal(data, sealed(t)) {
+			t.Fatalf("%q is not in the document", old)
+		}
+		return reseal(data)
+	}
+	for name, c := range map[string]struct {
+		data []byte
+		want error
+	}{
+		"the next version":            {replace(`"version": 3`, `"version": 4`), disk.ErrTooNew},
+		"a newer one with new fields": {replace(`"version": 3,`, `"version": 99, "new": {},`), disk.ErrTooNew},
+		"an unknown field":            {replace(`"count"`, `"evil": 1, "count"`), disk.ErrDamaged},
+		"version 0":                   {replace(`"version": 3`, `"version": 0`), disk.ErrDamaged},
+		"version -1":                  {replace(`"version": 3`, `"version": -1`), disk.ErrDamaged},
+		"a version that is text":      {replace(`"version": 3`, `"version": "3"`), disk.ErrDamaged},
+		"another format":              {replace(format, "snap-tset"), disk.ErrDamaged},
+		"no format":                   {replace(`"format": "snap-test",`, ``), disk.ErrDamaged},
+		"a count that is text":        {replace(`"count": 7`, `"count": "7"`), disk.ErrDamaged},
+		"a count that overflows":      {replace(`"count": 7`, `"count": 77777777777777777777`), disk.ErrDamaged},
+		"a second document":           {reseal(append(sealed(t), "{}\n"...)), disk.ErrDamaged},
+		"garbage behind it":           {reseal(append(sealed(t), 'x')), disk.ErrDamaged},
+		"a NUL behind it":             {reseal(append(sealed(t), 0)), disk.ErrDamaged},
+		"an array":                    {reseal([]byte(`[{"checksum": "sha256:` + strings.Repeat("0", 64) + `"}]`)), disk.ErrDamaged},
+		"nothing":                     {nil, disk.ErrDamaged},
+		"zeros":                       {make([]byte, 4096), disk.ErrDamaged},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := disk.UnmarshalSealed(c.data, &document{}, format, 3)
+			if !errors.Is(err, c.want) || errors.Is(err, disk.ErrDamaged) == errors.Is(err, disk.ErrTooNew) {
+				t.Errorf("the answer is %v, expected %v", err, c.want)
+			}
+		})
+	}
+	if err := disk.UnmarshalSealed(sealed(t), &document{}, format, 9); err != nil {
+		t.Errorf("an older version: %v", err)
+	}
+}
+
+func TestIDsAreValidAndNothingElseIs(t *testing.T) {
+	seen := map[string]bool{}
+	for range 1000 {
+		id := disk.NewID(time.Now())
+		if !disk.ValidID(id) {
+			t.Fatalf("%q is not valid", id)
+		}
+		seen[id] = true
+	}
+	if len(seen) < 995 { // 24 random bits
+		t.Errorf("1000 calls gave %d names", len(seen))
+	}
+	for _, s := range []string{
+		"", "20261123T140501Z-3f9a2", "20261123T140501Z-3f9a2c0", "20261123T140501Z-3F9A2C", "../../etc/passwd", "20261123T140501Z-3f9a2c\n",
+		"20261123T140501Z-3f9a2c/", "x20261123T140501Z-3f9a2c", "20261123t140501z-3f9a2c", "20261123T140501Z-../../", "２0261123T140501Z-3f9a2c",
+	} {
+		if disk.ValidID(s) {
+			t.Errorf("%q is valid", s)
+		}
+	}
+}

@@ -1,0 +1,286 @@
+package journal_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/disk/disktest"
+	"github.com/tiny-forge/snap/pkg/journal"
+)
+
+// goldenTx is the transaction of the golden files.
+const goldenTx = "20260102T030405Z-abcdef"
+
+// records are one of each kind, as they are written for goldenTx.
+func records(t testing.TB) map[string][]byte {
+	t.Helper()
+	b, r, tm := begin(), ready(), times()
+	b.Tx, b.Workload, b.Created = goldenTx, "blog", time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
+	r.Tx, tm.Tx = goldenTx, goldenTx
+	out := map[string][]byte{}
+	for name, c := range map[string]struct {
+		doc    disk.Sealed
+		format string
+	}{
+		"begin": {b, "snap-tx-begin"}, "ready": {r, "snap-tx-ready"}, "times": {tm, "snap-tx-times"},
+		"commit": {&journal.Decision{Tx: goldenTx, Decision: "commit"}, "snap-tx-decision"},
+		"revert": {&journal.Decision{Tx: goldenTx, Decision: "revert"}, "snap-tx-decision"},
+	} {
+		data, err := disk.MarshalSealed(c.doc, c.format, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[name] = data
+	}
+	return out
+}
+
+// What version 1 wrote, every later version must read: these files never
+// change, and a new version adds its own beside them.
+func TestRecordsOfVersion1AreWrittenAndReadAsEver(t *testing.T) {
+	store := t.TempDir()
+	j := journalAt(t, store)
+	for name, data := range records(t) {
+		golden := filepath.Join("testdata", name+".v1.json")
+		if *update {
+			if err := os.WriteFile(golden, data, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(golden)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(data, want) {
+			t.Errorf("%s is written as\n%s\nexpected\n%s", name, data, want)
+		}
+		disktest.Write(t, store, map[string]string{"tx/" + goldenTx + "/" + name: string(want)})
+	}
+	tx, err := j.Load(goldenTx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Close()
+	want := begin()
+	want.Seal, want.Tx, want.Workload, want.Created = tx.Begin.Seal, goldenTx, "blog", time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
+	if !reflect.DeepEqual(tx.Begin, want) {
+		t.Errorf("begin is read as\n%+v\nexpected\n%+v", tx.Begin, want)
+	}
+	if !reflect.DeepEqual(tx.ReadyRecord.Volumes, ready().Volumes) || !reflect.DeepEqual(tx.ReadyRecord.Pin, ready().Pin) || !reflect.DeepEqual(tx.TimesRecord.Live, times().Live) {
+		t.Errorf("ready and times are read as %+v, %+v", tx.ReadyRecord, tx.TimesRecord)
+	}
+	if !tx.Committed || !tx.Reverted {
+		t.Error("the decisions are not read")
+	}
+}
+
+func reseal(data []byte) []byte {
+	const prefix = `"checksum": "sha256:`
+	data = bytes.Clone(data)
+	at := bytes.Index(data, []byte(prefix)) + len(prefix)
+	copy(data[at:], strings.Repeat("0", 64))
+	sum := sha256.Sum256(data)
+	hex.Encode(data[at:], sum[:])
+	return data
+}
+
+// damage → what Load says. Whatever it is, it is no transaction that stands at
+// an earlier step: a recovery would then move data the wrong way.
+func TestDamageToTheRecordsIsNeverTakenForAnEarlierStep(t *testing.T) {
+	forged := func(name, old, new string) func(t *testing.T, dir string) {
+		return func(t *testing.T, dir string) {
+			data := records(t)[name]
+			if !bytes.Contains(data, []byte(old)) {
+				t.Fatalf("%q is not in %s", old, name)
+			}
+			disktest.Write(t, dir, map[string]string{name: string(reseal(bytes.Replace(data, []byte(old), []byte(new), 1)))})
+		}
+	}
+	remove := func(names ...string) func(*testing.T, string) {
+		return func(t *testing.T, dir string) {
+			for _, name := range names {
+				if err := os.Remove(filepath.Join(dir, name)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	instead := func(name string, make func(path string) error) func(*testing.T, string) {
+		return func(t *testing.T, dir string) {
+			remove(name)(t, dir)
+			if err := make(filepath.Join(dir, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	mkdir := func(path string) error { return os.Mkdir(path, 0o700) }
+	fifo := func(path string) error { return unix.Mkfifo(path, 0o600) }
+	link := func(path string) error { return os.Symlink("begin", path) }
+	dangling := func(path string) error { return os.Symlink("gone", path) }
+	type damage struct {
+		name string
+		do   func(t *testing.T, dir string)
+		want error // nil for any error but the absence of the transaction
+	}
+	list := []damage{
+		{"begin is missing", remove("begin"), disk.ErrDamaged},
+		{"all is missing", remove("begin", "ready", "times", "commit", "revert"), disk.ErrDamaged},
+		{"commit without ready", remove("ready", "times", "revert"), disk.ErrDamaged},
+		{"times without ready", remove("ready", "commit", "revert"), disk.ErrDamaged},
+		{"revert without commit", remove("commit"), disk.ErrDamaged},
+		{"commit says revert", forged("commit", `"decision": "commit"`, `"decision": "revert"`), disk.ErrDamaged},
+		{"revert says commit", forged("revert", `"decision": "revert"`, `"decision": "commit"`), disk.ErrDamaged},
+		{"an unknown kind", forged("begin", `"kind": "restore"`, `"kind": "delete"`), disk.ErrDamaged},
+		{"a volume without a root", forged("begin", `"root": "/srv/apps"`, `"root": ""`), disk.ErrDamaged},
+		{"a volume without a place", forged("begin", `"rel": "b"`, `"rel": ""`), disk.ErrDamaged},
+		{"handles that are the same", forged("ready", "ext4-1.1.bb", "ext4-1.1.aa"), disk.ErrDamaged},
+		{"no handle", forged("ready", "ext4-1.1.bb", ""), disk.ErrDamaged},
+		{"fewer volumes than begin has", forged("ready", `{
+      "live": "ext4-1.1.aa",
+      "staged": "ext4-1.1.bb"
+    },`, ``), disk.ErrDamaged},
+		{"fewer times than begin has volumes", forged("times", `{
+      "sec": 1,
+      "nsec": 2
+    },`, ``), disk.ErrDamaged},
+		{"begin of a capture in a ready", func(t *testing.T, dir string) {
+			disktest.Write(t, dir, map[string]string{"ready": string(records(t)["begin"])})
+		}, disk.ErrDamaged},
+	}
+	for name := range records(t) {
+		list = append(list,
+			damage{name + " is empty", func(t *testing.T, dir string) { disktest.Write(t, dir, map[string]string{name: ""}) }, disk.ErrDamaged},
+			damage{name + " is cut", func(t *testing.T, dir string) {
+				disktest.Write(t, dir, map[string]string{name: string(records(t)[name][:100])})
+			}, disk.ErrDamaged},
+			damage{name + " is zeros", func(t *testing.T, dir string) {
+				disktest.Write(t, dir, map[string]string{name: string(make([]byte, len(records(t)[name])))})
+			}, disk.ErrDamaged},
+			damage{name + " has a flipped bit", func(t *testing.T, dir string) {
+				data := bytes.Clone(records(t)[name])
+				data[len(data)-10] ^= 1
+				disktest.Write(t, dir, map[string]string{name: string(data)})
+			}, disk.ErrDamaged},
+			damage{name + " is newer", forged(name, `"version": 1`, `"version": 2`), disk.ErrTooNew},
+			damage{name + " is of another transaction", forged(name, goldenTx, "20260102T030405Z-000000"), disk.ErrDamaged},
+			damage{name + " has an unknown field", forged(name, `"tx":`, `"new": 1, "tx":`), disk.ErrDamaged},
+			damage{name + " is a directory", instead(name, mkdir), nil},
+			damage{name + " is a fifo", instead(name, fifo), nil},
+			damage{name + " is a symlink", instead(name, link), nil},
+			damage{name + " is a symlink to nothing", instead(name, dangling), nil},
+			damage{name + " is too large", func(t *testing.T, dir string) {
+				if err := os.Truncate(filepath.Join(dir, name), 17<<20); err != nil {
+					t.Fatal(err)
+				}
+			}, nil},
+		)
+	}
+	memory := disktest.Tmpfs(t) // Load syncs what it reads
+	for i, d := range list {
+		t.Run(d.name, func(t *testing.T) {
+			store := filepath.Join(memory, fmt.Sprint(i))
+			disktest.Write(t, store, map[string]string{"tx/": ""})
+			j := journalAt(t, store)
+			for name, data := range records(t) {
+				disktest.Write(t, store, map[string]string{"tx/" + goldenTx + "/" + name: string(data)})
+			}
+			dir := filepath.Join(store, "tx", goldenTx)
+			d.do(t, dir)
+			before := disktest.Tree(t, store)
+			tx, err := j.Load(goldenTx)
+			if err == nil {
+				t.Fatalf("loaded as %s", tx.Found())
+			}
+			if d.want != nil && !errors.Is(err, d.want) || errors.Is(err, disk.ErrDamaged) && errors.Is(err, disk.ErrTooNew) || errors.Is(err, os.ErrNotExist) {
+				t.Errorf("the answer is %v, expected %v", err, d.want)
+			}
+			disktest.Same(t, "the records", before, disktest.Tree(t, store))
+		})
+	}
+}
+
+// A failing read is no absence: each system call of Load that fails makes Load
+// fail, and none makes it find less.
+func TestALoadThatCannotReadDoesNotFindLess(t *testing.T) {
+	store := t.TempDir()
+	tx := transaction(t, store, "ready times commit")
+	failed := 0
+	for call, most := range map[string]int{"openat2": 14, "fsync": 9, "read": 14} {
+		for n := 1; n <= most; n++ {
+			out, err := traced(t, call, n, another(store, "load", tx.ID))
+			if err == nil && !strings.Contains(out, "commit") {
+				t.Fatalf("%s %d failed, and the transaction was found as %q", call, n, out)
+			}
+			if err != nil {
+				failed++
+			}
+		}
+	}
+	if failed < 10 {
+		t.Errorf("only %d loads failed: the test shows nothing", failed)
+	}
+}
+
+func TestTheAuditLogIsAppendedLineByLine(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 3 {
+		if err := journal.Record(dirAt(t, dir), journal.Audit{Verb: "capture", Workload: fmt.Sprint("w", i), Result: "a\nb", Error: "\x1b[2J"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	data, err := os.ReadFile(dir + "/audit.jsonl")
+	if err != nil || strings.Count(string(data), "\n") != 3 || strings.Contains(string(data), "\x1b") {
+		t.Errorf("the log is %q: %v", data, err)
+	}
+	if err := os.Remove(dir + "/audit.jsonl"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/dev/null", dir+"/audit.jsonl"); err != nil {
+		t.Fatal(err)
+	}
+	if err := journal.Record(dirAt(t, dir), journal.Audit{}); err == nil {
+		t.Error("the log was written through a symlink")
+	}
+}
+
+// FuzzLoad gives any bytes as each of the records.
+func FuzzLoad(f *testing.F) {
+	for name, data := range records(f) {
+		f.Add(name, data)
+	}
+	f.Fuzz(func(t *testing.T, name string, data []byte) {
+		store := t.TempDir()
+		j := journalAt(t, store)
+		good := records(t)
+		if _, known := good[name]; !known {
+			t.Skip()
+		}
+		if bytes.Contains(data, []byte(`"checksum": "sha256:`)) && len(data) > 200 {
+			data = reseal(append(data, strings.Repeat(" ", 64)...))
+		}
+		good[name] = data
+		for name, data := range good {
+			disktest.Write(t, store, map[string]string{"tx/" + goldenTx + "/" + name: string(data)})
+		}
+		tx, err := j.Load(goldenTx)
+		if err != nil {
+			return
+		}
+		defer tx.Close()
+		if tx.Begin.Tx != goldenTx || tx.Found() != "revert" || len(tx.ReadyRecord.Volumes) != len(tx.Begin.Volumes) {
+			t.Errorf("%s with %q was loaded as %+v", name, data, tx)
+		}
+	})
+}

@@ -1,0 +1,338 @@
+package store_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tiny-forge/snap/pkg/archive"
+	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/disk/disktest"
+	"github.com/tiny-forge/snap/pkg/store"
+)
+
+func reseal(data []byte) []byte {
+	const prefix = `"checksum": "sha256:`
+	data = bytes.Clone(data)
+	at := bytes.Index(data, []byte(prefix)) + len(prefix)
+	copy(data[at:], strings.Repeat("0", 64))
+	sum := sha256.Sum256(data)
+	hex.Encode(data[at:], sum[:])
+	return data
+}
+
+func golden(t testing.TB, name string, data []byte) []byte {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(data, want) {
+		t.Errorf("%s is written as\n%s\nexpected\n%s", name, data, want)
+	}
+	return want
+}
+
+func sealedManifest(t testing.TB) []byte {
+	t.Helper()
+	m := manifest("blog", sid, archive.Member{ID: strings.Repeat("0123456789abcdef", 4), Tar: 8192, Stored: 300})
+	data, err := disk.MarshalSealed(m, "snap-manifest", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// What version 1 wrote, every later version must read: the golden files never
+// change, and a new version adds its own beside them.
+func TestAManifestOfVersion1IsWrittenAndReadAsEver(t *testing.T) {
+	want := golden(t, "manifest.v1.json", sealedManifest(t))
+	path := t.TempDir()
+	disktest.Write(t, path, map[string]string{"snapshots/blog/" + sid + "/manifest.json": string(want)})
+	m, err := storeAt(t, path).Load("blog", sid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, size, stored := m.Totals()
+	if m.Note != "a note\x1b[2J" || m.Volume("content", "stage", "content") == nil || m.Images[0].Digest != "ghost@sha256:bb" || files != 2 || size != 1000 || stored != 300 {
+		t.Errorf("it is read as %+v", m)
+	}
+	for _, other := range [][3]string{{"content", "stage", "x"}, {"content", "project", "content"}, {"x", "stage", "content"}, {"", "", ""}} {
+		if m.Volume(other[0], other[1], other[2]) != nil {
+			t.Errorf("%v was found", other)
+		}
+	}
+}
+
+func TestAnIndexOfVersion1IsWrittenAsEver(t *testing.T) {
+	dir := t.TempDir()
+	d, err := disk.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	x, err := store.NewIndex(d, "index.gz", "0123456789abcdef0123456789abcdef")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := archive.Timespec{Sec: 1700000000, Nsec: 5}
+	for _, err := range []error{
+		x.Volume("content\twith a tab", "ext4-0123"),
+		x.Add(&archive.Line{Entry: archive.Entry{Name: ".", Type: archive.Directory, Mode: 0o2755, Mtime: at}, Ctime: at, Inode: 2}),
+		x.Add(&archive.Line{Entry: archive.Entry{Name: "a\nb\x1b\xff ü\"", Type: archive.Regular, Mode: 0o4644, UID: 4294967294, GID: 1, Size: 1 << 40, Mtime: archive.Timespec{Sec: -1, Nsec: 5e8}}, Ctime: at, Inode: math.MaxUint64, Member: 7}),
+		x.Add(&archive.Line{Entry: archive.Entry{Name: "s", Type: archive.Symlink, Mode: 0o777}, Member: 7}),
+		x.Add(&archive.Line{Entry: archive.Entry{Name: "h", Type: archive.Hardlink}, Member: 8}),
+		x.Volume("second", "xfs-4567"),
+		x.Close(),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := os.Open(filepath.Join(dir, "index.gz"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	zr, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(zr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "index.v1.txt", text)
+	if bytes.ContainsAny(text, "\x1b\xff") || bytes.Count(text, []byte("\n")) != 7 {
+		t.Errorf("a name broke the lines of the index:\n%q", text)
+	}
+}
+
+func TestAForgedManifestWithATrueChecksumIsDamaged(t *testing.T) {
+	id := func(i int) string { return fmt.Sprintf("%064x", i) }
+	for name, forge := range map[string]func(m *store.Manifest){
+		"another workload":                 func(m *store.Manifest) { m.Workload = "shop" },
+		"a workload that leads out":        func(m *store.Manifest) { m.Workload = "../blog" },
+		"another sid":                      func(m *store.Manifest) { m.SID = "20260102T030405Z-000000" },
+		"a sid that leads out":             func(m *store.Manifest) { m.SID = "../" + sid },
+		"an unknown reason":                func(m *store.Manifest) { m.Reason = "evil" },
+		"a volume without a name":          func(m *store.Manifest) { m.Volumes[0].Name = "" },
+		"the same volume twice":            func(m *store.Manifest) { m.Volumes = append(m.Volumes, m.Volumes[0]) },
+		"no members":                       func(m *store.Manifest) { m.Volumes[0].Members = nil },
+		"a member that leads out":          func(m *store.Manifest) { m.Volumes[0].Members[0].ID = "../../../../etc/passwd" },
+		"a member in capitals":             func(m *store.Manifest) { m.Volumes[0].Members[0].ID = strings.Repeat("A", 64) },
+		"a member without an id":           func(m *store.Manifest) { m.Volumes[0].Members[0].ID = "" },
+		"a member of 0 bytes":              func(m *store.Manifest) { m.Volumes[0].Members[0].Tar = 0 },
+		"a member of -1 bytes":             func(m *store.Manifest) { m.Volumes[0].Members[0].Tar = -1 },
+		"a member over the cap":            func(m *store.Manifest) { m.Volumes[0].Members[0].Tar = archive.MaxMember + 1 },
+		"a member stored in 0 bytes":       func(m *store.Manifest) { m.Volumes[0].Members[0].Stored = 0 },
+		"a member stored in 2^63-1 bytes":  func(m *store.Manifest) { m.Volumes[0].Members[0].Stored = math.MaxInt64 },
+		"a negative number of files":       func(m *store.Manifest) { m.Volumes[0].Files = -1 },
+		"a negative number of directories": func(m *store.Manifest) { m.Volumes[0].Dirs = -1 },
+		"a negative number of symlinks":    func(m *store.Manifest) { m.Volumes[0].Symlinks = -1 },
+		"a negative number of hardlinks":   func(m *store.Manifest) { m.Volumes[0].Hardlinks = -1 },
+		"negative bytes":                   func(m *store.Manifest) { m.Volumes[0].Bytes = -1 },
+		"negative bytes of data":           func(m *store.Manifest) { m.Volumes[0].DataBytes = -1 },
+		"a negative number of sockets":     func(m *store.Manifest) { m.Volumes[0].Sockets = -1 },
+		"a negative number of changed":     func(m *store.Manifest) { m.Volumes[0].Changed = -1 },
+		"a negative depth":                 func(m *store.Manifest) { m.Volumes[0].Depth = -1 },
+		"a depth over the cap":             func(m *store.Manifest) { m.Volumes[0].Depth = archive.MaxDepth + 1 },
+		"no directory":                     func(m *store.Manifest) { m.Volumes[0].Dirs = 0 },
+		"more entries than bytes allow":    func(m *store.Manifest) { m.Volumes[0].Files = 17 },
+		"counts whose sum overflows": func(m *store.Manifest) {
+			v := &m.Volumes[0]
+			v.Files, v.Dirs, v.Symlinks, v.Hardlinks = math.MaxInt64, math.MaxInt64, 1, 1
+		},
+		"more data than bytes":       func(m *store.Manifest) { m.Volumes[0].DataBytes = 1001 },
+		"more data than the members": func(m *store.Manifest) { m.Volumes[0].Bytes, m.Volumes[0].DataBytes = 1<<40, 1<<39 },
+		"bytes whose sum overflows":  func(m *store.Manifest) { two(m); m.Volumes[0].Bytes, m.Volumes[1].Bytes = math.MaxInt64, math.MaxInt64 },
+		"more volumes than a workload has": func(m *store.Manifest) {
+			for i := range 1000 {
+				v := m.Volumes[0]
+				v.Name, v.Members = fmt.Sprint(i), []archive.Member{{ID: id(i), Tar: 8192, Stored: 1}}
+				m.Volumes = append(m.Volumes, v)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := manifest("blog", sid, archive.Member{ID: id(1), Tar: 8192, Stored: 300})
+			forge(m)
+			data, err := disk.MarshalSealed(m, "snap-manifest", 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			path := t.TempDir()
+			disktest.Write(t, path, map[string]string{"snapshots/blog/" + sid + "/manifest.json": string(data)})
+			if _, err := storeAt(t, path).Load("blog", sid); !errors.Is(err, disk.ErrDamaged) || errors.Is(err, disk.ErrTooNew) {
+				t.Errorf("the answer is %v", err)
+			}
+		})
+	}
+}
+
+func two(m *store.Manifest) {
+	v := m.Volumes[0]
+	v.Name = "second"
+	m.Volumes = append(m.Volumes, v)
+}
+
+func TestAManifestThatCannotBeRestoredIsNotPublished(t *testing.T) {
+	path := t.TempDir()
+	s := storeAt(t, path)
+	dir := scratch(t, s)
+	b := s.NewBatch(dir, false)
+	m := manifest("blog", sid, put(t, b, piece("a")))
+	m.Volumes[0].Files = -1
+	if err := b.Publish(m, index(t, dir)); err == nil {
+		t.Error("published")
+	}
+	if len(members(t, path)) != 0 {
+		t.Error("its members were published")
+	}
+}
+
+func TestAStoreIsTheUsersAlone(t *testing.T) {
+	disktest.NeedRoot(t)
+	unusable := func(t *testing.T, path, want string) {
+		t.Helper()
+		s, err := store.Open(path)
+		if err == nil {
+			s.Close()
+		}
+		var u *store.Unusable
+		if !errors.As(err, &u) || !strings.Contains(u.Reason, want) || u.Hint == "" {
+			t.Errorf("the answer is %v; expected one that says %q and a hint", err, want)
+		}
+	}
+	mode := func(t *testing.T, path string) os.FileMode {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Mode() & (os.ModePerm | os.ModeSetgid)
+	}
+	t.Run("a new one", func(t *testing.T) {
+		defer unix.Umask(unix.Umask(0))
+		path := t.TempDir() + "/a/b"
+		storeAt(t, path)
+		if got := mode(t, path); got != 0o700 {
+			t.Errorf("mode %v", got)
+		}
+	})
+	for _, m := range []uint32{0o755, 0o750, 0o2700, 0o500} {
+		t.Run(fmt.Sprintf("%o", m), func(t *testing.T) {
+			path := t.TempDir()
+			disktest.Write(t, path, map[string]string{"members/": ""})
+			if err := unix.Chmod(path, m); err != nil {
+				t.Fatal(err)
+			}
+			storeAt(t, path)
+			if got := mode(t, path); got != 0o700 {
+				t.Errorf("mode %v", got)
+			}
+		})
+	}
+	for _, m := range []uint32{0o777, 0o770, 0o720, 0o702, 0o1777} {
+		t.Run(fmt.Sprintf("%o", m), func(t *testing.T) {
+			path := t.TempDir()
+			if err := unix.Chmod(path, m); err != nil {
+				t.Fatal(err)
+			}
+			storeAt(t, path).Close() // empty: nobody has put anything in it
+			if got := mode(t, path); got != 0o700 {
+				t.Errorf("an empty one has mode %v", got)
+			}
+			if err := unix.Chmod(path, m); err != nil {
+				t.Fatal(err)
+			}
+			unusable(t, path, "others may write it")
+		})
+	}
+	t.Run("another's", func(t *testing.T) {
+		path := t.TempDir()
+		if err := os.Chown(path, 1000, 0); err != nil {
+			t.Fatal(err)
+		}
+		unusable(t, path, "user 1000")
+	})
+	t.Run("tmpfs", func(t *testing.T) { unusable(t, disktest.Tmpfs(t), "reboot") })
+	t.Run("a file", func(t *testing.T) {
+		path := t.TempDir() + "/file"
+		disktest.Write(t, filepath.Dir(path), map[string]string{"file": "x"})
+		if _, err := store.Open(path); err == nil {
+			t.Error("a file was opened as a store")
+		}
+	})
+	t.Run("a relative path", func(t *testing.T) {
+		t.Chdir(t.TempDir())
+		if _, err := store.Open("store"); err == nil {
+			t.Error("opened")
+		}
+	})
+	t.Run("a symlink for its folder of members", func(t *testing.T) {
+		path, elsewhere := t.TempDir(), t.TempDir()
+		if err := os.Symlink(elsewhere, path+"/members"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := store.Open(path); err == nil {
+			t.Error("opened")
+		}
+	})
+}
+
+// FuzzManifest gives any document a true checksum: what Load takes is within
+// the bounds that the rest relies on.
+func FuzzManifest(f *testing.F) {
+	f.Add(sealedManifest(f))
+	f.Add(bytes.Replace(sealedManifest(f), []byte(`"files": 2`), []byte(`"files": 9223372036854775807`), 1))
+	f.Add(bytes.Replace(sealedManifest(f), []byte(`"version": 1`), []byte(`"version": 2`), 1))
+	f.Add([]byte(`{"checksum": "sha256:`))
+	path := f.TempDir()
+	s := storeAt(f, path)
+	file := filepath.Join(path, "snapshots/blog", sid, "manifest.json")
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if bytes.Contains(data, []byte(`"checksum": "sha256:`)) {
+			data = reseal(append(bytes.Clone(data), strings.Repeat(" ", 64)...))
+		}
+		if err := os.WriteFile(file, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		m, err := s.Load("blog", sid)
+		if err != nil {
+			if !errors.Is(err, disk.ErrDamaged) && !errors.Is(err, disk.ErrTooNew) {
+				t.Errorf("%v", err)
+			}
+			return
+		}
+		if files, size, stored := m.Totals(); files < 0 || size < 0 || stored < 0 || m.SID != sid || m.Workload != "blog" {
+			t.Errorf("%+v", m)
+		}
+		for i := range m.Volumes {
+			for _, member := range m.Volumes[i].Members {
+				if !archive.ValidMemberID(member.ID) {
+					t.Errorf("%q", member.ID)
+				}
+			}
+		}
+	})
+}
