@@ -53,4 +53,4 @@ END {
 	}
 }'
 
-go test -count=1 -v -timeout 15m "${race[@]}" "$@" 2>&1 </dev/null | awk "$report"
+go test -count=1 -v -timeout 20m "${race[@]}" "$@" 2>&1 </dev/null | awk "$report"

@@ -124,6 +124,6 @@ func (a *app) restore(ctx context.Context, e *restore.Engine, req restore.Restor
 	a.result = shown
 	a.say("%s %s: snapshot %s, %d files, %s", r.Outcome, r.Workload, r.SID, shown.Files, size(shown.Bytes))
 	a.say("what was there before: snapshot %s", r.PreRestoreSID)
-	a.progress("the app was down %.1f s of %.1f s (%s)", r.DowntimeSeconds, r.Seconds, timing(r.Phases))
+	a.progress("the app was down %.1f s of %.1f s%s", r.DowntimeSeconds, r.Seconds, timing(r.Phases))
 	return err
 }

@@ -246,5 +246,8 @@ func timing(phases map[string]float64) string {
 			parts = append(parts, fmt.Sprintf("%s %.1f s", name, phases[name]))
 		}
 	}
-	return strings.Join(parts, ", ")
+	if len(parts) == 0 {
+		return ""
+	}
+	return ": " + strings.Join(parts, ", ")
 }

@@ -85,7 +85,7 @@ func TestNothingFromOutsideIsCapturedWhateverIsSwappedDuringTheWalk(t *testing.T
 			kinds := map[string]int{}
 			hang := time.AfterFunc(time.Minute, func() { panic("a capture hangs: " + name) })
 			defer hang.Stop()
-			for range 700 {
+			for range 300 {
 				_, err := archive.Write(context.Background(), root, sink, archive.WriteOptions{})
 				var bad *archive.Unrestorable
 				switch {
@@ -146,7 +146,7 @@ func TestAFileThatChangesWhileItIsReadIsReportedAndTheStreamStaysWhole(t *testin
 			})
 			defer stop()
 			changed := int64(0)
-			for n := range 30 {
+			for n := range 10 {
 				var lines []string
 				m, result := capture(t, live, archive.WriteOptions{Index: func(l *archive.Line) error { lines = append(lines, l.Name); return nil }})
 				staged := extract(t, m, result, filepath.Join(dir, "staged"))

@@ -68,7 +68,7 @@ func (j *Journal) Lock(workload, verb string) (*Held, error) {
 	if err := h.take(workload+".lock", unix.LOCK_EX); err != nil {
 		return nil, fmt.Errorf("workload %s: %w", workload, err)
 	}
-	if err := h.take("store.lock", unix.LOCK_SH); err != nil {
+	if err := h.take(storeLock, unix.LOCK_SH); err != nil {
 		h.Release()
 		return nil, fmt.Errorf("the store: %w", err)
 	}
