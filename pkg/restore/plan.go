@@ -414,7 +414,10 @@ func (s *session) planExchange(_ context.Context, p *Plan, _ RestoreRequest) (er
 	if errors.Is(err, disk.ErrNoExchange) {
 		err = refused("no_exchange", "keep the volume on ext4, xfs or btrfs", "%w", err)
 	}
-	return errors.Join(err, x.clean())
+	if cleanErr := x.clean(); cleanErr != nil {
+		err = fault(Failed, "cleanup", "snap recover "+s.w.Name, "the probe of the pre-flight is not cleared away: %w", errors.Join(err, cleanErr))
+	}
+	return err
 }
 
 // probeVolume names the place beside a live directory, or where it will be.
