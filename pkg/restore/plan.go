@@ -61,15 +61,6 @@ type PlannedVolume struct {
 	LiveBytes int64 `json:"live_bytes"`
 }
 
-// Space is what a filesystem must take besides what it holds.
-type Space struct {
-	Path       string `json:"path"`
-	NeedBytes  uint64 `json:"need_bytes"`
-	FreeBytes  uint64 `json:"free_bytes"`
-	NeedInodes uint64 `json:"need_inodes"`
-	FreeInodes uint64 `json:"free_inodes"`
-}
-
 // Plan runs the pre-flight of a restore and changes nothing. It returns what
 // the restore would do, or the refusal with which it would end.
 func (e *Engine) Plan(ctx context.Context, req RestoreRequest) (*Plan, error) {
@@ -329,116 +320,7 @@ func holders(places []*place, scope disk.Scope) error {
 	return refused("in_use", "end these processes, then try again", "the data is in use: %s", strings.Join(list, "; "))
 }
 
-// planSpace adds up what each filesystem must take: the staged trees beside
-// the live ones, and a little in the store.
-func (s *session) planSpace(_ context.Context, p *Plan, _ RestoreRequest) error {
-	const perEntry = 4096 // a block for what a name and its metadata take
-	need := map[disk.FSID]*Space{}
-	add := func(d *disk.Dir, bytes, inodes uint64) error {
-		id, err := d.Filesystem()
-		if err != nil {
-			return err
-		}
-		if need[id] == nil {
-			free, err := d.Space()
-			if err != nil {
-				return err
-			}
-			need[id] = &Space{Path: d.Path(), FreeBytes: free.Bytes, FreeInodes: free.Inodes}
-		}
-		need[id].NeedBytes += bytes
-		need[id].NeedInodes += inodes
-		return nil
-	}
-	for _, place := range p.places {
-		m := p.manifest.Volume(place.vol.Name, string(place.vol.Scope), place.vol.Source)
-		if err := add(place.nearest(), uint64(m.DataBytes)+perEntry*uint64(m.Entries()), uint64(m.Entries())+2); err != nil {
-			return err
-		}
-	}
-	// How much of the live data the store lacks shows only when it is read:
-	// the first pass of the pre-restore capture does that, before anything
-	// stops. Here: enough for the records and the manifest.
-	if err := add(s.Store.Root(), 4<<20, 64); err != nil {
-		return err
-	}
-	for _, space := range need {
-		p.Space = append(p.Space, *space)
-	}
-	slices.SortFunc(p.Space, func(a, b Space) int { return strings.Compare(a.Path, b.Path) })
-	for _, space := range p.Space {
-		if space.NeedBytes > space.FreeBytes {
-			return refused("no_space", "free space there, or choose fewer volumes with --volume",
-				"the filesystem of %s has %d bytes free; the restore needs %d (old and new data are both on disk until the end)",
-				space.Path, space.FreeBytes, space.NeedBytes)
-		}
-		if space.NeedInodes > space.FreeInodes {
-			return refused("no_space", "remove files there, or choose fewer volumes with --volume",
-				"the filesystem of %s has %d inodes free; the restore needs %d", space.Path, space.FreeInodes, space.NeedInodes)
-		}
-	}
-	return nil
-}
-
-// planExchange tries a real exchange on each filesystem, in a wrapper of its
-// own that a transaction records, so that a crash leaves nothing unnamed.
-func (s *session) planExchange(_ context.Context, p *Plan, _ RestoreRequest) (err error) {
-	begin := &journal.Begin{Kind: journal.Probe, Snap: s.Version}
-	probed := map[disk.FSID]bool{}
-	for _, place := range p.places {
-		id, err := place.nearest().Filesystem()
-		if err != nil {
-			return err
-		}
-		if probed[id] {
-			continue
-		}
-		probed[id] = true
-		begin.Volumes = append(begin.Volumes, probeVolume(place))
-	}
-	tx, err := s.Journal.Begin(s.held, begin)
-	if err != nil {
-		return err
-	}
-	x, err := s.openTxn(tx)
-	if err != nil {
-		return errors.Join(err, tx.Close())
-	}
-	defer x.close()
-	x.at = func(string) {} // not a step of a restore
-	for _, site := range x.sites {
-		if err = site.probe(); err != nil {
-			break
-		}
-	}
-	if errors.Is(err, disk.ErrNoExchange) {
-		err = refused("no_exchange", "keep the volume on ext4, xfs or btrfs", "%w", err)
-	}
-	if cleanErr := x.clean(); cleanErr != nil {
-		err = fault(Failed, "cleanup", "snap recover "+s.w.Name, "the probe of the pre-flight is not cleared away: %w", errors.Join(err, cleanErr))
-	}
-	return err
-}
-
-// probeVolume names the place beside a live directory, or where it will be.
-func probeVolume(p *place) journal.Volume {
-	rel := p.vol.Rel()
-	if len(p.missing) > 0 {
-		rel = p.missing[0] // its directory exists
-	}
-	return journal.Volume{Name: p.vol.Name, Root: p.vol.Root(), Rel: rel, Entry: "probe"}
-}
-
-func (s *site) probe() error {
-	wrapper, err := s.parent.MakePrivate(s.wrapper)
-	if err != nil {
-		return err
-	}
-	defer wrapper.Close()
-	return wrapper.ProbeExchange()
-}
-
-// stats says what a manifest's volume announces, as limits for its extraction.
+// limits are what a volume's manifest announces, and what the config allows.
 func limits(m *store.Volume, v *workload.Volume) archive.ExtractOptions {
 	return archive.ExtractOptions{
 		RejectSymlinks: v.Symlinks == workload.RejectSymlinks,

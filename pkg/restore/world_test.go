@@ -219,7 +219,7 @@ func image(t *testing.T) string {
 func appLines(image string, more ...string) []string {
 	return append([]string{
 		"image: " + image, "restart: unless-stopped",
-		"healthcheck: {test: [CMD, /app, check], interval: 200ms, timeout: 5s, retries: 1}",
+		"healthcheck: {test: [CMD, /app, check], interval: 200ms, timeout: 30s, retries: 1}",
 	}, more...)
 }
 

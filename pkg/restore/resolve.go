@@ -1,0 +1,201 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tiny-forge/snap/pkg/journal"
+)
+
+// ending is how a restore's transaction ended.
+type ending struct {
+	action    string
+	frozen    error     // nothing was touched
+	app       error     // the data is in place, the app is not up; the transaction stays
+	sick      error     // the app is up but not healthy, and that was asked to be kept
+	cleanup   error     // all but the deleting and the last record; the transaction stays
+	postponed bool      // offline: the rest is left to the next run
+	why       error     // why it was reverted
+	up        time.Time // when the app was up, or was given up
+}
+
+// resolve brings a restore's transaction to its end by the table of phase.go.
+// The restore itself comes here after its commit, or when it failed before;
+// the recovery of a crash comes here too. Only an ending whose app and cleanup
+// are nil has ended the transaction.
+func (s *session) resolve(ctx context.Context, tx *journal.Tx, offline bool) (end ending) {
+	defer func() {
+		if end.frozen != nil || end.app != nil || end.cleanup != nil || end.postponed {
+			tx.Close()
+		}
+	}()
+	end = ending{action: FrozenTx, up: time.Now()}
+	x, err := s.openTxn(tx)
+	if err != nil {
+		end.frozen = frozen(tx.ID, "its directories cannot be opened: %w", err)
+		return end
+	}
+	defer x.close()
+	if tx.ReadyRecord == nil { // nothing that is live has been touched
+		end.action = Cleaned
+		end.cleanup = s.discardUnready(x)
+		return end
+	}
+	list, seen, err := x.decide()
+	if err == nil {
+		err = s.moveAll(ctx, x, list, offline)
+	}
+	var own *Error
+	switch {
+	case errors.As(err, &own) && own.Kind == Pending: // the app cannot be stopped
+		end.app = err
+		return end
+	case own != nil:
+		end.frozen = err
+		return end
+	case err != nil:
+		end.frozen = frozen(tx.ID, "%w", err)
+		return end
+	}
+	end.action = RolledBackTx
+	if x.decision() == committed {
+		end.action = RolledForwardTx
+	}
+	if offline {
+		end.postponed = true
+		return end
+	}
+	_ = s.time.run("redeploy", func() error { s.bringUp(ctx, x, seen, &end); return nil })
+	end.up = time.Now()
+	if end.app != nil || end.frozen != nil {
+		return end
+	}
+	end.cleanup = s.time.run("settle", func() error { return s.settle(x) })
+	return end
+}
+
+func (s *session) discardUnready(x *txn) error {
+	if x.Begin.PreRestoreSID != "" {
+		if err := s.Store.Discard(s.w.Name, x.Begin.PreRestoreSID); err != nil {
+			return err
+		}
+	}
+	return x.clean()
+}
+
+// moveAll makes the moves, with the app stopped where there are any.
+func (s *session) moveAll(ctx context.Context, x *txn, list []move, offline bool) error {
+	for _, m := range list {
+		if m != exchange {
+			continue
+		}
+		// Offline the operator says that the engine is down.
+		if !offline {
+			if err := s.rt.FenceAndStop(ctx, x.Begin.StopTimeout); err != nil {
+				return fault(Pending, "docker_unreachable", "start the engine, or snap recover --offline", "stop %s: %w", s.w.Name, err)
+			}
+		}
+		return x.carryOut(list)
+	}
+	if x.decision() != committed {
+		if err := x.restoreTimes(); err != nil {
+			return err
+		}
+	}
+	return x.sync()
+}
+
+// bringUp starts the app on the data that is now in place: the new one after a
+// commit, the old one otherwise, or after the new one did not become healthy.
+func (s *session) bringUp(ctx context.Context, x *txn, seen []sight, end *ending) {
+	before := x.ReadyRecord.Containers
+	if x.decision() != committed || !ran(before) {
+		end.app = s.rt.Resume(ctx, s.held, before)
+		return
+	}
+	err := s.rt.Redeploy(ctx, s.held, journal.Redeploy{
+		Pins: x.ReadyRecord.Pin, Before: before, HealthTimeout: x.Begin.HealthTimeout, StopTimeout: x.Begin.StopTimeout,
+	})
+	s.at("redeployed")
+	if err == nil {
+		return
+	}
+	var sick *journal.Unhealthy
+	if x.Begin.OnUnhealthy == KeepUnhealthy && errors.As(err, &sick) {
+		end.sick, end.app = err, s.rt.Settle(ctx, before)
+		return
+	}
+	if !s.revertible(x, seen, err) {
+		end.app = err
+		return
+	}
+	s.say("%v: going back to the data from before", err)
+	end.why = err
+	if err := s.revert(ctx, x); err != nil {
+		end.frozen = err
+		return
+	}
+	end.action = RolledBackTx
+	end.app = s.rt.Resume(ctx, s.held, before)
+}
+
+// ran reports whether a container of the workload ran.
+func ran(list []Container) bool {
+	for _, c := range list {
+		if c.Running && !c.Also {
+			return true
+		}
+	}
+	return false
+}
+
+// revertible reports whether an app that did not come up may go back: that was
+// asked for, the engine answers, and every displaced tree is whole.
+func (s *session) revertible(x *txn, seen []sight, err error) bool {
+	if x.Begin.OnUnhealthy == KeepUnhealthy || errors.Is(err, journal.ErrUnreachable) {
+		return false
+	}
+	for i, site := range x.sites {
+		if seen[i] == newGone {
+			return false
+		}
+		if now, err := site.look(); err != nil || now != newOld {
+			return false
+		}
+	}
+	return true
+}
+
+// revert takes a committed restore back.
+func (s *session) revert(ctx context.Context, x *txn) error {
+	s.at("before revert")
+	if err := x.Revert(); err != nil {
+		return frozen(x.ID, "%w", err)
+	}
+	s.at("revert")
+	if err := s.rt.FenceAndStop(ctx, x.Begin.StopTimeout); err != nil {
+		return fault(Pending, "docker_unreachable", "snap recover "+s.w.Name, "stop %s to go back: %w", s.w.Name, err)
+	}
+	list, _, err := x.decide()
+	if err != nil {
+		return frozen(x.ID, "%w", err)
+	}
+	return x.carryOut(list)
+}
+
+// settle deletes what is no longer needed and ends the transaction. When the
+// restore was undone before its snapshot was published, what is left of that
+// goes too.
+func (s *session) settle(x *txn) error {
+	s.at("before settle")
+	if err := s.Store.Discard(s.w.Name, x.Begin.PreRestoreSID); err != nil {
+		return err
+	}
+	if err := x.clean(); err != nil {
+		return fmt.Errorf("clean up after transaction %s: %w", x.ID, err)
+	}
+	s.at("settled")
+	return nil
+}
