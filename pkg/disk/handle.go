@@ -64,24 +64,14 @@ func (d *Dir) Filesystem() (FSID, error) {
 	return FSID(fsName(st.Type) + "-" + hex.EncodeToString(uuid)), nil
 }
 
-// FS_IOC_GETFSUUID, Linux 6.9 (include/uapi/linux/fs.h): one length byte and
-// sixteen bytes. Not yet in golang.org/x/sys.
-const fsIocGetFSUUID = 0x80111500
-
 // XFS_IOC_FSGEOMETRY_V1 (fs/xfs/libxfs/xfs_fs.h): 112 bytes, the UUID at 64.
 const xfsIocFSGeometryV1 = 0x80705864
 
 func (d *Dir) uuid(st *unix.Statfs_t) ([]byte, error) {
-	var u struct {
-		len  uint8
-		uuid [16]byte
-	}
-	if err := ioctl(d.fd, fsIocGetFSUUID, unsafe.Pointer(&u)); err == nil && int(u.len) <= len(u.uuid) {
-		return u.uuid[:u.len], nil
-	}
-	// Before 6.9. ext4, f2fs and btrfs make f_fsid of their UUID; XFS makes it
-	// of the device number, which a reboot may change (fs/xfs/xfs_super.c), so
-	// it is asked by its own ioctl.
+	// ext4 and btrfs make f_fsid of their UUID, on every kernel alike, so that a
+	// transaction survives a kernel upgrade (FS_IOC_GETFSUUID came with 6.9).
+	// XFS makes it of the device number, which a reboot may change
+	// (fs/xfs/xfs_super.c), so it is asked by its own ioctl.
 	if st.Type == unix.XFS_SUPER_MAGIC {
 		var geo [112]byte
 		if err := ioctl(d.fd, xfsIocFSGeometryV1, unsafe.Pointer(&geo)); err != nil {

@@ -69,6 +69,10 @@ func recorded(before []journal.Container, id string) bool {
 
 // bringUp puts the old containers to rest, and makes and starts the new one.
 func (a *imageApp) bringUp(ctx context.Context, r journal.Redeploy, want wanted, old, others []*box) (*box, error) {
+	// An interruption is heard while waiting for health. A request that is cut
+	// may be carried out all the same, behind the back of whoever undoes it.
+	waiting := ctx
+	ctx = context.WithoutCancel(ctx)
 	if err := a.e.fenceAndStop(ctx, old, r.StopTimeout); err != nil {
 		return nil, err
 	}
@@ -92,7 +96,7 @@ func (a *imageApp) bringUp(ctx context.Context, r journal.Redeploy, want wanted,
 			return nil, err
 		}
 	}
-	return fresh, a.e.waitHealthy(ctx, &watch{id: fresh.ID}, r.HealthTimeout)
+	return fresh, a.e.waitHealthy(waiting, &watch{id: fresh.ID}, r.HealthTimeout)
 }
 
 // adoptable returns the container of an earlier redeploy that this one can go

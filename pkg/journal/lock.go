@@ -215,6 +215,17 @@ func (h *Held) take(name string, how int) error {
 	return nil
 }
 
+// Directories locks directories by their handles, for this process alone: what
+// is about to become live, so that nobody takes it for unlocked when it is.
+func (h *Held) Directories(handles []disk.Handle) error {
+	for _, handle := range handles {
+		if err := h.take("vol-"+string(handle)+".lock", unix.LOCK_EX); err != nil {
+			return fmt.Errorf("directory %s: %w", handle, err)
+		}
+	}
+	return nil
+}
+
 // flock tries for a moment: `snap status` may hold a lock for as long as it
 // takes to see that nobody does.
 func flock(fd, how int) error {

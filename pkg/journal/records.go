@@ -40,9 +40,12 @@ type Begin struct {
 
 	// SID is the snapshot that a capture or an import makes, or that a restore
 	// puts back; PreRestoreSID the one that a restore makes first.
-	SID           string   `json:"sid,omitempty"`
-	PreRestoreSID string   `json:"pre_restore_sid,omitempty"`
-	Volumes       []Volume `json:"volumes,omitempty"`
+	SID           string `json:"sid,omitempty"`
+	PreRestoreSID string `json:"pre_restore_sid,omitempty"`
+	// RevertSID is the snapshot of the new data that is made when a committed
+	// restore is taken back: the app may have written to it.
+	RevertSID string   `json:"revert_sid,omitempty"`
+	Volumes   []Volume `json:"volumes,omitempty"`
 
 	// Quiesce and Containers tell a recovery whom a capture or a deploy may
 	// have paused or stopped. A restore records its containers as Ready.
@@ -67,6 +70,11 @@ type Volume struct {
 	// they do not exist: the live one last. A roll-back removes them again
 	// while they are empty.
 	Created []string `json:"created,omitempty"`
+	// Anchor is the nearest directory above the live one that existed, below
+	// Root, and its handle: where another stands there now, a filesystem is not
+	// mounted, and what the transaction left cannot be seen.
+	Anchor       string      `json:"anchor,omitempty"`
+	AnchorHandle disk.Handle `json:"anchor_handle,omitempty"`
 }
 
 // Wrapper returns the name of the directory beside a live one in which the

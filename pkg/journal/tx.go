@@ -44,6 +44,11 @@ const maxRecord = 16 << 20
 // temporary names, so that taking one is a rename and needs no space. Nothing
 // exists of the transaction after an error but a folder that Sweep removes.
 func (j *Journal) Begin(h *Held, b *Begin) (*Tx, error) {
+	// Sweep keeps out while a folder is made: see there.
+	if err := unix.Flock(j.txs.FD(), unix.LOCK_SH); err != nil {
+		return nil, fmt.Errorf("open a transaction: lock %s: %w", j.txs.Path(), err)
+	}
+	defer j.unlock()
 	now := time.Now().UTC()
 	b.Tx, b.Created, b.Workload = disk.NewID(now), now, h.workload
 	building := newPrefix + b.Tx
@@ -163,6 +168,10 @@ func (t *Tx) decide(decision string) error {
 // End ends the transaction: its folder leaves the list in one step and is then
 // removed. After a nil return it will not be found again.
 func (t *Tx) End() error {
+	if err := unix.Flock(t.journal.txs.FD(), unix.LOCK_SH); err != nil {
+		return fmt.Errorf("end transaction %s: lock %s: %w", t.ID, t.journal.txs.Path(), err)
+	}
+	defer t.journal.unlock()
 	done := donePrefix + t.ID
 	if err := t.journal.txs.RenameSync(t.ID, t.journal.txs, done); err != nil {
 		return fmt.Errorf("end transaction %s: %w", t.ID, err)
@@ -206,7 +215,18 @@ func (j *Journal) Strangers() ([]string, error) {
 // Sweep removes the folders of transactions that had ended, and of those that
 // had not yet begun, when their process died; a live one holds a lock on its
 // folder.
+//
+// It does nothing while another process makes or ends a transaction: the next
+// run does.
 func (j *Journal) Sweep() error {
+	err := unix.Flock(j.txs.FD(), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("lock %s: %w", j.txs.Path(), err)
+	}
+	defer j.unlock()
 	names, err := j.txs.Names()
 	if err != nil {
 		return err
@@ -227,6 +247,9 @@ func (j *Journal) Sweep() error {
 	}
 	return errors.Join(errs...)
 }
+
+// unlock gives back the lock of the tx folder; closing it would do so too.
+func (j *Journal) unlock() { _ = unix.Flock(j.txs.FD(), unix.LOCK_UN) }
 
 func (j *Journal) abandoned(name string) bool {
 	dir, err := j.txs.OpenSameMount(name)
@@ -254,7 +277,12 @@ func (j *Journal) Load(id string) (*Tx, error) {
 	}
 	t := &Tx{ID: id, journal: j, dir: dir}
 	if err := t.load(); err != nil {
-		return nil, errors.Join(err, dir.Close())
+		err = errors.Join(err, dir.Close())
+		// Its process may have ended it while it was being read.
+		if there, e := j.txs.Exists(id); e == nil && !there {
+			return nil, fmt.Errorf("transaction %s: %w", id, fs.ErrNotExist)
+		}
+		return nil, err
 	}
 	return t, nil
 }

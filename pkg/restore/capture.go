@@ -101,6 +101,9 @@ func (c *capturing) preflight(ctx context.Context) error {
 	if c.places, err = c.session.places(volumes); err != nil {
 		return err
 	}
+	if err := c.strayWrappers(c.places); err != nil {
+		return err
+	}
 	mounts, err := disk.ReadMounts()
 	if err != nil {
 		return err
@@ -121,7 +124,7 @@ func (c *capturing) preflight(ctx context.Context) error {
 // shoot takes the snapshot and brings the app back.
 func (c *capturing) shoot(ctx context.Context, tx *journal.Tx) (*store.Manifest, error) {
 	var err error
-	if c.shot, err = c.newShooting(tx, c.places, false); err != nil {
+	if c.shot, err = c.newShooting(tx, "members", c.places, false); err != nil {
 		return nil, err
 	}
 	if c.quiesces() {
@@ -192,7 +195,8 @@ func (c *capturing) giveUp(ctx context.Context, tx *journal.Tx, cause error) err
 // undoCapture wakes the app and removes what a capture left. It serves a
 // capture that failed and the recovery of one that was killed.
 func (s *session) undoCapture(ctx context.Context, tx *journal.Tx) error {
-	if tx.Begin.Quiesce != journal.None && len(tx.Begin.Containers) > 0 {
+	// A first deploy had nothing before it: what it made is removed.
+	if tx.Begin.Kind == journal.Deploy || tx.Begin.Quiesce != journal.None && len(tx.Begin.Containers) > 0 {
 		if err := s.rt.Resume(ctx, s.held, tx.Begin.Containers); err != nil {
 			return err
 		}

@@ -96,6 +96,9 @@ func (s *session) makeLive() error {
 	if err != nil {
 		return err
 	}
+	if err := s.strayWrappers(places); err != nil {
+		return err
+	}
 	for _, p := range places {
 		if err := p.create(); err != nil {
 			return fmt.Errorf("volume %s: %w", p.vol.Name, err)

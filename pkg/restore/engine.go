@@ -92,6 +92,11 @@ func (s *session) lockVolumes() error {
 	for i := range s.w.Volumes {
 		paths[i] = s.w.Volumes[i].Path()
 	}
+	// Twice: between the look at a directory and its lock a restore of another
+	// workload may have put a new one there, whose lock is another.
+	if err := s.held.Volumes(paths); err != nil {
+		return err
+	}
 	return s.held.Volumes(paths)
 }
 

@@ -27,11 +27,11 @@ type shooting struct {
 // indexName is the index's name in the scratch directory.
 const indexName = "index.gz"
 
-// newShooting prepares a capture of places. Its members wait in the folder of
-// the transaction. With verify, members that the store already has are read
+// newShooting prepares a capture of places. Its members wait in the folder name
+// of the transaction. With verify, members that the store already has are read
 // and checked before they are relied upon.
-func (s *session) newShooting(tx *journal.Tx, places []*place, verify bool) (*shooting, error) {
-	scratch, err := tx.Dir().Ensure("members", 0o700)
+func (s *session) newShooting(tx *journal.Tx, name string, places []*place, verify bool) (*shooting, error) {
+	scratch, err := tx.Dir().Ensure(name, 0o700)
 	if err != nil {
 		return nil, err
 	}

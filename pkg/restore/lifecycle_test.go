@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/store"
 )
 
 func (w *world) restore(sid string) (*RestoreResult, error) {
@@ -77,6 +79,13 @@ func TestAnAppThatDoesNotBecomeHealthyGoesBack(t *testing.T) {
 		t.Error("the container from before did not come back")
 	}
 	w.clean()
+	// The app was up on the new data; what it wrote there is not thrown away.
+	list, _, err := w.engine().Store.List(w.name)
+	w.must(err)
+	taken := slices.IndexFunc(list, func(m *store.Manifest) bool { return strings.HasPrefix(m.Note, "taken back") })
+	if taken < 0 || len(list[taken].Volumes) != 2 {
+		t.Fatalf("what was taken back is not among the %d snapshots", len(list))
+	}
 
 	req := w.request(sid)
 	req.OnUnhealthy = KeepUnhealthy
@@ -477,4 +486,62 @@ func TestADeployLeavesAloneWhatIsAsItShouldBe(t *testing.T) {
 	if after := w.appRuns(); after.ID != before.ID || after.State.StartedAt != before.State.StartedAt {
 		t.Error("it touched the container")
 	}
+}
+
+func TestAContainerStartedMeanwhileRollsBack(t *testing.T) {
+	w := newWorld(t, t.TempDir(), 2, appLines(image(t))...)
+	w.fill("new")
+	w.deploy()
+	sid := w.capture()
+	w.fill("old")
+	states := map[string][][]string{"old": w.trees()}
+	for _, point := range []string{"stage", "publish"} {
+		e := w.engine()
+		remove := func() {}
+		e.reached = func(p string) {
+			if p == point {
+				remove = w.stranger(w.volumes[1], true)
+			}
+		}
+		_, err := e.Restore(t.Context(), w.request(sid))
+		remove()
+		if kindOf(err) != RolledBack || codeOf(err) != "in_use" {
+			t.Errorf("at %q: the restore returned %v, expected a roll-back", point, err)
+		}
+		w.generation(states)
+		w.appRuns()
+		w.clean()
+	}
+}
+
+func TestAWrapperThatTheStoreDoesNotKnowStopsEverything(t *testing.T) {
+	w := newWorld(t, disktest.Mount(t, "ext4", 256), 1)
+	w.fill("data")
+	sid := w.capture()
+	w.must(os.Mkdir(filepath.Join(w.dir, "live", journal.Wrapper("20000101T000000Z-abcdef")), 0o700))
+	_, captureErr := w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: journal.None})
+	_, restoreErr := w.restore(sid)
+	for _, err := range []error{captureErr, restoreErr} {
+		if kindOf(err) != Frozen || codeOf(err) != "stray_wrapper" {
+			t.Errorf("it returned %v, expected a refusal for the stray wrapper", err)
+		}
+	}
+}
+
+func TestAnUnreachableParentFreezesEvenBeforeReady(t *testing.T) {
+	w := newWorld(t, disktest.Mount(t, "ext4", 256), 2)
+	w.fill("data")
+	sid := w.capture()
+	whole, _ := w.run("restore", sid, 0)
+	w.killAt("restore", sid, "stage", whole)
+	aside := filepath.Join(w.dir, "aside")
+	w.must(os.Rename(filepath.Join(w.dir, "live"), aside)) // as if it were not mounted
+	w.must(os.Mkdir(filepath.Join(w.dir, "live"), 0o755))
+	list, err := w.engine().Recover(t.Context(), RecoverRequest{})
+	if kindOf(err) != Frozen || len(list) != 1 || list[0].Action != FrozenTx {
+		t.Errorf("recover returned %+v, %v; expected frozen", list, err)
+	}
+	w.must(os.Remove(filepath.Join(w.dir, "live")))
+	w.must(os.Rename(aside, filepath.Join(w.dir, "live")))
+	w.recoverTwice()
 }

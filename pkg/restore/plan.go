@@ -188,6 +188,9 @@ func (s *session) planPlaces(_ context.Context, p *Plan, req RestoreRequest) err
 	if p.places, err = s.places(chosen); err != nil {
 		return err
 	}
+	if err := s.strayWrappers(p.places); err != nil {
+		return err
+	}
 	mounts, err := disk.ReadMounts()
 	if err != nil {
 		return err

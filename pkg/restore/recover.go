@@ -68,7 +68,7 @@ func (e *Engine) Recover(ctx context.Context, req RecoverRequest) ([]Recovery, e
 }
 
 func gravest(list []Recovery) error {
-	order := map[Kind]int{Busy: 1, Failed: 2, Refused: 2, Pending: 3, Frozen: 4}
+	order := map[Kind]int{Busy: 1, Failed: 2, Refused: 2, RolledBack: 3, Pending: 3, Frozen: 4}
 	var worst *Error
 	for _, r := range list {
 		if e := classify(r.Err); e != nil && (worst == nil || order[e.Kind] > order[worst.Kind]) {
@@ -151,6 +151,8 @@ func (s *session) recover(ctx context.Context, tx *journal.Tx, req RecoverReques
 		r.Err = end.frozen
 	case end.sick != nil && end.app == nil && end.cleanup == nil:
 		r.Err = fault(Pending, "unhealthy", "look at the app's log", "transaction %s: the data is restored, but %w", tx.ID, end.sick)
+	case end.app != nil && r.Action == RolledBackTx:
+		r.Err = fault(RolledBack, "app_not_up", hint, "transaction %s: the old data is in place, but the app is not up: %w", tx.ID, end.app)
 	case end.app != nil:
 		r.Err = fault(Pending, "app_not_up", hint, "transaction %s: the data is in place, but the app is not up: %w", tx.ID, end.app)
 	case end.cleanup != nil:

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/store"
 )
 
 // ending is how a restore's transaction ended.
@@ -39,6 +41,12 @@ func (s *session) resolve(ctx context.Context, tx *journal.Tx, offline bool) (en
 	}
 	defer x.close()
 	if tx.ReadyRecord == nil { // nothing that is live has been touched
+		for _, site := range x.sites {
+			if ok, err := site.anchored(); err != nil || !ok {
+				end.frozen = frozen(tx.ID, "volume %s: the directory that %s was in is not there: is its filesystem mounted? %w", site.Name, site.path(), errors.Join(err, fs.ErrNotExist))
+				return end
+			}
+		}
 		end.action = Cleaned
 		end.cleanup = s.discardUnready(x)
 		return end
@@ -49,10 +57,7 @@ func (s *session) resolve(ctx context.Context, tx *journal.Tx, offline bool) (en
 	}
 	var own *Error
 	switch {
-	case errors.As(err, &own) && own.Kind == Pending: // the app cannot be stopped
-		end.app = err
-		return end
-	case own != nil:
+	case errors.As(err, &own):
 		end.frozen = err
 		return end
 	case err != nil:
@@ -72,7 +77,7 @@ func (s *session) resolve(ctx context.Context, tx *journal.Tx, offline bool) (en
 	if end.app != nil || end.frozen != nil {
 		return end
 	}
-	end.cleanup = s.time.run("settle", func() error { return s.settle(x) })
+	end.cleanup = s.time.run("settle", func() error { return s.settle(ctx, x) })
 	return end
 }
 
@@ -94,7 +99,8 @@ func (s *session) moveAll(ctx context.Context, x *txn, list []move, offline bool
 		// Offline the operator says that the engine is down.
 		if !offline {
 			if err := s.rt.FenceAndStop(ctx, x.Begin.StopTimeout); err != nil {
-				return fault(Pending, "docker_unreachable", "start the engine, or snap recover --offline", "stop %s: %w", s.w.Name, err)
+				return fault(Frozen, "docker_unreachable", "start the engine and run snap recover again; if it is meant to be down, snap recover --offline",
+					"transaction %s: the volumes are not all old and not all new, and must not be exchanged while the app may run: stop %s: %w", x.ID, s.w.Name, err)
 			}
 		}
 		return x.carryOut(list)
@@ -176,7 +182,7 @@ func (s *session) revert(ctx context.Context, x *txn) error {
 	}
 	s.at("revert")
 	if err := s.rt.FenceAndStop(ctx, x.Begin.StopTimeout); err != nil {
-		return fault(Pending, "docker_unreachable", "snap recover "+s.w.Name, "stop %s to go back: %w", s.w.Name, err)
+		return fault(Frozen, "docker_unreachable", "snap recover "+s.w.Name, "stop %s to go back: %w", s.w.Name, err)
 	}
 	list, _, err := x.decide()
 	if err != nil {
@@ -188,14 +194,81 @@ func (s *session) revert(ctx context.Context, x *txn) error {
 // settle deletes what is no longer needed and ends the transaction. When the
 // restore was undone before its snapshot was published, what is left of that
 // goes too.
-func (s *session) settle(x *txn) error {
+func (s *session) settle(ctx context.Context, x *txn) error {
 	s.at("before settle")
 	if err := s.Store.Discard(s.w.Name, x.Begin.PreRestoreSID); err != nil {
 		return err
+	}
+	if x.decision() == reverted {
+		if err := s.keepTaken(ctx, x); err != nil {
+			return fmt.Errorf("keep the data that was taken back, as snapshot %s: %w", x.Begin.RevertSID, err)
+		}
 	}
 	if err := x.clean(); err != nil {
 		return fmt.Errorf("clean up after transaction %s: %w", x.ID, err)
 	}
 	s.at("settled")
 	return nil
+}
+
+// keepTaken publishes a snapshot of the new data that a revert has taken away,
+// before that is deleted: the app was up on it, and what it was told to keep
+// is nowhere else.
+func (s *session) keepTaken(ctx context.Context, x *txn) error {
+	const scratch = "taken"
+	if _, err := s.Store.Load(s.w.Name, x.Begin.RevertSID); err == nil {
+		return nil // an earlier run has done it
+	}
+	if err := errors.Join(s.Store.Discard(s.w.Name, x.Begin.RevertSID), x.Dir().RemoveTree(scratch)); err != nil {
+		return err
+	}
+	places, err := s.taken(x)
+	defer func() {
+		for _, p := range places {
+			p.live.Close()
+		}
+	}()
+	if err != nil || len(places) == 0 {
+		return err
+	}
+	shot, err := s.newShooting(x.Tx, scratch, places, false)
+	if err != nil {
+		return err
+	}
+	defer shot.close()
+	if err := shot.second(ctx); err != nil {
+		return err
+	}
+	s.say("what the app had on the data of %s is kept as snapshot %s", x.Begin.SID, x.Begin.RevertSID)
+	_, err = shot.publish(x.Begin.RevertSID, store.PreRestore, "taken back: the restore of "+x.Begin.SID, journal.Stop, nil)
+	return err
+}
+
+// taken opens the new trees where they lie after the exchange back. The caller
+// closes them, after an error too.
+func (s *session) taken(x *txn) ([]*place, error) {
+	var places []*place
+	for _, site := range x.sites {
+		vol, err := s.w.Volume(site.Name)
+		if err != nil {
+			return places, err
+		}
+		wrapper, err := site.openWrapper()
+		if err != nil {
+			return places, err
+		}
+		if wrapper == nil {
+			continue
+		}
+		tree, err := wrapper.Open(site.Entry)
+		wrapper.Close()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return places, err
+		}
+		places = append(places, &place{vol: vol, live: tree})
+	}
+	return places, nil
 }

@@ -117,12 +117,17 @@ func (r *restoration) run(ctx context.Context) error {
 // record writes the begin record.
 func (r *restoration) record() error {
 	begin := &journal.Begin{
-		Kind: journal.Restore, Snap: r.Version, SID: r.req.SID, PreRestoreSID: disk.NewID(time.Now()),
+		Kind: journal.Restore, Snap: r.Version, SID: r.req.SID, PreRestoreSID: disk.NewID(time.Now()), RevertSID: disk.NewID(time.Now()),
 		OnUnhealthy: r.req.OnUnhealthy, HealthTimeout: r.req.HealthTimeout, StopTimeout: r.req.StopTimeout,
 	}
 	for i, p := range r.plan.places {
+		anchor, handle, err := p.anchor()
+		if err != nil {
+			return err
+		}
 		begin.Volumes = append(begin.Volumes, journal.Volume{
 			Name: p.vol.Name, Root: p.vol.Root(), Rel: p.vol.Rel(), Entry: strconv.Itoa(i), Created: p.missing,
+			Anchor: anchor, AnchorHandle: handle,
 		})
 	}
 	r.at("before begin")
@@ -231,7 +236,7 @@ func (r *restoration) stageOne(ctx context.Context, site *site, m *store.Volume,
 
 func (r *restoration) passOne(ctx context.Context) error {
 	var err error
-	if r.shot, err = r.newShooting(r.tx, r.plan.places, true); err != nil {
+	if r.shot, err = r.newShooting(r.tx, "members", r.plan.places, true); err != nil {
 		return err
 	}
 	r.say("first pass of the pre-restore snapshot %s", r.result.PreRestoreSID)
@@ -267,6 +272,11 @@ func (r *restoration) ready(context.Context) error {
 	if err := r.sameAsPlanned(); err != nil {
 		return err
 	}
+	for _, v := range ready.Volumes {
+		if err := r.held.Directories([]disk.Handle{v.Live, v.Staged}); err != nil {
+			return err
+		}
+	}
 	r.at("before ready")
 	return r.tx.Ready(ready)
 }
@@ -297,6 +307,9 @@ func (r *restoration) fence(ctx context.Context) error {
 		return fmt.Errorf("stop %s: %w", r.w.Name, err)
 	}
 	r.at("stopped")
+	if err := r.noUsers(ctx); err != nil {
+		return err
+	}
 	return holders(r.plan.places, disk.AllProcesses)
 }
 
@@ -344,6 +357,12 @@ func (r *restoration) swap(ctx context.Context) error {
 	return r.x.carryOut(list)
 }
 
+// noUsers asks again what the pre-flight has asked: somebody may have started
+// another container on a volume while it was staged.
+func (r *restoration) noUsers(ctx context.Context) error {
+	return r.planUsers(ctx, &Plan{places: r.plan.places}, r.req)
+}
+
 // stillStopped refuses when somebody started a container since the fence.
 func (r *restoration) stillStopped(ctx context.Context) error {
 	now, err := r.rt.Containers(ctx)
@@ -355,7 +374,7 @@ func (r *restoration) stillStopped(ctx context.Context) error {
 			return refused("in_use", "find out who starts it, then try again", "container %s was started during the restore", c.Name)
 		}
 	}
-	return nil
+	return r.noUsers(ctx)
 }
 
 func (r *restoration) commit(context.Context) error {

@@ -59,7 +59,7 @@ func newScene(w *world) *scene {
 	held, err := e.Journal.Lock(w.name, "test")
 	w.must(err)
 	defer held.Release()
-	begin := &journal.Begin{Kind: journal.Restore, PreRestoreSID: disk.NewID(testTime()), OnUnhealthy: RevertUnhealthy}
+	begin := &journal.Begin{Kind: journal.Restore, PreRestoreSID: disk.NewID(testTime()), RevertSID: disk.NewID(testTime()), OnUnhealthy: RevertUnhealthy}
 	for i := range w.volumes {
 		begin.Volumes = append(begin.Volumes, journal.Volume{
 			Name: fmt.Sprintf("v%d", i), Root: filepath.Join(w.dir, "live"), Rel: fmt.Sprintf("v%d", i), Entry: fmt.Sprint(i),

@@ -71,6 +71,16 @@ func (s *site) open() error {
 
 func (s *site) path() string { return s.Root + "/" + s.Rel }
 
+// anchored reports whether the directory that the site was found in is the one
+// that is there now: not, where a filesystem is not mounted.
+func (s *site) anchored() (bool, error) {
+	if s.AnchorHandle == "" {
+		return true, nil
+	}
+	now, err := s.root.HandleOf(s.Anchor)
+	return now == s.AnchorHandle, err
+}
+
 // openWrapper returns the wrapper, nil where there is none.
 func (s *site) openWrapper() (*disk.Dir, error) {
 	if s.parent == nil {
@@ -257,15 +267,17 @@ func (s *site) exchange() error {
 
 // sync makes the filesystems of all volumes durable.
 func (x *txn) sync() error {
-	done := map[disk.FSID]bool{}
+	// By device: two filesystems may have one UUID, a copy and its original.
+	done := map[uint64]bool{}
 	for _, s := range x.sites {
 		if s.parent == nil {
 			continue
 		}
-		id, err := s.parent.Filesystem()
+		st, err := s.parent.Stat()
 		if err != nil {
 			return err
 		}
+		id := st.Dev
 		if done[id] {
 			continue
 		}
