@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -93,6 +92,3 @@ func ioctl(fd int, req uintptr, arg unsafe.Pointer) error {
 		return nil
 	})
 }
-
-// Short returns a form of the handle that fits a file name.
-func (h Handle) Short() string { return strings.ReplaceAll(string(h), "/", "_") }

@@ -228,8 +228,8 @@ func (s *session) planContainers(ctx context.Context, p *Plan, _ RestoreRequest)
 	if p.Containers, err = s.rt.Containers(ctx); err != nil {
 		return err
 	}
+	p.running = ran(p.Containers)
 	for _, c := range p.Containers {
-		p.running = p.running || c.Running && !c.Also
 		if c.Paused {
 			return refused("paused", "docker unpause "+c.Name, "container %s is paused: it cannot be stopped cleanly", c.Name)
 		}

@@ -51,7 +51,7 @@ func (s *session) resolve(ctx context.Context, tx *journal.Tx, offline bool) (en
 		end.cleanup = s.discardUnready(x)
 		return end
 	}
-	list, seen, err := x.decide()
+	list, _, err := x.decide()
 	if err == nil {
 		err = s.moveAll(ctx, x, list, offline)
 	}
@@ -72,7 +72,7 @@ func (s *session) resolve(ctx context.Context, tx *journal.Tx, offline bool) (en
 		end.postponed = true
 		return end
 	}
-	_ = s.time.run("redeploy", func() error { s.bringUp(ctx, x, seen, &end); return nil })
+	_ = s.time.run("redeploy", func() error { s.bringUp(ctx, x, &end); return nil })
 	end.up = time.Now()
 	if end.app != nil || end.frozen != nil {
 		return end
@@ -115,7 +115,7 @@ func (s *session) moveAll(ctx context.Context, x *txn, list []move, offline bool
 
 // bringUp starts the app on the data that is now in place: the new one after a
 // commit, the old one otherwise, or after the new one did not become healthy.
-func (s *session) bringUp(ctx context.Context, x *txn, seen []sight, end *ending) {
+func (s *session) bringUp(ctx context.Context, x *txn, end *ending) {
 	before := x.ReadyRecord.Containers
 	if x.decision() != committed || !ran(before) {
 		end.app = s.rt.Resume(ctx, s.held, before)
@@ -133,7 +133,7 @@ func (s *session) bringUp(ctx context.Context, x *txn, seen []sight, end *ending
 		end.sick, end.app = err, s.rt.Settle(ctx, before)
 		return
 	}
-	if !s.revertible(x, seen, err) {
+	if !revertible(x, err) {
 		end.app = err
 		return
 	}
@@ -159,14 +159,11 @@ func ran(list []Container) bool {
 
 // revertible reports whether an app that did not come up may go back: that was
 // asked for, the engine answers, and every displaced tree is whole.
-func (s *session) revertible(x *txn, seen []sight, err error) bool {
+func revertible(x *txn, err error) bool {
 	if x.Begin.OnUnhealthy == KeepUnhealthy || errors.Is(err, journal.ErrUnreachable) {
 		return false
 	}
-	for i, site := range x.sites {
-		if seen[i] == newGone {
-			return false
-		}
+	for _, site := range x.sites {
 		if now, err := site.look(); err != nil || now != newOld {
 			return false
 		}
