@@ -1,0 +1,245 @@
+//go:build linux && amd64
+
+package crash
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tiny-forge/snap/pkg/disk/disktest"
+)
+
+// progress is how far a process came, told by the calls that it made: what it
+// may have relied upon.
+type progress struct {
+	calls     []string
+	exchanged bool            // a live directory had moved
+	committed bool            // the record commit had its name
+	durable   bool            // and that had been synced
+	ended     bool            // the transaction had left the list
+	dirty     map[string]bool // the filesystems that hold what is not synced
+	acked     []string        // snapshots of the old data that snap said exist
+	end       string          // the call that was not made
+}
+
+// note is told of every changing call that was let pass.
+func (p *progress) note(c *call) {
+	p.calls = append(p.calls, general(c.String()))
+	switch {
+	case c.name == "renameat2" && c.flags&unix.RENAME_EXCHANGE != 0 && !strings.Contains(c.path, "probe-"):
+		p.exchanged = true
+	case c.name == "renameat" && strings.HasSuffix(c.path2, "/commit"):
+		p.committed = true
+	case p.committed && c.syncs && strings.HasPrefix(c.path, "store/s/tx/"):
+		// Nothing is stopped before the call behind it, when it has returned.
+		p.durable = true
+	case c.name == "renameat" && strings.Contains(c.path2, ".done-"):
+		p.ended = true
+	}
+	if p.dirty == nil {
+		p.dirty = map[string]bool{}
+	}
+	medium, _, _ := strings.Cut(c.path, "/")
+	p.dirty[medium] = c.name != "syncfs"
+}
+
+var (
+	idPattern     = regexp.MustCompile(`[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}`)
+	memberPattern = regexp.MustCompile(`[0-9a-f]{2}/[0-9a-f]{64}|[0-9a-f]{64}`)
+	shardPattern  = regexp.MustCompile(`members/[0-9a-f]{2}( |$)`)
+	handlePattern = regexp.MustCompile(`vol-[^ ]*\.lock`)
+)
+
+// general replaces what differs between two runs in the description of a call.
+func general(s string) string {
+	s = idPattern.ReplaceAllString(s, "ID")
+	s = memberPattern.ReplaceAllString(s, "M")
+	s = shardPattern.ReplaceAllString(s, "members/xx$1")
+	return handlePattern.ReplaceAllString(s, "vol.lock")
+}
+
+// finding is what is wrong after a run and its recovery.
+type finding struct {
+	kind string // mixed, lost, stuck
+	text string
+}
+
+// recovered recovers, twice, and says what is wrong then: want is the
+// generation that must be live, "" where either may.
+func (w *world) recovered(p *progress, want string) (generation string, found []finding) {
+	w.Helper()
+	add := func(kind, format string, args ...any) {
+		found = append(found, finding{kind, fmt.Sprintf(format, args...)})
+	}
+	if p.exchanged && !p.ended {
+		if err := w.guarded(); err != nil {
+			add("lost", "a live directory has moved, and before any recovery: %v", err)
+		}
+	}
+	if e := w.run(nil, "recover"); e.code != 0 {
+		add("stuck", "recover: exit %d: %s", e.code, e.err)
+	}
+	if e := w.run(nil, "recover", "--json"); e.code != 0 || !strings.Contains(e.out, `"transactions":[]`) {
+		add("stuck", "the second recover: exit %d: %s", e.code, e.out)
+	}
+	for _, left := range w.leftovers() {
+		add("stuck", "left behind: %s", left)
+	}
+	generation, diff := w.generation()
+	switch {
+	case generation == "":
+		add("mixed", "the volumes are neither all old nor all new:\n%s", diff)
+	case want != "" && generation != want:
+		add("lost", "the volumes are all %s, expected %s", generation, want)
+	}
+	if p.exchanged {
+		if err := w.guarded(); err != nil {
+			add("lost", "a live directory had moved: %v", err)
+		}
+	}
+	for _, err := range w.intact(append(p.acked, w.sid)) {
+		add("lost", "%v", err)
+	}
+	return generation, found
+}
+
+// generation says in which of the two states all volumes are, "" and the
+// differences where they are in neither.
+func (w *world) generation() (string, string) {
+	w.Helper()
+	now := w.trees()
+	var diffs []string
+	for _, name := range []string{older, newer} {
+		diff := ""
+		for i, want := range w.states[name] {
+			if d := disktest.Diff(want, now[i]); d != "" {
+				diff += fmt.Sprintf("volume %d is not %s:\n%s\n", i, name, d)
+			}
+		}
+		if diff == "" {
+			return name, ""
+		}
+		diffs = append(diffs, diff)
+	}
+	return "", strings.Join(diffs, "\n")
+}
+
+// leftovers are names that no operation may leave behind.
+func (w *world) leftovers() []string {
+	var left []string
+	for _, pattern := range []string{
+		"v*/.snap-*", "store/s/tx/*", "store/s/tx/.[!.]*", "store/s/members/*/*.tmp", "store/s/*.tmp", "store/s/snapshots/*/*/*.tmp",
+	} {
+		found, err := filepath.Glob(filepath.Join(w.dir, pattern))
+		w.must(err)
+		left = append(left, found...)
+	}
+	snapshots, err := filepath.Glob(filepath.Join(w.store(), "snapshots/*/*"))
+	w.must(err)
+	for _, dir := range snapshots {
+		if _, err := os.Stat(filepath.Join(dir, "manifest.json")); err != nil {
+			left = append(left, dir+" without a manifest")
+		}
+	}
+	return left
+}
+
+// snapshot is as much of a manifest as is needed to get at the data.
+type snapshot struct {
+	SID     string
+	Reason  string
+	Volumes []struct {
+		Name    string
+		Members []struct{ ID string }
+	}
+}
+
+func (w *world) snapshots() ([]snapshot, error) {
+	paths, err := filepath.Glob(filepath.Join(w.store(), "snapshots", workloadName, "*/manifest.json"))
+	if err != nil {
+		return nil, err
+	}
+	var list []snapshot
+	for _, path := range paths {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		var s snapshot
+		if err := json.Unmarshal(data, &s); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		list = append(list, s)
+	}
+	return list, nil
+}
+
+// guarded returns nil when a pre-restore snapshot exists; intact looks into it.
+func (w *world) guarded() error {
+	list, err := w.snapshots()
+	if err == nil && !slices.ContainsFunc(list, func(s snapshot) bool { return s.Reason == "pre-restore" }) {
+		err = errors.New("there is no pre-restore snapshot")
+	}
+	return err
+}
+
+// intact looks whether these snapshots exist, and whether every snapshot that
+// exists is whole: the first one holds the new data, all others the old.
+func (w *world) intact(sids []string) []error {
+	w.Helper()
+	list, err := w.snapshots()
+	if err != nil {
+		return []error{err}
+	}
+	var errs []error
+	for _, sid := range sids {
+		if !slices.ContainsFunc(list, func(s snapshot) bool { return s.SID == sid }) {
+			errs = append(errs, fmt.Errorf("snapshot %s is gone", sid))
+		}
+	}
+	for _, s := range list {
+		generation := older
+		if s.SID == w.sid {
+			generation = newer
+		}
+		if err := w.holds(s, generation); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errs
+}
+
+// holds returns nil when a snapshot holds a generation, byte for byte and with
+// its metadata. It goes the way that needs no snap: cat and tar.
+func (w *world) holds(s snapshot, generation string) error {
+	w.Helper()
+	if len(s.Volumes) != len(w.volumes()) {
+		return fmt.Errorf("snapshot %s has %d volumes", s.SID, len(s.Volumes))
+	}
+	for n, v := range s.Volumes {
+		var paths []string
+		for _, m := range v.Members {
+			paths = append(paths, filepath.Join(w.store(), "members", m.ID[:2], m.ID+".gz"))
+		}
+		dir, err := os.MkdirTemp(w.scratch, "holds")
+		w.must(err)
+		out, err := sh(`cat "$@" | tar -xzp --xattrs --numeric-owner -C "$0"`, append([]string{dir}, paths...)...)
+		if err != nil {
+			return fmt.Errorf("snapshot %s, volume %s: tar: %w: %s", s.SID, v.Name, err, out)
+		}
+		d := disktest.Diff(w.states[generation][n], disktest.Tree(w.T, dir))
+		w.must(os.RemoveAll(dir))
+		if d != "" {
+			return fmt.Errorf("snapshot %s, volume %s:\n%s", s.SID, v.Name, d)
+		}
+	}
+	return nil
+}

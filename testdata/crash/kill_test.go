@@ -1,0 +1,142 @@
+//go:build linux && amd64
+
+package crash
+
+import (
+	"strings"
+	"testing"
+)
+
+// points calls try for n = 1, 2, … until it returns false, that is, until a
+// process ends before it makes its n-th call. The workers take turns. Without
+// `make crash` only every stride-th is tried.
+func points(worker, of, stride int, try func(n int) bool) {
+	if all {
+		stride = 1
+	}
+	for n := 1 + worker*stride; try(n); n += of * stride {
+	}
+}
+
+// killBefore returns a judge that kills before the n-th changing call, and
+// notes those before it.
+func killBefore(n int, p *progress) func(*call) answer {
+	i := 0
+	return func(c *call) answer {
+		if !c.changes {
+			return answer{}
+		}
+		if i++; i == n {
+			p.end = c.String()
+			return answer{kill: true}
+		}
+		p.note(c)
+		return answer{}
+	}
+}
+
+// killAt returns a judge that kills before the first changing call whose
+// description begins so.
+func killAt(prefix string, p *progress) func(*call) answer {
+	return func(c *call) answer {
+		if !c.changes {
+			return answer{}
+		}
+		if strings.HasPrefix(general(c.String()), prefix) {
+			p.end = c.String()
+			return answer{kill: true}
+		}
+		p.note(c)
+		return answer{}
+	}
+}
+
+func (w *world) restore(judge func(*call) answer) exited {
+	w.Helper()
+	return w.run(judge, "restore", workloadName, w.sid, "--confirm", w.sid)
+}
+
+// expected is the generation that must be live when the process was killed here.
+func (p *progress) expected() string {
+	if p.committed {
+		return newer
+	}
+	return older
+}
+
+func TestARestoreKilledBeforeAnyCall(t *testing.T) {
+	c := newTally("restore, killed before every call")
+	workers(t, func(w *world, worker, of int) {
+		points(worker, of, 23, func(n int) bool {
+			w.reset()
+			p := &progress{}
+			e := w.restore(killBefore(n, p))
+			if !e.killed && e.code != 0 {
+				w.Fatalf("a restore that was not killed: exit %d: %s", e.code, e.err)
+			}
+			_, found := w.recovered(p, p.expected())
+			c.count(w.T, "killed before "+p.end, found)
+			return e.killed
+		})
+	})
+}
+
+func TestACaptureKilledBeforeAnyCall(t *testing.T) {
+	c := newTally("capture, killed before every call")
+	workers(t, func(w *world, worker, of int) {
+		points(worker, of, 23, func(n int) bool {
+			w.reset()
+			p := &progress{}
+			e := w.run(killBefore(n, p), "capture", workloadName)
+			if e.code == 0 {
+				p.acked = append(p.acked, strings.TrimSpace(e.out))
+			} else if !e.killed {
+				w.Fatalf("a capture that was not killed: exit %d: %s", e.code, e.err)
+			}
+			_, found := w.recovered(p, older)
+			c.count(w.T, "killed before "+p.end, found)
+			return e.killed
+		})
+	})
+}
+
+// moments are calls before which a restore is killed so that its recovery has
+// something to do: one of each kind.
+var moments = []string{
+	"renameat store/s/tx/ID/ready.tmp",                   // staged, nothing recorded
+	"openat2 store/s/snapshots/app/ID/manifest.json.tmp", // a snapshot half published
+	"renameat2 v1/data",                                  // one of three exchanged
+	"renameat store/s/tx/ID/commit.tmp",                  // all exchanged, not committed
+	"renameat2 v0/.snap-ID/0 → v0/.snap-ID/0.trash",      // committed
+	"unlinkat v1/.snap-ID/1.trash/generation",            // the displaced trees half deleted
+	"renameat store/s/tx/ID → store/s/tx/.done-ID",       // all done but the record of it
+}
+
+func TestARecoveryKilledBeforeAnyCall(t *testing.T) {
+	c := newTally("recover, killed before every call")
+	workers(t, func(w *world, worker, of int) {
+		for _, moment := range moments {
+			points(worker, of, 29, func(n int) bool {
+				w.reset()
+				p := w.interrupted(moment)
+				e := w.run(killBefore(n, p), "recover")
+				if !e.killed && e.code != 0 {
+					w.Fatalf("a recovery that was not killed: exit %d: %s", e.code, e.err)
+				}
+				_, found := w.recovered(p, p.expected())
+				c.count(w.T, "restore killed before "+moment+", recover before "+p.end, found)
+				return e.killed
+			})
+		}
+	})
+}
+
+// interrupted kills a restore before a moment of its.
+func (w *world) interrupted(moment string) *progress {
+	w.Helper()
+	p := &progress{}
+	if e := w.restore(killAt(moment, p)); !e.killed {
+		w.Fatalf("the restore never came to %q: exit %d: %s", moment, e.code, e.err)
+	}
+	return p
+}

@@ -1,0 +1,122 @@
+//go:build linux && amd64
+
+package crash
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"testing"
+	"text/tabwriter"
+)
+
+// programs are what the tests run, built once.
+var programs struct{ snap, sieve string }
+
+// all is set by `make crash`; without it a sample is run.
+var all = os.Getenv("SNAP_CRASH") == "all"
+
+func TestMain(m *testing.M) { os.Exit(main(m)) }
+
+func main(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "snap-crash")
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	programs.snap, programs.sieve = filepath.Join(dir, "snap"), filepath.Join(dir, "sieve")
+	for path, pkg := range map[string]string{programs.snap: "../../cmd/snap", programs.sieve: "./sieve"} {
+		build := exec.Command("go", "build", "-o", path, pkg)
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Printf("build %s: %v\n%s", pkg, err, out)
+			return 1
+		}
+	}
+	code := m.Run()
+	printTable()
+	return code
+}
+
+func sh(script string, args ...string) (string, error) {
+	out, err := exec.Command("bash", append([]string{"-o", "pipefail", "-c", script}, args...)...).CombinedOutput()
+	return string(out), err
+}
+
+// tally counts what a test has tried, and what went wrong.
+type tally struct {
+	mu                         sync.Mutex
+	name                       string
+	points, mixed, lost, stuck int
+	wrong                      int // another promise that was broken
+}
+
+var table struct {
+	sync.Mutex
+	rows []*tally
+}
+
+func newTally(name string) *tally {
+	c := &tally{name: name}
+	table.Lock()
+	defer table.Unlock()
+	table.rows = append(table.rows, c)
+	return c
+}
+
+// count counts a point, and fails the test where something is wrong with it.
+func (c *tally) count(t *testing.T, what string, found []finding) {
+	t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.points++
+	kinds := map[string]*int{"mixed": &c.mixed, "lost": &c.lost, "stuck": &c.stuck, "wrong": &c.wrong}
+	seen := map[string]bool{}
+	for _, f := range found {
+		if !seen[f.kind] {
+			seen[f.kind] = true
+			*kinds[f.kind]++
+		}
+		t.Errorf("%s: %s: %s", what, f.kind, f.text)
+	}
+}
+
+func printTable() {
+	if len(table.rows) == 0 {
+		return
+	}
+	tw := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, "CRASH PROOF\tPOINTS\tMIXED\tLOST\tSTUCK\tWRONG")
+	sum := &tally{name: "in all"}
+	for _, c := range table.rows {
+		c.row(tw)
+		sum.points, sum.mixed, sum.lost, sum.stuck, sum.wrong = sum.points+c.points, sum.mixed+c.mixed, sum.lost+c.lost, sum.stuck+c.stuck, sum.wrong+c.wrong
+	}
+	sum.row(tw)
+	tw.Flush()
+}
+
+func (c *tally) row(tw *tabwriter.Writer) {
+	fmt.Fprintf(tw, "%s\t%d\t%d\t%d\t%d\t%d\n", c.name, c.points, c.mixed, c.lost, c.stuck, c.wrong)
+}
+
+// workers runs work in worlds of their own, one for each core, until each
+// returns; they share what is to be done by the number that they are given.
+func workers(t *testing.T, work func(w *world, worker, of int)) {
+	n := 1
+	if all {
+		n = min(runtime.NumCPU(), 4)
+	}
+	t.Run("", func(t *testing.T) { // waits for the parallel ones
+		for i := range n {
+			t.Run(fmt.Sprint("world", i), func(t *testing.T) {
+				t.Parallel()
+				work(newWorld(t), i, n)
+			})
+		}
+	})
+}

@@ -1,0 +1,349 @@
+//go:build linux && amd64
+
+package crash
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// call is a system call on a file of the world that a traced process is about
+// to make.
+type call struct {
+	name    string
+	path    string // what it works on, below the world's directory
+	path2   string // the second name of a rename or a link
+	flags   uint64 // of renameat2
+	changes bool   // it changes a file or a directory
+	syncs   bool   // it makes something durable
+}
+
+func (c *call) String() string {
+	s := c.name + " " + c.path
+	if c.path2 != "" {
+		s += " → " + c.path2
+	}
+	return s
+}
+
+// answer is what becomes of a call. The zero answer lets it pass.
+type answer struct {
+	kill  bool          // the process dies before the call
+	errno syscall.Errno // the call is not made and fails so
+	skip  bool          // the call is not made and succeeds
+}
+
+// exited is how a traced process ended.
+type exited struct {
+	code   int  // -1 when a signal ended it
+	killed bool // by an answer
+	hung   bool // it was ended because it did not end by itself
+	out    string
+	err    string
+}
+
+// which arguments of a system call name files; -1 for none.
+type shape struct {
+	name           string
+	fd, path       int
+	fd2, path2     int
+	changes, syncs bool
+}
+
+func onFD(name string) shape { return shape{name: name, fd: 0, path: -1, fd2: -1, path2: -1} }
+func onPath(name string, fd int) shape {
+	return shape{name: name, fd: fd, path: fd + 1, fd2: -1, path2: -1}
+}
+func onTwo(name string) shape { return shape{name: name, fd: 0, path: 1, fd2: 2, path2: 3} }
+
+func changing(s shape) shape { s.changes = true; return s }
+func syncing(s shape) shape  { s.changes, s.syncs = true, true; return s }
+
+// shapes are the system calls that are looked at. A call whose file is none of
+// the world's is let pass uncounted. close is not among them: whether an error
+// of it leaves the descriptor open differs (close(2)), and what it reports of a
+// write-back the syncs report before.
+var shapes = map[uint64]shape{
+	unix.SYS_OPENAT:            onPath("openat", 0),
+	unix.SYS_OPENAT2:           onPath("openat2", 0),
+	unix.SYS_NEWFSTATAT:        onPath("newfstatat", 0),
+	unix.SYS_STATX:             onPath("statx", 0),
+	unix.SYS_NAME_TO_HANDLE_AT: onPath("name_to_handle_at", 0),
+	unix.SYS_READLINKAT:        onPath("readlinkat", 0),
+	unix.SYS_FSTAT:             onFD("fstat"),
+	unix.SYS_FSTATFS:           onFD("fstatfs"),
+	unix.SYS_READ:              onFD("read"),
+	unix.SYS_PREAD64:           onFD("pread64"),
+	unix.SYS_GETDENTS64:        onFD("getdents64"),
+	unix.SYS_LSEEK:             onFD("lseek"),
+	unix.SYS_IOCTL:             onFD("ioctl"),
+	unix.SYS_FLOCK:             onFD("flock"),
+	unix.SYS_FGETXATTR:         onFD("fgetxattr"),
+	unix.SYS_FLISTXATTR:        onFD("flistxattr"),
+
+	unix.SYS_MKDIRAT:         changing(onPath("mkdirat", 0)),
+	unix.SYS_UNLINKAT:        changing(onPath("unlinkat", 0)),
+	unix.SYS_SYMLINKAT:       changing(onPath("symlinkat", 1)),
+	unix.SYS_FCHMODAT:        changing(onPath("fchmodat", 0)),
+	unix.SYS_FCHOWNAT:        changing(onPath("fchownat", 0)),
+	unix.SYS_UTIMENSAT:       changing(onPath("utimensat", 0)),
+	unix.SYS_RENAMEAT:        changing(onTwo("renameat")),
+	unix.SYS_RENAMEAT2:       changing(onTwo("renameat2")),
+	unix.SYS_LINKAT:          changing(onTwo("linkat")),
+	unix.SYS_WRITE:           changing(onFD("write")),
+	unix.SYS_PWRITE64:        changing(onFD("pwrite64")),
+	unix.SYS_WRITEV:          changing(onFD("writev")),
+	unix.SYS_FTRUNCATE:       changing(onFD("ftruncate")),
+	unix.SYS_FALLOCATE:       changing(onFD("fallocate")),
+	unix.SYS_FCHMOD:          changing(onFD("fchmod")),
+	unix.SYS_FCHOWN:          changing(onFD("fchown")),
+	unix.SYS_FSETXATTR:       changing(onFD("fsetxattr")),
+	unix.SYS_FREMOVEXATTR:    changing(onFD("fremovexattr")),
+	unix.SYS_COPY_FILE_RANGE: changing(shape{name: "copy_file_range", fd: 2, path: -1, fd2: -1, path2: -1}),
+	unix.SYS_FSYNC:           syncing(onFD("fsync")),
+	unix.SYS_FDATASYNC:       syncing(onFD("fdatasync")),
+	unix.SYS_SYNCFS:          syncing(onFD("syncfs")),
+}
+
+func sieveList() string {
+	var list []string
+	for nr := range shapes {
+		list = append(list, strconv.FormatUint(nr, 10))
+	}
+	return strings.Join(list, ",")
+}
+
+// run runs the command and asks judge before each call that a thread of it
+// makes on a file below root. All its threads wait while judge thinks, or run on
+// in calls that are not looked at; the order in which judge is asked is the
+// order in which the calls are made.
+func (w *world) run(judge func(*call) answer, args ...string) exited {
+	out, err := os.CreateTemp(w.scratch, "out")
+	w.must(err)
+	defer out.Close()
+	errOut, err := os.CreateTemp(w.scratch, "err")
+	w.must(err)
+	defer errOut.Close()
+	command := append([]string{programs.snap, "--config", w.config}, args...)
+	var e exited
+	if judge == nil {
+		cmd := exec.Command(command[0], command[1:]...)
+		cmd.Stdout, cmd.Stderr, cmd.Dir = out, errOut, w.scratch
+		err := cmd.Run()
+		var exit *exec.ExitError
+		if err != nil && !errors.As(err, &exit) {
+			w.must(err)
+		}
+		e.code = cmd.ProcessState.ExitCode()
+	} else {
+		cmd := exec.Command(programs.sieve, append([]string{sieveList()}, command...)...)
+		cmd.Stdout, cmd.Stderr, cmd.Dir = out, errOut, w.scratch
+		t := &tracer{root: w.dir + "/", judge: judge}
+		w.must(t.run(cmd))
+		e = t.end
+	}
+	e.out, e.err = slurp(out), slurp(errOut)
+	w.must(errors.Join(os.Remove(out.Name()), os.Remove(errOut.Name())))
+	return e
+}
+
+func slurp(f *os.File) string {
+	data, _ := os.ReadFile(f.Name())
+	return string(data)
+}
+
+// tracer follows one process, its threads and its children.
+type tracer struct {
+	root  string // calls on files below it are looked at
+	judge func(*call) answer
+	pid   int
+	procs map[int]bool // the thread groups that live
+	known map[int]bool // threads whose first stop was seen
+	end   exited
+}
+
+// tooLong is when a process that does not end counts as hung.
+const tooLong = time.Minute
+
+func (t *tracer) run(cmd *exec.Cmd) error {
+	// Only the thread that forked a process can trace it, and it alone waits
+	// for it: WNOTHREAD leaves the children of other goroutines to them.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Ptrace: true}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	defer func() { _ = cmd.Process.Release() }()
+	t.pid = cmd.Process.Pid
+	t.procs, t.known = map[int]bool{t.pid: true}, map[int]bool{}
+	var hung atomic.Bool
+	alarm := time.AfterFunc(tooLong, func() { hung.Store(true); _ = unix.Kill(t.pid, unix.SIGKILL) })
+	defer alarm.Stop()
+	err := t.follow()
+	t.end.hung = hung.Load()
+	return err
+}
+
+func (t *tracer) follow() error {
+	for {
+		var ws unix.WaitStatus
+		tid, err := unix.Wait4(-1, &ws, unix.WALL|unix.WNOTHREAD, nil)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.ECHILD):
+			return nil
+		case err != nil:
+			return fmt.Errorf("wait4: %w", err)
+		}
+		if ws.Exited() || ws.Signaled() {
+			delete(t.known, tid)
+			delete(t.procs, tid)
+			if tid == t.pid {
+				t.end.code = ws.ExitStatus()
+			}
+			continue
+		}
+		sig, err := t.stopped(tid, ws)
+		// ESRCH: it was killed while it stood still.
+		if err != nil && !errors.Is(err, unix.ESRCH) {
+			return errors.Join(err, unix.Kill(t.pid, unix.SIGKILL))
+		}
+		if err := unix.PtraceCont(tid, sig); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("continue: %w", err)
+		}
+	}
+}
+
+// stopped deals with a stop and returns the signal to go on with.
+func (t *tracer) stopped(tid int, ws unix.WaitStatus) (int, error) {
+	if !t.known[tid] {
+		t.known[tid] = true
+		if tid == t.pid { // stopped by its exec
+			return 0, unix.PtraceSetOptions(tid, unix.PTRACE_O_TRACESECCOMP|unix.PTRACE_O_TRACECLONE|unix.PTRACE_O_TRACEFORK|
+				unix.PTRACE_O_TRACEVFORK|unix.PTRACE_O_TRACEEXEC|unix.PTRACE_O_EXITKILL)
+		}
+		if ws.StopSignal() == unix.SIGSTOP { // how a new thread begins
+			return 0, nil
+		}
+	}
+	if ws.StopSignal() != unix.SIGTRAP {
+		return int(ws.StopSignal()), nil
+	}
+	switch ws.TrapCause() {
+	case unix.PTRACE_EVENT_FORK, unix.PTRACE_EVENT_VFORK:
+		child, err := unix.PtraceGetEventMsg(tid)
+		t.procs[int(child)] = true
+		return 0, err
+	case unix.PTRACE_EVENT_SECCOMP:
+		return 0, t.entered(tid)
+	case -1:
+		return int(unix.SIGTRAP), nil
+	}
+	return 0, nil
+}
+
+// entered asks the judge about a call, and carries out the answer.
+func (t *tracer) entered(tid int) error {
+	if t.end.killed {
+		return nil
+	}
+	var regs unix.PtraceRegs
+	if err := unix.PtraceGetRegs(tid, &regs); err != nil {
+		return err
+	}
+	c := t.describe(tid, &regs)
+	if c == nil {
+		return nil
+	}
+	a := t.judge(c)
+	switch {
+	case a.kill:
+		t.end.killed = true
+		for pid := range t.procs {
+			if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+				return err
+			}
+		}
+		return nil
+	case a.errno != 0 || a.skip:
+		// seccomp(2), SECCOMP_RET_TRACE: a call number of -1 skips the call and
+		// leaves in the register what it returns.
+		regs.Orig_rax, regs.Rax = ^uint64(0), uint64(-int64(a.errno))
+		return unix.PtraceSetRegs(tid, &regs)
+	}
+	return nil
+}
+
+// describe reads what a call is about; nil when it is on no file of the world.
+func (t *tracer) describe(tid int, regs *unix.PtraceRegs) *call {
+	s, ok := shapes[regs.Orig_rax]
+	if !ok {
+		return nil
+	}
+	args := [6]uint64{regs.Rdi, regs.Rsi, regs.Rdx, regs.R10, regs.R8, regs.R9}
+	c := &call{name: s.name, changes: s.changes, syncs: s.syncs}
+	if c.path, ok = t.resolve(tid, s.fd, s.path, args); !ok {
+		return nil
+	}
+	if s.fd2 >= 0 {
+		if c.path2, ok = t.resolve(tid, s.fd2, s.path2, args); !ok {
+			return nil
+		}
+	}
+	switch s.name {
+	case "openat":
+		c.changes = args[2]&unix.O_CREAT != 0
+	case "openat2":
+		var how [8]byte
+		if read(tid, args[2], how[:]) == len(how) {
+			c.changes = binary.LittleEndian.Uint64(how[:])&unix.O_CREAT != 0
+		}
+	case "renameat2":
+		c.flags = args[4]
+	}
+	return c
+}
+
+func (t *tracer) resolve(tid, fd, path int, args [6]uint64) (string, bool) {
+	name := ""
+	if path >= 0 && args[path] != 0 {
+		var buf [4096]byte
+		n := read(tid, args[path], buf[:])
+		text, _, _ := bytes.Cut(buf[:n], []byte{0})
+		name = string(text)
+	}
+	if !strings.HasPrefix(name, "/") {
+		dir, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", tid, int32(args[fd])))
+		if err != nil {
+			return "", false
+		}
+		name = filepath.Join(dir, name)
+	}
+	return strings.CutPrefix(name, t.root)
+}
+
+// read reads memory of a stopped thread and returns how much could be read.
+func read(tid int, at uint64, buf []byte) int {
+	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", tid))
+	if err != nil {
+		return 0
+	}
+	defer mem.Close()
+	n, _ := mem.ReadAt(buf, int64(at)) // up to the end of what is mapped
+	return n
+}
