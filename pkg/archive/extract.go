@@ -151,7 +151,7 @@ func (x *extractor) directory(e *Entry) error {
 		if err != nil {
 			return err
 		}
-		if err := unix.Mkdirat(parent, base, 0o700); err != nil {
+		if err := disk.Retry(func() error { return unix.Mkdirat(parent, base, 0o700) }); err != nil {
 			return x.made("mkdir", e.Name, err)
 		}
 	}
@@ -242,7 +242,7 @@ func (x *extractor) content(f *os.File, e *Entry) error {
 			return err
 		}
 	}
-	return wrapIf("truncate", e.Name, unix.Ftruncate(int(f.Fd()), e.Size))
+	return wrapIf("truncate", e.Name, f.Truncate(e.Size))
 }
 
 func wrapIf(op, name string, err error) error {
@@ -308,7 +308,7 @@ func (x *extractor) hardlink(e *Entry) error {
 	}
 	defer unix.Close(target)
 	var st unix.Stat_t
-	if err := unix.Fstat(target, &st); err != nil {
+	if err := disk.Retry(func() error { return unix.Fstat(target, &st) }); err != nil {
 		return fail("stat", e.Link, err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
@@ -330,11 +330,13 @@ func (x *extractor) hardlink(e *Entry) error {
 // linkFD names an open inode. AT_EMPTY_PATH wants CAP_DAC_READ_SEARCH, and says
 // ENOENT without it; the way through /proc does not (linkat(2)).
 func linkFD(fd, dir int, name string) error {
-	err := unix.Linkat(fd, "", dir, name, unix.AT_EMPTY_PATH)
-	if errors.Is(err, unix.ENOENT) {
-		err = unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), dir, name, unix.AT_SYMLINK_FOLLOW)
+	err := disk.Retry(func() error { return unix.Linkat(fd, "", dir, name, unix.AT_EMPTY_PATH) })
+	if !errors.Is(err, unix.ENOENT) {
+		return err
 	}
-	return err
+	return disk.Retry(func() error {
+		return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), dir, name, unix.AT_SYMLINK_FOLLOW)
+	})
 }
 
 // finish makes the symbolic links and then sets the metadata of directories,
@@ -371,13 +373,17 @@ func (x *extractor) symlink(e *Entry) error {
 	if err != nil {
 		return err
 	}
-	if err := unix.Symlinkat(e.Link, parent, base); err != nil {
+	if err := disk.Retry(func() error { return unix.Symlinkat(e.Link, parent, base) }); err != nil {
 		return x.made("symlink", e.Name, err)
 	}
-	if err := unix.Fchownat(parent, base, int(e.UID), int(e.GID), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	if err := disk.Retry(func() error {
+		return unix.Fchownat(parent, base, int(e.UID), int(e.GID), unix.AT_SYMLINK_NOFOLLOW)
+	}); err != nil {
 		return fail("chown", e.Name, err)
 	}
-	return wrapIf("set the time of", e.Name, unix.UtimesNanoAt(parent, base, times(e), unix.AT_SYMLINK_NOFOLLOW))
+	return wrapIf("set the time of", e.Name, disk.Retry(func() error {
+		return unix.UtimesNanoAt(parent, base, times(e), unix.AT_SYMLINK_NOFOLLOW)
+	}))
 }
 
 // times leaves the access time alone.
@@ -389,21 +395,21 @@ func times(e *Entry) []unix.Timespec {
 // keeps all of them: chown clears setuid and capabilities (chown(2)), an ACL
 // rules the group bits that chmod sets (acl(5)), and everything moves ctime.
 func (x *extractor) apply(fd int, e *Entry) error {
-	if err := unix.Fchown(fd, int(e.UID), int(e.GID)); err != nil {
+	if err := disk.Retry(func() error { return unix.Fchown(fd, int(e.UID), int(e.GID)) }); err != nil {
 		return fail("chown", e.Name, err)
 	}
 	mode := e.Mode
 	if e.Type != Directory && !x.opt.KeepPrivileges {
 		mode &^= unix.S_ISUID | unix.S_ISGID
 	}
-	if err := unix.Fchmod(fd, mode); err != nil {
+	if err := disk.Retry(func() error { return unix.Fchmod(fd, mode) }); err != nil {
 		return fail("chmod", e.Name, err)
 	}
 	for _, attr := range e.Xattrs {
 		if privilegedXattr(attr.Name) && !x.opt.KeepPrivileges {
 			continue
 		}
-		if err := unix.Fsetxattr(fd, attr.Name, attr.Value, 0); err != nil {
+		if err := disk.Retry(func() error { return unix.Fsetxattr(fd, attr.Name, attr.Value, 0) }); err != nil {
 			return x.xattrError(e, attr, err)
 		}
 	}
@@ -425,5 +431,5 @@ func (x *extractor) xattrError(e *Entry, attr Xattr, err error) error {
 // futimens is utimensat(2) on a descriptor: a null path, which the x/sys
 // wrapper cannot pass; AT_EMPTY_PATH does the same since Linux 5.8.
 func futimens(fd int, ts []unix.Timespec) error {
-	return unix.UtimesNanoAt(fd, "", ts, unix.AT_EMPTY_PATH)
+	return disk.Retry(func() error { return unix.UtimesNanoAt(fd, "", ts, unix.AT_EMPTY_PATH) })
 }

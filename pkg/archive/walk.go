@@ -42,7 +42,9 @@ type walker struct {
 }
 
 func newWalker(visit func(*node) error) (*walker, error) {
-	fd, err := unix.Open("/proc/self/fd", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	fd, err := disk.RetryValue(func() (int, error) {
+		return unix.Open("/proc/self/fd", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	})
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: "/proc/self/fd", Err: err}
 	}
@@ -54,7 +56,7 @@ func (w *walker) close() { unix.Close(w.procFDs) }
 // walk visits root and everything below it.
 func (w *walker) walk(root *disk.Dir) error {
 	n := &node{name: Root, fd: root.FD()}
-	if err := unix.Fstat(n.fd, &n.st); err != nil {
+	if err := disk.Retry(func() error { return unix.Fstat(n.fd, &n.st) }); err != nil {
 		return fail("stat", Root, err)
 	}
 	if err := w.visit(n); err != nil {
@@ -96,7 +98,7 @@ func (w *walker) child(dir *node, name string, depth int) error {
 	}
 	defer unix.Close(fd)
 	n := &node{fd: fd, name: path}
-	if err := unix.Fstat(fd, &n.st); err != nil {
+	if err := disk.Retry(func() error { return unix.Fstat(fd, &n.st) }); err != nil {
 		return fail("stat", path, err)
 	}
 	if n.kind() == unix.S_IFDIR && n.st.Dev != dir.st.Dev {
@@ -133,9 +135,12 @@ func list(dir *node) ([]string, error) {
 func (w *walker) open(n *node) (*os.File, error) {
 	name := strconv.Itoa(n.fd)
 	flags := unix.O_RDONLY | unix.O_NONBLOCK | unix.O_CLOEXEC
-	fd, err := unix.Openat(w.procFDs, name, flags|unix.O_NOATIME, 0)
+	open := func(flags int) (int, error) {
+		return disk.RetryValue(func() (int, error) { return unix.Openat(w.procFDs, name, flags, 0) })
+	}
+	fd, err := open(flags | unix.O_NOATIME)
 	if errors.Is(err, unix.EPERM) { // not the owner (open(2), O_NOATIME)
-		fd, err = unix.Openat(w.procFDs, name, flags, 0)
+		fd, err = open(flags)
 	}
 	if err != nil {
 		return nil, fail("open", n.name, err)
@@ -146,7 +151,7 @@ func (w *walker) open(n *node) (*os.File, error) {
 // target returns what the symbolic link n points to.
 func (n *node) target() (string, error) {
 	buf := make([]byte, 4096)
-	size, err := unix.Readlinkat(n.fd, "", buf)
+	size, err := disk.RetryValue(func() (int, error) { return unix.Readlinkat(n.fd, "", buf) })
 	if err != nil {
 		return "", fail("readlink", n.name, err)
 	}
@@ -201,20 +206,24 @@ func (u *Unrestorable) add(what string) {
 	}
 }
 
+func seek(f *os.File, at int64, whence int) (int64, error) {
+	return disk.RetryValue(func() (int64, error) { return unix.Seek(int(f.Fd()), at, whence) })
+}
+
 // extents returns where a sparse file holds data (lseek(2), SEEK_DATA), and nil
 // for a file without holes. Where there are more stretches than can be kept,
 // the smallest holes between them are filled in.
 func extents(f *os.File, size int64) ([]Extent, error) {
 	list := []Extent{}
 	for at := int64(0); at < size; {
-		from, err := unix.Seek(int(f.Fd()), at, unix.SEEK_DATA)
+		from, err := seek(f, at, unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) { // only a hole is left
 			break
 		}
 		if err != nil {
 			return nil, fail("lseek", f.Name(), err)
 		}
-		to, err := unix.Seek(int(f.Fd()), from, unix.SEEK_HOLE)
+		to, err := seek(f, from, unix.SEEK_HOLE)
 		if errors.Is(err, unix.ENXIO) { // cut since: seen when it has been read
 			break
 		}

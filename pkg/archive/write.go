@@ -250,7 +250,7 @@ func (w *writer) file(n *node, e *Entry) error {
 // stat brings n and e up to what the open file is now.
 func (w *writer) stat(f *os.File, n *node, e *Entry) error {
 	fd := int(f.Fd())
-	if err := unix.Fstat(fd, &n.st); err != nil {
+	if err := disk.Retry(func() error { return unix.Fstat(fd, &n.st) }); err != nil {
 		return fail("stat", n.name, err)
 	}
 	e.Mode, e.UID, e.GID = n.st.Mode&0o7777, n.st.Uid, n.st.Gid
@@ -363,7 +363,7 @@ func readExactly(r io.Reader, buf []byte, n int64) (data []byte, torn bool, err 
 // when its header was made.
 func unchanged(f *os.File, n *node) bool {
 	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+	if err := disk.Retry(func() error { return unix.Fstat(int(f.Fd()), &st) }); err != nil {
 		return false
 	}
 	return st.Size == n.st.Size && st.Mtim == n.st.Mtim && st.Ctim == n.st.Ctim

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tiny-forge/snap/pkg/disk"
 )
 
 // POSIX ACLs are extended attributes to the kernel (acl(5)); snap carries them
@@ -72,12 +74,9 @@ func growing(buf []byte, get func([]byte) (int, error)) (value, next []byte, err
 		if len(buf) == 0 {
 			buf = make([]byte, 1024)
 		}
-		n, err := get(buf)
+		n, err := disk.RetryValue(func() (int, error) { return get(buf) })
 		if err == nil {
 			return buf[:n], buf, nil
-		}
-		if errors.Is(err, unix.EINTR) {
-			continue
 		}
 		// XATTR_SIZE_MAX and XATTR_LIST_MAX are 64 KiB (xattr(7)).
 		if !errors.Is(err, unix.ERANGE) || len(buf) > 1<<17 {

@@ -29,7 +29,7 @@ func OpenRoot(path string) (*Dir, error) {
 	if !filepath.IsAbs(path) {
 		return nil, fmt.Errorf("open %q: not an absolute path", path)
 	}
-	fd, err := retry(func() (int, error) {
+	fd, err := RetryValue(func() (int, error) {
 		return unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	})
 	if err != nil {
@@ -69,7 +69,7 @@ func Openat2(dirfd int, rel string, flags, mode, resolve uint64) (int, error) {
 	var fd int
 	var err error
 	for range 128 {
-		fd, err = retry(func() (int, error) { return unix.Openat2(dirfd, rel, &how) })
+		fd, err = RetryValue(func() (int, error) { return unix.Openat2(dirfd, rel, &how) })
 		if !errors.Is(err, unix.EAGAIN) {
 			break
 		}
@@ -77,19 +77,29 @@ func Openat2(dirfd int, rel string, flags, mode, resolve uint64) (int, error) {
 	return fd, err
 }
 
-// retry repeats a system call that a signal interrupted.
-func retry(call func() (int, error)) (int, error) {
+// Retry makes a system call again that a signal interrupted. No call of this
+// program is to end early for a signal: Go's runtime sends itself some, and
+// which calls restart by themselves depends on call and filesystem (signal(7)).
+func Retry(call func() error) error {
 	for {
-		n, err := call()
-		if !errors.Is(err, unix.EINTR) {
-			return n, err
+		if err := call(); !errors.Is(err, unix.EINTR) {
+			return err
 		}
 	}
 }
 
-func retry0(call func() error) error {
-	_, err := retry(func() (int, error) { return 0, call() })
-	return err
+// RetryValue is Retry for a call that returns something.
+func RetryValue[T any](call func() (T, error)) (value T, err error) {
+	err = Retry(func() error {
+		value, err = call()
+		return err
+	})
+	return value, err
+}
+
+// Flock is flock(2) on d.
+func (d *Dir) Flock(how int) error {
+	return d.fail("lock", "", Retry(func() error { return unix.Flock(d.fd, how) }))
 }
 
 func (d *Dir) fail(op, name string, err error) error {
@@ -117,7 +127,7 @@ func (d *Dir) Close() error {
 
 // Dup returns a second descriptor of the same directory.
 func (d *Dir) Dup() (*Dir, error) {
-	fd, err := retry(func() (int, error) { return unix.FcntlInt(uintptr(d.fd), unix.F_DUPFD_CLOEXEC, 0) })
+	fd, err := RetryValue(func() (int, error) { return unix.FcntlInt(uintptr(d.fd), unix.F_DUPFD_CLOEXEC, 0) })
 	if err != nil {
 		return nil, d.fail("dup", "", err)
 	}
@@ -131,7 +141,7 @@ func (d *Dir) Mkdir(name string, perm uint32) error {
 		return d.fail("mkdir", name, err)
 	}
 	// 0700 first: between mkdir and chmod nobody else may enter.
-	if err := retry0(func() error { return unix.Mkdirat(d.fd, name, 0o700) }); err != nil {
+	if err := Retry(func() error { return unix.Mkdirat(d.fd, name, 0o700) }); err != nil {
 		return d.fail("mkdir", name, err)
 	}
 	made, err := d.OpenSameMount(name)
@@ -139,7 +149,7 @@ func (d *Dir) Mkdir(name string, perm uint32) error {
 		return err
 	}
 	defer made.Close()
-	return d.fail("chmod", name, retry0(func() error { return unix.Fchmod(made.fd, perm) }))
+	return d.fail("chmod", name, Retry(func() error { return unix.Fchmod(made.fd, perm) }))
 }
 
 // Ensure opens the directory name, creating it with mode perm when it is not
@@ -186,7 +196,7 @@ func (d *Dir) Lstat(name string) (*unix.Stat_t, error) {
 		return nil, d.fail("stat", name, err)
 	}
 	var st unix.Stat_t
-	err := retry0(func() error { return unix.Fstatat(d.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW) })
+	err := Retry(func() error { return unix.Fstatat(d.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW) })
 	if err != nil {
 		return nil, d.fail("stat", name, err)
 	}
@@ -196,7 +206,7 @@ func (d *Dir) Lstat(name string) (*unix.Stat_t, error) {
 // Stat returns what d itself is.
 func (d *Dir) Stat() (*unix.Stat_t, error) {
 	var st unix.Stat_t
-	if err := retry0(func() error { return unix.Fstat(d.fd, &st) }); err != nil {
+	if err := Retry(func() error { return unix.Fstat(d.fd, &st) }); err != nil {
 		return nil, d.fail("stat", "", err)
 	}
 	return &st, nil

@@ -15,7 +15,7 @@ func (d *Dir) Exchange(a string, other *Dir, b string) error {
 	if err := errors.Join(component(a), component(b)); err != nil {
 		return d.fail("exchange", a, err)
 	}
-	return d.fail("exchange", a, retry0(func() error {
+	return d.fail("exchange", a, Retry(func() error {
 		return unix.Renameat2(d.fd, a, other.fd, b, unix.RENAME_EXCHANGE)
 	}))
 }
@@ -80,5 +80,7 @@ func (d *Dir) SetMtime(sec, nsec int64) error {
 		return err
 	}
 	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: sec, Nsec: nsec}}
-	return d.fail("set the time of", "", unix.UtimesNanoAt(d.fd, "", times, unix.AT_EMPTY_PATH))
+	return d.fail("set the time of", "", Retry(func() error {
+		return unix.UtimesNanoAt(d.fd, "", times, unix.AT_EMPTY_PATH)
+	}))
 }

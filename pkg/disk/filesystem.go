@@ -54,7 +54,7 @@ func fsName(magic int64) string {
 // FSName returns the name of the filesystem that d is on, as mount(8) calls it.
 func (d *Dir) FSName() (string, error) {
 	var st unix.Statfs_t
-	if err := retry0(func() error { return unix.Fstatfs(d.fd, &st) }); err != nil {
+	if err := Retry(func() error { return unix.Fstatfs(d.fd, &st) }); err != nil {
 		return "", d.fail("statfs", "", err)
 	}
 	return fsName(st.Type), nil
@@ -89,7 +89,7 @@ type Space struct {
 // Space returns what the filesystem of d has left.
 func (d *Dir) Space() (Space, error) {
 	var st unix.Statfs_t
-	if err := retry0(func() error { return unix.Fstatfs(d.fd, &st) }); err != nil {
+	if err := Retry(func() error { return unix.Fstatfs(d.fd, &st) }); err != nil {
 		return Space{}, d.fail("statfs", "", err)
 	}
 	s := Space{Bytes: st.Bavail * uint64(st.Bsize), Inodes: st.Ffree}
@@ -104,7 +104,7 @@ func (d *Dir) Space() (Space, error) {
 // root.
 func (d *Dir) Locked() (bool, error) {
 	var stx unix.Statx_t
-	err := retry0(func() error {
+	err := Retry(func() error {
 		return unix.Statx(d.fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_SYNC_AS_STAT, unix.STATX_TYPE, &stx)
 	})
 	if err != nil {

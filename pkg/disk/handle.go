@@ -25,7 +25,10 @@ func (d *Dir) Handle() (Handle, error) {
 	if err != nil {
 		return "", err
 	}
-	h, _, err := unix.NameToHandleAt(d.fd, "", unix.AT_EMPTY_PATH)
+	h, err := RetryValue(func() (unix.FileHandle, error) {
+		h, _, err := unix.NameToHandleAt(d.fd, "", unix.AT_EMPTY_PATH)
+		return h, err
+	})
 	if err != nil {
 		return "", d.fail("name_to_handle_at", "", err)
 	}
@@ -53,7 +56,7 @@ type FSID string
 // Filesystem returns the identity of the filesystem that d is on.
 func (d *Dir) Filesystem() (FSID, error) {
 	var st unix.Statfs_t
-	if err := retry0(func() error { return unix.Fstatfs(d.fd, &st) }); err != nil {
+	if err := Retry(func() error { return unix.Fstatfs(d.fd, &st) }); err != nil {
 		return "", d.fail("statfs", "", err)
 	}
 	uuid, err := d.uuid(&st)
@@ -85,7 +88,7 @@ func (d *Dir) uuid(st *unix.Statfs_t) ([]byte, error) {
 }
 
 func ioctl(fd int, req uintptr, arg unsafe.Pointer) error {
-	return retry0(func() error {
+	return Retry(func() error {
 		if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), req, uintptr(arg)); e != 0 {
 			return e
 		}

@@ -165,7 +165,7 @@ func removed(path, link string) bool {
 		return false
 	}
 	var st unix.Stat_t
-	return unix.Stat(link, &st) != nil || st.Nlink == 0
+	return Retry(func() error { return unix.Stat(link, &st) }) != nil || st.Nlink == 0
 }
 
 // fdinfo returns the open flags and the mount id of a descriptor

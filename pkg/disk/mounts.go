@@ -116,7 +116,7 @@ func (m Mounts) Inside(d *Dir) (string, error) {
 // directory cannot be renamed (EBUSY). Linux 5.8.
 func (d *Dir) IsMountRoot() (bool, error) {
 	var stx unix.Statx_t
-	err := retry0(func() error { return unix.Statx(d.fd, "", unix.AT_EMPTY_PATH, unix.STATX_TYPE, &stx) })
+	err := Retry(func() error { return unix.Statx(d.fd, "", unix.AT_EMPTY_PATH, unix.STATX_TYPE, &stx) })
 	if err != nil {
 		return false, d.fail("statx", "", err)
 	}

@@ -17,7 +17,7 @@ func (d *Dir) unlink(name string, flags int) error {
 	if err := component(name); err != nil {
 		return d.fail("remove", name, err)
 	}
-	return d.fail("remove", name, retry0(func() error { return unix.Unlinkat(d.fd, name, flags) }))
+	return d.fail("remove", name, Retry(func() error { return unix.Unlinkat(d.fd, name, flags) }))
 }
 
 // RemoveTree removes the directory name and all below it. It descends by

@@ -25,14 +25,14 @@ func (d *Dir) MakePrivate(name string) (*Dir, error) {
 }
 
 func (d *Dir) makePrivate() error {
-	if err := unix.Fchown(d.fd, unix.Geteuid(), unix.Getegid()); err != nil {
+	if err := Retry(func() error { return unix.Fchown(d.fd, unix.Geteuid(), unix.Getegid()) }); err != nil {
 		return d.fail("chown", "", err)
 	}
 	for _, acl := range []string{"system.posix_acl_default", "system.posix_acl_access"} {
-		err := unix.Fremovexattr(d.fd, acl)
+		err := Retry(func() error { return unix.Fremovexattr(d.fd, acl) })
 		if err != nil && !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.EOPNOTSUPP) {
 			return d.fail("remove the ACL of", "", err)
 		}
 	}
-	return d.fail("chmod", "", unix.Fchmod(d.fd, 0o700))
+	return d.fail("chmod", "", Retry(func() error { return unix.Fchmod(d.fd, 0o700) }))
 }

@@ -12,7 +12,7 @@ import (
 
 // Sync makes the names in d durable (fsync of the directory).
 func (d *Dir) Sync() error {
-	return d.fail("fsync", "", retry0(func() error { return unix.Fsync(d.fd) }))
+	return d.fail("fsync", "", Retry(func() error { return unix.Fsync(d.fd) }))
 }
 
 // SyncFS makes everything on d's filesystem durable, data and names. It
@@ -20,7 +20,7 @@ func (d *Dir) Sync() error {
 // (syncfs(2), Linux 5.8), so d is to be opened before the first write whose
 // fate matters.
 func (d *Dir) SyncFS() error {
-	return d.fail("syncfs", "", retry0(func() error { return unix.Syncfs(d.fd) }))
+	return d.fail("syncfs", "", Retry(func() error { return unix.Syncfs(d.fd) }))
 }
 
 // RenameSync moves from, in d, to the name to in dst, replacing a file there,
@@ -45,7 +45,7 @@ func (d *Dir) Rename(from string, dst *Dir, to string) error {
 	if err := errors.Join(component(from), component(to)); err != nil {
 		return d.fail("rename", from, err)
 	}
-	return d.fail("rename", from, retry0(func() error { return unix.Renameat(d.fd, from, dst.fd, to) }))
+	return d.fail("rename", from, Retry(func() error { return unix.Renameat(d.fd, from, dst.fd, to) }))
 }
 
 // RenameNoReplace is Rename that fails with EEXIST where to is taken.
@@ -53,7 +53,7 @@ func (d *Dir) RenameNoReplace(from string, dst *Dir, to string) error {
 	if err := errors.Join(component(from), component(to)); err != nil {
 		return d.fail("rename", from, err)
 	}
-	return d.fail("rename", from, retry0(func() error {
+	return d.fail("rename", from, Retry(func() error {
 		return unix.Renameat2(d.fd, from, dst.fd, to, unix.RENAME_NOREPLACE)
 	}))
 }
@@ -131,7 +131,7 @@ func (d *Dir) OpenFile(rel string) (*os.File, error) {
 	}
 	f := os.NewFile(uintptr(fd), d.path+"/"+rel)
 	var st unix.Stat_t
-	if err := retry0(func() error { return unix.Fstat(fd, &st) }); err != nil {
+	if err := Retry(func() error { return unix.Fstat(fd, &st) }); err != nil {
 		f.Close()
 		return nil, d.fail("stat", rel, err)
 	}

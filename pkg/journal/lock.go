@@ -231,7 +231,7 @@ func (h *Held) Directories(handles []disk.Handle) error {
 func flock(fd, how int) error {
 	var err error
 	for range 5 {
-		if err = unix.Flock(fd, how|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
+		if err = disk.Retry(func() error { return unix.Flock(fd, how|unix.LOCK_NB) }); !errors.Is(err, unix.EWOULDBLOCK) {
 			return err
 		}
 		time.Sleep(5 * time.Millisecond)

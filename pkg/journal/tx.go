@@ -45,8 +45,8 @@ const maxRecord = 16 << 20
 // exists of the transaction after an error but a folder that Sweep removes.
 func (j *Journal) Begin(h *Held, b *Begin) (*Tx, error) {
 	// Sweep keeps out while a folder is made: see there.
-	if err := unix.Flock(j.txs.FD(), unix.LOCK_SH); err != nil {
-		return nil, fmt.Errorf("open a transaction: lock %s: %w", j.txs.Path(), err)
+	if err := j.txs.Flock(unix.LOCK_SH); err != nil {
+		return nil, fmt.Errorf("open a transaction: %w", err)
 	}
 	defer j.unlock()
 	now := time.Now().UTC()
@@ -61,8 +61,8 @@ func (j *Journal) Begin(h *Held, b *Begin) (*Tx, error) {
 	}
 	// While it is being made the folder is locked: Sweep tells by that whether
 	// its process lives.
-	if err := unix.Flock(dir.FD(), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, fmt.Errorf("open a transaction: lock %s: %w", dir.Path(), errors.Join(err, dir.Close()))
+	if err := dir.Flock(unix.LOCK_EX | unix.LOCK_NB); err != nil {
+		return nil, fmt.Errorf("open a transaction: %w", errors.Join(err, dir.Close()))
 	}
 	t := &Tx{ID: b.Tx, Begin: b, journal: j, dir: dir}
 	if err := t.build(building); err != nil {
@@ -168,8 +168,8 @@ func (t *Tx) decide(decision string) error {
 // End ends the transaction: its folder leaves the list in one step and is then
 // removed. After a nil return it will not be found again.
 func (t *Tx) End() error {
-	if err := unix.Flock(t.journal.txs.FD(), unix.LOCK_SH); err != nil {
-		return fmt.Errorf("end transaction %s: lock %s: %w", t.ID, t.journal.txs.Path(), err)
+	if err := t.journal.txs.Flock(unix.LOCK_SH); err != nil {
+		return fmt.Errorf("end transaction %s: %w", t.ID, err)
 	}
 	defer t.journal.unlock()
 	done := donePrefix + t.ID
@@ -219,12 +219,12 @@ func (j *Journal) Strangers() ([]string, error) {
 // It does nothing while another process makes or ends a transaction: the next
 // run does.
 func (j *Journal) Sweep() error {
-	err := unix.Flock(j.txs.FD(), unix.LOCK_EX|unix.LOCK_NB)
+	err := j.txs.Flock(unix.LOCK_EX | unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("lock %s: %w", j.txs.Path(), err)
+		return err
 	}
 	defer j.unlock()
 	names, err := j.txs.Names()
@@ -249,7 +249,7 @@ func (j *Journal) Sweep() error {
 }
 
 // unlock gives back the lock of the tx folder; closing it would do so too.
-func (j *Journal) unlock() { _ = unix.Flock(j.txs.FD(), unix.LOCK_UN) }
+func (j *Journal) unlock() { _ = j.txs.Flock(unix.LOCK_UN) }
 
 func (j *Journal) abandoned(name string) bool {
 	dir, err := j.txs.OpenSameMount(name)
@@ -257,7 +257,7 @@ func (j *Journal) abandoned(name string) bool {
 		return false
 	}
 	defer dir.Close()
-	return unix.Flock(dir.FD(), unix.LOCK_EX|unix.LOCK_NB) == nil
+	return dir.Flock(unix.LOCK_EX|unix.LOCK_NB) == nil
 }
 
 // Load reads a transaction after its process is gone. What it read is durable

@@ -92,7 +92,7 @@ func (s *Store) own() error {
 	if st.Mode&0o7777 == 0o700 {
 		return nil
 	}
-	if err := unix.Fchmod(s.root.FD(), 0o700); err != nil {
+	if err := disk.Retry(func() error { return unix.Fchmod(s.root.FD(), 0o700) }); err != nil {
 		return fmt.Errorf("chmod %s: %w", path, err)
 	}
 	return nil
