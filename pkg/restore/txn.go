@@ -303,17 +303,22 @@ func (x *txn) clean() error {
 		return err
 	}
 	var errs []error
+	trees := false
 	for _, s := range x.sites {
-		if err := s.discard(); err != nil {
+		there, err := s.discard()
+		if err != nil {
 			errs = append(errs, fmt.Errorf("volume %s: %w", s.Name, err))
 		}
+		trees = trees || there
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
 	// A tree may only lose its first file when its name is lost for good.
-	if err := x.sync(); err != nil {
-		return err
+	if trees {
+		if err := x.sync(); err != nil {
+			return err
+		}
 	}
 	x.at("discarded")
 	for _, s := range x.sites {
@@ -331,17 +336,23 @@ func (x *txn) clean() error {
 	return x.End()
 }
 
-func (s *site) discard() error {
+// discard takes its name from the tree that is to be deleted, and reports
+// whether there is one: an earlier run may have renamed it and been killed
+// before it synced that.
+func (s *site) discard() (bool, error) {
 	wrapper, err := s.openWrapper()
 	if err != nil || wrapper == nil {
-		return err
+		return false, err
 	}
 	defer wrapper.Close()
 	there, err := wrapper.Exists(s.Entry)
-	if err != nil || !there {
-		return err
+	if err != nil {
+		return false, err
 	}
-	return wrapper.RenameNoReplace(s.Entry, wrapper, trash(s.Entry))
+	if !there {
+		return wrapper.Exists(trash(s.Entry))
+	}
+	return true, wrapper.RenameNoReplace(s.Entry, wrapper, trash(s.Entry))
 }
 
 func (s *site) remove(mounts disk.Mounts, d decision) error {

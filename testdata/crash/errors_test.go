@@ -35,6 +35,18 @@ func failing(n int, errno syscall.Errno, lasting bool, concerns func(*call) bool
 func changes(c *call) bool { return c.changes }
 func reads(c *call) bool   { return !c.changes && c.name != "flock" }
 
+// wants is the generation that an exit code of a restore speaks of: what a
+// recovery has to leave.
+func (e *exited) wants() string {
+	switch e.code {
+	case 0, 7:
+		return newer
+	case 6:
+		return ""
+	}
+	return older
+}
+
 // truth says what is wrong with an exit code, given what is live: the table of
 // exit codes in docs/operating.md.
 func (w *world) truth(e exited) []finding {
@@ -91,11 +103,7 @@ func TestAnErrorOfAnyCallOfARestore(t *testing.T) {
 					p := &progress{}
 					e := w.restore(failing(n, kind.errno, kind.lasting, kind.concerns, p))
 					found := w.truth(e)
-					want := map[int]string{0: newer, 7: newer, 6: ""}[e.code]
-					if e.code >= 1 && e.code <= 5 {
-						want = older
-					}
-					_, after := w.recovered(p, want)
+					_, after := w.recovered(p, e.wants())
 					c.count(w.T, fmt.Sprintf("%s of %s (exit %d)", kind.name, p.end, e.code), append(found, after...))
 					return p.end != ""
 				})

@@ -47,8 +47,14 @@ func (p *progress) note(c *call) {
 	if p.dirty == nil {
 		p.dirty = map[string]bool{}
 	}
-	medium, _, _ := strings.Cut(c.path, "/")
-	p.dirty[medium] = c.name != "syncfs"
+	p.dirty[diskOf(c)] = c.name != "syncfs"
+}
+
+// acknowledge notes the snapshot whose id a capture has printed.
+func (p *progress) acknowledge(out string) {
+	if sid := strings.TrimSpace(out); idPattern.FindString(sid) == sid {
+		p.acked = append(p.acked, sid)
+	}
 }
 
 var (
@@ -206,20 +212,20 @@ func (w *world) intact(sids []string) []error {
 		}
 	}
 	for _, s := range list {
-		generation := older
+		want := w.states[older]
 		if s.SID == w.sid {
-			generation = newer
+			want = w.states[newer]
 		}
-		if err := w.holds(s, generation); err != nil {
+		if err := w.holds(s, want); err != nil {
 			errs = append(errs, err)
 		}
 	}
 	return errs
 }
 
-// holds returns nil when a snapshot holds a generation, byte for byte and with
-// its metadata. It goes the way that needs no snap: cat and tar.
-func (w *world) holds(s snapshot, generation string) error {
+// holds returns nil when a snapshot holds these trees, byte for byte and with
+// their metadata. It goes the way that needs no snap: cat and tar.
+func (w *world) holds(s snapshot, want [][]string) error {
 	w.Helper()
 	if len(s.Volumes) != len(w.volumes()) {
 		return fmt.Errorf("snapshot %s has %d volumes", s.SID, len(s.Volumes))
@@ -235,7 +241,7 @@ func (w *world) holds(s snapshot, generation string) error {
 		if err != nil {
 			return fmt.Errorf("snapshot %s, volume %s: tar: %w: %s", s.SID, v.Name, err, out)
 		}
-		d := disktest.Diff(w.states[generation][n], disktest.Tree(w.T, dir))
+		d := disktest.Diff(want[n], disktest.Tree(w.T, dir))
 		w.must(os.RemoveAll(dir))
 		if d != "" {
 			return fmt.Errorf("snapshot %s, volume %s:\n%s", s.SID, v.Name, d)

@@ -9,10 +9,13 @@ import (
 
 // points calls try for n = 1, 2, … until it returns false, that is, until a
 // process ends before it makes its n-th call. The workers take turns. Without
-// `make crash` only every stride-th is tried.
-func points(worker, of, stride int, try func(n int) bool) {
-	if all {
-		stride = 1
+// `make crash` only every sample-th is tried.
+func points(worker, of, sample int, try func(n int) bool) { every(worker, of, 1, sample, try) }
+
+// every is points that tries every stride-th even with `make crash`.
+func every(worker, of, stride, sample int, try func(n int) bool) {
+	if !all {
+		stride = sample
 	}
 	for n := 1 + worker*stride; try(n); n += of * stride {
 	}

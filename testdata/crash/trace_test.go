@@ -180,10 +180,11 @@ const tooLong = time.Minute
 
 func (t *tracer) run(cmd *exec.Cmd) error {
 	// Only the thread that forked a process can trace it, and it alone waits
-	// for it: WNOTHREAD leaves the children of other goroutines to them.
+	// for it: WNOTHREAD leaves what other threads trace to them, and the process
+	// group what this one may have forked before for another goroutine.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	cmd.SysProcAttr = &syscall.SysProcAttr{Ptrace: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Ptrace: true, Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return err
 	}
@@ -201,7 +202,7 @@ func (t *tracer) run(cmd *exec.Cmd) error {
 func (t *tracer) follow() error {
 	for {
 		var ws unix.WaitStatus
-		tid, err := unix.Wait4(-1, &ws, unix.WALL|unix.WNOTHREAD, nil)
+		tid, err := unix.Wait4(-t.pid, &ws, unix.WALL|unix.WNOTHREAD, nil)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue

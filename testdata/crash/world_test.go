@@ -83,7 +83,10 @@ func (w *world) makeBank() {
 	w.must(os.Truncate(image, 8<<30))
 	disktest.Run(w.T, "mkfs.xfs", "-q", "-m", "reflink=1", image)
 	w.bank = w.TempDir()
-	disktest.Run(w.T, "mount", "-o", "loop", image, w.bank)
+	loop, err := attach(image)
+	w.must(err)
+	defer loop.Close()
+	w.must(unix.Mount(loop.Name(), w.bank, "xfs", 0, ""))
 	w.Cleanup(func() { w.detach(w.bank) })
 }
 

@@ -1,0 +1,264 @@
+//go:build linux && amd64
+
+package crash
+
+import (
+	"compress/gzip"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tiny-forge/snap/pkg/disk/disktest"
+)
+
+// soak is a world that is never put back: its snapshots pile up, each with the
+// trees that it must hold.
+type soak struct {
+	*world
+	random *rand.Rand
+	holds  map[string][][]string // sid → the volumes
+	serial int
+}
+
+func TestASoakOfCapturesRestoresAndKills(t *testing.T) {
+	cycles, seed := 15, uint64(time.Now().UnixNano())
+	if all {
+		cycles = 500
+	}
+	if given, err := strconv.ParseUint(os.Getenv("SNAP_CRASH_SEED"), 10, 64); err == nil {
+		seed = given
+	}
+	c := newTally(fmt.Sprintf("soak of %d cycles", cycles))
+	w := newWorld(t)
+	t.Logf("SNAP_CRASH_SEED=%d", seed)
+	s := &soak{world: w, random: rand.New(rand.NewPCG(seed, 1)), holds: map[string][][]string{}}
+	mounts := s.mountCount()
+	s.holds[w.sid] = w.states[newer]
+	for i := range cycles {
+		c.count(t, fmt.Sprint("cycle ", i), s.cycle())
+		if t.Failed() {
+			t.FailNow()
+		}
+	}
+	for _, err := range s.verify() {
+		t.Errorf("the store at the end: %v", err)
+	}
+	if now := s.mountCount(); now != mounts {
+		t.Errorf("%d mounts, %d at the beginning", now, mounts)
+	}
+	for _, held := range s.held() {
+		t.Errorf("a lock is still held: %s", held)
+	}
+	t.Logf("%d snapshots", len(s.holds))
+}
+
+// cycle mutates, captures, and restores some snapshot, each of the last two
+// killed now and then at any moment, and recovers.
+func (s *soak) cycle() (found []finding) {
+	add := func(kind, format string, args ...any) {
+		found = append(found, finding{kind, fmt.Sprintf(format, args...)})
+	}
+	s.mutate()
+	before := s.trees()
+	out, killed := s.killedAfter(s.moment(40), "capture", workloadName)
+	if !killed {
+		s.holds[strings.TrimSpace(out)] = before
+	}
+	s.settle(add)
+	if d := s.differs(before); d != "" {
+		add("mixed", "a capture changed the data:\n%s", d)
+	}
+	sids := make([]string, 0, len(s.holds))
+	for sid := range s.holds {
+		sids = append(sids, sid)
+	}
+	slices.Sort(sids)
+	sid := sids[s.random.IntN(len(sids))]
+	known, err := s.snapshots()
+	s.must(err)
+	_, killed = s.killedAfter(s.moment(160), "restore", workloadName, sid, "--confirm", sid)
+	s.settle(add)
+	toOld, toNew := s.differs(before), s.differs(s.holds[sid])
+	switch {
+	case toNew != "" && !killed:
+		add("lost", "restored %s, and the data is not its:\n%s", sid, toNew)
+	case toOld != "" && toNew != "":
+		add("mixed", "neither as before:\n%s\nnor as snapshot %s:\n%s", toOld, sid, toNew)
+	}
+	if guards := s.guards(known, before, add); guards == 0 && toOld != "" {
+		add("lost", "the data was replaced, and no snapshot holds what was there")
+	}
+	return found
+}
+
+// guards counts the pre-restore snapshots that are new since the known ones;
+// each holds what was live before.
+func (s *soak) guards(known []snapshot, before [][]string, add func(kind, format string, args ...any)) int {
+	list, err := s.snapshots()
+	s.must(err)
+	n := 0
+	for _, one := range list {
+		if one.Reason != "pre-restore" || slices.ContainsFunc(known, func(k snapshot) bool { return k.SID == one.SID }) {
+			continue
+		}
+		n++
+		if err := s.world.holds(one, before); err != nil {
+			add("lost", "what was live before: %v", err)
+		}
+		s.holds[one.SID] = before
+	}
+	return n
+}
+
+func (s *soak) settle(add func(kind, format string, args ...any)) {
+	if e := s.run(nil, "recover"); e.code != 0 {
+		add("stuck", "recover: exit %d: %s", e.code, e.err)
+	}
+	for _, left := range s.leftovers() {
+		add("stuck", "left behind: %s", left)
+	}
+}
+
+func (s *soak) differs(want [][]string) string {
+	out := ""
+	for i, tree := range s.trees() {
+		out += disktest.Diff(want[i], tree)
+	}
+	return out
+}
+
+// moment is when to kill: never, or within so many milliseconds.
+func (s *soak) moment(within int) time.Duration {
+	if s.random.IntN(3) == 0 {
+		return 0
+	}
+	return time.Duration(1+s.random.IntN(within*1000)) * time.Microsecond
+}
+
+// killedAfter runs snap, kills it when the time is over (0: never), and
+// returns what it printed and whether it was killed.
+func (s *soak) killedAfter(after time.Duration, args ...string) (string, bool) {
+	s.Helper()
+	cmd := exec.Command(programs.snap, append([]string{"--config", s.config}, args...)...)
+	var out, errOut strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	s.must(cmd.Start())
+	if after > 0 {
+		time.AfterFunc(after, func() { _ = cmd.Process.Kill() })
+	}
+	err := cmd.Wait()
+	if err == nil {
+		return out.String(), false
+	}
+	if ws, ok := cmd.ProcessState.Sys().(interface{ Signaled() bool }); ok && ws.Signaled() {
+		return "", true
+	}
+	s.Fatalf("snap %q: %v: %s", args, err, errOut.String())
+	return "", false
+}
+
+// mutate changes the live directories as an app does.
+func (s *soak) mutate() {
+	for _, m := range s.volumes() {
+		dir := s.live(m)
+		for range 1 + s.random.IntN(6) {
+			s.serial++
+			name := filepath.Join(dir, fmt.Sprint("f", s.random.IntN(30)))
+			content := []byte(strings.Repeat(fmt.Sprint(s.serial, " "), 1+s.random.IntN(20_000)))
+			switch s.random.IntN(6) {
+			case 0:
+				s.must(os.RemoveAll(name))
+			case 1:
+				sub := filepath.Join(dir, fmt.Sprint("d", s.random.IntN(4)))
+				s.must(os.MkdirAll(sub, 0o755))
+				s.must(os.WriteFile(filepath.Join(sub, fmt.Sprint(s.random.IntN(5))), content, 0o640))
+			case 2:
+				if err := os.Rename(name, filepath.Join(dir, fmt.Sprint("f", s.random.IntN(30)))); !errors.Is(err, os.ErrNotExist) {
+					s.must(err)
+				}
+			default:
+				s.must(os.WriteFile(name, content, 0o644))
+			}
+		}
+	}
+}
+
+// verify inflates every member and every snapshot.
+func (s *soak) verify() []error {
+	var errs []error
+	members, err := filepath.Glob(filepath.Join(s.store(), "members/*/*"))
+	s.must(err)
+	for _, path := range members {
+		if err := verifyMember(path); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	list, err := s.snapshots()
+	s.must(err)
+	for sid := range s.holds {
+		if !slices.ContainsFunc(list, func(one snapshot) bool { return one.SID == sid }) {
+			errs = append(errs, fmt.Errorf("snapshot %s is gone", sid))
+		}
+	}
+	for _, one := range list {
+		if want, ok := s.holds[one.SID]; ok {
+			errs = append(errs, s.world.holds(one, want))
+		}
+	}
+	return slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+}
+
+func verifyMember(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	sum := sha256.New()
+	if _, err := io.Copy(sum, z); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if got := hex.EncodeToString(sum.Sum(nil)) + ".gz"; got != filepath.Base(path) {
+		return fmt.Errorf("%s holds %s", path, got)
+	}
+	return nil
+}
+
+func (s *soak) mountCount() int {
+	data, err := os.ReadFile("/proc/self/mountinfo")
+	s.must(err)
+	return strings.Count(string(data), s.dir)
+}
+
+// held returns the lock files of the store that somebody still holds.
+func (s *soak) held() []string {
+	files, err := filepath.Glob(filepath.Join(s.store(), "lock/*"))
+	s.must(err)
+	var list []string
+	for _, path := range files {
+		f, err := os.Open(path)
+		s.must(err)
+		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+			list = append(list, path)
+		}
+		f.Close()
+	}
+	return list
+}
