@@ -3,13 +3,13 @@
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # Go passes by directories named testdata unless they are named.
-PACKAGES := ./... ./testdata/app ./testdata/e2e
+PACKAGES := ./... ./testdata/app ./testdata/e2e ./testdata/crash ./testdata/crash/sieve
 
 # What is thrown away needs no version stamp, for which git would have to trust
 # whoever owns the clone.
-test e2e demo lint: export GOFLAGS += -buildvcs=false
+test crash e2e demo lint: export GOFLAGS += -buildvcs=false
 
-.PHONY: help build test e2e demo lint clean
+.PHONY: help build test crash e2e demo lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' Makefile
@@ -19,7 +19,13 @@ build: ## ./snap, a static binary
 
 test: ## the tests; says what it skips, and installs what they need when it may
 	testdata/setup.sh || true
-	testdata/engine.sh run testdata/test.sh ./...
+	testdata/engine.sh run testdata/test.sh ./... ./testdata/crash
+
+crash: export SNAP_CRASH=all
+crash: ## the proof: kills, errors, power cuts, full disks at every system call; 20 minutes
+	testdata/setup.sh || true
+	testdata/engine.sh run testdata/test.sh ./testdata/crash
+	testdata/engine.sh run testdata/test.sh -run 'Engine|Hostile|Guard' ./pkg/restore ./cmd/snap
 
 e2e: ## the proof on a real PostgreSQL: capture, restore, kill, recover
 	testdata/setup.sh strace debootstrap dockerd docker || true

@@ -117,7 +117,7 @@ func TestAnErrorOfAnyCallOfARestore(t *testing.T) {
 func TestAnInterruptedCallIsMadeAgain(t *testing.T) {
 	const runs = 10
 	c := newTally("restore, EINTR of every call")
-	w := newWorld(t)
+	w := newWorld(t, "ext4")
 	for run := range runs {
 		w.reset()
 		p := &progress{}

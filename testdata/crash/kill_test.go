@@ -103,9 +103,9 @@ func TestACaptureKilledBeforeAnyCall(t *testing.T) {
 	})
 }
 
-// moments are calls before which a restore is killed so that its recovery has
+// crises are calls before which a restore is killed so that its recovery has
 // something to do: one of each kind.
-var moments = []string{
+var crises = []string{
 	"renameat store/s/tx/ID/ready.tmp",                   // staged, nothing recorded
 	"openat2 store/s/snapshots/app/ID/manifest.json.tmp", // a snapshot half published
 	"renameat2 v1/data",                                  // one of three exchanged
@@ -118,7 +118,7 @@ var moments = []string{
 func TestARecoveryKilledBeforeAnyCall(t *testing.T) {
 	c := newTally("recover, killed before every call")
 	workers(t, func(w *world, worker, of int) {
-		for _, moment := range moments {
+		for _, moment := range crises {
 			points(worker, of, 29, func(n int) bool {
 				w.reset()
 				p := w.interrupted(moment)

@@ -42,7 +42,7 @@ func TestASoakOfCapturesRestoresAndKills(t *testing.T) {
 		seed = given
 	}
 	c := newTally(fmt.Sprintf("soak of %d cycles", cycles))
-	w := newWorld(t)
+	w := newWorld(t, "ext4")
 	t.Logf("SNAP_CRASH_SEED=%d", seed)
 	s := &soak{world: w, random: rand.New(rand.NewPCG(seed, 1)), holds: map[string][][]string{}}
 	mounts := s.mountCount()

@@ -133,16 +133,19 @@ func (c *tally) row(tw *tabwriter.Writer) {
 
 // workers runs work in worlds of their own, one for each core, until each
 // returns; they share what is to be done by the number that they are given.
-func workers(t *testing.T, work func(w *world, worker, of int)) {
+func workers(t *testing.T, work func(w *world, worker, of int)) { workersOn(t, "ext4", work) }
+
+// workersOn is workers with the stores on a filesystem of that kind.
+func workersOn(t *testing.T, store string, work func(w *world, worker, of int)) {
 	n := 1
 	if all {
 		n = min(runtime.NumCPU(), 4)
 	}
-	t.Run("", func(t *testing.T) { // waits for the parallel ones
+	t.Run("store on "+store, func(t *testing.T) { // waits for the parallel ones
 		for i := range n {
 			t.Run(fmt.Sprint("world", i), func(t *testing.T) {
 				t.Parallel()
-				work(newWorld(t), i, n)
+				work(newWorld(t, store), i, n)
 			})
 		}
 	})

@@ -8,39 +8,35 @@ import (
 	"testing"
 )
 
-// syncCall is one call of a process that makes something durable.
-type syncCall struct {
-	nth  int // among its syncs, from 1
-	at   int // among its changing calls, from 1
-	text string
+// step is one changing call of a process.
+type step struct {
+	text  string
+	disk  string
+	syncs bool
+	whole bool // of all of the filesystem (syncfs), not of one file or directory
 }
 
-// watch returns a judge that lists the syncs.
-func watch(list *[]syncCall, total *int) func(*call) answer {
+// watch returns a judge that lists the changing calls.
+func watch(list *[]step) func(*call) answer {
 	return func(c *call) answer {
 		if c.changes {
-			*total++
-		}
-		if c.syncs {
-			*list = append(*list, syncCall{len(*list) + 1, *total, general(c.String())})
+			*list = append(*list, step{general(c.String()), diskOf(c), c.syncs, c.name == "syncfs"})
 		}
 		return answer{}
 	}
 }
 
-// without returns a judge that leaves out the nth sync, which the process takes
-// for made, and kills before the n-th changing call.
-func without(nth, n int, p *progress) func(*call) answer {
-	syncs := 0
+// without returns a judge that leaves out the changing call number skip, which
+// the process takes for made, and kills before number n.
+func without(skip, n int, p *progress) func(*call) answer {
+	i := 0
 	kill := killBefore(n, p)
 	return func(c *call) answer {
-		if c.syncs {
-			syncs++
+		if c.changes {
+			i++
 		}
-		clean := p.dirty[diskOf(c)]
 		a := kill(c)
-		if c.syncs && syncs == nth && !a.kill {
-			p.dirty[diskOf(c)] = clean || p.dirty[diskOf(c)]
+		if c.changes && i == skip && !a.kill {
 			return answer{skip: true}
 		}
 		return a
@@ -52,35 +48,49 @@ func diskOf(c *call) string {
 	return name
 }
 
-// missed tries every power cut behind a sync that was left out, until one does
-// harm, and returns what that was; "" where none does.
-func (w *world) missed(s syncCall, syncs []syncCall, total int, run func(judge func(*call) answer) exited) string {
+// moments returns the calls before which a power cut could do harm when the sync
+// number skip was left out: the next ones, those behind a call on the same
+// disk, and those behind another sync; as far as the third sync on the same
+// disk, or the first of all of it. By then what was left out has been made up
+// for, or has done its harm.
+func moments(steps []step, skip int) (list []int) {
+	disk, later := steps[skip-1].disk, 0
+	for n := skip + 1; n <= len(steps)+1; n++ {
+		before := steps[n-2]
+		if n <= skip+2 || before.disk == disk || before.syncs || n == len(steps)+1 {
+			list = append(list, n)
+		}
+		if n > skip+1 && before.syncs && before.disk == disk {
+			if later++; later == 3 || before.whole {
+				break
+			}
+		}
+	}
+	return list
+}
+
+// missed cuts the power behind a sync that was left out, until that does harm,
+// and returns what that was; "" where none does.
+func (w *world) missed(steps []step, skip int, run func(judge func(*call) answer) exited) (harm string) {
 	w.Helper()
-	name, _, _ := strings.Cut(strings.Fields(s.text)[1], "/")
-	harm := ""
-	for n := s.at + 1; n <= total+1 && harm == ""; n++ {
+	for _, n := range moments(steps, skip) {
 		w.resetImages()
 		p := &progress{}
-		e := run(without(s.nth, n, p))
+		e := run(without(skip, n, p))
 		if !e.killed {
 			p.end = "its end"
 			if e.code == 0 {
 				p.acknowledge(e.out)
 			}
 		}
+		p.dirty = map[string]bool{steps[skip-1].disk: true} // what other disks lose is another matter
 		w.cuts(p, func(lost []string) {
-			if harm != "" {
-				return
-			}
 			if _, found := w.recovered(p, p.afterCut(lost)); len(found) > 0 {
-				harm = fmt.Sprintf("power cut of %s before %s: %s: %s", strings.Join(lost, ", "), general(p.end), found[0].kind, firstLine(found[0].text))
+				harm = fmt.Sprintf("power cut before %s: %s: %s", general(p.end), found[0].kind, firstLine(found[0].text))
 			}
 		})
-		// From the next sync of the whole filesystem on all is well again.
-		for _, later := range syncs[s.nth:] {
-			if later.at == n && later.text[:6] == "syncfs" && strings.HasPrefix(strings.Fields(later.text)[1]+"/", name+"/") {
-				return harm
-			}
+		if harm != "" {
+			break
 		}
 	}
 	return harm
@@ -97,17 +107,19 @@ func TestEverySyncIsNeeded(t *testing.T) {
 		"capture": func(*world) []string { return []string{"capture", workloadName} },
 	} {
 		t.Run(verb, func(t *testing.T) {
-			workers(t, func(w *world, worker, of int) {
+			workersOn(t, "btrfs", func(w *world, worker, of int) {
 				run := func(judge func(*call) answer) exited { return w.run(judge, args(w)...) }
-				var syncs []syncCall
-				total := 0
-				run(watch(&syncs, &total))
-				for i, s := range syncs {
-					if i%of != worker {
+				var steps []step
+				run(watch(&steps))
+				turn := 0
+				for i, s := range steps {
+					if !s.syncs {
 						continue
 					}
-					harm := w.missed(s, syncs, total, run)
-					w.Logf("%s %d %s: %s", verb, s.nth, s.text, harm)
+					if turn++; turn%of != worker {
+						continue
+					}
+					w.Logf("%s %d %s: %s", verb, i+1, s.text, w.missed(steps, i+1, run))
 				}
 			})
 		})

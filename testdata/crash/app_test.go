@@ -1,0 +1,232 @@
+//go:build linux && amd64
+
+package crash
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/disk/disktest"
+)
+
+// blog is an app of two volumes in a real container. It keeps its lines in one
+// and their number in the other: volumes of two moments do not match.
+type blog struct {
+	*testing.T
+	name, dir, config string
+}
+
+func newBlog(t *testing.T) *blog {
+	t.Helper()
+	disktest.NeedRoot(t)
+	if out, err := exec.Command("docker", "version").CombinedOutput(); err != nil {
+		if os.Getenv("SNAP_TEST_DOCKER") == "require" {
+			t.Fatalf("no container engine answers: %v: %s", err, out)
+		}
+		t.Skipf("no container engine answers: %v", err)
+	}
+	dir, err := os.MkdirTemp("/var/tmp", "snap-crash") // on a disk: /tmp need not be
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	b := &blog{T: t, name: "soak" + disk.NewID(time.Now())[17:], dir: dir, config: filepath.Join(dir, "snap.yaml")}
+	image := "snap-test-crash:" + b.name
+	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", filepath.Join(dir, "image/app"), "../app")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the app: %v\n%s", err, out)
+	}
+	disktest.Run(t, "sh", "-c", fmt.Sprintf(`tar -C %s/image -c app | docker import -c 'ENTRYPOINT ["/app"]' - %s`, dir, image))
+	t.Cleanup(func() { disktest.Run(t, "docker", "rmi", "-f", image) })
+	text := fmt.Sprintf(`version: 1
+store: %[1]s/store
+absolute_roots: [%[1]s/live]
+workloads:
+  %[2]s:
+    image: %[3]s
+    environment: {META: /meta}
+    restart: always
+    healthcheck: {test: [CMD, /app, healthcheck], interval: 200ms, timeout: 30s}
+    volumes:
+      - {name: data, scope: absolute, source: %[1]s/live/data, target: /data}
+      - {name: meta, scope: absolute, source: %[1]s/live/meta, target: /meta}
+`, dir, b.name, image)
+	for _, sub := range []string{"live/data", "live/meta"} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(b.config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.remove)
+	b.snap("deploy", b.name)
+	return b
+}
+
+// remove removes the containers and the network of the workload, whose name is
+// nobody else's.
+func (b *blog) remove() {
+	for _, id := range b.ids() {
+		disktest.Run(b.T, "docker", "rm", "-f", id)
+	}
+	for _, id := range strings.Fields(disktest.Run(b.T, "docker", "network", "ls", "-q", "--filter", "name="+b.name)) {
+		disktest.Run(b.T, "docker", "network", "rm", id)
+	}
+}
+
+func (b *blog) ids() []string {
+	return strings.Fields(disktest.Run(b.T, "docker", "ps", "-aq", "--filter", "label=snap.workload="+b.name))
+}
+
+func (b *blog) snap(args ...string) string {
+	b.Helper()
+	cmd := exec.Command(programs.snap, append([]string{"--config", b.config}, args...)...)
+	var errOut strings.Builder
+	cmd.Stderr = &errOut
+	out, err := cmd.Output()
+	if err != nil {
+		b.Fatalf("snap %q: %v: %s", args, err, errOut.String())
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func (b *blog) app(args ...string) string {
+	b.Helper()
+	return disktest.Run(b.T, "docker", append([]string{"exec", b.name, "/app"}, args...)...)
+}
+
+// killed runs snap and kills it after some time; it reports whether snap ended
+// before that.
+func (b *blog) killed(after time.Duration, args ...string) (out string, finished bool) {
+	b.Helper()
+	cmd := exec.Command(programs.snap, append([]string{"--config", b.config}, args...)...)
+	var text strings.Builder
+	cmd.Stdout = &text
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	alarm := time.AfterFunc(after, func() { _ = cmd.Process.Kill() })
+	defer alarm.Stop()
+	err := cmd.Wait()
+	return strings.TrimSpace(text.String()), err == nil
+}
+
+// settled recovers until nothing is left to recover: whatever brings a killed
+// app back by itself may be at it.
+func (b *blog) settled() []finding {
+	b.Helper()
+	for end := time.Now().Add(tooLong); ; time.Sleep(50 * time.Millisecond) {
+		out, err := exec.Command(programs.snap, "--config", b.config, "--json", "recover").Output()
+		if err == nil && strings.Contains(string(out), `"transactions":[]`) {
+			break
+		}
+		if time.Now().After(end) {
+			return []finding{{"stuck", fmt.Sprintf("recover: %v: %s", err, out)}}
+		}
+	}
+	var found []finding
+	for _, pattern := range []string{"live/.snap-*", "store/tx/*", "store/tx/.[!.]*"} {
+		left, err := filepath.Glob(filepath.Join(b.dir, pattern))
+		if err != nil || len(left) > 0 {
+			found = append(found, finding{"stuck", fmt.Sprintf("left behind: %q %v", left, err)})
+		}
+	}
+	return append(found, b.up()...)
+}
+
+// up looks whether exactly one container of the workload is there, and runs as
+// configured.
+func (b *blog) up() []finding {
+	b.Helper()
+	ids := b.ids()
+	if len(ids) != 1 {
+		return []finding{{"stuck", fmt.Sprintf("%d containers", len(ids))}}
+	}
+	var list []struct {
+		Name       string
+		State      struct{ Running, Paused bool }
+		HostConfig struct{ RestartPolicy struct{ Name string } }
+	}
+	if err := json.Unmarshal([]byte(disktest.Run(b.T, "docker", "inspect", ids[0])), &list); err != nil {
+		b.Fatal(err)
+	}
+	c := list[0]
+	if !c.State.Running || c.State.Paused || c.Name != "/"+b.name || c.HostConfig.RestartPolicy.Name != "always" {
+		return []finding{{"stuck", fmt.Sprintf("the app is not as it was: %+v", c)}}
+	}
+	return nil
+}
+
+// answers asks the app, once it serves, for its lines and their number.
+func (b *blog) answers() (lines string, found []finding) {
+	b.Helper()
+	for i := 0; ; i++ {
+		if exec.Command("docker", "exec", b.name, "/app", "healthcheck").Run() == nil {
+			break
+		}
+		if i == 600 {
+			return "", []finding{{"stuck", "the app does not answer"}}
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	lines = b.app("get")
+	if n, count := strings.Count(lines, "\n"), strings.TrimSpace(b.app("get", "/count")); fmt.Sprint(n) != count {
+		found = append(found, finding{"mixed", fmt.Sprintf("%d lines, but the count is %s", n, count)})
+	}
+	return lines, found
+}
+
+func TestASoakWithAnAppInAContainer(t *testing.T) {
+	cycles := 2
+	if all {
+		cycles = 40
+	}
+	c := newTally(fmt.Sprintf("soak of %d cycles, app in a container", cycles))
+	b := newBlog(t)
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 2))
+	for i := range cycles {
+		c.count(t, fmt.Sprint("cycle ", i), b.cycle(i, random))
+		if t.Failed() {
+			t.FailNow()
+		}
+	}
+}
+
+// cycle captures, writes, and restores, the last killed at any moment.
+func (b *blog) cycle(i int, random *rand.Rand) []finding {
+	b.Helper()
+	b.app("post", fmt.Sprint("captured ", i))
+	then := b.app("get")
+	moment := time.Duration(random.IntN(1000)) * time.Millisecond
+	sid, finished := b.killed(moment, "capture", b.name)
+	found := b.settled()
+	if !finished {
+		sid = b.snap("capture", b.name)
+	}
+	b.app("post", fmt.Sprint("not captured ", i))
+	now := b.app("get")
+	moment = time.Duration(random.IntN(4000)) * time.Millisecond
+	_, finished = b.killed(moment, "restore", b.name, sid, "--confirm", sid)
+	found = append(found, b.settled()...)
+	lines, more := b.answers()
+	found = append(found, more...)
+	switch {
+	case lines != then && lines != now:
+		found = append(found, finding{"lost", fmt.Sprintf("the app has %q, expected what it had at the capture or before the restore", lines)})
+	case finished && lines != then:
+		found = append(found, finding{"lost", "restored, and the app has what it had before"})
+	}
+	return found
+}
