@@ -4,6 +4,7 @@ package crash
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -50,7 +51,7 @@ func diskOf(c *call) string {
 
 // moments returns the calls before which a power cut could do harm when the sync
 // number skip was left out: the next ones, those behind a call on the same
-// disk, and those behind another sync; as far as the third sync on the same
+// disk, and those behind another sync; as far as the eighth sync on the same
 // disk, or the first of all of it. By then what was left out has been made up
 // for, or has done its harm.
 func moments(steps []step, skip int) (list []int) {
@@ -61,7 +62,7 @@ func moments(steps []step, skip int) (list []int) {
 			list = append(list, n)
 		}
 		if n > skip+1 && before.syncs && before.disk == disk {
-			if later++; later == 3 || before.whole {
+			if later++; later == 8 || before.whole {
 				break
 			}
 		}
@@ -70,30 +71,51 @@ func moments(steps []step, skip int) (list []int) {
 }
 
 // missed cuts the power behind a sync that was left out, until that does harm,
-// and returns what that was; "" where none does.
+// and returns what that was; "" where none does. A kernel also makes things
+// durable of its own accord: here never, or just before the last change that the
+// sync would have covered.
 func (w *world) missed(steps []step, skip int, run func(judge func(*call) answer) exited) (harm string) {
 	w.Helper()
+	disk := w.disk(steps[skip-1].disk)
+	last := skip - 1
+	for last > 0 && (steps[last-1].disk != disk.name || steps[last-1].syncs) {
+		last--
+	}
 	for _, n := range moments(steps, skip) {
-		w.resetImages()
-		p := &progress{}
-		e := run(without(skip, n, p))
-		if !e.killed {
-			p.end = "its end"
-			if e.code == 0 {
-				p.acknowledge(e.out)
+		for _, commit := range []int{0, last} {
+			w.resetImages()
+			p := &progress{}
+			judge, i := without(skip, n, p), 0
+			e := run(func(c *call) answer {
+				if c.changes {
+					if i++; i == commit {
+						w.syncfs(disk)
+					}
+				}
+				return judge(c)
+			})
+			if !e.killed {
+				p.end = "its end"
+				if e.code == 0 {
+					p.acknowledge(e.out)
+				}
 			}
-		}
-		p.dirty = map[string]bool{steps[skip-1].disk: true} // what other disks lose is another matter
-		w.cuts(p, func(lost []string) {
-			if _, found := w.recovered(p, p.afterCut(lost)); len(found) > 0 {
-				harm = fmt.Sprintf("power cut before %s: %s: %s", general(p.end), found[0].kind, firstLine(found[0].text))
+			p.dirty = map[string]bool{disk.name: true} // what other disks lose is another matter
+			w.cuts(p, func([]string) {
+				if _, found := w.recovered(p, p.afterCut([]string{disk.name})); len(found) > 0 {
+					harm = fmt.Sprintf("power cut before %s: %s: %s", general(p.end), found[0].kind, firstLine(found[0].text))
+				}
+			})
+			if harm != "" {
+				return harm
 			}
-		})
-		if harm != "" {
-			break
 		}
 	}
 	return harm
+}
+
+func (w *world) disk(name string) *medium {
+	return w.disks[slices.IndexFunc(w.disks, func(m *medium) bool { return m.name == name })]
 }
 
 func firstLine(s string) string {
