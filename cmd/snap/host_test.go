@@ -1,0 +1,278 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/disk/disktest"
+)
+
+// buildSnap builds the command as it is installed: what a race detector or a
+// test binary needs of memory says nothing about it.
+func buildSnap(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "snap")
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", path, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the command: %v\n%s", err, out)
+	}
+	return path
+}
+
+// measured runs a command and writes to descriptor 3 the most memory that it
+// had, in KiB. It stands between a test and the command because what the
+// kernel counts begins with what the parent has at the fork.
+func measured() {
+	syscall.CloseOnExec(3)
+	c := exec.Command(os.Args[1], os.Args[2:]...)
+	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
+	_ = c.Run() // its exit code is passed on
+	if c.ProcessState == nil {
+		os.Exit(127)
+	}
+	peak := c.ProcessState.SysUsage().(*syscall.Rusage).Maxrss
+	_, _ = io.WriteString(os.NewFile(3, "measure"), strconv.FormatInt(peak, 10))
+	os.Exit(c.ProcessState.ExitCode())
+}
+
+// outcome is what one run of the command did.
+type outcome struct {
+	exit           int
+	stdout, stderr string
+	took           time.Duration
+	peak           int64 // memory, in bytes
+}
+
+// code is error.code of a run with --json.
+func (o outcome) code() string {
+	var object struct {
+		Error struct{ Code string }
+	}
+	_ = json.Unmarshal([]byte(o.stdout), &object) // checked by tidy
+	return object.Error.Code
+}
+
+// host is a host in small with canaries around everything that a snapshot can
+// be put into.
+type host struct {
+	*testing.T
+	snap   string // the command
+	dir    string
+	before []string
+	live   disk.Handle
+	sids   int
+	env    []string
+}
+
+const hostConfig = `version: 1
+store: %[1]s/store
+base: %[1]s/srv/base
+absolute_roots: [%[1]s/srv]
+workloads:
+  files: {volumes: [{name: files, scope: absolute, source: %[1]s/srv/files, target: /data}]}
+  strict: {volumes: [{name: files, scope: absolute, source: %[1]s/srv/files, target: /data, symlinks: reject}]}
+  two:
+    volumes:
+      - {name: files, scope: absolute, source: %[1]s/srv/files, target: /data}
+      - {name: second, scope: absolute, source: %[1]s/srv/second, target: /second}
+`
+
+// newHost makes a host in dir.
+func newHost(t *testing.T, snap, dir string) *host {
+	t.Helper()
+	disktest.NeedRoot(t)
+	h := &host{T: t, snap: snap, dir: dir}
+	disktest.Write(t, dir, map[string]string{
+		"snap.yaml":      fmt.Sprintf(hostConfig, dir),
+		"srv/files/page": "live", "srv/files/d/page": "live", "srv/files/x": "live", "srv/second/page": "live",
+		"srv/passwd": "canary", "srv/x": "canary", "srv/a/b": "canary", "srv/d/evil": "canary", "srv/base/files/page": "canary",
+		"outside/passwd": "root:canary", "outside/shadow": "canary", "outside/dir/file": "canary", "passwd": "canary", "x": "canary",
+	})
+	for _, link := range [][2]string{{h.outside(), "srv/files/out"}, {"../../passwd", "srv/files/up"}} {
+		if err := os.Symlink(link[0], filepath.Join(dir, link[1])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if o := h.run("list"); o.exit != 0 { // makes the store
+		t.Fatalf("snap list: %s", o.stderr)
+	}
+	h.remember()
+	return h
+}
+
+// outside is the directory at which hostile names and links are aimed.
+func (h *host) outside() string { return filepath.Join(h.dir, "outside") }
+
+func (h *host) liveDir() string { return filepath.Join(h.dir, "srv/files") }
+
+// remember takes the host as it is now for what it has to stay.
+func (h *host) remember() {
+	h.Helper()
+	h.before, h.live = h.tree(), h.handle()
+}
+
+func (h *host) handle() disk.Handle {
+	h.Helper()
+	d, err := disk.OpenRoot(h.liveDir())
+	if err != nil {
+		h.Fatal(err)
+	}
+	defer d.Close()
+	handle, err := d.Handle()
+	if err != nil {
+		h.Fatal(err)
+	}
+	return handle
+}
+
+// tree is all of the host but the store. The times of a directory in which a
+// wrapper stands for a while do change.
+func (h *host) tree() []string {
+	h.Helper()
+	var lines []string
+	for _, line := range disktest.Tree(h.T, h.dir) {
+		switch {
+		case strings.HasPrefix(line, `"store`):
+			continue
+		case strings.HasPrefix(line, `"srv" `), strings.HasPrefix(line, `"." `):
+			line, _, _ = strings.Cut(line, " mtime=")
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// untouched fails the test where anything but the store has changed, or where
+// something was left behind.
+func (h *host) untouched() {
+	h.Helper()
+	if d := disktest.Diff(h.before, h.tree()); d != "" {
+		h.Errorf("the host has changed (- before, + now):\n%s", d)
+	}
+	if now := h.handle(); now != h.live {
+		h.Errorf("the live directory is another: handle %s, before %s", now, h.live)
+	}
+	h.clean()
+}
+
+// clean fails the test where an operation has left something behind.
+func (h *host) clean() {
+	h.Helper()
+	for _, pattern := range []string{"srv/.snap-*", "store/tx/*", "store/tx/.*"} {
+		if left, _ := filepath.Glob(filepath.Join(h.dir, pattern)); len(left) > 0 {
+			h.Errorf("left behind: %q", left)
+		}
+	}
+}
+
+// snapshots are those of a workload that have a manifest.
+func (h *host) snapshots(workload string) []string {
+	found, _ := filepath.Glob(filepath.Join(h.dir, "store/snapshots", workload, "*/manifest.json"))
+	return found
+}
+
+// hangs is how long a run may take before it counts as hanging.
+const hangs = 60 * time.Second
+
+func (h *host) run(args ...string) outcome {
+	h.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), hangs)
+	defer cancel()
+	c := exec.CommandContext(ctx, "measured", slices.Concat([]string{h.snap, "--config=" + filepath.Join(h.dir, "snap.yaml")}, args)...)
+	c.Env = append(os.Environ(), "DOCKER_HOST=unix:///nonexistent/docker.sock")
+	c.Env = append(c.Env, h.env...)
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGKILL) }
+	measure, w, err := os.Pipe()
+	if err != nil {
+		h.Fatal(err)
+	}
+	defer measure.Close()
+	c.ExtraFiles = []*os.File{w}
+	var stdout, stderr bytes.Buffer
+	c.Stdout, c.Stderr = &stdout, &stderr
+	begun := time.Now()
+	err = c.Run()
+	w.Close()
+	o := outcome{exit: c.ProcessState.ExitCode(), stdout: stdout.String(), stderr: stderr.String(), took: time.Since(begun)}
+	if ctx.Err() != nil {
+		h.Fatalf("snap %q hangs: %s", args, o.stderr)
+	}
+	var failed *exec.ExitError
+	if err != nil && !errors.As(err, &failed) {
+		h.Fatal(err)
+	}
+	text, _ := io.ReadAll(measure)
+	kib, err := strconv.ParseInt(string(text), 10, 64)
+	if err != nil {
+		h.Fatalf("snap %q: no measure: %q: %s", args, text, o.stderr)
+	}
+	o.peak = kib << 10
+	h.tidy(args, o)
+	return o
+}
+
+// tidy fails the test where a byte was printed that a terminal could take as a
+// command, and where --json did not print exactly one object.
+func (h *host) tidy(args []string, o outcome) {
+	h.Helper()
+	asJSON := slices.Contains(args, "--json")
+	for what, text := range map[string]string{"stdout": o.stdout, "stderr": o.stderr} {
+		if at := unprintable(text, asJSON && what == "stdout"); at >= 0 {
+			h.Errorf("snap %q prints on %s: %q", args, what, text[max(0, at-20):min(len(text), at+20)])
+		}
+	}
+	if !asJSON {
+		return
+	}
+	var object struct {
+		OK   bool
+		Exit int
+	}
+	dec := json.NewDecoder(strings.NewReader(o.stdout))
+	if err := dec.Decode(&object); err != nil || dec.More() || object.OK != (o.exit == 0) || object.Exit != o.exit {
+		h.Errorf("snap %q ended with %d and printed %q: %v", args, o.exit, o.stdout, err)
+	}
+}
+
+// unprintable returns where in text the first rune is that a terminal obeys, or
+// that a reader does not see; -1 for none.
+func unprintable(text string, asJSON bool) int {
+	for i, r := range text {
+		control := r < ' ' && r != '\n' && r != '\t' || r >= 0x7f && r <= 0x9f
+		broken := r == utf8.RuneError && !strings.HasPrefix(text[i:], "\uFFFD")
+		if control || broken || !asJSON && r != '\n' && r != '\t' && !unicode.IsPrint(r) {
+			return i
+		}
+	}
+	return -1
+}
+
+// modest fails the test where a run took more memory than that many MiB, or so
+// long that it would hold up an operator.
+func (h *host) modest(o outcome, mib int64) {
+	h.Helper()
+	if o.peak > mib<<20 {
+		h.Errorf("it took %d MiB of memory, at most %d are expected", o.peak>>20, mib)
+	}
+	if o.took > hangs/2 {
+		h.Errorf("it took %v", o.took)
+	}
+}
