@@ -110,11 +110,18 @@ func newHost(t *testing.T, snap, dir string) *host {
 			t.Fatal(err)
 		}
 	}
-	if o := h.run("list"); o.exit != 0 { // makes the store
-		t.Fatalf("snap list: %s", o.stderr)
-	}
+	h.emptyStore()
 	h.remember()
 	return h
+}
+
+// emptyStore takes away whatever the store holds.
+func (h *host) emptyStore() {
+	h.Helper()
+	store := filepath.Join(h.dir, "store")
+	if err := errors.Join(os.RemoveAll(store), os.Mkdir(store, 0o700)); err != nil {
+		h.Fatal(err)
+	}
 }
 
 // outside is the directory at which hostile names and links are aimed.
@@ -142,19 +149,24 @@ func (h *host) handle() disk.Handle {
 	return handle
 }
 
-// tree is all of the host but the store. The times of a directory in which a
-// wrapper stands for a while do change.
+// tree is all of the host but the store, which holds files that must not be
+// read to their end. The times of a directory in which a wrapper stands for a
+// while do change.
 func (h *host) tree() []string {
 	h.Helper()
 	var lines []string
-	for _, line := range disktest.Tree(h.T, h.dir) {
-		switch {
-		case strings.HasPrefix(line, `"store`):
-			continue
-		case strings.HasPrefix(line, `"srv" `), strings.HasPrefix(line, `"." `):
-			line, _, _ = strings.Cut(line, " mtime=")
+	for _, part := range []string{"srv", "outside", "passwd", "x", "snap.yaml"} {
+		for _, line := range disktest.Tree(h.T, filepath.Join(h.dir, part)) {
+			if part == "srv" && strings.HasPrefix(line, `"." `) {
+				line, _, _ = strings.Cut(line, " mtime=")
+			}
+			lines = append(lines, part+" "+line)
 		}
-		lines = append(lines, line)
+	}
+	slices.Sort(lines)
+	names, err := os.ReadDir(h.dir)
+	if err != nil || len(names) != 6 {
+		h.Errorf("on the host stand %v: %v", names, err)
 	}
 	return lines
 }
@@ -168,6 +180,18 @@ func (h *host) untouched() {
 	}
 	if now := h.handle(); now != h.live {
 		h.Errorf("the live directory is another: handle %s, before %s", now, h.live)
+	}
+	h.clean()
+}
+
+// outsideUntouched is untouched but for what is in the live directory.
+func (h *host) outsideUntouched() {
+	h.Helper()
+	notLive := func(lines []string) []string {
+		return slices.DeleteFunc(slices.Clone(lines), func(line string) bool { return strings.HasPrefix(line, `srv "files`) })
+	}
+	if d := disktest.Diff(notLive(h.before), notLive(h.tree())); d != "" {
+		h.Errorf("outside the volume has changed (- before, + now):\n%s", d)
 	}
 	h.clean()
 }
