@@ -18,7 +18,11 @@ import (
 func seeds(f *testing.F) {
 	f.Helper()
 	f.Add(archivetest.EveryKind())
-	for _, a := range archivetest.Attacks() {
+	attacks := archivetest.Attacks()
+	if len(attacks) < 150 {
+		f.Fatalf("only %d forged archives to begin with", len(attacks))
+	}
+	for _, a := range attacks {
 		if forged := a.Tar("/nowhere"); len(forged) < 64<<10 {
 			f.Add(forged)
 		}
