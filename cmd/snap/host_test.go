@@ -300,3 +300,17 @@ func (h *host) modest(o outcome, mib int64) {
 		h.Errorf("it took %v", o.took)
 	}
 }
+
+// field is a text field of the one object that --json printed.
+func field(t *testing.T, object, name string) string {
+	t.Helper()
+	var fields map[string]any
+	if err := json.Unmarshal([]byte(object), &fields); err != nil {
+		t.Fatalf("%q: %v", object, err)
+	}
+	text, _ := fields[name].(string)
+	if text == "" {
+		t.Fatalf("there is no %s in %s", name, object)
+	}
+	return text
+}
