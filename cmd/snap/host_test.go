@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -23,18 +24,32 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 )
 
-// buildSnap builds the command as it is installed: what a race detector or a
-// test binary needs of memory says nothing about it.
-func buildSnap(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "snap")
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", path, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the command: %v\n%s", err, out)
+// buildSnap builds the command as it is installed, once: what a race detector or
+// a test binary needs of memory says nothing about it. It lies where testscript
+// has put its own commands, and goes with them.
+var buildSnap = func() func(*testing.T) string {
+	once := sync.OnceValues(func() (string, error) {
+		beside, err := exec.LookPath("measured")
+		if err != nil {
+			return "", err
+		}
+		path := filepath.Join(filepath.Dir(beside), "snap-as-installed")
+		build := exec.Command("go", "build", "-buildvcs=false", "-o", path, ".")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("build the command: %w\n%s", err, out)
+		}
+		return path, nil
+	})
+	return func(t *testing.T) string {
+		t.Helper()
+		path, err := once()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return path
 	}
-	return path
-}
+}()
 
 // measured runs a command and writes to descriptor 3 the most memory that it
 // had, in KiB. It stands between a test and the command because what the

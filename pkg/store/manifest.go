@@ -74,6 +74,15 @@ func (v *Volume) Stored() int64 {
 	return n
 }
 
+// Tar returns the bytes of the volume's tar stream.
+func (v *Volume) Tar() int64 {
+	var n int64
+	for _, m := range v.Members {
+		n += m.Tar
+	}
+	return n
+}
+
 // Totals returns the files and bytes of all volumes.
 func (m *Manifest) Totals() (files, bytes, stored int64) {
 	for i := range m.Volumes {
