@@ -35,7 +35,7 @@ func headOf(size int) []byte {
 // number of cores.
 func TestAFewForgedKilobytesTakeNoGigabytesOfMemory(t *testing.T) {
 	disktest.NeedRoot(t)
-	h := newHost(t, buildSnap(t), t.TempDir())
+	h := newHost(t, installedSnap(t), t.TempDir())
 	const member = 16 << 20
 	h.named("members of the largest size on 64 cores", func(h *host) {
 		h.env = []string{"GOMAXPROCS=64"}
@@ -79,7 +79,7 @@ func TestAFewForgedKilobytesTakeNoGigabytesOfMemory(t *testing.T) {
 // is counted by its length, before a byte of it is written beside the app's
 // data.
 func TestAForgedSnapshotDoesNotFillTheDiskOfTheApp(t *testing.T) {
-	h := newHost(t, buildSnap(t), filepath.Join(disktest.Mount(t, "ext4", 64), "host"))
+	h := newHost(t, installedSnap(t), filepath.Join(disktest.Mount(t, "ext4", 64), "host"))
 	const member = 16 << 20
 	f := large(h, headOf(20*member), make([]byte, member), 20, map[string]any{"files": 1, "bytes": 1 << 40, "data_bytes": 0})
 	o := h.restore(f, "--json")
@@ -92,7 +92,7 @@ func TestAForgedSnapshotDoesNotFillTheDiskOfTheApp(t *testing.T) {
 // What an archive may hold and be none the less dangerous.
 func TestWhatIsTakenIsTakenAsWhatItIs(t *testing.T) {
 	disktest.NeedRoot(t)
-	snap := buildSnap(t)
+	snap := installedSnap(t)
 	taken := func(t *testing.T, h *host, f *archivetest.Forge, fields map[string]any) {
 		t.Helper()
 		f.End()

@@ -24,47 +24,30 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 )
 
-// buildSnap builds the command as it is installed, once: what a race detector or
-// a test binary needs of memory says nothing about it. It lies where testscript
-// has put its own commands, and goes with them.
-var buildSnap = func() func(*testing.T) string {
-	once := sync.OnceValues(func() (string, error) {
-		beside, err := exec.LookPath("measured")
-		if err != nil {
-			return "", err
-		}
-		path := filepath.Join(filepath.Dir(beside), "snap-as-installed")
-		build := exec.Command("go", "build", "-buildvcs=false", "-o", path, ".")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			return "", fmt.Errorf("build the command: %w\n%s", err, out)
-		}
-		return path, nil
-	})
-	return func(t *testing.T) string {
-		t.Helper()
-		path, err := once()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return path
+// installed is a folder with the command as it is installed, built once: what a
+// race detector or a test binary needs of memory says nothing about it. It lies
+// where testscript has put its own commands, and goes with them.
+var installed = sync.OnceValues(func() (string, error) {
+	beside, err := exec.LookPath("snap")
+	if err != nil {
+		return "", err
 	}
-}()
+	dir := filepath.Join(filepath.Dir(beside), "installed")
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", dir+"/", ".", "./testdata/measure")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the command: %w\n%s", err, out)
+	}
+	return dir, nil
+})
 
-// measured runs a command and writes to descriptor 3 the most memory that it
-// had, in KiB. It stands between a test and the command because what the
-// kernel counts begins with what the parent has at the fork.
-func measured() {
-	syscall.CloseOnExec(3)
-	c := exec.Command(os.Args[1], os.Args[2:]...)
-	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
-	_ = c.Run() // its exit code is passed on
-	if c.ProcessState == nil {
-		os.Exit(127)
+func installedSnap(t *testing.T) string {
+	t.Helper()
+	dir, err := installed()
+	if err != nil {
+		t.Fatal(err)
 	}
-	peak := c.ProcessState.SysUsage().(*syscall.Rusage).Maxrss
-	_, _ = io.WriteString(os.NewFile(3, "measure"), strconv.FormatInt(peak, 10))
-	os.Exit(c.ProcessState.ExitCode())
+	return dir
 }
 
 // outcome is what one run of the command did.
@@ -88,7 +71,7 @@ func (o outcome) code() string {
 // be put into.
 type host struct {
 	*testing.T
-	snap   string // the command
+	snap   string // where the command lies
 	dir    string
 	before []string
 	live   disk.Handle
@@ -234,7 +217,7 @@ func (h *host) run(args ...string) outcome {
 	h.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), hangs)
 	defer cancel()
-	c := exec.CommandContext(ctx, "measured", slices.Concat([]string{h.snap, "--config=" + filepath.Join(h.dir, "snap.yaml")}, args)...)
+	c := exec.CommandContext(ctx, h.snap+"/measure", slices.Concat([]string{h.snap + "/snap", "--config=" + filepath.Join(h.dir, "snap.yaml")}, args)...)
 	c.Env = append(os.Environ(), "DOCKER_HOST=unix:///nonexistent/docker.sock")
 	c.Env = append(c.Env, h.env...)
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -15,7 +15,7 @@ import (
 func lanes(t *testing.T, n int, attack func(h *host, i int)) {
 	t.Helper()
 	disktest.NeedRoot(t)
-	snap := buildSnap(t)
+	snap := installedSnap(t)
 	t.Run("lanes", func(t *testing.T) {
 		const count = 4
 		for lane := range count {

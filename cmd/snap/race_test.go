@@ -57,7 +57,7 @@ func TestNoContainerMakesSnapReachOutOfItsVolume(t *testing.T) {
 		swaps, runs = 1_000_000, 15
 	}
 	quota := (swaps + len(scenes) - 1) / len(scenes)
-	image, snap := flipImage(t), buildSnap(t)
+	image, snap := flipImage(t), installedSnap(t)
 	r := newRace(t, snap, image)
 	total := 0
 	for _, scene := range scenes {
