@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/tiny-forge/snap/pkg/archive"
+	"github.com/tiny-forge/snap/pkg/archive/archivetest"
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 )
 
@@ -181,7 +182,7 @@ func TestAFileOfMoreStretchesThanAMapHoldsComesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	staged := mkdir(t, dir+"/staged")
-	opt := limits()
+	opt := archivetest.Limits()
 	opt.MaxBytes = result.Stats.Bytes
 	if _, err := archive.Extract(context.Background(), &tar, open(t, staged), opt); err != nil {
 		t.Fatal(err)

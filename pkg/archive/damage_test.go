@@ -5,51 +5,36 @@ import (
 	"context"
 	"errors"
 	"io"
-	"strings"
 	"testing"
 	"testing/iotest"
 
 	"github.com/tiny-forge/snap/pkg/archive"
+	"github.com/tiny-forge/snap/pkg/archive/archivetest"
 )
 
-// everyKind is a small archive with an entry of every kind.
-func everyKind() []byte {
-	f := &forge{}
-	f.root()
-	f.dir("d")
-	f.pax(record("path", "d/"+strings.Repeat("n", 200)), record("SCHILY.xattr.user.a", "v"))
-	f.file("x", strings.Repeat("content\n", 200))
-	f.sparse("sparse", "65536", "2\n4096\n512\n8192\n512\n", kib)
-	f.file("a", "1")
-	f.link("hard", "a")
-	f.soft("soft", "a")
-	f.end()
-	return f.Bytes()
-}
-
 func TestACutArchiveIsRefusedWhereverItIsCut(t *testing.T) {
-	whole := everyKind()
+	whole := archivetest.EveryKind()
 	for at := 0; at < len(whole); at++ {
 		if at%512 > 1 && at%512 != 511 && at%512 != 100 {
 			continue // the boundaries of blocks, and places in between
 		}
-		_, err := archive.Extract(context.Background(), bytes.NewReader(whole[:at]), open(t, t.TempDir()), limits())
+		_, err := archive.Extract(context.Background(), bytes.NewReader(whole[:at]), open(t, t.TempDir()), archivetest.Limits())
 		if !errors.Is(err, archive.ErrRefused) {
 			t.Fatalf("cut at byte %d of %d: %v", at, len(whole), err)
 		}
 	}
-	if _, err := archive.Extract(context.Background(), bytes.NewReader(whole), open(t, t.TempDir()), limits()); err != nil {
+	if _, err := archive.Extract(context.Background(), bytes.NewReader(whole), open(t, t.TempDir()), archivetest.Limits()); err != nil {
 		t.Fatalf("the whole: %v", err)
 	}
 }
 
 // An operator answers a failing disk otherwise than a forged archive.
 func TestAFailingDiskIsNotCalledAForgedArchive(t *testing.T) {
-	whole := everyKind()
+	whole := archivetest.EveryKind()
 	disk := errors.New("input/output error")
 	for at := 0; at < len(whole); at += 512 {
 		r := io.MultiReader(bytes.NewReader(whole[:at]), iotest.ErrReader(disk))
-		_, err := archive.Extract(context.Background(), r, open(t, t.TempDir()), limits())
+		_, err := archive.Extract(context.Background(), r, open(t, t.TempDir()), archivetest.Limits())
 		if !errors.Is(err, disk) || errors.Is(err, archive.ErrRefused) {
 			t.Fatalf("a read error at byte %d came back as: %v", at, err)
 		}
@@ -57,7 +42,7 @@ func TestAFailingDiskIsNotCalledAForgedArchive(t *testing.T) {
 }
 
 func TestNoFlippedBitOfAHeaderMakesAPanicOrAnEscape(t *testing.T) {
-	whole := everyKind()
+	whole := archivetest.EveryKind()
 	stage, _, untouched := sandbox(t)
 	refused := 0
 	for at := 0; at < len(whole); at += 23 {
@@ -67,7 +52,7 @@ func TestNoFlippedBitOfAHeaderMakesAPanicOrAnEscape(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := archive.Extract(context.Background(), bytes.NewReader(damaged), into, limits()); err != nil {
+		if _, err := archive.Extract(context.Background(), bytes.NewReader(damaged), into, archivetest.Limits()); err != nil {
 			refused++
 		}
 		into.Close()
@@ -85,7 +70,7 @@ func TestACancelledExtractionSaysWhy(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	why := errors.New("the operator said stop")
 	cancel(why)
-	_, err := archive.Extract(ctx, bytes.NewReader(everyKind()), open(t, t.TempDir()), limits())
+	_, err := archive.Extract(ctx, bytes.NewReader(archivetest.EveryKind()), open(t, t.TempDir()), archivetest.Limits())
 	if !errors.Is(err, why) || errors.Is(err, archive.ErrRefused) {
 		t.Errorf("a cancelled extraction returned %v", err)
 	}
@@ -97,7 +82,7 @@ func TestWhatStandsInTheStageIsNotReplaced(t *testing.T) {
 	if err := into.WriteTemp("a", []byte("mine")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := archive.Extract(context.Background(), bytes.NewReader(everyKind()), into, limits()); !errors.Is(err, archive.ErrRefused) {
+	if _, err := archive.Extract(context.Background(), bytes.NewReader(archivetest.EveryKind()), into, archivetest.Limits()); !errors.Is(err, archive.ErrRefused) {
 		t.Errorf("a name that is taken: %v", err)
 	}
 	if got, err := into.ReadFile("a", 10); err != nil || string(got) != "mine" {

@@ -50,7 +50,7 @@ func Extract(ctx context.Context, r io.Reader, into *disk.Dir, opt ExtractOption
 }
 
 func extract(ctx context.Context, src source, into *disk.Dir, opt ExtractOptions) (Stats, error) {
-	x := &extractor{ctx: ctx, opt: opt, src: src, cursor: newCursor(into), buf: make([]byte, 256<<10), dirs: map[string]int{}}
+	x := &extractor{ctx: ctx, opt: opt, src: src, cursor: newCursor(into), buf: make([]byte, 256<<10), dirs: map[string]int{}, links: map[string]bool{}}
 	defer x.cursor.close()
 	if opt.Foreign {
 		root := opt.Default
@@ -92,6 +92,7 @@ type extractor struct {
 	dirs     map[string]int  // their index in metadata, by name
 	implied  map[string]bool // those that the archive has not named yet
 	symlinks []*Entry
+	links    map[string]bool // their names
 }
 
 func (x *extractor) entry(e *Entry) error {
@@ -120,6 +121,12 @@ func (x *extractor) entry(e *Entry) error {
 		if x.opt.RejectSymlinks {
 			return refuse("symlink %q, and the config says symlinks: reject", e.Name)
 		}
+		// They are kept until the end, so one that comes twice is noticed now: a
+		// member that is named many times would otherwise fill the memory.
+		if x.links[e.Name] {
+			return refuse("symlink %q: %w", e.Name, unix.EEXIST)
+		}
+		x.links[e.Name] = true
 		x.symlinks = append(x.symlinks, e)
 		return nil
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/archive"
+	"github.com/tiny-forge/snap/pkg/archive/archivetest"
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 )
 
@@ -53,7 +54,7 @@ func packed(data []byte) []byte {
 
 func importing(t *testing.T, gz []byte, stage string) (*archive.Foreign, error) {
 	t.Helper()
-	opt := limits()
+	opt := archivetest.Limits()
 	opt.Default = archive.Entry{Mode: 0o755}
 	return archive.ExtractForeign(context.Background(), bytes.NewReader(gz), open(t, stage), opt)
 }
@@ -218,7 +219,7 @@ func TestTheDialectsOfOtherTarsAreUnderstood(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			opt := limits()
+			opt := archivetest.Limits()
 			opt.MaxDepth = 100
 			foreign, err := archive.ExtractForeign(context.Background(), bytes.NewReader(gz), open(t, out), opt)
 			if err != nil {

@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"testing"
 
 	"github.com/tiny-forge/snap/pkg/archive"
+	"github.com/tiny-forge/snap/pkg/archive/archivetest"
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 )
@@ -17,16 +17,14 @@ import (
 // seeds are honest archives and each of the forged ones.
 func seeds(f *testing.F) {
 	f.Helper()
-	f.Add(everyKind())
-	for _, a := range slices.Concat(forgedNames, forgedLinks, forgedTypes, forgedPax, forgedBlocks, forgedEnds, forgedMaps, forgedAmounts) {
-		forged := &forge{outside: "/nowhere"}
-		forged.root()
-		a.make(forged)
-		if !forged.cut {
-			forged.end()
-		}
-		if forged.Len() < 64<<10 {
-			f.Add(forged.Bytes())
+	f.Add(archivetest.EveryKind())
+	attacks := archivetest.Attacks()
+	if len(attacks) < 150 {
+		f.Fatalf("only %d forged archives to begin with", len(attacks))
+	}
+	for _, a := range attacks {
+		if forged := a.Tar("/nowhere"); len(forged) < 64<<10 {
+			f.Add(forged)
 		}
 	}
 }
@@ -71,7 +69,7 @@ func FuzzExtract(f *testing.F) {
 	seeds(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		into, check := stageOf(t)
-		stats, err := archive.Extract(context.Background(), bytes.NewReader(resum(data)), into, limits())
+		stats, err := archive.Extract(context.Background(), bytes.NewReader(resum(data)), into, archivetest.Limits())
 		check()
 		if err != nil {
 			return
@@ -91,7 +89,7 @@ func FuzzExtractForeign(f *testing.F) {
 	seeds(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		into, check := stageOf(t)
-		foreign, err := archive.ExtractForeign(context.Background(), bytes.NewReader(packed(resum(data))), into, limits())
+		foreign, err := archive.ExtractForeign(context.Background(), bytes.NewReader(packed(resum(data))), into, archivetest.Limits())
 		check()
 		if err != nil {
 			return

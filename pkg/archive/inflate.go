@@ -18,7 +18,7 @@ type Opener interface {
 // no byte of a member is given out before the whole of it was found true. The
 // error of a member that is not wraps [ErrRefused].
 func NewReader(ctx context.Context, from Opener, members []Member) *Reader {
-	r := &Reader{ahead: make(chan chan inflated, 2*runtime.GOMAXPROCS(0))}
+	r := &Reader{ahead: make(chan chan inflated, 2*inflating())}
 	r.ctx, r.cancel = context.WithCancel(ctx)
 	r.done.Go(func() { r.feed(from, members) })
 	return r
@@ -34,6 +34,10 @@ type Reader struct {
 	err    error
 }
 
+// inflating is how many members are inflated at a time. Four keep one extraction
+// busy, and a forged member may have MaxMember bytes, on a host of any size.
+func inflating() int { return min(runtime.GOMAXPROCS(0), 4) }
+
 type inflated struct {
 	tar []byte
 	err error
@@ -41,7 +45,7 @@ type inflated struct {
 
 func (r *Reader) feed(from Opener, members []Member) {
 	defer close(r.ahead)
-	limit := make(chan struct{}, runtime.GOMAXPROCS(0))
+	limit := make(chan struct{}, inflating())
 	for _, m := range members {
 		out := make(chan inflated, 1)
 		select {

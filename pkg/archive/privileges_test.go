@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tiny-forge/snap/pkg/archive"
+	"github.com/tiny-forge/snap/pkg/archive/archivetest"
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 )
 
@@ -46,7 +47,7 @@ func TestPrivilegesAreStrippedUnlessKept(t *testing.T) {
 			m, result := capture(t, live, archive.WriteOptions{})
 			r := archive.NewReader(context.Background(), m, result.Members)
 			defer r.Close()
-			opt := limits()
+			opt := archivetest.Limits()
 			opt.KeepPrivileges = keep
 			if _, err := archive.Extract(context.Background(), r, open(t, staged), opt); err != nil {
 				t.Fatal(err)
@@ -94,14 +95,14 @@ func TestPrivilegesAreStrippedUnlessKept(t *testing.T) {
 
 // A forged header asks for the same without any file that had it.
 func TestAForgedSetuidRootShellIsStripped(t *testing.T) {
-	f := &forge{}
-	f.root()
-	f.pax(record("SCHILY.xattr.security.capability", string(capNetBind)), record("SCHILY.xattr.trusted.x", "y"))
-	f.block(header{name: "sh", typ: '0', mode: "0006777\x00", size: octal(3)})
-	f.content("sh\n")
-	f.end()
+	f := &archivetest.Forge{}
+	f.Root()
+	f.Pax(archivetest.Record("SCHILY.xattr.security.capability", string(capNetBind)), archivetest.Record("SCHILY.xattr.trusted.x", "y"))
+	f.Block(archivetest.Header{Name: "sh", Type: '0', Mode: "0006777\x00", Size: archivetest.Octal(3)})
+	f.Content("sh\n")
+	f.End()
 	dir := t.TempDir()
-	if _, err := archive.Extract(context.Background(), f, open(t, dir), limits()); err != nil {
+	if _, err := archive.Extract(context.Background(), f, open(t, dir), archivetest.Limits()); err != nil {
 		t.Fatal(err)
 	}
 	info, err := os.Stat(dir + "/sh")
@@ -127,7 +128,7 @@ func TestAnAttributeWhoseNameHoldsAnEqualsSignComesBack(t *testing.T) {
 	m, result := capture(t, live, archive.WriteOptions{})
 	r := archive.NewReader(context.Background(), m, result.Members)
 	defer r.Close()
-	if _, err := archive.Extract(context.Background(), r, open(t, staged), limits()); err != nil {
+	if _, err := archive.Extract(context.Background(), r, open(t, staged), archivetest.Limits()); err != nil {
 		t.Fatal(err)
 	}
 	disktest.Same(t, "restored", disktest.Tree(t, live), disktest.Tree(t, staged))
@@ -135,7 +136,7 @@ func TestAnAttributeWhoseNameHoldsAnEqualsSignComesBack(t *testing.T) {
 	for _, member := range result.Members {
 		gz.Write(m.members[member.ID])
 	}
-	if _, err := archive.ExtractForeign(context.Background(), bytes.NewReader(gz.Bytes()), open(t, out), limits()); err != nil {
+	if _, err := archive.ExtractForeign(context.Background(), bytes.NewReader(gz.Bytes()), open(t, out), archivetest.Limits()); err != nil {
 		t.Fatal(err)
 	}
 	disktest.Same(t, "imported", disktest.Tree(t, live), disktest.Tree(t, out))

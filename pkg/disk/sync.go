@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -123,7 +124,8 @@ func (d *Dir) CreateFile(name string, perm uint32) (*os.File, error) {
 }
 
 // OpenFile opens the regular file at rel for reading; anything else that
-// stands there is refused, and opening never blocks.
+// stands there is refused, with [ErrDamaged] unless it is a symbolic link
+// (ELOOP), and opening never blocks.
 func (d *Dir) OpenFile(rel string) (*os.File, error) {
 	fd, err := d.openat2(rel, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, beneath)
 	if err != nil {
@@ -137,27 +139,38 @@ func (d *Dir) OpenFile(rel string) (*os.File, error) {
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		f.Close()
-		return nil, d.fail("open", rel, errors.New("not a regular file"))
+		return nil, d.fail("open", rel, fmt.Errorf("%w: not a regular file", ErrDamaged))
 	}
 	return f, nil
 }
 
-// ReadFile returns the content of the regular file at rel, and an error when
-// it is longer than limit bytes.
+// ReadFile returns the content of the regular file at rel. A file that is longer
+// than limit bytes is not read: the error wraps [ErrDamaged], as it does where
+// something else than a regular file stands.
 func (d *Dir) ReadFile(rel string, limit int64) ([]byte, error) {
 	f, err := d.OpenFile(rel)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	info, err := f.Stat()
 	if err != nil {
 		return nil, err
 	}
-	if int64(len(data)) > limit {
-		return nil, d.fail("read", rel, fmt.Errorf("longer than %d bytes", limit))
+	tooLong := d.fail("read", rel, fmt.Errorf("%w: longer than %d bytes", ErrDamaged, limit))
+	if info.Size() > limit {
+		return nil, tooLong
 	}
-	return data, nil
+	// A buffer that grows with what is read would take several times its size.
+	var buf bytes.Buffer
+	buf.Grow(int(info.Size()) + bytes.MinRead)
+	if _, err := buf.ReadFrom(io.LimitReader(f, limit+1)); err != nil {
+		return nil, err
+	}
+	if int64(buf.Len()) > limit { // it has grown since
+		return nil, tooLong
+	}
+	return buf.Bytes(), nil
 }
 
 // SyncFile makes the content of the file at rel durable.

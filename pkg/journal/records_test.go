@@ -254,33 +254,3 @@ func TestTheAuditLogIsAppendedLineByLine(t *testing.T) {
 		t.Error("the log was written through a symlink")
 	}
 }
-
-// FuzzLoad gives any bytes as each of the records.
-func FuzzLoad(f *testing.F) {
-	for name, data := range records(f) {
-		f.Add(name, data)
-	}
-	f.Fuzz(func(t *testing.T, name string, data []byte) {
-		store := t.TempDir()
-		j := journalAt(t, store)
-		good := records(t)
-		if _, known := good[name]; !known {
-			t.Skip()
-		}
-		if bytes.Contains(data, []byte(`"checksum": "sha256:`)) && len(data) > 200 {
-			data = reseal(append(data, strings.Repeat(" ", 64)...))
-		}
-		good[name] = data
-		for name, data := range good {
-			disktest.Write(t, store, map[string]string{"tx/" + goldenTx + "/" + name: string(data)})
-		}
-		tx, err := j.Load(goldenTx)
-		if err != nil {
-			return
-		}
-		defer tx.Close()
-		if tx.Begin.Tx != goldenTx || tx.Found() != "revert" || len(tx.ReadyRecord.Volumes) != len(tx.Begin.Volumes) {
-			t.Errorf("%s with %q was loaded as %+v", name, data, tx)
-		}
-	})
-}

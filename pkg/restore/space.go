@@ -42,7 +42,9 @@ func (s *session) planSpace(_ context.Context, p *Plan, _ RestoreRequest) error 
 	}
 	for _, place := range p.places {
 		m := p.manifest.Volume(place.vol.Name, string(place.vol.Scope), place.vol.Source)
-		if err := add(place.nearest(), uint64(m.DataBytes)+perEntry*uint64(m.Entries()), uint64(m.Entries())+2); err != nil {
+		// The length of the stream bounds what it can write, whatever the
+		// manifest says of its data; the members are held to theirs.
+		if err := add(place.nearest(), uint64(m.Tar())+perEntry*uint64(m.Entries()), uint64(m.Entries())+2); err != nil {
 			return err
 		}
 	}

@@ -74,6 +74,15 @@ func (v *Volume) Stored() int64 {
 	return n
 }
 
+// Tar returns the bytes of the volume's tar stream.
+func (v *Volume) Tar() int64 {
+	var n int64
+	for _, m := range v.Members {
+		n += m.Tar
+	}
+	return n
+}
+
 // Totals returns the files and bytes of all volumes.
 func (m *Manifest) Totals() (files, bytes, stored int64) {
 	for i := range m.Volumes {
@@ -186,6 +195,9 @@ func (s *Store) Load(workload, sid string) (*Manifest, error) {
 	}
 	defer dir.Close()
 	data, err := dir.ReadFile(sid+"/"+manifestFile, maxManifest)
+	if err != nil && altered(err) && !errors.Is(err, disk.ErrDamaged) {
+		err = fmt.Errorf("%w: %w", disk.ErrDamaged, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("snapshot %s: %w", sid, err)
 	}
@@ -248,7 +260,7 @@ func (s *Store) Missing(v *Volume) (int, string, error) {
 	for _, m := range v.Members {
 		size, err := s.size(m.ID)
 		if err != nil {
-			return n, first, err
+			return n, first, refused(err)
 		}
 		if size == 0 {
 			if n == 0 {

@@ -150,21 +150,21 @@ func (s *Store) size(id string) (int64, error) {
 		return 0, err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return 0, fmt.Errorf("member %s is not a regular file", id)
+		return 0, fmt.Errorf("%w: member %s is not a regular file", disk.ErrDamaged, id)
 	}
 	return st.Size, nil
 }
 
 // Open returns the bytes of a member as they lie on disk, unchecked. A member
-// that is missing, or that is larger than a member can be, is an error that
-// wraps [archive.ErrRefused].
+// that is missing, that is no regular file, or that is larger than a member can
+// be, is an error that wraps [archive.ErrRefused].
 func (s *Store) Open(m archive.Member) ([]byte, error) {
 	if !archive.ValidMemberID(m.ID) {
 		return nil, fmt.Errorf("%w: %q is not the id of a member", archive.ErrRefused, m.ID)
 	}
 	shard, err := s.shard(m.ID, false)
 	if err != nil {
-		return nil, err
+		return nil, refused(err)
 	}
 	if shard == nil {
 		return nil, missing(m.ID)
@@ -174,7 +174,21 @@ func (s *Store) Open(m archive.Member) ([]byte, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, missing(m.ID)
 	}
-	return data, err
+	return data, refused(err)
+}
+
+// altered reports whether err says that something stands at a name that snap
+// never puts there, unlike an error of the disk.
+func altered(err error) bool {
+	return errors.Is(err, disk.ErrDamaged) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR)
+}
+
+// refused marks the error of reading a member where its snapshot is at fault.
+func refused(err error) error {
+	if err != nil && altered(err) {
+		return fmt.Errorf("%w: %w", archive.ErrRefused, err)
+	}
+	return err
 }
 
 func missing(id string) error {

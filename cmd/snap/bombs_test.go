@@ -1,0 +1,161 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tiny-forge/snap/pkg/archive/archivetest"
+	"github.com/tiny-forge/snap/pkg/disk/disktest"
+)
+
+// large is a snapshot whose archive begins with head and goes on with the same
+// member of 16 MiB, n times: a few KiB of store.
+func large(h *host, head, member []byte, n int, fields map[string]any) *forged {
+	h.Helper()
+	return h.forge(head, set(fields), func(f *forged) {
+		f.add(h, member, pack(member))
+		many(n - 1)(f)
+	})
+}
+
+func headOf(size int) []byte {
+	f := &archivetest.Forge{}
+	f.Root()
+	f.Block(archivetest.Header{Name: "a", Type: '0', Size: archivetest.Octal(size)})
+	return f.Bytes()
+}
+
+// What a forger can say in a few KiB takes no gigabytes of memory, whatever the
+// number of cores.
+func TestAFewForgedKilobytesTakeNoGigabytesOfMemory(t *testing.T) {
+	disktest.NeedRoot(t)
+	h := newHost(t, installedSnap(t), t.TempDir())
+	const member = 16 << 20
+	h.named("members of the largest size on 64 cores", func(h *host) {
+		h.env = []string{"GOMAXPROCS=64"}
+		defer func() { h.env = nil }()
+		f := large(h, headOf(36*member), make([]byte, member), 36, map[string]any{"files": 1, "bytes": 36 * member})
+		o := h.restore(f, "--json") // the end is missing
+		if o.exit != 3 || o.code() != "snapshot_damaged" {
+			h.Errorf("exit code %d, %s", o.exit, o.stdout)
+		}
+		h.modest(o, 400)
+		h.untouched()
+	})
+	h.named("the same symlinks a hundred times", func(h *host) {
+		links := &archivetest.Forge{}
+		for i := range member / 512 {
+			links.Soft(fmt.Sprint(i), h.outside())
+		}
+		f := large(h, headOf(0), links.Bytes(), 100, map[string]any{"files": 1, "symlinks": 100 * member / 512})
+		o := h.restore(f, "--json")
+		if o.exit != 3 || !strings.Contains(o.stdout, "file exists") {
+			h.Errorf("exit code %d, %s", o.exit, o.stdout)
+		}
+		h.modest(o, 300)
+		h.untouched()
+	})
+	h.named("a foreign file of 2^40 zeros", func(h *host) {
+		f := &archivetest.Forge{}
+		f.Root()
+		f.Block(archivetest.Header{Name: "a", Type: '0', Magic: "ustar  \x00", Size: "\x80\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00"})
+		h.put("store/bomb.tar.gz", append(pack(f.Bytes()), zeros(64)...))
+		o := h.run("import", "files", "--volume", "files", h.dir+"/store/bomb.tar.gz", "--json")
+		if o.exit != 3 || o.code() != "archive_refused" {
+			h.Errorf("exit code %d, %s", o.exit, o.stdout)
+		}
+		h.modest(o, 96)
+		h.untouched()
+	})
+}
+
+// A manifest may say that a terabyte is all holes. What the archive can write
+// is counted by its length, before a byte of it is written beside the app's
+// data.
+func TestAForgedSnapshotDoesNotFillTheDiskOfTheApp(t *testing.T) {
+	h := newHost(t, installedSnap(t), filepath.Join(disktest.Mount(t, "ext4", 64), "host"))
+	const member = 16 << 20
+	f := large(h, headOf(20*member), make([]byte, member), 20, map[string]any{"files": 1, "bytes": 1 << 40, "data_bytes": 0})
+	o := h.restore(f, "--json")
+	if o.exit != 3 || o.code() != "no_space" {
+		h.Errorf("exit code %d, %s", o.exit, o.stdout)
+	}
+	h.untouched()
+}
+
+// What an archive may hold and be none the less dangerous.
+func TestWhatIsTakenIsTakenAsWhatItIs(t *testing.T) {
+	disktest.NeedRoot(t)
+	snap := installedSnap(t)
+	taken := func(t *testing.T, h *host, f *archivetest.Forge, fields map[string]any) {
+		t.Helper()
+		f.End()
+		fields["depth"] = 1
+		o := h.restore(h.forge(f.Bytes(), set(fields)))
+		if o.exit != 0 {
+			t.Fatalf("exit code %d: %s", o.exit, o.stderr)
+		}
+		h.outsideUntouched()
+	}
+	t.Run("setuid and capabilities and trusted attributes", func(t *testing.T) {
+		h, f := newHost(t, snap, t.TempDir()), &archivetest.Forge{}
+		f.Root()
+		f.Pax(archivetest.Record("SCHILY.xattr.security.capability", "\x01\x00\x00\x02\x00\x04"+strings.Repeat("\x00", 14)), archivetest.Record("SCHILY.xattr.trusted.x", "y"))
+		f.Block(archivetest.Header{Name: "sh", Type: '0', Mode: "0006777\x00"})
+		taken(t, h, f, map[string]any{"files": 1, "bytes": 0})
+		info, err := os.Stat(h.liveDir() + "/sh")
+		if err != nil || info.Mode() != 0o777 {
+			t.Errorf("the file has mode %v: %v", info.Mode(), err)
+		}
+		if n, err := unix.Llistxattr(h.liveDir()+"/sh", make([]byte, 1000)); n != 0 || err != nil {
+			t.Errorf("the file has %d bytes of attributes: %v", n, err)
+		}
+	})
+	names := []string{
+		"\u00e9", "e\u0301", "\u212b", "\u00c5", "A\u030a", "stra\u00dfe", "strasse", "STRASSE", "a", "A", "\u0131", "i", "I", "\u0130", "a\u200b", "\ufb01", "fi",
+		"\x1b[2J\x07", "\xc2\x9b1m", "\x9b1m", "\xff\xfe", "\r", "line\nbreak", "\u202egpj.exe", "\ufffd", "con", "a.", "a ", "-rf", "~", "$(reboot)",
+	}
+	t.Run("names that look the same or that a terminal obeys", func(t *testing.T) {
+		h, f := newHost(t, snap, t.TempDir()), &archivetest.Forge{}
+		f.Root()
+		for i, name := range names {
+			f.File(name, fmt.Sprintf("%02d", i))
+		}
+		taken(t, h, f, map[string]any{"files": len(names), "bytes": 2 * len(names), "data_bytes": 2 * len(names)})
+		for i, name := range names {
+			if data, err := os.ReadFile(filepath.Join(h.liveDir(), name)); string(data) != fmt.Sprintf("%02d", i) {
+				t.Errorf("%q holds %q: %v", name, data, err)
+			}
+		}
+		for _, args := range [][]string{{"capture", "files"}, {"capture", "files", "--json"}, {"list"}, {"status"}} {
+			if o := h.run(args...); o.exit != 0 {
+				t.Errorf("snap %q: exit code %d: %s", args, o.exit, o.stderr)
+			}
+		}
+	})
+	t.Run("each that a terminal obeys in a refusal", func(t *testing.T) {
+		h := newHost(t, snap, t.TempDir())
+		obeyed := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return unprintable(name, false) < 0 })
+		if len(obeyed) < 7 {
+			t.Fatalf("only %q", obeyed)
+		}
+		for i, name := range obeyed {
+			f := &archivetest.Forge{}
+			f.Root()
+			f.File(name, "1")
+			f.File(name, "2")
+			f.End()
+			args := [][]string{nil, {"--json"}}[i%2]
+			if o := h.restore(h.forge(f.Bytes()), args...); o.exit != 3 {
+				t.Errorf("%q twice: exit code %d: %s", name, o.exit, o.stderr)
+			}
+		}
+		h.untouched()
+	})
+}
