@@ -20,14 +20,14 @@ func (a *app) listCommand() *cobra.Command {
 		Short: "List snapshots, newest first",
 		Args:  cobra.MaximumNArgs(1),
 	}
-	cmd.RunE = a.verb(func(_ context.Context, e *restore.Engine, args []string) error {
+	cmd.RunE = a.look(func(_ context.Context, e *restore.Engine, args []string) error {
 		names, err := listed(e, args)
 		if err != nil {
 			return err
 		}
 		snapshots := []snapshotJSON{}
 		for _, name := range names {
-			list, bad, err := e.Store.List(name)
+			list, bad, err := e.Snapshots(name)
 			if err != nil {
 				return err
 			}
@@ -49,9 +49,12 @@ func (a *app) listCommand() *cobra.Command {
 // listed returns the workloads to list: the one that was asked for, or those of
 // the config and those that only the store still knows.
 func listed(e *restore.Engine, args []string) ([]string, error) {
-	stored, err := e.Store.Workloads()
-	if err != nil {
-		return nil, err
+	var stored []string
+	if e.Store != nil {
+		var err error
+		if stored, err = e.Store.Workloads(); err != nil {
+			return nil, err
+		}
 	}
 	if len(args) == 1 {
 		if slices.Contains(stored, args[0]) {
@@ -87,7 +90,7 @@ func (a *app) showCommand() *cobra.Command {
 		Short: "Show what a snapshot holds",
 		Args:  cobra.ExactArgs(2),
 	}
-	cmd.RunE = a.verb(func(_ context.Context, e *restore.Engine, args []string) error {
+	cmd.RunE = a.look(func(_ context.Context, e *restore.Engine, args []string) error {
 		m, err := e.Snapshot(args[0], args[1])
 		if err != nil {
 			return err

@@ -66,7 +66,7 @@ nothing. After a crash or a power cut, run snap recover.`,
 			return a.plan(ctx, e, req)
 		}
 		if _, err := e.Config.Workload(req.Workload); err == nil && req.Confirm == "" {
-			req.Confirm = a.confirm(req.Workload, req.SID)
+			req.Confirm = a.confirm(fmt.Sprintf("This replaces the live data of %s. Type the snapshot's id to confirm:", req.Workload), req.SID)
 		}
 		return a.restore(ctx, e, req)
 	})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -113,9 +114,18 @@ func version() string {
 // verb wraps what a command does with the engine opened for it. What fails from
 // here on is no longer the command line's fault.
 func (a *app) verb(do func(ctx context.Context, e *restore.Engine, args []string) error) func(*cobra.Command, []string) error {
+	return a.with(store.Open, do)
+}
+
+// look is verb for commands that make no store where there is none.
+func (a *app) look(do func(ctx context.Context, e *restore.Engine, args []string) error) func(*cobra.Command, []string) error {
+	return a.with(store.OpenExisting, do)
+}
+
+func (a *app) with(open func(string) (*store.Store, error), do func(ctx context.Context, e *restore.Engine, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		a.entered = true
-		e, done, err := a.engine()
+		e, done, err := a.engine(open)
 		if err != nil {
 			return err
 		}
@@ -124,13 +134,23 @@ func (a *app) verb(do func(ctx context.Context, e *restore.Engine, args []string
 	}
 }
 
-// engine opens config, store and journal. The returned function closes them.
-func (a *app) engine() (*restore.Engine, func(), error) {
+// engine opens config, store and journal; where open finds no store and makes
+// none, the engine is without. The returned function closes them.
+func (a *app) engine(open func(string) (*store.Store, error)) (*restore.Engine, func(), error) {
 	cfg, err := workload.Load(a.config)
 	if err != nil {
 		return nil, nil, err
 	}
-	st, err := store.Open(cfg.Store)
+	e := &restore.Engine{
+		Config: cfg, Version: version(), Say: a.progress,
+		Runtime: func(ctx context.Context, w *workload.Workload) (restore.Runtime, error) {
+			return a.runtime(ctx, cfg, w)
+		},
+	}
+	st, err := open(cfg.Store)
+	if errors.Is(err, fs.ErrNotExist) {
+		return e, func() {}, nil
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -138,12 +158,7 @@ func (a *app) engine() (*restore.Engine, func(), error) {
 	if err != nil {
 		return nil, nil, errors.Join(err, st.Close())
 	}
-	e := &restore.Engine{
-		Config: cfg, Store: st, Journal: j, Version: version(), Say: a.progress,
-		Runtime: func(ctx context.Context, w *workload.Workload) (restore.Runtime, error) {
-			return a.runtime(ctx, cfg, w)
-		},
-	}
+	e.Store, e.Journal = st, j
 	return e, func() {
 		if err := errors.Join(j.Close(), st.Close()); err != nil {
 			a.progress("closing the store: %v", err)

@@ -31,7 +31,7 @@ func TestScripts(t *testing.T) {
 			return os.Chmod(env.WorkDir, 0o755)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "sid": sid, "leftovers": leftovers,
+			"exits": exits, "sid": sid, "leftovers": leftovers, "source": source,
 		},
 	})
 }
@@ -54,6 +54,11 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 // sid NAME sets NAME to the snapshot's id on the last command's stdout.
 func sid(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
+}
+
+// source NAME FILE sets NAME to what FILE holds.
+func source(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
 }
 
 // leftovers fails where something lies beside the live directories in DIR, or

@@ -35,6 +35,7 @@ type pendingJSON struct {
 	Frozen  bool     `json:"frozen"`
 	Message string   `json:"message"`
 	Volumes []string `json:"volumes"`
+	Next    []string `json:"next"`
 }
 
 type statusJSON struct {
@@ -52,7 +53,7 @@ func (a *app) statusCommand() *cobra.Command {
 		Short: "Tell what runs, the last snapshot, and what is pending",
 		Args:  cobra.MaximumNArgs(1),
 	}
-	cmd.RunE = a.verb(func(ctx context.Context, e *restore.Engine, args []string) error {
+	cmd.RunE = a.look(func(ctx context.Context, e *restore.Engine, args []string) error {
 		name := ""
 		if len(args) == 1 {
 			name = args[0]
@@ -83,7 +84,7 @@ func showStatus(st restore.WorkloadStatus) statusJSON {
 		Containers: showContainers(st.Containers), Problems: notNil(st.Problems),
 	}
 	if p := st.Pending; p != nil {
-		j.Pending = &pendingJSON{p.Tx, p.Kind, p.Found, p.Active, p.Frozen, p.Message, notNil(p.Volumes)}
+		j.Pending = &pendingJSON{p.Tx, p.Kind, p.Found, p.Active, p.Frozen, p.Message, notNil(p.Volumes), notNil(p.Next)}
 	}
 	return j
 }
@@ -94,6 +95,9 @@ func (a *app) explain(st restore.WorkloadStatus) {
 		a.say("\n%s: transaction %s: %s", st.Workload, p.Tx, p.Message)
 		for _, line := range p.Volumes {
 			a.say("  %s", line)
+		}
+		for _, line := range p.Next {
+			a.say("  what to do: %s", line)
 		}
 	}
 	for _, problem := range st.Problems {

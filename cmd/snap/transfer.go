@@ -34,7 +34,7 @@ func (a *app) exportCommand() *cobra.Command {
 		}
 		return nil
 	}
-	cmd.RunE = a.verb(func(ctx context.Context, e *restore.Engine, args []string) error {
+	cmd.RunE = a.look(func(ctx context.Context, e *restore.Engine, args []string) error {
 		if output == "-" {
 			_, err := e.Export(ctx, args[0], args[1], volume, a.out)
 			return err

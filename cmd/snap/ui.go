@@ -221,16 +221,16 @@ func (u *ui) table(rows [][]string) {
 	}
 }
 
-// confirm asks on a terminal for the sid to be typed, and returns what was
-// typed. Without a terminal it asks nothing and returns "".
-func (u *ui) confirm(workload, sid string) string {
+// confirm asks on a terminal for an id to be typed, and returns what was typed.
+// Without a terminal it asks nothing and returns "".
+func (u *ui) confirm(question, id string) string {
 	if _, err := unix.IoctlGetTermios(int(u.in.Fd()), unix.TCGETS); err != nil {
 		return ""
 	}
-	u.progress("This replaces the live data of %s. Type the snapshot's id to confirm:", workload)
+	u.progress("%s", question)
 	line, err := bufio.NewReader(u.in).ReadString('\n')
 	if err != nil || strings.TrimSpace(line) == "" {
-		u.progress("not confirmed (the id is %s)", sid)
+		u.progress("not confirmed (the id is %s)", id)
 		return ""
 	}
 	return strings.TrimSpace(line)

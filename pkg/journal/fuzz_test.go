@@ -16,14 +16,15 @@ import (
 	"github.com/tiny-forge/snap/pkg/journal"
 )
 
-func FuzzBegin(f *testing.F)  { fuzzRecord(f, "begin") }
-func FuzzReady(f *testing.F)  { fuzzRecord(f, "ready") }
-func FuzzTimes(f *testing.F)  { fuzzRecord(f, "times") }
-func FuzzCommit(f *testing.F) { fuzzRecord(f, "commit") }
-func FuzzRevert(f *testing.F) { fuzzRecord(f, "revert") }
+func FuzzBegin(f *testing.F)   { fuzzRecord(f, "begin") }
+func FuzzReady(f *testing.F)   { fuzzRecord(f, "ready") }
+func FuzzTimes(f *testing.F)   { fuzzRecord(f, "times") }
+func FuzzCommit(f *testing.F)  { fuzzRecord(f, "commit") }
+func FuzzRevert(f *testing.F)  { fuzzRecord(f, "revert") }
+func FuzzResolve(f *testing.F) { fuzzRecord(f, "resolve") }
 
-// fuzzRecord gives any bytes, with a true checksum, as one record beside four
-// good ones. The transaction is then refused as damaged or too new, or it is
+// fuzzRecord gives any bytes, with a true checksum, as one record beside
+// good ones of all others. The transaction is then refused as damaged or too new, or it is
 // one on which a recovery may rely, and neither changes a byte of it.
 func fuzzRecord(f *testing.F, name string) {
 	good := records(f)
@@ -93,7 +94,7 @@ func unreliable(tx *journal.Tx) string {
 	switch {
 	case b.Tx != goldenTx || tx.ReadyRecord.Tx != goldenTx || tx.TimesRecord.Tx != goldenTx:
 		return "it is of another transaction"
-	case tx.Found() != "revert" || !tx.Committed || !tx.Reverted:
+	case tx.Found() != "resolve" || !tx.Committed || !tx.Reverted:
 		return "it is found as " + tx.Found()
 	case len(tx.ReadyRecord.Volumes) != len(b.Volumes) || len(tx.TimesRecord.Live) != len(b.Volumes):
 		return "its records are of different volumes"

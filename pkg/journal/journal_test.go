@@ -155,6 +155,8 @@ func transaction(t testing.TB, store string, steps string) *journal.Tx {
 			err = tx.Commit()
 		case "revert":
 			err = tx.Revert()
+		case "resolve":
+			err = tx.Resolve(journal.KeepNew, "20260101T000000Z-000004")
 		}
 		if err != nil {
 			t.Fatalf("%s: %v", step, err)
@@ -166,6 +168,7 @@ func transaction(t testing.TB, store string, steps string) *journal.Tx {
 func TestATransactionIsFoundAsFarAsItCame(t *testing.T) {
 	for _, c := range []struct{ steps, found string }{
 		{"", "begin"}, {"ready", "ready"}, {"ready times", "ready"}, {"ready times commit", "commit"}, {"ready times commit revert", "revert"},
+		{"ready resolve", "resolve"}, {"ready times commit revert resolve", "resolve"},
 	} {
 		t.Run(c.steps, func(t *testing.T) {
 			store := t.TempDir()

@@ -14,6 +14,7 @@ const (
 	readyFormat    = "snap-tx-ready"
 	timesFormat    = "snap-tx-times"
 	decisionFormat = "snap-tx-decision"
+	resolveFormat  = "snap-tx-resolve"
 	recordVersion  = 1
 )
 
@@ -126,6 +127,31 @@ const (
 	commit = "commit"
 	revert = "revert"
 )
+
+// Resolution is the record of what the operator decided about a restore that
+// was frozen: which of the directories of its ready record are to be live. It
+// stands above the decisions.
+type Resolution struct {
+	disk.Seal
+	Tx   string `json:"tx"`
+	Keep string `json:"keep"`
+	// SID is the snapshot that is made of what is not kept, before it is
+	// deleted.
+	SID string `json:"sid"`
+}
+
+// What an operator can decide.
+const (
+	KeepOld = "old"
+	KeepNew = "new"
+)
+
+func (r *Resolution) validate(tx string) error {
+	if r.Tx != tx || r.Keep != KeepOld && r.Keep != KeepNew || !disk.ValidID(r.SID) {
+		return fmt.Errorf("%w: it says to keep %q of transaction %q, and %q as a snapshot", disk.ErrDamaged, r.Keep, r.Tx, r.SID)
+	}
+	return nil
+}
 
 // Container is one container as it was before it was touched, with what is
 // needed to bring it back.

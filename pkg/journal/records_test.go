@@ -35,8 +35,9 @@ func records(t testing.TB) map[string][]byte {
 		format string
 	}{
 		"begin": {b, "snap-tx-begin"}, "ready": {r, "snap-tx-ready"}, "times": {tm, "snap-tx-times"},
-		"commit": {&journal.Decision{Tx: goldenTx, Decision: "commit"}, "snap-tx-decision"},
-		"revert": {&journal.Decision{Tx: goldenTx, Decision: "revert"}, "snap-tx-decision"},
+		"commit":  {&journal.Decision{Tx: goldenTx, Decision: "commit"}, "snap-tx-decision"},
+		"revert":  {&journal.Decision{Tx: goldenTx, Decision: "revert"}, "snap-tx-decision"},
+		"resolve": {&journal.Resolution{Tx: goldenTx, Keep: journal.KeepOld, SID: "20260101T000000Z-000004"}, "snap-tx-resolve"},
 	} {
 		data, err := disk.MarshalSealed(c.doc, c.format, 1)
 		if err != nil {
@@ -81,7 +82,7 @@ func TestRecordsOfVersion1AreWrittenAndReadAsEver(t *testing.T) {
 	if !reflect.DeepEqual(tx.ReadyRecord.Volumes, ready().Volumes) || !reflect.DeepEqual(tx.ReadyRecord.Pin, ready().Pin) || !reflect.DeepEqual(tx.TimesRecord.Live, times().Live) {
 		t.Errorf("ready and times are read as %+v, %+v", tx.ReadyRecord, tx.TimesRecord)
 	}
-	if !tx.Committed || !tx.Reverted {
+	if !tx.Committed || !tx.Reverted || tx.Resolved != journal.KeepOld {
 		t.Error("the decisions are not read")
 	}
 }
@@ -117,6 +118,13 @@ func TestDamageToTheRecordsIsNeverTakenForAnEarlierStep(t *testing.T) {
 			}
 		}
 	}
+	// waiting leaves a decision under the name that it has before it is taken.
+	waiting := func(name string, damage func(*testing.T, string)) func(*testing.T, string) {
+		return func(t *testing.T, dir string) {
+			damage(t, dir)
+			disktest.Write(t, dir, map[string]string{name + ".tmp": string(records(t)[name])})
+		}
+	}
 	instead := func(name string, make func(path string) error) func(*testing.T, string) {
 		return func(t *testing.T, dir string) {
 			remove(name)(t, dir)
@@ -136,10 +144,18 @@ func TestDamageToTheRecordsIsNeverTakenForAnEarlierStep(t *testing.T) {
 	}
 	list := []damage{
 		{"begin is missing", remove("begin"), disk.ErrDamaged},
-		{"all is missing", remove("begin", "ready", "times", "commit", "revert"), disk.ErrDamaged},
-		{"commit without ready", remove("ready", "times", "revert"), disk.ErrDamaged},
-		{"times without ready", remove("ready", "commit", "revert"), disk.ErrDamaged},
-		{"revert without commit", remove("commit"), disk.ErrDamaged},
+		{"all is missing", remove("begin", "ready", "times", "commit", "revert", "resolve"), disk.ErrDamaged},
+		{"commit without ready", waiting("revert", remove("ready", "times", "revert", "resolve")), disk.ErrDamaged},
+		{"commit without times", remove("times"), disk.ErrDamaged},
+		{"times without ready", waiting("commit", waiting("revert", remove("ready", "commit", "revert", "resolve"))), disk.ErrDamaged},
+		{"resolve without ready", waiting("commit", waiting("revert", remove("ready", "times", "commit", "revert"))), disk.ErrDamaged},
+		{"revert without commit", waiting("commit", remove("commit")), disk.ErrDamaged},
+		{"commit is gone under both names", waiting("revert", remove("commit", "revert", "resolve")), disk.ErrDamaged},
+		{"revert is gone under both names", remove("revert"), disk.ErrDamaged},
+		{"commit is there under both names", waiting("commit", remove()), disk.ErrDamaged},
+		{"revert is there under both names", waiting("revert", remove()), disk.ErrDamaged},
+		{"resolve names no snapshot", forged("resolve", `"sid": "20260101T000000Z-000004"`, `"sid": ""`), disk.ErrDamaged},
+		{"resolve says neither", forged("resolve", `"keep": "old"`, `"keep": "both"`), disk.ErrDamaged},
 		{"commit says revert", forged("commit", `"decision": "commit"`, `"decision": "revert"`), disk.ErrDamaged},
 		{"revert says commit", forged("revert", `"decision": "revert"`, `"decision": "commit"`), disk.ErrDamaged},
 		{"an unknown kind", forged("begin", `"kind": "restore"`, `"kind": "delete"`), disk.ErrDamaged},

@@ -22,7 +22,12 @@ type Tx struct {
 	TimesRecord *Times // nil until that record is durable
 	Committed   bool
 	Reverted    bool
+	// Resolved is what the operator has decided about it when it was frozen:
+	// KeepOld, KeepNew, or "".
+	Resolved    string
+	ResolvedSID string // the snapshot that what is not kept becomes
 
+	begun   bool // Begin is read
 	journal *Journal
 	dir     *disk.Dir
 }
@@ -158,6 +163,20 @@ func (t *Tx) Revert() error {
 	return nil
 }
 
+// Resolve records the operator's decision about a frozen restore. Another one
+// that is recorded already is replaced.
+func (t *Tx) Resolve(keep, sid string) error {
+	data, err := disk.MarshalSealed(&Resolution{Tx: t.ID, Keep: keep, SID: sid}, resolveFormat, recordVersion)
+	if err != nil {
+		return err
+	}
+	if err := t.dir.Publish("resolve", data); err != nil {
+		return fmt.Errorf("record resolve: %w", err)
+	}
+	t.Resolved, t.ResolvedSID = keep, sid
+	return nil
+}
+
 func (t *Tx) decide(decision string) error {
 	if err := t.dir.RenameSync(decision+tmpSuffix, t.dir, decision); err != nil {
 		return fmt.Errorf("record %s: %w", decision, err)
@@ -264,8 +283,8 @@ func (j *Journal) abandoned(name string) bool {
 // when it returns: a record that was renamed but not yet synced when its
 // process was killed could otherwise be acted on and then be lost to a power
 // cut. Only ENOENT counts as "not recorded"; whatever else fails, and a record
-// that is damaged or of a newer version, is an error and nothing must be done
-// about the transaction. fs.ErrNotExist means that there is no such
+// that is damaged or of a newer version, is an [*Unusable] and nothing must be
+// done about the transaction. fs.ErrNotExist means that there is no such
 // transaction (any more).
 func (j *Journal) Load(id string) (*Tx, error) {
 	if !disk.ValidID(id) {
@@ -282,10 +301,24 @@ func (j *Journal) Load(id string) (*Tx, error) {
 		if there, e := j.txs.Exists(id); e == nil && !there {
 			return nil, fmt.Errorf("transaction %s: %w", id, fs.ErrNotExist)
 		}
-		return nil, err
+		if t.begun {
+			return nil, &Unusable{Tx: id, Begin: t.Begin, Err: err}
+		}
+		return nil, &Unusable{Tx: id, Err: err}
 	}
 	return t, nil
 }
+
+// Unusable is a transaction whose records cannot be read, or contradict one
+// another.
+type Unusable struct {
+	Tx    string
+	Begin *Begin // nil where that record is the one
+	Err   error
+}
+
+func (u *Unusable) Error() string { return u.Err.Error() }
+func (u *Unusable) Unwrap() error { return u.Err }
 
 func (t *Tx) load() error {
 	if err := errors.Join(t.journal.txs.Sync(), t.dir.Sync()); err != nil {
@@ -302,15 +335,30 @@ func (t *Tx) load() error {
 	if err := t.Begin.validate(t.ID); err != nil {
 		return fmt.Errorf("%s/begin: %w", t.dir.Path(), err)
 	}
-	ready := &Ready{}
-	if found, err = t.read("ready", ready, readyFormat); err != nil {
+	t.begun = true
+	return t.loadLater()
+}
+
+// loadLater reads the records behind begin, the last first: where its process
+// lives and writes them meanwhile, one is then never found without those that
+// came before it.
+func (t *Tx) loadLater() error {
+	resolution := &Resolution{}
+	found, err := t.read("resolve", resolution, resolveFormat)
+	if err != nil {
 		return err
 	}
 	if found {
-		if err := ready.validate(t.Begin); err != nil {
-			return fmt.Errorf("%s/ready: %w", t.dir.Path(), err)
+		if err := resolution.validate(t.ID); err != nil {
+			return fmt.Errorf("%s/resolve: %w", t.dir.Path(), err)
 		}
-		t.ReadyRecord = ready
+		t.Resolved, t.ResolvedSID = resolution.Keep, resolution.SID
+	}
+	if t.Reverted, err = t.loadDecision(revert); err != nil {
+		return err
+	}
+	if t.Committed, err = t.loadDecision(commit); err != nil {
+		return err
 	}
 	times := &Times{}
 	if found, err = t.read("times", times, timesFormat); err != nil {
@@ -322,23 +370,58 @@ func (t *Tx) load() error {
 		}
 		t.TimesRecord = times
 	}
-	for name, taken := range map[string]*bool{commit: &t.Committed, revert: &t.Reverted} {
-		d := &Decision{}
-		if *taken, err = t.read(name, d, decisionFormat); err != nil {
-			return err
+	ready := &Ready{}
+	if found, err = t.read("ready", ready, readyFormat); err != nil {
+		return err
+	}
+	if found {
+		if err := ready.validate(t.Begin); err != nil {
+			return fmt.Errorf("%s/ready: %w", t.dir.Path(), err)
 		}
-		if *taken && (d.Tx != t.ID || d.Decision != name) {
-			return fmt.Errorf("%s/%s: %w: it says %q of transaction %q", t.dir.Path(), name, disk.ErrDamaged, d.Decision, d.Tx)
-		}
+		t.ReadyRecord = ready
 	}
 	return t.consistent()
+}
+
+// loadDecision reports whether a decision is taken. One of a restore is there
+// from the start, under its temporary name or under its own: what is under
+// neither was taken away, and nobody can tell whether it had been taken.
+func (t *Tx) loadDecision(name string) (bool, error) {
+	// This name first: its process may live, and take the decision just now.
+	waiting, err := t.dir.Exists(name + tmpSuffix)
+	if err != nil {
+		return false, err
+	}
+	d := &Decision{}
+	taken, err := t.read(name, d, decisionFormat)
+	if err != nil {
+		return false, err
+	}
+	if taken && (d.Tx != t.ID || d.Decision != name) {
+		return false, fmt.Errorf("%s/%s: %w: it says %q of transaction %q", t.dir.Path(), name, disk.ErrDamaged, d.Decision, d.Tx)
+	}
+	if taken && waiting {
+		if waiting, err = t.dir.Exists(name + tmpSuffix); err != nil {
+			return false, err
+		}
+	}
+	if t.Begin.Kind == Restore && taken == waiting {
+		how := "neither %s nor %s is there"
+		if taken {
+			how = "%s and %s are both there"
+		}
+		return false, fmt.Errorf("%s: "+how+": %w", t.dir.Path(), name, name+tmpSuffix, disk.ErrDamaged)
+	}
+	return taken, nil
 }
 
 // consistent refuses a set of records that no order of steps leaves behind.
 func (t *Tx) consistent() error {
 	switch {
-	case (t.Committed || t.TimesRecord != nil) && t.ReadyRecord == nil:
-		return fmt.Errorf("%s: commit or times without ready: %w", t.dir.Path(), disk.ErrDamaged)
+	case (t.Committed || t.TimesRecord != nil || t.Resolved != "") && t.ReadyRecord == nil:
+		return fmt.Errorf("%s: times, commit or resolve without ready: %w", t.dir.Path(), disk.ErrDamaged)
+	case t.Committed && t.TimesRecord == nil:
+		return fmt.Errorf("%s: commit without times: %w", t.dir.Path(), disk.ErrDamaged)
 	case t.Reverted && !t.Committed:
 		return fmt.Errorf("%s: revert without commit: %w", t.dir.Path(), disk.ErrDamaged)
 	}
@@ -365,6 +448,8 @@ func (t *Tx) read(name string, doc disk.Sealed, format string) (bool, error) {
 // Found says in one word how far the transaction came.
 func (t *Tx) Found() string {
 	switch {
+	case t.Resolved != "":
+		return "resolve"
 	case t.Reverted:
 		return "revert"
 	case t.Committed:

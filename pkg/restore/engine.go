@@ -18,6 +18,9 @@ import (
 )
 
 // Engine does the work on the workloads of one config and one store.
+//
+// Store and Journal are nil where there is no store yet; only Recover, Resolve,
+// Status, Snapshots and Snapshot then work.
 type Engine struct {
 	Config  *workload.Config
 	Store   *store.Store

@@ -43,7 +43,7 @@ func child(verb string) int {
 	e.reached = func(point string) {
 		n++
 		fmt.Println("point:", point)
-		if n == at {
+		if n == at || point == os.Getenv("SNAP_TEST_POINT") {
 			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			select {}
 		}
@@ -56,6 +56,8 @@ func child(verb string) int {
 		_, err = e.Capture(context.Background(), CaptureRequest{Workload: name, Quiesce: os.Getenv("SNAP_TEST_QUIESCE")})
 	case "recover":
 		_, err = e.Recover(context.Background(), RecoverRequest{})
+	case "resolve":
+		_, err = e.Resolve(context.Background(), ResolveRequest{Workload: name, Keep: os.Getenv("SNAP_TEST_KEEP"), Confirm: sid})
 	}
 	if err != nil {
 		fmt.Println("error:", err)

@@ -24,7 +24,8 @@ package restore
 //
 // Recovery does not ask how far a restore came beyond its records. It looks
 // where each volume's two directories are and takes the step of this table, so
-// it may itself be cut anywhere and run again.
+// it may itself be cut anywhere and run again. What an operator decides about a
+// restore that froze stands in operator.go.
 
 // decision is what the records say.
 type decision int

@@ -4,13 +4,11 @@ import (
 	"errors"
 	"io/fs"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/tiny-forge/snap/pkg/disk"
-	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
@@ -197,38 +195,6 @@ func (p *place) anchor() (string, disk.Handle, error) {
 	rel, _ = dirName(rel)
 	h, err := p.root.HandleOf(rel)
 	return rel, h, err
-}
-
-// strayWrappers refuses when a wrapper lies beside a live directory whose
-// transaction the store does not know: the store is another than the one that
-// an interrupted restore has recorded in, or it is not mounted.
-func (s *session) strayWrappers(places []*place) error {
-	for _, p := range places {
-		if p.parent == nil {
-			continue
-		}
-		names, err := p.parent.Names()
-		if err != nil {
-			return err
-		}
-		known, err := s.Journal.List()
-		if err != nil {
-			return err
-		}
-		for _, name := range names {
-			id, ok := strings.CutPrefix(name, journal.Wrapper(""))
-			if !ok || !disk.ValidID(id) || slices.Contains(known, id) {
-				continue
-			}
-			if there, err := p.parent.Exists(name); err != nil || !there { // it ended meanwhile
-				continue
-			}
-			return fault(Frozen, "stray_wrapper", "mount the store that the restore was made with, or correct `store:`, then snap recover",
-				"volume %s: %s/%s is of a restore that the store %s does not know: its data may be half old and half new",
-				p.vol.Name, p.parent.Path(), name, s.Store.Root().Path())
-		}
-	}
-	return nil
 }
 
 // create makes the missing directories, durably, and opens what is now there.

@@ -24,10 +24,13 @@ const (
 type Recovery struct {
 	Workload string
 	Tx       string
-	Found    string // the last record: begin, ready, commit, revert; or unreadable
+	Found    string // the last record: begin, ready, commit, revert, resolve; or unreadable, unknown
 	Action   string // "" where nothing was done: see Err
 	Pending  bool   // the data is done; containers or clean-up remain
 	Err      error
+	// Kept are paths of what is not snap's and was put aside.
+	Kept       []string
+	Resolution *Resolution // what an operator decided, or may decide; see Resolve
 }
 
 // RecoverRequest says what to recover.
@@ -51,18 +54,25 @@ func (e *Engine) Recover(ctx context.Context, req RecoverRequest) ([]Recovery, e
 			return nil, err
 		}
 	}
-	if err := e.Journal.Sweep(); err != nil {
-		return nil, classify(err)
-	}
-	ids, err := e.Journal.List()
-	if err != nil {
-		return nil, classify(err)
-	}
 	list := []Recovery{}
-	for _, id := range ids {
-		if r, ok := e.recoverTx(ctx, id, req); ok {
-			list = append(list, r)
+	if e.Journal != nil {
+		if err := e.Journal.Sweep(); err != nil {
+			return nil, classify(err)
 		}
+		ids, err := e.Journal.List()
+		if err != nil {
+			return nil, classify(err)
+		}
+		for _, id := range ids {
+			if r, ok := e.recoverTx(ctx, id, req); ok {
+				list = append(list, r)
+			}
+		}
+	}
+	strays, err := e.strays(ctx, req.Workloads)
+	list = append(list, strays...)
+	if err != nil {
+		return list, classify(err)
 	}
 	return list, gravest(list)
 }
@@ -90,8 +100,9 @@ func (e *Engine) recoverTx(ctx context.Context, id string, req RecoverRequest) (
 		return r, false
 	}
 	if err != nil {
+		r.Workload = workloadOf(err)
 		r.Err = frozen(id, "its records cannot be used: %w", err)
-		return r, len(req.Workloads) == 0
+		return r, len(req.Workloads) == 0 || slices.ContainsFunc(req.Workloads, func(name string) bool { return concerns(err, name) })
 	}
 	defer peek.Close()
 	r.Workload, r.Found = peek.Begin.Workload, peek.Found()
@@ -124,6 +135,23 @@ func (e *Engine) recoverTx(ctx context.Context, id string, req RecoverRequest) (
 	return r, true
 }
 
+// workloadOf returns whose transaction it is that cannot be used, "" where its
+// begin record does not tell.
+func workloadOf(err error) string {
+	var u *journal.Unusable
+	if errors.As(err, &u) && u.Begin != nil {
+		return u.Begin.Workload
+	}
+	return ""
+}
+
+// concerns reports whether a transaction that cannot be used may be of a
+// workload.
+func concerns(err error, workload string) bool {
+	whose := workloadOf(err)
+	return whose == "" || whose == workload
+}
+
 // unusable is the error of a transaction whose workload has no usable config.
 func unusable(id string, err error) error {
 	var ce *workload.Error
@@ -143,7 +171,13 @@ func (s *session) recover(ctx context.Context, tx *journal.Tx, req RecoverReques
 		s.recoverApp(ctx, tx, req, r)
 		return
 	}
-	end := s.resolve(ctx, tx, req.Offline)
+	s.finish(ctx, tx, req.Offline, r)
+}
+
+// finish brings a restore's transaction to its end and says what came of it.
+func (s *session) finish(ctx context.Context, tx *journal.Tx, offline bool, r *Recovery) {
+	end := s.resolve(ctx, tx, offline)
+	r.Kept = end.kept
 	r.Action, r.Pending = end.action, end.app != nil || end.cleanup != nil || end.postponed
 	hint := "snap recover " + s.w.Name
 	switch {

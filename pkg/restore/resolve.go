@@ -20,6 +20,7 @@ type ending struct {
 	cleanup   error     // all but the deleting and the last record; the transaction stays
 	postponed bool      // offline: the rest is left to the next run
 	why       error     // why it was reverted
+	kept      []string  // what was put aside
 	up        time.Time // when the app was up, or was given up
 }
 
@@ -40,21 +41,21 @@ func (s *session) resolve(ctx context.Context, tx *journal.Tx, offline bool) (en
 		return end
 	}
 	defer x.close()
+	defer func() {
+		if end.kept, err = x.aside(); err != nil {
+			s.say("looking for what was put aside: %v", err)
+		}
+	}()
 	if tx.ReadyRecord == nil { // nothing that is live has been touched
-		for _, site := range x.sites {
-			if ok, err := site.anchored(); err != nil || !ok {
-				end.frozen = frozen(tx.ID, "volume %s: the directory that %s was in is not there: is its filesystem mounted? %w", site.Name, site.path(), errors.Join(err, fs.ErrNotExist))
-				return end
-			}
+		if err := s.untouched(x); err != nil {
+			end.frozen = frozen(tx.ID, "%w", err)
+			return end
 		}
 		end.action = Cleaned
 		end.cleanup = s.discardUnready(x)
 		return end
 	}
-	list, _, err := x.decide()
-	if err == nil {
-		err = s.moveAll(ctx, x, list, offline)
-	}
+	err = s.follow(ctx, x, offline)
 	var own *Error
 	switch {
 	case errors.As(err, &own):
@@ -81,6 +82,20 @@ func (s *session) resolve(ctx context.Context, tx *journal.Tx, offline bool) (en
 	return end
 }
 
+// follow brings every volume to where the records want it, or touches none.
+func (s *session) follow(ctx context.Context, x *txn, offline bool) error {
+	if x.Resolved != "" {
+		if err := s.settleAs(ctx, x, x.Resolved, offline); err != nil {
+			return err
+		}
+	}
+	list, err := x.decide()
+	if err != nil {
+		return err
+	}
+	return s.moveAll(ctx, x, list, offline)
+}
+
 func (s *session) discardUnready(x *txn) error {
 	if x.Begin.PreRestoreSID != "" {
 		if err := s.Store.Discard(s.w.Name, x.Begin.PreRestoreSID); err != nil {
@@ -96,12 +111,8 @@ func (s *session) moveAll(ctx context.Context, x *txn, list []move, offline bool
 		if m != exchange {
 			continue
 		}
-		// Offline the operator says that the engine is down.
-		if !offline {
-			if err := s.rt.FenceAndStop(ctx, x.Begin.StopTimeout); err != nil {
-				return fault(Frozen, "docker_unreachable", "start the engine and run snap recover again; if it is meant to be down, snap recover --offline",
-					"transaction %s: the volumes are not all old and not all new, and must not be exchanged while the app may run: stop %s: %w", x.ID, s.w.Name, err)
-			}
+		if err := s.stopped(ctx, x, offline); err != nil {
+			return err
 		}
 		return x.carryOut(list)
 	}
@@ -111,6 +122,19 @@ func (s *session) moveAll(ctx context.Context, x *txn, list []move, offline bool
 		}
 	}
 	return x.sync()
+}
+
+// stopped stops the app before directories are exchanged. Offline the operator
+// says that the engine is down.
+func (s *session) stopped(ctx context.Context, x *txn, offline bool) error {
+	if offline {
+		return nil
+	}
+	if err := s.rt.FenceAndStop(ctx, x.Begin.StopTimeout); err != nil {
+		return fault(Frozen, "docker_unreachable", "start the engine and run snap recover again; if it is meant to be down, snap recover --offline",
+			"transaction %s: the volumes are not all old and not all new, and must not be exchanged while the app may run: stop %s: %w", x.ID, s.w.Name, err)
+	}
+	return nil
 }
 
 // bringUp starts the app on the data that is now in place: the new one after a
@@ -129,7 +153,7 @@ func (s *session) bringUp(ctx context.Context, x *txn, end *ending) {
 		return
 	}
 	var sick *journal.Unhealthy
-	if x.Begin.OnUnhealthy == KeepUnhealthy && errors.As(err, &sick) {
+	if (x.Begin.OnUnhealthy == KeepUnhealthy || x.Resolved != "") && errors.As(err, &sick) {
 		end.sick, end.app = err, s.rt.Settle(ctx, before)
 		return
 	}
@@ -158,9 +182,10 @@ func ran(list []Container) bool {
 }
 
 // revertible reports whether an app that did not come up may go back: that was
-// asked for, the engine answers, and every displaced tree is whole.
+// asked for, and not overruled by the operator, the engine answers, and every
+// displaced tree is whole.
 func revertible(x *txn, err error) bool {
-	if x.Begin.OnUnhealthy == KeepUnhealthy || errors.Is(err, journal.ErrUnreachable) {
+	if x.Begin.OnUnhealthy == KeepUnhealthy || x.Resolved != "" || errors.Is(err, journal.ErrUnreachable) {
 		return false
 	}
 	for _, site := range x.sites {
@@ -181,7 +206,7 @@ func (s *session) revert(ctx context.Context, x *txn) error {
 	if err := s.rt.FenceAndStop(ctx, x.Begin.StopTimeout); err != nil {
 		return fault(Frozen, "docker_unreachable", "snap recover "+s.w.Name, "stop %s to go back: %w", s.w.Name, err)
 	}
-	list, _, err := x.decide()
+	list, err := x.decide()
 	if err != nil {
 		return frozen(x.ID, "%w", err)
 	}
@@ -196,9 +221,14 @@ func (s *session) settle(ctx context.Context, x *txn) error {
 	if err := s.Store.Discard(s.w.Name, x.Begin.PreRestoreSID); err != nil {
 		return err
 	}
-	if x.decision() == reverted {
+	if x.Resolved != "" { // a revert that was cut may have left of its own
+		if err := s.Store.Discard(s.w.Name, x.Begin.RevertSID); err != nil {
+			return err
+		}
+	}
+	if x.decision() == reverted || x.Resolved != "" {
 		if err := s.keepTaken(ctx, x); err != nil {
-			return fmt.Errorf("keep the data that was taken back, as snapshot %s: %w", x.Begin.RevertSID, err)
+			return fmt.Errorf("keep the data that was taken back, as snapshot %s: %w", x.takenSID(), err)
 		}
 	}
 	if err := x.clean(); err != nil {
@@ -208,15 +238,20 @@ func (s *session) settle(ctx context.Context, x *txn) error {
 	return nil
 }
 
-// keepTaken publishes a snapshot of the new data that a revert has taken away,
-// before that is deleted: the app was up on it, and what it was told to keep
-// is nowhere else.
+// keepTaken publishes a snapshot of what is taken away, before that is deleted:
+// of the new data after a revert, since the app was up on it and what it was
+// told to keep is nowhere else; and of whatever an operator has decided
+// against, since the app may have been started on it by hand.
 func (s *session) keepTaken(ctx context.Context, x *txn) error {
 	const scratch = "taken"
-	if _, err := s.Store.Load(s.w.Name, x.Begin.RevertSID); err == nil {
+	sid, note := x.takenSID(), "taken back: the restore of "+x.Begin.SID
+	if x.decision() == committed {
+		note = "from before the restore of " + x.Begin.SID + ", which the operator kept"
+	}
+	if _, err := s.Store.Load(s.w.Name, sid); err == nil {
 		return nil // an earlier run has done it
 	}
-	if err := errors.Join(s.Store.Discard(s.w.Name, x.Begin.RevertSID), x.Dir().RemoveTree(scratch)); err != nil {
+	if err := errors.Join(s.Store.Discard(s.w.Name, sid), x.Dir().RemoveTree(scratch)); err != nil {
 		return err
 	}
 	places, err := s.taken(x)
@@ -236,13 +271,21 @@ func (s *session) keepTaken(ctx context.Context, x *txn) error {
 	if err := shot.second(ctx); err != nil {
 		return err
 	}
-	s.say("what the app had on the data of %s is kept as snapshot %s", x.Begin.SID, x.Begin.RevertSID)
-	_, err = shot.publish(x.Begin.RevertSID, store.PreRestore, "taken back: the restore of "+x.Begin.SID, journal.Stop, nil)
+	s.say("what is taken away is kept as snapshot %s (%s)", sid, note)
+	_, err = shot.publish(sid, store.PreRestore, note, journal.Stop, nil)
 	return err
 }
 
-// taken opens the new trees where they lie after the exchange back. The caller
-// closes them, after an error too.
+// takenSID is the snapshot that what is taken away becomes.
+func (x *txn) takenSID() string {
+	if x.Resolved != "" {
+		return x.ResolvedSID
+	}
+	return x.Begin.RevertSID
+}
+
+// taken opens the trees that are not kept, where they lie in the wrappers. The
+// caller closes them, after an error too.
 func (s *session) taken(x *txn) ([]*place, error) {
 	var places []*place
 	for _, site := range x.sites {
@@ -266,6 +309,9 @@ func (s *session) taken(x *txn) ([]*place, error) {
 			return places, err
 		}
 		places = append(places, &place{vol: vol, live: tree})
+		if h, err := tree.Handle(); err != nil || h != site.handle(x.decision().lost()) {
+			return places, errors.Join(err, fmt.Errorf("volume %s: another directory stands at %s", site.Name, tree.Path()))
+		}
 	}
 	return places, nil
 }

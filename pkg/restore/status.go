@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
+	"slices"
 
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/store"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
@@ -29,6 +32,7 @@ type PendingTx struct {
 	Frozen  bool     // recovery would not touch it
 	Message string   // in plain words
 	Volumes []string // what was seen of each volume
+	Next    []string // what the operator can do about it, where it is frozen
 }
 
 // Status tells how a workload is; of all when name is empty. It changes nothing.
@@ -42,6 +46,16 @@ func (e *Engine) Status(ctx context.Context, name string) ([]WorkloadStatus, err
 	txs, problems, err := e.pending()
 	if err != nil {
 		return nil, classify(err)
+	}
+	if err := e.pendingStrays(ctx, names, txs); err != nil {
+		problems = append(problems, err.Error())
+	}
+	if name == "" {
+		for _, whose := range slices.Sorted(maps.Keys(txs)) {
+			if !slices.Contains(names, whose) { // the config has lost it
+				names = append(names, whose)
+			}
+		}
 	}
 	list := []WorkloadStatus{}
 	for _, name := range names {
@@ -60,7 +74,10 @@ func (e *Engine) Status(ctx context.Context, name string) ([]WorkloadStatus, err
 
 func (e *Engine) status(ctx context.Context, name string) WorkloadStatus {
 	st := WorkloadStatus{Workload: name, State: "unknown", Containers: []Container{}}
-	snapshots, bad, err := e.Store.List(name)
+	if e.Store == nil {
+		st.Problems = append(st.Problems, e.noStore())
+	}
+	snapshots, bad, err := e.Snapshots(name)
 	for _, err := range append(bad, err) {
 		if err != nil {
 			st.Problems = append(st.Problems, err.Error())
@@ -116,9 +133,22 @@ func appState(list []Container) string {
 	return "stopped"
 }
 
+// Snapshots returns the snapshots of a workload, newest first, and the errors of
+// those that cannot be read. Where there is no store there are none.
+func (e *Engine) Snapshots(name string) ([]*store.Manifest, []error, error) {
+	if e.Store == nil {
+		return nil, nil, nil
+	}
+	return e.Store.List(name)
+}
+
 // pending returns the transactions that have not ended, by workload, and what
 // cannot be attributed to one.
 func (e *Engine) pending() (map[string]*PendingTx, []string, error) {
+	out := map[string]*PendingTx{}
+	if e.Journal == nil {
+		return out, nil, nil
+	}
 	ids, err := e.Journal.List()
 	if err != nil {
 		return nil, nil, err
@@ -131,52 +161,113 @@ func (e *Engine) pending() (map[string]*PendingTx, []string, error) {
 	for _, name := range strangers {
 		problems = append(problems, fmt.Sprintf("%q in the store's tx folder is not snap's", name))
 	}
-	out := map[string]*PendingTx{}
 	for _, id := range ids {
 		tx, err := e.Journal.Load(id)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		if err != nil {
-			problems = append(problems, fmt.Sprintf("transaction %s cannot be read and is left alone: %v", id, err))
-			continue
+		var unusable *journal.Unusable
+		switch {
+		case errors.As(err, &unusable) && unusable.Begin != nil:
+			whose := unusable.Begin.Workload
+			if out[whose] == nil || !out[whose].Frozen {
+				out[whose] = e.describeUnusable(unusable)
+			}
+		case err != nil:
+			problems = append(problems, fmt.Sprintf("transaction %s cannot be read and is left alone; until it can, no workload is changed: %v", id, err))
+			for _, line := range remedies(id, err) {
+				problems = append(problems, "what to do: "+line)
+			}
+		default:
+			if out[tx.Begin.Workload] == nil {
+				out[tx.Begin.Workload] = e.describe(tx)
+			}
+			tx.Close()
 		}
-		if out[tx.Begin.Workload] == nil {
-			out[tx.Begin.Workload] = e.describe(tx)
-		}
-		tx.Close()
 	}
 	return out, problems, nil
 }
 
-func (e *Engine) describe(tx *journal.Tx) *PendingTx {
-	p := &PendingTx{Tx: tx.ID, Kind: string(tx.Begin.Kind), Found: tx.Found()}
-	held, err := e.Journal.Lock(tx.Begin.Workload, "status")
+// pendingStrays adds the restores that the store does not know.
+func (e *Engine) pendingStrays(ctx context.Context, names []string, out map[string]*PendingTx) error {
+	list, err := e.strays(ctx, names)
+	for _, r := range list {
+		if out[r.Workload] == nil {
+			out[r.Workload] = &PendingTx{Tx: r.Tx, Kind: string(journal.Restore), Found: r.Found, Frozen: true, Message: r.Err.Error(), Next: []string{classify(r.Err).Hint}}
+		}
+	}
+	return err
+}
+
+func (e *Engine) describeUnusable(u *journal.Unusable) *PendingTx {
+	p := &PendingTx{Tx: u.Tx, Kind: string(u.Begin.Kind), Found: "unreadable"}
+	if e.active(p, u.Begin.Workload) {
+		return p
+	}
+	p.freeze(u.Tx, fmt.Errorf("its records cannot be used: %w", u.Err))
+	return p
+}
+
+// active reports whether the process of a transaction lives.
+func (e *Engine) active(p *PendingTx, workload string) bool {
+	held, err := e.Journal.Lock(workload, "status")
 	if errors.Is(err, journal.ErrBusy) {
 		p.Active = true
 		p.Message = fmt.Sprintf("a %s is under way (%v)", p.Kind, err)
-		return p
+		return true
 	}
 	if err == nil {
 		held.Release()
 	}
+	return false
+}
+
+func (p *PendingTx) freeze(tx string, err error) {
+	p.Frozen, p.Message, p.Next = true, err.Error(), remedies(tx, err)
+}
+
+func (e *Engine) describe(tx *journal.Tx) *PendingTx {
+	b := tx.Begin
+	p := &PendingTx{Tx: tx.ID, Kind: string(b.Kind), Found: tx.Found()}
+	if e.active(p, b.Workload) {
+		return p
+	}
 	p.Message = fmt.Sprintf("a %s of %s was interrupted; `snap recover %s` finishes or undoes it",
-		p.Kind, tx.Begin.Created.Format("2006-01-02 15:04:05 MST"), tx.Begin.Workload)
-	if tx.Begin.Kind != journal.Restore || tx.ReadyRecord == nil {
+		p.Kind, b.Created.Format("2006-01-02 15:04:05 MST"), b.Workload)
+	if _, err := e.Config.Workload(b.Workload); err != nil {
+		p.Frozen, p.Message = true, fmt.Sprintf("a %s of %s was interrupted, and the config has lost the workload: %v",
+			p.Kind, b.Created.Format("2006-01-02 15:04:05 MST"), err)
+		p.Next = []string{"put the workload back into the config, then snap recover " + b.Workload}
+		return p
+	}
+	if b.Kind != journal.Restore && b.Kind != journal.Probe {
 		return p
 	}
 	x, err := e.openTxn(tx)
 	if err != nil {
-		p.Frozen, p.Message = true, fmt.Sprintf("its directories cannot be opened: %v", err)
+		p.freeze(tx.ID, fmt.Errorf("its directories cannot be opened: %w", err))
 		return p
 	}
 	defer x.close()
-	_, seen, err := x.decide()
-	for i, sight := range seen {
-		p.Volumes = append(p.Volumes, fmt.Sprintf("%s (%s): %s", x.sites[i].Name, x.sites[i].path(), sight))
+	if tx.ReadyRecord == nil {
+		if err := e.untouched(x); err != nil {
+			p.freeze(tx.ID, err)
+		}
+		return p
 	}
-	if err != nil {
-		p.Frozen, p.Message = true, err.Error()
+	p.Volumes = x.tell()
+	if err := x.ready(); err != nil {
+		p.freeze(tx.ID, err)
 	}
 	return p
+}
+
+// ready reports what keeps a recovery from following the records.
+func (x *txn) ready() error {
+	if x.Resolved != "" {
+		_, err := x.settlement(x.Resolved)
+		return err
+	}
+	_, err := x.decide()
+	return err
 }

@@ -49,6 +49,8 @@ type scene struct {
 	*world
 	tx     *journal.Tx
 	states map[string][][]string
+	// strange are descriptions of what is not snap's, by where it was put.
+	strange map[string][]string
 }
 
 func newScene(w *world) *scene {
@@ -63,20 +65,26 @@ func newScene(w *world) *scene {
 	for i := range w.volumes {
 		begin.Volumes = append(begin.Volumes, journal.Volume{
 			Name: fmt.Sprintf("v%d", i), Root: filepath.Join(w.dir, "live"), Rel: fmt.Sprintf("v%d", i), Entry: fmt.Sprint(i),
+			Anchor: ".", AnchorHandle: s.handle(filepath.Join(w.dir, "live")),
 		})
 	}
 	s.tx, err = e.Journal.Begin(held, begin)
 	w.must(err)
+	w.Cleanup(func() { s.tx.Close() })
 	w.must(os.Mkdir(s.wrapper(), 0o700))
-	ready := &journal.Ready{}
+	ready, times := &journal.Ready{}, &journal.Times{}
 	var states [][]string
 	for i, live := range w.volumes {
 		disktest.Write(w.T, s.staged(i), map[string]string{"generation": "new", "dir/new": "new"})
 		states = append(states, disktest.Tree(w.T, s.staged(i)))
+		info, err := os.Stat(live)
+		w.must(err)
+		times.Live = append(times.Live, journal.Time{Sec: info.ModTime().Unix(), Nsec: int64(info.ModTime().Nanosecond())})
 		ready.Volumes = append(ready.Volumes, journal.ReadyVolume{Live: s.handle(live), Staged: s.handle(s.staged(i))})
 	}
 	s.states["new"] = states
 	w.must(s.tx.Ready(ready))
+	w.must(s.tx.Times(times))
 	return s
 }
 

@@ -24,6 +24,9 @@ func (e *Engine) Snapshot(name, sid string) (*store.Manifest, error) {
 	if !disk.ValidID(sid) {
 		return nil, fault(Usage, "bad_sid", "snap list "+name, "%q is not the id of a snapshot", sid)
 	}
+	if e.Store == nil {
+		return nil, fault(Failed, "snapshot_not_found", "mount the store, or correct `store:`", "snapshot %s of workload %s: %s", sid, name, e.noStore())
+	}
 	m, err := e.Store.Load(name, sid)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fault(Failed, "snapshot_not_found", "snap list "+name, "there is no snapshot %s of workload %s", sid, name)

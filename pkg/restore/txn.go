@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -56,6 +56,9 @@ func (x *txn) close() {
 
 func (s *site) open() error {
 	root, err := disk.OpenRoot(s.Root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &unmounted{s.Name, s.path()}
+	}
 	if err != nil {
 		return err
 	}
@@ -96,44 +99,21 @@ func (s *site) openWrapper() (*disk.Dir, error) {
 // look says where the two directories are. Anything but ENOENT that keeps it
 // from seeing is an error, which freezes.
 func (s *site) look() (sight, error) {
-	if s.parent == nil {
-		return strange, nil
-	}
-	live, err := s.parent.HandleOf(s.base)
+	v, err := s.view()
 	if err != nil {
 		return strange, err
 	}
-	wrapper, err := s.openWrapper()
-	if err != nil {
-		return strange, err
-	}
-	var staged disk.Handle
-	if wrapper != nil {
-		defer wrapper.Close()
-		if staged, err = wrapper.HandleOf(s.Entry); err != nil {
-			return strange, err
-		}
-	}
-	return see(s.handles, live, staged), nil
+	return v.sight(), nil
 }
 
-// see compares handles; an empty one is a name at which nothing stands.
-func see(h journal.ReadyVolume, live, staged disk.Handle) sight {
-	switch {
-	case live == h.Live && staged == h.Staged:
-		return oldNew
-	case live == h.Staged && staged == h.Live:
-		return newOld
-	case live == h.Live && staged == "":
-		return oldGone
-	case live == h.Staged && staged == "":
-		return newGone
-	}
-	return strange
-}
-
+// decision is what the records say. What the operator has decided stands above
+// what snap had.
 func (x *txn) decision() decision {
 	switch {
+	case x.Resolved == journal.KeepOld:
+		return reverted
+	case x.Resolved == journal.KeepNew:
+		return committed
 	case x.Reverted:
 		return reverted
 	case x.Committed:
@@ -144,29 +124,31 @@ func (x *txn) decision() decision {
 
 // decide looks at all volumes before any is touched, and returns the move for
 // each. An error means that none may be touched, and says what was found.
-func (x *txn) decide() ([]move, []sight, error) {
+func (x *txn) decide() ([]move, error) {
 	list := make([]move, len(x.sites))
-	seen := make([]sight, len(x.sites))
-	var odd []string
-	for i, s := range x.sites {
-		var err error
-		if seen[i], err = s.look(); err != nil {
-			return nil, nil, fmt.Errorf("volume %s (%s) cannot be looked at: %w", s.Name, s.path(), err)
-		}
-		if list[i] = moves[seen[i]][x.decision()]; list[i] == freeze {
-			odd = append(odd, fmt.Sprintf("volume %s (%s): %s", s.Name, s.path(), seen[i]))
-		}
+	views, err := x.views()
+	if err != nil {
+		return nil, err
 	}
-	if len(odd) > 0 {
-		return nil, seen, fmt.Errorf("the restore was %s, but %s", x.decision(), strings.Join(odd, "; "))
+	for i, v := range views {
+		list[i] = moves[v.sight()][x.decision()]
 	}
-	return list, seen, nil
+	if slices.Contains(list, freeze) {
+		return nil, x.odd(views)
+	}
+	return list, nil
 }
 
-func frozen(tx, format string, args ...any) *Error {
-	return fault(Frozen, "frozen",
-		"nothing was deleted; look at the directories and at .snap-"+tx+" beside them, see docs/operating.md, section Frozen",
-		"transaction %s: %w", tx, fmt.Errorf(format, args...))
+// views looks at all volumes.
+func (x *txn) views() ([]view, error) {
+	list := make([]view, len(x.sites))
+	for i, s := range x.sites {
+		var err error
+		if list[i], err = s.view(); err != nil {
+			return nil, fmt.Errorf("volume %s (%s) cannot be looked at: %w", s.Name, s.path(), err)
+		}
+	}
+	return list, nil
 }
 
 // carryOut makes the moves and makes them durable.
@@ -329,6 +311,9 @@ func (x *txn) clean() error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
+	if err := x.putWrappersAside(); err != nil {
+		return err
+	}
 	if err := x.sync(); err != nil { // or the store could forget what the volume still has
 		return err
 	}
@@ -366,7 +351,8 @@ func (s *site) remove(mounts disk.Mounts, d decision) error {
 			return err
 		}
 		err := s.parent.Rmdir(s.wrapper)
-		// Another volume in the same directory may still have its tree there.
+		// Another volume in the same directory may still have its tree there, or
+		// somebody something that is none of snap's.
 		if err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENOENT) {
 			return err
 		}

@@ -37,6 +37,31 @@ func Open(path string) (*Store, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("make the store: %w", err)
 	}
+	return openAt(path)
+}
+
+// OpenExisting is Open that makes nothing where there is no store, but returns
+// an error that wraps fs.ErrNotExist: a directory that is not there, or an
+// empty one, as the point is at which the store's filesystem is not mounted.
+func OpenExisting(path string) (*Store, error) {
+	root, err := disk.OpenRoot(path)
+	if err != nil {
+		return nil, fmt.Errorf("open the store: %w", err)
+	}
+	defer root.Close()
+	for _, name := range []string{"members", "snapshots", "tx"} {
+		there, err := root.Exists(name)
+		if err != nil {
+			return nil, fmt.Errorf("open the store: %w", err)
+		}
+		if there {
+			return openAt(path)
+		}
+	}
+	return nil, fmt.Errorf("there is no store in %s: %w", path, fs.ErrNotExist)
+}
+
+func openAt(path string) (*Store, error) {
 	root, err := disk.OpenRoot(path)
 	if err != nil {
 		return nil, fmt.Errorf("open the store: %w", err)

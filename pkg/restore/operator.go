@@ -1,0 +1,228 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"runtime"
+	"time"
+
+	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/journal"
+)
+
+// ResolveRequest is an operator's decision about a frozen restore.
+type ResolveRequest struct {
+	Workload string
+	Keep     string // journal.KeepOld or KeepNew
+	Confirm  string // must equal the transaction's id
+}
+
+// Resolution is what a decision does, or would do.
+type Resolution struct {
+	Tx      string
+	Keep    string
+	SID     string // the snapshot that what is not kept becomes; "" before it is confirmed
+	Volumes []ResolvedVolume
+}
+
+// ResolvedVolume is one volume of a resolution.
+type ResolvedVolume struct {
+	Name  string   `json:"name"`
+	Path  string   `json:"path"`  // the live directory
+	Entry string   `json:"entry"` // the name in the wrapper
+	Found string   `json:"found"` // what stands at the two, in words
+	Old   string   `json:"old"`   // the recorded handles
+	New   string   `json:"new"`
+	Steps []string `json:"steps"` // in words
+	Stays string   `json:"stays"` // what is not snap's, and is never deleted; "" for nothing
+}
+
+// Resolve carries out an operator's decision about a frozen restore: all
+// volumes old, or all new. It moves and deletes only directories whose handles
+// the transaction has recorded; what else stands in the way is put aside under
+// a name that snap knows nothing of, and is reported in Kept. What is not kept
+// becomes a snapshot before it is deleted.
+//
+// Without a confirmation nothing changes, and the result tells what would be
+// done; so it does after a refusal, as far as that was found out. The decision
+// is recorded before the first directory moves: from then on Recover finishes
+// it, and another Resolve may still decide otherwise.
+func (e *Engine) Resolve(ctx context.Context, req ResolveRequest) (Recovery, error) {
+	runtime.LockOSThread() // see Restore
+	defer runtime.UnlockOSThread()
+
+	r := Recovery{Workload: req.Workload}
+	if req.Keep != journal.KeepOld && req.Keep != journal.KeepNew {
+		return r, fault(Usage, "usage", "snap recover "+req.Workload+" --resolve keep-old", "there is no decision %q: keep-old or keep-new", req.Keep)
+	}
+	if e.Journal == nil {
+		return r, nothingFrozen(req.Workload)
+	}
+	s, err := e.lookup(ctx, "recover", req.Workload)
+	if err != nil {
+		return r, err
+	}
+	defer s.close()
+	if s.held, err = e.Journal.Lock(req.Workload, "recover"); err != nil {
+		return r, classify(err)
+	}
+	if err := s.decideFor(ctx, req, &r); err != nil {
+		r.Err = classify(err)
+	}
+	if r.Err != nil {
+		return r, r.Err
+	}
+	return r, nil
+}
+
+func nothingFrozen(workload string) error {
+	return refused("not_frozen", "snap status "+workload, "workload %s has no restore that is frozen", workload)
+}
+
+// decideFor finds the transaction, and carries the decision out.
+func (s *session) decideFor(ctx context.Context, req ResolveRequest, r *Recovery) error {
+	tx, err := s.frozenRestore(req)
+	if err != nil {
+		return err
+	}
+	r.Tx, r.Found, r.Action = tx.ID, tx.Found(), FrozenTx
+	if err := s.lockSites(tx); err != nil {
+		r.Action = ""
+		return errors.Join(err, tx.Close())
+	}
+	if err := s.prepare(tx, req, r); err != nil {
+		return errors.Join(err, tx.Close())
+	}
+	if tx.Resolved != "" { // the snapshot that an earlier decision was making
+		if err := s.Store.Discard(s.w.Name, tx.ResolvedSID); err != nil {
+			return errors.Join(err, tx.Close())
+		}
+	}
+	r.Resolution.SID = disk.NewID(time.Now())
+	s.at("before resolve")
+	if err := tx.Resolve(req.Keep, r.Resolution.SID); err != nil {
+		tx.Close()
+		return frozen(tx.ID, "nothing was moved: %w", err)
+	}
+	s.at("resolve")
+	// From here on no signal ends the work.
+	s.finish(context.WithoutCancel(ctx), tx, false, r)
+	s.audit(tx.Begin.SID, tx.ID, r.Err)
+	return r.Err
+}
+
+// frozenRestore finds the restore that a decision is about: the one that is
+// confirmed, else the oldest.
+func (s *session) frozenRestore(req ResolveRequest) (*journal.Tx, error) {
+	ids, err := s.Journal.List()
+	if err != nil {
+		return nil, err
+	}
+	var found *journal.Tx
+	var unusable error
+	for _, id := range ids {
+		tx, err := s.Journal.Load(id)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			if concerns(err, s.w.Name) {
+				unusable = errors.Join(unusable, frozen(id, "its records cannot be used, and nothing can be decided without them: %w", err))
+			}
+			continue
+		}
+		ours := tx.Begin.Workload == s.w.Name && tx.Begin.Kind == journal.Restore
+		if !ours || found != nil && id != req.Confirm {
+			tx.Close()
+			continue
+		}
+		if found != nil {
+			found.Close()
+		}
+		found = tx
+	}
+	switch {
+	case found != nil:
+		return found, nil
+	case unusable != nil:
+		return nil, unusable
+	}
+	return nil, nothingFrozen(s.w.Name)
+}
+
+// prepare looks at everything, and refuses or fills in what would be done.
+func (s *session) prepare(tx *journal.Tx, req ResolveRequest, r *Recovery) error {
+	x, err := s.openTxn(tx)
+	if err != nil {
+		return frozen(tx.ID, "its directories cannot be opened: %w", err)
+	}
+	defer x.close()
+	if tx.ReadyRecord == nil {
+		if err := s.untouched(x); err != nil {
+			return frozen(tx.ID, "%w", err)
+		}
+		return s.notFrozen(r)
+	}
+	if err := x.ready(); err == nil {
+		return s.notFrozen(r)
+	}
+	list, err := x.settlement(req.Keep)
+	if err != nil {
+		return frozen(tx.ID, "keep-%s: %w", req.Keep, err)
+	}
+	r.Resolution = x.describe(req.Keep, list)
+	command := x.resolveCommand(req.Keep)
+	switch req.Confirm {
+	case "":
+		r.Action = ""
+		return refused("confirm_required", command, "this moves live data of %s and deletes the %s data: it must be confirmed", s.w.Name, other(req.Keep))
+	case tx.ID:
+		return nil
+	}
+	r.Action = ""
+	return refused("confirm_mismatch", command, "--confirm is %q, but the transaction is %s", req.Confirm, tx.ID)
+}
+
+func (s *session) notFrozen(r *Recovery) error {
+	r.Action = ""
+	return refused("not_frozen", "snap recover "+s.w.Name, "transaction %s is not frozen: snap recover finishes or undoes it by itself", r.Tx)
+}
+
+func other(keep string) string {
+	if keep == journal.KeepOld {
+		return journal.KeepNew
+	}
+	return journal.KeepOld
+}
+
+// describe says what a decision does with each volume.
+func (x *txn) describe(word string, list []settlement) *Resolution {
+	r := &Resolution{Tx: x.ID, Keep: word}
+	for i, s := range x.sites {
+		l := list[i]
+		v := ResolvedVolume{
+			Name: s.Name, Path: s.path(), Entry: s.wrapper + "/" + s.Entry, Found: s.tell(),
+			Old: string(s.handles.Live), New: string(s.handles.Staged), Steps: []string{},
+		}
+		for _, step := range l.steps {
+			v.Steps = append(v.Steps, [...]string{
+				swapIn: "exchange what is live for the " + word + " data", moveIn: "move the " + word + " data to the live name",
+				putAside: "put what is not snap's aside, as " + s.base + keptMark(x.ID),
+			}[step])
+		}
+		lost := map[string]what{journal.KeepOld: theNew, journal.KeepNew: theOld}[word]
+		if l.live == lost || l.staged == lost {
+			v.Steps = append(v.Steps, fmt.Sprintf("keep the %s data as a snapshot, then delete it", other(word)))
+		}
+		switch {
+		case l.live == stranger:
+			v.Stays = l.liveKind
+		case l.staged == stranger:
+			v.Stays = l.stagedKind
+		}
+		r.Volumes = append(r.Volumes, v)
+	}
+	return r
+}

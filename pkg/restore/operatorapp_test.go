@@ -1,0 +1,72 @@
+package restore
+
+import (
+	"os"
+	"testing"
+
+	"github.com/tiny-forge/snap/pkg/disk/disktest"
+	"github.com/tiny-forge/snap/pkg/journal"
+)
+
+// A restore under a running app is killed between its volumes, and a directory
+// is replaced by hand. Until the operator decides the app stays down; then it
+// comes up on what was decided for, with its own restart policy.
+func TestTheAppComesUpOnWhatWasDecidedFor(t *testing.T) {
+	name := image(t)
+	for _, c := range []struct {
+		what, keep string
+		spoil      int // the volume whose live directory is replaced
+		sick       bool
+		kind       Kind
+		action     string
+	}{
+		{"keep-old", journal.KeepOld, 0, false, Failed, RolledBackTx},
+		{"keep-new", journal.KeepNew, 1, false, Failed, RolledForwardTx},
+		{"keep-new and the app is sick on it", journal.KeepNew, 1, true, Pending, RolledForwardTx},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			w := newWorld(t, t.TempDir(), 2, appLines(name)...)
+			w.fill("new")
+			w.deploy()
+			if c.sick {
+				w.must(os.WriteFile(w.volumes[0]+"/sick", []byte("yes"), 0o644))
+			}
+			states := map[string][][]string{journal.KeepNew: w.trees()}
+			sid := w.capture()
+			w.fill("old")
+			states[journal.KeepOld] = w.trees()
+			w.killedAt("restore", sid, "exchanged v0")
+			w.must(os.RemoveAll(w.volumes[c.spoil]))
+			disktest.Write(t, w.volumes[c.spoil], map[string]string{"stranger": "s"})
+
+			list, err := w.engine().Recover(t.Context(), RecoverRequest{})
+			if kindOf(err) != Frozen {
+				t.Fatalf("recover returned %+v, %v", list, err)
+			}
+			if now := w.containers(); len(now) != 1 || now[0].State.Running || now[0].HostConfig.RestartPolicy.Name != "no" {
+				t.Errorf("while it is frozen the app is %+v", now)
+			}
+			r, err := w.engine().Resolve(t.Context(), ResolveRequest{Workload: w.name, Keep: c.keep, Confirm: list[0].Tx})
+			if (err != nil) != (c.kind == Pending) || err != nil && kindOf(err) != c.kind || r.Action != c.action {
+				t.Fatalf("resolve returned %+v, %v", r, err)
+			}
+			if got := w.generation(states); got != c.keep {
+				t.Errorf("all volumes are %s, expected %s", got, c.keep)
+			}
+			w.appRuns()
+			w.clean()
+			if len(r.Kept) != 1 {
+				t.Errorf("put aside: %q", r.Kept)
+			}
+		})
+	}
+}
+
+// killedAt runs a verb in a process that is killed when it reaches the point.
+func (w *world) killedAt(verb, sid, point string) {
+	w.Helper()
+	points, killed := w.run(verb, sid, 0, "SNAP_TEST_POINT="+point)
+	if !killed || points[len(points)-1] != point {
+		w.Fatalf("%s was not killed at %q: %q", verb, point, points)
+	}
+}
