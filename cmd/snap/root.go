@@ -90,7 +90,7 @@ is pending, 130 and 143 interrupted (nothing changed).`,
 	flags.BoolVar(&a.json, "json", a.json, "print one JSON object on stdout, on failure too")
 	root.AddCommand(
 		a.captureCommand(), a.listCommand(), a.showCommand(), a.restoreCommand(), a.recoverCommand(), a.statusCommand(),
-		a.deployCommand(), a.lockCommand(), a.exportCommand(), a.importCommand(),
+		a.deployCommand(), a.lockCommand(), a.exportCommand(), a.importCommand(), a.guardCommand(),
 	)
 	return root
 }
@@ -140,6 +140,7 @@ func (a *app) engine() (*restore.Engine, func(), error) {
 	}
 	e := &restore.Engine{
 		Config: cfg, Store: st, Journal: j, Version: version(), Say: a.progress,
+		Guard: a.guard, Inhibit: inhibit,
 		Runtime: func(ctx context.Context, w *workload.Workload) (restore.Runtime, error) {
 			return a.runtime(ctx, cfg, w)
 		},

@@ -1,0 +1,226 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tiny-forge/snap/pkg/disk/disktest"
+	"github.com/tiny-forge/snap/pkg/journal"
+)
+
+func TestACaptureThatIsKilledLeavesTheAppAwake(t *testing.T) {
+	h := newHost(t)
+	h.bulk(96)
+	for _, quiesce := range []string{journal.Pause, journal.Stop} {
+		t.Run(quiesce, func(t *testing.T) {
+			h := h.in(t)
+			before := h.inspect("{{.Id}}")
+			p := h.start("capture", h.name, "--quiesce", quiesce)
+			resting := map[string]string{journal.Pause: "{{.State.Paused}}", journal.Stop: "{{not .State.Running}}"}[quiesce]
+			h.until("the app rests", func() bool { return h.inspect(resting) == "true" })
+			when := h.kill(p)
+			h.comesBack(when)
+			if after := h.inspect("{{.Id}}"); after != before {
+				t.Error("the container was replaced")
+			}
+			if line := h.audit(); line.Verb != "guard" || line.Action != "thawed" || line.Result != "ok" {
+				t.Errorf("the audit log says %+v", line)
+			}
+		})
+	}
+}
+
+// in is the same host in a subtest.
+func (h *host) in(t *testing.T) *host {
+	sub := *h
+	sub.T = t
+	return &sub
+}
+
+// bulk adds so many MiB to the posts, which make a second pass last.
+func (h *host) bulk(mib int) {
+	h.Helper()
+	block := []byte(strings.Repeat("0123456789abcdef", 1<<16))
+	f, err := os.Create(filepath.Join(h.posts, "bulk"))
+	h.must(err)
+	for i := range mib {
+		block[0] = byte(i)
+		_, err := f.Write(block)
+		h.must(err)
+	}
+	h.must(f.Close())
+}
+
+// slowStop are lines of an app that does not hear the signal to stop: the engine
+// kills it when its time is over.
+var slowStop = []string{"stop_signal: SIGWINCH", "stop_grace_period: 3s"}
+
+func TestAStopThatOutlivesSnapIsWaitedForAndUndone(t *testing.T) {
+	h := newHost(t, slowStop...)
+	sid := h.captured()
+	for _, args := range [][]string{
+		{"capture", h.name, "--quiesce", journal.Stop},
+		{"restore", h.name, sid, "--confirm", sid},
+	} {
+		t.Run(args[0], func(t *testing.T) {
+			h := h.in(t)
+			before := h.inspect("{{.Id}} {{.State.StartedAt}}")
+			p := h.start(args...)
+			h.until("a guard stands by", func() bool { return len(h.guards()) > 0 })
+			h.until("snap has no more to say", func() bool { return p.quiet(200 * time.Millisecond) })
+			if h.inspect("{{.State.Running}}") != "true" {
+				t.Fatal("the app has stopped too soon")
+			}
+			if state := h.comesBackRestarted(h.kill(p), before); state != "old" {
+				t.Errorf("the data is %s", state)
+			}
+		})
+	}
+}
+
+// comesBackRestarted is comesBack for an app that is still up at the kill, and
+// about to go down.
+func (h *host) comesBackRestarted(killed time.Time, before string) string {
+	h.Helper()
+	h.until("the app was started again", func() bool {
+		return h.inspect("{{.State.Running}}") == "true" && h.inspect("{{.Id}} {{.State.StartedAt}}") != before
+	})
+	return h.comesBack(killed)
+}
+
+// TestARestoreThatIsKilledIsUndoneOrFinished kills it at every rename from the
+// fence on: that is, between any two records and any two exchanges.
+func TestARestoreThatIsKilledIsUndoneOrFinished(t *testing.T) {
+	disktest.Need(t, "strace")
+	h := newHost(t)
+	sid := h.captured()
+	restore := []string{"restore", h.name, sid, "--confirm", sid}
+
+	trace := filepath.Join(h.dir, "trace")
+	h.wrap = straced(trace)
+	h.snap(restore...)
+	calls := renames(t, trace)
+	first := slices.IndexFunc(calls, func(c rename) bool { return strings.Contains(c.args, `"times"`) })
+	commit := slices.IndexFunc(calls, func(c rename) bool { return strings.Contains(c.args, `"commit"`) })
+	if first < 0 || commit < first {
+		t.Fatalf("no times before a commit in %v", calls)
+	}
+	for n, call := range calls {
+		if n < first {
+			continue
+		}
+		t.Run(fmt.Sprint("rename ", n+1), func(t *testing.T) {
+			t.Logf("killed at %s%s", call.name, call.args)
+			h := h.in(t)
+			h.write("old")
+			h.wrap = straced(trace, call.inject("SIGKILL"))
+			p := h.start(restore...)
+			h.must(ignoreExit(p.Wait()))
+			when := time.Now()
+			h.wrap = nil
+			if sig, _ := h.ended(p); sig != syscall.SIGKILL {
+				t.Fatal("it was not killed")
+			}
+			want := "old"
+			if n > commit {
+				want = "new"
+			}
+			if state := h.comesBack(when); state != want {
+				t.Errorf("the data is %s, expected %s", state, want)
+			}
+			if line := h.audit(); n < len(calls)-1 && (line.Verb != "guard" || line.Result != "ok") {
+				t.Errorf("the audit log says %+v", line)
+			}
+		})
+	}
+}
+
+// straced runs a command under strace, which keeps to the renames of its own
+// process: it lets go of what that executes, the guard among it.
+func straced(trace string, more ...string) []string {
+	words := []string{"strace", "-f", "-b", "execve", "-qq", "-o", trace, "-e", "trace=renameat,renameat2"}
+	for _, e := range more {
+		words = append(words, "-e", e)
+	}
+	return words
+}
+
+// rename is a call in a trace.
+type rename struct {
+	name, args string
+	n          int // the n-th of this name
+}
+
+// inject is what makes strace send a signal at this call.
+func (r rename) inject(signal string) string {
+	return fmt.Sprintf("inject=%s:signal=%s:when=%d", r.name, signal, r.n)
+}
+
+// renames reads from a trace the calls of the thread that made the most:
+// strace counts by thread, and by name.
+func renames(t *testing.T, trace string) (calls []rename) {
+	t.Helper()
+	text, err := os.ReadFile(trace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	threads, counts := map[string][]rename{}, map[string]int{}
+	for line := range strings.Lines(string(text)) {
+		thread, call, _ := strings.Cut(line, " ")
+		name, args, found := strings.Cut(strings.TrimSpace(call), "(")
+		if found && strings.HasPrefix(name, "renameat") {
+			counts[thread+name]++
+			threads[thread] = append(threads[thread], rename{name, strings.TrimSpace(args), counts[thread+name]})
+		}
+	}
+	for _, list := range threads {
+		if len(list) > len(calls) {
+			calls = list
+		}
+	}
+	return calls
+}
+
+// ignoreExit passes over how a process ended.
+func ignoreExit(err error) error {
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		return nil
+	}
+	return err
+}
+
+func TestARestoreKilledWhileTheNewAppStartsIsFinished(t *testing.T) {
+	h := newHost(t)
+	sid := h.captured()
+	p := h.start("restore", h.name, sid, "--confirm", sid)
+	h.until("the restore is committed", func() bool { return h.recorded("commit") })
+	if state := h.comesBack(h.kill(p)); state != "new" {
+		t.Errorf("the data is %s", state)
+	}
+	if line := h.audit(); line.Verb != "guard" || line.Action != "rolled_forward" {
+		t.Errorf("the audit log says %+v", line)
+	}
+}
+
+func TestADeployThatIsKilledLeavesTheAppFromBefore(t *testing.T) {
+	h := newHost(t, slowStop...)
+	before := h.inspect("{{.Id}} {{.State.StartedAt}}")
+	text, err := os.ReadFile(h.config)
+	h.must(err)
+	h.must(os.WriteFile(h.config, append(text, []byte("    hostname: another\n")...), 0o600))
+	p := h.start("deploy", h.name)
+	h.until("a guard stands by", func() bool { return len(h.guards()) > 0 })
+	h.until("the old container is fenced", func() bool { return h.inspect("{{.HostConfig.RestartPolicy.Name}}") == "no" })
+	h.comesBackRestarted(h.kill(p), before)
+	if after := h.inspect("{{.Id}}"); !strings.HasPrefix(before, after) {
+		t.Error("the container from before is gone")
+	}
+}
