@@ -37,9 +37,9 @@ const (
 	// orphanPatience is how long the commands of a killed snap have to end: they
 	// were told to when it died.
 	orphanPatience = 20 * time.Second
-	// guardScore is the guard's oom_score_adj(5): when memory runs out snap goes
-	// first, and the guard, which is small, about last.
-	guardScore = "-900"
+	// guardScore is the guard's proc_pid_oom_score_adj(5): when memory runs out
+	// snap goes first, and the guard, which is small, about last.
+	guardScore = -900
 )
 
 // guard starts the guard of a transaction. release sends it away and returns
@@ -56,6 +56,9 @@ func (a *app) guard(workload, tx string) (release func(), err error) {
 		return nil, err
 	}
 	defer watched.Close()
+	if err := keepInherited("/proc/self/fd"); err != nil {
+		return nil, errors.Join(err, hold.Close())
+	}
 	cmd := exec.Command("/proc/self/exe", "--config", config, "guard", workload, tx)
 	cmd.Args[0] = os.Args[0]
 	cmd.Dir = "/" // it must not keep a filesystem busy
@@ -86,6 +89,19 @@ func (a *app) guard(workload, tx string) (release func(), err error) {
 		return nil, err
 	}
 	return release, nil
+}
+
+// keepInherited sees to it that what this process was started with, beyond its
+// standard files, goes no further: the pipe of a script that waits for its end.
+// All else that snap opens is closed on exec in any case.
+func keepInherited(list string) error {
+	names, err := os.ReadDir(list)
+	for _, name := range names {
+		if fd, err := strconv.Atoi(name.Name()); err == nil && fd > 2 {
+			syscall.CloseOnExec(fd) // that of the list is closed by now: nothing happens
+		}
+	}
+	return err
 }
 
 // standsBy waits until the guard says that it is ready.
@@ -138,15 +154,32 @@ func (a *app) stand(ctx context.Context, workload, tx string) error {
 	return r.Err
 }
 
-// spare asks the OOM killer to take others first. Lowering one's score takes a
-// capability that root may lack in a container; then it stays.
+// spare asks the OOM killer to take others first. To go below the score that
+// one began with takes a capability that root may lack, in a container; then a
+// raised one is at least taken back.
 func spare(file string) {
-	f, err := os.OpenFile(file, os.O_WRONLY, 0)
+	text, err := os.ReadFile(file)
 	if err != nil {
 		return
 	}
-	_, _ = f.WriteString(guardScore)
-	f.Close()
+	now, err := strconv.Atoi(string(bytes.TrimSpace(text)))
+	for _, score := range []int{guardScore, 0} {
+		if err != nil || score >= now {
+			return
+		}
+		if writeTo(file, strconv.Itoa(score)) == nil {
+			return
+		}
+	}
+}
+
+func writeTo(file, text string) error {
+	f, err := os.OpenFile(file, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
 }
 
 // endOrphans waits until the commands that snap ran have ended, and kills those

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,14 +19,13 @@ import (
 
 func TestACaptureThatIsKilledLeavesTheAppAwake(t *testing.T) {
 	h := newHost(t)
-	h.bulk(96)
+	h.bulk(192)
 	for _, quiesce := range []string{journal.Pause, journal.Stop} {
 		t.Run(quiesce, func(t *testing.T) {
 			h := h.in(t)
 			before := h.inspect("{{.Id}}")
 			p := h.start("capture", h.name, "--quiesce", quiesce)
-			resting := map[string]string{journal.Pause: "{{.State.Paused}}", journal.Stop: "{{not .State.Running}}"}[quiesce]
-			h.until("the app rests", func() bool { return h.inspect(resting) == "true" })
+			h.until("the app rests", h.rests)
 			when := h.kill(p)
 			h.comesBack(when)
 			if after := h.inspect("{{.Id}}"); after != before {
@@ -223,4 +223,184 @@ func TestADeployThatIsKilledLeavesTheAppFromBefore(t *testing.T) {
 	if after := h.inspect("{{.Id}}"); !strings.HasPrefix(before, after) {
 		t.Error("the container from before is gone")
 	}
+}
+
+func TestAnOperationThatEndsTakesItsGuardAlong(t *testing.T) {
+	h := newHost(t)
+	for _, args := range [][]string{
+		{"capture", h.name},
+		{"capture", h.name, "--quiesce", journal.None}, // puts nothing to rest
+		{"lock", h.name, "--", "true"},
+	} {
+		p := h.start(args...)
+		stood := h.watch(p)
+		if _, code := h.ended(p); code != 0 {
+			t.Errorf("%q ended with %d", args, code)
+		}
+		if want := len(args) == 2; *stood != want {
+			t.Errorf("%q: a guard stood by: %v, expected %v", args, *stood, want)
+		}
+		h.settled()
+	}
+}
+
+// watch notes whether a guard of the workload was seen while a process ran.
+func (h *host) watch(p *process) *bool {
+	seen := new(bool)
+	for {
+		select {
+		case <-p.eof:
+			return seen
+		default:
+			*seen = *seen || len(h.guards()) > 0
+			time.Sleep(time.Millisecond)
+		}
+	}
+}
+
+func TestDataAloneNeedsNoGuard(t *testing.T) {
+	h := bareHost(t)
+	h.lines()
+	sid := h.captured()
+	for _, args := range [][]string{{"capture", h.name}, {"restore", h.name, sid, "--confirm", sid}} {
+		p := h.start(args...)
+		if *h.watch(p) {
+			t.Errorf("%q had a guard", args)
+		}
+		if _, code := h.ended(p); code != 0 {
+			t.Errorf("%q ended with %d", args, code)
+		}
+		h.nothingLeft()
+	}
+	if state := h.state(); state != "new" {
+		t.Errorf("the data is %s", state)
+	}
+}
+
+// TestTheGuardHoldsNothingOfSnaps looks at its descriptors while snap holds its
+// locks: with one of those, or with the pipe's other end, it would wait for
+// itself.
+func TestTheGuardHoldsNothingOfSnaps(t *testing.T) {
+	h := newHost(t, slowStop...)
+	p := h.start("capture", h.name, "--quiesce", journal.Stop)
+	h.until("a guard stands by", func() bool { return len(h.guards()) == 1 && h.held(p.Process.Pid, "/lock/") > 0 })
+	guard := h.guards()[0]
+	h.until("the guard is started", func() bool { return descriptors(guard)[2] == os.DevNull })
+	open := descriptors(guard)
+	for fd, what := range open {
+		// Beside its three, those are the Go runtime's own.
+		if fd > 2 && !strings.HasPrefix(what, "anon_inode:") && !strings.HasPrefix(what, "/sys/fs/cgroup/") {
+			t.Errorf("the guard has descriptor %d open: %s", fd, what)
+		}
+	}
+	if !strings.HasPrefix(open[0], "pipe:") || open[2] != os.DevNull {
+		t.Errorf("the guard's descriptors are %v", open)
+	}
+	own := 0
+	for _, what := range descriptors(p.Process.Pid) {
+		if what == open[0] {
+			own++
+		}
+	}
+	if own != 1 {
+		t.Errorf("snap has the pipe open %d times, expected its end of it alone", own)
+	}
+	if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", guard)); err != nil || strings.Fields(string(stat))[5] != fmt.Sprint(guard) {
+		t.Errorf("the guard has no session of its own: %s, %v", stat, err)
+	}
+	if _, code := h.ended(p); code != 0 {
+		t.Errorf("snap ended with %d", code)
+	}
+	h.settled()
+}
+
+// descriptors are the open files of a process.
+func descriptors(pid int) map[int]string {
+	out := map[int]string{}
+	links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	for _, link := range links {
+		if what, err := os.Readlink(link); err == nil {
+			fd, _ := strconv.Atoi(filepath.Base(link))
+			out[fd] = what
+		}
+	}
+	return out
+}
+
+// held counts the open files of a process with this in their path.
+func (h *host) held(pid int, path string) (n int) {
+	for _, what := range descriptors(pid) {
+		if strings.Contains(what, h.dir) && strings.Contains(what, path) {
+			n++
+		}
+	}
+	return n
+}
+
+// TestWhatEndsTheTerminalLeavesTheGuard sends the signals of a terminal, and of
+// a service manager, to snap's whole process group and to the guard itself.
+func TestWhatEndsTheTerminalLeavesTheGuard(t *testing.T) {
+	h := newHost(t)
+	h.bulk(192)
+	p := h.start("capture", h.name)
+	h.until("the app rests", h.rests)
+	h.must(syscall.Kill(p.Process.Pid, syscall.SIGSTOP)) // snap would hear the others
+	guards := h.guards()
+	if len(guards) != 1 {
+		t.Fatalf("the guards are %v", guards)
+	}
+	for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM} {
+		h.must(syscall.Kill(guards[0], sig))
+		time.Sleep(20 * time.Millisecond) // one at a time
+	}
+	if now := h.guards(); !slices.Equal(now, guards) || !h.rests() {
+		t.Fatalf("the guards were %v and are %v", guards, now)
+	}
+	when := time.Now()
+	h.must(syscall.Kill(-p.Process.Pid, syscall.SIGKILL))
+	h.ended(p)
+	h.comesBack(when)
+}
+
+// TestAGuardActsOnItsOwnTransactionAlone starts guards by hand, at a pipe whose
+// other end is closed.
+func TestAGuardActsOnItsOwnTransactionAlone(t *testing.T) {
+	h := newHost(t)
+	h.bulk(192)
+	p := h.start("capture", h.name)
+	h.until("the app rests", h.rests)
+	for _, pid := range h.guards() { // as a power cut would, snap and guard at once
+		h.must(syscall.Kill(pid, syscall.SIGKILL))
+	}
+	h.kill(p)
+	tx := h.pending()
+	if len(tx) != 1 {
+		t.Fatalf("the transactions are %v", tx)
+	}
+	for _, args := range [][]string{
+		{h.name, "20200101T000000Z-000000"}, // of an earlier operation
+		{"somebody", tx[0]},
+	} {
+		h.must(ignoreExit(h.command(append([]string{"guard"}, args...)...).Run()))
+		if !h.rests() || len(h.pending()) != 1 {
+			t.Fatalf("the guard of %v has acted on %v", args, tx)
+		}
+	}
+	h.must(h.command("guard", h.name, tx[0]).Run())
+	h.settled()
+	if line := h.audit(); line.Verb != "guard" || line.Tx != tx[0] || line.Action != "thawed" {
+		t.Errorf("the audit log says %+v", line)
+	}
+}
+
+// TestAGuardThatDiesIsNoFault: what snap does must not depend on it.
+func TestAGuardThatDiesIsNoFault(t *testing.T) {
+	h := newHost(t, slowStop...)
+	p := h.start("capture", h.name, "--quiesce", journal.Stop)
+	h.until("a guard stands by", func() bool { return len(h.guards()) > 0 })
+	h.must(syscall.Kill(h.guards()[0], syscall.SIGKILL))
+	if _, code := h.ended(p); code != 0 {
+		t.Errorf("snap ended with %d", code)
+	}
+	h.settled()
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -212,7 +213,7 @@ func (p *process) quiet(d time.Duration) bool {
 }
 
 // start starts snap, in a process group of its own, with one pipe as its
-// output.
+// output and as another file besides.
 func (h *host) start(args ...string) *process {
 	h.Helper()
 	p := &process{Cmd: h.command(args...), eof: make(chan struct{})}
@@ -220,6 +221,7 @@ func (h *host) start(args ...string) *process {
 	r, w, err := os.Pipe()
 	h.must(err)
 	p.Stdout, p.Stderr = w, w
+	p.ExtraFiles = []*os.File{w} // as a script's "exec 3>…" leaves it open
 	h.must(p.Start())
 	w.Close()
 	go func() {
@@ -265,6 +267,28 @@ func (h *host) until(what string, holds func() bool) {
 			h.Fatalf("after a minute still not: %s", what)
 		}
 	}
+}
+
+// rests reports whether the app's container is paused or stopped. It asks the
+// engine itself, for the time between two looks may be short.
+func (h *host) rests() bool {
+	h.Helper()
+	socket := "/var/run/docker.sock"
+	if where := os.Getenv("DOCKER_HOST"); where != "" {
+		socket = strings.TrimPrefix(where, "unix://")
+	}
+	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		},
+	}}
+	resp, err := client.Get("http://docker/containers/" + h.name + "/json")
+	h.must(err)
+	defer resp.Body.Close()
+	var c struct{ State struct{ Running, Paused bool } }
+	h.must(json.NewDecoder(resp.Body).Decode(&c))
+	return c.State.Paused || !c.State.Running
 }
 
 // inspect returns what the engine says of the app's only container.
