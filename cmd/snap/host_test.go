@@ -286,7 +286,9 @@ func (h *host) rests() bool {
 	resp, err := client.Get("http://docker/containers/" + h.name + "/json")
 	h.must(err)
 	defer resp.Body.Close()
-	var c struct{ State struct{ Running, Paused bool } }
+	var c struct {
+		State struct{ Running, Paused bool }
+	}
 	h.must(json.NewDecoder(resp.Body).Decode(&c))
 	return c.State.Paused || !c.State.Running
 }
