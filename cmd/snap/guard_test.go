@@ -386,7 +386,19 @@ func TestAGuardActsOnItsOwnTransactionAlone(t *testing.T) {
 			t.Fatalf("the guard of %v has acted on %v", args, tx)
 		}
 	}
+	// A command that snap ran goes on for a while: the guard lets it end first.
+	orphan := exec.Command("sleep", "1")
+	orphan.Env = append(os.Environ(), guardMark+"="+tx[0])
+	h.must(orphan.Start())
+	ended := make(chan error, 1)
+	go func() { ended <- orphan.Wait() }()
 	h.must(h.command("guard", h.name, tx[0]).Run())
+	select {
+	case err := <-ended:
+		h.must(err)
+	default:
+		t.Error("the guard did not wait for a command of the dead snap")
+	}
 	h.settled()
 	if line := h.audit(); line.Verb != "guard" || line.Tx != tx[0] || line.Action != "thawed" {
 		t.Errorf("the audit log says %+v", line)
