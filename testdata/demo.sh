@@ -219,9 +219,11 @@ when=$(awk '$2 ~ /^renameat2\(/ {
   if (/RENAME_EXCHANGE/ && /"(posts|counts)"/ && ++swaps == 2) { print calls[$1]; exit }
 }' "$tmp/trace")
 claim "there are two swaps" test -n "$when"
-note "So at call number $when comes the SIGKILL:"
+note "So at call number $when comes the SIGKILL. It is to be a power cut, so snap's guard"
+note "is kept from starting: it would bring the app back by itself."
 status=0
-run strace -f -qq -o /dev/null -e trace=renameat2 -e "inject=renameat2:signal=SIGKILL:when=$when" \
+run strace -f -qq -o /dev/null -e trace=renameat2,setsid -e inject=setsid:error=EPERM \
+  -e "inject=renameat2:signal=SIGKILL:when=$when" \
   snap restore "$name" "$second" --confirm "$second" || status=$?
 claim "it was killed" equal "$status" 137
 run wc -l "$posts/posts.txt"
@@ -245,7 +247,23 @@ claim "the app is up, and serves one whole state: that before the restore, which
   serves 'Monday: hello' 'Tuesday: it works' 'Thursday: a new start' 'Friday: one line more'
 claim "a second recovery has nothing to do" equal "$(snap recover --json | field action)" ''
 claim "nothing was left beside the volumes" equal "$(find "$tmp/apps" -name '.snap-*')" ''
-note "And the restore itself, now that nobody kills it:"
+
+if [[ $engine == yes ]]; then
+  heading "The same kill, with the guard"
+  status=0
+  run strace -f -b execve -qq -o /dev/null -e trace=renameat2 -e "inject=renameat2:signal=SIGKILL:when=$when" \
+    snap restore "$name" "$second" --confirm "$second" || status=$?
+  claim "it was killed" equal "$status" 137
+  ended() { [[ -z $(find "$tmp/store/tx" -mindepth 1) ]]; }
+  for _ in {1..300}; do
+    ! ended || break
+    sleep 0.1
+  done
+  claim "its guard has brought everything back; nobody ran recover" ended
+  claim "the app is up, and serves what it had" serves 'Monday: hello' 'Tuesday: it works' 'Thursday: a new start' 'Friday: one line more'
+fi
+
+heading "And the restore itself, now that nobody kills it"
 run snap restore "$name" "$second" --confirm "$second"
 claim "the app is up, and serves what was captured" serves 'Monday: hello' 'Tuesday: it works' 'Thursday: a new start'
 printf '\nThe demo has passed.\n'

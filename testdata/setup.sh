@@ -23,6 +23,7 @@ declare -A package=(
   [dockerd]=docker.io       # an engine
   [docker]=docker-cli       # its command, apart from the engine on newer releases
   [ip]=iproute2             # a bridge for a private engine
+  [dbus-daemon]=dbus-daemon # a system bus, for a stand-in of logind
   [make]=make
 )
 

@@ -91,7 +91,7 @@ is pending, 130 and 143 interrupted (nothing changed).`,
 	flags.BoolVar(&a.json, "json", a.json, "print one JSON object on stdout, on failure too")
 	root.AddCommand(
 		a.captureCommand(), a.listCommand(), a.showCommand(), a.restoreCommand(), a.recoverCommand(), a.statusCommand(),
-		a.deployCommand(), a.lockCommand(), a.exportCommand(), a.importCommand(),
+		a.deployCommand(), a.lockCommand(), a.exportCommand(), a.importCommand(), a.guardCommand(),
 	)
 	return root
 }
@@ -142,7 +142,7 @@ func (a *app) engine(open func(string) (*store.Store, error)) (*restore.Engine, 
 		return nil, nil, err
 	}
 	e := &restore.Engine{
-		Config: cfg, Version: version(), Say: a.progress,
+		Config: cfg, Version: version(), Say: a.progress, Guard: a.guard, Inhibit: inhibit,
 		Runtime: func(ctx context.Context, w *workload.Workload) (restore.Runtime, error) {
 			return a.runtime(ctx, cfg, w)
 		},

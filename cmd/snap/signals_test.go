@@ -7,9 +7,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 )
@@ -72,5 +75,77 @@ func TestSignals(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestSignalsAtEveryRename sends a signal at each rename of a restore under a
+// real app: before the commit it is as if nothing had been asked for, and after
+// it the work is finished.
+func TestSignalsAtEveryRename(t *testing.T) {
+	disktest.Need(t, "strace")
+	h := newAppHost(t)
+	sid := h.captured()
+	restore := []string{"restore", h.name, sid, "--confirm", sid}
+	trace := filepath.Join(h.dir, "trace")
+	h.wrap = straced(trace)
+	h.snap(restore...)
+	calls := renames(t, trace)
+	commit := slices.IndexFunc(calls, func(c rename) bool { return strings.Contains(c.args, `"commit"`) })
+	if commit < 1 {
+		t.Fatalf("no commit in %v", calls)
+	}
+	seen := map[int]int{}
+	for n, call := range calls {
+		sig := []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP}[n%3]
+		h.write("old")
+		before := h.inspect("{{.Id}}")
+		h.wrap = straced(trace, call.inject(unix.SignalName(sig)))
+		_, code := h.ended(h.start(restore...))
+		h.wrap = nil
+		seen[code]++
+		what := fmt.Sprintf("%s at %s(%s", unix.SignalName(sig), call.name, call.args)
+		interrupted := code == 128+int(sig)
+		switch {
+		case code != 0 && !interrupted, interrupted && sig == syscall.SIGHUP, interrupted && n > commit:
+			t.Errorf("%s: exit code %d", what, code)
+		// At the commit itself the signal may be heard on either side of it.
+		case code == 0 && sig != syscall.SIGHUP && n < commit:
+			t.Errorf("%s: not heard", what)
+		}
+		want := map[bool]string{true: "old", false: "new"}[interrupted]
+		if got := h.state(); got != want {
+			t.Errorf("%s: exit code %d, and the data is %s", what, code, got)
+		}
+		if after := h.inspect("{{.Id}}"); interrupted && after != before {
+			t.Errorf("%s: the container was replaced", what)
+		}
+		h.settled()
+	}
+	if seen[0] == 0 || seen[130] == 0 || seen[143] == 0 {
+		t.Errorf("the exit codes were %v", seen)
+	}
+}
+
+func TestASignalWhileTheAppRestsWakesIt(t *testing.T) {
+	h := newAppHost(t)
+	h.bulk(192)
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
+		for _, quiesce := range []string{"pause", "stop"} {
+			before := h.inspect("{{.Id}}")
+			p := h.start("capture", h.name, "--quiesce", quiesce)
+			h.until("the app rests", h.rests)
+			h.must(p.Process.Signal(sig))
+			want := 128 + int(sig)
+			if sig == syscall.SIGHUP {
+				want = 0
+			}
+			if _, code := h.ended(p); code != want {
+				t.Errorf("%s during %s: exit code %d, expected %d", unix.SignalName(sig), quiesce, code, want)
+			}
+			if after := h.inspect("{{.Id}}"); after != before {
+				t.Error("the container was replaced")
+			}
+			h.settled()
+		}
 	}
 }

@@ -51,7 +51,7 @@ var only = map[string][]string{
 	"fmt.Printf":            {},
 	"fmt.Fprintln":          {"cmd/snap/ui.go"},
 	"syscall.Exec":          {},
-	"exec.Command":          {"cmd/snap/deploy.go", "pkg/docker/compose.go"},
+	"exec.Command":          {"cmd/snap/deploy.go", "cmd/snap/guard.go", "pkg/docker/compose.go"},
 	"exec.CommandContext":   {"pkg/docker/compose.go"},
 	"filepath.EvalSymlinks": {"pkg/workload/config.go", "pkg/docker/", "pkg/journal/lock.go"},
 }

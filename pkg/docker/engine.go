@@ -128,6 +128,8 @@ func (e *engine) inspect(ctx context.Context, id string) (*box, error) {
 		Running: raw.State.Running,
 		Paused:  raw.State.Paused,
 		Policy:  policyOf(raw.HostConfig.RestartPolicy),
+
+		StopTimeout: stopTimeout(raw.Config.StopTimeout),
 	}}
 	if b.Image == "" {
 		b.Image = raw.Config.Image
@@ -138,6 +140,15 @@ func (e *engine) inspect(ctx context.Context, id string) (*box, error) {
 		}
 	}
 	return b, nil
+}
+
+// stopTimeout returns how long the engine waits for a clean stop, which is ten
+// seconds unless the container asks for something else; negative is for ever.
+func stopTimeout(seconds *int) time.Duration {
+	if seconds == nil {
+		return 10 * time.Second
+	}
+	return time.Duration(*seconds) * time.Second
 }
 
 func policyOf(p container.RestartPolicy) journal.Policy {

@@ -20,6 +20,7 @@ type Audit struct {
 	Workload string    `json:"workload"`
 	SID      string    `json:"sid,omitempty"`
 	Tx       string    `json:"tx,omitempty"`
+	Action   string    `json:"action,omitempty"` // what a recovery did
 	Result   string    `json:"result"`
 	Error    string    `json:"error,omitempty"`
 	Seconds  float64   `json:"seconds"`

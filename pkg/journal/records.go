@@ -168,6 +168,9 @@ type Container struct {
 	Policy  Policy  `json:"policy"`
 	Also    bool    `json:"also,omitempty"` // not of the workload: listed in also_stop
 	Mounts  []Mount `json:"mounts,omitempty"`
+	// StopTimeout is how long the engine waits for a clean stop, as it is now;
+	// it is asked for anew, and not recorded.
+	StopTimeout time.Duration `json:"-"`
 }
 
 // Policy is a container's restart policy in Docker's terms.

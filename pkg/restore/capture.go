@@ -8,7 +8,6 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/store"
-	"github.com/tiny-forge/snap/pkg/workload"
 )
 
 // CaptureRequest is what an operator asks of a capture.
@@ -38,7 +37,7 @@ func (e *Engine) Capture(ctx context.Context, req CaptureRequest) (*CaptureResul
 		return nil, err
 	}
 	defer s.close()
-	c := &capturing{session: s, req: req, sid: disk.NewID(time.Now())}
+	c := &capturing{session: s, req: req, sid: disk.NewID(time.Now()), release: func() {}}
 	result, err := c.run(ctx)
 	s.audit(c.sid, c.txID, err)
 	return result, err
@@ -53,6 +52,7 @@ type capturing struct {
 	containers []Container
 	shot       *shooting
 	quiesced   time.Duration
+	release    func() // of the guard
 }
 
 func (c *capturing) run(ctx context.Context) (*CaptureResult, error) {
@@ -71,6 +71,7 @@ func (c *capturing) run(ctx context.Context) (*CaptureResult, error) {
 		return nil, classify(err)
 	}
 	c.txID = tx.ID
+	defer func() { c.release() }()
 	c.at("begin")
 	manifest, err := c.shoot(ctx, tx)
 	if err != nil {
@@ -147,7 +148,7 @@ func (c *capturing) shoot(ctx context.Context, tx *journal.Tx) (*store.Manifest,
 
 // quiesces reports whether there is an app to put to rest.
 func (c *capturing) quiesces() bool {
-	if c.req.Quiesce == journal.None || c.w.Kind() == workload.Data {
+	if c.req.Quiesce == journal.None {
 		return false
 	}
 	for _, container := range c.containers {
@@ -162,6 +163,7 @@ func (c *capturing) quiesces() bool {
 func (c *capturing) still(ctx context.Context) (err error) {
 	if c.quiesces() {
 		c.say("capturing %s: second pass, quiesce %s", c.w.Name, c.req.Quiesce)
+		c.release = c.guarded(c.txID)
 		start := time.Now()
 		var thaw journal.Thaw
 		if err := c.time.run("quiesce", func() error {

@@ -29,6 +29,13 @@ type Engine struct {
 	// volumes (a Compose file names its own), so it comes first.
 	Runtime func(ctx context.Context, w *workload.Workload) (Runtime, error)
 	Version string
+	// Guard starts a process that outlives this one, and brings the transaction
+	// to its end with [Engine.RecoverKilled] should this one be killed. release
+	// sends it away and returns when it is gone. Nil: without one.
+	Guard func(workload, tx string) (release func(), err error)
+	// Inhibit asks the host not to shut down or sleep until release is called. It
+	// does not block for long, and what cannot be had is left. Nil: without.
+	Inhibit func(why string) (release func())
 	// Say is given a line now and then about what is being done.
 	Say func(format string, args ...any)
 
@@ -57,6 +64,7 @@ type session struct {
 	verb string
 	when time.Time
 	time phases
+	did  string // what a recovery did, for the audit log
 }
 
 // begin opens a session: config, runtime, and the locks of the workload and of
@@ -117,7 +125,7 @@ func (s *session) close() {
 func (s *session) audit(sid, tx string, err error) {
 	a := journal.Audit{
 		Time: time.Now().UTC(), Verb: s.verb, Workload: s.w.Name, SID: sid, Tx: tx,
-		Result: "ok", Seconds: time.Since(s.when).Seconds(),
+		Action: s.did, Result: "ok", Seconds: time.Since(s.when).Seconds(),
 	}
 	if err != nil {
 		a.Result, a.Error = classify(err).Code, err.Error()

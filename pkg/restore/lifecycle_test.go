@@ -155,28 +155,34 @@ func TestOfTwoRestoresAtOnceOneIsBusy(t *testing.T) {
 	}
 }
 
-func TestASignalBeforeTheCommitLeavesAllAsItWas(t *testing.T) {
+func TestASignalAtAnyPointIsHeardUntilTheCommit(t *testing.T) {
 	w := newWorld(t, t.TempDir(), 2, appLines(image(t))...)
 	w.fill("new")
 	states := map[string][][]string{"new": w.trees()}
 	w.deploy()
 	sid := w.capture()
-	for _, point := range []string{"begin", "staging v0", "stage", "ready", "fence", "publish", "exchanged v0", "swap", "commit"} {
+	want, done := "old", false
+	for n := 0; !done; n++ {
 		w.fill("old")
 		states["old"] = w.trees()
 		ctx, cancel := context.WithCancelCause(t.Context())
 		e := w.engine()
+		i, point := 0, ""
+		done = true
 		e.reached = func(p string) {
-			if p == point {
+			if i == n {
+				point, done = p, false
 				cancel(&Signal{Name: "SIGTERM", Code: 143})
 			}
+			i++
 		}
 		_, err := e.Restore(ctx, w.request(sid))
-		want := "old"
 		// The exchanges are not cut in the middle by a signal; it is heard
 		// behind them, and still before the commit.
-		if point == "commit" {
+		if point == "before commit" || done {
 			want = "new"
+		}
+		if want == "new" {
 			w.must(err)
 		} else if kindOf(err) != Interrupted {
 			t.Errorf("at %q: the restore returned %v, expected interrupted", point, err)
@@ -186,6 +192,38 @@ func TestASignalBeforeTheCommitLeavesAllAsItWas(t *testing.T) {
 		}
 		w.appRuns()
 		w.clean()
+		if done && n < 15 {
+			t.Errorf("only %d points", n)
+		}
+	}
+}
+
+func TestASignalAtAnyPointOfACaptureLeavesTheAppAwake(t *testing.T) {
+	w := newWorld(t, t.TempDir(), 1, appLines(image(t))...)
+	w.fill("data")
+	w.deploy()
+	before := w.appRuns()
+	for _, quiesce := range []string{journal.Pause, journal.Stop} {
+		for _, point := range []string{"begin", "quiesced", "thawed"} {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			e := w.engine()
+			e.reached = func(p string) {
+				if p == point {
+					cancel(&Signal{Name: "SIGINT", Code: 130})
+				}
+			}
+			_, err := e.Capture(ctx, CaptureRequest{Workload: w.name, Quiesce: quiesce})
+			// Once all is read, publishing is the shorter way to an end.
+			if point == "thawed" {
+				w.must(err)
+			} else if kindOf(err) != Interrupted {
+				t.Errorf("%s, at %q: the capture returned %v, expected interrupted", quiesce, point, err)
+			}
+			if c := w.appRuns(); c.ID != before.ID {
+				t.Errorf("%s, at %q: the container was replaced", quiesce, point)
+			}
+			w.clean()
+		}
 	}
 }
 

@@ -31,6 +31,8 @@ type Recovery struct {
 	// Kept are paths of what is not snap's and was put aside.
 	Kept       []string
 	Resolution *Resolution // what an operator decided, or may decide; see Resolve
+
+	audited bool
 }
 
 // RecoverRequest says what to recover.
@@ -39,6 +41,16 @@ type RecoverRequest struct {
 	// Offline does the data part alone and leaves containers and deletions to
 	// the next run: for the time at boot before the engine is up.
 	Offline bool
+
+	killed bool // a moment ago, and the guard it left is recovering: see RecoverKilled
+}
+
+// verb is what the audit log and whoever finds the lock taken are told.
+func (r RecoverRequest) verb() string {
+	if r.killed {
+		return "guard"
+	}
+	return "recover"
 }
 
 // Recover finishes or undoes every transaction whose process is gone. It may be
@@ -109,7 +121,7 @@ func (e *Engine) recoverTx(ctx context.Context, id string, req RecoverRequest) (
 	if len(req.Workloads) > 0 && !slices.Contains(req.Workloads, r.Workload) {
 		return r, false
 	}
-	s, err := e.lookup(ctx, "recover", r.Workload)
+	s, err := e.lookup(ctx, req.verb(), r.Workload)
 	if err != nil {
 		if r.Err = unusable(id, err); kindOf(r.Err) == Pending {
 			r.Action, r.Pending = "", true
@@ -117,7 +129,7 @@ func (e *Engine) recoverTx(ctx context.Context, id string, req RecoverRequest) (
 		return r, true
 	}
 	defer s.close()
-	if s.held, err = e.Journal.Lock(r.Workload, "recover"); err != nil {
+	if s.held, err = e.Journal.Lock(r.Workload, req.verb()); err != nil {
 		r.Err, r.Action = classify(err), ""
 		return r, true
 	}
@@ -131,6 +143,7 @@ func (e *Engine) recoverTx(ctx context.Context, id string, req RecoverRequest) (
 	}
 	r.Found = tx.Found()
 	s.recover(ctx, tx, req, &r)
+	s.did, r.audited = r.Action, true
 	s.audit(tx.Begin.SID, id, r.Err)
 	return r, true
 }
@@ -166,6 +179,9 @@ func (s *session) recover(ctx context.Context, tx *journal.Tx, req RecoverReques
 		tx.Close()
 		r.Err, r.Action = classify(err), ""
 		return
+	}
+	if req.killed {
+		s.letFinish(ctx, tx)
 	}
 	if tx.Begin.Kind != journal.Restore && tx.Begin.Kind != journal.Probe {
 		s.recoverApp(ctx, tx, req, r)

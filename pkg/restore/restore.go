@@ -55,7 +55,7 @@ func (e *Engine) Restore(ctx context.Context, req RestoreRequest) (*RestoreResul
 		return nil, err
 	}
 	defer s.close()
-	r := &restoration{session: s, req: req, result: &RestoreResult{Workload: req.Workload, SID: req.SID, Phases: s.time}}
+	r := &restoration{session: s, req: req, result: &RestoreResult{Workload: req.Workload, SID: req.SID, Phases: s.time}, release: func() {}, uninhibit: func() {}}
 	err = r.run(ctx)
 	r.result.Seconds = time.Since(s.when).Seconds()
 	s.audit(req.SID, r.result.Tx, err)
@@ -87,6 +87,8 @@ type restoration struct {
 	shot   *shooting
 	result *RestoreResult
 	down   time.Time // when the fence began; zero before
+
+	release, uninhibit func() // of the guard; of the shutdown
 }
 
 func (r *restoration) run(ctx context.Context) error {
@@ -105,8 +107,15 @@ func (r *restoration) run(ctx context.Context) error {
 	if err := r.record(); err != nil {
 		return classify(err)
 	}
-	defer func() { r.x.close() }()
+	defer func() {
+		r.x.close()
+		r.uninhibit()
+		r.release()
+	}()
 	err = r.upToCommit(ctx)
+	if err == nil {
+		r.uninhibit() // all data is new, and a recovery at boot starts the app as well
+	}
 	if r.shot != nil {
 		r.shot.close()
 	}
@@ -299,6 +308,10 @@ func (r *restoration) sameAsPlanned() error {
 
 // fence stops the app and makes sure that nobody writes.
 func (r *restoration) fence(ctx context.Context) error {
+	if len(r.plan.Containers) > 0 {
+		r.release = r.guarded(r.tx.ID)
+	}
+	r.uninhibit = r.inhibited()
 	r.down = time.Now()
 	if r.plan.running {
 		r.say("stopping %s", r.w.Name)

@@ -1,0 +1,397 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/disk/disktest"
+)
+
+// appHost is a machine with one workload, a tiny web app in a real container,
+// all of it in one directory. The app has two volumes: its posts, and how many
+// they are, so that data of two moments shows.
+type appHost struct {
+	*testing.T
+	dir, config string
+	name        string
+	url         string
+	posts       string // live directories
+	meta        string
+	wrap        []string // what to start snap under
+}
+
+// newAppHost makes a host and deploys the app; more are further lines of the
+// workload.
+func newAppHost(t *testing.T, more ...string) *appHost {
+	t.Helper()
+	h := bareHost(t)
+	h.lines(append([]string{
+		"image: " + appImage(t), "restart: unless-stopped", "environment: {META: /meta}",
+		"ports: [" + strings.TrimPrefix(h.url, "http://") + ":8080]",
+		"healthcheck: {test: [CMD, /app, healthcheck], interval: 200ms, timeout: 30s, retries: 3}",
+	}, more...)...)
+	h.Cleanup(h.undeploy)
+	h.snap("deploy", h.name)
+	return h
+}
+
+// bareHost is a host without a config.
+func bareHost(t *testing.T) *appHost {
+	t.Helper()
+	disktest.NeedRoot(t)
+	dir := t.TempDir()
+	h := &appHost{
+		T: t, dir: dir, config: filepath.Join(dir, "snap.yaml"), name: "guarded" + disk.NewID(time.Now())[17:],
+		posts: filepath.Join(dir, "srv/posts"), meta: filepath.Join(dir, "srv/meta"), url: "http://" + freePort(t),
+	}
+	h.must(os.MkdirAll(h.posts, 0o755))
+	h.must(os.MkdirAll(h.meta, 0o755))
+	h.write("old")
+	return h
+}
+
+func (h *appHost) lines(lines ...string) {
+	h.Helper()
+	text := fmt.Sprintf("version: 1\nstore: %[1]s/store\nbase: %[1]s\nabsolute_roots: [%[1]s/srv]\nworkloads:\n  %[2]s:\n", h.dir, h.name)
+	for _, line := range append(lines,
+		"volumes:", "  - {scope: absolute, source: "+h.posts+", target: /data}", "  - {scope: absolute, source: "+h.meta+", target: /meta}") {
+		text += "    " + line + "\n"
+	}
+	h.must(os.WriteFile(h.config, []byte(text), 0o600))
+}
+
+func (h *appHost) must(err error) {
+	h.Helper()
+	if err != nil {
+		h.Fatal(err)
+	}
+}
+
+// freePort returns an address of this machine that nobody listens on, below
+// the ports that the kernel gives out.
+func freePort(t *testing.T) string {
+	t.Helper()
+	for port := 20000 + os.Getpid()%5000; port < 32000; port++ {
+		address := "127.0.0.1:" + strconv.Itoa(port)
+		if l, err := net.Listen("tcp", address); err == nil {
+			l.Close()
+			return address
+		}
+	}
+	t.Fatal("no free port")
+	return ""
+}
+
+// appImage builds testdata/app into an image that goes when the test ends.
+func appImage(t *testing.T) string {
+	t.Helper()
+	if out, err := exec.Command("docker", "version", "--format", "{{.Server.Version}}").CombinedOutput(); err != nil {
+		if os.Getenv("SNAP_TEST_DOCKER") == "require" {
+			t.Fatalf("no container engine answers: %v: %s", err, out)
+		}
+		t.Skipf("no container engine answers: %v", err)
+	}
+	dir := t.TempDir()
+	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", filepath.Join(dir, "app"), "../../testdata/app")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the app: %v\n%s", err, out)
+	}
+	name := "snap-test-guard:" + disk.NewID(time.Now())[17:]
+	disktest.Run(t, "sh", "-c", fmt.Sprintf(`tar -C %s -c app | docker import -c 'ENTRYPOINT ["/app"]' -c 'LABEL serial=%s' - %s`, dir, name, name))
+	t.Cleanup(func() { disktest.Run(t, "docker", "rmi", "-f", name) })
+	return name
+}
+
+func (h *appHost) undeploy() {
+	for _, id := range h.containers() {
+		disktest.Run(h.T, "docker", "rm", "-f", id)
+	}
+	for _, id := range strings.Fields(disktest.Run(h.T, "docker", "network", "ls", "-q", "--filter", "name="+h.name)) {
+		disktest.Run(h.T, "docker", "network", "rm", id)
+	}
+}
+
+func (h *appHost) containers() []string {
+	h.Helper()
+	return strings.Fields(disktest.Run(h.T, "docker", "ps", "-aq", "--no-trunc", "--filter", "label=snap.workload="+h.name))
+}
+
+// write gives the app one of its states: old has one post, new has two.
+func (h *appHost) write(state string) {
+	h.Helper()
+	posts, count := "old\n", "1\n"
+	if state == "new" {
+		posts, count = "new\nnew\n", "2\n"
+	}
+	disktest.Write(h.T, h.posts, map[string]string{"posts.txt": posts})
+	disktest.Write(h.T, h.meta, map[string]string{"count": count})
+}
+
+// state says which of its states the app has on disk, and fails the test on a
+// mixture.
+func (h *appHost) state() string {
+	h.Helper()
+	posts, err := os.ReadFile(filepath.Join(h.posts, "posts.txt"))
+	h.must(err)
+	count, err := os.ReadFile(filepath.Join(h.meta, "count"))
+	h.must(err)
+	switch string(posts) + string(count) {
+	case "old\n1\n":
+		return "old"
+	case "new\nnew\n2\n":
+		return "new"
+	}
+	h.Fatalf("the volumes are mixed: posts %q, count %q", posts, count)
+	return ""
+}
+
+// captured makes a snapshot of the new state and goes back to the old one.
+func (h *appHost) captured() string {
+	h.Helper()
+	h.write("new")
+	sid := strings.TrimSpace(h.snap("capture", h.name))
+	h.write("old")
+	return sid
+}
+
+// command is snap, under h.wrap.
+func (h *appHost) command(args ...string) *exec.Cmd {
+	words := append(append([]string{}, h.wrap...), append([]string{"snap", "--config", h.config}, args...)...)
+	return exec.Command(words[0], words[1:]...)
+}
+
+// snap runs snap, which must succeed, and returns its stdout.
+func (h *appHost) snap(args ...string) string {
+	h.Helper()
+	out, err := h.command(args...).Output()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		h.Fatalf("snap %s: %v: %s", strings.Join(args, " "), err, exit.Stderr)
+	}
+	h.must(err)
+	return string(out)
+}
+
+// process is a snap that runs.
+type process struct {
+	*exec.Cmd
+	mu   sync.Mutex
+	said bytes.Buffer
+	last time.Time     // when it said something
+	eof  chan struct{} // closed at the end of its output
+}
+
+func (p *process) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.last = time.Now()
+	return p.said.Write(b)
+}
+
+// quiet reports whether snap has been silent for so long.
+func (p *process) quiet(d time.Duration) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.last.IsZero() && time.Since(p.last) > d
+}
+
+// start starts snap, in a process group of its own, with one pipe as its
+// output and as another file besides.
+func (h *appHost) start(args ...string) *process {
+	h.Helper()
+	p := &process{Cmd: h.command(args...), eof: make(chan struct{})}
+	p.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	r, w, err := os.Pipe()
+	h.must(err)
+	p.Stdout, p.Stderr = w, w
+	p.ExtraFiles = []*os.File{w} // as a script's "exec 3>…" leaves it open
+	h.must(p.Start())
+	w.Close()
+	go func() {
+		_, _ = io.Copy(p, r)
+		r.Close()
+		close(p.eof)
+	}()
+	h.Cleanup(func() { _ = p.Process.Kill() })
+	return p
+}
+
+// ended waits until snap is dead and its output has ended, and returns the
+// signal that killed it.
+func (h *appHost) ended(p *process) (sig syscall.Signal, code int) {
+	h.Helper()
+	_ = p.Wait() // how it ended is looked at below
+	select {
+	case <-p.eof:
+	case <-time.After(10 * time.Second):
+		h.Fatal("snap is dead, and somebody holds its output open")
+	}
+	ws := p.ProcessState.Sys().(syscall.WaitStatus)
+	h.Logf("snap said:\n%s", p.said.String())
+	return ws.Signal(), p.ProcessState.ExitCode()
+}
+
+// kill kills snap with SIGKILL and returns the time.
+func (h *appHost) kill(p *process) time.Time {
+	h.Helper()
+	when := time.Now()
+	h.must(p.Process.Signal(syscall.SIGKILL))
+	if sig, code := h.ended(p); sig != syscall.SIGKILL {
+		h.Fatalf("snap ended with signal %d, exit code %d, before it was killed", sig, code)
+	}
+	return when
+}
+
+// until waits until a condition holds.
+func (h *appHost) until(what string, holds func() bool) {
+	h.Helper()
+	for start := time.Now(); !holds(); time.Sleep(2 * time.Millisecond) {
+		if time.Since(start) > time.Minute {
+			h.Fatalf("after a minute still not: %s", what)
+		}
+	}
+}
+
+// rests reports whether the app's container is paused or stopped. It asks the
+// engine itself, for the time between two looks may be short.
+func (h *appHost) rests() bool {
+	h.Helper()
+	socket := "/var/run/docker.sock"
+	if where := os.Getenv("DOCKER_HOST"); where != "" {
+		socket = strings.TrimPrefix(where, "unix://")
+	}
+	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		},
+	}}
+	resp, err := client.Get("http://docker/containers/" + h.name + "/json")
+	h.must(err)
+	defer resp.Body.Close()
+	var c struct {
+		State struct{ Running, Paused bool }
+	}
+	h.must(json.NewDecoder(resp.Body).Decode(&c))
+	return c.State.Paused || !c.State.Running
+}
+
+// inspect returns what the engine says of the app's only container.
+func (h *appHost) inspect(format string) string {
+	h.Helper()
+	ids := h.containers()
+	if len(ids) != 1 {
+		h.Fatalf("%d containers, expected one", len(ids))
+	}
+	return strings.TrimSpace(disktest.Run(h.T, "docker", "inspect", "--format", format, ids[0]))
+}
+
+// answer asks the app for its posts; "" when it does not answer.
+func (h *appHost) answer() string {
+	client := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Get(h.url + "/")
+	if err != nil {
+		return ""
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		return ""
+	}
+	return string(body)
+}
+
+// comesBack waits until the app, of which snap was killed at that time, answers
+// again and its transaction has ended, and then looks that all is as it should
+// be. Nobody runs recover.
+func (h *appHost) comesBack(killed time.Time) (state string) {
+	h.Helper()
+	h.until("the app answers", func() bool { return h.answer() != "" })
+	answered := time.Since(killed)
+	h.until("the guard has ended", func() bool { return len(h.guards()) == 0 })
+	h.Logf("the app answered %.1f s after the kill; all was done after %.1f s", answered.Seconds(), time.Since(killed).Seconds())
+	h.settled()
+	if got := h.answer(); !strings.HasPrefix(got, h.state()) {
+		h.Errorf("the app serves %q, and its data is the %s", got, h.state())
+	}
+	return h.state()
+}
+
+// settled fails the test unless the app runs as before and nothing is left of
+// any operation.
+func (h *appHost) settled() {
+	h.Helper()
+	if got := h.inspect("{{.Name}} {{.State.Running}} {{.State.Paused}} {{.HostConfig.RestartPolicy.Name}}"); got != "/"+h.name+" true false unless-stopped" {
+		h.Errorf("the app's container is %q", got)
+	}
+	h.nothingLeft()
+	h.state()
+}
+
+func (h *appHost) nothingLeft() {
+	h.Helper()
+	for _, pattern := range []string{"srv/.snap-*", "store/tx/*", "store/tx/.*"} {
+		if left, _ := filepath.Glob(filepath.Join(h.dir, pattern)); len(left) > 0 {
+			h.Errorf("left behind: %q", left)
+		}
+	}
+	if left := h.guards(); len(left) > 0 {
+		h.Errorf("guards are left behind: %v", left)
+	}
+	h.snap("lock", h.name, "--", "true") // nobody holds it, and nothing is unfinished
+}
+
+// guards returns the guards of the workload: their process ids.
+func (h *appHost) guards() (pids []int) {
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, file := range files {
+		words, err := os.ReadFile(file)
+		if err == nil && bytes.Contains(words, []byte("\x00guard\x00"+h.name+"\x00")) {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// audit returns the last line of the audit log.
+func (h *appHost) audit() (line struct{ Verb, Tx, Action, Result, Error string }) {
+	h.Helper()
+	text, err := os.ReadFile(filepath.Join(h.dir, "store/audit.jsonl"))
+	h.must(err)
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	h.must(json.Unmarshal([]byte(lines[len(lines)-1]), &line))
+	return line
+}
+
+// pending returns the transactions that have not ended.
+func (h *appHost) pending() []string {
+	found, _ := filepath.Glob(filepath.Join(h.dir, "store/tx/[0-9]*"))
+	for i := range found {
+		found[i] = filepath.Base(found[i])
+	}
+	return found
+}
+
+// recorded reports whether the pending transaction has a record.
+func (h *appHost) recorded(record string) bool {
+	found, _ := filepath.Glob(filepath.Join(h.dir, "store/tx/[0-9]*", record))
+	return len(found) > 0
+}

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tiny-forge/snap/pkg/disk/disktest"
+)
+
+// composeHost is a host whose app is one of two services of a Compose file; the
+// app waits for the other's health, so that docker compose up takes seconds.
+func composeHost(t *testing.T) *appHost {
+	t.Helper()
+	h := bareHost(t)
+	if plugin := os.Getenv("SNAP_TEST_COMPOSE"); plugin != "" {
+		dir := t.TempDir()
+		h.must(os.Mkdir(filepath.Join(dir, "cli-plugins"), 0o755))
+		h.must(os.Symlink(plugin, filepath.Join(dir, "cli-plugins", "docker-compose")))
+		t.Setenv("DOCKER_CONFIG", dir)
+	}
+	image := appImage(t)
+	if out, err := exec.Command("docker", "compose", "version").CombinedOutput(); err != nil {
+		t.Skipf("docker compose does not work here (SNAP_TEST_COMPOSE may name the plugin): %v: %s", err, out)
+	}
+	file := filepath.Join(h.dir, "compose.yaml")
+	h.must(os.WriteFile(file, []byte(fmt.Sprintf(`name: %[1]s
+services:
+  first:
+    image: %[2]s
+    restart: unless-stopped
+    tmpfs: [/data]
+    healthcheck: {test: [CMD, /app, healthcheck], interval: 2s, timeout: 30s, retries: 5}
+  app:
+    image: %[2]s
+    restart: unless-stopped
+    environment: {META: /meta}
+    ports: ["%[3]s:8080"]
+    depends_on: {first: {condition: service_healthy}}
+    volumes: ["%[4]s:/data", "%[5]s:/meta"]
+`, h.name, image, strings.TrimPrefix(h.url, "http://"), h.posts, h.meta)), 0o600))
+	h.lines("compose: " + file)
+	t.Cleanup(func() { disktest.Run(t, "docker", "compose", "-f", file, "down", "-t", "1") })
+	h.snap("deploy", h.name)
+	return h
+}
+
+// TestARestoreKilledUnderDockerComposeIsFinished kills snap while docker compose
+// brings the new app up, and looks at what that holds open: with a lock, or the
+// pipe, it would keep the guard waiting.
+func TestARestoreKilledUnderDockerComposeIsFinished(t *testing.T) {
+	h := composeHost(t)
+	sid := h.captured()
+	p := h.start("restore", h.name, sid, "--confirm", sid)
+	h.until("the restore is committed", func() bool { return h.recorded("commit") })
+	mark := guardMark + "=" + h.pending()[0]
+	h.until("docker compose is at work", func() bool { return len(commands(mark)) > 0 })
+	time.Sleep(300 * time.Millisecond) // its plugin starts
+	guards := h.guards()
+	if len(guards) != 1 {
+		t.Fatalf("the guards are %v", guards)
+	}
+	pipe := descriptors(guards[0])[0]
+	seen := commands(mark)
+	for _, pid := range seen {
+		for fd, what := range descriptors(pid) {
+			if what == pipe || strings.HasPrefix(what, h.dir) && strings.Contains(what, "/store/") {
+				t.Errorf("a docker compose of snap's has descriptor %d open: %s", fd, what)
+			}
+		}
+	}
+	if len(seen) < 2 {
+		t.Errorf("docker and its plugin are %v", seen)
+	}
+	when := h.kill(p)
+	h.until("the guard has ended", func() bool { return len(h.guards()) == 0 })
+	h.until("the app answers", func() bool { return h.answer() != "" })
+	h.Logf("all was done %.1f s after the kill", time.Since(when).Seconds())
+	if state := h.state(); state != "new" {
+		t.Errorf("the data is %s", state)
+	}
+	h.nothingLeft()
+	if line := h.audit(); line.Verb != "guard" || line.Action != "rolled_forward" || line.Result != "ok" {
+		t.Errorf("the audit log says %+v", line)
+	}
+}
+
+// commands returns the processes that have the mark in their environment.
+func commands(mark string) (pids []int) {
+	for _, p := range marked("/proc", mark) {
+		pids = append(pids, p.Pid)
+		_ = p.Release()
+	}
+	return pids
+}
+
+// TestOrphansAreWaitedFor has a command of a killed snap go on for a while.
+func TestOrphansAreWaitedFor(t *testing.T) {
+	mark := guardMark + "=" + "20261123T140501Z-" + fmt.Sprintf("%06x", os.Getpid())
+	orphan := exec.Command("sleep", "1")
+	orphan.Env = append(os.Environ(), mark)
+	other := exec.Command("sleep", "60")
+	other.Env = append(os.Environ(), mark+"0", "X"+mark)
+	for _, cmd := range []*exec.Cmd{orphan, other} {
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = cmd.Process.Kill() })
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- orphan.Wait() }()
+	endOrphans("/proc", mark)
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Errorf("it was not let be: %v", err)
+		}
+	case <-time.After(time.Second):
+		t.Error("it was not waited for")
+	}
+	if err := other.Process.Signal(syscall.Signal(0)); err != nil {
+		t.Errorf("another process is gone: %v", err)
+	}
+}

@@ -1,0 +1,418 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tiny-forge/snap/pkg/disk/disktest"
+	"github.com/tiny-forge/snap/pkg/journal"
+)
+
+func TestACaptureThatIsKilledLeavesTheAppAwake(t *testing.T) {
+	h := newAppHost(t)
+	h.bulk(192)
+	for _, quiesce := range []string{journal.Pause, journal.Stop} {
+		t.Run(quiesce, func(t *testing.T) {
+			h := h.in(t)
+			before := h.inspect("{{.Id}}")
+			p := h.start("capture", h.name, "--quiesce", quiesce)
+			h.until("the app rests", h.rests)
+			when := h.kill(p)
+			h.comesBack(when)
+			if after := h.inspect("{{.Id}}"); after != before {
+				t.Error("the container was replaced")
+			}
+			if line := h.audit(); line.Verb != "guard" || line.Action != "thawed" || line.Result != "ok" {
+				t.Errorf("the audit log says %+v", line)
+			}
+		})
+	}
+}
+
+// in is the same host in a subtest.
+func (h *appHost) in(t *testing.T) *appHost {
+	sub := *h
+	sub.T = t
+	return &sub
+}
+
+// bulk adds so many MiB to the posts, which make a second pass last.
+func (h *appHost) bulk(mib int) {
+	h.Helper()
+	block := []byte(strings.Repeat("0123456789abcdef", 1<<16))
+	f, err := os.Create(filepath.Join(h.posts, "bulk"))
+	h.must(err)
+	for i := range mib {
+		block[0] = byte(i)
+		_, err := f.Write(block)
+		h.must(err)
+	}
+	h.must(f.Close())
+}
+
+// slowStop are lines of an app that does not hear the signal to stop: the engine
+// kills it when its time is over.
+var slowStop = []string{"stop_signal: SIGWINCH", "stop_grace_period: 3s"}
+
+func TestAStopThatOutlivesSnapIsWaitedForAndUndone(t *testing.T) {
+	h := newAppHost(t, slowStop...)
+	sid := h.captured()
+	for _, args := range [][]string{
+		{"capture", h.name, "--quiesce", journal.Stop},
+		{"restore", h.name, sid, "--confirm", sid},
+	} {
+		t.Run(args[0], func(t *testing.T) {
+			h := h.in(t)
+			before := h.inspect("{{.Id}} {{.State.StartedAt}}")
+			p := h.start(args...)
+			h.until("a guard stands by", func() bool { return len(h.guards()) > 0 })
+			h.until("snap has no more to say", func() bool { return p.quiet(200 * time.Millisecond) })
+			if h.inspect("{{.State.Running}}") != "true" {
+				t.Fatal("the app has stopped too soon")
+			}
+			if state := h.comesBackRestarted(h.kill(p), before); state != "old" {
+				t.Errorf("the data is %s", state)
+			}
+		})
+	}
+}
+
+// comesBackRestarted is comesBack for an app that is still up at the kill, and
+// about to go down.
+func (h *appHost) comesBackRestarted(killed time.Time, before string) string {
+	h.Helper()
+	h.until("the app was started again", func() bool {
+		return h.inspect("{{.State.Running}}") == "true" && h.inspect("{{.Id}} {{.State.StartedAt}}") != before
+	})
+	return h.comesBack(killed)
+}
+
+// TestARestoreThatIsKilledIsUndoneOrFinished kills it at every rename from the
+// fence on: that is, between any two records and any two exchanges.
+func TestARestoreThatIsKilledIsUndoneOrFinished(t *testing.T) {
+	disktest.Need(t, "strace")
+	h := newAppHost(t)
+	sid := h.captured()
+	restore := []string{"restore", h.name, sid, "--confirm", sid}
+
+	trace := filepath.Join(h.dir, "trace")
+	h.wrap = straced(trace)
+	h.snap(restore...)
+	calls := renames(t, trace)
+	first := slices.IndexFunc(calls, func(c rename) bool { return strings.Contains(c.args, `"times"`) })
+	commit := slices.IndexFunc(calls, func(c rename) bool { return strings.Contains(c.args, `"commit"`) })
+	if first < 0 || commit < first {
+		t.Fatalf("no times before a commit in %v", calls)
+	}
+	for n, call := range calls {
+		if n < first {
+			continue
+		}
+		t.Run(fmt.Sprint("rename ", n+1), func(t *testing.T) {
+			t.Logf("killed at %s%s", call.name, call.args)
+			h := h.in(t)
+			h.write("old")
+			h.wrap = straced(trace, call.inject("SIGKILL"))
+			p := h.start(restore...)
+			h.must(ignoreExit(p.Wait()))
+			when := time.Now()
+			h.wrap = nil
+			if sig, _ := h.ended(p); sig != syscall.SIGKILL {
+				t.Fatal("it was not killed")
+			}
+			want := "old"
+			if n > commit {
+				want = "new"
+			}
+			if state := h.comesBack(when); state != want {
+				t.Errorf("the data is %s, expected %s", state, want)
+			}
+			if line := h.audit(); n < len(calls)-1 && (line.Verb != "guard" || line.Result != "ok") {
+				t.Errorf("the audit log says %+v", line)
+			}
+		})
+	}
+}
+
+// straced runs a command under strace, which keeps to the renames of its own
+// process: it lets go of what that executes, the guard among it.
+func straced(trace string, more ...string) []string {
+	words := []string{"strace", "-f", "-b", "execve", "-qq", "-o", trace, "-e", "trace=renameat,renameat2"}
+	for _, e := range more {
+		words = append(words, "-e", e)
+	}
+	return words
+}
+
+// rename is a call in a trace.
+type rename struct {
+	name, args string
+	n          int // the n-th of this name
+}
+
+// inject is what makes strace send a signal at this call.
+func (r rename) inject(signal string) string {
+	return fmt.Sprintf("inject=%s:signal=%s:when=%d", r.name, signal, r.n)
+}
+
+// renames reads from a trace the calls of the thread that made the most:
+// strace counts by thread, and by name.
+func renames(t *testing.T, trace string) (calls []rename) {
+	t.Helper()
+	text, err := os.ReadFile(trace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	threads, counts := map[string][]rename{}, map[string]int{}
+	for line := range strings.Lines(string(text)) {
+		thread, call, _ := strings.Cut(line, " ")
+		name, args, found := strings.Cut(strings.TrimSpace(call), "(")
+		if found && strings.HasPrefix(name, "renameat") {
+			counts[thread+name]++
+			threads[thread] = append(threads[thread], rename{name, strings.TrimSpace(args), counts[thread+name]})
+		}
+	}
+	for _, list := range threads {
+		if len(list) > len(calls) {
+			calls = list
+		}
+	}
+	return calls
+}
+
+// ignoreExit passes over how a process ended.
+func ignoreExit(err error) error {
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		return nil
+	}
+	return err
+}
+
+func TestARestoreKilledWhileTheNewAppStartsIsFinished(t *testing.T) {
+	h := newAppHost(t)
+	sid := h.captured()
+	p := h.start("restore", h.name, sid, "--confirm", sid)
+	h.until("the restore is committed", func() bool { return h.recorded("commit") })
+	if state := h.comesBack(h.kill(p)); state != "new" {
+		t.Errorf("the data is %s", state)
+	}
+	if line := h.audit(); line.Verb != "guard" || line.Action != "rolled_forward" {
+		t.Errorf("the audit log says %+v", line)
+	}
+}
+
+func TestADeployThatIsKilledLeavesTheAppFromBefore(t *testing.T) {
+	h := newAppHost(t, slowStop...)
+	before := h.inspect("{{.Id}} {{.State.StartedAt}}")
+	text, err := os.ReadFile(h.config)
+	h.must(err)
+	h.must(os.WriteFile(h.config, append(text, []byte("    hostname: another\n")...), 0o600))
+	p := h.start("deploy", h.name)
+	h.until("a guard stands by", func() bool { return len(h.guards()) > 0 })
+	h.until("the old container is fenced", func() bool { return h.inspect("{{.HostConfig.RestartPolicy.Name}}") == "no" })
+	h.comesBackRestarted(h.kill(p), before)
+	if after := h.inspect("{{.Id}}"); !strings.HasPrefix(before, after) {
+		t.Error("the container from before is gone")
+	}
+}
+
+func TestAnOperationThatEndsTakesItsGuardAlong(t *testing.T) {
+	h := newAppHost(t)
+	for _, args := range [][]string{
+		{"capture", h.name},
+		{"capture", h.name, "--quiesce", journal.None}, // puts nothing to rest
+		{"lock", h.name, "--", "true"},
+	} {
+		p := h.start(args...)
+		stood := h.watch(p)
+		if _, code := h.ended(p); code != 0 {
+			t.Errorf("%q ended with %d", args, code)
+		}
+		if want := len(args) == 2; *stood != want {
+			t.Errorf("%q: a guard stood by: %v, expected %v", args, *stood, want)
+		}
+		h.settled()
+	}
+}
+
+// watch notes whether a guard of the workload was seen while a process ran.
+func (h *appHost) watch(p *process) *bool {
+	seen := new(bool)
+	for {
+		select {
+		case <-p.eof:
+			return seen
+		default:
+			*seen = *seen || len(h.guards()) > 0
+			time.Sleep(time.Millisecond)
+		}
+	}
+}
+
+func TestDataAloneNeedsNoGuard(t *testing.T) {
+	h := bareHost(t)
+	h.lines()
+	sid := h.captured()
+	for _, args := range [][]string{{"capture", h.name}, {"restore", h.name, sid, "--confirm", sid}} {
+		p := h.start(args...)
+		if *h.watch(p) {
+			t.Errorf("%q had a guard", args)
+		}
+		if _, code := h.ended(p); code != 0 {
+			t.Errorf("%q ended with %d", args, code)
+		}
+		h.nothingLeft()
+	}
+	if state := h.state(); state != "new" {
+		t.Errorf("the data is %s", state)
+	}
+}
+
+// TestTheGuardHoldsNothingOfSnaps looks at its descriptors while snap holds its
+// locks: with one of those, or with the pipe's other end, it would wait for
+// itself.
+func TestTheGuardHoldsNothingOfSnaps(t *testing.T) {
+	h := newAppHost(t, slowStop...)
+	p := h.start("capture", h.name, "--quiesce", journal.Stop)
+	h.until("a guard stands by", func() bool { return len(h.guards()) == 1 && h.held(p.Process.Pid, "/lock/") > 0 })
+	guard := h.guards()[0]
+	h.until("the guard is started", func() bool { return descriptors(guard)[2] == os.DevNull })
+	open := descriptors(guard)
+	for fd, what := range open {
+		// Beside its three, those are the Go runtime's own.
+		if fd > 2 && !strings.HasPrefix(what, "anon_inode:") && !strings.HasPrefix(what, "/sys/fs/cgroup/") {
+			t.Errorf("the guard has descriptor %d open: %s", fd, what)
+		}
+	}
+	if !strings.HasPrefix(open[0], "pipe:") || open[2] != os.DevNull {
+		t.Errorf("the guard's descriptors are %v", open)
+	}
+	own := 0
+	for _, what := range descriptors(p.Process.Pid) {
+		if what == open[0] {
+			own++
+		}
+	}
+	if own != 1 {
+		t.Errorf("snap has the pipe open %d times, expected its end of it alone", own)
+	}
+	if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", guard)); err != nil || strings.Fields(string(stat))[5] != fmt.Sprint(guard) {
+		t.Errorf("the guard has no session of its own: %s, %v", stat, err)
+	}
+	if _, code := h.ended(p); code != 0 {
+		t.Errorf("snap ended with %d", code)
+	}
+	h.settled()
+}
+
+// descriptors are the open files of a process.
+func descriptors(pid int) map[int]string {
+	out := map[int]string{}
+	links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	for _, link := range links {
+		if what, err := os.Readlink(link); err == nil {
+			fd, _ := strconv.Atoi(filepath.Base(link))
+			out[fd] = what
+		}
+	}
+	return out
+}
+
+// held counts the open files of a process with this in their path.
+func (h *appHost) held(pid int, path string) (n int) {
+	for _, what := range descriptors(pid) {
+		if strings.Contains(what, h.dir) && strings.Contains(what, path) {
+			n++
+		}
+	}
+	return n
+}
+
+// TestWhatEndsTheTerminalLeavesTheGuard sends the signals of a terminal, and of
+// a service manager, to snap's whole process group and to the guard itself.
+func TestWhatEndsTheTerminalLeavesTheGuard(t *testing.T) {
+	h := newAppHost(t)
+	h.bulk(192)
+	p := h.start("capture", h.name)
+	h.until("the app rests", h.rests)
+	h.must(syscall.Kill(p.Process.Pid, syscall.SIGSTOP)) // snap would hear the others
+	guards := h.guards()
+	if len(guards) != 1 {
+		t.Fatalf("the guards are %v", guards)
+	}
+	for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM} {
+		h.must(syscall.Kill(guards[0], sig))
+		time.Sleep(20 * time.Millisecond) // one at a time
+	}
+	if now := h.guards(); !slices.Equal(now, guards) || !h.rests() {
+		t.Fatalf("the guards were %v and are %v", guards, now)
+	}
+	when := time.Now()
+	h.must(syscall.Kill(-p.Process.Pid, syscall.SIGKILL))
+	h.ended(p)
+	h.comesBack(when)
+}
+
+// TestAGuardActsOnItsOwnTransactionAlone starts guards by hand, at a pipe whose
+// other end is closed.
+func TestAGuardActsOnItsOwnTransactionAlone(t *testing.T) {
+	h := newAppHost(t)
+	h.bulk(192)
+	p := h.start("capture", h.name)
+	h.until("the app rests", h.rests)
+	for _, pid := range h.guards() { // as a power cut would, snap and guard at once
+		h.must(syscall.Kill(pid, syscall.SIGKILL))
+	}
+	h.kill(p)
+	tx := h.pending()
+	if len(tx) != 1 {
+		t.Fatalf("the transactions are %v", tx)
+	}
+	for _, args := range [][]string{
+		{h.name, "20200101T000000Z-000000"}, // of an earlier operation
+		{"somebody", tx[0]},
+	} {
+		h.must(ignoreExit(h.command(append([]string{"guard"}, args...)...).Run()))
+		if !h.rests() || len(h.pending()) != 1 {
+			t.Fatalf("the guard of %v has acted on %v", args, tx)
+		}
+	}
+	// A command that snap ran goes on for a while: the guard lets it end first.
+	orphan := exec.Command("sleep", "1")
+	orphan.Env = append(os.Environ(), guardMark+"="+tx[0])
+	h.must(orphan.Start())
+	ended := make(chan error, 1)
+	go func() { ended <- orphan.Wait() }()
+	h.must(h.command("guard", h.name, tx[0]).Run())
+	select {
+	case err := <-ended:
+		h.must(err)
+	default:
+		t.Error("the guard did not wait for a command of the dead snap")
+	}
+	h.settled()
+	if line := h.audit(); line.Verb != "guard" || line.Tx != tx[0] || line.Action != "thawed" {
+		t.Errorf("the audit log says %+v", line)
+	}
+}
+
+// TestAGuardThatDiesIsNoFault: what snap does must not depend on it.
+func TestAGuardThatDiesIsNoFault(t *testing.T) {
+	h := newAppHost(t, slowStop...)
+	p := h.start("capture", h.name, "--quiesce", journal.Stop)
+	h.until("a guard stands by", func() bool { return len(h.guards()) > 0 })
+	h.must(syscall.Kill(h.guards()[0], syscall.SIGKILL))
+	if _, code := h.ended(p); code != 0 {
+		t.Errorf("snap ended with %d", code)
+	}
+	h.settled()
+}

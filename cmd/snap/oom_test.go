@@ -1,0 +1,120 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/disk/disktest"
+)
+
+// TestTheOOMKillerTakesSnapAndTheGuardBringsTheAppBack lets the kernel's OOM
+// killer choose between snap, its guard and who uses up the memory. That one
+// writes to a tmpfs, whose pages are nobody's: what snap has is the most. Snap's
+// own score is raised, as a service manager may do; the guard takes that back.
+func TestTheOOMKillerTakesSnapAndTheGuardBringsTheAppBack(t *testing.T) {
+	h := newAppHost(t)
+	h.bulk(192)
+	group := memoryGroup(t, 256<<20)
+	tmpfs := disktest.Tmpfs(t)
+	join := fmt.Sprintf("echo $$ > %s/cgroup.procs && ", group)
+	h.wrap = []string{"sh", "-c", join + `echo 700 > /proc/self/oom_score_adj && exec "$@"`, "sh"}
+	p := h.start("capture", h.name)
+	h.wrap = nil
+	h.until("the app rests", h.rests)
+	guards := h.guards()
+	if len(guards) != 1 {
+		t.Fatalf("the guards are %v", guards)
+	}
+	// Stopped, so that it cannot end before memory does, and so that the hog sees
+	// when it is dead, though not yet waited for: it then takes no more.
+	h.must(p.Process.Signal(syscall.SIGSTOP))
+
+	hog := exec.Command("sh", "-c", join+fmt.Sprintf(
+		"while grep -q '^State:.T' /proc/%d/status 2>/dev/null; do head -c 262144 /dev/zero >> %s/full || exit 1; done", p.Process.Pid, tmpfs))
+	h.must(hog.Start())
+	h.Cleanup(func() { _ = hog.Process.Kill() })
+	gone := time.AfterFunc(time.Minute, func() { _ = hog.Process.Kill() })
+	sig, _ := h.ended(p)
+	when := time.Now()
+	err := hog.Wait()
+	if sig != syscall.SIGKILL || err != nil || !gone.Stop() || oomKills(t, group) == 0 {
+		t.Fatalf("snap ended by signal %d, the hog with %v; %d processes were killed for want of memory", sig, err, oomKills(t, group))
+	}
+	if now := h.guards(); len(now) == 0 && len(h.pending()) > 0 {
+		t.Error("the guard was killed as well")
+	}
+	h.comesBack(when)
+	if line := h.audit(); line.Verb != "guard" || line.Action != "thawed" {
+		t.Errorf("the audit log says %+v", line)
+	}
+}
+
+// memoryGroup makes a cgroup with so much memory and no swap, in whichever
+// version the machine has.
+func memoryGroup(t *testing.T, limit int) string {
+	t.Helper()
+	text, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	parent, file := "/sys/fs/cgroup", "memory.max"
+	for line := range strings.Lines(string(text)) {
+		if _, own, v1 := strings.Cut(strings.TrimSpace(line), ":memory:"); v1 {
+			parent, file = filepath.Join("/sys/fs/cgroup/memory", own), "memory.limit_in_bytes"
+		}
+	}
+	group := filepath.Join(parent, "snap-test-"+disk.NewID(time.Now())[17:])
+	if err := os.Mkdir(group, 0o755); err != nil {
+		t.Skipf("no cgroup can be made: %v", err)
+	}
+	t.Cleanup(func() {
+		for range 100 { // the last process may just be on its way out
+			if err = os.Remove(group); err == nil {
+				return
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		t.Error(err)
+	})
+	if err := writeTo(filepath.Join(group, file), fmt.Sprint(limit)); err != nil {
+		t.Skipf("the cgroup has no limit of memory: %v", err)
+	}
+	if err := writeTo(filepath.Join(group, "memory.swap.max"), "0"); err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return group
+}
+
+// oomKills returns how many processes of a cgroup the kernel killed for want of
+// memory.
+func oomKills(t *testing.T, group string) (n int) {
+	t.Helper()
+	for _, name := range []string{"memory.oom_control", "memory.events"} {
+		f, err := os.Open(filepath.Join(group, name))
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(f)
+		for lines.Scan() {
+			if count, found := strings.CutPrefix(lines.Text(), "oom_kill "); found {
+				_, err = fmt.Sscan(count, &n)
+			}
+		}
+		if err = errors.Join(err, lines.Err(), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return n
+}

@@ -1,0 +1,147 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/tiny-forge/snap/pkg/journal"
+)
+
+// A process that is killed (SIGKILL, the OOM killer) leaves its app paused or
+// stopped. So before it touches the containers it starts a guard (Engine.Guard),
+// which runs RecoverKilled when it dies. The records are all that the guard goes
+// by: without one, or when both are killed, the next Recover does the same.
+
+const (
+	// finishing is how long the engine is given for what the killed process asked
+	// of it last. A container that it creates or pauses a moment after it was
+	// looked for would otherwise be missed.
+	finishing = time.Second
+	// killing is how long it may take until a container is gone that did not stop.
+	killing = 5 * time.Second
+	// longestStop bounds the wait for a stop: a container may ask for any time.
+	longestStop = 10 * time.Minute
+	// locked is how long others may hold what the transaction needs. The locks
+	// of the killed process itself go with its last thread.
+	locked = 10 * time.Minute
+)
+
+// guarded starts the guard of a transaction, and returns what sends it away.
+func (s *session) guarded(tx string) (release func()) {
+	if s.Guard == nil {
+		return func() {}
+	}
+	release, err := s.Guard(s.w.Name, tx)
+	if err != nil {
+		s.say("warning: no guard could be started (%v): if snap is killed now, %s stays down until `snap recover`", err, s.w.Name)
+		return func() {}
+	}
+	return release
+}
+
+// inhibited keeps the host from shutting down until release is called, once or
+// more than once.
+func (r *restoration) inhibited() (release func()) {
+	if r.Inhibit == nil {
+		return func() {}
+	}
+	return sync.OnceFunc(r.Inhibit("restoring " + r.w.Name))
+}
+
+// RecoverKilled recovers one transaction, whose process was killed a moment
+// ago; the guard calls it. It waits for the locks, and for what the engine is
+// still carrying out. It returns false when there is nothing to recover: the
+// transaction has ended, or somebody else has recovered it. It never acts on
+// any other transaction.
+func (e *Engine) RecoverKilled(ctx context.Context, workload, tx string) (Recovery, bool) {
+	runtime.LockOSThread() // see Restore
+	defer runtime.UnlockOSThread()
+
+	start := time.Now()
+	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		r, found := e.recoverTx(ctx, tx, RecoverRequest{Workloads: []string{workload}, killed: true})
+		if found && kindOf(r.Err) == Busy && time.Since(start) < locked {
+			time.Sleep(pause)
+			continue
+		}
+		if err := e.Journal.Sweep(); err != nil { // it may have died while it ended
+			r.Err = errors.Join(r.Err, err)
+		}
+		if found && r.Err != nil && !r.audited { // nobody reads what a guard prints
+			r.Err = errors.Join(r.Err, e.auditLost(&r, start))
+		}
+		return r, found
+	}
+}
+
+// auditLost records a recovery that did not even begin.
+func (e *Engine) auditLost(r *Recovery, start time.Time) error {
+	return journal.Record(e.Store.Root(), journal.Audit{
+		Time: time.Now().UTC(), Verb: "guard", Workload: r.Workload, Tx: r.Tx, Action: r.Action,
+		Result: classify(r.Err).Code, Error: r.Err.Error(), Seconds: time.Since(start).Seconds(),
+	})
+}
+
+// letFinish waits until the engine has done what the killed process has asked
+// of it: it does so whether or not anybody waits for the answer. The app would
+// be found running, left so, and stop all the same.
+func (s *session) letFinish(ctx context.Context, tx *journal.Tx) {
+	switch b := tx.Begin; {
+	case b.Kind == journal.Capture && b.Quiesce == journal.Stop:
+		s.untilAtRest(ctx, b.Containers, killing, 0)
+	case b.Kind == journal.Capture:
+		s.untilAtRest(ctx, b.Containers, 0, finishing)
+	case b.Kind == journal.Deploy:
+		time.Sleep(finishing)
+		s.untilAtRest(ctx, b.Containers, killing, 0)
+	case tx.Committed:
+		time.Sleep(finishing)
+	case tx.ReadyRecord != nil:
+		s.untilAtRest(ctx, tx.ReadyRecord.Containers, killing, b.StopTimeout)
+	}
+}
+
+// untilAtRest waits while a container that ran before still does, since it may
+// be about to be paused or stopped: at most for the time that the engine gives
+// it (0: what the container itself asks for) and a little more. Once all are at
+// rest there is nothing to wait for.
+func (s *session) untilAtRest(ctx context.Context, before []Container, more, timeout time.Duration) {
+	for start := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		awake, longest, err := s.awake(ctx, before)
+		if err != nil || !awake {
+			return // an error is met again, and told, by what comes next
+		}
+		if timeout > 0 {
+			longest = timeout
+		}
+		if time.Since(start) > min(longest+more, longestStop) {
+			return
+		}
+	}
+}
+
+// awake reports whether a container that ran before is awake now, and the
+// longest time that those ask for to stop.
+func (s *session) awake(ctx context.Context, before []Container) (awake bool, longest time.Duration, err error) {
+	ran := map[string]bool{}
+	for _, c := range before {
+		ran[c.ID] = c.Running && !c.Paused
+	}
+	now, err := s.rt.Containers(ctx)
+	if err != nil {
+		return false, 0, err
+	}
+	for _, c := range now {
+		if !ran[c.ID] || !c.Running || c.Paused {
+			continue
+		}
+		awake = true
+		if longest = max(longest, c.StopTimeout); c.StopTimeout < 0 {
+			longest = longestStop
+		}
+	}
+	return awake, longest, nil
+}

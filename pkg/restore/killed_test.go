@@ -1,0 +1,154 @@
+package restore
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tiny-forge/snap/pkg/disk/disktest"
+	"github.com/tiny-forge/snap/pkg/journal"
+)
+
+// unfinishedRestore leaves a restore that was killed when it had begun, and
+// returns its transaction.
+func (w *world) unfinishedRestore() string {
+	w.Helper()
+	w.fill("new")
+	sid := w.capture()
+	w.fill("old")
+	if _, killed := w.run("restore", sid, 4); !killed {
+		w.Fatal("it was not killed")
+	}
+	ids, err := w.engine().Journal.List()
+	w.must(err)
+	if len(ids) != 1 {
+		w.Fatalf("the transactions are %v", ids)
+	}
+	return ids[0]
+}
+
+func TestRecoverKilledWaitsForTheLocksOfTheDead(t *testing.T) {
+	w := newWorld(t, disktest.Mount(t, "ext4", 256), 1)
+	tx := w.unfinishedRestore()
+	held, err := w.engine().Journal.Lock(w.name, "test")
+	w.must(err)
+	type outcome struct {
+		r     Recovery
+		found bool
+	}
+	done := make(chan outcome)
+	go func() {
+		r, found := w.engine().RecoverKilled(t.Context(), w.name, tx)
+		done <- outcome{r, found}
+	}()
+	select {
+	case o := <-done:
+		t.Fatalf("it did not wait: %+v", o)
+	case <-time.After(300 * time.Millisecond):
+	}
+	held.Release()
+	if o := <-done; !o.found || o.r.Err != nil || o.r.Action != Cleaned {
+		t.Errorf("it found %+v", o)
+	}
+	w.clean()
+	if r, found := w.engine().RecoverKilled(t.Context(), w.name, tx); found || r.Err != nil {
+		t.Errorf("a second one found %+v", r)
+	}
+}
+
+// TestWhatAGuardCannotRecoverIsInTheAuditLog: it has nobody to tell.
+func TestWhatAGuardCannotRecoverIsInTheAuditLog(t *testing.T) {
+	w := newWorld(t, disktest.Mount(t, "ext4", 256), 1)
+	tx := w.unfinishedRestore()
+	e := w.engine()
+	w.write(map[string][]string{"another": {"volumes: [{scope: absolute, source: " + filepath.Join(w.dir, "live/x") + "}]"}})
+	other := w.engine()
+	r, found := other.RecoverKilled(t.Context(), w.name, tx)
+	if !found || kindOf(r.Err) != Frozen {
+		t.Errorf("it found %+v, %v", r, found)
+	}
+	log, err := os.ReadFile(filepath.Join(w.dir, "store/audit.jsonl"))
+	w.must(err)
+	lines := strings.Split(strings.TrimSpace(string(log)), "\n")
+	if last := lines[len(lines)-1]; !strings.Contains(last, `"verb":"guard"`) || !strings.Contains(last, tx) || !strings.Contains(last, `"result":"frozen"`) {
+		t.Errorf("the audit log says %s", last)
+	}
+	_, err = e.Recover(t.Context(), RecoverRequest{})
+	w.must(err)
+	w.clean()
+}
+
+// TestWithoutAGuardTheWorkGoesOn: a guard that cannot be started is a warning.
+func TestWithoutAGuardTheWorkGoesOn(t *testing.T) {
+	w := newWorld(t, t.TempDir(), 1, appLines(image(t))...)
+	w.fill("new")
+	w.deploy()
+	sid := w.capture()
+	var said []string
+	asked, free := 0, true
+	e := w.engine()
+	e.Say = func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }
+	e.Guard = func(workload, tx string) (func(), error) {
+		asked++
+		if ids, _ := e.Journal.List(); workload != w.name || len(ids) != 1 || ids[0] != tx {
+			t.Errorf("a guard for %s of %s, and the transactions are %v", tx, workload, ids)
+		}
+		if c := w.containers(); !c[0].State.Running || c[0].State.Paused || c[0].HostConfig.RestartPolicy.Name == "no" {
+			t.Error("the containers were touched before there was a guard")
+		}
+		return nil, errors.New("no more processes")
+	}
+	e.Inhibit = func(string) func() {
+		free = false
+		return func() { free = true }
+	}
+	stopped := false // and not yet committed
+	e.reached = func(point string) {
+		stopped = stopped || point == "stopped"
+		if free == stopped {
+			t.Errorf("at %q: a shutdown is free: %v", point, free)
+		}
+		stopped = stopped && point != "commit"
+	}
+	_, err := e.Restore(t.Context(), w.request(sid))
+	w.must(err)
+	e.reached = nil
+	_, err = e.Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: journal.Pause})
+	w.must(err)
+	if warned := strings.Count(strings.Join(said, "\n"), "no guard could be started (no more processes)"); asked != 2 || warned != 2 {
+		t.Errorf("asked for %d guards, warned %d times: %q", asked, warned, said)
+	}
+	if !free {
+		t.Error("the shutdown stays inhibited")
+	}
+	w.appRuns()
+	w.clean()
+}
+
+func TestACaptureOfDataPausesTheContainersThatAreListed(t *testing.T) {
+	w := newWorld(t, t.TempDir(), 1, appLines(image(t))...)
+	w.fill("data")
+	w.deploy()
+	app := w.name
+	w.name = "data" + app
+	w.write(map[string][]string{w.name: {"also_stop: [" + app + "]", "volumes: [{scope: absolute, source: " + w.volumes[0] + "}]"}})
+	paused, guarded := false, false
+	e := w.engine()
+	e.Guard = func(string, string) (func(), error) { guarded = true; return func() {}, nil }
+	e.reached = func(point string) {
+		if point == "quiesced" {
+			paused = strings.TrimSpace(disktest.Run(t, "docker", "inspect", "-f", "{{.State.Paused}}", app)) == "true"
+		}
+	}
+	_, err := e.Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: journal.Pause})
+	w.must(err)
+	w.name = app
+	if !paused || !guarded {
+		t.Errorf("paused: %v, with a guard: %v", paused, guarded)
+	}
+	w.appRuns()
+}
