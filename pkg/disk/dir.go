@@ -153,11 +153,20 @@ func (d *Dir) Mkdir(name string, perm uint32) error {
 }
 
 // Ensure opens the directory name, creating it with mode perm when it is not
-// there. The creation is durable when Ensure returns.
+// there. A creation is durable when Ensure returns.
 func (d *Dir) Ensure(name string, perm uint32) (*Dir, error) {
+	return d.ensure(name, perm, d.Sync)
+}
+
+// EnsureUnsynced is Ensure whose creation is durable only after SyncFS.
+func (d *Dir) EnsureUnsynced(name string, perm uint32) (*Dir, error) {
+	return d.ensure(name, perm, func() error { return nil })
+}
+
+func (d *Dir) ensure(name string, perm uint32, created func() error) (*Dir, error) {
 	err := d.Mkdir(name, perm)
 	if err == nil {
-		err = d.Sync()
+		err = created()
 	} else if errors.Is(err, fs.ErrExist) {
 		err = nil
 	}

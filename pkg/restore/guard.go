@@ -31,7 +31,7 @@ const indexName = "index.gz"
 // of the transaction. With verify, members that the store already has are read
 // and checked before they are relied upon.
 func (s *session) newShooting(tx *journal.Tx, name string, places []*place, verify bool) (*shooting, error) {
-	scratch, err := tx.Dir().Ensure(name, 0o700)
+	scratch, err := tx.Dir().EnsureUnsynced(name, 0o700)
 	if err != nil {
 		return nil, err
 	}

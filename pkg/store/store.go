@@ -147,7 +147,7 @@ func (s *Store) shard(id string, create bool) (*disk.Dir, error) {
 	var d *disk.Dir
 	var err error
 	if create {
-		d, err = s.members.Ensure(name, 0o700)
+		d, err = s.members.EnsureUnsynced(name, 0o700) // Batch.place syncs it all
 	} else if d, err = s.members.OpenSameMount(name); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

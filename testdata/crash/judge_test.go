@@ -3,9 +3,13 @@
 package crash
 
 import (
+	"compress/gzip"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -220,7 +224,38 @@ func (w *world) intact(sids []string) []error {
 			errs = append(errs, err)
 		}
 	}
-	return errs
+	return append(errs, w.damaged()...)
+}
+
+// damaged looks through the store for members that do not hold what their names
+// say, those too that no snapshot names: the next capture may rely on them.
+func (w *world) damaged() (errs []error) {
+	members, err := filepath.Glob(filepath.Join(w.store(), "members/*/*"))
+	w.must(err)
+	for _, path := range members {
+		errs = append(errs, verifyMember(path))
+	}
+	return slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+}
+
+func verifyMember(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	sum := sha256.New()
+	if _, err := io.Copy(sum, z); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if got := hex.EncodeToString(sum.Sum(nil)) + ".gz"; got != filepath.Base(path) {
+		return fmt.Errorf("%s holds %s", path, got)
+	}
+	return nil
 }
 
 // holds returns nil when a snapshot holds these trees, byte for byte and with

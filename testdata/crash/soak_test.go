@@ -3,12 +3,8 @@
 package crash
 
 import (
-	"compress/gzip"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -29,7 +25,7 @@ import (
 type soak struct {
 	*world
 	random *rand.Rand
-	holds  map[string][][]string // sid → the volumes
+	wants  map[string][][]string // sid → the volumes
 	serial int
 }
 
@@ -44,9 +40,9 @@ func TestASoakOfCapturesRestoresAndKills(t *testing.T) {
 	c := newTally(fmt.Sprintf("soak of %d cycles", cycles))
 	w := newWorld(t, "ext4")
 	t.Logf("SNAP_CRASH_SEED=%d", seed)
-	s := &soak{world: w, random: rand.New(rand.NewPCG(seed, 1)), holds: map[string][][]string{}}
+	s := &soak{world: w, random: rand.New(rand.NewPCG(seed, 1)), wants: map[string][][]string{}}
 	mounts := s.mountCount()
-	s.holds[w.sid] = w.states[newer]
+	s.wants[w.sid] = w.states[newer]
 	for i := range cycles {
 		c.count(t, fmt.Sprint("cycle ", i), s.cycle())
 		if t.Failed() {
@@ -62,7 +58,7 @@ func TestASoakOfCapturesRestoresAndKills(t *testing.T) {
 	for _, held := range s.held() {
 		t.Errorf("a lock is still held: %s", held)
 	}
-	t.Logf("%d snapshots", len(s.holds))
+	t.Logf("%d snapshots", len(s.wants))
 }
 
 // cycle mutates, captures, and restores some snapshot, each of the last two
@@ -75,14 +71,14 @@ func (s *soak) cycle() (found []finding) {
 	before := s.trees()
 	out, killed := s.killedAfter(s.moment(40), "capture", workloadName)
 	if !killed {
-		s.holds[strings.TrimSpace(out)] = before
+		s.wants[strings.TrimSpace(out)] = before
 	}
 	s.settle(add)
 	if d := s.differs(before); d != "" {
 		add("mixed", "a capture changed the data:\n%s", d)
 	}
-	sids := make([]string, 0, len(s.holds))
-	for sid := range s.holds {
+	sids := make([]string, 0, len(s.wants))
+	for sid := range s.wants {
 		sids = append(sids, sid)
 	}
 	slices.Sort(sids)
@@ -91,7 +87,7 @@ func (s *soak) cycle() (found []finding) {
 	s.must(err)
 	_, killed = s.killedAfter(s.moment(160), "restore", workloadName, sid, "--confirm", sid)
 	s.settle(add)
-	toOld, toNew := s.differs(before), s.differs(s.holds[sid])
+	toOld, toNew := s.differs(before), s.differs(s.wants[sid])
 	switch {
 	case toNew != "" && !killed:
 		add("lost", "restored %s, and the data is not its:\n%s", sid, toNew)
@@ -115,10 +111,10 @@ func (s *soak) guards(known []snapshot, before [][]string, add func(kind, format
 			continue
 		}
 		n++
-		if err := s.world.holds(one, before); err != nil {
+		if err := s.holds(one, before); err != nil {
 			add("lost", "what was live before: %v", err)
 		}
-		s.holds[one.SID] = before
+		s.wants[one.SID] = before
 	}
 	return n
 }
@@ -198,47 +194,20 @@ func (s *soak) mutate() {
 
 // verify inflates every member and every snapshot.
 func (s *soak) verify() []error {
-	var errs []error
-	members, err := filepath.Glob(filepath.Join(s.store(), "members/*/*"))
-	s.must(err)
-	for _, path := range members {
-		if err := verifyMember(path); err != nil {
-			errs = append(errs, err)
-		}
-	}
+	errs := s.damaged()
 	list, err := s.snapshots()
 	s.must(err)
-	for sid := range s.holds {
+	for sid := range s.wants {
 		if !slices.ContainsFunc(list, func(one snapshot) bool { return one.SID == sid }) {
 			errs = append(errs, fmt.Errorf("snapshot %s is gone", sid))
 		}
 	}
 	for _, one := range list {
-		if want, ok := s.holds[one.SID]; ok {
-			errs = append(errs, s.world.holds(one, want))
+		if want, ok := s.wants[one.SID]; ok {
+			errs = append(errs, s.holds(one, want))
 		}
 	}
 	return slices.DeleteFunc(errs, func(err error) bool { return err == nil })
-}
-
-func verifyMember(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	sum := sha256.New()
-	if _, err := io.Copy(sum, z); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	if got := hex.EncodeToString(sum.Sum(nil)) + ".gz"; got != filepath.Base(path) {
-		return fmt.Errorf("%s holds %s", path, got)
-	}
-	return nil
 }
 
 func (s *soak) mountCount() int {
