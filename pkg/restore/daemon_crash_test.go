@@ -228,6 +228,35 @@ func TestTheEngineEndsDuringACapture(t *testing.T) {
 	}
 }
 
+// An app that the capture stopped, and that no policy starts: only what the
+// capture has recorded brings it back.
+func TestTheEngineEndsWhileACaptureHasTheAppStopped(t *testing.T) {
+	w, d, _, _ := crashing(t)
+	w.edit("restart: always", "restart: unless-stopped")
+	w.policy = "unless-stopped"
+	w.deploy()
+	before := w.appRuns()
+	err := w.strike(d, blow{"quiesced", gone}, func(e *Engine) error {
+		_, err := e.Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: journal.Stop})
+		return err
+	})
+	if kindOf(err) != Pending {
+		t.Errorf("the capture returned %v, expected pending", err)
+	}
+	d.up(t)
+	if w.containers()[0].State.Running {
+		t.Fatal("the app came up by itself: this shows nothing")
+	}
+	list, err := w.engine().Recover(t.Context(), RecoverRequest{})
+	if err != nil || len(list) != 1 || list[0].Action != Thawed {
+		t.Errorf("recover returned %+v, %v; expected one thawed", list, err)
+	}
+	w.recoverTwice()
+	if after := w.appRuns(); after.ID != before.ID {
+		t.Error("not the container from before")
+	}
+}
+
 // The volumes are exchanged, the restore has to go back, and the engine that must
 // first say that nothing runs is away: that freezes, for whether the app is up
 // on what would be exchanged under it nobody knows.
