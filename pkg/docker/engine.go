@@ -252,10 +252,9 @@ func (e *engine) remove(ctx context.Context, b *box) error {
 		if errdefs.IsNotFound(err) {
 			return nil
 		}
-		// "Already in progress" and "device or resource busy" pass.
-		if err = failed(err, "remove container %s", b.Name); err != nil && !refused(err) {
-			return err
-		}
+		// "Already in progress" and "device or resource busy" pass, and an
+		// answer that is lost says nothing: only a look tells.
+		err = failed(err, "remove container %s", b.Name)
 		now, lookErr := e.inspect(ctx, b.ID)
 		if lookErr != nil {
 			return errors.Join(err, lookErr)

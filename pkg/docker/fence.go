@@ -160,7 +160,8 @@ func (e *engine) restore(ctx context.Context, b *box, want journal.Container) er
 			return err
 		}
 	case b.Paused && !want.Paused:
-		return e.unpause(ctx, b)
+		_, err := e.unfreeze(ctx, b.ID)
+		return err
 	}
 	if want.Paused && !b.Paused {
 		return e.pause(ctx, b)

@@ -1,14 +1,19 @@
 package docker
 
 import (
+	"bytes"
 	"context"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/client"
 
 	"github.com/tiny-forge/snap/pkg/journal"
 )
@@ -233,4 +238,48 @@ func TestUsers(t *testing.T) {
 func (b *bench) deployedBesides(r *Runtime) {
 	b.Helper()
 	b.must(r.Redeploy(b.Context(), b.held(), journal.Redeploy{}))
+}
+
+// containerd tells the engine of a pause in its own time; a container that was
+// unpaused meanwhile is shown paused again until the next news. Here the engine
+// shows so twice: it is too rare to wait for.
+func TestAThawOutlastsLateNewsOfThePause(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	ref, _ := b.image("one")
+	id := b.foreign("a", ref, nil)
+	f, _ := b.faults(-1, false)
+	late := &lateNews{base: f, left: 2}
+	r := b.open(b.app(ref, "also_stop: ["+b.name+"-a]"), client.WithHTTPClient(&http.Client{Transport: late}))
+	thaw, err := r.Quiesce(b.Context(), journal.Pause, 0)
+	b.must(err)
+	b.must(thaw(b.Context()))
+	if late.left > 0 || b.look(id).State.Paused {
+		t.Errorf("the container is paused, or was never shown so: %d looks left", late.left)
+	}
+}
+
+// lateNews shows a container paused in the first looks that follow an unpause.
+type lateNews struct {
+	base http.RoundTripper
+
+	mu    sync.Mutex
+	awake bool
+	left  int
+}
+
+func (l *lateNews) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := l.base.RoundTrip(req)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.awake = l.awake || strings.HasSuffix(req.URL.Path, "/unpause")
+	if err != nil || !l.awake || l.left == 0 || req.Method != http.MethodGet || !strings.HasSuffix(req.URL.Path, "/json") || !strings.Contains(req.URL.Path, "/containers/") {
+		return resp, err
+	}
+	l.left--
+	text, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	text = bytes.Replace(text, []byte(`"Paused":false`), []byte(`"Paused":true`), 1)
+	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(text)), int64(len(text))
+	return resp, err
 }

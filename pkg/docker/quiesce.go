@@ -73,7 +73,7 @@ func (e *engine) thaw(boxes []*box) journal.Thaw {
 		defer cancel()
 		// First all that are frozen, at once; then those that were stopped, in
 		// their order.
-		err := each(left, func(_ int, b *box) error { return e.unfreeze(ctx, b) })
+		err := each(left, func(_ int, b *box) error { _, err := e.unfreeze(ctx, b.ID); return err })
 		var errs []error
 		left = slices.DeleteFunc(left, func(b *box) bool {
 			err := e.wake(ctx, b, boxes)
@@ -84,23 +84,38 @@ func (e *engine) thaw(boxes []*box) journal.Thaw {
 	}
 }
 
-func (e *engine) unfreeze(ctx context.Context, b *box) error {
-	now, err := e.inspect(ctx, b.ID)
-	if err != nil || now == nil || !now.Paused {
-		return err
+// unfreeze returns a container, nil where it is gone, once the engine does not
+// show it paused: when the pause has just been, its late news may cover that of
+// its end for a moment.
+func (e *engine) unfreeze(ctx context.Context, id string) (*box, error) {
+	for deadline := time.Now().Add(15 * time.Second); ; {
+		now, err := e.inspect(ctx, id)
+		if err != nil || now == nil || !now.Paused {
+			return now, err
+		}
+		if err = e.unpause(ctx, now); err == nil {
+			if now, err = e.inspect(ctx, id); err != nil || now == nil || !now.Paused {
+				return now, err
+			}
+		} else if !refused(err) {
+			return nil, err
+		}
+		if time.Now().After(deadline) {
+			return nil, errors.Join(fmt.Errorf("container %.12s is still paused", id), err)
+		}
+		if err := sleep(ctx, poll); err != nil {
+			return nil, err
+		}
 	}
-	return e.unpause(ctx, now)
 }
 
 func (e *engine) wake(ctx context.Context, b *box, all []*box) error {
-	now, err := e.inspect(ctx, b.ID)
+	now, err := e.unfreeze(ctx, b.ID)
 	switch {
 	case err != nil:
 		return err
 	case now == nil:
 		return fmt.Errorf("container %s cannot be brought back: it was removed meanwhile", b.Name)
-	case now.Paused:
-		return fmt.Errorf("container %s is still paused", b.Name)
 	case now.Running:
 		return nil
 	}

@@ -26,7 +26,9 @@ func TestMain(m *testing.M) {
 	if verb := os.Getenv("SNAP_TEST_VERB"); verb != "" {
 		os.Exit(child(verb))
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	stopPrivate()
+	os.Exit(code)
 }
 
 // child runs one operation of the engine and kills itself at the n-th point

@@ -390,7 +390,14 @@ func (r *restoration) stillStopped(ctx context.Context) error {
 	return r.noUsers(ctx)
 }
 
-func (r *restoration) commit(context.Context) error {
+// commit makes the restore hold, after a look whether somebody has started a
+// container since the one before the swap: it may have mounted old and new
+// mixed, and a displaced tree that it writes to would be deleted. An engine that
+// is away starts none, and to go back would take it.
+func (r *restoration) commit(ctx context.Context) error {
+	if err := r.stillStopped(ctx); err != nil && !errors.Is(err, journal.ErrUnreachable) {
+		return err
+	}
 	r.at("before commit")
 	return r.tx.Commit()
 }

@@ -27,7 +27,7 @@ func (r *restoration) verdict(tx *journal.Tx, end ending, cause error) error {
 		return nil
 	case tx.Reverted:
 		r.result.Outcome = Reverted
-		return r.backAgain(end, next, "unhealthy", end.why)
+		return r.backAgain(end, next, notUp(end.why), end.why)
 	case tx.ReadyRecord == nil:
 		// The app was never touched.
 		if end.cleanup != nil {
@@ -36,6 +36,14 @@ func (r *restoration) verdict(tx *journal.Tx, end ending, cause error) error {
 		return classify(cause)
 	}
 	return r.backAgain(end, next, classify(cause).Code, cause)
+}
+
+// notUp is the code of what kept the app from coming up on the new data.
+func notUp(why error) string {
+	if code := classify(why).Code; code != "failed" {
+		return code
+	}
+	return "unhealthy"
 }
 
 // backAgain is the verdict on a restore that was rolled back.

@@ -27,6 +27,7 @@ type world struct {
 	config  string
 	name    string   // the workload's
 	volumes []string // live directories
+	policy  string   // the restart policy of its container
 }
 
 // newWorld makes a world of one workload with volumes v0, v1, …; more are
@@ -34,7 +35,7 @@ type world struct {
 func newWorld(t *testing.T, dir string, volumes int, more ...string) *world {
 	t.Helper()
 	disktest.NeedRoot(t)
-	w := &world{T: t, dir: dir, name: "app" + disk.NewID(testTime())[17:], config: filepath.Join(dir, "snap.yaml")}
+	w := &world{T: t, dir: dir, name: "app" + disk.NewID(testTime())[17:], config: filepath.Join(dir, "snap.yaml"), policy: "unless-stopped"}
 	lines := append([]string{}, more...)
 	lines = append(lines, "volumes:")
 	for i := range volumes {
@@ -274,7 +275,7 @@ func (w *world) appRuns() container {
 		w.Fatalf("%d containers, expected one: %+v", len(list), list)
 	}
 	c := list[0]
-	if !c.State.Running || c.State.Paused || c.Name != "/"+w.name || c.HostConfig.RestartPolicy.Name != "unless-stopped" {
+	if !c.State.Running || c.State.Paused || c.Name != "/"+w.name || c.HostConfig.RestartPolicy.Name != w.policy {
 		w.Errorf("the app is not as it should be: %+v", c)
 	}
 	return c

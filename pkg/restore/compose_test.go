@@ -1,0 +1,92 @@
+package restore
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/tiny-forge/snap/pkg/disk/disktest"
+)
+
+// needCompose skips a test where docker compose does not work; SNAP_TEST_COMPOSE
+// may name a plugin that is not installed.
+func needCompose(t *testing.T) {
+	t.Helper()
+	if plugin := os.Getenv("SNAP_TEST_COMPOSE"); plugin != "" {
+		dir := filepath.Join(t.TempDir(), "cli-plugins")
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(plugin, filepath.Join(dir, "docker-compose")); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("DOCKER_CONFIG", filepath.Dir(dir))
+	}
+	if out, err := exec.Command("docker", "compose", "version").CombinedOutput(); err != nil {
+		t.Skipf("docker compose does not work here (SNAP_TEST_COMPOSE may name the plugin): %v: %s", err, out)
+	}
+}
+
+// services returns the id of the running container of each service.
+func (w *world) services() map[string]string {
+	w.Helper()
+	out := map[string]string{}
+	list := disktest.Run(w.T, "docker", "ps", "--filter", "label=com.docker.compose.project="+w.name, "--no-trunc",
+		"--format", `{{.Label "com.docker.compose.service"}} {{.ID}} {{.Names}}`)
+	for _, line := range strings.Split(strings.TrimSpace(list), "\n") {
+		if service, rest, ok := strings.Cut(line, " "); ok {
+			out[service] += rest
+		}
+	}
+	return out
+}
+
+func TestOneServiceThatCannotComeUpTakesTheWholeProjectBack(t *testing.T) {
+	needCompose(t)
+	needDocker(t)
+	web, db := image(t), image(t)
+	w := newWorld(t, t.TempDir(), 2)
+	file := filepath.Join(w.dir, "compose.yaml")
+	mount := func(i int) string { return fmt.Sprintf("volumes: ['%s:/data']", w.volumes[i]) }
+	w.must(os.WriteFile(file, []byte(strings.Join([]string{
+		"name: " + w.name, "services:",
+		"  web: {image: '" + web + "', restart: always, " + mount(0) + ", healthcheck: {test: [CMD, /app, check], interval: 200ms, retries: 1}}",
+		"  db: {image: '" + db + "', restart: always, " + mount(1) + ", healthcheck: {test: [CMD, /app, check], interval: 200ms, retries: 1}}",
+	}, "\n")), 0o600))
+	w.write(map[string][]string{w.name: {
+		"compose: " + file, "volumes:",
+		"  - {name: v0, scope: absolute, source: " + w.volumes[0] + ", target: /data}",
+		"  - {name: v1, scope: absolute, source: " + w.volumes[1] + ", target: /data}",
+	}})
+	w.fill("new")
+	states := map[string][][]string{"new": w.trees()}
+	t.Cleanup(func() { disktest.Run(t, "docker", "compose", "-f", file, "down", "-t", "1") })
+	_, err := w.engine().Deploy(t.Context(), DeployRequest{Workload: w.name})
+	w.must(err)
+	sid := w.capture()
+	w.fill("old")
+	states["old"] = w.trees()
+	before := w.services()
+	if len(before) != 2 {
+		t.Fatalf("the services %v run, expected two", before)
+	}
+	same := func(what string) {
+		t.Helper()
+		if after := w.services(); fmt.Sprint(after) != fmt.Sprint(before) {
+			t.Errorf("%s: the services %v run, expected those from before, %v", what, after, before)
+		}
+		w.clean()
+	}
+
+	// One that is started by hand between the volumes' exchanges.
+	err = w.during("exchanged v0", sid, func() { disktest.Run(t, "docker", "start", w.name+"-db-1") })
+	w.wants(states, "old", err, RolledBack, "in_use")
+	same("started meanwhile")
+
+	err = w.during("fence", sid, func() { disktest.Run(t, "docker", "rmi", "-f", db) })
+	w.wants(states, "old", err, RolledBack, "image_missing")
+	same("an image is gone")
+}

@@ -1,0 +1,231 @@
+package restore
+
+import (
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tiny-forge/snap/pkg/disk/disktest"
+)
+
+// What an operator, another tool, or the app itself does at the worst moment.
+
+func (w *world) dockerRun(args ...string) { w.Helper(); disktest.Run(w.T, "docker", args...) }
+
+// during restores sid while act is done at a point.
+func (w *world) during(point, sid string, act func(), change ...func(*RestoreRequest)) error {
+	w.Helper()
+	e, req, acted := w.engine(), w.request(sid), false
+	for _, f := range change {
+		f(&req)
+	}
+	at(e, point, func() { acted = true; act() })
+	ctx, cancel := context.WithTimeout(w.Context(), 3*time.Minute)
+	defer cancel()
+	_, err := e.Restore(ctx, req)
+	if !acted {
+		w.Fatalf("the restore did not come to %q: %v", point, err)
+	}
+	return err
+}
+
+// appWorld is a world with the app up on old data, and a snapshot of new data.
+func appWorld(t *testing.T, image string, lines ...string) (w *world, sid string, states map[string][][]string) {
+	t.Helper()
+	w = newWorld(t, t.TempDir(), 2, appLines(image, lines...)...)
+	w.fill("new")
+	states = map[string][][]string{"new": w.trees()}
+	w.deploy()
+	sid = w.capture()
+	w.fill("old")
+	states["old"] = w.trees()
+	return w, sid, states
+}
+
+// wants fails the test unless all data and the error are these.
+func (w *world) wants(states map[string][][]string, generation string, err error, kind Kind, code string) {
+	w.Helper()
+	if kindOf(err) != kind || codeOf(err) != code {
+		w.Errorf("the restore returned %v (kind %d, %q), expected kind %d, %q", err, kindOf(err), codeOf(err), kind, code)
+	}
+	if got := w.generation(states); got != generation {
+		w.Errorf("the data is %s, expected %s", got, generation)
+	}
+}
+
+func TestAnAppThatIgnoresTheSignalIsKilled(t *testing.T) {
+	w, sid, states := appWorld(t, image(t), "command: stubborn", "stop_grace_period: 10m")
+	before := w.appRuns()
+	err := w.during("stopped", sid, func() {
+		if code := strings.TrimSpace(disktest.Run(t, "docker", "inspect", "-f", "{{.State.Running}} {{.State.ExitCode}}", before.ID)); code != "false 137" {
+			t.Errorf("it is %q, expected that it was killed", code)
+		}
+	}, func(r *RestoreRequest) { r.StopTimeout = time.Second })
+	w.wants(states, "new", err, Failed, "")
+	w.must(err)
+	w.appRuns()
+	w.clean()
+	disktest.Run(t, "docker", "kill", w.name) // it would not end for the test either
+}
+
+func TestARestartPolicyDoesNotStartTheAppOnHalfSwappedData(t *testing.T) {
+	w, d, sid, states := crashing(t)
+	w.fill("old")
+	before := w.appRuns()
+	started := func() string {
+		return disktest.Run(t, "docker", "inspect", "-f", "{{.State.Running}} {{.State.StartedAt}}", before.ID)
+	}
+	var fenced string
+	e := w.engine()
+	e.reached = func(p string) {
+		switch p {
+		case "before swap":
+			fenced = started()
+		case "exchanged v0":
+			restarted.strike(t, d)
+			time.Sleep(2 * time.Second) // for what dockerd starts by itself
+		case "before commit":
+			if now := started(); now != fenced {
+				t.Errorf("the container was %s, is %s: it started on half of the data", fenced, now)
+			}
+		}
+	}
+	_, err := e.Restore(t.Context(), w.request(sid))
+	w.wants(states, "new", err, Failed, "")
+	w.must(err)
+	w.appRuns()
+	w.clean()
+}
+
+func TestAnImageRemovedMeanwhileGoesBack(t *testing.T) {
+	name := image(t)
+	w, sid, states := appWorld(t, name)
+	before := w.appRuns()
+	err := w.during("fence", sid, func() { w.dockerRun("rmi", "-f", name) })
+	w.wants(states, "old", err, RolledBack, "image_missing")
+	if after := w.appRuns(); after.ID != before.ID {
+		t.Error("not the old container")
+	}
+	w.clean()
+}
+
+func TestAPortTakenMeanwhileGoesBackAndARecoveryStartsTheApp(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	w, sid, states := appWorld(t, image(t), `ports: ["`+address+`:8080"]`)
+	before := w.appRuns()
+	err = w.during("fence", sid, func() {
+		if l, err = net.Listen("tcp", address); err != nil {
+			t.Fatal(err)
+		}
+	})
+	defer l.Close()
+	w.wants(states, "old", err, RolledBack, "port_taken")
+	// The old container has no port either.
+	list, err := w.engine().Recover(t.Context(), RecoverRequest{})
+	if kindOf(err) != RolledBack || codeOf(err) != "app_not_up" || len(list) != 1 || !list[0].Pending {
+		t.Errorf("recover returned %+v, %v; expected that the app is not up", list, err)
+	}
+	l.Close()
+	w.recoverTwice()
+	w.wants(states, "old", nil, Failed, "")
+	if after := w.appRuns(); after.ID != before.ID {
+		t.Error("not the old container")
+	}
+}
+
+func TestAHealthCheckThatNeverEndsIsUnhealthy(t *testing.T) {
+	w, _, _ := appWorld(t, image(t))
+	w.must(os.WriteFile(filepath.Join(w.volumes[0], "hang"), nil, 0o644))
+	sid := w.capture()
+	w.fill("old")
+	states := map[string][][]string{"old": w.trees()}
+	before := w.appRuns()
+	err := w.during("redeployed", sid, func() {
+		if n := len(w.containers()); n != 2 {
+			t.Errorf("%d containers, expected the old and the new", n)
+		}
+	}, func(r *RestoreRequest) { r.HealthTimeout = time.Second })
+	w.wants(states, "old", err, RolledBack, "unhealthy")
+	if err == nil || !strings.Contains(err.Error(), "not healthy after 1s") {
+		t.Errorf("the restore returned %v, expected that the health timeout ended the wait", err)
+	}
+	if after := w.appRuns(); after.ID != before.ID {
+		t.Error("not the old container")
+	}
+	w.clean()
+}
+
+func TestAContainerRemovedByHandIsMadeAnew(t *testing.T) {
+	w, sid, states := appWorld(t, image(t))
+	points := []string{"fence", "commit"}
+	if everywhere() {
+		points = []string{"stage", "ready", "stopped", "fence", "publish", "before swap", "exchanged v0", "swap", "commit"}
+	}
+	for _, point := range points {
+		w.fill("old")
+		before := w.appRuns()
+		err := w.during(point, sid, func() { w.dockerRun("rm", "-f", before.ID) })
+		w.wants(states, "new", err, Failed, "")
+		w.must(err)
+		if after := w.appRuns(); after.ID == before.ID {
+			t.Errorf("at %q: the container is the removed one", point)
+		}
+		w.clean()
+	}
+	// The same, and the new data makes the app sick: there is nothing but the
+	// config to make the old one from.
+	w.must(os.WriteFile(filepath.Join(w.volumes[0], "sick"), []byte("yes"), 0o644))
+	sid = w.capture()
+	w.fill("old")
+	states = map[string][][]string{"old": w.trees()}
+	err := w.during("fence", sid, func() { w.dockerRun("rm", "-f", w.name) })
+	w.wants(states, "old", err, RolledBack, "unhealthy")
+	w.appRuns()
+	w.clean()
+}
+
+// Somebody starts the app's own container, or another one on a volume. Until
+// the commit it is seen and the restore taken back: while it ran it saw old and
+// new data mixed, and what it writes to the displaced trees would be lost.
+func TestAContainerStartedDuringTheSwapRollsBack(t *testing.T) {
+	w, sid, states := appWorld(t, image(t))
+	type start struct{ point, who string }
+	starts := []start{{"before swap", "own"}, {"exchanged v0", "foreign"}}
+	if everywhere() {
+		starts = nil
+		for _, point := range []string{"fence", "before swap", "exchanged v0", "exchanged v1", "swap"} {
+			starts = append(starts, start{point, "own"}, start{point, "foreign"})
+		}
+	}
+	for _, s := range starts {
+		w.fill("old")
+		states["old"] = w.trees()
+		before := w.appRuns()
+		remove := func() {}
+		err := w.during(s.point, sid, func() {
+			if s.who == "own" {
+				w.dockerRun("start", before.ID)
+			} else {
+				remove = w.stranger(w.volumes[1], true)
+			}
+		})
+		remove()
+		w.wants(states, "old", err, RolledBack, "in_use")
+		if after := w.appRuns(); after.ID != before.ID {
+			t.Error("not the old container")
+		}
+		w.clean()
+		if t.Failed() {
+			t.Fatalf("after a start of the %s container at %q", s.who, s.point)
+		}
+	}
+}
