@@ -159,10 +159,9 @@ func (b *Batch) publish(m *Manifest, index string, manifest []byte) error {
 		return err
 	}
 	defer snapshot.Close()
-	if err := b.scratch.SyncFile(index); err != nil {
-		return err
-	}
-	if err := b.scratch.RenameSync(index, snapshot, indexFile); err != nil {
+	// Its content was made durable with that of the members, its name will be
+	// with the manifest's.
+	if err := b.scratch.Rename(index, snapshot, indexFile); err != nil {
 		return err
 	}
 	return snapshot.Publish(manifestFile, manifest)

@@ -32,6 +32,7 @@ type progress struct {
 	dirty     map[string]bool // the filesystems that hold what is not synced
 	acked     []string        // snapshots of the old data that snap said exist
 	end       string          // the call that was not made
+	done      bool            // it ended by itself, with exit code 0
 }
 
 // note is told of every changing call that was let pass.
@@ -115,10 +116,19 @@ func (w *world) recovered(p *progress, want string) (generation string, found []
 			add("lost", "a live directory had moved: %v", err)
 		}
 	}
+	if log := w.auditLines(); p.done && log < 2 { // the first is that of the world's own capture
+		add("lost", "the audit log has %d lines", log)
+	}
 	for _, err := range w.intact(append(p.acked, w.sid)) {
 		add("lost", "%v", err)
 	}
 	return generation, found
+}
+
+func (w *world) auditLines() int {
+	text, err := os.ReadFile(filepath.Join(w.store(), "audit.jsonl"))
+	w.must(err)
+	return strings.Count(string(text), "\n")
 }
 
 // generation says in which of the two states all volumes are, "" and the

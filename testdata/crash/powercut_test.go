@@ -101,20 +101,20 @@ func (p *progress) afterCut(lost []string) string {
 }
 
 // cutEverywhere cuts the power before every changing call of a process, in
-// every way, and after its end. It returns what it found wrong where no count is
-// given.
-func (w *world) cutEverywhere(c *tally, worker, of, stride int, begin func(judge func(*call) answer) (*progress, exited), judge func(n int, p *progress) func(*call) answer) {
+// every way, and after its end. begin runs the process, and returns how far one
+// before it had come, nil for none.
+func (w *world) cutEverywhere(c *tally, worker, of, sample int, begin func(judge func(*call) answer) (*progress, exited)) {
 	w.Helper()
-	points(worker, of, stride, func(n int) bool {
+	points(worker, of, sample, func(n int) bool {
 		w.resetImages()
 		p := &progress{}
-		q, e := begin(judge(n, p))
+		q, e := begin(killBefore(n, p))
 		p.after(q)
 		if !e.killed && e.code != 0 {
 			w.Fatalf("it was not killed: exit %d: %s", e.code, e.err)
 		}
 		if !e.killed {
-			p.end = "its end"
+			p.end, p.done = "its end", true
 		}
 		w.cuts(p, func(lost []string) {
 			_, found := w.recovered(p, p.afterCut(lost))
@@ -145,7 +145,7 @@ func TestAPowerCutBeforeAnyCallOfARestore(t *testing.T) {
 	workers(t, func(w *world, worker, of int) {
 		w.cutEverywhere(c, worker, of, 61, func(judge func(*call) answer) (*progress, exited) {
 			return nil, w.restore(judge)
-		}, killBefore)
+		})
 	})
 }
 
@@ -173,7 +173,7 @@ func TestAPowerCutBeforeAnyCallOfACapture(t *testing.T) {
 				return &progress{acked: []string{strings.TrimSpace(e.out)}}, e
 			}
 			return nil, e
-		}, killBefore)
+		})
 	})
 }
 
@@ -186,7 +186,7 @@ func TestAPowerCutBeforeAnyCallOfARecovery(t *testing.T) {
 			w.cutEverywhere(c, worker, of, 59, func(judge func(*call) answer) (*progress, exited) {
 				p := w.interrupted(moment)
 				return p, w.run(judge, "recover")
-			}, killBefore)
+			})
 		}
 	})
 }
