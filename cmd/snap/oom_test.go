@@ -34,6 +34,11 @@ func TestTheOOMKillerTakesSnapAndTheGuardBringsTheAppBack(t *testing.T) {
 	if len(guards) != 1 {
 		t.Fatalf("the guards are %v", guards)
 	}
+	// Not below what it began with where that takes a capability we lack.
+	score, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", guards[0]))
+	if got := strings.TrimSpace(string(score)); err != nil || got != "0" && got != fmt.Sprint(guardScore) {
+		t.Errorf("the guard's oom_score_adj is %q, %v", got, err)
+	}
 	// Stopped, so that it cannot end before memory does, and so that the hog sees
 	// when it is dead, though not yet waited for: it then takes no more.
 	h.must(p.Process.Signal(syscall.SIGSTOP))
@@ -45,7 +50,7 @@ func TestTheOOMKillerTakesSnapAndTheGuardBringsTheAppBack(t *testing.T) {
 	gone := time.AfterFunc(time.Minute, func() { _ = hog.Process.Kill() })
 	sig, _ := h.ended(p)
 	when := time.Now()
-	err := hog.Wait()
+	err = hog.Wait()
 	if sig != syscall.SIGKILL || err != nil || !gone.Stop() || oomKills(t, group) == 0 {
 		t.Fatalf("snap ended by signal %d, the hog with %v; %d processes were killed for want of memory", sig, err, oomKills(t, group))
 	}
