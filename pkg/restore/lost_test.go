@@ -223,15 +223,13 @@ func TestAnAnswerIsLostDuringARecovery(t *testing.T) {
 	x, sid := newTrial(t)
 	x.calm = true // TestTheEngineEndsDuringARecovery does that
 	whole, _ := x.run("restore", sid, 0)
+	states := map[string][][]string{"new": x.trees()}
 	points := map[string]string{"exchanged v0": "old", "commit": "new"}
 	if !everywhere() {
 		delete(points, "commit")
 	}
 	for point, want := range points {
-		states := map[string][][]string{}
 		x.arrange = func() {
-			x.fill("new")
-			states["new"] = x.trees()
 			x.fill("old")
 			states["old"] = x.trees()
 			x.killAt("restore", sid, point, whole)
