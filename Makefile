@@ -21,11 +21,9 @@ test: ## the tests; says what it skips, and installs what they need when it may
 	testdata/setup.sh || true
 	testdata/engine.sh run testdata/test.sh ./... ./testdata/crash
 
-crash: export SNAP_CRASH=all
-crash: ## the proof: kills, errors, power cuts, full disks at every system call; 20 minutes
+crash: ## the proof: kills, errors, power cuts and full disks at every system call; 20 minutes
 	testdata/setup.sh || true
-	testdata/engine.sh run testdata/test.sh ./testdata/crash
-	testdata/engine.sh run testdata/test.sh -run 'Engine|Hostile|Guard' ./pkg/restore ./cmd/snap
+	testdata/engine.sh run testdata/crash.sh
 
 e2e: ## the proof on a real PostgreSQL: capture, restore, kill, recover
 	testdata/setup.sh strace debootstrap dockerd docker || true

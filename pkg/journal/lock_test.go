@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -32,13 +33,7 @@ func holding(t *testing.T, store string, do ...string) (end func(), kill func())
 	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
 		t.Fatalf("the other process said %q: %v", line, err)
 	}
-	over := false
-	wait := func() {
-		if !over {
-			over = true
-			_ = cmd.Wait()
-		}
-	}
+	wait := sync.OnceFunc(func() { _ = cmd.Wait() })
 	end = func() { in.Close(); wait() }
 	t.Cleanup(end)
 	return end, func() { _ = cmd.Process.Kill(); wait() }
