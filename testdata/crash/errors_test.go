@@ -76,6 +76,8 @@ func (w *world) truth(e exited) []finding {
 	return nil
 }
 
+const readError = "EIO of a read"
+
 func TestAnErrorOfAnyCallOfARestore(t *testing.T) {
 	for _, kind := range []struct {
 		name     string
@@ -93,11 +95,12 @@ func TestAnErrorOfAnyCallOfARestore(t *testing.T) {
 		{"EIO from then on", unix.EIO, true, changes, 97},
 		{"ENOSPC from then on", unix.ENOSPC, true, changes, 89},
 		{"EROFS from then on", unix.EROFS, true, changes, 97},
-		{"EIO of a read", unix.EIO, false, reads, 113},
+		{readError, unix.EIO, false, reads, 113},
 	} {
 		t.Run(kind.name, func(t *testing.T) {
 			c := newTally("restore, " + kind.name + " of every call")
 			workers(t, func(w *world, worker, of int) {
+				w.reads = kind.name == readError
 				points(worker, of, kind.stride, func(n int) bool {
 					w.reset()
 					p := &progress{}
@@ -118,6 +121,7 @@ func TestAnInterruptedCallIsMadeAgain(t *testing.T) {
 	const runs = 10
 	c := newTally("restore, EINTR of every call")
 	w := newWorld(t, "ext4")
+	w.reads = true
 	for run := range runs {
 		w.reset()
 		p := &progress{}

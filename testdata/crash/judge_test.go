@@ -3,6 +3,7 @@
 package crash
 
 import (
+	"bytes"
 	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
@@ -182,6 +183,16 @@ type snapshot struct {
 	}
 }
 
+func (s *snapshot) members() map[string]bool {
+	ids := map[string]bool{}
+	for _, v := range s.Volumes {
+		for _, m := range v.Members {
+			ids[m.ID] = true
+		}
+	}
+	return ids
+}
+
 func (w *world) snapshots() ([]snapshot, error) {
 	paths, err := filepath.Glob(filepath.Join(w.store(), "snapshots", workloadName, "*/manifest.json"))
 	if err != nil {
@@ -226,11 +237,11 @@ func (w *world) intact(sids []string) []error {
 		}
 	}
 	for _, s := range list {
-		want := w.states[older]
-		if s.SID == w.sid {
-			want = w.states[newer]
-		}
-		if err := w.holds(s, want); err != nil {
+		if s.SID == w.sid { // its members are looked at by damaged
+			if now, err := os.ReadFile(w.manifestPath(s.SID)); err != nil || !bytes.Equal(now, w.manifest) {
+				errs = append(errs, fmt.Errorf("snapshot %s has another manifest: %v", s.SID, err))
+			}
+		} else if err := w.holds(s, w.states[older]); err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -238,12 +249,18 @@ func (w *world) intact(sids []string) []error {
 }
 
 // damaged looks through the store for members that do not hold what their names
-// say, those too that no snapshot names: the next capture may rely on them.
+// say, those too that no snapshot names, for the next capture may rely on them;
+// and for those that the snapshot that was restored is missing.
 func (w *world) damaged() (errs []error) {
 	members, err := filepath.Glob(filepath.Join(w.store(), "members/*/*"))
 	w.must(err)
 	for _, path := range members {
 		errs = append(errs, verifyMember(path))
+	}
+	for id := range w.members {
+		if !slices.ContainsFunc(members, func(path string) bool { return strings.Contains(path, id) }) {
+			errs = append(errs, fmt.Errorf("member %s is gone", id))
+		}
 	}
 	return slices.DeleteFunc(errs, func(err error) bool { return err == nil })
 }
@@ -275,20 +292,22 @@ func (w *world) holds(s snapshot, want [][]string) error {
 	if len(s.Volumes) != len(w.volumes()) {
 		return fmt.Errorf("snapshot %s has %d volumes", s.SID, len(s.Volumes))
 	}
+	dir, err := os.MkdirTemp(w.scratch, "holds")
+	w.must(err)
+	defer os.RemoveAll(dir)
+	script := ""
 	for n, v := range s.Volumes {
-		var paths []string
+		paths := ""
 		for _, m := range v.Members {
-			paths = append(paths, filepath.Join(w.store(), "members", m.ID[:2], m.ID+".gz"))
+			paths += fmt.Sprintf(" members/%s/%s.gz", m.ID[:2], m.ID)
 		}
-		dir, err := os.MkdirTemp(w.scratch, "holds")
-		w.must(err)
-		out, err := sh(`cat "$@" | tar -xzp --xattrs --numeric-owner -C "$0"`, append([]string{dir}, paths...)...)
-		if err != nil {
-			return fmt.Errorf("snapshot %s, volume %s: tar: %w: %s", s.SID, v.Name, err, out)
-		}
-		d := disktest.Diff(want[n], disktest.Tree(w.T, dir))
-		w.must(os.RemoveAll(dir))
-		if d != "" {
+		script += fmt.Sprintf("mkdir $0/%d && cat%s | tar -xzp --xattrs --numeric-owner -C $0/%d && ", n, paths, n)
+	}
+	if out, err := sh(`cd "$1" && `+script+"true", dir, w.store()); err != nil {
+		return fmt.Errorf("snapshot %s: cat and tar: %w: %s", s.SID, err, out)
+	}
+	for n, v := range s.Volumes {
+		if d := disktest.Diff(want[n], disktest.Tree(w.T, filepath.Join(dir, fmt.Sprint(n)))); d != "" {
 			return fmt.Errorf("snapshot %s, volume %s:\n%s", s.SID, v.Name, d)
 		}
 	}

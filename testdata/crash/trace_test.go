@@ -118,16 +118,21 @@ var shapes = map[uint64]shape{
 	unix.SYS_SYNCFS:          syncing(onFD("syncfs")),
 }
 
-func sieveList() string {
+// sieveList are the numbers of the calls at which a process is stopped; those
+// that only read are left out unless they are asked for.
+func sieveList(reads bool) string {
 	var list []string
-	for nr := range shapes {
-		list = append(list, strconv.FormatUint(nr, 10))
+	for nr, s := range shapes {
+		if reads || s.changes || strings.HasPrefix(s.name, "openat") { // which may create
+			list = append(list, strconv.FormatUint(nr, 10))
+		}
 	}
 	return strings.Join(list, ",")
 }
 
-// run runs the command and asks judge before each call that a thread of it
-// makes on a file below root. All its threads wait while judge thinks, or run on
+// run runs the command and asks judge before each changing call, and with
+// w.reads before each reading one, that a thread of it makes on a file of the
+// world. All its threads wait while judge thinks, or run on
 // in calls that are not looked at; the order in which judge is asked is the
 // order in which the calls are made.
 func (w *world) run(judge func(*call) answer, args ...string) exited {
@@ -149,7 +154,7 @@ func (w *world) run(judge func(*call) answer, args ...string) exited {
 		}
 		e.code = cmd.ProcessState.ExitCode()
 	} else {
-		cmd := exec.Command(programs.sieve, append([]string{sieveList()}, command...)...)
+		cmd := exec.Command(programs.sieve, append([]string{sieveList(w.reads)}, command...)...)
 		cmd.Stdout, cmd.Stderr, cmd.Dir = out, errOut, w.scratch
 		t := &tracer{root: w.dir + "/", judge: judge}
 		w.must(t.run(cmd))

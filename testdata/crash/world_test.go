@@ -31,6 +31,9 @@ type world struct {
 	disks              []*medium
 	states             map[string][][]string // generation → the volumes' trees
 	sid                string                // the snapshot of generation "new"
+	manifest           []byte                // its manifest
+	members            map[string]bool       // and the ids of its members
+	reads              bool                  // run asks about calls that only read as well
 }
 
 // medium is one filesystem of the world.
@@ -178,9 +181,21 @@ func (w *world) write() {
 	w.fill(newer)
 	w.states[newer] = w.trees()
 	w.sid = w.capture()
+	var err error
+	w.manifest, err = os.ReadFile(w.manifestPath(w.sid))
+	w.must(err)
+	if list, err := w.snapshots(); err != nil || w.holds(list[0], w.states[newer]) != nil {
+		w.Fatalf("the snapshot to be restored is not what was captured: %v", err)
+	} else {
+		w.members = list[0].members()
+	}
 	w.fill(older)
 	w.states[older] = w.trees()
 	w.keep()
+}
+
+func (w *world) manifestPath(sid string) string {
+	return filepath.Join(w.store(), "snapshots", workloadName, sid, "manifest.json")
 }
 
 func (w *world) capture() string {
