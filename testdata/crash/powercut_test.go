@@ -150,9 +150,9 @@ func TestAPowerCutBeforeAnyCallOfARestore(t *testing.T) {
 }
 
 func TestAPowerCutOfAllBeforeAnyCallOfARestore(t *testing.T) {
-	c := newTally("restore, all filesystems shut down before every call")
+	c := newTally("restore, all filesystems shut down before every third call")
 	workers(t, func(w *world, worker, of int) {
-		points(worker, of, 71, func(n int) bool {
+		every(worker, of, 3, 71, func(n int) bool {
 			w.resetImages()
 			p := &progress{}
 			e := w.restore(killBefore(n, p))

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 	"text/tabwriter"
+	"time"
 )
 
 // programs are what the tests run, built once.
@@ -80,6 +81,7 @@ type tally struct {
 	name                       string
 	points, mixed, lost, stuck int
 	wrong                      int // another promise that was broken
+	begun, ended               time.Time
 }
 
 var table struct {
@@ -88,7 +90,7 @@ var table struct {
 }
 
 func newTally(name string) *tally {
-	c := &tally{name: name}
+	c := &tally{name: name, begun: time.Now()}
 	table.Lock()
 	defer table.Unlock()
 	table.rows = append(table.rows, c)
@@ -101,6 +103,7 @@ func (c *tally) count(t *testing.T, what string, found []finding) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.points++
+	c.ended = time.Now()
 	kinds := map[string]*int{"mixed": &c.mixed, "lost": &c.lost, "stuck": &c.stuck, "wrong": &c.wrong}
 	seen := map[string]bool{}
 	for _, f := range found {
@@ -117,9 +120,10 @@ func printTable() {
 		return
 	}
 	tw := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "CRASH PROOF\tPOINTS\tMIXED\tLOST\tSTUCK\tWRONG")
-	sum := &tally{name: "in all"}
+	fmt.Fprintln(tw, "CRASH PROOF\tPOINTS\tMIXED\tLOST\tSTUCK\tWRONG\tSECONDS")
+	sum := &tally{name: "in all", begun: table.rows[0].begun}
 	for _, c := range table.rows {
+		sum.ended = c.ended
 		c.row(tw)
 		sum.points, sum.mixed, sum.lost, sum.stuck, sum.wrong = sum.points+c.points, sum.mixed+c.mixed, sum.lost+c.lost, sum.stuck+c.stuck, sum.wrong+c.wrong
 	}
@@ -128,18 +132,19 @@ func printTable() {
 }
 
 func (c *tally) row(tw *tabwriter.Writer) {
-	fmt.Fprintf(tw, "%s\t%d\t%d\t%d\t%d\t%d\n", c.name, c.points, c.mixed, c.lost, c.stuck, c.wrong)
+	fmt.Fprintf(tw, "%s\t%d\t%d\t%d\t%d\t%d\t%.0f\n", c.name, c.points, c.mixed, c.lost, c.stuck, c.wrong, c.ended.Sub(c.begun).Seconds())
 }
 
-// workers runs work in worlds of their own, one for each core, until each
-// returns; they share what is to be done by the number that they are given.
+// workers runs work in worlds of their own, until each returns; they share what
+// is to be done by the number that they are given. There is one more than there
+// are cores, for each waits for disks now and then.
 func workers(t *testing.T, work func(w *world, worker, of int)) { workersOn(t, "ext4", work) }
 
 // workersOn is workers with the stores on a filesystem of that kind.
 func workersOn(t *testing.T, store string, work func(w *world, worker, of int)) {
 	n := 1
 	if all {
-		n = min(runtime.NumCPU(), 4)
+		n = min(runtime.NumCPU()+1, 4)
 	}
 	t.Run("store on "+store, func(t *testing.T) { // waits for the parallel ones
 		for i := range n {
