@@ -296,15 +296,15 @@ func TestTheGuardHoldsNothingOfSnaps(t *testing.T) {
 	if !strings.HasPrefix(open[0], "pipe:") || open[2] != os.DevNull {
 		t.Errorf("the guard's descriptors are %v", open)
 	}
-	own := 0
-	for _, what := range descriptors(p.Process.Pid) {
-		if what == open[0] {
-			own++
+	h.until("snap has its end of the pipe open, and that alone", func() bool {
+		own := 0
+		for _, what := range descriptors(p.Process.Pid) {
+			if what == open[0] {
+				own++
+			}
 		}
-	}
-	if own != 1 {
-		t.Errorf("snap has the pipe open %d times, expected its end of it alone", own)
-	}
+		return own == 1
+	})
 	if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", guard)); err != nil || strings.Fields(string(stat))[5] != fmt.Sprint(guard) {
 		t.Errorf("the guard has no session of its own: %s, %v", stat, err)
 	}
