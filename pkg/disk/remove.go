@@ -77,6 +77,22 @@ func (d *Dir) empty() error {
 	return nil
 }
 
+// condemned is the mode of a directory that is being deleted: nobody but root
+// may enter it, and with its three special bits it is no mode that anybody gives.
+const condemned = unix.S_ISUID | unix.S_ISGID | unix.S_ISVTX
+
+// Condemn marks d as being deleted, wherever it is moved. It needs no space on
+// the disk, and is durable after SyncFS.
+func (d *Dir) Condemn() error {
+	return d.fail("chmod", "", Retry(func() error { return unix.Fchmod(d.fd, condemned) }))
+}
+
+// Condemned reports whether d is marked by Condemn: what is in it may be a part.
+func (d *Dir) Condemned() (bool, error) {
+	st, err := d.Stat()
+	return err == nil && st.Mode&0o7777 == condemned, err
+}
+
 // RemoveTreeIf is RemoveTree for a directory that must be the one with handle
 // want, with nothing mounted in it. Where something else stands at name, or a
 // mount does, nothing is removed and the error says so.

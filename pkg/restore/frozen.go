@@ -74,8 +74,8 @@ func (x *txn) odd(views []view) error {
 			continue
 		}
 		if _, path := s.whereabouts(keep); path != "" {
-			o.next = append(o.next, fmt.Sprintf("put %s of volume %s back: mv %q %q (first move aside what stands there), then snap recover %s",
-				keep.name(""), s.Name, path, s.path(), x.Begin.Workload))
+			o.next = append(o.next, fmt.Sprintf("put %s of volume %s back: mv %s %s (first move aside what stands there), then snap recover %s",
+				keep.name(""), s.Name, shell(path), shell(s.path()), x.Begin.Workload))
 		}
 	}
 	for _, word := range []string{journal.KeepOld, journal.KeepNew} {
@@ -92,6 +92,12 @@ func (x *txn) odd(views []view) error {
 	}
 	o.text = fmt.Sprintf("the restore was %s, but %s", x.decision(), strings.Join(text, "; "))
 	return o
+}
+
+// shell quotes a path for a command that an operator pastes (sh(1), quoting with
+// single quotes).
+func shell(path string) string {
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
 }
 
 func (x *txn) resolveCommand(word string) string {

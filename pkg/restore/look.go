@@ -3,6 +3,7 @@ package restore
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -51,9 +52,9 @@ func (s *site) notAWrapper(err error) error {
 	path := s.parent.Path() + "/" + s.wrapper
 	switch {
 	case errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP):
-		return &oddity{fmt.Sprintf("%s is not a directory", path), []string{fmt.Sprintf("mv %q to another name, then run snap recover again", path)}}
+		return &oddity{fmt.Sprintf("%s is not a directory", path), []string{fmt.Sprintf("mv %s to another name, then run snap recover again", shell(path))}}
 	case errors.Is(err, unix.EXDEV):
-		return &oddity{fmt.Sprintf("something is mounted at %s", path), []string{fmt.Sprintf("umount %q, then run snap recover again", path)}}
+		return &oddity{fmt.Sprintf("something is mounted at %s", path), []string{fmt.Sprintf("umount %s, then run snap recover again", shell(path))}}
 	}
 	return err
 }
@@ -72,11 +73,28 @@ func (s *site) identify(d *disk.Dir, name string) (what, string, error) {
 	case h == "":
 		return absent, "", nil
 	case h == s.handles.Live:
-		return theOld, "", nil
+		return remains(d, name, theOld)
 	case h == s.handles.Staged:
-		return theNew, "", nil
+		return remains(d, name, theNew)
 	}
 	return stranger, "another directory", nil
+}
+
+// remains tells a whole tree from what is left of one that was being deleted,
+// and that somebody has moved: that is nobody's data any more.
+func remains(d *disk.Dir, name string, w what) (what, string, error) {
+	tree, err := d.Open(name)
+	if err != nil {
+		return stranger, "", err
+	}
+	half, err := tree.Condemned()
+	if err = errors.Join(err, tree.Close()); err != nil {
+		return stranger, "", err
+	}
+	if half {
+		return stranger, "what is left of " + w.name("") + ", which was being deleted,", nil
+	}
+	return w, "", nil
 }
 
 func kindOfFile(mode uint32) string {
@@ -141,8 +159,24 @@ func (s *site) whereabouts(w what) (words, path string) {
 		return "", ""
 	case path == "":
 		return name + " exists no more", ""
+	case s.condemned(path):
+		return name + " was being deleted (what is left is at " + path + ")", ""
 	}
 	return name + " is at " + path, path
+}
+
+// condemned reports whether the tree at a path is being deleted.
+func (s *site) condemned(path string) bool {
+	if filepath.Base(path) == trash(s.Entry) {
+		return true
+	}
+	d, err := disk.OpenRoot(path)
+	if err != nil {
+		return false
+	}
+	defer d.Close()
+	half, err := d.Condemned()
+	return err == nil && half
 }
 
 // tell says of each volume in a line where its directories are.

@@ -92,7 +92,7 @@ func (s *session) decideFor(ctx context.Context, req ResolveRequest, r *Recovery
 		r.Action = ""
 		return errors.Join(err, tx.Close())
 	}
-	if err := s.prepare(tx, req, r); err != nil {
+	if err := errors.Join(s.controls(tx), s.prepare(tx, req, r)); err != nil {
 		return errors.Join(err, tx.Close())
 	}
 	if tx.Resolved != "" { // the snapshot that an earlier decision was making
@@ -109,6 +109,7 @@ func (s *session) decideFor(ctx context.Context, req ResolveRequest, r *Recovery
 	s.at("resolve")
 	// From here on no signal ends the work.
 	s.finish(context.WithoutCancel(ctx), tx, false, r)
+	s.verb, s.did = "resolve keep-"+req.Keep, r.Action
 	s.audit(tx.Begin.SID, tx.ID, r.Err)
 	return r.Err
 }

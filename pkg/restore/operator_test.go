@@ -239,7 +239,7 @@ func TestADirectoryThatWasMovedAwayIsNamed(t *testing.T) {
 	s.must(err)
 	p := status[0].Pending
 	if p == nil || !strings.Contains(strings.Join(p.Volumes, "\n"), "the old data is at "+moved) ||
-		!strings.Contains(strings.Join(p.Next, "\n"), fmt.Sprintf("mv %q %q", moved, s.volumes[1])) ||
+		!strings.Contains(strings.Join(p.Next, "\n"), fmt.Sprintf("mv '%s' '%s'", moved, s.volumes[1])) ||
 		!strings.Contains(strings.Join(p.Next, "\n"), "--resolve keep-new --confirm "+s.tx.ID) ||
 		strings.Contains(strings.Join(p.Next, "\n"), "keep-old") {
 		t.Fatalf("status says %+v", p)

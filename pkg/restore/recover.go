@@ -3,6 +3,7 @@ package restore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"runtime"
 	"slices"
@@ -180,6 +181,11 @@ func (s *session) recover(ctx context.Context, tx *journal.Tx, req RecoverReques
 		r.Err, r.Action = classify(err), ""
 		return
 	}
+	if err := s.controls(tx); err != nil {
+		tx.Close()
+		r.Err, r.Action = err, FrozenTx
+		return
+	}
 	if req.killed {
 		s.letFinish(ctx, tx)
 	}
@@ -205,9 +211,32 @@ func (s *session) finish(ctx context.Context, tx *journal.Tx, offline bool, r *R
 		r.Err = fault(RolledBack, "app_not_up", hint, "transaction %s: the old data is in place, but the app is not up: %w", tx.ID, end.app)
 	case end.app != nil:
 		r.Err = fault(Pending, "app_not_up", hint, "transaction %s: the data is in place, but the app is not up: %w", tx.ID, end.app)
+	case end.cleanup != nil && r.Action == RolledBackTx:
+		r.Err = fault(RolledBack, "cleanup", hint, "transaction %s: the old data is in place, but the clean-up is not finished: %w", tx.ID, end.cleanup)
 	case end.cleanup != nil:
 		r.Err = fault(Pending, "cleanup", hint, "transaction %s: the clean-up is not finished: %w", tx.ID, end.cleanup)
 	}
+}
+
+// controls makes sure that the runtime which the config gives now is the one
+// whose containers are recorded. Another knows nothing of them: it would stop
+// none before the exchange, and leave them stopped or paused at the end.
+func (s *session) controls(tx *journal.Tx) error {
+	before := tx.Begin.Containers
+	if tx.ReadyRecord != nil {
+		before = tx.ReadyRecord.Containers
+	}
+	for _, c := range before {
+		was := workload.Image
+		if c.Service != "" {
+			was = workload.Compose
+		}
+		if now := s.w.Kind(); !c.Also && now != was {
+			return fault(Frozen, "config_changed", fmt.Sprintf("put the %s of workload %s back into the config, then snap recover %s", was, s.w.Name, s.w.Name),
+				"transaction %s was of container %s, and the config of workload %s now says %s where it said %s", tx.ID, c.Name, s.w.Name, now, was)
+		}
+	}
+	return nil
 }
 
 func (s *session) lockSites(tx *journal.Tx) error {

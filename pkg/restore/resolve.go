@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"time"
 
+	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/store"
 )
@@ -227,7 +228,14 @@ func (s *session) settle(ctx context.Context, x *txn) error {
 		}
 	}
 	if x.decision() == reverted || x.Resolved != "" {
-		if err := s.keepTaken(ctx, x); err != nil {
+		err := s.keepTaken(ctx, x)
+		var bad *archive.Unrestorable
+		if errors.As(err, &bad) {
+			// No snapshot can hold it, and it is nowhere else.
+			s.say("what is taken away is put aside, for no snapshot can hold it: %v", err)
+			err = x.putTakenAside()
+		}
+		if err != nil {
 			return fmt.Errorf("keep the data that was taken back, as snapshot %s: %w", x.takenSID(), err)
 		}
 	}

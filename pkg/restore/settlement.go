@@ -76,7 +76,7 @@ func (x *txn) settlement(word string) ([]settlement, error) {
 // bringBack says what can be done about a directory that is at neither name.
 func (s *site) bringBack(x *txn, keep what) []string {
 	if _, path := s.whereabouts(keep); path != "" {
-		return []string{fmt.Sprintf("put it back: mv %q %q (first move aside what stands there), then snap recover %s", path, s.path(), x.Begin.Workload)}
+		return []string{fmt.Sprintf("put it back: mv %s %s (first move aside what stands there), then snap recover %s", shell(path), shell(s.path()), x.Begin.Workload)}
 	}
 	if keep == theOld {
 		return []string{fmt.Sprintf("keep the new data of all volumes, then snap restore %s %s (the data from before, if snap list shows it)", x.Begin.Workload, x.Begin.PreRestoreSID)}
@@ -112,7 +112,7 @@ func (s *site) noMounts() error {
 		}
 		if mounted {
 			path := at.dir.Path() + "/" + at.name
-			return &oddity{fmt.Sprintf("volume %s: something is mounted at %s", s.Name, path), []string{fmt.Sprintf("umount %q, then try again", path)}}
+			return &oddity{fmt.Sprintf("volume %s: something is mounted at %s", s.Name, path), []string{fmt.Sprintf("umount %s, then try again", shell(path))}}
 		}
 	}
 	return nil
@@ -213,7 +213,7 @@ func ownTimes(a *disk.Dir, nameA string, b *disk.Dir, nameB string) (func() erro
 // keptMark is in the names of what was put aside.
 func keptMark(tx string) string { return ".snap-kept-" + tx }
 
-// putAside moves what is none of snap's out of a wrapper, which is going to be
+// putAside moves what is not to be deleted out of a wrapper, which is going to be
 // removed, to a name beside the live directory.
 func (x *txn) putAside(s *site) error {
 	wrapper, err := s.openWrapper()
@@ -226,6 +226,22 @@ func (x *txn) putAside(s *site) error {
 	}
 	x.at("put aside " + s.Name)
 	return nil
+}
+
+// putTakenAside puts all trees aside that are not kept.
+func (x *txn) putTakenAside() error {
+	for _, s := range x.sites {
+		if v, err := s.view(); err != nil || v.staged == absent {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		if err := x.putAside(s); err != nil {
+			return err
+		}
+	}
+	return x.sync()
 }
 
 // putWrappersAside renames wrappers in which something is left that is none of

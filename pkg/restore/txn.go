@@ -287,7 +287,7 @@ func (x *txn) clean() error {
 	var errs []error
 	trees := false
 	for _, s := range x.sites {
-		there, err := s.discard()
+		there, err := s.discard(x.decision())
 		if err != nil {
 			errs = append(errs, fmt.Errorf("volume %s: %w", s.Name, err))
 		}
@@ -321,10 +321,10 @@ func (x *txn) clean() error {
 	return x.End()
 }
 
-// discard takes its name from the tree that is to be deleted, and reports
-// whether there is one: an earlier run may have renamed it and been killed
+// discard takes its name from the tree that is to be deleted, marks it, and
+// reports whether there is one: an earlier run may have done so and been killed
 // before it synced that.
-func (s *site) discard() (bool, error) {
+func (s *site) discard(d decision) (bool, error) {
 	wrapper, err := s.openWrapper()
 	if err != nil || wrapper == nil {
 		return false, err
@@ -334,10 +334,31 @@ func (s *site) discard() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if !there {
-		return wrapper.Exists(trash(s.Entry))
+	if there {
+		if err := wrapper.RenameNoReplace(s.Entry, wrapper, trash(s.Entry)); err != nil {
+			return true, err
+		}
 	}
-	return true, wrapper.RenameNoReplace(s.Entry, wrapper, trash(s.Entry))
+	return s.condemn(wrapper, d)
+}
+
+// condemn marks the tree that is to be deleted, whatever its name will be, and
+// reports whether there is one. Before ready there is none that could be taken
+// for data.
+func (s *site) condemn(wrapper *disk.Dir, d decision) (bool, error) {
+	want := s.handle(d.lost())
+	tree, err := wrapper.Open(trash(s.Entry))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil || want == "" {
+		return true, errors.Join(err, tree.Close())
+	}
+	got, err := tree.Handle()
+	if err == nil && got == want { // else remove refuses it
+		err = tree.Condemn()
+	}
+	return true, errors.Join(err, tree.Close())
 }
 
 func (s *site) remove(mounts disk.Mounts, d decision) error {

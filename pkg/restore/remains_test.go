@@ -1,0 +1,125 @@
+package restore
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tiny-forge/snap/pkg/disk/disktest"
+	"github.com/tiny-forge/snap/pkg/journal"
+)
+
+// TestWhatIsHalfDeletedIsNobodysData kills a restore while it deletes the
+// displaced trees; the operator then moves one back by hand.
+func TestWhatIsHalfDeletedIsNobodysData(t *testing.T) {
+	disktest.EachFS(t, func(t *testing.T, dir string) {
+		w := newWorld(t, dir, 2)
+		w.fill("new")
+		sid := w.capture()
+		whole, _ := w.run("restore", sid, 0)
+		w.fill("old")
+		w.killAt("restore", sid, "discarded", whole)
+		trees, err := filepath.Glob(filepath.Join(dir, "live/.snap-*/0.trash"))
+		if err != nil || len(trees) != 1 {
+			t.Fatalf("the displaced tree is %q, %v", trees, err)
+		}
+		w.must(os.Remove(filepath.Join(trees[0], "generation"))) // as the restore was about to
+		w.must(os.Rename(w.volumes[0], filepath.Join(dir, "live/aside")))
+
+		// While it lies in the wrapper nobody is told that it is the old data.
+		_, err = w.engine().Resolve(t.Context(), ResolveRequest{Workload: w.name, Keep: journal.KeepOld})
+		if kindOf(err) != Frozen || strings.Contains(err.Error()+hintOf(err), "mv '"+trees[0]) {
+			t.Errorf("keep-old returned %v, hint %q; expected a refusal that does not offer %s", err, hintOf(err), trees[0])
+		}
+		if !strings.Contains(hintOf(err), "snap restore "+w.name) {
+			t.Errorf("the hint %q does not name the snapshot", hintOf(err))
+		}
+
+		w.must(os.Rename(trees[0], w.volumes[0]))
+		status, err := w.engine().Status(t.Context(), w.name)
+		w.must(err)
+		tx := status[0].Pending.Tx
+		before := disktest.Tree(t, filepath.Join(dir, "live"))
+		if _, err := w.engine().Recover(t.Context(), RecoverRequest{}); kindOf(err) != Frozen {
+			t.Errorf("recover returned %v, expected frozen", err)
+		}
+		_, err = w.engine().Resolve(t.Context(), ResolveRequest{Workload: w.name, Keep: journal.KeepOld, Confirm: tx})
+		if kindOf(err) != Frozen || !strings.Contains(err.Error(), "being deleted") {
+			t.Errorf("keep-old returned %v, expected a refusal", err)
+		}
+		disktest.Same(t, "frozen", before, disktest.Tree(t, filepath.Join(dir, "live")))
+
+		w.must(os.Rename(w.volumes[0], trees[0]))
+		w.must(os.Rename(filepath.Join(dir, "live/aside"), w.volumes[0]))
+		w.recoverTwice()
+	})
+}
+
+func hintOf(err error) string { return classify(err).Hint }
+
+// TestTakenBackDataThatNoSnapshotHoldsIsPutAside has the new app leave a fifo
+// before it turns out to be sick.
+func TestTakenBackDataThatNoSnapshotHoldsIsPutAside(t *testing.T) {
+	w := newWorld(t, t.TempDir(), 2, appLines(image(t))...)
+	w.fill("old")
+	w.deploy()
+	w.must(os.WriteFile(filepath.Join(w.volumes[0], "sick"), []byte("yes"), 0o644))
+	sid := w.capture()
+	w.fill("old")
+	states := map[string][][]string{"old": w.trees()}
+	e := w.engine()
+	e.reached = func(point string) {
+		if point == "commit" {
+			w.must(unix.Mkfifo(filepath.Join(w.volumes[0], "pipe"), 0o600))
+		}
+	}
+	_, err := e.Restore(t.Context(), w.request(sid))
+	if kindOf(err) != RolledBack {
+		t.Fatalf("the restore returned %v, expected a roll-back", err)
+	}
+	w.generation(states)
+	w.appRuns()
+	w.clean()
+	kept, err := filepath.Glob(filepath.Join(w.dir, "live/*.snap-kept-*/sick"))
+	if err != nil || len(kept) != 1 {
+		t.Errorf("put aside: %q, %v", kept, err)
+	}
+}
+
+// TestARecoveryNeedsTheRuntimeOfItsContainers takes the image out of the config
+// while the app is paused: nobody may then say that it was woken.
+func TestARecoveryNeedsTheRuntimeOfItsContainers(t *testing.T) {
+	w := newWorld(t, t.TempDir(), 1, appLines(image(t))...)
+	w.fill("data")
+	w.deploy()
+	whole, _ := w.run("capture", "", 0, "SNAP_TEST_QUIESCE=pause")
+	at := 0
+	for i, point := range whole {
+		if point == "quiesced" {
+			at = i + 1
+		}
+	}
+	if _, killed := w.run("capture", "", at, "SNAP_TEST_QUIESCE=pause"); !killed {
+		t.Fatalf("the capture was not killed: %q", whole)
+	}
+	config, err := os.ReadFile(w.config)
+	w.must(err)
+	w.write(map[string][]string{w.name: {"volumes:", "  - {name: v0, scope: absolute, source: " + w.volumes[0] + "}"}})
+	list, err := w.engine().Recover(t.Context(), RecoverRequest{})
+	if kindOf(err) != Frozen || codeOf(err) != "config_changed" || len(list) != 1 || list[0].Action != FrozenTx {
+		t.Errorf("recover returned %+v, %v; expected frozen", list, err)
+	}
+	if c := w.containers(); len(c) != 1 || !c[0].State.Paused {
+		t.Errorf("the container is %+v", c)
+	}
+	w.must(os.WriteFile(w.config, config, 0o600))
+	list, err = w.engine().Recover(t.Context(), RecoverRequest{})
+	if err != nil || len(list) != 1 || list[0].Action != Thawed {
+		t.Errorf("with the config back, recover returned %+v, %v", list, err)
+	}
+	w.appRuns()
+	w.clean()
+}
