@@ -187,6 +187,7 @@ func (b *blog) answers() (lines string, found []finding) {
 }
 
 func TestASoakWithAnAppInAContainer(t *testing.T) {
+	t.Parallel()
 	cycles := 2
 	if all {
 		cycles = 40

@@ -30,6 +30,7 @@ type soak struct {
 }
 
 func TestASoakOfCapturesRestoresAndKills(t *testing.T) {
+	t.Parallel() // with the other soak, which waits for containers
 	cycles, seed := 15, uint64(time.Now().UnixNano())
 	if all {
 		cycles = 500
