@@ -60,6 +60,20 @@ func (d *Dir) FSName() (string, error) {
 	return fsName(st.Type), nil
 }
 
+// TimesProve reports whether d is on a filesystem where a file whose times and
+// size are those of before has the content of before. ext4 (its driver serves
+// ext2 and ext3 too), XFS, btrfs and f2fs move ctime with every change, with a
+// store through a mapped page when that page becomes writable
+// (file_update_time in their page_mkwrite), which it does anew after each
+// write-back.
+func (d *Dir) TimesProve() (bool, error) {
+	name, err := d.FSName()
+	if err != nil {
+		return false, err
+	}
+	return name == "ext4" || name == "xfs" || name == "btrfs" || name == "f2fs", nil
+}
+
 // Unsuitable says why data on d cannot be kept by snap, and "" where it can: a
 // filesystem that forgets (tmpfs), that another host may change (NFS, SMB,
 // Ceph), or whose handles and durability are another program's word (FUSE,
@@ -83,6 +97,7 @@ func (d *Dir) Unsuitable() (string, error) {
 // Space is what a filesystem has left for root.
 type Space struct {
 	Bytes  uint64 // free bytes
+	Total  uint64 // bytes of the whole filesystem
 	Inodes uint64 // free inodes; ^0 where the filesystem makes them on demand
 }
 
@@ -92,7 +107,7 @@ func (d *Dir) Space() (Space, error) {
 	if err := Retry(func() error { return unix.Fstatfs(d.fd, &st) }); err != nil {
 		return Space{}, d.fail("statfs", "", err)
 	}
-	s := Space{Bytes: st.Bavail * uint64(st.Bsize), Inodes: st.Ffree}
+	s := Space{Bytes: st.Bavail * uint64(st.Bsize), Total: st.Blocks * uint64(st.Bsize), Inodes: st.Ffree}
 	if st.Files == 0 { // btrfs: inodes are made on demand
 		s.Inodes = ^uint64(0)
 	}

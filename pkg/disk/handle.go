@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -33,6 +34,28 @@ func (d *Dir) Handle() (Handle, error) {
 		return "", d.fail("name_to_handle_at", "", err)
 	}
 	return Handle(fmt.Sprintf("%s.%x.%s", id, uint32(h.Type()), hex.EncodeToString(h.Bytes()))), nil
+}
+
+// FileHandle returns the kernel's handle of whatever fd, which may be O_PATH,
+// is open on: its type and its bytes in hexadecimal, "1.0c00000072a5…". On the
+// filesystems where times prove something it holds the inode's number and
+// generation, so no two files of one filesystem have ever the same. It is ""
+// where there are no handles.
+func FileHandle(fd int) (string, error) {
+	h, err := RetryValue(func() (unix.FileHandle, error) {
+		h, _, err := unix.NameToHandleAt(fd, "", unix.AT_EMPTY_PATH)
+		return h, err
+	})
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	b := h.Bytes()
+	out := make([]byte, 0, 4+2*len(b))
+	out = strconv.AppendUint(out, uint64(uint32(h.Type())), 16)
+	return string(hex.AppendEncode(append(out, '.'), b)), nil
 }
 
 // HandleOf returns the handle of the directory rel below d, and "" when

@@ -25,7 +25,27 @@ type Config struct {
 	Store         string
 	Base          string
 	AbsoluteRoots []string
+	Compression   Compression
 	Workloads     map[string]*Workload
+}
+
+// Compression is how snap compresses what it captures; what it reads may be
+// either.
+type Compression string
+
+const (
+	Gzip Compression = "gzip" // tar xzf reads it
+	Zstd Compression = "zstd" // faster to restore, smaller
+)
+
+// UnmarshalYAML implements yaml.Unmarshaler.
+func (c *Compression) UnmarshalYAML(node *yaml.Node) error {
+	switch got := Compression(node.Value); got {
+	case Gzip, Zstd:
+		*c = got
+		return nil
+	}
+	return fmt.Errorf("line %d: compression is %q: use gzip or zstd", node.Line, node.Value)
 }
 
 // Error is a fault of the config or of how it was asked: where, and what to do.
@@ -44,6 +64,7 @@ type file struct {
 	Store         string               `yaml:"store"`
 	Base          string               `yaml:"base"`
 	AbsoluteRoots []string             `yaml:"absolute_roots"`
+	Compression   Compression          `yaml:"compression"`
 	Workloads     map[string]*Workload `yaml:"workloads"`
 }
 
@@ -135,7 +156,7 @@ func trusted(path string, info os.FileInfo) error {
 func parse(data []byte) (*Config, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	dec.KnownFields(true)
-	f := file{Store: "/var/lib/snap", Base: "/srv/apps", AbsoluteRoots: []string{"/srv", "/opt"}}
+	f := file{Store: "/var/lib/snap", Base: "/srv/apps", AbsoluteRoots: []string{"/srv", "/opt"}, Compression: Gzip}
 	if err := dec.Decode(&f); err != nil {
 		if errors.Is(err, io.EOF) {
 			return nil, errors.New("the file is empty")
@@ -148,7 +169,7 @@ func parse(data []byte) (*Config, error) {
 	if f.Version != 1 {
 		return nil, fmt.Errorf("version is %d, this program knows version 1", f.Version)
 	}
-	return &Config{Store: f.Store, Base: f.Base, AbsoluteRoots: f.AbsoluteRoots, Workloads: f.Workloads}, nil
+	return &Config{Store: f.Store, Base: f.Base, AbsoluteRoots: f.AbsoluteRoots, Compression: f.Compression, Workloads: f.Workloads}, nil
 }
 
 // plainYAML drops the decoder's Go types from its message, which an operator

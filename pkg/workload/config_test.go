@@ -75,6 +75,16 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
+func TestCompressionIsGzipUnlessTheConfigSaysZstd(t *testing.T) {
+	for line, want := range map[string]workload.Compression{
+		"": workload.Gzip, "compression:": workload.Gzip, "compression: gzip": workload.Gzip, "compression: zstd": workload.Zstd, `compression: "zstd"`: workload.Zstd,
+	} {
+		if cfg, err := load(t, "version: 1\n"+line+"\n"); err != nil || cfg.Compression != want {
+			t.Errorf("%q is %+v: %v", line, cfg, err)
+		}
+	}
+}
+
 func TestWhatIsRefusedAndWhatIsSaid(t *testing.T) {
 	two := func(a, b string) string { return one(a + "\n      - " + b) }
 	container := func(keys string) string { return "version: 1\nworkloads:\n  blog:\n    image: ghost:5\n" + keys }
@@ -82,6 +92,10 @@ func TestWhatIsRefusedAndWhatIsSaid(t *testing.T) {
 		{"nothing", "", "empty"},
 		{"only a comment", "# nothing\n", "empty"},
 		{"no version", "workloads: {}\n", "version is 0"},
+		{"an unknown compression", "version: 1\nbase: /x\ncompression: lz4\n", `line 3: compression is "lz4": use gzip or zstd`},
+		{"a compression that is no word", "version: 1\ncompression: [zstd]\n", `line 2: compression is ""`},
+		{"an empty compression", "version: 1\ncompression: ''\n", `line 2: compression is ""`},
+		{"a compression of a workload", "version: 1\nworkloads:\n  blog: {image: x, compression: zstd}\n", "line 3: unknown key compression"},
 		{"a newer version", "version: 2\n", "version is 2, this program knows version 1"},
 		{"no YAML", "version: 1\n\tx", "yaml"},
 		{"a list", "- 1\n", "line 1"},
@@ -145,6 +159,7 @@ func TestWhatIsRefusedAndWhatIsSaid(t *testing.T) {
 
 		{"a port that is none", container("    ports: ['80:eighty']\n"), "ports"},
 		{"a port of 65536", container("    ports: ['65536:80']\n"), "ports"},
+		{"a guard of another word", "version: 1\nworkloads: {a: {guard: sometimes, volumes: [{scope: stage, source: x}]}}\n", "must be before or after"},
 		{"a restart policy of another word", container("    restart: sometimes\n"), "must be no, always"},
 		{"always with a count", container("    restart: always:3\n"), "must be no, always"},
 		{"on-failure with a word", container("    restart: on-failure:often\n"), "must be no, always"},

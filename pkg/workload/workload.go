@@ -25,9 +25,18 @@ type Workload struct {
 	// AlsoStop names containers outside the workload that use its volumes:
 	// they are stopped for a restore and started again after it.
 	AlsoStop []string `yaml:"also_stop"`
+	// Guard says when a restore makes the snapshot of what it replaces:
+	// GuardBefore, the default, or GuardAfter.
+	Guard string `yaml:"guard"`
 
 	Container `yaml:",inline"`
 }
+
+// When a restore makes the snapshot of what it replaces.
+const (
+	GuardBefore = "before" // before the first live directory moves, with the app down
+	GuardAfter  = "after"  // when the app is up again, of the displaced trees
+)
 
 // Container are the keys of an image workload: the Compose specification's own
 // names, with its meanings.
@@ -109,6 +118,13 @@ func (w *Workload) check(c *Config) error {
 	}
 	if !ValidName(w.Project) || !ValidName(w.Stage) {
 		return fmt.Errorf("project %q and stage %q must be plain names", w.Project, w.Stage)
+	}
+	switch w.Guard {
+	case "":
+		w.Guard = GuardBefore
+	case GuardBefore, GuardAfter:
+	default:
+		return fmt.Errorf("guard %q: must be %s or %s", w.Guard, GuardBefore, GuardAfter)
 	}
 	if w.Image == "" && !reflect.ValueOf(w.Container).IsZero() {
 		return errors.New("has keys of a container but no image: a Compose workload's belong in its Compose file")
