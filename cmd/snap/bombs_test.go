@@ -48,6 +48,23 @@ func TestAFewForgedKilobytesTakeNoGigabytesOfMemory(t *testing.T) {
 		h.modest(o, 400)
 		h.untouched()
 	})
+	h.named("the same in zstd", func(h *host) {
+		h.env = []string{"GOMAXPROCS=64"}
+		defer func() { h.env = nil }()
+		zstd := archivetest.PackZstd(make([]byte, member))
+		f := h.forge(nil, set(map[string]any{"files": 1, "bytes": 36 * member}), zstdInName, func(f *forged) {
+			f.ext = ".zst"
+			f.add(h, headOf(36*member), archivetest.PackZstd(headOf(36*member)))
+			f.add(h, make([]byte, member), zstd)
+			many(35)(f)
+		})
+		o := h.restore(f, "--json")
+		if o.exit != 3 || o.code() != "snapshot_damaged" {
+			h.Errorf("exit code %d, %s", o.exit, o.stdout)
+		}
+		h.modest(o, 400)
+		h.untouched()
+	})
 	h.named("the same symlinks a hundred times", func(h *host) {
 		links := &archivetest.Forge{}
 		for i := range member / 512 {
@@ -71,6 +88,19 @@ func TestAFewForgedKilobytesTakeNoGigabytesOfMemory(t *testing.T) {
 			h.Errorf("exit code %d, %s", o.exit, o.stdout)
 		}
 		h.modest(o, 96)
+		h.untouched()
+	})
+	h.named("a foreign frame with the largest window", func(h *host) {
+		frame := []byte{0x28, 0xb5, 0x2f, 0xfd, 0, 17 << 3} // 128 MiB
+		for range 4096 {
+			frame = append(frame, 2, 0, 0x10, 'x') // 128 KiB of one byte
+		}
+		h.put("store/bomb.tar.zst", frame)
+		o := h.run("import", "files", "--volume", "files", h.dir+"/store/bomb.tar.zst", "--json")
+		if o.exit != 3 || o.code() != "archive_refused" {
+			h.Errorf("exit code %d, %s", o.exit, o.stdout)
+		}
+		h.modest(o, 250)
 		h.untouched()
 	})
 }

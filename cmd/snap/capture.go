@@ -32,6 +32,7 @@ type volumeJSON struct {
 	Scope       string `json:"scope"`
 	Source      string `json:"source"`
 	Target      string `json:"target"`
+	Compression string `json:"compression"`
 	Members     int    `json:"members"`
 	StoredBytes int64  `json:"stored_bytes"`
 	Sockets     int64  `json:"sockets"`
@@ -48,7 +49,7 @@ func showSnapshot(m *store.Manifest) snapshotJSON {
 	for i := range m.Volumes {
 		v := &m.Volumes[i]
 		out.Volumes = append(out.Volumes, volumeJSON{
-			Name: v.Name, Scope: v.Scope, Source: v.Source, Target: v.Target, Members: len(v.Members),
+			Name: v.Name, Scope: v.Scope, Source: v.Source, Target: v.Target, Compression: v.Compression.String(), Members: len(v.Members),
 			StoredBytes: v.Stored(), Sockets: v.Sockets, Changed: v.Changed, Stats: v.Stats,
 		})
 	}
@@ -60,7 +61,9 @@ type captureJSON struct {
 	QuiescedSeconds float64            `json:"quiesced_seconds"`
 	Seconds         float64            `json:"seconds"`
 	AddedBytes      int64              `json:"added_bytes"` // by which the store grew
+	ReadBytes       int64              `json:"read_bytes"`  // content that was read: 0 where nothing has changed
 	Phases          map[string]float64 `json:"phases"`
+	PassOne         restore.PassOne    `json:"pass_one"` // what the first pass cost while the app ran
 }
 
 func (a *app) captureCommand() *cobra.Command {
@@ -71,13 +74,16 @@ func (a *app) captureCommand() *cobra.Command {
 		Long: `Make a snapshot of all volumes of a workload.
 
 The volumes are read twice: while the app runs, and again with the app at rest,
-so that it rests only briefly. --quiesce pause freezes the containers: the copy
+so that it rests only briefly: the second time only what has changed is read.
+What the latest snapshot holds unchanged is not read at all. While the app runs
+it comes first (nice 10, lowest I/O priority). --quiesce pause freezes the containers: the copy
 is what a power cut at that instant would leave. stop shuts the app down
 cleanly. none lets it run: files may then be from different moments.`,
 		Args: cobra.ExactArgs(1),
 	}
 	cmd.Flags().StringVar(&req.Quiesce, "quiesce", journal.Pause, "how the app rests: pause, stop or none")
 	cmd.Flags().StringVar(&req.Note, "note", "", "a `text` to find the snapshot by")
+	cmd.Flags().BoolVar(&req.FullSpeed, "full-speed", false, "do not lower snap's priority while the app runs")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		return oneOf("--quiesce", req.Quiesce, journal.Pause, journal.Stop, journal.None)
 	}
@@ -87,7 +93,7 @@ cleanly. none lets it run: files may then be from different moments.`,
 		if err != nil {
 			return err
 		}
-		shown := captureJSON{showSnapshot(r.Manifest), r.QuiescedSeconds, r.Seconds, r.Added, r.Phases}
+		shown := captureJSON{showSnapshot(r.Manifest), r.QuiescedSeconds, r.Seconds, r.Added, r.Read, r.Phases, r.PassOne}
 		a.result = shown
 		a.say("%s", shown.SID)
 		a.progress("captured %s: %d files, %s (%s new in the store) in %.1f s; the app rested %.1f s",

@@ -24,6 +24,7 @@ type forged struct {
 	edit          func(manifest []byte) []byte
 	noChecksum    bool
 	index         []byte
+	ext           string // of the members' files
 }
 
 // pack is an honest gzip member.
@@ -49,7 +50,7 @@ const pieces = 1000
 func (h *host) forge(tar []byte, changes ...func(*forged)) *forged {
 	h.Helper()
 	h.sids++
-	f := &forged{workload: "files", sid: fmt.Sprintf("20260102T030405Z-%06x", h.sids), index: pack([]byte("snap-index\t1\tx\n"))}
+	f := &forged{workload: "files", sid: fmt.Sprintf("20260102T030405Z-%06x", h.sids), index: pack([]byte("snap-index\t1\tx\n")), ext: ".gz"}
 	f.volume = map[string]any{
 		"name": "files", "scope": "absolute", "source": h.liveDir(), "target": "/data",
 		"files": min(100, max(len(tar)/512-1, 0)), "dirs": 1, "symlinks": 0, "hardlinks": 0,
@@ -77,14 +78,16 @@ func (h *host) forge(tar []byte, changes ...func(*forged)) *forged {
 func (f *forged) add(h *host, tar, data []byte) {
 	h.Helper()
 	f.members = append(f.members, map[string]any{"id": memberID(tar), "tar": len(tar), "stored": len(data)})
-	h.put(memberPath(memberID(tar)), data)
+	h.put(f.memberPath(memberID(tar)), data)
 }
 
-func memberPath(id string) string { return filepath.Join("store/members", id[:2], id+".gz") }
+func (f *forged) memberPath(id string) string {
+	return filepath.Join("store/members", id[:2], id+f.ext)
+}
 
 // path is where member i is stored.
 func (f *forged) path(h *host, i int) string {
-	return filepath.Join(h.dir, memberPath(f.members[i]["id"].(string)))
+	return filepath.Join(h.dir, f.memberPath(f.members[i]["id"].(string)))
 }
 
 func (h *host) put(name string, data []byte) {

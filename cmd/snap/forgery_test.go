@@ -178,7 +178,13 @@ var forgedManifests = []forgery{
 	{"a sid that leads out", 3, "snapshot_damaged", text(`"sid": "2026`, `"sid": "../2026`)},
 	{"an unknown field", 3, "snapshot_damaged", text(`"note":`, `"exec": "evil", "note":`)},
 	{"an unknown field that the terminal obeys", 3, "snapshot_damaged", text(`"note":`, `"evil\u001b[2J\u009b": 1, "note":`)},
-	{"a newer version", 3, "snapshot_too_new", text(`"version": 1`, `"version": 2`)},
+	{"a newer version", 3, "snapshot_too_new", text(`"version": 1`, `"version": 3`)},
+	{"version 2 that has nothing of it", 0, "", text(`"version": 1`, `"version": 2`)},
+	{"zstd that is none", 3, "members_missing", changed(zstdInName)},
+	{"zstd in version 1", 3, "snapshot_damaged", changed(func(f *forged) { zstdInName(f); f.doc["version"] = 1 })},
+	{"an unknown compression", 3, "snapshot_damaged", changed(func(f *forged) { zstdInName(f); f.volume["compression"] = hostile })},
+	{"a compression that leads out", 3, "snapshot_damaged", changed(func(f *forged) { zstdInName(f); f.volume["compression"] = "/../../gzip" })},
+	{"a number for the compression", 3, "snapshot_damaged", changed(func(f *forged) { zstdInName(f); f.volume["compression"] = 1 })},
 	{"version 0", 3, "snapshot_damaged", text(`"version": 1`, `"version": 0`)},
 	{"version -1", 3, "snapshot_damaged", text(`"version": 1`, `"version": -1`)},
 	{"version 1e400", 3, "snapshot_damaged", text(`"version": 1`, `"version": 1e400`)},
@@ -277,7 +283,7 @@ func second(f *forged, field string, value any) {
 // What a store holds is as little trusted as an archive. Where a restore takes
 // it all the same, it puts back the honest tree and nothing else.
 func TestARestoreRefusesEachForgedStoreOrPutsBackWhatIsTrue(t *testing.T) {
-	list := slices.Concat(forgedMembers, forgedManifests)
+	list := slices.Concat(forgedMembers, forgedManifests, forgedZstd())
 	lanes(t, len(list), func(h *host, i int) {
 		c := list[i]
 		h.named(c.name, func(h *host) {

@@ -210,6 +210,31 @@ func TestARestoreKilledWhileTheNewAppStartsIsFinished(t *testing.T) {
 	}
 }
 
+func TestARestoreKilledWhileItGuardsIsFinished(t *testing.T) {
+	h := newAppHost(t)
+	sid := h.captured()
+	h.bulk(100) // what is read when the app is up
+	p := h.start("restore", h.name, sid, "--confirm", sid, "--guard", "after")
+	h.until("the restore guards", func() bool { return h.recorded("guarding") })
+	app := h.inspect("{{.Id}} {{.State.StartedAt}}")
+	when := h.kill(p)
+	if list := h.snap("list", h.name); strings.Contains(list, "pre-restore") {
+		t.Fatalf("it was killed too late:\n%s", list)
+	}
+	if state := h.comesBack(when); state != "new" {
+		t.Errorf("the data is %s", state)
+	}
+	if line := h.audit(); line.Verb != "guard" || line.Action != "rolled_forward" || line.Result != "ok" {
+		t.Errorf("the audit log says %+v", line)
+	}
+	if list := h.snap("list", h.name); !strings.Contains(list, "before the restore of "+sid) {
+		t.Errorf("what was there before is no snapshot:\n%s", list)
+	}
+	if now := h.inspect("{{.Id}} {{.State.StartedAt}}"); now != app {
+		t.Errorf("the app was touched: it was %s, and is %s", app, now)
+	}
+}
+
 func TestADeployThatIsKilledLeavesTheAppFromBefore(t *testing.T) {
 	h := newAppHost(t, slowStop...)
 	before := h.inspect("{{.Id}} {{.State.StartedAt}}")

@@ -27,14 +27,11 @@ func (a *app) listCommand() *cobra.Command {
 		}
 		snapshots := []snapshotJSON{}
 		for _, name := range names {
-			list, bad, err := e.Snapshots(name)
-			if err != nil {
-				return err
-			}
-			for _, err := range bad {
-				a.progress("warning: %v", err)
-			}
-			for _, m := range list {
+			for m, err := range e.Snapshots(name) {
+				if err != nil {
+					a.progress("warning: %v", err)
+					continue
+				}
 				snapshots = append(snapshots, showSnapshot(m))
 			}
 		}
@@ -102,10 +99,10 @@ func (a *app) showCommand() *cobra.Command {
 		for _, i := range m.Images {
 			a.say("image %s %s", i.Image, i.ImageID)
 		}
-		rows := [][]string{{"VOLUME", "SCOPE", "SOURCE", "TARGET", "FILES", "DIRS", "SIZE", "STORED"}}
+		rows := [][]string{{"VOLUME", "SCOPE", "SOURCE", "TARGET", "FILES", "DIRS", "SIZE", "STORED", "COMPRESSION"}}
 		for _, v := range s.Volumes {
 			rows = append(rows, []string{
-				v.Name, v.Scope, v.Source, v.Target, fmt.Sprint(v.Files), fmt.Sprint(v.Dirs), size(v.Bytes), size(v.StoredBytes),
+				v.Name, v.Scope, v.Source, v.Target, fmt.Sprint(v.Files), fmt.Sprint(v.Dirs), size(v.Bytes), size(v.StoredBytes), v.Compression,
 			})
 		}
 		a.table(rows)

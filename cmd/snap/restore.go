@@ -7,12 +7,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tiny-forge/snap/pkg/restore"
+	"github.com/tiny-forge/snap/pkg/workload"
 )
 
 type restoreJSON struct {
 	Workload        string                  `json:"workload"`
 	SID             string                  `json:"sid"`
 	PreRestoreSID   string                  `json:"pre_restore_sid"`
+	Guard           string                  `json:"guard"`
 	Outcome         string                  `json:"outcome"`
 	DowntimeSeconds float64                 `json:"downtime_seconds"`
 	Seconds         float64                 `json:"seconds"`
@@ -20,6 +22,7 @@ type restoreJSON struct {
 	Bytes           int64                   `json:"bytes"`
 	Volumes         []restore.PlannedVolume `json:"volumes"`
 	Phases          map[string]float64      `json:"phases"`
+	PassOne         restore.PassOne         `json:"pass_one"` // what the first pass cost while the app ran
 	Warnings        []string                `json:"warnings"`
 	Tx              string                  `json:"tx"`
 }
@@ -27,6 +30,7 @@ type restoreJSON struct {
 type planJSON struct {
 	Workload   string                  `json:"workload"`
 	SID        string                  `json:"sid"`
+	Guard      string                  `json:"guard"`
 	Volumes    []restore.PlannedVolume `json:"volumes"`
 	Containers []containerJSON         `json:"containers"`
 	Space      []restore.Space         `json:"space"`
@@ -46,6 +50,11 @@ stopped, what it has is kept as a pre-restore snapshot, all directories are
 exchanged, and the app is brought up again from the current config on the image
 that ran before. When it does not become healthy, everything goes back.
 
+With --guard after the app does not wait for the pre-restore snapshot: the
+replaced directories themselves are the copy, and become that snapshot when the
+app is up again. Until it exists and is on disk they are kept; when it cannot be
+made the restore ends with 7, and snap recover tries again.
+
 --plan shows what would be done, or why it would be refused, and changes
 nothing. After a crash or a power cut, run snap recover.`,
 		Args: cobra.ExactArgs(2),
@@ -55,9 +64,17 @@ nothing. After a crash or a power cut, run snap recover.`,
 	flags.BoolVar(&plan, "plan", false, "show what would be done and change nothing")
 	flags.StringArrayVar(&req.Volumes, "volume", nil, "restore only the volume of this `name` (may be repeated)")
 	flags.StringVar(&req.OnUnhealthy, "on-unhealthy", restore.RevertUnhealthy, "when the app does not become healthy: revert or keep")
+	flags.StringVar(&req.Guard, "guard", "", "make the pre-restore snapshot `before` the exchange, with the app down, or after it (default: guard in the config, else before)")
 	flags.DurationVar(&req.HealthTimeout, "health-timeout", 0, "how long to wait for health (default 2m)")
 	flags.DurationVar(&req.StopTimeout, "stop-timeout", 0, "how long to wait for a clean stop (default: what the container asks for)")
+	flags.BoolVar(&req.TrustIndex, "trust-index", false, "do not check files that were cloned because they have not changed since the snapshot")
+	flags.BoolVar(&req.FullSpeed, "full-speed", false, "do not lower snap's priority while the app runs")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
+		if cmd.Flags().Changed("guard") {
+			if err := oneOf("--guard", req.Guard, workload.GuardBefore, workload.GuardAfter); err != nil {
+				return err
+			}
+		}
 		return oneOf("--on-unhealthy", req.OnUnhealthy, restore.RevertUnhealthy, restore.KeepUnhealthy)
 	}
 	cmd.RunE = a.verb(func(ctx context.Context, e *restore.Engine, args []string) error {
@@ -78,7 +95,7 @@ func (a *app) plan(ctx context.Context, e *restore.Engine, req restore.RestoreRe
 	if err != nil {
 		return err
 	}
-	a.result = planJSON{p.Workload, p.SID, p.Volumes, showContainers(p.Containers), notNil(p.Space), notNil(p.Warnings)}
+	a.result = planJSON{p.Workload, p.SID, p.Guard, p.Volumes, showContainers(p.Containers), notNil(p.Space), notNil(p.Warnings)}
 	rows := [][]string{{"VOLUME", "LIVE DIRECTORY", "NOW", "", "THEN", ""}}
 	for _, v := range p.Volumes {
 		rows = append(rows, []string{
@@ -90,6 +107,9 @@ func (a *app) plan(ctx context.Context, e *restore.Engine, req restore.RestoreRe
 		if c.Running {
 			a.say("stops and brings up again: container %s (%s)", c.Name, c.Image)
 		}
+	}
+	if p.Guard == workload.GuardAfter {
+		a.say("what is live stays beside it until it is a snapshot, which is made when the app is up again")
 	}
 	for _, s := range p.Space {
 		a.say("needs %s on the filesystem of %s, which has %s free", size(int64(s.NeedBytes)), s.Path, size(int64(s.FreeBytes)))
@@ -113,9 +133,9 @@ func (a *app) restore(ctx context.Context, e *restore.Engine, req restore.Restor
 		return err
 	}
 	shown := restoreJSON{
-		Workload: r.Workload, SID: r.SID, PreRestoreSID: r.PreRestoreSID, Outcome: r.Outcome,
+		Workload: r.Workload, SID: r.SID, PreRestoreSID: r.PreRestoreSID, Guard: r.Guard, Outcome: r.Outcome,
 		DowntimeSeconds: r.DowntimeSeconds, Seconds: r.Seconds, Volumes: r.Volumes,
-		Phases: r.Phases, Warnings: notNil(r.Warnings), Tx: r.Tx,
+		Phases: r.Phases, PassOne: r.PassOne, Warnings: notNil(r.Warnings), Tx: r.Tx,
 	}
 	for _, v := range r.Volumes {
 		shown.Files += v.Files
@@ -123,7 +143,9 @@ func (a *app) restore(ctx context.Context, e *restore.Engine, req restore.Restor
 	}
 	a.result = shown
 	a.say("%s %s: snapshot %s, %d files, %s", r.Outcome, r.Workload, r.SID, shown.Files, size(shown.Bytes))
-	a.say("what was there before: snapshot %s", r.PreRestoreSID)
+	if r.PreRestoreSID != "" {
+		a.say("what was there before: snapshot %s", r.PreRestoreSID)
+	}
 	a.progress("the app was down %.1f s of %.1f s%s", r.DowntimeSeconds, r.Seconds, timing(r.Phases))
 	return err
 }

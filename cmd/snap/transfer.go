@@ -12,19 +12,24 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/restore"
 )
 
 func (a *app) exportCommand() *cobra.Command {
-	var volume, output string
+	var volume, output, compression string
 	cmd := &cobra.Command{
 		Use:   "export <workload> <sid> -o FILE|-",
-		Short: "Write a volume of a snapshot as a plain .tar.gz",
-		Args:  cobra.ExactArgs(2),
+		Short: "Write a volume of a snapshot as a plain .tar.gz or .tar.zst",
+		Long: `Write a volume of a snapshot as a plain .tar.gz or .tar.zst: as --compression
+says, else as the file's name ends (.gz, .tgz, .zst, .tzst), else as the snapshot
+is compressed in the store. Each byte is checked on the way.`,
+		Args: cobra.ExactArgs(2),
 	}
 	cmd.Flags().StringVar(&volume, "volume", "", "the volume's `name`; needed where the snapshot has several")
 	cmd.Flags().StringVarP(&output, "output", "o", "", "the `file` to write, - for stdout")
+	cmd.Flags().StringVar(&compression, "compression", "", "`gzip|zstd` (default: by the file's name, or the snapshot's own)")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		switch {
 		case output == "":
@@ -32,21 +37,38 @@ func (a *app) exportCommand() *cobra.Command {
 		case output == "-" && a.json:
 			return &usageError{errorf("-o - and --json both want stdout")}
 		}
+		if !cmd.Flags().Changed("compression") {
+			compression = compressionOf(output)
+		} else if _, err := archive.ParseCodec(compression); err != nil {
+			return &usageError{err}
+		}
 		return nil
 	}
 	cmd.RunE = a.look(func(ctx context.Context, e *restore.Engine, args []string) error {
 		if output == "-" {
-			_, err := e.Export(ctx, args[0], args[1], volume, a.out)
+			_, err := e.Export(ctx, args[0], args[1], volume, compression, a.out)
 			return err
 		}
-		return a.exportFile(ctx, e, args[0], args[1], volume, output)
+		return a.exportFile(ctx, e, args[0], args[1], volume, compression, output)
 	})
 	return cmd
 }
 
+// compressionOf returns what a file of this name is expected to hold, "" where
+// it does not say. A script that writes a .tar.gz gets one whatever the snapshot.
+func compressionOf(name string) string {
+	switch filepath.Ext(name) {
+	case ".gz", ".tgz":
+		return "gzip"
+	case ".zst", ".tzst":
+		return "zstd"
+	}
+	return ""
+}
+
 // exportFile writes to a temporary name, so that a file of the right name is
 // always whole.
-func (a *app) exportFile(ctx context.Context, e *restore.Engine, name, sid, volume, output string) error {
+func (a *app) exportFile(ctx context.Context, e *restore.Engine, name, sid, volume, compression, output string) error {
 	path, err := filepath.Abs(output)
 	if err != nil {
 		return err
@@ -62,7 +84,7 @@ func (a *app) exportFile(ctx context.Context, e *restore.Engine, name, sid, volu
 		return err
 	}
 	w := bufio.NewWriterSize(f, 1<<20)
-	v, err := e.Export(ctx, name, sid, volume, w)
+	v, err := e.Export(ctx, name, sid, volume, compression, w)
 	if err == nil {
 		err = errors.Join(w.Flush(), f.Sync())
 	}
@@ -76,8 +98,8 @@ func (a *app) exportFile(ctx context.Context, e *restore.Engine, name, sid, volu
 		_ = dir.Remove(tmp)
 		return err
 	}
-	a.result = map[string]any{"workload": name, "sid": sid, "volume": v.Name, "file": output, "files": v.Files, "bytes": v.Bytes}
-	a.say("%s: volume %s of %s, %d files, %s", output, v.Name, sid, v.Files, size(v.Bytes))
+	a.result = map[string]any{"workload": name, "sid": sid, "volume": v.Name, "file": output, "compression": v.Compression, "files": v.Files, "bytes": v.Bytes}
+	a.say("%s: volume %s of %s, %d files, %s, %s", output, v.Name, sid, v.Files, size(v.Bytes), v.Compression)
 	return nil
 }
 
@@ -91,10 +113,11 @@ func (a *app) importCommand() *cobra.Command {
 	var volume, note string
 	cmd := &cobra.Command{
 		Use:   "import <workload> --volume NAME FILE",
-		Short: "Make a snapshot of one volume from a foreign .tar.gz",
-		Long: `Make a snapshot of one volume from a .tar.gz that another tool made, for example
-with tar czf; names may begin with "./". FILE may be - for stdin. The archive is
-not trusted: what could reach outside the volume is refused.`,
+		Short: "Make a snapshot of one volume from a foreign .tar.gz, .tar.zst or .tar",
+		Long: `Make a snapshot of one volume from a .tar.gz, .tar.zst or .tar that another tool
+made, for example with tar czf; which it is is seen by its first bytes. Names may
+begin with "./". FILE may be - for stdin. The archive is not trusted: what could
+reach outside the volume is refused.`,
 		Args: cobra.ExactArgs(2),
 	}
 	cmd.Flags().StringVar(&volume, "volume", "", "the `name` of the volume it becomes")

@@ -2,58 +2,117 @@ package archive
 
 import (
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
+// openDir is an O_PATH descriptor of a directory, shared by the cursor and by
+// the files that are to be made in it.
+type openDir struct {
+	fd   int
+	refs atomic.Int32
+	open *atomic.Int64 // how many are open; nil for the root, which is the caller's
+}
+
+func (d *openDir) hold() *openDir {
+	d.refs.Add(1)
+	return d
+}
+
+func (d *openDir) release() {
+	if d.refs.Add(-1) == 0 && d.open != nil {
+		unix.Close(d.fd)
+		d.open.Add(-1)
+	}
+}
+
 // cursor holds the descriptors of one directory and of those above it, up to
 // the root. Names come sorted, so the next directory mostly shares its
 // beginning with the last, however deep the tree is.
 type cursor struct {
-	root  int
-	names []string
-	fds   []int
+	root   *openDir
+	name   string // of the directory; "" for the root
+	levels []level
+	open   atomic.Int64 // directories open, those that only files hold included
 }
 
-func newCursor(root *disk.Dir) *cursor { return &cursor{root: root.FD()} }
+// level is one component of the cursor's name.
+type level struct {
+	dir *openDir
+	end int // the component ends before name[end]
+}
 
-// open returns an O_PATH descriptor of the directory name, reached from the
-// root one component at a time without following a symbolic link or crossing
-// into a mount. It is the cursor's: valid until the next call.
-func (c *cursor) open(name string) (int, error) {
-	var parts []string
-	if name != Root {
-		parts = strings.Split(name, "/")
+func newCursor(root *disk.Dir) *cursor {
+	c := &cursor{root: &openDir{fd: root.FD()}}
+	c.root.refs.Store(1)
+	return c
+}
+
+// to returns the directory name, reached from the root one component at a time
+// without following a symbolic link or crossing into a mount. It is the
+// cursor's: valid until the next call for whoever does not hold it.
+func (c *cursor) to(name string) (*openDir, error) {
+	if name == Root {
+		name = ""
 	}
-	same := 0
-	for same < len(parts) && same < len(c.names) && parts[same] == c.names[same] {
-		same++
+	if name == c.name {
+		return c.top(), nil
 	}
-	c.cut(same)
-	for _, part := range parts[same:] {
-		fd, err := disk.Openat2(c.top(), part, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0, resolve)
-		if err != nil {
-			return -1, err
+	c.cut(c.shared(name))
+	for at := len(c.name); at < len(name); at = len(c.name) {
+		if at > 0 {
+			at++ // the slash
 		}
-		c.names, c.fds = append(c.names, part), append(c.fds, fd)
+		part := name[at:]
+		if i := strings.IndexByte(part, '/'); i >= 0 {
+			part = part[:i]
+		}
+		fd, err := disk.Openat2(c.top().fd, part, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0, resolve)
+		if err != nil {
+			return nil, err
+		}
+		dir := &openDir{fd: fd, open: &c.open}
+		dir.refs.Store(1)
+		c.open.Add(1)
+		c.name = name[:at+len(part)]
+		c.levels = append(c.levels, level{dir, len(c.name)})
 	}
 	return c.top(), nil
 }
 
-func (c *cursor) top() int {
-	if len(c.fds) == 0 {
+// shared returns how many components the cursor's name and name begin with.
+func (c *cursor) shared(name string) int {
+	same := 0
+	for same < len(name) && same < len(c.name) && name[same] == c.name[same] {
+		same++
+	}
+	n := len(c.levels)
+	for n > 0 && (c.levels[n-1].end > same || c.levels[n-1].end < len(name) && name[c.levels[n-1].end] != '/') {
+		n--
+	}
+	return n
+}
+
+func (c *cursor) top() *openDir {
+	if len(c.levels) == 0 {
 		return c.root
 	}
-	return c.fds[len(c.fds)-1]
+	return c.levels[len(c.levels)-1].dir
 }
 
 func (c *cursor) cut(n int) {
-	for _, fd := range c.fds[n:] {
-		unix.Close(fd)
+	for _, l := range c.levels[n:] {
+		l.dir.release()
 	}
-	c.names, c.fds = c.names[:n], c.fds[:n]
+	c.levels = c.levels[:n]
+	if n == 0 {
+		c.name = ""
+	} else {
+		c.name = c.name[:c.levels[n-1].end]
+	}
 }
 
 func (c *cursor) close() { c.cut(0) }

@@ -138,12 +138,16 @@ type Stats struct {
 // Entries returns the number of names.
 func (s Stats) Entries() int64 { return s.Files + s.Dirs + s.Symlinks + s.Hardlinks }
 
-func (s *Stats) add(e *Entry) {
-	switch e.Type {
+func (s *Stats) add(e *Entry) { s.count(e.Name, e.Type, e.Size, e.stored()) }
+
+// count adds one name, with the size of its content and how much of that is
+// data.
+func (s *Stats) count(name string, t Type, size, data int64) {
+	switch t {
 	case Regular:
 		s.Files++
-		s.Bytes += e.Size
-		s.DataBytes += e.stored()
+		s.Bytes += size
+		s.DataBytes += data
 	case Hardlink:
 		s.Hardlinks++
 	case Symlink:
@@ -151,5 +155,5 @@ func (s *Stats) add(e *Entry) {
 	case Directory:
 		s.Dirs++
 	}
-	s.Depth = max(s.Depth, depthOf(e.Name))
+	s.Depth = max(s.Depth, depthOf(name))
 }

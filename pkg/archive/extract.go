@@ -1,13 +1,11 @@
 package archive
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -29,82 +27,140 @@ type ExtractOptions struct {
 	// them: they are made with Default's owner and mode.
 	Foreign bool
 	Default Entry
+	// Supply, when set, is asked about each large file of a [Reader] whose
+	// content is whole members, in order, the last of them padded with zeros to a
+	// multiple of 512 bytes. Where it returns a Fill these members are neither
+	// read nor checked: whoever fills the file answers for what is in it.
+	Supply func(e *Entry, content []Member) Fill
 }
 
-// source gives entries and, read between two of them, the content of each.
+// Fill gives a new, empty file its whole content, its size and its holes
+// included; metadata are set afterwards. Several run at a time. Where it reports
+// false the file is emptied again and its members are inflated after all.
+type Fill func(into *os.File) (done bool, err error)
+
+// source gives entries, and between two of them the content of the first.
 type source interface {
 	next() (*Entry, error)
-	io.Reader
+	// take returns the next bytes of the content, at least one and at most n,
+	// where no more than n are left. They are valid until the next call of any
+	// method for whoever does not hold the buffer that they lie in.
+	take(n int64) ([]byte, *buffer, error)
+	close()
 }
 
 // Extract makes, in the empty directory into, the tree that the tar stream r
 // holds, and returns what it made. Nothing outside into is ever read, changed
 // or created, whatever the stream says. After an error into holds a part; an
-// error that is the archive's fault wraps [ErrRefused].
+// error that is the archive's fault wraps [ErrRefused]. When it returns nothing
+// is being written any more.
 //
-// Directories and files come first, symbolic links behind them (so no link
-// exists while names are looked up), then the metadata of directories. Nothing
-// is durable before the caller's syncfs.
+// Headers are read in order, directories and hardlinks made in order; files are
+// written by several goroutines meanwhile, straight from the members where r is
+// a [Reader]. Symbolic links come behind all of these (so no link exists while
+// names are looked up), then the metadata of directories. Nothing is durable
+// before the caller's syncfs.
 func Extract(ctx context.Context, r io.Reader, into *disk.Dir, opt ExtractOptions) (Stats, error) {
-	return extract(ctx, &parser{r: r}, into, opt)
+	if _, members := r.(*Reader); !members {
+		opt.Supply = nil
+	}
+	return extract(ctx, into, opt, func(before func()) source { return newParser(ctx, r, before) })
 }
 
-func extract(ctx context.Context, src source, into *disk.Dir, opt ExtractOptions) (Stats, error) {
-	x := &extractor{ctx: ctx, opt: opt, src: src, cursor: newCursor(into), buf: make([]byte, 256<<10), dirs: map[string]int{}, links: map[string]bool{}}
+// extract reads from the source that from makes. The source has to call before
+// whenever it may come to wait.
+func extract(ctx context.Context, into *disk.Dir, opt ExtractOptions, from func(before func()) source) (Stats, error) {
+	x := &extractor{ctx: ctx, opt: opt, cursor: newCursor(into), writers: newWriters(ctx, opt.KeepPrivileges), mostOpen: mostOpen(), links: map[string]bool{}}
 	defer x.cursor.close()
-	if opt.Foreign {
-		root := opt.Default
-		root.Name, root.Type = Root, Directory
-		x.addDir(&root)
-		x.stats.add(&root)
-		x.implied = map[string]bool{Root: true}
+	x.src = from(x.flush)
+	if err := x.run(); err != nil {
+		x.writers.fail(x.place, err)
 	}
-	for {
-		if err := ctx.Err(); err != nil {
-			return x.stats, context.Cause(ctx)
-		}
-		e, err := src.next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return x.stats, err
-		}
-		if err := x.entry(e); err != nil {
-			return x.stats, err
-		}
-	}
-	if len(x.metadata) == 0 {
-		return x.stats, refuse("it holds nothing, not even the volume's own directory")
-	}
-	return x.stats, x.finish()
+	x.flush()
+	x.src.close()
+	return x.stats, x.writers.close()
 }
 
 type extractor struct {
-	ctx    context.Context
-	opt    ExtractOptions
-	src    source
-	cursor *cursor
-	buf    []byte
-	stats  Stats
+	ctx      context.Context
+	opt      ExtractOptions
+	src      source
+	cursor   *cursor
+	writers  *writers
+	batch    *batch // small files that no writer has got yet
+	place    int64  // of the current entry in the archive
+	mostOpen int64
+	stats    Stats
 
-	metadata []*Entry        // directories, whose metadata are set last
-	dirs     map[string]int  // their index in metadata, by name
-	implied  map[string]bool // those that the archive has not named yet
-	symlinks []*Entry
+	dirs     kept           // their metadata are set last
+	implied  map[string]int // those that the archive has not named yet: index in dirs
+	symlinks kept
 	links    map[string]bool // their names
 }
 
-func (x *extractor) entry(e *Entry) error {
-	if !x.opt.Foreign && (len(x.metadata) == 0) != (e.Name == Root) {
-		return refuse("%q: the volume's own directory stands first, and once", e.Name)
+func (x *extractor) run() error {
+	if x.opt.Foreign {
+		root := x.opt.Default
+		root.Name, root.Type = Root, Directory
+		x.stats.add(&root)
+		x.implied = map[string]int{Root: x.dirs.add(&root)}
 	}
-	if e.Type == Directory && x.implied[e.Name] { // now it is named
-		delete(x.implied, e.Name)
-		x.metadata[x.dirs[e.Name]] = e
+	for {
+		if err := x.stopped(); err != nil {
+			return err
+		}
+		e, err := x.src.next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		x.place++
+		if err != nil {
+			return err
+		}
+		if err := x.entry(e); err != nil {
+			return err
+		}
+	}
+	if x.dirs.n == 0 {
+		return refuse("it holds nothing, not even the volume's own directory")
+	}
+	if err := x.settle(); err != nil {
+		return err
+	}
+	return x.finish()
+}
+
+// errStopped is a follow-up: a writer has failed, at an earlier entry.
+var errStopped = errors.New("stopped by another error")
+
+func (x *extractor) stopped() error {
+	select {
+	case <-x.ctx.Done():
+		return context.Cause(x.ctx)
+	case <-x.writers.failed:
+		return errStopped
+	default:
 		return nil
 	}
-	if e.Name == Root && len(x.metadata) > 0 {
+}
+
+// settle waits until all files so far are made.
+func (x *extractor) settle() error {
+	x.flush()
+	x.writers.idle()
+	return x.stopped()
+}
+
+func (x *extractor) entry(e *Entry) error {
+	if !x.opt.Foreign && (x.dirs.n == 0) != (e.Name == Root) {
+		return refuse("%q: the volume's own directory stands first, and once", e.Name)
+	}
+	if i, ok := x.implied[e.Name]; ok && e.Type == Directory { // now it is named
+		delete(x.implied, e.Name)
+		x.dirs.set(i, e)
+		return nil
+	}
+	if e.Name == Root && x.dirs.n > 0 {
 		return refuse("the volume's own directory twice")
 	}
 	if err := x.count(e); err != nil {
@@ -126,8 +182,7 @@ func (x *extractor) entry(e *Entry) error {
 		if x.links[e.Name] {
 			return refuse("symlink %q: %w", e.Name, unix.EEXIST)
 		}
-		x.links[e.Name] = true
-		x.symlinks = append(x.symlinks, e)
+		x.links[x.symlinks.name(x.symlinks.add(e))] = true
 		return nil
 	}
 	return refuse("%q is of %s", e.Name, e.Type)
@@ -147,171 +202,85 @@ func (x *extractor) count(e *Entry) error {
 	return nil
 }
 
-func (x *extractor) addDir(e *Entry) {
-	x.dirs[e.Name] = len(x.metadata)
-	x.metadata = append(x.metadata, e)
-}
-
 func (x *extractor) directory(e *Entry) error {
 	if e.Name != Root {
 		parent, base, err := x.parent(e.Name)
 		if err != nil {
 			return err
 		}
-		if err := disk.Retry(func() error { return unix.Mkdirat(parent, base, 0o700) }); err != nil {
-			return x.made("mkdir", e.Name, err)
+		if err := disk.Retry(func() error { return unix.Mkdirat(parent.fd, base, 0o700) }); err != nil {
+			return made("mkdir", e.Name, err)
 		}
 	}
-	x.addDir(e)
+	x.dirs.add(e)
 	return nil
 }
 
-// made turns the failure to make a name into a refusal where it is the
-// archive's fault: a name that is taken, or that no filesystem takes.
-func (x *extractor) made(op, name string, err error) error {
-	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENAMETOOLONG) || errors.Is(err, unix.EILSEQ) || errors.Is(err, unix.EINVAL) {
-		return refuse("%s %q: %w", op, name, err)
+func split(name string) (dir, base string) {
+	i := strings.LastIndexByte(name, '/')
+	if i < 0 {
+		return Root, name
 	}
-	return fail(op, name, err)
+	return name[:i], name[i+1:]
 }
 
-// parent returns a descriptor of the directory that name is to be made in.
-func (x *extractor) parent(name string) (int, string, error) {
-	dir, base := path.Split(name)
-	dir = strings.TrimSuffix(dir, "/")
-	if dir == "" {
-		dir = Root
+// parent returns the directory that name is to be made in. Nothing is below the
+// root but what this extraction has made, and no symbolic link yet: a lookup
+// that fails says that the archive names no such directory before name.
+func (x *extractor) parent(name string) (*openDir, string, error) {
+	dir, base := split(name)
+	at, err := x.cursor.to(dir)
+	if x.opt.Foreign && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)) {
+		if err := x.imply(dir); err != nil {
+			return nil, "", err
+		}
+		at, err = x.cursor.to(dir)
 	}
-	if _, known := x.dirs[dir]; !known {
-		if !x.opt.Foreign {
-			return -1, "", refuse("%q: its directory does not stand before it", name)
-		}
-		implied := x.opt.Default
-		implied.Name, implied.Type, implied.Xattrs = dir, Directory, nil
-		if err := x.count(&implied); err != nil {
-			return -1, "", err
-		}
-		if err := x.directory(&implied); err != nil {
-			return -1, "", err
-		}
-		x.implied[dir] = true
-	}
-	fd, err := x.cursor.open(dir)
 	if err != nil {
-		return -1, "", x.lookup(name, err)
+		return nil, "", lookup(name, err)
 	}
-	return fd, base, nil
+	return at, base, nil
 }
 
-// lookup turns the failure to reach a name into a refusal where something else
-// than a directory stands on the way.
-func (x *extractor) lookup(name string, err error) error {
+// imply makes a directory that the archive leaves out.
+func (x *extractor) imply(dir string) error {
+	e := x.opt.Default
+	e.Name, e.Type, e.Xattrs = dir, Directory, nil
+	if err := x.count(&e); err != nil {
+		return err
+	}
+	if err := x.directory(&e); err != nil {
+		return err
+	}
+	x.implied[dir] = x.dirs.n - 1
+	return nil
+}
+
+// lookup turns the failure to reach a name into a refusal where no directory
+// stands on the way.
+func lookup(name string, err error) error {
 	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EXDEV) {
-		return refuse("%q: its directory is none: %w", name, err)
+		return refuse("%q: its directory does not stand before it: %w", name, err)
 	}
 	return fail("open the directory of", name, err)
-}
-
-func (x *extractor) file(e *Entry) error {
-	parent, base, err := x.parent(e.Name)
-	if err != nil {
-		return err
-	}
-	fd, err := disk.Openat2(parent, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o600, resolve)
-	if err != nil {
-		return x.made("create", e.Name, err)
-	}
-	f := os.NewFile(uintptr(fd), e.Name)
-	err = x.content(f, e)
-	if err == nil {
-		err = x.apply(fd, e)
-	}
-	if cerr := f.Close(); err == nil && cerr != nil {
-		err = fail("close", e.Name, cerr)
-	}
-	return err
-}
-
-func (x *extractor) content(f *os.File, e *Entry) error {
-	if !e.sparse() && !e.zeroHoles {
-		return x.copy(f, e, e.Size)
-	}
-	if e.zeroHoles {
-		if err := x.copy(f, e, e.Size); err != nil {
-			return err
-		}
-	}
-	for _, stretch := range e.Extents {
-		if _, err := f.Seek(stretch.Offset, io.SeekStart); err != nil {
-			return fail("seek", e.Name, err)
-		}
-		if err := x.copy(f, e, stretch.Length); err != nil {
-			return err
-		}
-	}
-	return wrapIf("truncate", e.Name, f.Truncate(e.Size))
-}
-
-func wrapIf(op, name string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return fail(op, name, err)
-}
-
-func (x *extractor) copy(f *os.File, e *Entry, n int64) error {
-	for n > 0 {
-		got, err := x.src.Read(x.buf[:min(n, int64(len(x.buf)))])
-		if got > 0 {
-			n -= int64(got)
-			if err := write(f, x.buf[:got], e.zeroHoles); err != nil {
-				return fail("write", e.Name, err)
-			}
-		}
-		if n > 0 && errors.Is(err, io.EOF) {
-			return refuse("%q: its content ends early", e.Name)
-		}
-		if err != nil && !errors.Is(err, io.EOF) {
-			return err
-		}
-		if err := x.ctx.Err(); err != nil {
-			return context.Cause(x.ctx)
-		}
-	}
-	return nil
-}
-
-// write appends b to f, leaving a hole where b is nothing but zeros and holes
-// are asked for.
-func write(f *os.File, b []byte, holes bool) error {
-	if holes && len(bytes.Trim(b, "\x00")) == 0 {
-		_, err := f.Seek(int64(len(b)), io.SeekCurrent)
-		return err
-	}
-	_, err := f.Write(b)
-	return err
 }
 
 // hardlink gives a further name to a file of this archive. Nothing but what
 // this extraction made is below the root, and no symbolic link yet, so the
 // lookup cannot leave it.
 func (x *extractor) hardlink(e *Entry) error {
-	dir, base := path.Split(e.Link)
-	dir = strings.TrimSuffix(dir, "/")
-	if dir == "" {
-		dir = Root
+	target, err := x.pin(e.Link)
+	if errors.Is(err, unix.ENOENT) { // perhaps it has not been made yet; that it is still being written does no harm
+		if err := x.settle(); err != nil {
+			return err
+		}
+		target, err = x.pin(e.Link)
 	}
-	if _, known := x.dirs[dir]; !known {
-		return refuse("hardlink %q to %q, which does not stand before it", e.Name, e.Link)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		return refuse("hardlink %q to %q, which does not stand before it: %w", e.Name, e.Link, err)
 	}
-	// The cursor holds one directory at a time; keep the file itself.
-	from, err := x.cursor.open(dir)
 	if err != nil {
-		return x.lookup(e.Link, err)
-	}
-	target, err := disk.Openat2(from, base, unix.O_PATH|unix.O_NOFOLLOW, 0, resolve)
-	if err != nil {
-		return x.lookup(e.Link, err)
+		return lookup(e.Link, err)
 	}
 	defer unix.Close(target)
 	var st unix.Stat_t
@@ -321,17 +290,27 @@ func (x *extractor) hardlink(e *Entry) error {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return refuse("hardlink %q to %q, which is not a regular file", e.Name, e.Link)
 	}
-	parent, newBase, err := x.parent(e.Name)
+	parent, base, err := x.parent(e.Name)
 	if err != nil {
 		return err
 	}
-	if err := linkFD(target, parent, newBase); err != nil {
+	if err := linkFD(target, parent.fd, base); err != nil {
 		if errors.Is(err, unix.EMLINK) {
 			return refuse("hardlink %q to %q: more links than the filesystem keeps: %w", e.Name, e.Link, err)
 		}
-		return x.made("link", e.Name, err)
+		return made("link", e.Name, err)
 	}
 	return nil
+}
+
+// pin returns an O_PATH descriptor of what stands at name.
+func (x *extractor) pin(name string) (int, error) {
+	dir, base := split(name)
+	from, err := x.cursor.to(dir)
+	if err != nil {
+		return -1, err
+	}
+	return disk.Openat2(from.fd, base, unix.O_PATH|unix.O_NOFOLLOW, 0, resolve)
 }
 
 // linkFD names an open inode. AT_EMPTY_PATH wants CAP_DAC_READ_SEARCH, and says
@@ -350,29 +329,38 @@ func linkFD(fd, dir int, name string) error {
 // the deepest first: a directory's times would change with every name made in
 // it, and its default ACL would be inherited.
 func (x *extractor) finish() error {
-	for _, e := range x.symlinks {
-		if err := x.symlink(e); err != nil {
+	for i := range x.symlinks.n {
+		if x.ctx.Err() != nil {
+			return context.Cause(x.ctx)
+		}
+		if err := x.symlink(x.symlinks.get(i, Symlink)); err != nil {
 			return err
 		}
 	}
-	for i := len(x.metadata) - 1; i >= 0; i-- {
-		e := x.metadata[i]
-		at, err := x.cursor.open(e.Name)
-		if err != nil {
-			return x.lookup(e.Name, err)
+	for i := x.dirs.n - 1; i >= 0; i-- {
+		if x.ctx.Err() != nil {
+			return context.Cause(x.ctx)
 		}
-		// The cursor's descriptors are O_PATH; fchmod and fsetxattr want more.
-		fd, err := disk.Openat2(at, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0, resolve)
-		if err != nil {
-			return fail("open", e.Name, err)
-		}
-		err = x.apply(fd, e)
-		unix.Close(fd)
-		if err != nil {
+		if err := x.metadata(x.dirs.get(i, Directory)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (x *extractor) metadata(e *Entry) error {
+	dir, base := split(e.Name)
+	at, err := x.cursor.to(dir)
+	if err != nil {
+		return lookup(e.Name, err)
+	}
+	// fchmod and fsetxattr want more than O_PATH.
+	fd, err := disk.Openat2(at.fd, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0, resolve)
+	if err != nil {
+		return lookup(e.Name, err)
+	}
+	defer unix.Close(fd)
+	return apply(fd, e, x.opt.KeepPrivileges)
 }
 
 func (x *extractor) symlink(e *Entry) error {
@@ -380,63 +368,15 @@ func (x *extractor) symlink(e *Entry) error {
 	if err != nil {
 		return err
 	}
-	if err := disk.Retry(func() error { return unix.Symlinkat(e.Link, parent, base) }); err != nil {
-		return x.made("symlink", e.Name, err)
+	if err := disk.Retry(func() error { return unix.Symlinkat(e.Link, parent.fd, base) }); err != nil {
+		return made("symlink", e.Name, err)
 	}
 	if err := disk.Retry(func() error {
-		return unix.Fchownat(parent, base, int(e.UID), int(e.GID), unix.AT_SYMLINK_NOFOLLOW)
+		return unix.Fchownat(parent.fd, base, int(e.UID), int(e.GID), unix.AT_SYMLINK_NOFOLLOW)
 	}); err != nil {
 		return fail("chown", e.Name, err)
 	}
 	return wrapIf("set the time of", e.Name, disk.Retry(func() error {
-		return unix.UtimesNanoAt(parent, base, times(e), unix.AT_SYMLINK_NOFOLLOW)
+		return unix.UtimesNanoAt(parent.fd, base, times(e.Mtime), unix.AT_SYMLINK_NOFOLLOW)
 	}))
-}
-
-// times leaves the access time alone.
-func times(e *Entry) []unix.Timespec {
-	return []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: e.Mtime.Sec, Nsec: e.Mtime.Nsec}}
-}
-
-// apply sets the metadata of an open file or directory, in the only order that
-// keeps all of them: chown clears setuid and capabilities (chown(2)), an ACL
-// rules the group bits that chmod sets (acl(5)), and everything moves ctime.
-func (x *extractor) apply(fd int, e *Entry) error {
-	if err := disk.Retry(func() error { return unix.Fchown(fd, int(e.UID), int(e.GID)) }); err != nil {
-		return fail("chown", e.Name, err)
-	}
-	mode := e.Mode
-	if e.Type != Directory && !x.opt.KeepPrivileges {
-		mode &^= unix.S_ISUID | unix.S_ISGID
-	}
-	if err := disk.Retry(func() error { return unix.Fchmod(fd, mode) }); err != nil {
-		return fail("chmod", e.Name, err)
-	}
-	for _, attr := range e.Xattrs {
-		if privilegedXattr(attr.Name) && !x.opt.KeepPrivileges {
-			continue
-		}
-		if err := disk.Retry(func() error { return unix.Fsetxattr(fd, attr.Name, attr.Value, 0) }); err != nil {
-			return x.xattrError(e, attr, err)
-		}
-	}
-	ts := times(e)
-	return wrapIf("set the time of", e.Name, futimens(fd, ts))
-}
-
-func (x *extractor) xattrError(e *Entry, attr Xattr, err error) error {
-	// EINVAL: an ACL that is none; EACCES: a default ACL of a file; E2BIG and
-	// ERANGE: a value or a name that no filesystem takes (setxattr(2), xattr(7)).
-	forged := errors.Is(err, unix.EINVAL) || errors.Is(err, unix.E2BIG) || errors.Is(err, unix.ERANGE) ||
-		errors.Is(err, unix.EACCES) && attr.Name == aclDefault && e.Type != Directory
-	if forged {
-		return refuse("%q: extended attribute %q: %w", e.Name, attr.Name, err)
-	}
-	return fail(fmt.Sprintf("set extended attribute %q of", attr.Name), e.Name, err)
-}
-
-// futimens is utimensat(2) on a descriptor: a null path, which the x/sys
-// wrapper cannot pass; AT_EMPTY_PATH does the same since Linux 5.8.
-func futimens(fd int, ts []unix.Timespec) error {
-	return disk.Retry(func() error { return unix.UtimesNanoAt(fd, "", ts, unix.AT_EMPTY_PATH) })
 }

@@ -19,17 +19,25 @@ import (
 type memory struct {
 	mu      sync.Mutex
 	members map[string][]byte
+	codec   archive.Codec
 }
 
 func newMemory() *memory { return &memory{members: map[string][]byte{}} }
 
 func (m *memory) Put(tar []byte) (archive.Member, error) {
-	data := archive.Deflate(tar)
+	data := m.codec.Deflate(nil, tar)
 	id := archive.MemberID(tar)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.members[id] = data
-	return archive.Member{ID: id, Tar: int64(len(tar)), Stored: int64(len(data))}, nil
+	return archive.Member{ID: id, Tar: int64(len(tar)), Stored: int64(len(data)), Codec: m.codec}, nil
+}
+
+func (m *memory) has(id string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, ok := m.members[id]
+	return ok
 }
 
 func (m *memory) Open(member archive.Member) ([]byte, error) { return m.members[member.ID], nil }

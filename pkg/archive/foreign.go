@@ -9,8 +9,6 @@ import (
 	"math"
 	"strings"
 
-	"github.com/klauspost/pgzip"
-
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
@@ -22,34 +20,62 @@ type Foreign struct {
 	Dropped map[string]int64
 }
 
-// ExtractForeign is [Extract] for a .tar.gz that another program made: with or
-// without a leading "./", in any order, in the old, GNU or pax format. The same
-// rules hold for it. Behind the archive only zeros may follow.
-func ExtractForeign(ctx context.Context, gz io.Reader, into *disk.Dir, opt ExtractOptions) (*Foreign, error) {
-	zr, err := pgzip.NewReader(gz)
+// ExtractForeign is [Extract] for an archive that another program made, a .tar,
+// .tar.gz or .tar.zst: with or without a leading "./", in any order, in the old,
+// GNU or pax format. The same rules hold for it. Behind the archive only zeros
+// may follow.
+func ExtractForeign(ctx context.Context, in io.Reader, into *disk.Dir, opt ExtractOptions) (*Foreign, error) {
+	plain, err := unpack(in)
 	if err != nil {
-		return nil, refuse("not a gzip file: %w", err)
+		return nil, err
 	}
-	defer zr.Close()
+	defer plain.Close()
 	opt.Foreign = true
-	tail := &tailReader{r: zr}
-	src := &foreign{tail: tail, tr: tar.NewReader(tail), dropped: map[string]int64{}}
-	stats, err := extract(ctx, src, into, opt)
+	tail := &tailReader{r: plain}
+	src := &foreign{tail: tail, tr: tar.NewReader(tail), slabs: newSlabs(ctx), dropped: map[string]int64{}}
+	stats, err := extract(ctx, into, opt, func(before func()) source {
+		src.before = before
+		return src
+	})
 	return &Foreign{Stats: stats, Dropped: src.dropped}, err
 }
 
 type foreign struct {
 	tail    *tailReader
 	tr      *tar.Reader
+	before  func() // see parser
+	slabs   *slabs
+	now     *buffer
+	free    []byte // what of now has nothing in it yet
 	dropped map[string]int64
 }
 
-func (f *foreign) Read(b []byte) (int, error) {
-	n, err := f.tr.Read(b)
-	if err != nil && !errors.Is(err, io.EOF) {
-		err = refuse("%w", err)
+// take implements source: the content of small files goes side by side into one
+// buffer, that of large ones fills as many as it takes.
+func (f *foreign) take(n int64) ([]byte, *buffer, error) {
+	if len(f.free) == 0 || n > int64(len(f.free)) && n <= slabSize {
+		f.close()
+		f.before()
+		var err error
+		if f.now, err = f.slabs.get(); err != nil {
+			return nil, nil, err
+		}
+		f.free = f.now.b
 	}
-	return n, err
+	part := f.free[:min(n, int64(len(f.free)))]
+	switch got, err := io.ReadFull(f.tr, part); {
+	case errors.Is(err, io.EOF) && got == 0, errors.Is(err, io.ErrUnexpectedEOF):
+		return nil, nil, refuse("its content ends early")
+	case err != nil:
+		return nil, nil, refuse("%w", err)
+	}
+	f.free = f.free[len(part):]
+	return part, f.now, nil
+}
+
+func (f *foreign) close() {
+	f.now.release()
+	f.now, f.free = nil, nil
 }
 
 func (f *foreign) next() (*Entry, error) {
@@ -183,11 +209,4 @@ func (t *tailReader) Read(p []byte) (int, error) {
 	}
 	t.zeros += int64(n - last)
 	return n, err
-}
-
-// WriteForeign writes the tar stream r as one .tar.gz for other programs.
-func WriteForeign(w io.Writer, r io.Reader) (int64, error) {
-	zw := pgzip.NewWriter(w)
-	n, err := io.Copy(zw, r)
-	return n, errors.Join(err, zw.Close())
 }

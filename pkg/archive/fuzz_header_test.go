@@ -29,7 +29,7 @@ func FuzzHeader(f *testing.F) {
 	}
 	f.Add(make([]byte, 2*block))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		first, err := (&parser{r: bytes.NewReader(resummed(data))}).next()
+		first, err := newParser(t.Context(), bytes.NewReader(resummed(data)), func() {}).next()
 		if err != nil {
 			return
 		}
@@ -41,7 +41,7 @@ func FuzzHeader(f *testing.F) {
 			t.Fatalf("%+v cannot be written: %v", first, err)
 		}
 		content := io.MultiReader(bytes.NewReader(again), zeroReader{})
-		second, err := (&parser{r: content}).next()
+		second, err := newParser(t.Context(), content, func() {}).next()
 		if err != nil {
 			t.Fatalf("%+v, written again, is refused: %v", first, err)
 		}

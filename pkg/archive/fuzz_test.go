@@ -3,6 +3,7 @@ package archive_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -104,9 +105,37 @@ func FuzzExtractForeign(f *testing.F) {
 	})
 }
 
+func FuzzInflateZstd(f *testing.F) {
+	tar := bytes.Repeat([]byte("a member\n"), 100)
+	id := archive.MemberID(tar)
+	f.Add(archive.Zstd.Deflate(nil, tar), int64(len(tar)))
+	for _, forged := range archivetest.ZstdMembers(tar) {
+		if len(forged.Data) < 64<<10 {
+			f.Add(forged.Data, int64(len(tar)))
+		}
+	}
+	f.Fuzz(func(t *testing.T, data []byte, size int64) {
+		size = min(size, 1<<20) // so that a round is short
+		var got []byte
+		took, err := allocated(func() (err error) {
+			got, err = archive.Inflate(data, archive.Member{ID: id, Tar: size, Codec: archive.Zstd})
+			return err
+		})
+		if err == nil && !bytes.Equal(got, tar) {
+			t.Errorf("%d bytes that are not the member's were taken", len(got))
+		}
+		if err != nil && !errors.Is(err, archive.ErrRefused) {
+			t.Errorf("%v", err)
+		}
+		if took > 8<<20 {
+			t.Errorf("%d bytes of data took %d of memory", len(data), took)
+		}
+	})
+}
+
 func FuzzInflate(f *testing.F) {
 	tar := bytes.Repeat([]byte("a member\n"), 100)
-	good, id := archive.Deflate(tar), archive.MemberID(tar)
+	good, id := archive.Gzip.Deflate(nil, tar), archive.MemberID(tar)
 	f.Add(good, int64(len(tar)))
 	f.Add(good[:len(good)-1], int64(len(tar)))
 	f.Add(append(bytes.Clone(good), good...), int64(2*len(tar)))

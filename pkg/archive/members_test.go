@@ -6,13 +6,13 @@ import (
 	"context"
 	"errors"
 	"io"
-	"math/rand/v2"
 	"os/exec"
 	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/tiny-forge/snap/pkg/archive"
+	"github.com/tiny-forge/snap/pkg/archive/archivetest"
 )
 
 // untar unpacks a .tar.gz with GNU tar.
@@ -29,10 +29,25 @@ func member(tar []byte) archive.Member {
 	return archive.Member{ID: archive.MemberID(tar), Tar: int64(len(tar)), Stored: 1}
 }
 
+var bothCodecs = []archive.Codec{archive.Gzip, archive.Zstd}
+
+// coded is m as codec stores it.
+func coded(m archive.Member, codec archive.Codec) archive.Member {
+	m.Codec = codec
+	return m
+}
+
 func TestInflateTakesExactlyTheMemberThatWasNamed(t *testing.T) {
+	for _, codec := range bothCodecs {
+		t.Run(codec.String(), func(t *testing.T) { exactly(t, codec) })
+	}
+}
+
+func exactly(t *testing.T, codec archive.Codec) {
 	tar := []byte(strings.Repeat("some content of a member\n", 1000))
-	good, m := archive.Deflate(tar), member(tar)
+	good, m := codec.Deflate(nil, tar), coded(member(tar), codec)
 	other := member([]byte("other"))
+	no := "not " + codec.String()
 	flip := func(at int) []byte {
 		b := bytes.Clone(good)
 		b[at] ^= 1
@@ -45,27 +60,28 @@ func TestInflateTakesExactlyTheMemberThatWasNamed(t *testing.T) {
 		want string // what the refusal says; "" for a member that is taken
 	}{
 		{"the member itself", good, m, ""},
-		{"nothing", nil, m, "not gzip"},
-		{"no gzip", []byte(strings.Repeat("no gzip at all", 100)), m, "not gzip"},
-		{"cut in the head", good[:5], m, "not gzip"},
+		{"nothing", nil, m, no},
+		{"neither", []byte(strings.Repeat("neither at all", 100)), m, no},
+		{"the same of the other codec", (1 - codec).Deflate(nil, tar), m, no},
+		{"cut in the head", good[:5], m, no},
 		{"cut in the data", good[:len(good)/2], m, ""},
 		{"cut in the checksum", good[:len(good)-3], m, ""},
 		{"a byte behind it", append(bytes.Clone(good), 0), m, "follow"},
 		{"a second member behind it", append(bytes.Clone(good), good...), m, "follow"},
-		{"two members in one", append(archive.Deflate(tar[:100]), archive.Deflate(tar[100:])...), m, "declared"},
+		{"two members in one", append(codec.Deflate(nil, tar[:100]), codec.Deflate(nil, tar[100:])...), m, ""},
 		{"a flipped bit in the data", flip(len(good) / 2), m, ""},
 		{"a flipped bit in the checksum", flip(len(good) - 6), m, ""},
 		{"a flipped bit in the length", flip(len(good) - 2), m, ""},
-		{"another member's data", archive.Deflate([]byte("other")), m, "declared"},
-		{"the right length, other content", archive.Deflate(bytes.ToUpper(tar)), m, "checksum"},
-		{"a declared size one too small", good, archive.Member{ID: m.ID, Tar: m.Tar - 1}, "past its declared"},
-		{"a declared size one too large", good, archive.Member{ID: m.ID, Tar: m.Tar + 1}, "declared"},
-		{"a declared size of 0", good, archive.Member{ID: m.ID}, "bytes of tar"},
-		{"a negative declared size", good, archive.Member{ID: m.ID, Tar: -1}, "bytes of tar"},
-		{"a declared size over the cap", good, archive.Member{ID: m.ID, Tar: archive.MaxMember + 1}, "bytes of tar"},
-		{"another name", good, archive.Member{ID: other.ID, Tar: m.Tar}, "checksum"},
-		{"a name in capitals", good, archive.Member{ID: strings.ToUpper(m.ID), Tar: m.Tar}, "checksum"},
-		{"no name", good, archive.Member{Tar: m.Tar}, "checksum"},
+		{"another member's data", codec.Deflate(nil, []byte("other")), m, "declared"},
+		{"the right length, other content", codec.Deflate(nil, bytes.ToUpper(tar)), m, "checksum"},
+		{"a declared size one too small", good, archive.Member{ID: m.ID, Tar: m.Tar - 1, Codec: codec}, "past its declared"},
+		{"a declared size one too large", good, archive.Member{ID: m.ID, Tar: m.Tar + 1, Codec: codec}, "declared"},
+		{"a declared size of 0", good, archive.Member{ID: m.ID, Codec: codec}, "bytes of tar"},
+		{"a negative declared size", good, archive.Member{ID: m.ID, Tar: -1, Codec: codec}, "bytes of tar"},
+		{"a declared size over the cap", good, archive.Member{ID: m.ID, Tar: archive.MaxMember + 1, Codec: codec}, "bytes of tar"},
+		{"another name", good, archive.Member{ID: other.ID, Tar: m.Tar, Codec: codec}, "checksum"},
+		{"a name in capitals", good, archive.Member{ID: strings.ToUpper(m.ID), Tar: m.Tar, Codec: codec}, "checksum"},
+		{"no name", good, archive.Member{Tar: m.Tar, Codec: codec}, "checksum"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := archive.Inflate(c.data, c.m)
@@ -82,10 +98,10 @@ func TestInflateTakesExactlyTheMemberThatWasNamed(t *testing.T) {
 	}
 }
 
-// A megabyte of zeros is a kilobyte of gzip.
+// A megabyte of zeros is a kilobyte of either.
 func TestABombInflatesNoFurtherThanDeclared(t *testing.T) {
-	var bomb bytes.Buffer
-	zw, _ := gzip.NewWriterLevel(&bomb, gzip.BestSpeed)
+	var gz bytes.Buffer
+	zw, _ := gzip.NewWriterLevel(&gz, gzip.BestSpeed)
 	zeros := make([]byte, 1<<20)
 	for range 32 {
 		if _, err := zw.Write(zeros); err != nil {
@@ -93,30 +109,42 @@ func TestABombInflatesNoFurtherThanDeclared(t *testing.T) {
 		}
 	}
 	zw.Close()
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	_, err := archive.Inflate(bomb.Bytes(), archive.Member{ID: archive.MemberID(zeros), Tar: 1 << 20})
-	runtime.ReadMemStats(&after)
-	if !errors.Is(err, archive.ErrRefused) {
-		t.Errorf("a bomb: %v", err)
-	}
-	if took := after.TotalAlloc - before.TotalAlloc; took > 4<<20 {
-		t.Errorf("inflating 1 MiB of a bomb took %d bytes of memory", took)
+	for codec, bomb := range map[archive.Codec][]byte{archive.Gzip: gz.Bytes(), archive.Zstd: archivetest.ZstdBomb(32)} {
+		m := archive.Member{ID: archive.MemberID(zeros), Tar: 1 << 20, Codec: codec}
+		took, err := allocated(func() error {
+			_, err := archive.Inflate(bomb, m)
+			return err
+		})
+		if !errors.Is(err, archive.ErrRefused) {
+			t.Errorf("a bomb of %s: %v", codec, err)
+		}
+		if took > 4<<20 {
+			t.Errorf("inflating 1 MiB of a bomb of %s took %d bytes of memory", codec, took)
+		}
 	}
 }
 
+// allocated returns how many bytes f allocated, in all.
+func allocated(f func() error) (uint64, error) {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	err := f()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc, err
+}
+
 func TestDeflateGivesTheSameBytesAndStoresWhatDoesNotCompress(t *testing.T) {
-	noise := make([]byte, 1<<20)
-	r := rand.New(rand.NewPCG(1, 2))
-	for i := range noise {
-		noise[i] = byte(r.Uint32())
-	}
-	a, b := archive.Deflate(noise), archive.Deflate(noise)
-	if !bytes.Equal(a, b) {
-		t.Error("the same bytes gave two members")
-	}
-	if len(a) > len(noise)+len(noise)/100 {
-		t.Errorf("%d bytes that do not compress became %d", len(noise), len(a))
+	for _, codec := range bothCodecs {
+		for _, in := range inputs {
+			tar := in.make()
+			a, b := codec.Deflate(nil, tar), codec.Deflate([]byte("in front"), tar)
+			if !bytes.Equal(a, bytes.TrimPrefix(b, []byte("in front"))) {
+				t.Errorf("%s, %s: the same bytes gave two members", codec, in.name)
+			}
+			if in.name == "noise" && len(a) > len(tar)+len(tar)/1000 || in.name != "noise" && len(a) > len(tar)/2 {
+				t.Errorf("%s, %s: %d bytes became %d", codec, in.name, len(tar), len(a))
+			}
+		}
 	}
 }
 
@@ -135,7 +163,7 @@ func TestTheReaderGivesNoByteOfAMemberThatIsNotTrue(t *testing.T) {
 	for i := range 40 {
 		tar := bytes.Repeat([]byte{byte(i)}, 10_000+i)
 		m := member(tar)
-		members, o.data[m.ID] = append(members, m), archive.Deflate(tar)
+		members, o.data[m.ID] = append(members, m), archive.Gzip.Deflate(nil, tar)
 		if i < 20 {
 			want = append(want, tar...)
 		}
@@ -176,7 +204,7 @@ func TestAReaderThatIsCancelledDoesNotEndAsIfItWereWhole(t *testing.T) {
 	for i := range 200 {
 		tar := bytes.Repeat([]byte{byte(i)}, 1000+i)
 		members = append(members, member(tar))
-		o.data[members[i].ID] = archive.Deflate(tar)
+		o.data[members[i].ID] = archive.Gzip.Deflate(nil, tar)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r := archive.NewReader(ctx, o, members)

@@ -2,6 +2,7 @@ package archive
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -22,9 +23,20 @@ func refuse(format string, args ...any) error {
 // parser reads the tar stream that Write makes, and nothing else: what Write
 // would not have written is refused rather than interpreted.
 type parser struct {
-	r    io.Reader
-	left int64 // content of the current entry not yet read
-	pad  int64 // padding behind it
+	in     stream
+	before func() // called before in is asked for more, for which it may wait
+	now    *buffer
+	rest   []byte // what of now has not been read
+	left   int64  // content of the current entry not yet read
+	pad    int64  // padding behind it
+	split  [block]byte
+}
+
+func newParser(ctx context.Context, r io.Reader, before func()) *parser {
+	if in, ok := r.(*Reader); ok {
+		return &parser{in: in, before: before}
+	}
+	return &parser{in: &copied{r: r, slabs: newSlabs(ctx)}, before: before}
 }
 
 // next returns the next entry, and io.EOF behind a whole archive that nothing
@@ -33,14 +45,14 @@ func (p *parser) next() (*Entry, error) {
 	if err := p.skip(); err != nil {
 		return nil, err
 	}
-	var b [block]byte
-	if err := p.full(b[:]); err != nil {
+	b, err := p.block()
+	if err != nil {
 		return nil, err
 	}
-	if b == [block]byte{} {
+	if isZero(b) {
 		return nil, p.trailer()
 	}
-	typ, size, err := checkBlock(b[:])
+	typ, size, err := checkBlock(b)
 	if err != nil {
 		return nil, err
 	}
@@ -49,39 +61,79 @@ func (p *parser) next() (*Entry, error) {
 		if pax, err = p.pax(size); err != nil {
 			return nil, err
 		}
-		if err := p.full(b[:]); err != nil {
+		if b, err = p.block(); err != nil {
 			return nil, err
 		}
-		if typ, size, err = checkBlock(b[:]); err != nil {
+		if typ, size, err = checkBlock(b); err != nil {
 			return nil, err
 		}
 	}
-	return p.entry(b[:], Type(typ), size, pax)
+	return p.entry(b, Type(typ), size, pax)
 }
 
 // trailer has read the first of the two zero blocks that end an archive.
 func (p *parser) trailer() error {
-	var b [block]byte
-	if err := p.full(b[:]); err != nil {
+	b, err := p.block()
+	if err != nil {
 		return err
 	}
-	if b != [block]byte{} {
+	if !isZero(b) {
 		return refuse("a lone zero block")
 	}
-	if n, err := io.ReadFull(p.r, b[:1]); n > 0 {
-		return refuse("data behind the end")
-	} else if !errors.Is(err, io.EOF) {
+	if err := p.more(); err != nil {
 		return err
 	}
-	return io.EOF
+	return refuse("data behind the end")
+}
+
+func isZero(b []byte) bool { return len(b) == 0 || b[0] == 0 && bytes.Equal(b[:len(b)-1], b[1:]) }
+
+// more makes rest hold something; its error is io.EOF where the stream ends.
+func (p *parser) more() error {
+	for len(p.rest) == 0 {
+		// What is not given back while waiting could be what is waited for.
+		p.close()
+		p.before()
+		var err error
+		if p.now, err = p.in.stretch(); err != nil {
+			return err
+		}
+		p.rest = p.now.b
+	}
+	return nil
+}
+
+func (p *parser) close() {
+	p.now.release()
+	p.now, p.rest = nil, nil
+}
+
+// inside is more where the stream may not end.
+func (p *parser) inside() error {
+	err := p.more()
+	if errors.Is(err, io.EOF) {
+		return refuse("it ends in the middle")
+	}
+	return err
+}
+
+// block returns the next block, valid until the next is read.
+func (p *parser) block() ([]byte, error) {
+	if len(p.rest) >= block {
+		b := p.rest[:block]
+		p.rest = p.rest[block:]
+		return b, nil
+	}
+	return p.split[:], p.full(p.split[:])
 }
 
 func (p *parser) full(b []byte) error {
-	if _, err := io.ReadFull(p.r, b); err != nil {
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return refuse("it ends in the middle")
+	for len(b) > 0 {
+		if err := p.inside(); err != nil {
+			return err
 		}
-		return err
+		n := copy(b, p.rest)
+		b, p.rest = b[n:], p.rest[n:]
 	}
 	return nil
 }
@@ -97,26 +149,23 @@ func (p *parser) skip() error {
 	if err := p.full(pad); err != nil {
 		return err
 	}
-	if len(bytes.Trim(pad, "\x00")) > 0 {
+	if !isZero(pad) {
 		return refuse("padding that is not zero")
 	}
 	return nil
 }
 
-// Read reads the current entry's content.
-func (p *parser) Read(b []byte) (int, error) {
-	if p.left == 0 {
-		return 0, io.EOF
+// take returns the next bytes of the current entry's content, at least one and
+// at most n, where n is not more than what is left. They lie in the buffer:
+// whoever keeps them holds it.
+func (p *parser) take(n int64) ([]byte, *buffer, error) {
+	if err := p.inside(); err != nil {
+		return nil, nil, err
 	}
-	if int64(len(b)) > p.left {
-		b = b[:p.left]
-	}
-	n, err := p.r.Read(b)
-	p.left -= int64(n)
-	if errors.Is(err, io.EOF) && p.left > 0 {
-		err = refuse("it ends in the middle")
-	}
-	return n, err
+	n = min(n, p.left, int64(len(p.rest)))
+	b := p.rest[:n]
+	p.rest, p.left = p.rest[n:], p.left-n
+	return b, p.now, nil
 }
 
 func checkBlock(b []byte) (typ byte, size int64, err error) {
@@ -392,12 +441,13 @@ func (p *parser) sparseMap(name string) ([]Extent, error) {
 		var digits []byte
 		for {
 			if len(have) == 0 {
-				switch _, err := io.ReadFull(p, b[:]); {
-				case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+				if p.left < block {
 					return 0, refuse("%q: the map of its holes is cut", name)
-				case err != nil: // perhaps the disk's
+				}
+				if err := p.full(b[:]); err != nil {
 					return 0, err
 				}
+				p.left -= block
 				have = b[:]
 			}
 			c := have[0]

@@ -59,13 +59,36 @@ func (p *pieces) buffer() []byte {
 }
 
 func (p *pieces) put(tar []byte) error {
-	job := &piece{tar: tar}
+	job := &piece{}
+	if err := p.fill(job, tar); err != nil {
+		return err
+	}
+	p.list = append(p.list, job)
+	return nil
+}
+
+// reserve keeps n places in the list, which fill fills later.
+func (p *pieces) reserve(n int) []*piece {
+	for range n {
+		p.list = append(p.list, &piece{})
+	}
+	return p.list[len(p.list)-n:]
+}
+
+func (p *pieces) fill(job *piece, tar []byte) error {
+	job.tar = tar
 	select {
 	case p.jobs <- job:
-		p.list = append(p.list, job)
 		return nil
 	case <-p.ctx.Done():
 		return context.Cause(p.ctx)
+	}
+}
+
+// add puts members in their place that the sink has already.
+func (p *pieces) add(members []Member) {
+	for _, m := range members {
+		p.list = append(p.list, &piece{member: m})
 	}
 }
 

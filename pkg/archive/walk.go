@@ -24,9 +24,36 @@ const resolve = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_N
 // to be meanwhile, and nothing was opened whose opening has an effect (a
 // device, a fifo).
 type node struct {
-	fd   int
-	name string // path below the volume
-	st   unix.Stat_t
+	fd    int
+	name  string // path below the volume
+	st    unix.Stat_t
+	holds int    // who still needs fd, besides whoever opened it
+	known string // what handle returned
+}
+
+// hold keeps the inode open until release has been called once more.
+func (n *node) hold() *node {
+	n.holds++
+	return n
+}
+
+func (n *node) release() {
+	if n.holds--; n.holds < 0 {
+		unix.Close(n.fd)
+	}
+}
+
+// handle returns the kernel's handle of the inode, which no other has had or
+// will have ([disk.FileHandle]). It is "" where the filesystem has none.
+func (n *node) handle() (string, error) {
+	if n.known != "" {
+		return n.known, nil
+	}
+	var err error
+	if n.known, err = disk.FileHandle(n.fd); err != nil {
+		return "", fail("get the handle of", n.name, err)
+	}
+	return n.known, nil
 }
 
 func (n *node) kind() uint32 { return n.st.Mode & unix.S_IFMT }
@@ -55,7 +82,7 @@ func (w *walker) close() { unix.Close(w.procFDs) }
 
 // walk visits root and everything below it.
 func (w *walker) walk(root *disk.Dir) error {
-	n := &node{name: Root, fd: root.FD()}
+	n := &node{name: Root, fd: root.FD(), holds: 1} // it stays the caller's
 	if err := disk.Retry(func() error { return unix.Fstat(n.fd, &n.st) }); err != nil {
 		return fail("stat", Root, err)
 	}
@@ -96,8 +123,8 @@ func (w *walker) child(dir *node, name string, depth int) error {
 	case err != nil:
 		return fail("open", path, err)
 	}
-	defer unix.Close(fd)
 	n := &node{fd: fd, name: path}
+	defer n.release()
 	if err := disk.Retry(func() error { return unix.Fstat(fd, &n.st) }); err != nil {
 		return fail("stat", path, err)
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -23,7 +21,10 @@ type Line struct {
 	Entry
 	Ctime  Timespec
 	Inode  uint64
-	Member int // index, in Result.Members, of the member where the entry begins
+	Handle string // of the inode ([disk.FileHandle])
+	Member int    // index, in Result.Members, of the member where the entry begins
+	Span   int    // how many members behind it hold nothing but its content
+	Data   int64  // bytes of its content without holes
 }
 
 // WriteOptions say how a volume is to be read.
@@ -32,6 +33,15 @@ type WriteOptions struct {
 	RejectSymlinks bool
 	// Index, when set, is given every name in order.
 	Index func(*Line) error
+	// Known, when set, is what need not be read again.
+	Known *Known
+	// Clones, when set, is a directory on the filesystem of the volume. Of a large
+	// file that has to be read a clone is made there, where the filesystem can,
+	// and read by [Writing.Finish].
+	Clones *disk.Dir
+	// Once reads a file that changes while it is read only once: it will be read
+	// again by a later pass.
+	Once bool
 	// Workers is how many goroutines compress; 0 means one a core.
 	Workers int
 }
@@ -41,6 +51,10 @@ type Result struct {
 	Members []Member
 	Stats   Stats
 	Sockets int64 // left out: a socket means nothing without its process
+	// Reused are names of which nothing was read, Read bytes of content that
+	// were.
+	Reused int64
+	Read   int64
 	// Changed are files that changed while they were read, each time anew:
 	// what was stored of them is no single state. The first few, and how many.
 	Changed      []string
@@ -52,11 +66,48 @@ type Result struct {
 // is returned when something cannot be read, or as [*Unrestorable] when it
 // could not be put back; nothing that sink has taken then means anything.
 func Write(ctx context.Context, root *disk.Dir, sink Sink, opt WriteOptions) (*Result, error) {
+	w, err := Start(ctx, root, sink, opt)
+	if err != nil {
+		return nil, err
+	}
+	return w.Finish()
+}
+
+// Writing is a directory that has been walked, and that is not needed any more:
+// what is still to be read are clones.
+type Writing struct{ w *writer }
+
+// Start is the first half of [Write], the one for which nothing may write to
+// root where its content is to be of one moment. After an error there is no
+// second half.
+func Start(ctx context.Context, root *disk.Dir, sink Sink, opt WriteOptions) (*Writing, error) {
 	pieces := newPieces(ctx, sink, opt.Workers)
 	w := &writer{ctx: ctx, opt: opt, pieces: pieces, links: map[inode]string{}, bad: &Unrestorable{}, result: &Result{}}
-	err := w.write(root)
-	members, perr := pieces.finish()
-	if perr != nil { // the cause of err, where both failed
+	if err := w.write(root); err != nil {
+		w.closeClones()
+		if _, perr := pieces.finish(); perr != nil { // the cause of err, where both failed
+			err = perr
+		}
+		return nil, err
+	}
+	return &Writing{w}, nil
+}
+
+// Cloned returns how many bytes Finish is going to read from clones.
+func (x *Writing) Cloned() (n int64) {
+	for _, c := range x.w.clones {
+		n += c.e.stored()
+	}
+	return n
+}
+
+// Finish is the second half: it reads the clones and waits for the sink.
+func (x *Writing) Finish() (*Result, error) {
+	w := x.w
+	err := w.readClones()
+	w.closeClones()
+	members, perr := w.pieces.finish()
+	if perr != nil {
 		return nil, perr
 	}
 	if err != nil {
@@ -66,6 +117,15 @@ func Write(ctx context.Context, root *disk.Dir, sink Sink, opt WriteOptions) (*R
 	return w.result, nil
 }
 
+// Abandon ends the writing instead of Finish.
+func (x *Writing) Abandon() {
+	x.w.closeClones()
+	x.w.pieces.cancel(errAbandoned)
+	_, _ = x.w.pieces.finish()
+}
+
+var errAbandoned = errors.New("the capture was given up")
+
 type inode struct{ dev, ino uint64 }
 
 type writer struct {
@@ -74,12 +134,18 @@ type writer struct {
 	walker *walker
 	pieces *pieces
 	cut    cutter
-	group  []byte           // the piece being filled
-	links  map[inode]string // first names of files that have several
-	bad    *Unrestorable
-	result *Result
-	xbuf   []byte
-	small  []byte
+	group  []byte // the piece being filled
+	recall *recall
+	// waiting are entries that are to be in group when it is known to have
+	// changed; group is empty then.
+	waiting []waiting
+	links   map[inode]string // first names of files that have several
+	bad     *Unrestorable
+	result  *Result
+	xbuf    []byte
+	small   []byte
+	before  []byte
+	clones  []clone
 }
 
 func (w *writer) write(root *disk.Dir) error {
@@ -88,10 +154,17 @@ func (w *writer) write(root *disk.Dir) error {
 		return err
 	}
 	defer w.walker.close()
+	defer w.letGo()
+	if w.recall, err = newRecall(w.opt.Known); err != nil {
+		return err
+	}
 	if err := w.walker.walk(root); err != nil {
 		return err
 	}
 	if err := w.bad.err(); err != nil {
+		return err
+	}
+	if done, err := w.reuseEnd(); err != nil || done {
 		return err
 	}
 	w.group = append(w.group, zeros[:2*block]...)
@@ -108,17 +181,57 @@ func (w *writer) visit(n *node) error {
 	}
 	switch n.kind() {
 	case unix.S_IFDIR:
-		return w.directory(n, e)
+		e.Type = Directory
 	case unix.S_IFREG:
-		return w.regular(n, e)
+		w.regular(n, e)
 	case unix.S_IFLNK:
-		return w.symlink(n, e)
+		if w.opt.RejectSymlinks {
+			w.bad.symlink(n.name)
+			return nil
+		}
+		e.Type = Symlink
 	case unix.S_IFSOCK:
 		w.result.Sockets++
 		return nil
+	default:
+		w.bad.kind(n)
+		return nil
 	}
-	w.bad.kind(n)
-	return nil
+	seen, err := w.seen(n, e)
+	if err != nil {
+		return err
+	}
+	if taken, err := w.await(n, e, seen); err != nil || taken {
+		return err
+	}
+	return w.store(n, e, seen)
+}
+
+// seen returns what the earlier reading saw of e, where that proves e to be
+// unchanged, and nil otherwise.
+func (w *writer) seen(n *node, e *Entry) (*sighting, error) {
+	seen, err := w.recall.find(n.name)
+	if err != nil || seen == nil {
+		return nil, err
+	}
+	if same, err := w.opt.Known.proves(seen.Line, n, e); err != nil || !same {
+		return nil, err
+	}
+	return seen, nil
+}
+
+// store reads an entry and puts it into the stream; seen is not nil where it is
+// unchanged.
+func (w *writer) store(n *node, e *Entry, seen *sighting) error {
+	switch e.Type {
+	case Directory:
+		return w.directory(n, e)
+	case Symlink:
+		return w.symlink(n, e)
+	case Hardlink:
+		return w.plain(n, e)
+	}
+	return w.file(n, e, seen)
 }
 
 func kindName(kind uint32) string {
@@ -140,7 +253,6 @@ func (w *writer) directory(n *node, e *Entry) error {
 	if err != nil {
 		return fail("open", n.name, err)
 	}
-	e.Type = Directory
 	e.Xattrs, w.xbuf, err = readXattrs(fd, w.xbuf)
 	unix.Close(fd)
 	if err != nil {
@@ -150,11 +262,6 @@ func (w *writer) directory(n *node, e *Entry) error {
 }
 
 func (w *writer) symlink(n *node, e *Entry) error {
-	if w.opt.RejectSymlinks {
-		w.bad.symlink(n.name)
-		return nil
-	}
-	e.Type = Symlink
 	var err error
 	if e.Link, err = n.target(); err != nil {
 		return err
@@ -162,44 +269,59 @@ func (w *writer) symlink(n *node, e *Entry) error {
 	return w.plain(n, e)
 }
 
-func (w *writer) regular(n *node, e *Entry) error {
-	if n.st.Nlink > 1 {
-		id := inode{n.st.Dev, n.st.Ino}
-		if first, ok := w.links[id]; ok {
-			e.Type, e.Link = Hardlink, first
-			return w.plain(n, e)
-		}
+// regular tells whether a file is a further name of one that has been met.
+func (w *writer) regular(n *node, e *Entry) {
+	e.Type = Regular
+	if n.st.Nlink < 2 {
+		return
+	}
+	id := inode{n.st.Dev, n.st.Ino}
+	if first, ok := w.links[id]; ok {
+		e.Type, e.Link = Hardlink, first
+	} else {
 		w.links[id] = n.name
 	}
-	e.Type = Regular
-	return w.file(n, e)
 }
 
 // plain stores an entry that has no content.
 func (w *writer) plain(n *node, e *Entry) error {
-	if _, err := w.header(n, e, len(w.pieces.list)); err != nil {
+	line, err := w.header(n, e)
+	if err != nil || line == nil {
+		return err
+	}
+	if err := w.note(line); err != nil {
 		return err
 	}
 	return w.endSmall(e)
 }
 
-// header appends e's header to the group. It reports false where e cannot be
-// kept, which has then been noted.
-func (w *writer) header(n *node, e *Entry, member int) (kept bool, err error) {
+// header appends e's header to the group, and returns e's line, which is still
+// to be noted; nil where e cannot be kept, which has then been noted.
+func (w *writer) header(n *node, e *Entry) (*Line, error) {
 	group, err := appendHeader(w.group, e)
 	if err != nil {
 		w.bad.add(err.Error())
-		return false, nil
+		return nil, nil
 	}
 	w.group = group
-	w.result.Stats.add(e)
+	line := &Line{Entry: *e, Ctime: timespec(n.st.Ctim), Inode: n.st.Ino, Member: w.pieces.mark()}
+	if e.Type == Regular {
+		line.Data = e.stored()
+	}
+	line.Handle, err = n.handle()
+	return line, err
+}
+
+// note counts an entry that is in the stream, and gives it to the index.
+func (w *writer) note(line *Line) error {
+	w.result.Stats.count(line.Name, line.Type, line.Size, line.Data)
 	if w.result.Stats.Bytes < 0 { // holes make files of any size
-		return false, fmt.Errorf("%q: the files of the volume are larger, taken together, than can be counted", e.Name)
+		return fmt.Errorf("%q: the files of the volume are larger, taken together, than can be counted", line.Name)
 	}
 	if w.opt.Index == nil {
-		return true, nil
+		return nil
 	}
-	return true, w.opt.Index(&Line{Entry: *e, Ctime: timespec(n.st.Ctim), Inode: n.st.Ino, Member: member})
+	return w.opt.Index(line)
 }
 
 func (w *writer) endSmall(e *Entry) error {
@@ -218,153 +340,10 @@ func (w *writer) flush() error {
 	return w.pieces.put(piece)
 }
 
-// attempts is how often a file that changes while it is read is read again.
-const attempts = 3
-
-// file stores a regular file. A file that is not the same after reading as it
-// was before is read again.
-func (w *writer) file(n *node, e *Entry) error {
-	f, err := w.walker.open(n)
-	if err != nil {
-		return err
+// letGo closes what still waits after an error.
+func (w *writer) letGo() {
+	for _, x := range w.waiting {
+		x.node.release()
 	}
-	defer f.Close()
-	for try := 1; ; try++ {
-		if err := w.stat(f, n, e); err != nil {
-			return err
-		}
-		stable, err := w.attempt(f, n, e, try == attempts)
-		if err != nil || stable {
-			return err
-		}
-		if try == attempts {
-			w.result.ChangedCount++
-			if len(w.result.Changed) < 5 {
-				w.result.Changed = append(w.result.Changed, n.name)
-			}
-			return nil
-		}
-	}
-}
-
-// stat brings n and e up to what the open file is now.
-func (w *writer) stat(f *os.File, n *node, e *Entry) error {
-	fd := int(f.Fd())
-	if err := disk.Retry(func() error { return unix.Fstat(fd, &n.st) }); err != nil {
-		return fail("stat", n.name, err)
-	}
-	e.Mode, e.UID, e.GID = n.st.Mode&0o7777, n.st.Uid, n.st.Gid
-	e.Mtime, e.Size, e.Extents = timespec(n.st.Mtim), n.st.Size, nil
-	var err error
-	if e.Xattrs, w.xbuf, err = readXattrs(fd, w.xbuf); err != nil {
-		return fail("read the extended attributes of", n.name, err)
-	}
-	// st_blocks counts 512 bytes whatever the block size is (stat(2)).
-	if n.st.Blocks*512 < n.st.Size {
-		e.Extents, err = extents(f, e.Size)
-	}
-	return err
-}
-
-// attempt stores the file once. It reports whether the file stayed the same;
-// when it did not, nothing is kept unless this is the last attempt.
-func (w *writer) attempt(f *os.File, n *node, e *Entry, last bool) (bool, error) {
-	if large(e.Size) {
-		return w.attemptLarge(f, n, e, last)
-	}
-	w.small = w.small[:0]
-	data, torn, err := readExactly(content(f, e), w.small, e.stored())
-	if err != nil {
-		return false, fail("read", n.name, err)
-	}
-	w.small = data
-	stable := !torn && unchanged(f, n)
-	if !stable && !last {
-		return false, nil
-	}
-	if kept, err := w.header(n, e, len(w.pieces.list)); err != nil || !kept {
-		return true, err
-	}
-	w.group = append(w.group, data...)
-	w.group = appendPadding(w.group, int64(len(data)))
-	return stable, w.endSmall(e)
-}
-
-// attemptLarge puts the header behind what the group holds, ends the group,
-// and stores the content in pieces of its own: a file whose metadata alone
-// change shares all of them, and one that changes in place shares the rest.
-func (w *writer) attemptLarge(f *os.File, n *node, e *Entry, last bool) (bool, error) {
-	before := append(w.pieces.buffer(), w.group...)
-	mark, stats := w.pieces.mark(), w.result.Stats
-	var line *Line
-	index := w.opt.Index
-	w.opt.Index = func(l *Line) error { line = l; return nil } // held back until the file is stored
-	kept, err := w.header(n, e, mark)
-	w.opt.Index = index
-	if err != nil || !kept {
-		return true, err
-	}
-	torn, err := w.largeContent(f, n, e)
-	if err != nil {
-		return false, err
-	}
-	stable := !torn && unchanged(f, n)
-	if !stable && !last {
-		w.pieces.rewind(mark)
-		w.result.Stats, w.group = stats, before
-		return false, nil
-	}
-	if index != nil {
-		return stable, index(line)
-	}
-	return stable, nil
-}
-
-func (w *writer) largeContent(f *os.File, n *node, e *Entry) (torn bool, err error) {
-	if err := w.flush(); err != nil {
-		return false, err
-	}
-	r := content(f, e)
-	for left := e.stored(); left > 0; {
-		size := min(left, pieceSize)
-		data, short, err := readExactly(r, w.group, size)
-		if err != nil {
-			return torn, fail("read", n.name, err)
-		}
-		torn = torn || short
-		w.group = data
-		if left -= size; left == 0 {
-			w.group = appendPadding(w.group, e.stored())
-		}
-		if err := w.flush(); err != nil {
-			return torn, err
-		}
-	}
-	return torn, nil
-}
-
-// readExactly appends n bytes of r to buf. Where r ends early the rest is
-// zeros, and torn says so: the file has been cut meanwhile.
-func readExactly(r io.Reader, buf []byte, n int64) (data []byte, torn bool, err error) {
-	start := len(buf)
-	if need := start + int(n); cap(buf) < need {
-		buf = append(make([]byte, 0, need+block), buf...)
-	}
-	buf = buf[:start+int(n)]
-	got, err := io.ReadFull(r, buf[start:])
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		torn, err = n > 0, nil
-	}
-	clear(buf[start+got:])
-	return buf, torn, err
-}
-
-// unchanged reports whether the file is, by its size and times, what it was
-// when its header was made.
-func unchanged(f *os.File, n *node) bool {
-	var st unix.Stat_t
-	if err := disk.Retry(func() error { return unix.Fstat(int(f.Fd()), &st) }); err != nil {
-		return false
-	}
-	return st.Size == n.st.Size && st.Mtim == n.st.Mtim && st.Ctim == n.st.Ctim
+	w.waiting = nil
 }

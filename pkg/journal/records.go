@@ -2,6 +2,7 @@ package journal
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/disk"
@@ -16,6 +17,9 @@ const (
 	decisionFormat = "snap-tx-decision"
 	resolveFormat  = "snap-tx-resolve"
 	recordVersion  = 1
+	// beginVersion is that of a begin with what version 1 has no fields for; one
+	// without is still written as version 1.
+	beginVersion = 2
 )
 
 // Kind is what a transaction is for.
@@ -53,11 +57,18 @@ type Begin struct {
 	Quiesce    string      `json:"quiesce,omitempty"`
 	Containers []Container `json:"containers,omitempty"`
 
+	// Guard says when a restore makes the pre-restore snapshot: "" before the
+	// exchange, GuardAfter behind the commit, of the displaced trees. Version 2.
+	Guard string `json:"guard,omitempty"`
+
 	// What the operator asked of a restore; its recovery keeps to it.
 	OnUnhealthy   string        `json:"on_unhealthy,omitempty"`
 	HealthTimeout time.Duration `json:"health_timeout_ns,omitempty"`
 	StopTimeout   time.Duration `json:"stop_timeout_ns,omitempty"`
 }
+
+// GuardAfter is the value of [Begin.Guard] that is recorded.
+const GuardAfter = "after"
 
 // Volume is where one volume's live and staged directories are. The live one
 // is Root/Rel; the staged one is Entry inside the wrapper, which is a
@@ -76,6 +87,10 @@ type Volume struct {
 	// mounted, and what the transaction left cannot be seen.
 	Anchor       string      `json:"anchor,omitempty"`
 	AnchorHandle disk.Handle `json:"anchor_handle,omitempty"`
+	// Live is the handle of the live directory, where there is one and Guard is
+	// GuardAfter: should the later records be lost, it alone tells that what lies
+	// in the wrapper is the old data, of which no snapshot exists. Version 2.
+	Live disk.Handle `json:"live,omitempty"`
 }
 
 // Wrapper returns the name of the directory beside a live one in which the
@@ -116,7 +131,7 @@ type Time struct {
 }
 
 // Decision is the record that a transaction was committed, or reverted after
-// that.
+// that, or that nothing of it remains but to guard (see [Tx.Guard]).
 type Decision struct {
 	disk.Seal
 	Tx       string `json:"tx"`
@@ -124,9 +139,28 @@ type Decision struct {
 }
 
 const (
-	commit = "commit"
-	revert = "revert"
+	commit   = "commit"
+	revert   = "revert"
+	guarding = "guarding"
 )
+
+// decisions returns those that may have to be taken about a transaction.
+func (b *Begin) decisions() []string {
+	switch {
+	case b.Kind != Restore:
+		return nil
+	case b.Guard == GuardAfter:
+		return []string{commit, revert, guarding}
+	}
+	return []string{commit, revert}
+}
+
+func (b *Begin) version() int {
+	if b.Guard != "" || slices.ContainsFunc(b.Volumes, func(v Volume) bool { return v.Live != "" }) {
+		return beginVersion
+	}
+	return 1
+}
 
 // Resolution is the record of what the operator decided about a restore that
 // was frozen: which of the directories of its ready record are to be live. It
@@ -201,6 +235,9 @@ func (b *Begin) validate(tx string) error {
 	case Restore, Capture, Import, Deploy, Probe:
 	default:
 		return fmt.Errorf("%w: unknown kind %q", disk.ErrDamaged, b.Kind)
+	}
+	if b.Guard != "" && (b.Guard != GuardAfter || b.Kind != Restore) {
+		return fmt.Errorf("%w: a %s cannot guard %q", disk.ErrDamaged, b.Kind, b.Guard)
 	}
 	for _, v := range b.Volumes {
 		if v.Root == "" || v.Rel == "" || v.Entry == "" {

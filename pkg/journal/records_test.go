@@ -87,6 +87,79 @@ func TestRecordsOfVersion1AreWrittenAndReadAsEver(t *testing.T) {
 	}
 }
 
+// Version 2 of begin has what a restore with guard after needs; one without is
+// written as version 1.
+func TestABeginOfVersion2IsWrittenAndReadAsEver(t *testing.T) {
+	b := begin()
+	b.Tx, b.Workload, b.Created = goldenTx, "blog", time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
+	b.Guard, b.Volumes[1].Live = journal.GuardAfter, "ext4-1.1.aa"
+	data, err := disk.MarshalSealed(b, "snap-tx-begin", 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden := filepath.Join("testdata", "begin.v2.json")
+	if *update {
+		if err := os.WriteFile(golden, data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil || !bytes.Equal(data, want) {
+		t.Errorf("begin is written as\n%s\nexpected\n%s (%v)", data, want, err)
+	}
+
+	for guard, version := range map[string]int{"": 1, journal.GuardAfter: 2} {
+		store := t.TempDir()
+		j := journalAt(t, store)
+		held, err := j.Lock("blog", "restore")
+		if err != nil {
+			t.Fatal(err)
+		}
+		tx, err := j.Begin(held, &journal.Begin{Kind: journal.Restore, Guard: guard})
+		if err != nil {
+			t.Fatal(err)
+		}
+		tx.Close()
+		again, err := j.Load(tx.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again.Begin.Version != version || again.Begin.Guard != guard || again.Guarding {
+			t.Errorf("guard %q is read as %+v, expected version %d", guard, again.Begin, version)
+		}
+		again.Close()
+		held.Release()
+	}
+}
+
+func TestAGuardingTransactionIsFoundSo(t *testing.T) {
+	store := t.TempDir()
+	j := journalAt(t, store)
+	held, err := j.Lock("blog", "restore")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Release()
+	b := begin()
+	b.Guard = journal.GuardAfter
+	tx, err := j.Begin(held, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Close()
+	if err := errors.Join(tx.Ready(ready()), tx.Times(times()), tx.Commit(), tx.Guard()); err != nil {
+		t.Fatal(err)
+	}
+	again, err := j.Load(tx.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if !again.Committed || !again.Guarding || again.Found() != "guarding" {
+		t.Errorf("found as %s: %+v", again.Found(), again)
+	}
+}
+
 func reseal(data []byte) []byte {
 	const prefix = `"checksum": "sha256:`
 	data = bytes.Clone(data)
@@ -118,11 +191,22 @@ func TestDamageToTheRecordsIsNeverTakenForAnEarlierStep(t *testing.T) {
 			}
 		}
 	}
+	decision := func(word string) []byte {
+		data, err := disk.MarshalSealed(&journal.Decision{Tx: goldenTx, Decision: word}, "snap-tx-decision", 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
 	// waiting leaves a decision under the name that it has before it is taken.
 	waiting := func(name string, damage func(*testing.T, string)) func(*testing.T, string) {
 		return func(t *testing.T, dir string) {
 			damage(t, dir)
-			disktest.Write(t, dir, map[string]string{name + ".tmp": string(records(t)[name])})
+			text := string(records(t)[name])
+			if text == "" {
+				text = string(decision(name))
+			}
+			disktest.Write(t, dir, map[string]string{name + ".tmp": text})
 		}
 	}
 	instead := func(name string, make func(path string) error) func(*testing.T, string) {
@@ -130,6 +214,27 @@ func TestDamageToTheRecordsIsNeverTakenForAnEarlierStep(t *testing.T) {
 			remove(name)(t, dir)
 			if err := make(filepath.Join(dir, name)); err != nil {
 				t.Fatal(err)
+			}
+		}
+	}
+	forgedAs := func(name, word string) func(*testing.T, string) {
+		return func(t *testing.T, dir string) {
+			disktest.Write(t, dir, map[string]string{name: string(decision(word))})
+		}
+	}
+	decided := func(name string) func(*testing.T, string) { return forgedAs(name, name) }
+	// guardedAfter makes it a restore with guard after, and then does the damage.
+	guardedAfter := func(damage ...func(*testing.T, string)) func(*testing.T, string) {
+		return func(t *testing.T, dir string) {
+			b := begin()
+			b.Tx, b.Workload, b.Guard = goldenTx, "blog", journal.GuardAfter
+			data, err := disk.MarshalSealed(b, "snap-tx-begin", 2)
+			if err != nil {
+				t.Fatal(err)
+			}
+			disktest.Write(t, dir, map[string]string{"begin": string(data)})
+			for _, do := range damage {
+				do(t, dir)
 			}
 		}
 	}
@@ -158,6 +263,13 @@ func TestDamageToTheRecordsIsNeverTakenForAnEarlierStep(t *testing.T) {
 		{"resolve says neither", forged("resolve", `"keep": "old"`, `"keep": "both"`), disk.ErrDamaged},
 		{"commit says revert", forged("commit", `"decision": "commit"`, `"decision": "revert"`), disk.ErrDamaged},
 		{"revert says commit", forged("revert", `"decision": "revert"`, `"decision": "commit"`), disk.ErrDamaged},
+		{"it guards as nobody does", forged("begin", `"kind": "restore",`, `"guard": "before", "kind": "restore",`), disk.ErrDamaged},
+		{"a capture that guards", forged("begin", `"kind": "restore",`, `"guard": "after", "kind": "capture",`), disk.ErrDamaged},
+		{"guarding is gone under both names", guardedAfter(remove("revert"), waiting("revert", remove())), disk.ErrDamaged},
+		{"guarding is there under both names", guardedAfter(remove("revert"), waiting("revert", remove()), waiting("guarding", decided("guarding"))), disk.ErrDamaged},
+		{"guarding with revert", guardedAfter(decided("guarding")), disk.ErrDamaged},
+		{"guarding without commit", guardedAfter(remove("revert", "commit"), waiting("revert", remove()), waiting("commit", remove()), decided("guarding")), disk.ErrDamaged},
+		{"guarding says commit", guardedAfter(remove("revert"), waiting("revert", remove()), decided("guarding"), forgedAs("guarding", "commit")), disk.ErrDamaged},
 		{"an unknown kind", forged("begin", `"kind": "restore"`, `"kind": "delete"`), disk.ErrDamaged},
 		{"a volume without a root", forged("begin", `"root": "/srv/apps"`, `"root": ""`), disk.ErrDamaged},
 		{"a volume without a place", forged("begin", `"rel": "b"`, `"rel": ""`), disk.ErrDamaged},
@@ -189,7 +301,7 @@ func TestDamageToTheRecordsIsNeverTakenForAnEarlierStep(t *testing.T) {
 				data[len(data)-10] ^= 1
 				disktest.Write(t, dir, map[string]string{name: string(data)})
 			}, disk.ErrDamaged},
-			damage{name + " is newer", forged(name, `"version": 1`, `"version": 2`), disk.ErrTooNew},
+			damage{name + " is newer", forged(name, `"version": 1`, `"version": 3`), disk.ErrTooNew},
 			damage{name + " is of another transaction", forged(name, goldenTx, "20260102T030405Z-000000"), disk.ErrDamaged},
 			damage{name + " has an unknown field", forged(name, `"tx":`, `"new": 1, "tx":`), disk.ErrDamaged},
 			damage{name + " is a directory", instead(name, mkdir), nil},

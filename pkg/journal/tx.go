@@ -22,6 +22,7 @@ type Tx struct {
 	TimesRecord *Times // nil until that record is durable
 	Committed   bool
 	Reverted    bool
+	Guarding    bool // see Guard
 	// Resolved is what the operator has decided about it when it was frozen:
 	// KeepOld, KeepNew, or "".
 	Resolved    string
@@ -87,22 +88,20 @@ func (t *Tx) takeBack(building string) error {
 }
 
 func (t *Tx) build(building string) error {
-	data, err := disk.MarshalSealed(t.Begin, beginFormat, recordVersion)
+	data, err := disk.MarshalSealed(t.Begin, beginFormat, t.Begin.version())
 	if err != nil {
 		return err
 	}
 	if err := t.dir.WriteTemp("begin", data); err != nil {
 		return err
 	}
-	if t.Begin.Kind == Restore {
-		for _, decision := range []string{commit, revert} {
-			data, err := disk.MarshalSealed(&Decision{Tx: t.ID, Decision: decision}, decisionFormat, recordVersion)
-			if err != nil {
-				return err
-			}
-			if err := t.dir.WriteTemp(decision+tmpSuffix, data); err != nil {
-				return err
-			}
+	for _, decision := range t.Begin.decisions() {
+		data, err := disk.MarshalSealed(&Decision{Tx: t.ID, Decision: decision}, decisionFormat, recordVersion)
+		if err != nil {
+			return err
+		}
+		if err := t.dir.WriteTemp(decision+tmpSuffix, data); err != nil {
+			return err
 		}
 	}
 	if err := t.dir.Sync(); err != nil {
@@ -160,6 +159,18 @@ func (t *Tx) Revert() error {
 		return err
 	}
 	t.Reverted = true
+	return nil
+}
+
+// Guard records that a restore with GuardAfter is committed and its app has
+// been brought up: from the moment it returns nil all that remains is to make
+// the snapshot of the displaced trees and to delete them, and no recovery
+// touches the containers or takes the restore back.
+func (t *Tx) Guard() error {
+	if err := t.decide(guarding); err != nil {
+		return err
+	}
+	t.Guarding = true
 	return nil
 }
 
@@ -354,6 +365,11 @@ func (t *Tx) loadLater() error {
 		}
 		t.Resolved, t.ResolvedSID = resolution.Keep, resolution.SID
 	}
+	if t.Begin.Guard == GuardAfter {
+		if t.Guarding, err = t.loadDecision(guarding); err != nil {
+			return err
+		}
+	}
 	if t.Reverted, err = t.loadDecision(revert); err != nil {
 		return err
 	}
@@ -424,6 +440,8 @@ func (t *Tx) consistent() error {
 		return fmt.Errorf("%s: commit without times: %w", t.dir.Path(), disk.ErrDamaged)
 	case t.Reverted && !t.Committed:
 		return fmt.Errorf("%s: revert without commit: %w", t.dir.Path(), disk.ErrDamaged)
+	case t.Guarding && (!t.Committed || t.Reverted):
+		return fmt.Errorf("%s: guarding without commit, or with revert: %w", t.dir.Path(), disk.ErrDamaged)
 	}
 	return nil
 }
@@ -439,7 +457,11 @@ func (t *Tx) read(name string, doc disk.Sealed, format string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if err := disk.UnmarshalSealed(data, doc, format, recordVersion); err != nil {
+	version := recordVersion
+	if format == beginFormat {
+		version = beginVersion
+	}
+	if err := disk.UnmarshalSealed(data, doc, format, version); err != nil {
 		return false, fmt.Errorf("%s/%s: %w", t.dir.Path(), name, err)
 	}
 	return true, nil
@@ -452,6 +474,8 @@ func (t *Tx) Found() string {
 		return "resolve"
 	case t.Reverted:
 		return "revert"
+	case t.Guarding:
+		return "guarding"
 	case t.Committed:
 		return "commit"
 	case t.ReadyRecord != nil:

@@ -15,6 +15,8 @@ type CaptureRequest struct {
 	Workload string
 	Quiesce  string // journal.Pause, Stop or None
 	Note     string
+	// FullSpeed does without the low priority while the app runs.
+	FullSpeed bool
 }
 
 // CaptureResult is a snapshot that exists.
@@ -25,6 +27,8 @@ type CaptureResult struct {
 	Added           int64 // bytes by which the store grew
 	Phases          map[string]float64
 	Changed         []string // files that changed while they were read
+	Read            int64    // bytes of content that were read, in both passes
+	PassOne         PassOne
 }
 
 // Capture makes a snapshot of all volumes of a workload. When it returns nil
@@ -37,7 +41,7 @@ func (e *Engine) Capture(ctx context.Context, req CaptureRequest) (*CaptureResul
 		return nil, err
 	}
 	defer s.close()
-	c := &capturing{session: s, req: req, sid: disk.NewID(time.Now()), release: func() {}}
+	c := &capturing{session: s, req: req, sid: disk.NewID(time.Now()), release: func() {}, hasten: func() {}}
 	result, err := c.run(ctx)
 	s.audit(c.sid, c.txID, err)
 	return result, err
@@ -53,6 +57,7 @@ type capturing struct {
 	shot       *shooting
 	quiesced   time.Duration
 	release    func() // of the guard
+	hasten     func() // gives back the priority that the app had first
 }
 
 func (c *capturing) run(ctx context.Context) (*CaptureResult, error) {
@@ -85,7 +90,10 @@ func (c *capturing) run(ctx context.Context) (*CaptureResult, error) {
 	result := &CaptureResult{
 		Manifest: manifest, QuiescedSeconds: c.quiesced.Seconds(), Seconds: time.Since(c.when).Seconds(), Added: added, Phases: c.time,
 	}
+	result.PassOne = c.shot.passOne()
+	result.Read = result.PassOne.ReadBytes
 	for _, r := range c.shot.results {
+		result.Read += r.Read
 		result.Changed = append(result.Changed, r.Changed...)
 	}
 	return result, nil
@@ -128,6 +136,8 @@ func (c *capturing) shoot(ctx context.Context, tx *journal.Tx) (*store.Manifest,
 	if c.shot, err = c.newShooting(tx, "members", c.places, false); err != nil {
 		return nil, err
 	}
+	c.hasten = gently(c.req.FullSpeed)
+	defer c.hasten()
 	if c.quiesces() {
 		c.say("capturing %s: first pass, the app runs", c.w.Name)
 		if err := c.time.run("pass_one", func() error { return c.shot.first(ctx) }); err != nil {
@@ -139,6 +149,13 @@ func (c *capturing) shoot(ctx context.Context, tx *journal.Tx) (*store.Manifest,
 	}
 	c.at("thawed")
 	var m *store.Manifest
+	if n := c.shot.cloned(); n > 0 {
+		c.say("capturing %s: reading %d bytes that were cloned, the app runs", c.w.Name, n)
+	}
+	if err := c.time.run("clones", c.shot.finish); err != nil {
+		return nil, err
+	}
+	c.at("read")
 	err = c.time.run("publish", func() error {
 		m, err = c.shot.publish(c.sid, store.Manual, c.req.Note, c.req.Quiesce, c.containers)
 		return err
@@ -162,7 +179,9 @@ func (c *capturing) quiesces() bool {
 // still is the second pass, with the app at rest, and its awakening.
 func (c *capturing) still(ctx context.Context) (err error) {
 	if c.quiesces() {
-		c.say("capturing %s: second pass, quiesce %s", c.w.Name, c.req.Quiesce)
+		p := c.shot.passOne()
+		c.say("capturing %s: second pass, quiesce %s (the first read %d bytes and added %d)", c.w.Name, c.req.Quiesce, p.ReadBytes, p.AddedBytes)
+		c.hasten()
 		c.release = c.guarded(c.txID)
 		start := time.Now()
 		var thaw journal.Thaw
@@ -179,7 +198,8 @@ func (c *capturing) still(ctx context.Context) (err error) {
 			err = errors.Join(err, e)
 		}()
 	}
-	return c.time.run("pass_two", func() error { return c.shot.second(ctx) })
+	c.shot.clones = c.quiesces()
+	return c.time.run("pass_two", func() error { return c.shot.freeze(ctx) })
 }
 
 // giveUp leaves things as they were before a capture that failed.

@@ -58,13 +58,14 @@ func (e *Engine) say(format string, args ...any) {
 // session is one operation on one workload: its config, its runtime, its locks.
 type session struct {
 	*Engine
-	w    *workload.Workload
-	rt   Runtime
-	held *journal.Held
-	verb string
-	when time.Time
-	time phases
-	did  string // what a recovery did, for the audit log
+	w         *workload.Workload
+	rt        Runtime
+	held      *journal.Held
+	verb      string
+	when      time.Time
+	time      phases
+	fullSpeed bool   // see RestoreRequest
+	did       string // what a recovery did, for the audit log
 }
 
 // begin opens a session: config, runtime, and the locks of the workload and of
@@ -166,8 +167,12 @@ func (s *session) unfinished() error {
 			return fault(Frozen, "frozen", "see `snap status`, then docs/operating.md, section Frozen",
 				"an unfinished transaction cannot be read, and may be this workload's: %w", err)
 		}
-		concerns := tx.Begin.Workload == s.w.Name || s.overlaps(tx.Begin)
+		concerns, guarding := tx.Begin.Workload == s.w.Name || s.overlaps(tx.Begin), tx.Guarding
 		tx.Close()
+		if concerns && guarding {
+			return fault(Frozen, "unfinished", "snap recover "+tx.Begin.Workload,
+				"the restore %s of %s is done, but what was there before is not yet a snapshot", id, tx.Begin.Workload)
+		}
 		if concerns {
 			return fault(Frozen, "unfinished", "snap recover "+tx.Begin.Workload,
 				"transaction %s (%s of %s) was interrupted and has not been recovered", id, tx.Begin.Kind, tx.Begin.Workload)
@@ -194,12 +199,16 @@ func (s *session) overlaps(b *journal.Begin) bool {
 
 // machineID returns machine-id(5), or "" where the host has none: nothing then
 // counts as unchanged.
-func machineID() string {
-	id, err := os.ReadFile("/etc/machine-id")
-	if err != nil {
-		return ""
+// origin is where the inodes and times that a capture sees mean something.
+func origin() store.Origin {
+	read := func(path string) string {
+		id, err := os.ReadFile(path)
+		if err != nil {
+			return ""
+		}
+		return strings.TrimSpace(string(id))
 	}
-	return strings.TrimSpace(string(id))
+	return store.Origin{Machine: read("/etc/machine-id"), Boot: read("/proc/sys/kernel/random/boot_id")}
 }
 
 func dirName(rel string) (parent, base string) {

@@ -69,6 +69,11 @@ func (x *txn) odd(views []view) error {
 		if ok, err := s.anchored(); err == nil && !ok {
 			return &unmounted{s.Name, s.path()}
 		}
+		if views[i].sight() == newGone && x.decision() == guarding {
+			words, next := s.astray(x)
+			text, o.next = append(text, words), append(o.next, next...)
+			continue
+		}
 		text = append(text, fmt.Sprintf("volume %s (%s): %s", s.Name, s.path(), s.tell()))
 		if views[i].live == keep || views[i].staged == keep {
 			continue
@@ -88,7 +93,11 @@ func (x *txn) odd(views []view) error {
 		}
 	}
 	if len(o.next) == 0 {
-		o.next = []string{"neither the old nor the new data of all volumes is there: see docs/operating.md, section Frozen, by hand (the old data may be snapshot " + x.Begin.PreRestoreSID + ")"}
+		hint := "neither the old nor the new data of all volumes is there: see docs/operating.md, section Frozen, by hand"
+		if sid := x.preRestore(); sid != "" {
+			hint += " (the old data may be snapshot " + sid + ")"
+		}
+		o.next = []string{hint}
 	}
 	o.text = fmt.Sprintf("the restore was %s, but %s", x.decision(), strings.Join(text, "; "))
 	return o
@@ -106,7 +115,7 @@ func (x *txn) resolveCommand(word string) string {
 
 // kept is the generation that a decision wants live.
 func (d decision) kept() what {
-	if d == committed {
+	if d == committed || d == guarding {
 		return theNew
 	}
 	return theOld
@@ -114,7 +123,7 @@ func (d decision) kept() what {
 
 // lost is the generation that it wants deleted.
 func (d decision) lost() what {
-	if d == committed {
+	if d.kept() == theNew {
 		return theOld
 	}
 	return theNew

@@ -2,16 +2,19 @@ package restore
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tiny-forge/snap/pkg/archive"
+	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/store"
 	"github.com/tiny-forge/snap/pkg/workload"
-
-	"github.com/tiny-forge/snap/pkg/disk"
 )
 
 // shooting is a capture in progress, in the transaction of a capture, a
@@ -19,13 +22,26 @@ import (
 type shooting struct {
 	s       *session
 	scratch *disk.Dir
+	codec   archive.Codec
 	batch   *store.Batch
 	places  []*place
-	results []*archive.Result
+	verify  bool // what the store has is checked before it is relied upon
+	clones  bool // large files are cloned while the app rests, and read when it is awake
+	leaving bool // the trees are about to be deleted: no later capture meets them
+
+	one     []*archive.Result  // of the first pass
+	added   int64              // bytes that it added to the store
+	since   []archive.Timespec // of each place: see archive.Known; zero where nothing can be proven
+	clock   time.Duration      // how far the wall clock was ahead when that was noted
+	walks   []*archive.Writing // of the second pass, until finish
+	results []*archive.Result  // of the second pass
 }
 
-// indexName is the index's name in the scratch directory.
-const indexName = "index.gz"
+// Names in the scratch directory.
+const (
+	indexName = "index.gz"
+	passName  = "pass-one.gz" // the index of the first pass
+)
 
 // newShooting prepares a capture of places. Its members wait in the folder name
 // of the transaction. With verify, members that the store already has are read
@@ -35,57 +51,330 @@ func (s *session) newShooting(tx *journal.Tx, name string, places []*place, veri
 	if err != nil {
 		return nil, err
 	}
-	return &shooting{s: s, scratch: scratch, batch: s.Store.NewBatch(scratch, verify), places: places}, nil
+	codec, err := archive.ParseCodec(string(s.Config.Compression))
+	if err != nil {
+		return nil, errors.Join(err, scratch.Close())
+	}
+	return &shooting{s: s, scratch: scratch, codec: codec, batch: s.Store.NewBatch(scratch, verify, codec), places: places, verify: verify}, nil
 }
 
-func (c *shooting) close() { c.scratch.Close() }
+func (c *shooting) close() {
+	abandon(c.walks)
+	c.scratch.Close()
+}
 
-// first is the pass while the app runs: it stores pieces so that the second
-// finds most of them stored, and forgets what it saw.
+// first is the pass while the app runs. It stores what it reads, so that the
+// second need read only what has changed since.
 func (c *shooting) first(ctx context.Context) error {
-	for _, p := range c.places {
-		if _, err := archive.Write(ctx, p.live, c.batch, writeOptions(p.vol)); err != nil {
-			return fmt.Errorf("volume %s: %w", p.vol.Name, err)
-		}
+	if err := c.batch.Reserve(true); err != nil {
+		return err
 	}
-	return nil
+	walks, err := c.fromLatest(ctx, passName, false)
+	if err == nil {
+		c.one, err = finish(walks)
+	}
+	if err != nil {
+		return err
+	}
+	if err := c.batch.Reserve(false); err != nil {
+		return err
+	}
+	c.added = c.batch.Added()
+	// What the second pass and the publication have to make durable is then only
+	// what they store themselves.
+	return c.scratch.SyncFS()
+}
+
+// PassOne is what the pass while the app runs has cost: it reads every file once
+// at most, and the store grows by no more than what it reads. Space that the
+// store's filesystem may need for others it leaves free ([store.Batch.Reserve]).
+type PassOne struct {
+	ReadBytes  int64 `json:"read_bytes"`
+	AddedBytes int64 `json:"added_bytes"`
+}
+
+func (c *shooting) passOne() (p PassOne) {
+	for _, r := range c.one {
+		p.ReadBytes += r.Read
+	}
+	p.AddedBytes = c.added
+	return p
+}
+
+// second is the pass that counts, while nothing writes; it is the only one where
+// first was not called.
+func (c *shooting) second(ctx context.Context) error {
+	if err := c.freeze(ctx); err != nil {
+		return err
+	}
+	return c.finish()
+}
+
+// freeze is the part of the second pass for which nothing may write: what finish
+// still reads are clones, where the filesystem has them.
+func (c *shooting) freeze(ctx context.Context) error {
+	var err error
+	if c.one == nil {
+		c.walks, err = c.fromLatest(ctx, indexName, true)
+		return err
+	}
+	if c.clockWentBack() {
+		clear(c.since)
+	}
+	known := &earlier{members: map[string][]archive.Member{}}
+	known.index, err = store.ReadIndex(c.scratch, passName, origin())
+	if errors.Is(err, store.ErrIndex) { // without /proc no two runs are of one boot
+		c.walks, err = c.pass(ctx, indexName, nil, true)
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	defer known.index.Close()
+	for i, p := range c.places {
+		known.members[p.vol.Name] = c.one[i].Members
+	}
+	c.walks, err = c.pass(ctx, indexName, known, true)
+	return err
+}
+
+// cloned returns how many bytes finish is going to read from clones.
+func (c *shooting) cloned() (n int64) {
+	for _, walk := range c.walks {
+		n += walk.Cloned()
+	}
+	return n
+}
+
+// finish is the rest of the second pass.
+func (c *shooting) finish() (err error) {
+	walks := c.walks
+	c.walks = nil
+	c.results, err = finish(walks)
+	return err
+}
+
+func finish(walks []*archive.Writing) ([]*archive.Result, error) {
+	var results []*archive.Result
+	for i, walk := range walks {
+		r, err := walk.Finish()
+		if err != nil {
+			abandon(walks[i+1:])
+			return nil, err
+		}
+		results = append(results, r)
+	}
+	return results, nil
+}
+
+func abandon(walks []*archive.Writing) {
+	for _, walk := range walks {
+		walk.Abandon()
+	}
 }
 
 func writeOptions(v *workload.Volume) archive.WriteOptions {
 	return archive.WriteOptions{RejectSymlinks: v.Symlinks == workload.RejectSymlinks}
 }
 
-// second is the pass that counts, while nothing writes.
-func (c *shooting) second(ctx context.Context) error {
-	index, err := store.NewIndex(c.scratch, indexName, machineID())
+// fromLatest is a pass that does not read what the latest snapshot proves to be
+// unchanged. It is the one that counts, or the first of two.
+func (c *shooting) fromLatest(ctx context.Context, index string, counts bool) ([]*archive.Writing, error) {
+	if err := c.begin(); err != nil {
+		return nil, err
+	}
+	known, err := c.latest(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	for _, p := range c.places {
-		if err := c.volume(ctx, index, p); err != nil {
-			_ = index.Close() // it is not published
-			return fmt.Errorf("volume %s: %w", p.vol.Name, err)
-		}
+	if known != nil {
+		defer known.index.Close()
 	}
-	return index.Close()
+	walks, err := c.pass(ctx, index, known, counts)
+	if !errors.Is(err, store.ErrIndex) {
+		return walks, err
+	}
+	c.s.say("%v: reading everything", err)
+	if err := c.scratch.Remove(index); err != nil {
+		return nil, err
+	}
+	return c.pass(ctx, index, nil, counts)
 }
 
-func (c *shooting) volume(ctx context.Context, index *store.Index, p *place) error {
+// begin makes what has been written to the volumes durable, and with it every
+// page of a mapped file unwritable, and notes when.
+func (c *shooting) begin() error {
+	c.since = make([]archive.Timespec, len(c.places))
+	c.clock = wallClock()
+	for i, p := range c.places {
+		proves, err := p.live.TimesProve()
+		if err != nil {
+			return err
+		}
+		if !proves || c.leaving {
+			continue
+		}
+		now := time.Now().Add(-time.Second)
+		if err := p.live.SyncFS(); err != nil {
+			return err
+		}
+		c.since[i] = archive.Timespec{Sec: now.Unix(), Nsec: int64(now.Nanosecond())}
+	}
+	return nil
+}
+
+// wallClock returns how far the clock that stamps files is ahead of the one that
+// nobody sets.
+func wallClock() time.Duration {
+	var wall, boot unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_REALTIME, &wall) != nil || unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot) != nil {
+		return 0
+	}
+	return time.Duration(wall.Nano() - boot.Nano())
+}
+
+// clockWentBack reports whether the clock was set back since begin: what was
+// written behind that may look older than it is.
+func (c *shooting) clockWentBack() bool { return wallClock() < c.clock-time.Second/2 }
+
+// earlier is what an earlier pass or snapshot saw, volume by volume.
+type earlier struct {
+	index   *store.IndexReader
+	members map[string][]archive.Member // by volume
+}
+
+// latest opens what the latest snapshot of the workload saw; nil where there is
+// nothing that serves.
+func (c *shooting) latest(ctx context.Context) (*earlier, error) {
+	if c.leaving {
+		return nil, nil
+	}
+	var m *store.Manifest
+	for latest, err := range c.s.Store.All(c.s.w.Name) {
+		if err == nil { // what cannot be read cannot serve
+			m = latest
+			break
+		}
+	}
+	if m == nil {
+		return nil, nil
+	}
+	index, err := c.s.Store.OpenIndex(c.s.w.Name, m.SID, origin())
+	if errors.Is(err, store.ErrIndex) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	e := &earlier{index: index, members: map[string][]archive.Member{}}
+	for i := range m.Volumes {
+		v := &m.Volumes[i]
+		if v.Compression != c.codec { // the members of one volume are of one codec
+			continue
+		}
+		e.members[v.Name] = v.Members
+		if !c.verify || c.place(v.Name) == nil {
+			continue
+		}
+		if err := c.batch.Verify(ctx, v.Members); err != nil {
+			return nil, errors.Join(err, index.Close())
+		}
+	}
+	return e, nil
+}
+
+func (c *shooting) place(volume string) *place {
+	for _, p := range c.places {
+		if p.vol.Name == volume {
+			return p
+		}
+	}
+	return nil
+}
+
+// volume returns what is known of a volume on a filesystem; nil for nothing. In
+// an index that has it further up it is not found again: that is no loss but of
+// time.
+func (e *earlier) volume(name string, fsid disk.FSID, batch *store.Batch) (*archive.Known, error) {
+	if e == nil {
+		return nil, nil
+	}
+	for {
+		v, err := e.index.Volume()
+		if errors.Is(err, io.EOF) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if v.Name != name {
+			continue
+		}
+		members, ok := e.members[name]
+		if !ok || v.FSID != fsid || v.Since == (archive.Timespec{}) {
+			return nil, nil
+		}
+		return &archive.Known{Next: e.index.Next, Members: members, Since: v.Since, Reuse: batch.Reuse}, nil
+	}
+}
+
+// whole reads the index to its end, where it shows that it is not damaged.
+func (e *earlier) whole() error {
+	if e == nil {
+		return nil
+	}
+	for {
+		if _, err := e.index.Volume(); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+}
+
+// pass walks all volumes, reads what known does not prove to be unchanged, and
+// writes an index of them.
+func (c *shooting) pass(ctx context.Context, name string, known *earlier, counts bool) (walks []*archive.Writing, err error) {
+	index, err := store.NewIndex(c.scratch, name, origin())
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			abandon(walks)
+			walks = nil
+		}
+	}()
+	for i, p := range c.places {
+		walk, err := c.volume(ctx, index, p, c.since[i], known, counts)
+		if err != nil {
+			_ = index.Close() // it is not published
+			return walks, fmt.Errorf("volume %s: %w", p.vol.Name, err)
+		}
+		walks = append(walks, walk)
+	}
+	return walks, errors.Join(index.Close(), known.whole())
+}
+
+func (c *shooting) volume(ctx context.Context, index *store.Index, p *place, since archive.Timespec, known *earlier, counts bool) (*archive.Writing, error) {
 	fsid, err := p.live.Filesystem()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := index.Volume(p.vol.Name, fsid); err != nil {
-		return err
+	if err := index.Volume(p.vol.Name, fsid, since); err != nil {
+		return nil, err
 	}
 	opt := writeOptions(p.vol)
-	opt.Index = index.Add
-	result, err := archive.Write(ctx, p.live, c.batch, opt)
-	if err != nil {
-		return err
+	opt.Index, opt.Once = index.Add, !counts
+	if counts && c.clones {
+		opt.Clones = p.parent
 	}
-	c.results = append(c.results, result)
-	return nil
+	if since != (archive.Timespec{}) {
+		if opt.Known, err = known.volume(p.vol.Name, fsid, c.batch); err != nil {
+			return nil, err
+		}
+	}
+	return archive.Start(ctx, p.live, c.batch, opt)
 }
 
 // still refuses a capture during which a file changed although nothing should
@@ -118,10 +407,14 @@ func (c *shooting) publish(sid string, reason store.Reason, note, quiesce string
 		r := c.results[i]
 		m.Volumes = append(m.Volumes, store.Volume{
 			Name: p.vol.Name, Scope: string(p.vol.Scope), Source: p.vol.Source, Target: p.vol.Target,
-			Stats: r.Stats, Sockets: r.Sockets, Changed: r.ChangedCount, Members: r.Members,
+			Stats: r.Stats, Sockets: r.Sockets, Changed: r.ChangedCount, Compression: c.codec, Members: r.Members,
 		})
 	}
-	return m, c.batch.Publish(m, indexName)
+	index := indexName
+	if c.clockWentBack() { // what it says is proven may not be
+		index = ""
+	}
+	return m, c.batch.Publish(m, index)
 }
 
 func images(list []Container) []store.Image {

@@ -53,7 +53,9 @@ func child(verb string) int {
 	name, sid := os.Getenv("SNAP_TEST_WORKLOAD"), os.Getenv("SNAP_TEST_SID")
 	switch verb {
 	case "restore":
-		_, err = e.Restore(context.Background(), RestoreRequest{Workload: name, SID: sid, Confirm: sid, OnUnhealthy: RevertUnhealthy})
+		_, err = e.Restore(context.Background(), RestoreRequest{
+			Workload: name, SID: sid, Confirm: sid, OnUnhealthy: RevertUnhealthy, Guard: os.Getenv("SNAP_TEST_GUARD"),
+		})
 	case "capture":
 		_, err = e.Capture(context.Background(), CaptureRequest{Workload: name, Quiesce: os.Getenv("SNAP_TEST_QUIESCE")})
 	case "recover":
@@ -172,8 +174,7 @@ func (w *world) guarded(points []string) {
 		if !strings.HasPrefix(p, "exchanged") {
 			continue
 		}
-		list, bad, err := w.engine().Store.List(w.name)
-		w.must(errors.Join(append(bad, err)...))
+		list := w.snapshots()
 		if len(list) == 0 || list[0].Reason != "pre-restore" {
 			w.Fatalf("a directory was exchanged, and no pre-restore snapshot exists")
 		}

@@ -97,6 +97,7 @@ func (s *session) letFinish(ctx context.Context, tx *journal.Tx) {
 	case b.Kind == journal.Deploy:
 		time.Sleep(finishing)
 		s.untilAtRest(ctx, b.Containers, killing, 0)
+	case tx.Guarding: // nothing was asked of it any more
 	case tx.Committed:
 		time.Sleep(finishing)
 	case tx.ReadyRecord != nil:

@@ -80,8 +80,7 @@ func TestAnAppThatDoesNotBecomeHealthyGoesBack(t *testing.T) {
 	}
 	w.clean()
 	// The app was up on the new data; what it wrote there is not thrown away.
-	list, _, err := w.engine().Store.List(w.name)
-	w.must(err)
+	list := w.snapshots()
 	taken := slices.IndexFunc(list, func(m *store.Manifest) bool { return strings.HasPrefix(m.Note, "taken back") })
 	if taken < 0 || len(list[taken].Volumes) != 2 {
 		t.Fatalf("what was taken back is not among the %d snapshots", len(list))
@@ -204,7 +203,7 @@ func TestASignalAtAnyPointOfACaptureLeavesTheAppAwake(t *testing.T) {
 	w.deploy()
 	before := w.appRuns()
 	for _, quiesce := range []string{journal.Pause, journal.Stop} {
-		for _, point := range []string{"begin", "quiesced", "thawed"} {
+		for _, point := range []string{"begin", "quiesced", "thawed", "read"} {
 			ctx, cancel := context.WithCancelCause(t.Context())
 			e := w.engine()
 			e.reached = func(p string) {
@@ -214,7 +213,7 @@ func TestASignalAtAnyPointOfACaptureLeavesTheAppAwake(t *testing.T) {
 			}
 			_, err := e.Capture(ctx, CaptureRequest{Workload: w.name, Quiesce: quiesce})
 			// Once all is read, publishing is the shorter way to an end.
-			if point == "thawed" {
+			if point == "read" {
 				w.must(err)
 			} else if kindOf(err) != Interrupted {
 				t.Errorf("%s, at %q: the capture returned %v, expected interrupted", quiesce, point, err)
@@ -377,7 +376,7 @@ func TestExportAndImport(t *testing.T) {
 	file := filepath.Join(w.dir, "out.tar.gz")
 	f, err := os.Create(file)
 	w.must(err)
-	_, err = w.engine().Export(t.Context(), w.name, sid, "", f)
+	_, err = w.engine().Export(t.Context(), w.name, sid, "", "", f)
 	w.must(err)
 	w.must(f.Close())
 	out := filepath.Join(w.dir, "out")

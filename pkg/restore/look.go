@@ -222,6 +222,9 @@ func (e *Engine) untouched(x *txn) error {
 		} else if !ok {
 			return &unmounted{s.Name, s.path()}
 		}
+		if err := s.notDisplaced(); err != nil {
+			return err
+		}
 	}
 	if x.Begin.Kind != journal.Restore {
 		return nil

@@ -40,10 +40,10 @@ var decided = map[string]struct {
 
 func TestTheOperatorDecidesForAllVolumes(t *testing.T) {
 	for seen, c := range decided {
-		for d := undecided; d <= reverted; d++ {
+		for d := undecided; d <= guarding; d++ {
 			for keep, want := range map[string]string{journal.KeepOld: c.keepOld, journal.KeepNew: c.keepNew} {
 				t.Run(fmt.Sprintf("%s/%s/keep-%s", seen, d, keep), func(t *testing.T) {
-					s := newScene(newWorld(t, t.TempDir(), 2))
+					s := newScene(newWorld(t, t.TempDir(), 2), guardOf(d))
 					s.put(1, seen)
 					s.decide(d)
 					if wanted[seen][d] != "frozen" && wanted[seen][d] != "" {

@@ -6,11 +6,12 @@ package restore
 //
 //	preflight   refuses; changes nothing
 //	begin       record: names of all that may be left behind
-//	stage       extract, verify, syncfs; first pass of the pre-restore capture
+//	stage       extract, verify, syncfs
+//	pass one    (--guard before) first pass of the pre-restore capture
 //	ready       record: handles of live and staged; containers
 //	                                     ↑ up to here: delete the staged trees
 //	fence       restart policies to "no", stop, look that nobody writes
-//	guard       second pass; the pre-restore snapshot is published
+//	pass two    (--guard before) second pass; the pre-restore snapshot is published
 //	swap        exchange live and staged, volume by volume; syncfs
 //	                                     ↑ up to here: exchange back what was
 //	                                       exchanged, bring the old app up
@@ -20,6 +21,9 @@ package restore
 //	redeploy    bring the app up; wait for its health
 //	revert      record, only where the new app does not come up: go back
 //	                                     ↓ from here: exchange back, old app
+//	guard       (--guard after) record: nothing is left to do but this. Then the
+//	            pre-restore snapshot is published, of the displaced trees.
+//	                                     ↑ up to here: no displaced tree is deleted
 //	settle      policies; delete the displaced trees; end the transaction
 //
 // Recovery does not ask how far a restore came beyond its records. It looks
@@ -34,6 +38,7 @@ const (
 	undecided decision = iota // no commit
 	committed
 	reverted
+	guarding // committed, and of the old data no snapshot exists yet: guard after
 )
 
 // sight is where a volume's two directories were seen: what stands at the live
@@ -45,7 +50,7 @@ const (
 	oldNew  sight = iota // as before the swap
 	newOld               // as after it
 	oldGone              // old at live, nothing staged: the staged tree is deleted
-	newGone              // new at live, nothing staged: the displaced tree is deleted
+	newGone              // new at live, nothing staged: the displaced tree is deleted, or taken away
 	strange              // anything else
 )
 
@@ -58,13 +63,13 @@ const (
 	exchange             // exchange live and staged
 )
 
-var moves = [...][3]move{
-	//         undecided, committed, reverted
-	oldNew:  {keep, exchange, keep},
-	newOld:  {exchange, keep, exchange},
-	oldGone: {keep, freeze, keep},
-	newGone: {freeze, keep, freeze},
-	strange: {freeze, freeze, freeze},
+var moves = [...][4]move{
+	//         undecided, committed, reverted, guarding
+	oldNew:  {keep, exchange, keep, exchange},
+	newOld:  {exchange, keep, exchange, keep},
+	oldGone: {keep, freeze, keep, freeze},
+	newGone: {freeze, keep, freeze, freeze},
+	strange: {freeze, freeze, freeze, freeze},
 }
 
 func (s sight) String() string {
@@ -78,5 +83,8 @@ func (s sight) String() string {
 }
 
 func (d decision) String() string {
-	return [...]string{undecided: "not committed", committed: "committed", reverted: "reverted"}[d]
+	return [...]string{
+		undecided: "not committed", committed: "committed", reverted: "reverted",
+		guarding: "committed but not yet guarded",
+	}[d]
 }

@@ -29,14 +29,18 @@ type RestoreRequest struct {
 	Confirm       string   // must equal SID; a plan needs none
 	Volumes       []string // names; none means all
 	OnUnhealthy   string
+	Guard         string        // workload.GuardBefore or GuardAfter; "": what the config says
 	HealthTimeout time.Duration // 0: two minutes
 	StopTimeout   time.Duration // 0: what each container asks for
+	TrustIndex    bool          // do not read what was cloned because the index says that it is unchanged
+	FullSpeed     bool          // do not let the app come first while it runs
 }
 
 // Plan is what a restore would do, found by the same checks that precede one.
 type Plan struct {
 	Workload   string
 	SID        string
+	Guard      string // workload.GuardBefore or GuardAfter
 	Volumes    []PlannedVolume
 	Containers []Container
 	Space      []Space
@@ -92,7 +96,11 @@ func (s *session) plan(ctx context.Context, req RestoreRequest) (*Plan, error) {
 	if err := s.unfinished(); err != nil {
 		return nil, err
 	}
-	p := &Plan{Workload: s.w.Name, SID: req.SID}
+	guard, err := s.guard(req)
+	if err != nil {
+		return nil, err
+	}
+	p := &Plan{Workload: s.w.Name, SID: req.SID, Guard: guard}
 	for _, check := range []func(context.Context, *Plan, RestoreRequest) error{
 		s.planSnapshot, s.planVolumes, s.planPlaces, s.planLive, s.planContainers, s.planUsers, s.planHolders, s.planSpace, s.planExchange,
 	} {

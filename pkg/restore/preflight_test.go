@@ -181,7 +181,7 @@ func future(w *world, sid string) func() {
 	w.must(err)
 	m, err := w.engine().Store.Load(w.name, sid)
 	w.must(err)
-	data, err := disk.MarshalSealed(m, "snap-manifest", 2)
+	data, err := disk.MarshalSealed(m, "snap-manifest", 3)
 	w.must(err)
 	w.must(os.WriteFile(path, data, 0o600))
 	return func() { w.must(os.WriteFile(path, before, 0o600)) }
@@ -206,12 +206,14 @@ func member(spoil func(path string) error) func(*world, string) func() {
 	}
 }
 
+// flip damages the checksum at the member's end: a bit flipped in the middle may
+// be one of a copy from elsewhere that is the same.
 func flip(path string) error {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	data[len(data)/2] ^= 0x10
+	data[len(data)-6] ^= 0x10
 	return os.WriteFile(path, data, 0o600)
 }
 
@@ -234,9 +236,13 @@ func (w *world) containersImage() string {
 }
 
 // writer holds a file of the first volume open, as an editor of the host does.
-func writer(w *world, _ string) func() {
+func writer(w *world, _ string) func() { return holder(w, filepath.Join(w.volumes[0], "generation")) }
+
+// holder has a process hold a file open for writing, until what it returns ends
+// that.
+func holder(w *world, path string) func() {
 	hold := exec.Command("sleep", "1000")
-	f, err := os.OpenFile(filepath.Join(w.volumes[0], "generation"), os.O_RDWR, 0)
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	w.must(err)
 	hold.ExtraFiles = []*os.File{f}
 	w.must(hold.Start())

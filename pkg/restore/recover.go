@@ -25,7 +25,7 @@ const (
 type Recovery struct {
 	Workload string
 	Tx       string
-	Found    string // the last record: begin, ready, commit, revert, resolve; or unreadable, unknown
+	Found    string // the last record: begin, ready, commit, revert, guarding, resolve; or unreadable, unknown
 	Action   string // "" where nothing was done: see Err
 	Pending  bool   // the data is done; containers or clean-up remain
 	Err      error
@@ -200,11 +200,13 @@ func (s *session) recover(ctx context.Context, tx *journal.Tx, req RecoverReques
 func (s *session) finish(ctx context.Context, tx *journal.Tx, offline bool, r *Recovery) {
 	end := s.resolve(ctx, tx, offline)
 	r.Kept = end.kept
-	r.Action, r.Pending = end.action, end.app != nil || end.cleanup != nil || end.postponed
+	r.Action, r.Pending = end.action, end.app != nil || end.guard != nil || end.cleanup != nil || end.postponed
 	hint := "snap recover " + s.w.Name
 	switch {
 	case end.frozen != nil:
 		r.Err = end.frozen
+	case end.guard != nil:
+		r.Err = end.unguarded("transaction " + tx.ID + ": the data is restored")
 	case end.sick != nil && end.app == nil && end.cleanup == nil:
 		r.Err = fault(Pending, "unhealthy", "look at the app's log", "transaction %s: the data is restored, but %w", tx.ID, end.sick)
 	case end.app != nil && r.Action == RolledBackTx:

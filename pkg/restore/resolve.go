@@ -18,20 +18,22 @@ type ending struct {
 	frozen    error     // nothing was touched
 	app       error     // the data is in place, the app is not up; the transaction stays
 	sick      error     // the app is up but not healthy, and that was asked to be kept
+	guard     *Error    // the old data could not be made a snapshot and stays; the transaction stays
 	cleanup   error     // all but the deleting and the last record; the transaction stays
 	postponed bool      // offline: the rest is left to the next run
 	why       error     // why it was reverted
+	guarded   bool      // with guard after: the snapshot of the old data exists
 	kept      []string  // what was put aside
 	up        time.Time // when the app was up, or was given up
 }
 
 // resolve brings a restore's transaction to its end by the table of phase.go.
 // The restore itself comes here after its commit, or when it failed before;
-// the recovery of a crash comes here too. Only an ending whose app and cleanup
-// are nil has ended the transaction.
+// the recovery of a crash comes here too. Only an ending whose app, guard and
+// cleanup are nil has ended the transaction.
 func (s *session) resolve(ctx context.Context, tx *journal.Tx, offline bool) (end ending) {
 	defer func() {
-		if end.frozen != nil || end.app != nil || end.cleanup != nil || end.postponed {
+		if end.frozen != nil || end.app != nil || end.guard != nil || end.cleanup != nil || end.postponed {
 			tx.Close()
 		}
 	}()
@@ -67,17 +69,25 @@ func (s *session) resolve(ctx context.Context, tx *journal.Tx, offline bool) (en
 		return end
 	}
 	end.action = RolledBackTx
-	if x.decision() == committed {
+	if x.decision().kept() == theNew {
 		end.action = RolledForwardTx
 	}
 	if offline {
 		end.postponed = true
 		return end
 	}
-	_ = s.time.run("redeploy", func() error { s.bringUp(ctx, x, &end); return nil })
+	if !x.Guarding || x.Resolved != "" { // else it was up; what became of it since is the operator's
+		_ = s.time.run("redeploy", func() error { s.bringUp(ctx, x, &end); return nil })
+	}
 	end.up = time.Now()
 	if end.app != nil || end.frozen != nil {
 		return end
+	}
+	if x.guardsAfter() {
+		if end.guard = s.guardAfter(ctx, x); end.guard != nil {
+			return end
+		}
+		end.guarded = true
 	}
 	end.cleanup = s.time.run("settle", func() error { return s.settle(ctx, x) })
 	return end
@@ -117,7 +127,7 @@ func (s *session) moveAll(ctx context.Context, x *txn, list []move, offline bool
 		}
 		return x.carryOut(list)
 	}
-	if x.decision() != committed {
+	if x.decision().kept() == theOld {
 		if err := x.restoreTimes(); err != nil {
 			return err
 		}
@@ -142,7 +152,7 @@ func (s *session) stopped(ctx context.Context, x *txn, offline bool) error {
 // commit, the old one otherwise, or after the new one did not become healthy.
 func (s *session) bringUp(ctx context.Context, x *txn, end *ending) {
 	before := x.ReadyRecord.Containers
-	if x.decision() != committed || !ran(before) {
+	if x.decision().kept() == theOld || !ran(before) {
 		end.app = s.rt.Resume(ctx, s.held, before)
 		return
 	}
@@ -257,7 +267,7 @@ func (s *session) keepTaken(ctx context.Context, x *txn) error {
 		note = "from before the restore of " + x.Begin.SID + ", which the operator kept"
 	}
 	if _, err := s.Store.Load(s.w.Name, sid); err == nil {
-		return nil // an earlier run has done it
+		return s.Store.Root().SyncFS() // an earlier run has done it, and may have been killed before it synced that
 	}
 	if err := errors.Join(s.Store.Discard(s.w.Name, sid), x.Dir().RemoveTree(scratch)); err != nil {
 		return err
@@ -271,11 +281,12 @@ func (s *session) keepTaken(ctx context.Context, x *txn) error {
 	if err != nil || len(places) == 0 {
 		return err
 	}
-	shot, err := s.newShooting(x.Tx, scratch, places, false)
+	shot, err := s.newShooting(x.Tx, scratch, places, true) // the only copy that will be left
 	if err != nil {
 		return err
 	}
 	defer shot.close()
+	shot.leaving = true
 	if err := shot.second(ctx); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strconv"
 	"time"
 
@@ -24,7 +25,8 @@ const (
 type RestoreResult struct {
 	Workload        string
 	SID             string
-	PreRestoreSID   string
+	PreRestoreSID   string // "" while it does not exist, and where none was made: guard after
+	Guard           string // workload.GuardBefore or GuardAfter
 	Outcome         string
 	DowntimeSeconds float64 // from the fence until the app was healthy again
 	Seconds         float64
@@ -32,6 +34,7 @@ type RestoreResult struct {
 	Phases          map[string]float64
 	Warnings        []string
 	Tx              string
+	PassOne         PassOne
 }
 
 // Restore puts a snapshot back: see phase.go for the order. When it returns
@@ -55,7 +58,7 @@ func (e *Engine) Restore(ctx context.Context, req RestoreRequest) (*RestoreResul
 		return nil, err
 	}
 	defer s.close()
-	r := &restoration{session: s, req: req, result: &RestoreResult{Workload: req.Workload, SID: req.SID, Phases: s.time}, release: func() {}, uninhibit: func() {}}
+	r := &restoration{session: s, req: req, result: &RestoreResult{Workload: req.Workload, SID: req.SID, Phases: s.time}, release: func() {}, uninhibit: func() {}, hasten: func() {}}
 	err = r.run(ctx)
 	r.result.Seconds = time.Since(s.when).Seconds()
 	s.audit(req.SID, r.result.Tx, err)
@@ -89,6 +92,7 @@ type restoration struct {
 	down   time.Time // when the fence began; zero before
 
 	release, uninhibit func() // of the guard; of the shutdown
+	hasten             func() // gives back the priority that the app had first
 }
 
 func (r *restoration) run(ctx context.Context) error {
@@ -100,14 +104,17 @@ func (r *restoration) run(ctx context.Context) error {
 	if err != nil {
 		return classify(because(ctx, err))
 	}
-	r.result.Volumes, r.result.Warnings = r.plan.Volumes, r.plan.Warnings
+	r.result.Guard, r.result.Volumes, r.result.Warnings = r.plan.Guard, r.plan.Volumes, r.plan.Warnings
 	for _, warning := range r.plan.Warnings {
 		r.say("warning: %s", warning)
 	}
 	if err := r.record(); err != nil {
 		return classify(err)
 	}
+	r.fullSpeed = r.req.FullSpeed
+	r.hasten = gently(r.req.FullSpeed)
 	defer func() {
+		r.hasten()
 		r.x.close()
 		r.uninhibit()
 		r.release()
@@ -129,15 +136,15 @@ func (r *restoration) record() error {
 		Kind: journal.Restore, Snap: r.Version, SID: r.req.SID, PreRestoreSID: disk.NewID(time.Now()), RevertSID: disk.NewID(time.Now()),
 		OnUnhealthy: r.req.OnUnhealthy, HealthTimeout: r.req.HealthTimeout, StopTimeout: r.req.StopTimeout,
 	}
+	if r.guardsAfter() {
+		begin.Guard = journal.GuardAfter
+	}
 	for i, p := range r.plan.places {
-		anchor, handle, err := p.anchor()
+		v, err := r.volume(i, p)
 		if err != nil {
 			return err
 		}
-		begin.Volumes = append(begin.Volumes, journal.Volume{
-			Name: p.vol.Name, Root: p.vol.Root(), Rel: p.vol.Rel(), Entry: strconv.Itoa(i), Created: p.missing,
-			Anchor: anchor, AnchorHandle: handle,
-		})
+		begin.Volumes = append(begin.Volumes, v)
 	}
 	r.at("before begin")
 	var err error
@@ -145,7 +152,9 @@ func (r *restoration) record() error {
 		return err
 	}
 	r.at("begin")
-	r.result.Tx, r.result.PreRestoreSID = r.tx.ID, begin.PreRestoreSID
+	if r.result.Tx = r.tx.ID; !r.guardsAfter() {
+		r.result.PreRestoreSID = begin.PreRestoreSID
+	}
 	// Opened before the first byte is staged, so that each later syncfs on it
 	// reports every failed write-back (syncfs(2)).
 	if err := r.createLive(); err != nil {
@@ -155,6 +164,16 @@ func (r *restoration) record() error {
 		return errors.Join(err, r.abandon())
 	}
 	return nil
+}
+
+// volume is how the begin record names a place.
+func (r *restoration) volume(i int, p *place) (journal.Volume, error) {
+	v := journal.Volume{Name: p.vol.Name, Root: p.vol.Root(), Rel: p.vol.Rel(), Entry: strconv.Itoa(i), Created: p.missing}
+	var err error
+	if v.Anchor, v.AnchorHandle, err = p.anchor(); err == nil && r.guardsAfter() && p.live != nil {
+		v.Live, err = p.live.Handle()
+	}
+	return v, err
 }
 
 func (r *restoration) createLive() error {
@@ -188,6 +207,9 @@ func (r *restoration) upToCommit(ctx context.Context) error {
 		{"fence", r.fence}, {"pass_two", r.passTwo}, {"publish", r.publish}, {"swap", r.swap}, {"commit", r.commit},
 	}
 	for _, step := range steps {
+		if r.guardsAfter() && slices.Contains(guardsBefore, step.name) {
+			continue
+		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -233,7 +255,11 @@ func (r *restoration) stageOne(ctx context.Context, site *site, m *store.Volume,
 	r.at("staging " + site.Name)
 	tar := archive.NewReader(ctx, r.Store, m.Members)
 	defer tar.Close()
-	got, err := archive.Extract(ctx, tar, into, limits(m, r.plan.places[i].vol))
+	opt := limits(m, r.plan.places[i].vol)
+	if err := r.cloning(r.plan.places[i], &opt); err != nil {
+		return err
+	}
+	got, err := archive.Extract(ctx, tar, into, opt)
 	if err != nil {
 		return err
 	}
@@ -249,7 +275,11 @@ func (r *restoration) passOne(ctx context.Context) error {
 		return err
 	}
 	r.say("first pass of the pre-restore snapshot %s", r.result.PreRestoreSID)
-	return r.shot.first(ctx)
+	if err := r.shot.first(ctx); err != nil {
+		return err
+	}
+	r.result.PassOne = r.shot.passOne()
+	return nil
 }
 
 // ready records the handles.
@@ -308,6 +338,7 @@ func (r *restoration) sameAsPlanned() error {
 
 // fence stops the app and makes sure that nobody writes.
 func (r *restoration) fence(ctx context.Context) error {
+	r.hasten()
 	if len(r.plan.Containers) > 0 {
 		r.release = r.guarded(r.tx.ID)
 	}
@@ -334,7 +365,7 @@ func (r *restoration) passTwo(ctx context.Context) error {
 }
 
 func (r *restoration) publish(context.Context) error {
-	_, err := r.shot.publish(r.result.PreRestoreSID, store.PreRestore, "before the restore of "+r.req.SID, journal.Stop, r.plan.Containers)
+	_, err := r.shot.publish(r.result.PreRestoreSID, store.PreRestore, beforeRestore(r.req.SID), journal.Stop, r.plan.Containers)
 	return err
 }
 
@@ -398,6 +429,10 @@ func (r *restoration) commit(ctx context.Context) error {
 	if err := r.stillStopped(ctx); err != nil && !errors.Is(err, journal.ErrUnreachable) {
 		return err
 	}
+	// A signal that came during that look is still in time.
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
 	r.at("before commit")
 	return r.tx.Commit()
 }
@@ -420,6 +455,9 @@ func (r *restoration) conclude(ctx context.Context, cause error) error {
 	end := r.resolve(ctx, tx, false)
 	if !r.down.IsZero() {
 		r.result.DowntimeSeconds = end.up.Sub(r.down).Seconds()
+	}
+	if r.guardsAfter() && end.guarded {
+		r.result.PreRestoreSID = tx.Begin.PreRestoreSID
 	}
 	return r.verdict(tx, end, cause)
 }

@@ -78,8 +78,11 @@ func (s *site) bringBack(x *txn, keep what) []string {
 	if _, path := s.whereabouts(keep); path != "" {
 		return []string{fmt.Sprintf("put it back: mv %s %s (first move aside what stands there), then snap recover %s", shell(path), shell(s.path()), x.Begin.Workload)}
 	}
+	if keep == theOld && x.preRestore() == "" {
+		return []string{"keep the new data of all volumes: of what was live before the restore there is no snapshot yet (--guard after), so what is left of it becomes one then"}
+	}
 	if keep == theOld {
-		return []string{fmt.Sprintf("keep the new data of all volumes, then snap restore %s %s (the data from before, if snap list shows it)", x.Begin.Workload, x.Begin.PreRestoreSID)}
+		return []string{fmt.Sprintf("keep the new data of all volumes, then snap restore %s %s (the data from before, if snap list shows it)", x.Begin.Workload, x.preRestore())}
 	}
 	return []string{fmt.Sprintf("keep the old data of all volumes, then snap restore %s %s again", x.Begin.Workload, x.Begin.SID)}
 }

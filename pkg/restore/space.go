@@ -3,11 +3,13 @@ package restore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/workload"
 )
 
 // Space is what a filesystem must take besides what it holds.
@@ -50,12 +52,18 @@ func (s *session) planSpace(_ context.Context, p *Plan, _ RestoreRequest) error 
 	}
 	// How much of the live data the store lacks shows only when it is read:
 	// the first pass of the pre-restore capture does that, before anything
-	// stops. Here: enough for the records and the manifest.
+	// stops; with guard after nothing does until the app is up again. Here:
+	// enough for the records and the manifest.
 	if err := add(s.Store.Root(), 4<<20, 64); err != nil {
 		return err
 	}
 	for _, space := range need {
 		p.Space = append(p.Space, *space)
+	}
+	if p.Guard == workload.GuardAfter {
+		if err := s.warnOfSpace(p, need); err != nil {
+			return err
+		}
 	}
 	slices.SortFunc(p.Space, func(a, b Space) int { return strings.Compare(a.Path, b.Path) })
 	for _, space := range p.Space {
@@ -68,6 +76,25 @@ func (s *session) planSpace(_ context.Context, p *Plan, _ RestoreRequest) error 
 			return refused("no_space", "remove files there, or choose fewer volumes with --volume",
 				"the filesystem of %s has %d inodes free; the restore needs %d", space.Path, space.FreeInodes, space.NeedInodes)
 		}
+	}
+	return nil
+}
+
+// warnOfSpace says where the store may run full when the displaced trees become
+// a snapshot. That refuses nothing: most of it may be in the store already, and
+// compresses, and a tree that finds no room is kept.
+func (s *session) warnOfSpace(p *Plan, need map[disk.FSID]*Space) error {
+	id, err := s.Store.Root().Filesystem()
+	if err != nil {
+		return err
+	}
+	var live int64
+	for _, v := range p.Volumes {
+		live += v.LiveBytes
+	}
+	if store := need[id]; store.NeedBytes+uint64(live) > store.FreeBytes {
+		p.Warnings = append(p.Warnings, fmt.Sprintf(
+			"the store may be too full for the snapshot of what is live (up to %d bytes, and %d are free): until it has room, the old data stays beside the new", live, store.FreeBytes))
 	}
 	return nil
 }

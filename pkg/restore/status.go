@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/store"
@@ -16,7 +18,7 @@ import (
 // WorkloadStatus is what can be seen of one workload.
 type WorkloadStatus struct {
 	Workload   string
-	State      string // running, partly running, paused, stopped, absent, data, unknown; or pending, frozen
+	State      string // running, partly running, paused, stopped, absent, data, unknown; or pending, guarding, frozen
 	LastSID    string
 	Containers []Container
 	Pending    *PendingTx
@@ -33,6 +35,10 @@ type PendingTx struct {
 	Message string   // in plain words
 	Volumes []string // what was seen of each volume
 	Next    []string // what the operator can do about it, where it is frozen
+
+	// guarding: the restore is done, the app was up, and what was there before
+	// is not yet a snapshot.
+	guarding bool
 }
 
 // Status tells how a workload is; of all when name is empty. It changes nothing.
@@ -62,14 +68,21 @@ func (e *Engine) Status(ctx context.Context, name string) ([]WorkloadStatus, err
 		st := e.status(ctx, name)
 		st.Problems = append(st.Problems, problems...)
 		if p := txs[name]; p != nil {
-			st.Pending, st.State = p, "pending"
-			if p.Frozen {
-				st.State = "frozen"
-			}
+			st.Pending, st.State = p, p.state()
 		}
 		list = append(list, st)
 	}
 	return list, nil
+}
+
+func (p *PendingTx) state() string {
+	switch {
+	case p.Frozen:
+		return "frozen"
+	case p.guarding:
+		return "guarding"
+	}
+	return "pending"
 }
 
 func (e *Engine) status(ctx context.Context, name string) WorkloadStatus {
@@ -77,14 +90,12 @@ func (e *Engine) status(ctx context.Context, name string) WorkloadStatus {
 	if e.Store == nil {
 		st.Problems = append(st.Problems, e.noStore())
 	}
-	snapshots, bad, err := e.Snapshots(name)
-	for _, err := range append(bad, err) {
-		if err != nil {
-			st.Problems = append(st.Problems, err.Error())
+	for m, err := range e.Snapshots(name) { // up to the newest that can be used
+		if err == nil {
+			st.LastSID = m.SID
+			break
 		}
-	}
-	if len(snapshots) > 0 {
-		st.LastSID = snapshots[0].SID
+		st.Problems = append(st.Problems, err.Error())
 	}
 	s, err := e.lookup(ctx, "status", name)
 	if err != nil {
@@ -133,13 +144,14 @@ func appState(list []Container) string {
 	return "stopped"
 }
 
-// Snapshots returns the snapshots of a workload, newest first, and the errors of
-// those that cannot be read. Where there is no store there are none.
-func (e *Engine) Snapshots(name string) ([]*store.Manifest, []error, error) {
+// Snapshots goes through the snapshots of a workload, newest first; one that
+// cannot be read is an error in its place. Where there is no store there are
+// none.
+func (e *Engine) Snapshots(name string) iter.Seq2[*store.Manifest, error] {
 	if e.Store == nil {
-		return nil, nil, nil
+		return func(func(*store.Manifest, error) bool) {}
 	}
-	return e.Store.List(name)
+	return e.Store.All(name)
 }
 
 // pending returns the transactions that have not ended, by workload, and what
@@ -230,6 +242,9 @@ func (e *Engine) describe(tx *journal.Tx) *PendingTx {
 	b := tx.Begin
 	p := &PendingTx{Tx: tx.ID, Kind: string(b.Kind), Found: tx.Found()}
 	if e.active(p, b.Workload) {
+		if p.guarding = tx.Guarding; p.guarding {
+			p.Message += "; the app was brought up, and what was there before becomes snapshot " + b.PreRestoreSID
+		}
 		return p
 	}
 	p.Message = fmt.Sprintf("a %s of %s was interrupted; `snap recover %s` finishes or undoes it",
@@ -256,6 +271,10 @@ func (e *Engine) describe(tx *journal.Tx) *PendingTx {
 		return p
 	}
 	p.Volumes = x.tell()
+	if p.guarding = tx.Guarding && x.decision() == guarding; p.guarding {
+		p.Message = fmt.Sprintf("the restore of %s is done and the app was brought up, but what was there before is not yet a snapshot and is kept as it is (%s); `snap recover %s` makes it one",
+			b.Created.Format("2006-01-02 15:04:05 MST"), strings.Join(x.displacedPaths(), ", "), b.Workload)
+	}
 	if err := x.ready(); err != nil {
 		p.freeze(tx.ID, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/tiny-forge/snap/pkg/disk"
@@ -13,20 +14,20 @@ import (
 
 // The table of the design's section 9, written down a second time and by hand:
 // what recovery must do with a volume that is seen so, under these records.
-var wanted = map[string][3]string{
+var wanted = map[string][4]string{
 	//                no commit   commit      revert
-	"old / new":    {"old", "new", "old"},
-	"new / old":    {"old", "new", "old"},
-	"old / gone":   {"old", "frozen", "old"},
-	"new / gone":   {"frozen", "new", "frozen"},
-	"other / new":  {"frozen", "frozen", "frozen"},
-	"old / other":  {"frozen", "frozen", "frozen"},
-	"gone / new":   {"frozen", "frozen", "frozen"},
-	"new / other":  {"frozen", "frozen", "frozen"},
-	"gone / gone":  {"frozen", "frozen", "frozen"},
-	"other / gone": {"frozen", "frozen", "frozen"},
-	"file / new":   {"frozen", "frozen", "frozen"},
-	"link / new":   {"frozen", "frozen", "frozen"},
+	"old / new":    {"old", "new", "old", "new"},
+	"new / old":    {"old", "new", "old", "new"},
+	"old / gone":   {"old", "frozen", "old", "frozen"},
+	"new / gone":   {"frozen", "new", "frozen", "frozen"},
+	"other / new":  {"frozen", "frozen", "frozen", "frozen"},
+	"old / other":  {"frozen", "frozen", "frozen", "frozen"},
+	"gone / new":   {"frozen", "frozen", "frozen", "frozen"},
+	"new / other":  {"frozen", "frozen", "frozen", "frozen"},
+	"gone / gone":  {"frozen", "frozen", "frozen", "frozen"},
+	"other / gone": {"frozen", "frozen", "frozen", "frozen"},
+	"file / new":   {"frozen", "frozen", "frozen", "frozen"},
+	"link / new":   {"frozen", "frozen", "frozen", "frozen"},
 }
 
 func TestRecoveryFollowsTheTable(t *testing.T) {
@@ -34,10 +35,13 @@ func TestRecoveryFollowsTheTable(t *testing.T) {
 		for d, want := range outcomes {
 			t.Run(fmt.Sprintf("%s/%s", seen, decision(d)), func(t *testing.T) {
 				w := newWorld(t, t.TempDir(), 2)
-				x := newScene(w)
+				x := newScene(w, guardOf(decision(d)))
 				x.arrange(1, seen)
 				x.decide(decision(d))
 				x.recover(want)
+				if decision(d) == guarding && want == "new" {
+					x.guardedOld()
+				}
 			})
 		}
 	}
@@ -53,7 +57,7 @@ type scene struct {
 	strange map[string][]string
 }
 
-func newScene(w *world) *scene {
+func newScene(w *world, guard ...string) *scene {
 	w.Helper()
 	w.fill("old")
 	s := &scene{world: w, states: map[string][][]string{"old": w.trees()}}
@@ -62,6 +66,7 @@ func newScene(w *world) *scene {
 	w.must(err)
 	defer held.Release()
 	begin := &journal.Begin{Kind: journal.Restore, PreRestoreSID: disk.NewID(testTime()), RevertSID: disk.NewID(testTime()), OnUnhealthy: RevertUnhealthy}
+	begin.Guard = strings.Join(guard, "")
 	for i := range w.volumes {
 		begin.Volumes = append(begin.Volumes, journal.Volume{
 			Name: fmt.Sprintf("v%d", i), Root: filepath.Join(w.dir, "live"), Rel: fmt.Sprintf("v%d", i), Entry: fmt.Sprint(i),
@@ -153,8 +158,30 @@ func (s *scene) decide(d decision) {
 	}
 	s.arrange(0, "new / old")
 	s.must(s.tx.Commit())
-	if d == reverted {
+	switch d {
+	case reverted:
 		s.must(s.tx.Revert())
+	case guarding:
+		s.must(s.tx.Guard())
+	}
+}
+
+// guardOf is the guard of a restore of which the records may say this.
+func guardOf(d decision) string {
+	if d == guarding {
+		return journal.GuardAfter
+	}
+	return ""
+}
+
+// guardedOld fails the test unless the pre-restore snapshot brings the old data
+// back.
+func (s *scene) guardedOld() {
+	s.Helper()
+	_, err := s.engine().Restore(s.Context(), s.world.request(s.tx.Begin.PreRestoreSID))
+	s.must(err)
+	if got := s.generation(s.states); got != "old" {
+		s.Errorf("the pre-restore snapshot brought the %s data", got)
 	}
 }
 

@@ -40,10 +40,17 @@ func (e *Engine) Snapshot(name, sid string) (*store.Manifest, error) {
 	return m, nil
 }
 
-// Export writes a volume of a snapshot to w as one .tar.gz; volume may be empty
-// where the snapshot has one. Every byte is checked against the store's
-// checksums before it is written. After an error w holds a part.
-func (e *Engine) Export(ctx context.Context, name, sid, volume string, w io.Writer) (*store.Volume, error) {
+// Exported is a volume as it was written: Compression is that of the file.
+type Exported struct {
+	*store.Volume
+	Compression string
+}
+
+// Export writes a volume of a snapshot to w as one .tar.gz or .tar.zst; volume
+// may be empty where the snapshot has one, and compression for that of the
+// snapshot. Every byte is checked against the store's checksums before it is
+// written. After an error w holds a part.
+func (e *Engine) Export(ctx context.Context, name, sid, volume, compression string, w io.Writer) (*Exported, error) {
 	m, err := e.Snapshot(name, sid)
 	if err != nil {
 		return nil, err
@@ -52,12 +59,16 @@ func (e *Engine) Export(ctx context.Context, name, sid, volume string, w io.Writ
 	if err != nil {
 		return nil, err
 	}
-	tar := archive.NewReader(ctx, e.Store, v.Members)
-	defer tar.Close()
-	if _, err := archive.WriteForeign(w, tar); err != nil {
+	codec := v.Compression
+	if compression != "" {
+		if codec, err = archive.ParseCodec(compression); err != nil {
+			return nil, fault(Usage, "usage", "", "%w", err)
+		}
+	}
+	if err := archive.Join(ctx, w, e.Store, v.Members, codec); err != nil {
 		return nil, classify(because(ctx, fmt.Errorf("export volume %s: %w", v.Name, err)))
 	}
-	return v, nil
+	return &Exported{v, codec.String()}, nil
 }
 
 func exported(m *store.Manifest, name string) (*store.Volume, error) {
@@ -81,18 +92,18 @@ type ImportResult struct {
 	Seconds  float64
 }
 
-// Import makes a snapshot of one volume of a workload from a .tar.gz that
-// another program made. The archive is extracted in the store, under the rules
+// Import makes a snapshot of one volume of a workload from a .tar, .tar.gz or
+// .tar.zst that another program made. The archive is extracted in the store, under the rules
 // of every untrusted archive, and captured from there. When it returns nil the
 // snapshot exists durably; after an error it does not.
-func (e *Engine) Import(ctx context.Context, name, volume string, gz io.Reader, note string) (*ImportResult, error) {
+func (e *Engine) Import(ctx context.Context, name, volume string, in io.Reader, note string) (*ImportResult, error) {
 	s, err := e.begin(ctx, "import", name)
 	if err != nil {
 		return nil, err
 	}
 	defer s.close()
 	i := &importing{session: s, sid: disk.NewID(time.Now()), note: note}
-	result, err := i.run(ctx, volume, gz)
+	result, err := i.run(ctx, volume, in)
 	s.audit(i.sid, "", err)
 	return result, err
 }
@@ -103,7 +114,7 @@ type importing struct {
 	dropped   map[string]int64
 }
 
-func (i *importing) run(ctx context.Context, volume string, gz io.Reader) (*ImportResult, error) {
+func (i *importing) run(ctx context.Context, volume string, in io.Reader) (*ImportResult, error) {
 	v, err := i.w.Volume(volume)
 	if err != nil {
 		return nil, fault(Usage, "no_such_volume", "", "%w", err)
@@ -115,7 +126,7 @@ func (i *importing) run(ctx context.Context, volume string, gz io.Reader) (*Impo
 	if err != nil {
 		return nil, classify(err)
 	}
-	m, err := i.take(ctx, tx, v, gz)
+	m, err := i.take(ctx, tx, v, in)
 	if err != nil {
 		err = because(ctx, err)
 		if undo := i.undoCapture(context.WithoutCancel(ctx), tx); undo != nil {
@@ -134,12 +145,12 @@ func (i *importing) run(ctx context.Context, volume string, gz io.Reader) (*Impo
 func importFault(err error) error {
 	e := classify(err)
 	if e.Code == "snapshot_damaged" {
-		return refused("archive_refused", "make an archive without what the error names, with GNU tar and gzip", "%w", err)
+		return refused("archive_refused", "make an archive without what the error names, with GNU tar, and gzip or zstd", "%w", err)
 	}
 	return e
 }
 
-func (i *importing) take(ctx context.Context, tx *journal.Tx, v *workload.Volume, gz io.Reader) (*store.Manifest, error) {
+func (i *importing) take(ctx context.Context, tx *journal.Tx, v *workload.Volume, in io.Reader) (*store.Manifest, error) {
 	tree, err := tx.Dir().MakePrivate("tree")
 	if err != nil {
 		return nil, err
@@ -149,7 +160,7 @@ func (i *importing) take(ctx context.Context, tx *journal.Tx, v *workload.Volume
 	if err != nil {
 		return nil, err
 	}
-	found, err := archive.ExtractForeign(ctx, gz, tree, archive.ExtractOptions{
+	found, err := archive.ExtractForeign(ctx, in, tree, archive.ExtractOptions{
 		RejectSymlinks: v.Symlinks == workload.RejectSymlinks,
 		KeepPrivileges: v.Setuid == workload.KeepSetuid,
 		MaxEntries:     int64(min(free.Inodes, 1<<40)),
@@ -166,6 +177,7 @@ func (i *importing) take(ctx context.Context, tx *journal.Tx, v *workload.Volume
 		return nil, err
 	}
 	defer shot.close()
+	shot.leaving = true
 	if err := shot.second(ctx); err != nil {
 		return nil, err
 	}

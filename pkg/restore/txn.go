@@ -18,6 +18,8 @@ type txn struct {
 	*journal.Tx
 	sites []*site
 	at    func(point string)
+	// unguarded: with guard after, the snapshot of the old data does not exist.
+	unguarded bool
 }
 
 // site is one volume of a transaction.
@@ -33,6 +35,9 @@ type site struct {
 // openTxn opens the places of a transaction as they are now.
 func (e *Engine) openTxn(tx *journal.Tx) (*txn, error) {
 	x := &txn{Tx: tx, at: e.at}
+	if err := e.lookForGuard(x); err != nil {
+		return nil, err
+	}
 	for i, v := range tx.Begin.Volumes {
 		s := &site{Volume: v, wrapper: journal.Wrapper(tx.ID)}
 		if tx.ReadyRecord != nil {
@@ -116,6 +121,8 @@ func (x *txn) decision() decision {
 		return committed
 	case x.Reverted:
 		return reverted
+	case x.Committed && x.unguarded:
+		return guarding
 	case x.Committed:
 		return committed
 	}
@@ -280,6 +287,9 @@ func trash(entry string) string { return entry + ".trash" }
 // transaction. Each tree is checked against the handle of the ready record;
 // without one it lies in a wrapper that only this transaction has made.
 func (x *txn) clean() error {
+	if x.decision() == guarding { // whoever comes here has lost his way
+		return errors.New("the displaced trees are the only copy of the old data, and are kept")
+	}
 	mounts, err := disk.ReadMounts()
 	if err != nil {
 		return err

@@ -17,6 +17,8 @@ func (r *restoration) verdict(tx *journal.Tx, end ending, cause error) error {
 	case tx.Committed && !tx.Reverted:
 		r.result.Outcome = Restored
 		switch {
+		case end.guard != nil:
+			return end.unguarded("the data is restored")
 		case end.app != nil:
 			return fault(Pending, "app_not_up", "look at the app's log; "+next, "the data is restored, but the app is not up: %w", end.app)
 		case end.sick != nil && end.cleanup == nil:

@@ -150,6 +150,16 @@ func (w *world) capture() string {
 	return r.Manifest.SID
 }
 
+// snapshots returns the manifests of the workload, newest first.
+func (w *world) snapshots() (list []*store.Manifest) {
+	w.Helper()
+	for m, err := range w.engine().Store.All(w.name) {
+		w.must(err)
+		list = append(list, m)
+	}
+	return list
+}
+
 func (w *world) request(sid string) RestoreRequest {
 	return RestoreRequest{Workload: w.name, SID: sid, Confirm: sid, OnUnhealthy: RevertUnhealthy}
 }

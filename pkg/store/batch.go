@@ -1,10 +1,14 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/disk"
@@ -17,61 +21,147 @@ type Batch struct {
 	store   *Store
 	scratch *disk.Dir
 	verify  bool
+	codec   archive.Codec
 
 	mu    sync.Mutex
 	known map[string]*pending
 	added atomic.Int64
+
+	reserve atomic.Uint64 // bytes to leave free; 0: none
 }
 
+// buffers hold what is compressed or checked, one for each that is at work.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
 type pending struct {
-	once   sync.Once
+	mu     sync.Mutex
 	member archive.Member
+	kept   bool // in the store, or in scratch
 	fresh  bool // waits in scratch
-	err    error
 }
 
 // NewBatch begins a batch that keeps new members in scratch, an empty
 // directory. With verify a member that the store already has is read and
-// checked before it is relied upon, and stored anew where it is damaged.
-func (s *Store) NewBatch(scratch *disk.Dir, verify bool) *Batch {
-	return &Batch{store: s, scratch: scratch, verify: verify, known: map[string]*pending{}}
+// checked before it is relied upon, and stored anew where it is damaged. The
+// batch knows only members of the codec, so that those of a volume can be
+// concatenated: the same bytes as another's are stored a second time.
+func (s *Store) NewBatch(scratch *disk.Dir, verify bool, codec archive.Codec) *Batch {
+	return &Batch{store: s, scratch: scratch, verify: verify, codec: codec, known: map[string]*pending{}}
 }
 
 // Put keeps a piece, unless the store has it. It may be called from several
 // goroutines. Nothing is durable before Publish.
 func (b *Batch) Put(tar []byte) (archive.Member, error) {
 	id := archive.MemberID(tar)
+	p := b.pending(id)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.kept {
+		return p.member, nil
+	}
+	return p.member, b.put(p, id, tar)
+}
+
+// pending returns what the batch knows of a member.
+func (b *Batch) pending(id string) *pending {
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	p := b.known[id]
 	if p == nil {
 		p = &pending{}
 		b.known[id] = p
 	}
-	b.mu.Unlock()
-	p.once.Do(func() { p.err = b.put(p, id, tar) })
-	return p.member, p.err
+	return p
 }
 
 func (b *Batch) put(p *pending, id string, tar []byte) error {
-	p.member = archive.Member{ID: id, Tar: int64(len(tar))}
+	m := archive.Member{ID: id, Tar: int64(len(tar)), Codec: b.codec}
 	if len(tar) > archive.MaxMember {
 		return fmt.Errorf("a piece of %d bytes: at most %d", len(tar), archive.MaxMember)
 	}
-	size, err := b.store.size(id)
-	if err != nil {
+	if err := b.look(p, m); err != nil || p.kept {
 		return err
 	}
-	if size > 0 && b.intact(p.member) {
-		p.member.Stored = size
-		return nil
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	*buf = b.codec.Deflate((*buf)[:0], tar)
+	data := *buf
+	if err := b.room(len(data)); err != nil {
+		return err
 	}
-	data := archive.Deflate(tar)
-	if err := b.scratch.WriteUnsynced(memberFile(id), data); err != nil {
+	if err := b.scratch.WriteUnsynced(memberFile(m), data); err != nil {
 		return fmt.Errorf("store a member: %w", err)
 	}
-	p.member.Stored, p.fresh = int64(len(data)), true
-	b.added.Add(p.member.Stored)
+	m.Stored = int64(len(data))
+	p.member, p.kept, p.fresh = m, true, true
+	b.added.Add(m.Stored)
 	return nil
+}
+
+// look keeps m where the store has it and it may be relied upon.
+func (b *Batch) look(p *pending, m archive.Member) error {
+	size, err := b.store.size(m)
+	if err != nil || size == 0 || !b.intact(m) {
+		return err
+	}
+	m.Stored = size
+	p.member, p.kept = m, true
+	return nil
+}
+
+// Reuse reports whether a member of an earlier snapshot can serve again without
+// its content, and how many bytes it takes. In a batch that verifies, that has
+// to be known already: see Verify.
+func (b *Batch) Reuse(m archive.Member) (archive.Member, bool, error) {
+	p := b.pending(m.ID)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.kept && !b.verify {
+		if err := b.look(p, m); err != nil {
+			return m, false, err
+		}
+	}
+	return p.member, p.kept && p.member.Tar == m.Tar, nil
+}
+
+// Verify reads and checks members of earlier snapshots, on all cores, so that
+// Reuse can rely on them. One that is damaged or gone is no error: it will be
+// asked for, and stored anew.
+func (b *Batch) Verify(ctx context.Context, members []archive.Member) error {
+	work := make(chan archive.Member)
+	errs := make(chan error, 1)
+	var done sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		done.Go(func() {
+			for m := range work {
+				p := b.pending(m.ID)
+				p.mu.Lock()
+				if !p.kept {
+					if err := b.look(p, m); err != nil {
+						select {
+						case errs <- err:
+						default:
+						}
+					}
+				}
+				p.mu.Unlock()
+			}
+		})
+	}
+	for _, m := range members {
+		if ctx.Err() != nil {
+			break
+		}
+		work <- m
+	}
+	close(work)
+	done.Wait()
+	select {
+	case err := <-errs:
+		return err
+	default:
+		return context.Cause(ctx)
+	}
 }
 
 // intact reports whether the store's copy of m may be relied upon.
@@ -83,8 +173,42 @@ func (b *Batch) intact(m archive.Member) bool {
 	if err != nil {
 		return false
 	}
-	_, err = archive.Inflate(data, m)
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	tar, err := archive.InflateInto(*buf, data, m)
+	if cap(tar) > cap(*buf) {
+		*buf = tar
+	}
 	return err == nil
+}
+
+// Reserve makes Put fail, or no longer, where it would take the last hundredth of
+// the filesystem, 256 MiB at most: while the app runs it may need space on the
+// same disk, and a capture is not worth its failure.
+func (b *Batch) Reserve(on bool) error {
+	if !on {
+		b.reserve.Store(0)
+		return nil
+	}
+	space, err := b.scratch.Space()
+	if err != nil {
+		return err
+	}
+	b.reserve.Store(min(space.Total/100, 256<<20))
+	return nil
+}
+
+// room refuses n bytes more that would take what is to be left free.
+func (b *Batch) room(n int) error {
+	reserve := b.reserve.Load()
+	if reserve == 0 {
+		return nil
+	}
+	space, err := b.scratch.Space()
+	if err == nil && space.Bytes < reserve+uint64(n) {
+		err = fmt.Errorf("only %d bytes are free in the store, and %d are left for others while the app runs: %w", space.Bytes, reserve, unix.ENOSPC)
+	}
+	return err
 }
 
 // Added returns how many bytes the batch has added to the store so far.
@@ -92,7 +216,7 @@ func (b *Batch) Added() int64 { return b.added.Load() }
 
 // Publish makes a snapshot of the members that m names, all of which went
 // through this batch, and of the index in the file index of the scratch
-// directory. In order: the content of the new members is made durable, they
+// directory ("" for none). In order: the content of the new members is made durable, they
 // take their names, those are made durable, then index and manifest. When it
 // returns nil the snapshot exists and survives a power cut; after an error it
 // does not exist, and what it left is found by Discard.
@@ -100,7 +224,7 @@ func (b *Batch) Publish(m *Manifest, index string) error {
 	if err := m.validate(m.Workload, m.SID); err != nil {
 		return fmt.Errorf("publish snapshot %s: %w", m.SID, err)
 	}
-	data, err := disk.MarshalSealed(m, manifestFormat, manifestVersion)
+	data, err := disk.MarshalSealed(m, manifestFormat, m.needs())
 	if err != nil {
 		return err
 	}
@@ -121,9 +245,12 @@ func (b *Batch) Publish(m *Manifest, index string) error {
 // place gives the new members their names.
 func (b *Batch) place(m *Manifest) error {
 	for i := range m.Volumes {
+		if v := &m.Volumes[i]; v.Compression != b.codec {
+			return fmt.Errorf("volume %q is said to be %s, its members are %s", v.Name, v.Compression, b.codec)
+		}
 		for _, member := range m.Volumes[i].Members {
 			p := b.known[member.ID]
-			if p == nil {
+			if p == nil || !p.kept {
 				return fmt.Errorf("member %s never went through the batch", member.ID)
 			}
 			if !p.fresh {
@@ -133,7 +260,7 @@ func (b *Batch) place(m *Manifest) error {
 			if err != nil {
 				return err
 			}
-			if err := b.scratch.Rename(memberFile(member.ID), shard, memberFile(member.ID)); err != nil {
+			if err := b.scratch.Rename(memberFile(member), shard, memberFile(member)); err != nil {
 				return err
 			}
 			p.fresh = false
@@ -161,8 +288,10 @@ func (b *Batch) publish(m *Manifest, index string, manifest []byte) error {
 	defer snapshot.Close()
 	// Its content was made durable with that of the members, its name will be
 	// with the manifest's.
-	if err := b.scratch.Rename(index, snapshot, indexFile); err != nil {
-		return err
+	if index != "" {
+		if err := b.scratch.Rename(index, snapshot, indexFile); err != nil {
+			return err
+		}
 	}
 	return snapshot.Publish(manifestFile, manifest)
 }

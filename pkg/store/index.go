@@ -13,8 +13,21 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
-// IndexVersion is the newest index that this program writes.
-const IndexVersion = 1
+// IndexVersion is the newest index that this program writes, and the only one
+// that it reads: another serves for nothing, and is written anew by the next
+// capture.
+const IndexVersion = 2
+
+const indexFormat = "snap-index"
+
+// Origin is the machine whose inodes and times an index speaks of.
+type Origin struct {
+	Machine string // machine-id(5), empty where it has none
+	// Boot is boot_id of random(4). Times prove nothing across a boot: a power cut
+	// may have kept what was written and lost the time of it, for fdatasync(2)
+	// need not keep that.
+	Boot string
+}
 
 // Index writes index.gz: what was seen of every file, so that the next capture
 // can tell what is unchanged. It serves as a hint; nothing is ever put back
@@ -26,9 +39,8 @@ type Index struct {
 	line []byte
 }
 
-// NewIndex creates an index in the file name of dir. machine is the host's
-// machine-id(5).
-func NewIndex(dir *disk.Dir, name, machine string) (*Index, error) {
+// NewIndex creates an index in the file name of dir.
+func NewIndex(dir *disk.Dir, name string, from Origin) (*Index, error) {
 	f, err := dir.CreateFile(name, 0o600)
 	if err != nil {
 		return nil, err
@@ -38,7 +50,7 @@ func NewIndex(dir *disk.Dir, name, machine string) (*Index, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	x := &Index{f: f, gz: gz, text: bufio.NewWriterSize(gz, 64<<10)}
-	_, err = fmt.Fprintf(x.text, "snap-index\t%d\t%s\n", IndexVersion, machine)
+	_, err = fmt.Fprintf(x.text, "%s\t%d\t%s\t%s\n", indexFormat, IndexVersion, from.Machine, from.Boot)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
@@ -46,15 +58,18 @@ func NewIndex(dir *disk.Dir, name, machine string) (*Index, error) {
 }
 
 // Volume begins the lines of a volume. fsid is the filesystem it is on: inodes
-// mean nothing on another.
-func (x *Index) Volume(name string, fsid disk.FSID) error {
-	_, err := fmt.Fprintf(x.text, "volume\t%s\t%s\n", strconv.Quote(name), fsid)
-	return err
+// mean nothing on another. since is that of [archive.Known]; the zero time says
+// that nothing is proven.
+func (x *Index) Volume(name string, fsid disk.FSID, since archive.Timespec) error {
+	b := appendQuoted(append(x.line[:0], "volume\t"...), name)
+	b = append(append(append(b, '\t'), fsid...), '\t')
+	b = appendTime(b, since)
+	return x.write(b)
 }
 
 // Add writes the line of one file.
 func (x *Index) Add(l *archive.Line) error {
-	b := strconv.AppendQuote(x.line[:0], l.Name)
+	b := appendQuoted(x.line[:0], l.Name)
 	b = append(b, '\t', byte(l.Type), '\t')
 	b = strconv.AppendInt(b, l.Size, 10)
 	b = append(b, '\t')
@@ -64,15 +79,49 @@ func (x *Index) Add(l *archive.Line) error {
 		b = strconv.AppendUint(b, n, 10)
 	}
 	for _, t := range []archive.Timespec{l.Mtime, l.Ctime} {
-		b = fmt.Appendf(b, "\t%d.%09d", t.Sec, t.Nsec)
+		b = appendTime(append(b, '\t'), t)
 	}
 	b = append(b, '\t')
 	b = strconv.AppendUint(b, l.Inode, 10)
-	b = append(b, '\t')
-	b = strconv.AppendInt(b, int64(l.Member), 10)
-	x.line = append(b, '\n')
+	for _, n := range []int64{int64(l.Member), int64(l.Span), l.Data} {
+		b = append(b, '\t')
+		b = strconv.AppendInt(b, n, 10)
+	}
+	b = append(append(append(b, '\t'), l.Handle...), '\t')
+	if l.Type == archive.Hardlink {
+		b = appendQuoted(b, l.Link)
+	}
+	return x.write(b)
+}
+
+func (x *Index) write(line []byte) error {
+	x.line = append(line, '\n')
 	_, err := x.text.Write(x.line)
 	return err
+}
+
+// appendTime writes seconds and, behind a point, nine digits that count
+// forward, as the kernel keeps them.
+func appendTime(b []byte, t archive.Timespec) []byte {
+	b = append(strconv.AppendInt(b, t.Sec, 10), '.')
+	n := len(b)
+	b = append(b, "000000000"...)
+	for i, nsec := n+8, t.Nsec; i >= n; i-- {
+		b[i] = byte('0' + nsec%10)
+		nsec /= 10
+	}
+	return b
+}
+
+// appendQuoted is strconv.AppendQuote, with a short way for names that need no
+// escape.
+func appendQuoted(b []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c >= 0x7f || c == '"' || c == '\\' {
+			return strconv.AppendQuote(b, s)
+		}
+	}
+	return append(append(append(b, '"'), s...), '"')
 }
 
 // Close completes the file. It is not durable yet.

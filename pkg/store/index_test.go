@@ -29,13 +29,13 @@ func FuzzIndexLine(f *testing.F) {
 		}
 		defer d.Close()
 		_ = os.Remove(filepath.Join(path, "index.gz"))
-		x, err := store.NewIndex(d, "index.gz", "machine")
+		x, err := store.NewIndex(d, "index.gz", store.Origin{Machine: "machine", Boot: "boot"})
 		if err != nil {
 			t.Fatal(err)
 		}
 		at := archive.Timespec{Sec: sec, Nsec: int64(uint64(nsec) % 1e9)}
 		line := &archive.Line{Entry: archive.Entry{Name: name, Type: archive.Regular, Size: size, Mode: mode, UID: uid, Mtime: at}, Ctime: at, Inode: inode, Member: 3}
-		for _, err := range []error{x.Volume(name, "fs"), x.Add(line), x.Close()} {
+		for _, err := range []error{x.Volume(name, "fs", at), x.Add(line), x.Close()} {
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -44,7 +44,7 @@ func FuzzIndexLine(f *testing.F) {
 		if len(lines) != 3 {
 			t.Fatalf("%q takes the lines %q", name, lines)
 		}
-		for i, wanted := range []int{3, 3, 10} {
+		for i, wanted := range []int{4, 4, 14} {
 			if fields := strings.Split(lines[i], "\t"); len(fields) != wanted {
 				t.Fatalf("line %d has the fields %q", i, fields)
 			}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -14,7 +15,7 @@ import (
 
 const (
 	manifestFormat  = "snap-manifest"
-	manifestVersion = 1
+	manifestVersion = 2 // the newest that is read; see Manifest.needs
 	manifestFile    = "manifest.json"
 	indexFile       = "index.gz"
 	// maxManifest bounds a manifest, in bytes: that of some 4 TiB.
@@ -60,9 +61,11 @@ type Volume struct {
 	Source string `json:"source"`
 	Target string `json:"target"`
 	archive.Stats
-	Sockets int64            `json:"sockets"` // left out
-	Changed int64            `json:"changed"` // files that changed while they were read
-	Members []archive.Member `json:"members"`
+	Sockets int64 `json:"sockets"` // left out
+	Changed int64 `json:"changed"` // files that changed while they were read
+	// Compression is the codec of every member.
+	Compression archive.Codec    `json:"compression,omitempty"` // absent for gzip
+	Members     []archive.Member `json:"members"`
 }
 
 // Stored returns the bytes of the volume's members in the store.
@@ -103,6 +106,18 @@ func (m *Manifest) Volume(name, scope, source string) *Volume {
 		}
 	}
 	return nil
+}
+
+// needs returns the version of the format that m is written in: the oldest that
+// says all of it, so that an older program reads what it can. Version 2 has the
+// compression of volumes.
+func (m *Manifest) needs() int {
+	for i := range m.Volumes {
+		if m.Volumes[i].Compression != archive.Gzip {
+			return 2
+		}
+	}
+	return 1
 }
 
 // validate refuses a manifest that no capture writes: it may be forged, with a
@@ -203,44 +218,88 @@ func (s *Store) Load(workload, sid string) (*Manifest, error) {
 	}
 	m := &Manifest{}
 	err = disk.UnmarshalSealed(data, m, manifestFormat, manifestVersion)
+	if err == nil && m.Version < m.needs() {
+		err = fmt.Errorf("%w: version %d has no compression but gzip", disk.ErrDamaged, m.Version)
+	}
 	if err == nil {
 		err = m.validate(workload, sid)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("snapshot %s: its manifest: %w", sid, err)
 	}
+	for i := range m.Volumes {
+		v := &m.Volumes[i]
+		for j := range v.Members {
+			v.Members[j].Codec = v.Compression
+		}
+	}
 	return m, nil
 }
 
-// List returns the snapshots of a workload, newest first, and the errors of
-// those that cannot be read.
-func (s *Store) List(workload string) ([]*Manifest, []error, error) {
-	dir, err := s.workload(workload)
-	if err != nil || dir == nil {
-		return nil, nil, err
-	}
-	defer dir.Close()
-	names, err := dir.Names()
-	if err != nil {
-		return nil, nil, err
-	}
-	slices.SortFunc(names, func(a, b string) int { return strings.Compare(b, a) })
-	var list []*Manifest
-	var bad []error
-	for _, name := range names {
-		if !disk.ValidID(name) {
-			continue
+// All goes through the snapshots of a workload, newest first, holding one
+// manifest at a time. One that cannot be read is an error in its place.
+func (s *Store) All(workload string) iter.Seq2[*Manifest, error] {
+	return func(yield func(*Manifest, error) bool) {
+		dir, err := s.workload(workload)
+		if err != nil {
+			yield(nil, err)
+			return
 		}
-		m, err := s.Load(workload, name)
+		if dir == nil {
+			return
+		}
+		defer dir.Close()
+		names, err := dir.Names()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		slices.SortFunc(names, func(a, b string) int { return strings.Compare(b, a) })
+		names = slices.DeleteFunc(names, func(name string) bool { return !disk.ValidID(name) })
+		for len(names) > 0 {
+			n := 1 // how many are of one second: their names do not tell which came first
+			for n < len(names) && names[n][:len(sidTime)] == names[0][:len(sidTime)] {
+				n++
+			}
+			for _, found := range s.load(workload, names[:n]) {
+				if !yield(found.m, found.err) {
+					return
+				}
+			}
+			names = names[n:]
+		}
+	}
+}
+
+// sidTime is the form of the time that a sid begins with.
+const sidTime = "20060102T150405Z"
+
+type found struct {
+	m   *Manifest
+	err error
+}
+
+// load returns the manifests of these snapshots, newest first, the unreadable
+// behind them.
+func (s *Store) load(workload string, sids []string) (list []found) {
+	for _, sid := range sids {
+		m, err := s.Load(workload, sid)
+		if !errors.Is(err, fs.ErrNotExist) { // without a manifest it does not exist
+			list = append(list, found{m, err})
+		}
+	}
+	slices.SortStableFunc(list, func(a, b found) int {
 		switch {
-		case err == nil:
-			list = append(list, m)
-		case !errors.Is(err, fs.ErrNotExist): // without a manifest it does not exist
-			bad = append(bad, err)
+		case a.m != nil && b.m != nil:
+			return b.m.Created.Compare(a.m.Created)
+		case a.m != nil:
+			return -1
+		case b.m != nil:
+			return 1
 		}
-	}
-	slices.SortStableFunc(list, func(a, b *Manifest) int { return b.Created.Compare(a.Created) })
-	return list, bad, nil
+		return 0
+	})
+	return list
 }
 
 // Workloads returns the names of the workloads that have a folder of
@@ -258,7 +317,7 @@ func (s *Store) Workloads() ([]string, error) {
 func (s *Store) Missing(v *Volume) (int, string, error) {
 	n, first := 0, ""
 	for _, m := range v.Members {
-		size, err := s.size(m.ID)
+		size, err := s.size(m)
 		if err != nil {
 			return n, first, refused(err)
 		}

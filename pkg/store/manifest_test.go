@@ -11,6 +11,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -81,31 +82,113 @@ func TestAManifestOfVersion1IsWrittenAndReadAsEver(t *testing.T) {
 	}
 }
 
-func TestAnIndexOfVersion1IsWrittenAsEver(t *testing.T) {
+var goldenOrigin = store.Origin{Machine: "0123456789abcdef0123456789abcdef", Boot: "01234567-89ab-cdef-0123-456789abcdef"}
+
+// readsBack compares what is read from the index with what was written.
+func readsBack(t *testing.T, d *disk.Dir, lines []*archive.Line) {
+	t.Helper()
+	r, err := store.ReadIndex(d, "index.gz", goldenOrigin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	v, err := r.Volume()
+	if err != nil || v.Name != "content\twith a tab" || v.FSID != "ext4-0123" || v.Since != (archive.Timespec{Sec: 1700000000, Nsec: 5}) {
+		t.Errorf("the volume is read as %+v: %v", v, err)
+	}
+	for _, want := range lines {
+		if got, err := r.Next(); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("read %+v, written %+v: %v", got, want, err)
+		}
+	}
+	if l, err := r.Next(); err != io.EOF {
+		t.Errorf("behind the volume's last line: %+v, %v", l, err)
+	}
+	if v, err := r.Volume(); err != nil || v.Name != "second" {
+		t.Errorf("the second volume: %+v, %v", v, err)
+	}
+	if v, err := r.Volume(); err != io.EOF {
+		t.Errorf("behind the last volume: %+v, %v", v, err)
+	}
+}
+
+func zstdManifest(t testing.TB) []byte {
+	t.Helper()
+	m := manifest("blog", sid, archive.Member{ID: strings.Repeat("0123456789abcdef", 4), Tar: 8192, Stored: 300})
+	two(m)
+	m.Volumes[1].Compression = archive.Zstd
+	data, err := disk.MarshalSealed(m, "snap-manifest", 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func loaded(t *testing.T, data []byte) (*store.Manifest, error) {
+	t.Helper()
+	path := t.TempDir()
+	disktest.Write(t, path, map[string]string{"snapshots/blog/" + sid + "/manifest.json": string(data)})
+	return storeAt(t, path).Load("blog", sid)
+}
+
+func TestAManifestOfVersion2IsWrittenAndReadAsEver(t *testing.T) {
+	want := golden(t, "manifest.v2.json", zstdManifest(t))
+	m, err := loaded(t, want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, codec := range []archive.Codec{archive.Gzip, archive.Zstd} {
+		if v := &m.Volumes[i]; v.Compression != codec || v.Members[0].Codec != codec {
+			t.Errorf("volume %d is %s, its member %s", i, v.Compression, v.Members[0].Codec)
+		}
+	}
+	// A program that knows version 1 alone takes it for what it is.
+	if err := disk.UnmarshalSealed(want, &store.Manifest{}, "snap-manifest", 1); !errors.Is(err, disk.ErrTooNew) || errors.Is(err, disk.ErrDamaged) {
+		t.Errorf("to an older program it is: %v", err)
+	}
+	for name, forge := range map[string][2]string{
+		"in version 1":              {`"version": 2`, `"version": 1`},
+		"of an unknown name":        {`"zstd"`, `"lz4"`},
+		"that is a number":          {`"zstd"`, `1`},
+		"of a name in capitals":     {`"zstd"`, `"ZSTD"`},
+		"that is empty":             {`"zstd"`, `""`},
+		"under a name of one's own": {`"compression"`, `"compressor"`},
+	} {
+		data := reseal(bytes.Replace(want, []byte(forge[0]), []byte(forge[1]), 1))
+		if _, err := loaded(t, data); !errors.Is(err, disk.ErrDamaged) {
+			t.Errorf("a compression %s: %v", name, err)
+		}
+	}
+}
+
+func TestAnIndexOfVersion2IsWrittenAndReadAsEver(t *testing.T) {
 	dir := t.TempDir()
 	d, err := disk.OpenRoot(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	x, err := store.NewIndex(d, "index.gz", "0123456789abcdef0123456789abcdef")
+	x, err := store.NewIndex(d, "index.gz", goldenOrigin)
 	if err != nil {
 		t.Fatal(err)
 	}
 	at := archive.Timespec{Sec: 1700000000, Nsec: 5}
-	for _, err := range []error{
-		x.Volume("content\twith a tab", "ext4-0123"),
-		x.Add(&archive.Line{Entry: archive.Entry{Name: ".", Type: archive.Directory, Mode: 0o2755, Mtime: at}, Ctime: at, Inode: 2}),
-		x.Add(&archive.Line{Entry: archive.Entry{Name: "a\nb\x1b\xff ü\"", Type: archive.Regular, Mode: 0o4644, UID: 4294967294, GID: 1, Size: 1 << 40, Mtime: archive.Timespec{Sec: -1, Nsec: 5e8}}, Ctime: at, Inode: math.MaxUint64, Member: 7}),
-		x.Add(&archive.Line{Entry: archive.Entry{Name: "s", Type: archive.Symlink, Mode: 0o777}, Member: 7}),
-		x.Add(&archive.Line{Entry: archive.Entry{Name: "h", Type: archive.Hardlink}, Member: 8}),
-		x.Volume("second", "xfs-4567"),
-		x.Close(),
-	} {
-		if err != nil {
-			t.Fatal(err)
-		}
+	lines := []*archive.Line{
+		{Entry: archive.Entry{Name: ".", Type: archive.Directory, Mode: 0o2755, Mtime: at}, Ctime: at, Inode: 2, Handle: "1.0200000000000000"},
+		{Entry: archive.Entry{Name: "a\nb\x1b\xff ü\"", Type: archive.Regular, Mode: 0o4644, UID: 4294967294, GID: 1, Size: 1 << 40, Mtime: archive.Timespec{Sec: -1, Nsec: 5e8}},
+			Ctime: at, Inode: math.MaxUint64, Member: 7, Span: 3, Data: 1 << 21, Handle: "81.0c"},
+		{Entry: archive.Entry{Name: "s", Type: archive.Symlink, Mode: 0o777}, Member: 11},
+		{Entry: archive.Entry{Name: "h", Type: archive.Hardlink, Link: "a\ttab"}, Member: 12},
 	}
+	errs := []error{x.Volume("content\twith a tab", "ext4-0123", at)}
+	for _, l := range lines {
+		errs = append(errs, x.Add(l))
+	}
+	errs = append(errs, x.Volume("second", "xfs-4567", archive.Timespec{}), x.Close())
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	readsBack(t, d, lines)
 	f, err := os.Open(filepath.Join(dir, "index.gz"))
 	if err != nil {
 		t.Fatal(err)
@@ -119,9 +202,36 @@ func TestAnIndexOfVersion1IsWrittenAsEver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "index.v1.txt", text)
+	golden(t, "index.v2.txt", text)
 	if bytes.ContainsAny(text, "\x1b\xff") || bytes.Count(text, []byte("\n")) != 7 {
 		t.Errorf("a name broke the lines of the index:\n%q", text)
+	}
+}
+
+// What version 1 said of files does not prove that they are unchanged: it had no
+// handles.
+func TestAnIndexOfVersion1ServesForNothing(t *testing.T) {
+	text, err := os.ReadFile("testdata/index.v1.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var data bytes.Buffer
+	zw := gzip.NewWriter(&data)
+	if _, err := zw.Write(text); err != nil {
+		t.Fatal(err)
+	}
+	if err := zw.Close(); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	disktest.Write(t, dir, map[string]string{"index.gz": data.String()})
+	d, err := disk.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if _, err := store.ReadIndex(d, "index.gz", goldenOrigin); !errors.Is(err, store.ErrIndex) {
+		t.Errorf("it is opened: %v", err)
 	}
 }
 
@@ -197,7 +307,7 @@ func TestAManifestThatCannotBeRestoredIsNotPublished(t *testing.T) {
 	path := t.TempDir()
 	s := storeAt(t, path)
 	dir := scratch(t, s)
-	b := s.NewBatch(dir, false)
+	b := s.NewBatch(dir, false, archive.Gzip)
 	m := manifest("blog", sid, put(t, b, piece("a")))
 	m.Volumes[0].Files = -1
 	if err := b.Publish(m, index(t, dir)); err == nil {
@@ -302,7 +412,8 @@ func TestAStoreIsTheUsersAlone(t *testing.T) {
 func FuzzManifest(f *testing.F) {
 	f.Add(sealedManifest(f))
 	f.Add(bytes.Replace(sealedManifest(f), []byte(`"files": 2`), []byte(`"files": 9223372036854775807`), 1))
-	f.Add(bytes.Replace(sealedManifest(f), []byte(`"version": 1`), []byte(`"version": 2`), 1))
+	f.Add(bytes.Replace(sealedManifest(f), []byte(`"version": 1`), []byte(`"version": 3`), 1))
+	f.Add(zstdManifest(f))
 	f.Add([]byte(`{"checksum": "sha256:`))
 	path := f.TempDir()
 	s := storeAt(f, path)

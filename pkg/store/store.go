@@ -158,16 +158,16 @@ func (s *Store) shard(id string, create bool) (*disk.Dir, error) {
 	return d, nil
 }
 
-func memberFile(id string) string { return id + ".gz" }
+func memberFile(m archive.Member) string { return m.ID + m.Codec.Ext() }
 
-// size returns how many bytes the store holds under a member's id, 0 when it
-// holds none.
-func (s *Store) size(id string) (int64, error) {
-	shard, err := s.shard(id, false)
+// size returns how many bytes the store holds as m, by its id and codec, 0 when
+// it holds none.
+func (s *Store) size(m archive.Member) (int64, error) {
+	shard, err := s.shard(m.ID, false)
 	if err != nil || shard == nil {
 		return 0, err
 	}
-	st, err := shard.Lstat(memberFile(id))
+	st, err := shard.Lstat(memberFile(m))
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
 	}
@@ -175,7 +175,7 @@ func (s *Store) size(id string) (int64, error) {
 		return 0, err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return 0, fmt.Errorf("%w: member %s is not a regular file", disk.ErrDamaged, id)
+		return 0, fmt.Errorf("%w: member %s is not a regular file", disk.ErrDamaged, m.ID)
 	}
 	return st.Size, nil
 }
@@ -194,8 +194,9 @@ func (s *Store) Open(m archive.Member) ([]byte, error) {
 	if shard == nil {
 		return nil, missing(m.ID)
 	}
-	// deflate expands by less than 1 %, and stored blocks by less still.
-	data, err := shard.ReadFile(memberFile(m.ID), archive.MaxMember+archive.MaxMember/64)
+	// What does not compress is stored as it is, in blocks: both codecs expand
+	// by less than 1 %.
+	data, err := shard.ReadFile(memberFile(m), archive.MaxMember+archive.MaxMember/64)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, missing(m.ID)
 	}

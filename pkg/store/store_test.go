@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/disk"
@@ -30,6 +33,18 @@ func storeAt(t testing.TB, path string) *store.Store {
 	}
 	t.Cleanup(func() { s.Close() })
 	return s
+}
+
+// list returns the snapshots of a workload and the errors among them.
+func list(s *store.Store, workload string) (all []*store.Manifest, bad []error) {
+	for m, err := range s.All(workload) {
+		if err != nil {
+			bad = append(bad, err)
+		} else {
+			all = append(all, m)
+		}
+	}
+	return all, bad
 }
 
 func scratch(t testing.TB, s *store.Store) *disk.Dir {
@@ -70,7 +85,7 @@ func manifest(workload, sid string, members ...archive.Member) *store.Manifest {
 
 func index(t testing.TB, dir *disk.Dir) string {
 	t.Helper()
-	x, err := store.NewIndex(dir, "index", "machine")
+	x, err := store.NewIndex(dir, "index", store.Origin{Machine: "machine", Boot: "boot"})
 	if err == nil {
 		err = x.Close()
 	}
@@ -84,7 +99,7 @@ func index(t testing.TB, dir *disk.Dir) string {
 func publish(t testing.TB, s *store.Store, workload, sid, tar string) *store.Manifest {
 	t.Helper()
 	dir := scratch(t, s)
-	b := s.NewBatch(dir, false)
+	b := s.NewBatch(dir, false, archive.Gzip)
 	m := manifest(workload, sid, put(t, b, tar))
 	if err := b.Publish(m, index(t, dir)); err != nil {
 		t.Fatal(err)
@@ -140,7 +155,7 @@ func TestAPieceIsStoredOnceHoweverOftenItComes(t *testing.T) {
 	s := storeAt(t, path)
 	publish(t, s, "blog", sid, piece("a"))
 	dir := scratch(t, s)
-	b := s.NewBatch(dir, false)
+	b := s.NewBatch(dir, false, archive.Gzip)
 	var all sync.WaitGroup
 	got := make([]archive.Member, 40)
 	for i := range got {
@@ -170,7 +185,7 @@ func TestADamagedMemberIsStoredAnewWhenItIsVerified(t *testing.T) {
 		"empty":           func(p string) error { return os.Truncate(p, 0) },
 		"zeros":           func(p string) error { i, _ := os.Stat(p); return os.WriteFile(p, make([]byte, i.Size()), 0o600) },
 		"too large":       func(p string) error { return os.Truncate(p, 20<<20) },
-		"another member":  func(p string) error { return os.WriteFile(p, archive.Deflate([]byte("other")), 0o600) },
+		"another member":  func(p string) error { return os.WriteFile(p, archive.Gzip.Deflate(nil, []byte("other")), 0o600) },
 		"gone":            os.Remove,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -181,7 +196,7 @@ func TestADamagedMemberIsStoredAnewWhenItIsVerified(t *testing.T) {
 				t.Fatal(err)
 			}
 			dir := scratch(t, s)
-			b := s.NewBatch(dir, true)
+			b := s.NewBatch(dir, true, archive.Gzip)
 			again := put(t, b, piece("a"))
 			if b.Added() == 0 {
 				t.Error("the damaged member is relied upon")
@@ -196,7 +211,7 @@ func TestADamagedMemberIsStoredAnewWhenItIsVerified(t *testing.T) {
 			if _, err := archive.Inflate(data, m); err != nil {
 				t.Errorf("the member is still damaged: %v", err)
 			}
-			intact := s.NewBatch(scratch(t, s), true)
+			intact := s.NewBatch(scratch(t, s), true, archive.Gzip)
 			if put(t, intact, piece("a")); intact.Added() != 0 {
 				t.Error("an intact member was stored anew")
 			}
@@ -208,7 +223,7 @@ func TestADamagedMemberIsStoredAnewWhenItIsVerified(t *testing.T) {
 func TestWithoutItsManifestASnapshotDoesNotExist(t *testing.T) {
 	path := t.TempDir()
 	s := storeAt(t, path)
-	b := s.NewBatch(scratch(t, s), false)
+	b := s.NewBatch(scratch(t, s), false, archive.Gzip)
 	m := put(t, b, piece("a"))
 	if _, err := s.Load("blog", sid); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("before publishing: %v", err)
@@ -219,9 +234,9 @@ func TestWithoutItsManifestASnapshotDoesNotExist(t *testing.T) {
 	if err := b.Publish(manifest("blog", sid, m), "no such index"); err == nil {
 		t.Error("published without its index")
 	}
-	list, bad, err := s.List("blog")
-	if len(list) != 0 || len(bad) != 0 || err != nil {
-		t.Errorf("a half published snapshot is listed: %v, %v, %v", list, bad, err)
+	all, bad := list(s, "blog")
+	if len(all) != 0 || len(bad) != 0 {
+		t.Errorf("a half published snapshot is listed: %v, %v", all, bad)
 	}
 	if err := s.Discard("blog", sid); err != nil {
 		t.Error(err)
@@ -257,7 +272,7 @@ func TestOnlyMembersOfTheBatchArePublished(t *testing.T) {
 	s := storeAt(t, path)
 	m := publish(t, s, "blog", sid, piece("a")).Volumes[0].Members[0]
 	dir := scratch(t, s)
-	b := s.NewBatch(dir, false)
+	b := s.NewBatch(dir, false, archive.Gzip)
 	if err := b.Publish(manifest("blog", "20260102T030405Z-000002", m), index(t, dir)); err == nil || !strings.Contains(err.Error(), "never went through") {
 		t.Errorf("a member that was not looked at: %v", err)
 	}
@@ -272,7 +287,7 @@ func TestSnapshotsAreListedNewestFirstAndUnreadableOnesBeside(t *testing.T) {
 	ids := []string{"20260101T000000Z-000001", "20260103T000000Z-000003", "20260102T000000Z-000002", "20260104T000000Z-000004", "20260105T000000Z-000005"}
 	for i, id := range ids {
 		dir := scratch(t, s)
-		b := s.NewBatch(dir, false)
+		b := s.NewBatch(dir, false, archive.Gzip)
 		m := manifest("blog", id, put(t, b, piece(fmt.Sprint(i))))
 		m.Created, _ = time.Parse("20060102T150405Z", id[:16])
 		if err := b.Publish(m, index(t, dir)); err != nil {
@@ -286,21 +301,21 @@ func TestSnapshotsAreListedNewestFirstAndUnreadableOnesBeside(t *testing.T) {
 	}
 	disktest.Write(t, at, map[string]string{
 		ids[3] + "/manifest.json": "damaged", "20260106T000000Z-000006/index.gz": "unfinished", "notes/": "", "20260107T000000Z-000007": "a file",
-		ids[4] + "/manifest.json": string(reseal(bytes.Replace(newer, []byte(`"version": 1`), []byte(`"version": 2`), 1))),
+		ids[4] + "/manifest.json": string(reseal(bytes.Replace(newer, []byte(`"version": 1`), []byte(`"version": 3`), 1))),
 	})
-	list, bad, err := s.List("blog")
+	all, bad := list(s, "blog")
 	var got []string
-	for _, m := range list {
+	for _, m := range all {
 		got = append(got, m.SID)
 	}
-	if want := []string{ids[1], ids[2], ids[0]}; err != nil || !slices.Equal(got, want) {
-		t.Errorf("the list is %v, expected %v: %v", got, want, err)
+	if want := []string{ids[1], ids[2], ids[0]}; !slices.Equal(got, want) {
+		t.Errorf("the list is %v, expected %v", got, want)
 	}
 	if len(bad) != 3 || !slices.ContainsFunc(bad, func(e error) bool { return errors.Is(e, disk.ErrTooNew) }) || !slices.ContainsFunc(bad, func(e error) bool { return errors.Is(e, disk.ErrDamaged) }) {
 		t.Errorf("unreadable are %v", bad)
 	}
-	if list, bad, err := s.List("nobody"); len(list)+len(bad) != 0 || err != nil {
-		t.Errorf("of nobody: %v, %v, %v", list, bad, err)
+	if list, bad := list(s, "nobody"); len(list)+len(bad) != 0 {
+		t.Errorf("of nobody: %v, %v", list, bad)
 	}
 	if names, err := s.Workloads(); err != nil || !slices.Equal(names, []string{"blog"}) {
 		t.Errorf("workloads are %v: %v", names, err)
@@ -323,7 +338,7 @@ func TestNoNameLeadsOutOfTheStore(t *testing.T) {
 		if _, err := s.Load(workload, sid); err == nil {
 			t.Errorf("loaded from workload %q", workload)
 		}
-		if list, _, _ := s.List(workload); len(list) > 0 {
+		if list, _ := list(s, workload); len(list) > 0 {
 			t.Errorf("listed workload %q", workload)
 		}
 		_ = s.Discard(workload, sid)
@@ -342,4 +357,42 @@ func TestNoNameLeadsOutOfTheStore(t *testing.T) {
 		t.Errorf("a missing member: %v", err)
 	}
 	disktest.Same(t, "everything", before, disktest.Tree(t, box))
+}
+
+func TestTheFirstPassLeavesSpaceForOthers(t *testing.T) {
+	s := storeAt(t, filepath.Join(disktest.Mount(t, "ext4", 128), "store"))
+	dir := scratch(t, s)
+	b := s.NewBatch(dir, false, archive.Gzip)
+	if err := b.Reserve(true); err != nil {
+		t.Fatal(err)
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	put := func() error {
+		tar := make([]byte, 1<<20)
+		for i := range tar {
+			tar[i] = byte(random.Uint32())
+		}
+		_, err := b.Put(tar)
+		return err
+	}
+	var err error
+	for err == nil {
+		err = put()
+	}
+	if !errors.Is(err, unix.ENOSPC) {
+		t.Fatal(err)
+	}
+	space, err := dir.Space()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if space.Bytes < space.Total/100-(64<<10) || space.Bytes > space.Total/25 {
+		t.Errorf("%d of %d bytes are left", space.Bytes, space.Total)
+	}
+	if err := b.Reserve(false); err != nil {
+		t.Fatal(err)
+	}
+	if err := put(); err != nil {
+		t.Errorf("the second pass cannot use what was left: %v", err)
+	}
 }

@@ -219,7 +219,7 @@ func (b *blog) cycle(i int, random *rand.Rand) []finding {
 	b.app("post", fmt.Sprint("not captured ", i))
 	now := b.app("get")
 	moment = time.Duration(random.IntN(4000)) * time.Millisecond
-	_, finished = b.killed(moment, "restore", b.name, sid, "--confirm", sid)
+	_, finished = b.killed(moment, "restore", b.name, sid, "--confirm", sid, "--guard", guards[random.IntN(2)])
 	found = append(found, b.settled()...)
 	lines, more := b.answers()
 	found = append(found, more...)

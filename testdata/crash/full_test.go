@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -54,19 +55,26 @@ func (w *world) takeNames(dir string, size, most int) {
 }
 
 func TestAFullDiskAtAnyStageOfARestore(t *testing.T) {
-	c := newTally("restore, a disk filled to the last block or inode before a call")
-	workers(t, func(w *world, worker, of int) {
-		for _, disk := range w.disks {
-			for _, inodes := range []bool{false, true} {
-				if inodes && disk.kind != "ext4" { // the others make inodes of blocks
-					continue
+	for _, guard := range guards {
+		c := newTally("restore" + guarding(guard) + ", a disk filled to the last block or inode before a call")
+		workers(t, func(w *world, worker, of int) {
+			w.guard = guard
+			from := w.parting(changes)
+			for _, disk := range w.disks {
+				for _, inodes := range []bool{false, true} {
+					if inodes && disk.kind != "ext4" { // the others make inodes of blocks
+						continue
+					}
+					if guard == after && !all && (inodes || disk.name != "store") { // a sample of the sample
+						continue
+					}
+					everyFrom(from, worker, of, 11, 131, func(n int) bool {
+						return w.fullAt(c, disk, inodes, n)
+					})
 				}
-				every(worker, of, 11, 131, func(n int) bool {
-					return w.fullAt(c, disk, inodes, n)
-				})
 			}
-		}
-	})
+		})
+	}
 }
 
 // fullAt fills a disk before the n-th changing call of a restore, which ends
@@ -89,8 +97,27 @@ func (w *world) fullAt(c *tally, disk *medium, inodes bool, n int) bool {
 	if e.code == 6 {
 		found = append(found, finding{"stuck", "frozen, for want of space: " + e.err})
 	}
-	_, after := w.recovered(p, e.wants())
+	if w.guard == after && p.committed && disk.name == "store" {
+		found = append(found, w.waitsForRoom(p)...)
+		w.must(os.RemoveAll(filepath.Join(disk.point, "ballast")))
+	}
+	_, then := w.recovered(p, e.wants())
 	w.must(os.RemoveAll(filepath.Join(disk.point, "ballast")))
-	c.count(w.T, fmt.Sprintf("%s full (inodes: %t) before %s (exit %d)", disk.name, inodes, p.end, e.code), append(found, after...))
+	c.count(w.T, fmt.Sprintf("%s full (inodes: %t) before %s (exit %d)", disk.name, inodes, p.end, e.code), append(found, then...))
 	return p.end != ""
+}
+
+// waitsForRoom recovers a committed restore that guards after while the store
+// is full: there may be no room for the snapshot of the old data, which is then
+// kept.
+func (w *world) waitsForRoom(p *progress) (found []finding) {
+	w.Helper()
+	e := w.run(nil, "recover", "--json")
+	if e.code != 0 && (e.code != 7 || !strings.Contains(e.out, `"code":"guarding"`)) {
+		found = append(found, finding{"stuck", fmt.Sprintf("recover, with the store full: exit %d: %s", e.code, e.out)})
+	}
+	if err := w.safe(); err != nil && !p.ended {
+		found = append(found, finding{"lost", fmt.Sprintf("with the store full: %v", err)})
+	}
+	return found
 }

@@ -14,11 +14,41 @@ func points(worker, of, sample int, try func(n int) bool) { every(worker, of, 1,
 
 // every is points that tries every stride-th even with `make crash`.
 func every(worker, of, stride, sample int, try func(n int) bool) {
+	everyFrom(1, worker, of, stride, sample, try)
+}
+
+// everyFrom is every that begins with another number.
+func everyFrom(from, worker, of, stride, sample int, try func(n int) bool) {
 	if !all {
 		stride = sample
 	}
-	for n := 1 + worker*stride; try(n); n += of * stride {
+	for n := from + worker*stride; try(n); n += of * stride {
 	}
+}
+
+// parting is the number of the call, of those that concern, at which a restore
+// goes another way than one that guards before: what comes first the tests of
+// that one have tried. 1 for that one itself.
+func (w *world) parting(concerns func(*call) bool) int {
+	w.Helper()
+	if w.guard == before {
+		return 1
+	}
+	n, found := 0, 0
+	w.reset()
+	w.restore(func(c *call) answer {
+		if concerns(c) {
+			n++
+		}
+		if found == 0 && strings.HasPrefix(general(c.String()), crises[0]) {
+			found = n
+		}
+		return answer{}
+	})
+	if found == 0 {
+		w.Fatalf("there is no call %q", crises[0])
+	}
+	return found
 }
 
 // killBefore returns a judge that kills before the n-th changing call, and
@@ -39,13 +69,13 @@ func killBefore(n int, p *progress) func(*call) answer {
 }
 
 // killAt returns a judge that kills before the first changing call whose
-// description begins so.
+// description begins so; a $ is its end.
 func killAt(prefix string, p *progress) func(*call) answer {
 	return func(c *call) answer {
 		if !c.changes {
 			return answer{}
 		}
-		if strings.HasPrefix(general(c.String()), prefix) {
+		if strings.HasPrefix(general(c.String())+"$", prefix) {
 			p.end = c.String()
 			return answer{kill: true}
 		}
@@ -56,7 +86,7 @@ func killAt(prefix string, p *progress) func(*call) answer {
 
 func (w *world) restore(judge func(*call) answer) exited {
 	w.Helper()
-	return w.run(judge, "restore", workloadName, w.sid, "--confirm", w.sid)
+	return w.run(judge, "restore", workloadName, w.sid, "--confirm", w.sid, "--guard", w.guard)
 }
 
 // expected is the generation that must be live when the process was killed here.
@@ -68,20 +98,23 @@ func (p *progress) expected() string {
 }
 
 func TestARestoreKilledBeforeAnyCall(t *testing.T) {
-	c := newTally("restore, killed before every call")
-	workers(t, func(w *world, worker, of int) {
-		points(worker, of, 23, func(n int) bool {
-			w.reset()
-			p := &progress{}
-			e := w.restore(killBefore(n, p))
-			if !e.killed && e.code != 0 {
-				w.Fatalf("a restore that was not killed: exit %d: %s", e.code, e.err)
-			}
-			_, found := w.recovered(p, p.expected())
-			c.count(w.T, "killed before "+p.end, found)
-			return e.killed
+	for _, guard := range guards {
+		c := newTally("restore" + guarding(guard) + ", killed before every call")
+		workers(t, func(w *world, worker, of int) {
+			w.guard = guard
+			points(worker, of, 23, func(n int) bool {
+				w.reset()
+				p := &progress{}
+				e := w.restore(killBefore(n, p))
+				if !e.killed && e.code != 0 {
+					w.Fatalf("a restore that was not killed: exit %d: %s", e.code, e.err)
+				}
+				_, found := w.recovered(p, p.expected())
+				c.count(w.T, "killed before "+p.end, found)
+				return e.killed
+			})
 		})
-	})
+	}
 }
 
 func TestACaptureKilledBeforeAnyCall(t *testing.T) {
@@ -115,23 +148,34 @@ var crises = []string{
 	"renameat store/s/tx/ID → store/s/tx/.done-ID",       // all done but the record of it
 }
 
+// guardings are those of a restore that guards after, from the commit on.
+var guardings = []string{
+	"renameat store/s/tx/ID/guarding.tmp",                // committed
+	"openat2 store/s/snapshots/app/ID/manifest.json.tmp", // guarding, a snapshot half published
+	"fsync store/s/snapshots/app/ID$",                    // published, but that not synced
+	"unlinkat v1/.snap-ID/1.trash/generation",            // guarded, the displaced trees half deleted
+}
+
 func TestARecoveryKilledBeforeAnyCall(t *testing.T) {
-	c := newTally("recover, killed before every call")
-	workers(t, func(w *world, worker, of int) {
-		for _, moment := range crises {
-			points(worker, of, 29, func(n int) bool {
-				w.reset()
-				p := w.interrupted(moment)
-				e := w.run(killBefore(n, p), "recover")
-				if !e.killed && e.code != 0 {
-					w.Fatalf("a recovery that was not killed: exit %d: %s", e.code, e.err)
-				}
-				_, found := w.recovered(p, p.expected())
-				c.count(w.T, "restore killed before "+moment+", recover before "+p.end, found)
-				return e.killed
-			})
-		}
-	})
+	for _, guard := range guards {
+		c := newTally("recover" + guarding(guard) + ", killed before every call")
+		workers(t, func(w *world, worker, of int) {
+			w.guard = guard
+			for _, moment := range map[string][]string{before: crises, after: guardings}[guard] {
+				points(worker, of, map[string]int{before: 29, after: 53}[guard], func(n int) bool {
+					w.reset()
+					p := w.interrupted(moment)
+					e := w.run(killBefore(n, p), "recover")
+					if !e.killed && e.code != 0 {
+						w.Fatalf("a recovery that was not killed: exit %d: %s", e.code, e.err)
+					}
+					_, found := w.recovered(p, p.expected())
+					c.count(w.T, "restore killed before "+moment+", recover before "+p.end, found)
+					return e.killed
+				})
+			}
+		})
+	}
 }
 
 // interrupted kills a restore before a moment of its.

@@ -100,12 +100,12 @@ func (p *progress) afterCut(lost []string) string {
 	return p.expected()
 }
 
-// cutEverywhere cuts the power before every changing call of a process, in
-// every way, and after its end. begin runs the process, and returns how far one
+// cutEverywhere cuts the power before every changing call of a process, from
+// one of them on, in every way, and after its end. begin runs the process, and returns how far one
 // before it had come, nil for none.
-func (w *world) cutEverywhere(c *tally, worker, of, sample int, begin func(judge func(*call) answer) (*progress, exited)) {
+func (w *world) cutEverywhere(c *tally, from, worker, of, sample int, begin func(judge func(*call) answer) (*progress, exited)) {
 	w.Helper()
-	points(worker, of, sample, func(n int) bool {
+	everyFrom(from, worker, of, 1, sample, func(n int) bool {
 		w.resetImages()
 		p := &progress{}
 		q, e := begin(killBefore(n, p))
@@ -141,33 +141,39 @@ func (p *progress) after(q *progress) {
 }
 
 func TestAPowerCutBeforeAnyCallOfARestore(t *testing.T) {
-	c := newTally("restore, power cut of every set of disks before every call")
-	workers(t, func(w *world, worker, of int) {
-		w.cutEverywhere(c, worker, of, 61, func(judge func(*call) answer) (*progress, exited) {
-			return nil, w.restore(judge)
+	for _, guard := range guards {
+		c := newTally("restore" + guarding(guard) + ", power cut of every set of disks before every call")
+		workers(t, func(w *world, worker, of int) {
+			w.guard = guard
+			w.cutEverywhere(c, w.parting(changes), worker, of, 61, func(judge func(*call) answer) (*progress, exited) {
+				return nil, w.restore(judge)
+			})
 		})
-	})
+	}
 }
 
 func TestAPowerCutOfAllBeforeAnyCallOfARestore(t *testing.T) {
-	c := newTally("restore, all filesystems shut down before every third call")
-	workers(t, func(w *world, worker, of int) {
-		every(worker, of, 3, 71, func(n int) bool {
-			w.resetImages()
-			p := &progress{}
-			e := w.restore(killBefore(n, p))
-			w.cutOff()
-			_, found := w.recovered(p, p.afterCut([]string{"store"}))
-			c.count(w.T, "power cut before "+p.end, found)
-			return e.killed
+	for _, guard := range guards {
+		c := newTally("restore" + guarding(guard) + ", all filesystems shut down before every third call")
+		workers(t, func(w *world, worker, of int) {
+			w.guard = guard
+			everyFrom(w.parting(changes), worker, of, 3, 71, func(n int) bool {
+				w.resetImages()
+				p := &progress{}
+				e := w.restore(killBefore(n, p))
+				w.cutOff()
+				_, found := w.recovered(p, p.afterCut([]string{"store"}))
+				c.count(w.T, "power cut before "+p.end, found)
+				return e.killed
+			})
 		})
-	})
+	}
 }
 
 func TestAPowerCutBeforeAnyCallOfACapture(t *testing.T) {
 	c := newTally("capture, power cut before every call")
 	workers(t, func(w *world, worker, of int) {
-		w.cutEverywhere(c, worker, of, 31, func(judge func(*call) answer) (*progress, exited) {
+		w.cutEverywhere(c, 1, worker, of, 31, func(judge func(*call) answer) (*progress, exited) {
 			e := w.run(judge, "capture", workloadName)
 			if e.code == 0 {
 				return &progress{acked: []string{strings.TrimSpace(e.out)}}, e
@@ -180,13 +186,20 @@ func TestAPowerCutBeforeAnyCallOfACapture(t *testing.T) {
 // TestAPowerCutBeforeAnyCallOfARecovery has a restore killed, recovers without a
 // reboot, kills that, and then cuts the power: of the store alone, too.
 func TestAPowerCutBeforeAnyCallOfARecovery(t *testing.T) {
-	c := newTally("restore killed, then recover, power cut before every call")
-	workers(t, func(w *world, worker, of int) {
-		for _, moment := range []string{crises[0], crises[2], crises[3], crises[4]} { // each kind of work that a recovery does
-			w.cutEverywhere(c, worker, of, 59, func(judge func(*call) answer) (*progress, exited) {
-				p := w.interrupted(moment)
-				return p, w.run(judge, "recover")
-			})
-		}
-	})
+	for _, guard := range guards {
+		c := newTally("restore" + guarding(guard) + " killed, then recover, power cut before every call")
+		workers(t, func(w *world, worker, of int) {
+			w.guard = guard
+			moments := []string{crises[0], crises[2], crises[3], crises[4]} // each kind of work that a recovery does
+			if guard == after {
+				moments = guardings[:3]
+			}
+			for _, moment := range moments {
+				w.cutEverywhere(c, 1, worker, of, 59, func(judge func(*call) answer) (*progress, exited) {
+					p := w.interrupted(moment)
+					return p, w.run(judge, "recover")
+				})
+			}
+		})
+	}
 }

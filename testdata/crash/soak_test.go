@@ -86,7 +86,7 @@ func (s *soak) cycle() (found []finding) {
 	sid := sids[s.random.IntN(len(sids))]
 	known, err := s.snapshots()
 	s.must(err)
-	_, killed = s.killedAfter(s.moment(160), "restore", workloadName, sid, "--confirm", sid)
+	_, killed = s.killedAfter(s.moment(160), "restore", workloadName, sid, "--confirm", sid, "--guard", guards[s.random.IntN(2)])
 	s.settle(add)
 	toOld, toNew := s.differs(before), s.differs(s.wants[sid])
 	switch {

@@ -52,7 +52,7 @@ func diskOf(c *call) string {
 
 // moments returns the calls before which a power cut could do harm when the sync
 // number skip was left out: the next ones, those behind a call on the same
-// disk, and those behind another sync; as far as the eighth sync on the same
+// disk, and those behind another sync; as far as the tenth sync on the same
 // disk, or the first of all of it. By then what was left out has been made up
 // for, or has done its harm.
 func moments(steps []step, skip int) (list []int) {
@@ -63,7 +63,7 @@ func moments(steps []step, skip int) (list []int) {
 			list = append(list, n)
 		}
 		if n > skip+1 && before.syncs && before.disk == disk {
-			if later++; later == 8 || before.whole {
+			if later++; later == 10 || before.whole {
 				break
 			}
 		}
@@ -166,6 +166,30 @@ var spare = map[string]struct {
 	"restore syncfs v0 4":            {why: inOrder},
 	"restore syncfs v1 4":            {why: inOrder},
 	"restore syncfs v2 4":            {why: inOrder},
+
+	"after fsync store/s/tx/.new-ID 1":            {why: parentToo},
+	"after fsync store/s/tx/.new-ID 2":            {why: parentToo},
+	"after fsync store/s/snapshots/app 1":         {why: parentToo},
+	"after fsync store/s/tx 2":                    {why: endsAgain},
+	"after fsync store/s/tx 4":                    {why: endsAgain + "; guarding before, it comes back without its decisions"},
+	"after fsync store/s/tx/.new-ID/revert.tmp 1": {why: "there is no app in this world that could be unhealthy"},
+	"after fsync store/s/tx/ID 1": {
+		"as of a restore that guards before",
+		[]string{"after fsync store/s/tx/ID 2"},
+	},
+	"after fsync store/s/tx/ID 4":        {why: "the record guarding says that the app was up: there is no app in this world"},
+	"after syncfs store/s/tx/ID/guard 1": {why: contentFirst},
+	"after syncfs v0/.snap-ID/0 1":       {stagedEarly, []string{"after syncfs v0 2", "after syncfs v0 3"}},
+	"after syncfs v1/.snap-ID/1 1":       {stagedEarly, []string{"after syncfs v1 2", "after syncfs v1 3"}},
+	"after syncfs v2/.snap-ID/2 1":       {stagedEarly, []string{"after syncfs v2 2", "after syncfs v2 3"}},
+	"after syncfs v0 2":                  {why: exchangedAgain},
+	"after syncfs v2 2":                  {why: exchangedAgain},
+	"after syncfs v0 3":                  {why: unknownBefore},
+	"after syncfs v1 3":                  {why: unknownBefore},
+	"after syncfs v2 3":                  {why: unknownBefore},
+	"after syncfs v0 4":                  {why: inOrder},
+	"after syncfs v1 4":                  {why: inOrder},
+	"after syncfs v2 4":                  {why: inOrder},
 }
 
 const (
@@ -193,16 +217,27 @@ func keys(verb string, steps []step) map[string]int {
 // TestEverySyncIsNeeded leaves out each sync of a restore and of a capture on
 // its own, and cuts the power behind it: one must be missed.
 func TestEverySyncIsNeeded(t *testing.T) {
-	for _, verb := range []string{"restore", "capture"} {
-		c := newTally(verb + ", each sync left out: one is missed")
+	for _, one := range []struct {
+		verb, name string
+		sample     int // without `make crash`
+	}{{"restore", "restore", 9}, {"after", "restore" + guarding(after), 50}, {"capture", "capture", 9}} {
+		verb := one.verb
+		c := newTally(one.name + ", each sync left out: one is missed")
 		workersOn(t, "btrfs", func(w *world, worker, of int) {
-			args := map[string][]string{"restore": {"restore", workloadName, w.sid, "--confirm", w.sid}, "capture": {"capture", workloadName}}[verb]
-			run := func(judge func(*call) answer) exited { return w.run(judge, args...) }
+			if verb == "after" {
+				w.guard = after
+			}
+			run := func(judge func(*call) answer) exited {
+				if verb == "capture" {
+					return w.run(judge, "capture", workloadName)
+				}
+				return w.restore(judge)
+			}
 			var steps []step
 			run(watch(&steps))
 			names := keys(verb, steps)
 			for turn, name := range slices.Sorted(maps.Keys(names)) {
-				if turn%of != worker || !all && turn%9 != 4 {
+				if turn%of != worker || !all && turn%one.sample != 4 {
 					continue
 				}
 				c.count(w.T, name, w.leaveOut(name, names, steps, run))

@@ -34,6 +34,7 @@ type world struct {
 	manifest           []byte                // its manifest
 	members            map[string]bool       // and the ids of its members
 	reads              bool                  // run asks about calls that only read as well
+	guard              string                // when restores guard: before or after
 }
 
 // medium is one filesystem of the world.
@@ -51,6 +52,23 @@ const (
 	newer = "new"
 )
 
+// When a restore guards.
+const (
+	before = "before"
+	after  = "after"
+)
+
+// guards are both, for a test of a restore.
+var guards = []string{before, after}
+
+// guarding is what the name of a row says of it.
+func guarding(guard string) string {
+	if guard == after {
+		return " guarding after"
+	}
+	return ""
+}
+
 const workloadName = "app"
 
 // newWorld makes a world with its store on a filesystem of that kind. On btrfs a
@@ -63,7 +81,7 @@ func newWorld(t *testing.T, store string) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{T: t, dir: filepath.Join(dir, "w"), scratch: disktest.Tmpfs(t), states: map[string][][]string{}}
+	w := &world{T: t, dir: filepath.Join(dir, "w"), scratch: disktest.Tmpfs(t), states: map[string][][]string{}, guard: before}
 	w.must(os.Chmod(w.scratch, 0o700))
 	w.config = filepath.Join(w.scratch, "snap.yaml")
 	w.makeBank()

@@ -1,0 +1,71 @@
+package archive
+
+import (
+	"fmt"
+	"os"
+)
+
+// maxClones is how many descriptors clones may take; what is behind that is
+// read at once.
+const maxClones = 512
+
+// clone is the content of a large file, to be read when the walk has ended.
+type clone struct {
+	f     *os.File
+	e     Entry
+	parts []*piece // its places in the stream
+}
+
+// cloned puts off the reading of a large file by way of a clone. It reports
+// false where there can be none.
+func (w *writer) cloned(f *os.File, e *Entry) (bool, error) {
+	if w.opt.Clones == nil || len(w.clones) == maxClones || e.stored() == 0 {
+		return false, nil
+	}
+	copied, err := w.opt.Clones.Clone(int(f.Fd()))
+	if err != nil {
+		// Without reflinks, on another filesystem, too many open files: reading
+		// needs none of it, and says what else is the matter.
+		w.opt.Clones = nil
+		return false, nil
+	}
+	if err := w.flush(); err != nil {
+		copied.Close()
+		return false, err
+	}
+	parts := w.pieces.reserve(int((e.stored() + pieceSize - 1) / pieceSize))
+	w.clones = append(w.clones, clone{copied, *e, parts})
+	return true, nil
+}
+
+// readClones stores what was put off.
+func (w *writer) readClones() error {
+	for _, c := range w.clones {
+		next := 0
+		torn, err := w.readLarge(c.f, &c.e, func(tar []byte) error {
+			next++
+			return w.pieces.fill(c.parts[next-1], tar)
+		})
+		if err == nil && torn {
+			err = fmt.Errorf("the clone of %q is shorter than the file was", c.e.Name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// uncloned forgets the last clone, of a file that has changed meanwhile.
+func (w *writer) uncloned() {
+	last := len(w.clones) - 1
+	w.clones[last].f.Close()
+	w.clones = w.clones[:last]
+}
+
+func (w *writer) closeClones() {
+	for _, c := range w.clones {
+		c.f.Close()
+	}
+	w.clones = nil
+}

@@ -1,0 +1,126 @@
+package archive
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+)
+
+// Member is one piece of a volume's stream, compressed on its own in the store.
+type Member struct {
+	ID     string `json:"id"`     // SHA-256 of the tar bytes, in hexadecimal
+	Tar    int64  `json:"tar"`    // bytes of tar
+	Stored int64  `json:"stored"` // bytes of the member as it is stored
+	// Codec is how it is stored: the same for all members of a volume, whose
+	// manifest says it once.
+	Codec Codec `json:"-"`
+}
+
+// ValidMemberID reports whether id has the form of a member's name.
+func ValidMemberID(id string) bool {
+	if len(id) != 2*sha256.Size {
+		return false
+	}
+	for _, c := range []byte(id) {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+// MemberID returns the name of the member that holds these tar bytes.
+func MemberID(tar []byte) string {
+	sum := sha256.Sum256(tar)
+	return hex.EncodeToString(sum[:])
+}
+
+func (m Member) String() string { return fmt.Sprintf("%s (%d bytes)", m.ID, m.Tar) }
+
+// Codec is how members are compressed. Concatenated members of one codec are a
+// file that its own command unpacks.
+type Codec uint8
+
+const (
+	Gzip Codec = iota // a gzip member (RFC 1952)
+	Zstd              // a zstd frame (RFC 8878)
+)
+
+// codecs are the names, which are those of the config, and what file names end
+// with.
+var codecs = [...]struct{ name, ext string }{Gzip: {"gzip", ".gz"}, Zstd: {"zstd", ".zst"}}
+
+// ParseCodec returns the codec of that name.
+func ParseCodec(name string) (Codec, error) {
+	for c := range codecs {
+		if codecs[c].name == name {
+			return Codec(c), nil
+		}
+	}
+	return 0, fmt.Errorf("unknown compression %q: use gzip or zstd", name)
+}
+
+func (c Codec) String() string { return codecs[c].name }
+
+// Ext is what the name of a member's file ends with: ".gz" or ".zst".
+func (c Codec) Ext() string { return codecs[c].ext }
+
+// MarshalText implements encoding.TextMarshaler.
+func (c Codec) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (c *Codec) UnmarshalText(name []byte) (err error) {
+	*c, err = ParseCodec(string(name))
+	return err
+}
+
+// Deflate appends tar to dst as one member and returns the whole. The same bytes
+// give the same member.
+func (c Codec) Deflate(dst, tar []byte) []byte {
+	if c == Zstd {
+		return deflateZstd(dst, tar)
+	}
+	return deflateGzip(dst, tar)
+}
+
+// Inflate undoes Deflate: data must be exactly one member of m's codec whose
+// content has m's length and checksum. Every other input is refused with
+// [ErrRefused], and never more is inflated than m.Tar bytes and a block of
+// 128 KiB.
+func Inflate(data []byte, m Member) ([]byte, error) { return InflateInto(nil, data, m) }
+
+// InflateInto is Inflate into the memory of buf, whatever that holds, if it has
+// the capacity. After an error buf's content means nothing.
+func InflateInto(buf, data []byte, m Member) ([]byte, error) {
+	if m.Tar < 1 || m.Tar > MaxMember {
+		return nil, refuse("member %s: %d bytes of tar, at most %d", m.ID, m.Tar, MaxMember)
+	}
+	// Past the end zstd may write a block before it notices, for which it grows
+	// the buffer: a large one has the room, a small one grows by little. Where
+	// there are 16 bytes left, it copies in words to the end.
+	room := m.Tar + m.Tar/64 + 16
+	if int64(cap(buf)) < room {
+		buf = make([]byte, room)
+	}
+	inflate := inflateGzip
+	if m.Codec == Zstd {
+		inflate = inflateZstd
+	}
+	tar, err := inflate(buf[:0:room], data, m.Tar)
+	if err != nil {
+		return nil, refuse("member %s: %w", m.ID, err)
+	}
+	if id := MemberID(tar); id != m.ID {
+		return nil, refuse("member %s: its content has checksum %s", m.ID, id)
+	}
+	return tar, nil
+}
+
+// What either codec says of a member that is not what its manifest says.
+func pastDeclared(size int64) error {
+	return fmt.Errorf("it inflates past its declared %d bytes", size)
+}
+func notDeclared(n, size int64) error {
+	return fmt.Errorf("it inflates to %d bytes, %d declared", n, size)
+}
+func behind(n int) error { return fmt.Errorf("%d bytes follow it", n) }

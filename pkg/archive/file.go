@@ -1,0 +1,181 @@
+package archive
+
+import (
+	"errors"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tiny-forge/snap/pkg/disk"
+)
+
+// attempts is how often a file that changes while it is read is read again.
+const attempts = 3
+
+// file stores a regular file. A file that is not the same after reading as it
+// was before is read again.
+func (w *writer) file(n *node, e *Entry, seen *sighting) error {
+	f, err := w.walker.open(n)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for try := 1; ; try++ {
+		at := n.st.Ctim
+		if err := w.stat(f, n, e); err != nil {
+			return err
+		}
+		if n.st.Ctim != at { // what was known of it is no longer so
+			seen = nil
+		}
+		last := try == attempts || w.opt.Once
+		stable, err := w.attempt(f, n, e, seen, last)
+		if err != nil || stable {
+			return err
+		}
+		if last {
+			w.result.ChangedCount++
+			if len(w.result.Changed) < 5 {
+				w.result.Changed = append(w.result.Changed, n.name)
+			}
+			return nil
+		}
+	}
+}
+
+// stat brings n and e up to what the open file is now.
+func (w *writer) stat(f *os.File, n *node, e *Entry) error {
+	fd := int(f.Fd())
+	if err := disk.Retry(func() error { return unix.Fstat(fd, &n.st) }); err != nil {
+		return fail("stat", n.name, err)
+	}
+	e.Mode, e.UID, e.GID = n.st.Mode&0o7777, n.st.Uid, n.st.Gid
+	e.Mtime, e.Size, e.Extents = timespec(n.st.Mtim), n.st.Size, nil
+	var err error
+	if e.Xattrs, w.xbuf, err = readXattrs(fd, w.xbuf); err != nil {
+		return fail("read the extended attributes of", n.name, err)
+	}
+	// st_blocks counts 512 bytes whatever the block size is (stat(2)).
+	if n.st.Blocks*512 < n.st.Size {
+		e.Extents, err = extents(f, e.Size)
+	}
+	return err
+}
+
+// attempt stores the file once. It reports whether the file stayed the same;
+// when it did not, nothing is kept unless this is the last attempt.
+func (w *writer) attempt(f *os.File, n *node, e *Entry, seen *sighting, last bool) (bool, error) {
+	if large(e.Size) {
+		return w.attemptLarge(f, n, e, seen, last)
+	}
+	w.small = w.small[:0]
+	data, torn, err := readExactly(content(f, e), w.small, e.stored())
+	if err != nil {
+		return false, fail("read", n.name, err)
+	}
+	w.small = data
+	w.result.Read += int64(len(data))
+	stable := !torn && unchanged(f, n)
+	if !stable && !last {
+		return false, nil
+	}
+	line, err := w.header(n, e)
+	if err != nil || line == nil {
+		return true, err
+	}
+	w.group = append(w.group, data...)
+	w.group = appendPadding(w.group, int64(len(data)))
+	if err := w.note(line); err != nil {
+		return false, err
+	}
+	return stable, w.endSmall(e)
+}
+
+// attemptLarge puts the header behind what the group holds, ends the group,
+// and stores the content in pieces of its own: a file whose metadata alone
+// change shares all of them, and one that changes in place shares the rest.
+func (w *writer) attemptLarge(f *os.File, n *node, e *Entry, seen *sighting, last bool) (bool, error) {
+	w.before = append(w.before[:0], w.group...)
+	mark := w.pieces.mark()
+	line, err := w.header(n, e)
+	if err != nil || line == nil {
+		return true, err
+	}
+	torn, clones := false, len(w.clones)
+	done, err := w.sameContent(e, seen)
+	if err == nil && !done {
+		done, err = w.cloned(f, e)
+	}
+	if err == nil && !done {
+		torn, err = w.largeContent(f, e)
+	}
+	if err != nil {
+		return false, err
+	}
+	stable := !torn && unchanged(f, n)
+	if !stable && !last {
+		if len(w.clones) > clones {
+			w.uncloned()
+		}
+		w.pieces.rewind(mark)
+		w.group = append(w.group[:0], w.before...)
+		return false, nil
+	}
+	line.Span = w.pieces.mark() - mark - 1
+	return stable, w.note(line)
+}
+
+func (w *writer) largeContent(f *os.File, e *Entry) (torn bool, err error) {
+	if err := w.flush(); err != nil {
+		return false, err
+	}
+	return w.readLarge(f, e, w.pieces.put)
+}
+
+// readLarge reads the content of a large file and gives it away in pieces.
+func (w *writer) readLarge(f *os.File, e *Entry, put func(tar []byte) error) (torn bool, err error) {
+	r := content(f, e)
+	for left := e.stored(); left > 0; {
+		size := min(left, pieceSize)
+		data, short, err := readExactly(r, w.pieces.buffer(), size)
+		if err != nil {
+			return torn, fail("read", e.Name, err)
+		}
+		torn = torn || short
+		w.result.Read += size
+		if left -= size; left == 0 {
+			data = appendPadding(data, e.stored())
+		}
+		if err := put(data); err != nil {
+			return torn, err
+		}
+	}
+	return torn, nil
+}
+
+// readExactly appends n bytes of r to buf. Where r ends early the rest is
+// zeros, and torn says so: the file has been cut meanwhile.
+func readExactly(r io.Reader, buf []byte, n int64) (data []byte, torn bool, err error) {
+	start := len(buf)
+	if need := start + int(n); cap(buf) < need {
+		buf = append(make([]byte, 0, need+block), buf...)
+	}
+	buf = buf[:start+int(n)]
+	got, err := io.ReadFull(r, buf[start:])
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		torn, err = n > 0, nil
+	}
+	clear(buf[start+got:])
+	return buf, torn, err
+}
+
+// unchanged reports whether the file is, by its size and times, what it was
+// when its header was made.
+func unchanged(f *os.File, n *node) bool {
+	var st unix.Stat_t
+	if err := disk.Retry(func() error { return unix.Fstat(int(f.Fd()), &st) }); err != nil {
+		return false
+	}
+	return st.Size == n.st.Size && st.Mtim == n.st.Mtim && st.Ctim == n.st.Ctim
+}

@@ -1,0 +1,141 @@
+package archive
+
+import (
+	"context"
+	"syscall"
+)
+
+const (
+	// A batch is small enough that writers end at about the same time, and
+	// large enough that handing it over costs nothing beside writing it.
+	batchFiles = 32
+	batchBytes = 256 << 10
+	// chunksAhead is how many chunks of a large file wait for its writer.
+	chunksAhead = 4
+)
+
+// mostOpen is how many directories may be open at a time because files are
+// still to be made in them: far less than descriptors there are.
+func mostOpen() int64 {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return 1
+	}
+	return int64(min(max(limit.Cur/4, 1), 256))
+}
+
+// file hands a regular file over to the writers.
+func (x *extractor) file(e *Entry) error {
+	dir, base, err := x.parent(e.Name)
+	if err != nil {
+		return err
+	}
+	f := file{place: x.place, entry: e, dir: dir.hold(), base: base}
+	if e.stored() > largeSize || e.zeroHoles {
+		return x.large(f)
+	}
+	var buf *buffer
+	if f.data, buf, err = x.content(e.stored()); err != nil {
+		f.dir.release()
+		return err
+	}
+	x.add(f, buf)
+	return nil
+}
+
+// content returns all n bytes of the content of a small file, as a part of the
+// stream in memory where they lie together, and as a copy otherwise.
+func (x *extractor) content(n int64) ([]byte, *buffer, error) {
+	if n == 0 {
+		return nil, nil, nil
+	}
+	part, buf, err := x.src.take(n)
+	if err != nil || int64(len(part)) == n {
+		return part, buf, err
+	}
+	all := append(make([]byte, 0, n), part...)
+	for int64(len(all)) < n {
+		if part, _, err = x.src.take(n - int64(len(all))); err != nil {
+			return nil, nil, err
+		}
+		all = append(all, part...)
+	}
+	return all, nil, nil
+}
+
+// add puts a small file into the batch. Before the source moves on to another
+// buffer it has the batch flushed, so one hold serves all files of a batch.
+func (x *extractor) add(f file, buf *buffer) {
+	if x.batch == nil {
+		x.batch = &batch{files: make([]file, 0, batchFiles)}
+	}
+	b := x.batch
+	b.files = append(b.files, f)
+	b.bytes += int64(len(f.data))
+	if b.content == nil && buf != nil {
+		b.content = buf.hold()
+	}
+	if len(b.files) == batchFiles || b.bytes >= batchBytes {
+		x.flush()
+	}
+	if x.cursor.open.Load() >= x.mostOpen+int64(len(x.cursor.levels)) {
+		x.flush()
+		x.writers.idle()
+	}
+}
+
+// flush gives the batch to a writer.
+func (x *extractor) flush() {
+	if b := x.batch; b != nil {
+		x.batch = nil
+		x.writers.put(b)
+	}
+}
+
+// large gives a file to a writer and then its content, as the stream goes on.
+func (x *extractor) large(f file) error {
+	x.flush()
+	b := &batch{files: []file{f}, large: make(chan chunk, chunksAhead)}
+	defer close(b.large)
+	if p, r, members := x.members(f.entry); members != nil {
+		if b.fill = x.opt.Supply(f.entry, members); b.fill != nil {
+			b.from, b.members = r.from, members
+			r.skip(len(members))
+			p.left, p.pad = 0, 0
+			x.writers.put(b)
+			return nil
+		}
+	}
+	x.writers.put(b)
+	for left := f.entry.stored(); left > 0; {
+		part, buf, err := x.src.take(left)
+		if err != nil {
+			return err
+		}
+		left -= int64(len(part))
+		select {
+		case b.large <- chunk{part, buf.hold()}:
+		case <-x.writers.failed:
+			buf.release()
+			return errStopped
+		case <-x.ctx.Done():
+			buf.release()
+			return context.Cause(x.ctx)
+		}
+	}
+	return nil
+}
+
+// members returns the members that are exactly the content of e, where there
+// are such and somebody may want to supply it in another way.
+func (x *extractor) members(e *Entry) (*parser, *Reader, []Member) {
+	if x.opt.Supply == nil {
+		return nil, nil, nil
+	}
+	p, _ := x.src.(*parser)
+	r, _ := p.in.(*Reader)
+	if len(p.rest) > 0 {
+		return nil, nil, nil
+	}
+	return p, r, r.upcoming(p.left + p.pad)
+}

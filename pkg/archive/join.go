@@ -1,0 +1,24 @@
+package archive
+
+import (
+	"context"
+	"io"
+)
+
+// Join writes the members to w as one file of codec, which its own command and
+// tar unpack: those that are stored so as they are, others compressed anew. Each
+// is inflated and checked on the way, on several cores and a few ahead, before a
+// byte of it is written. The error of a member that is not true wraps
+// [ErrRefused]; w then holds a part.
+func Join(ctx context.Context, w io.Writer, from Opener, members []Member, codec Codec) error {
+	r := newReader(ctx, from, members, func(data []byte, m Member) ([]byte, error) {
+		tar, err := Inflate(data, m)
+		if err != nil || m.Codec == codec {
+			return data, err
+		}
+		return codec.Deflate(nil, tar), nil
+	})
+	defer r.Close()
+	_, err := io.Copy(w, r)
+	return err
+}

@@ -1,0 +1,57 @@
+package archive
+
+import "strings"
+
+// kept are entries that are needed again at the end: directories, whose
+// metadata are set last, and symbolic links. There may be a million of them, so
+// they take as little memory as they can.
+type kept struct {
+	pages  [][]keptEntry // of keptPage each, so that growing copies nothing
+	n      int
+	xattrs map[int][]Xattr
+}
+
+const keptPage = 1024
+
+type keptEntry struct {
+	name, link     string
+	mode, uid, gid uint32
+	nsec           int32
+	sec            int64
+}
+
+// add appends e and returns its index.
+func (k *kept) add(e *Entry) int {
+	if k.n%keptPage == 0 {
+		k.pages = append(k.pages, make([]keptEntry, keptPage))
+	}
+	k.n++
+	k.set(k.n-1, e)
+	return k.n - 1
+}
+
+func (k *kept) set(i int, e *Entry) {
+	// A name may be part of a larger string, which is not to be kept with it.
+	k.pages[i/keptPage][i%keptPage] = keptEntry{
+		name: strings.Clone(e.Name), link: strings.Clone(e.Link),
+		mode: e.Mode, uid: e.UID, gid: e.GID, sec: e.Mtime.Sec, nsec: int32(e.Mtime.Nsec),
+	}
+	if len(e.Xattrs) == 0 {
+		delete(k.xattrs, i)
+		return
+	}
+	if k.xattrs == nil {
+		k.xattrs = map[int][]Xattr{}
+	}
+	k.xattrs[i] = e.Xattrs
+}
+
+func (k *kept) get(i int, typ Type) *Entry {
+	e := &k.pages[i/keptPage][i%keptPage]
+	return &Entry{
+		Name: e.name, Link: e.link, Type: typ, Mode: e.mode, UID: e.uid, GID: e.gid,
+		Mtime: Timespec{e.sec, int64(e.nsec)}, Xattrs: k.xattrs[i],
+	}
+}
+
+func (k *kept) name(i int) string { return k.pages[i/keptPage][i%keptPage].name }

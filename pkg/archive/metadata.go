@@ -1,0 +1,73 @@
+package archive
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tiny-forge/snap/pkg/disk"
+)
+
+// times leaves the access time alone.
+func times(t Timespec) []unix.Timespec {
+	return []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: t.Sec, Nsec: t.Nsec}}
+}
+
+// apply sets the metadata of an open file or directory, in the only order that
+// keeps all of them: chown clears setuid and capabilities (chown(2)), an ACL
+// rules the group bits that chmod sets (acl(5)), and everything moves ctime.
+func apply(fd int, e *Entry, keepPrivileges bool) error {
+	if err := disk.Retry(func() error { return unix.Fchown(fd, int(e.UID), int(e.GID)) }); err != nil {
+		return fail("chown", e.Name, err)
+	}
+	mode := e.Mode
+	if e.Type != Directory && !keepPrivileges {
+		mode &^= unix.S_ISUID | unix.S_ISGID
+	}
+	if err := disk.Retry(func() error { return unix.Fchmod(fd, mode) }); err != nil {
+		return fail("chmod", e.Name, err)
+	}
+	for _, attr := range e.Xattrs {
+		if privilegedXattr(attr.Name) && !keepPrivileges {
+			continue
+		}
+		if err := disk.Retry(func() error { return unix.Fsetxattr(fd, attr.Name, attr.Value, 0) }); err != nil {
+			return xattrError(e, attr, err)
+		}
+	}
+	return wrapIf("set the time of", e.Name, futimens(fd, times(e.Mtime)))
+}
+
+func xattrError(e *Entry, attr Xattr, err error) error {
+	// EINVAL: an ACL that is none; EACCES: a default ACL of a file; E2BIG and
+	// ERANGE: a value or a name that no filesystem takes (setxattr(2), xattr(7)).
+	forged := errors.Is(err, unix.EINVAL) || errors.Is(err, unix.E2BIG) || errors.Is(err, unix.ERANGE) ||
+		errors.Is(err, unix.EACCES) && attr.Name == aclDefault && e.Type != Directory
+	if forged {
+		return refuse("%q: extended attribute %q: %w", e.Name, attr.Name, err)
+	}
+	return fail(fmt.Sprintf("set extended attribute %q of", attr.Name), e.Name, err)
+}
+
+// futimens is utimensat(2) on a descriptor: a null path, which the x/sys
+// wrapper cannot pass; AT_EMPTY_PATH does the same since Linux 5.8.
+func futimens(fd int, ts []unix.Timespec) error {
+	return disk.Retry(func() error { return unix.UtimesNanoAt(fd, "", ts, unix.AT_EMPTY_PATH) })
+}
+
+func wrapIf(op, name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fail(op, name, err)
+}
+
+// made turns the failure to make a name into a refusal where it is the
+// archive's fault: a name that is taken, or that no filesystem takes.
+func made(op, name string, err error) error {
+	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENAMETOOLONG) || errors.Is(err, unix.EILSEQ) || errors.Is(err, unix.EINVAL) {
+		return refuse("%s %q: %w", op, name, err)
+	}
+	return fail(op, name, err)
+}

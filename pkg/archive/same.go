@@ -1,0 +1,34 @@
+package archive
+
+import (
+	"errors"
+	"io"
+	"os"
+)
+
+// SameContent reports whether a dense file of size bytes holds what these
+// members hold, which are nothing but the content of one (see
+// [ExtractOptions.Supply]). It reads the file and goes by the members' checksums.
+func SameContent(f *os.File, size int64, content []Member) (bool, error) {
+	r := io.NewSectionReader(f, 0, size)
+	buf := make([]byte, 0, pieceSize+block)
+	for _, m := range content {
+		n := min(m.Tar, size)
+		if m.Tar > pieceSize+block || n < 1 {
+			return false, nil
+		}
+		buf = buf[:n]
+		if _, err := io.ReadFull(r, buf); errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return false, nil
+		} else if err != nil {
+			return false, fail("read", f.Name(), err)
+		}
+		if size -= n; size == 0 {
+			buf = appendPadding(buf, n)
+		}
+		if int64(len(buf)) != m.Tar || MemberID(buf) != m.ID {
+			return false, nil
+		}
+	}
+	return size == 0, nil
+}

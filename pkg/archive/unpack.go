@@ -1,0 +1,69 @@
+package archive
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"strconv"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/klauspost/pgzip"
+)
+
+// foreignWindow is how much of a zstd frame may be looked back on, and so what
+// a foreign archive may take of memory: the limit of zstd -d itself (zstd(1),
+// --memory), which what is made with --long=28 and more passes.
+const foreignWindow = 128 << 20
+
+// unpack returns the tar stream inside in, a .tar, .tar.gz or .tar.zst by its
+// first bytes. Of either several may follow one another.
+func unpack(in io.Reader) (io.ReadCloser, error) {
+	buf := bufio.NewReaderSize(in, 64<<10)
+	head, err := buf.Peek(4)
+	if err != nil && err != io.EOF {
+		return nil, err
+	}
+	switch {
+	case bytes.HasPrefix(head, []byte("\x1f\x8b")):
+		zr, err := pgzip.NewReader(buf)
+		if err != nil {
+			return nil, refuse("not a gzip file: %w", err)
+		}
+		return zr, nil
+	case isZstd(head):
+		// Alone it starts no goroutine, which could hang on a pipe that nobody
+		// closes. The second limit is that of frames without a window.
+		zr, err := zstd.NewReader(buf, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(foreignWindow), zstd.WithDecoderMaxMemory(foreignWindow))
+		if err != nil {
+			return nil, refuse("not a zstd file: %w", err)
+		}
+		return zr.IOReadCloser(), nil
+	}
+	if head, err = buf.Peek(block); err != nil && err != io.EOF {
+		return nil, err
+	}
+	if isTar(head) {
+		return io.NopCloser(buf), nil
+	}
+	return nil, refuse("neither a tar archive nor one that gzip or zstd compressed")
+}
+
+// isZstd reports whether head begins a zstd frame, or one to be skipped, as some
+// compressors put in front (RFC 8878, sections 3.1.1 and 3.1.2).
+func isZstd(head []byte) bool {
+	return bytes.HasPrefix(head, []byte("\x28\xb5\x2f\xfd")) ||
+		len(head) >= 4 && head[0]&0xf0 == 0x50 && bytes.Equal(head[1:4], []byte("\x2a\x4d\x18"))
+}
+
+// isTar reports whether head is a header, of any format, or an archive's end.
+func isTar(head []byte) bool {
+	if len(head) < block {
+		return false
+	}
+	if bytes.Equal(head, zeros[:block]) {
+		return true
+	}
+	field := bytes.Trim(head[offChecksum:offChecksum+lenChecksum], " \x00")
+	want, err := strconv.ParseInt(string(field), 8, 64)
+	return err == nil && want == checksum(head)
+}

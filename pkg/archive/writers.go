@@ -1,0 +1,230 @@
+package archive
+
+import (
+	"context"
+	"math"
+	"os"
+	"runtime"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tiny-forge/snap/pkg/disk"
+)
+
+// writers make the files of an extraction, several at a time. Of all errors
+// that of the first entry in the archive's order is kept, whichever happened
+// first: what stands before it is written, what stands behind it is not begun.
+type writers struct {
+	ctx  context.Context
+	keep bool // see ExtractOptions.KeepPrivileges
+	jobs chan *batch
+	done sync.WaitGroup // the writers
+	busy sync.WaitGroup // batches that are not finished
+
+	mu     sync.Mutex
+	err    error
+	at     int64         // the place of the entry whose error err is
+	failed chan struct{} // closed with the first error
+}
+
+// batch is what one writer does in one go: some small files, or a large one.
+type batch struct {
+	files   []file
+	bytes   int64
+	content *buffer // that of the small files
+	large   chan chunk
+	from    Opener // for the large file's members, where fill is set
+	fill    Fill
+	members []Member
+}
+
+// file is a file to be made. What it holds of dir is released with it.
+type file struct {
+	place int64
+	entry *Entry
+	dir   *openDir
+	base  string
+	data  []byte // of a small one
+}
+
+// chunk is the next part of a large file.
+type chunk struct {
+	b   []byte
+	buf *buffer
+}
+
+// writing is how many writers there are: more than cores, since one that waits
+// for the filesystem leaves its core idle, but four are all that a disk gains
+// from. One core gets one: its system calls come in an order.
+func writing() int {
+	n := runtime.GOMAXPROCS(0)
+	if n == 1 {
+		return 1
+	}
+	return min(n, 4)
+}
+
+func newWriters(ctx context.Context, keepPrivileges bool) *writers {
+	n := writing()
+	w := &writers{ctx: ctx, keep: keepPrivileges, jobs: make(chan *batch, n), at: math.MaxInt64, failed: make(chan struct{})}
+	for range n {
+		w.done.Go(func() {
+			for b := range w.jobs {
+				w.make(b)
+				w.busy.Done()
+			}
+		})
+	}
+	return w
+}
+
+// put gives a batch to a writer; it waits while all are busy.
+func (w *writers) put(b *batch) {
+	w.busy.Add(1)
+	w.jobs <- b
+}
+
+// idle waits until every batch is finished.
+func (w *writers) idle() { w.busy.Wait() }
+
+// close ends the writers and returns the error, if there is one.
+func (w *writers) close() error {
+	close(w.jobs)
+	w.done.Wait()
+	return w.err
+}
+
+func (w *writers) fail(place int64, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err == nil {
+		close(w.failed)
+	}
+	if place < w.at {
+		w.err, w.at = err, place
+	}
+}
+
+// pointless reports whether what stands at this place in the archive need not
+// be made any more.
+func (w *writers) pointless(place int64) bool {
+	if w.ctx.Err() != nil {
+		return true
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return place > w.at
+}
+
+func (w *writers) make(b *batch) {
+	for i := range b.files {
+		f := &b.files[i]
+		if !w.pointless(f.place) {
+			if err := w.file(f, b); err != nil {
+				w.fail(f.place, err)
+			}
+		}
+		f.dir.release()
+	}
+	if b.large != nil {
+		for c := range b.large { // left over after an error
+			c.buf.release()
+		}
+	}
+	b.content.release()
+}
+
+func (w *writers) file(f *file, b *batch) error {
+	flags := uint64(unix.O_WRONLY)
+	if b.fill != nil {
+		flags = unix.O_RDWR
+	}
+	fd, err := disk.Openat2(f.dir.fd, f.base, flags|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o600, resolve)
+	if err != nil {
+		return made("create", f.entry.Name, err)
+	}
+	whole, err := w.content(fd, f, b)
+	if err == nil && whole {
+		err = apply(fd, f.entry, w.keep)
+	}
+	if cerr := unix.Close(fd); err == nil && cerr != nil {
+		err = fail("close", f.entry.Name, cerr)
+	}
+	return err
+}
+
+// content writes the file's content. It reports false where the content ends
+// early, of which the parser, or whoever cancelled, has told.
+func (w *writers) content(fd int, f *file, b *batch) (whole bool, err error) {
+	out := output{fd: fd, entry: f.entry, left: f.entry.stored()}
+	switch {
+	case b.fill != nil:
+		err = w.supplied(&out, b)
+	case b.large != nil:
+		err = w.large(&out, f.place, b.large)
+	default:
+		err = out.write(f.data)
+	}
+	if err != nil || out.left > 0 {
+		return false, err
+	}
+	return true, out.end()
+}
+
+func (w *writers) large(out *output, place int64, chunks <-chan chunk) error {
+	for c := range chunks {
+		err := out.write(c.b)
+		c.buf.release()
+		if err != nil {
+			return err
+		}
+		if w.pointless(place) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// supplied lets the caller of Extract fill the file, and where it does not,
+// does what else had been done.
+func (w *writers) supplied(out *output, b *batch) error {
+	// A descriptor of its own, which os.File may close.
+	fd, err := unix.FcntlInt(uintptr(out.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return fail("dup", out.entry.Name, err)
+	}
+	f := os.NewFile(uintptr(fd), out.entry.Name)
+	defer f.Close()
+	done, err := b.fill(f)
+	if err != nil {
+		return fail("fill", out.entry.Name, err)
+	}
+	if done {
+		out.left = 0
+		return nil
+	}
+	if err := disk.Retry(func() error { return unix.Ftruncate(out.fd, 0) }); err != nil {
+		return fail("truncate", out.entry.Name, err)
+	}
+	for _, m := range b.members {
+		if w.ctx.Err() != nil {
+			return context.Cause(w.ctx)
+		}
+		data, err := b.from.Open(m)
+		if err == nil {
+			data, err = Inflate(data, m)
+		}
+		if err != nil {
+			return err
+		}
+		content := data[:min(int64(len(data)), out.left)]
+		if !isZero(data[len(content):]) {
+			return refuse("padding that is not zero")
+		}
+		if err := out.write(content); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,84 @@
+package restore
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/tiny-forge/snap/pkg/disk/disktest"
+	"github.com/tiny-forge/snap/pkg/journal"
+)
+
+// TestGuardingAfterATreeThatIsTakenAwayFreezes: nobody but an operator can have
+// moved it, and there is no snapshot to name.
+func TestGuardingAfterATreeThatIsTakenAwayFreezes(t *testing.T) {
+	for _, keep := range []string{"", journal.KeepNew} {
+		t.Run("keep-"+keep, func(t *testing.T) {
+			w := newWorld(t, t.TempDir(), 2)
+			w.fill("new")
+			states := map[string][][]string{"new": w.trees()}
+			sid := w.capture()
+			w.fill("old")
+			states["old"] = w.trees()
+			if points, killed := w.run("restore", sid, 0, "SNAP_TEST_GUARD=after", "SNAP_TEST_POINT=guarding"); !killed {
+				t.Fatalf("the restore was not killed: %q", points)
+			}
+			tree, moved := w.displaced()[1], filepath.Join(w.dir, "live/moved")
+			w.must(os.Rename(tree, moved))
+			before := disktest.Tree(t, filepath.Join(w.dir, "live"))
+			_, err := w.engine().Recover(t.Context(), RecoverRequest{})
+			said := err.Error() + hintOf(err)
+			if kindOf(err) != Frozen || !strings.Contains(said, "mv '"+moved+"' '"+tree+"'") || !strings.Contains(said, "--resolve keep-new") || strings.Contains(said, "snap restore") {
+				t.Errorf("recover returned %v, hint %q", err, hintOf(err))
+			}
+			_, err = w.engine().Resolve(t.Context(), ResolveRequest{Workload: w.name, Keep: journal.KeepOld})
+			if kindOf(err) != Frozen || strings.Contains(hintOf(err), "snap restore") {
+				t.Errorf("keep-old returned %v, hint %q; there is no snapshot to restore", err, hintOf(err))
+			}
+			status, err := w.engine().Status(t.Context(), w.name)
+			w.must(err)
+			disktest.Same(t, "frozen", before, disktest.Tree(t, filepath.Join(w.dir, "live")))
+			if keep == "" {
+				w.must(os.Rename(moved, tree))
+				w.recoverTwice()
+				w.oldIsBack(states, nil)
+				return
+			}
+			r, err := w.engine().Resolve(t.Context(), ResolveRequest{Workload: w.name, Keep: keep, Confirm: status[0].Pending.Tx})
+			w.must(err)
+			w.generation(map[string][][]string{"new": states["new"]})
+			w.clean()
+			m, err := w.engine().Store.Load(w.name, r.Resolution.SID)
+			if err != nil || len(m.Volumes) != 1 || m.Volumes[0].Name != "v0" {
+				t.Errorf("what was left of the old data is %+v, %v", m, err)
+			}
+			disktest.Same(t, "what was taken away", states["old"][1], disktest.Tree(t, moved))
+		})
+	}
+}
+
+// TestGuardingAfterALostReadyRecordFreezes: what lies in the wrapper is then the
+// only copy of the old data, and looks like a staged tree.
+func TestGuardingAfterALostReadyRecordFreezes(t *testing.T) {
+	w := newWorld(t, t.TempDir(), 2)
+	w.fill("new")
+	sid := w.capture()
+	w.fill("old")
+	if points, killed := w.run("restore", sid, 0, "SNAP_TEST_GUARD=after", "SNAP_TEST_POINT=exchanged v0"); !killed {
+		t.Fatalf("the restore was not killed: %q", points)
+	}
+	for _, record := range []string{"ready", "times"} {
+		lost, err := filepath.Glob(filepath.Join(w.dir, "store/tx/*", record))
+		if err != nil || len(lost) != 1 {
+			t.Fatal(lost, err)
+		}
+		w.must(os.Remove(lost[0]))
+	}
+	before := disktest.Tree(t, filepath.Join(w.dir, "live"))
+	_, err := w.engine().Recover(t.Context(), RecoverRequest{})
+	if kindOf(err) != Frozen || !strings.Contains(err.Error(), "the ready record is missing: what was live lies at") {
+		t.Errorf("recover returned %v, expected frozen", err)
+	}
+	disktest.Same(t, "frozen", before, disktest.Tree(t, filepath.Join(w.dir, "live")))
+}

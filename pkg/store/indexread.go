@@ -1,0 +1,284 @@
+package store
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/klauspost/compress/gzip"
+
+	"github.com/tiny-forge/snap/pkg/archive"
+	"github.com/tiny-forge/snap/pkg/disk"
+)
+
+// ErrIndex is wrapped by every error that says that an index is none, or is
+// damaged. What was taken from it before that showed must be given up.
+var ErrIndex = errors.New("the index cannot be used")
+
+func badIndex(format string, args ...any) error {
+	return fmt.Errorf("%w: %w", ErrIndex, fmt.Errorf(format, args...))
+}
+
+// maxLine bounds a line: two names of 1000 components, each byte escaped.
+const maxLine = 4 << 20
+
+// IndexReader reads an index. That it is whole is known only when Next has
+// returned io.EOF for its last volume.
+type IndexReader struct {
+	f       *os.File
+	batches chan batch
+	stop    chan struct{}
+	now     []line
+	err     error
+}
+
+// line is one of an index: of a volume, or of a file.
+type line struct {
+	volume *IndexVolume
+	file   *archive.Line
+}
+
+type batch struct {
+	lines []line
+	err   error
+}
+
+// IndexVolume begins the lines of a volume.
+type IndexVolume struct {
+	Name  string
+	FSID  disk.FSID
+	Since archive.Timespec
+}
+
+// OpenIndex opens the index of a snapshot. It is [ErrIndex] where that is of
+// another version or another origin: then nothing in it proves anything.
+func (s *Store) OpenIndex(workload, sid string, of Origin) (*IndexReader, error) {
+	dir, err := s.workload(workload)
+	if err != nil {
+		return nil, err
+	}
+	if dir == nil || !disk.ValidID(sid) {
+		return nil, badIndex("there is no snapshot %q of %q", sid, workload)
+	}
+	defer dir.Close()
+	return ReadIndex(dir, sid+"/"+indexFile, of)
+}
+
+// ReadIndex opens the index in the file rel below dir; see [Store.OpenIndex].
+func ReadIndex(dir *disk.Dir, rel string, of Origin) (*IndexReader, error) {
+	f, err := dir.OpenFile(rel)
+	if err != nil {
+		return nil, badIndex("%w", err)
+	}
+	r := &IndexReader{f: f, batches: make(chan batch, 8), stop: make(chan struct{})}
+	gz, err := gzip.NewReader(bufio.NewReaderSize(f, 64<<10))
+	if err != nil {
+		return nil, errors.Join(badIndex("%w", err), f.Close())
+	}
+	text := bufio.NewReaderSize(gz, 256<<10)
+	head, err := readLine(text)
+	if err != nil {
+		return nil, errors.Join(badIndex("%w", err), f.Close())
+	}
+	want := fmt.Sprintf("%s\t%d\t%s\t%s", indexFormat, IndexVersion, of.Machine, of.Boot)
+	if string(head) != want || of.Boot == "" {
+		return nil, errors.Join(badIndex("it begins %q, not %q", head, want), f.Close())
+	}
+	go r.read(text) // ahead, on another core
+	return r, nil
+}
+
+func readLine(text *bufio.Reader) ([]byte, error) {
+	b, err := text.ReadSlice('\n')
+	if errors.Is(err, bufio.ErrBufferFull) {
+		long := bytes.Clone(b)
+		for errors.Is(err, bufio.ErrBufferFull) && len(long) < maxLine {
+			b, err = text.ReadSlice('\n')
+			long = append(long, b...)
+		}
+		b = long
+	}
+	if err != nil {
+		if errors.Is(err, io.EOF) && len(b) > 0 {
+			return nil, io.ErrUnexpectedEOF
+		}
+		return nil, err
+	}
+	return b[:len(b)-1], nil
+}
+
+func (r *IndexReader) read(text *bufio.Reader) {
+	defer close(r.batches)
+	send := func(b batch) bool {
+		select {
+		case r.batches <- b:
+			return b.err == nil
+		case <-r.stop:
+			return false
+		}
+	}
+	for {
+		b := batch{lines: make([]line, 0, 256)}
+		for len(b.lines) < cap(b.lines) && b.err == nil {
+			var raw []byte
+			if raw, b.err = readLine(text); b.err != nil {
+				break
+			}
+			var l line
+			if l, b.err = parseLine(string(raw)); b.err == nil {
+				b.lines = append(b.lines, l)
+			}
+		}
+		if b.err != nil && !errors.Is(b.err, io.EOF) {
+			b.err = badIndex("%w", b.err)
+		}
+		if !send(b) {
+			return
+		}
+	}
+}
+
+// peek returns the next line, and io.EOF behind the last.
+func (r *IndexReader) peek() (line, error) {
+	for len(r.now) == 0 {
+		if r.err != nil {
+			return line{}, r.err
+		}
+		b := <-r.batches
+		r.now, r.err = b.lines, b.err
+	}
+	return r.now[0], nil
+}
+
+// Volume goes on to the lines of the next volume; io.EOF behind the last.
+func (r *IndexReader) Volume() (*IndexVolume, error) {
+	for {
+		l, err := r.peek()
+		if err != nil {
+			return nil, err
+		}
+		r.now = r.now[1:]
+		if l.volume != nil {
+			return l.volume, nil
+		}
+	}
+}
+
+// Next returns the next line of the volume, and io.EOF behind its last.
+func (r *IndexReader) Next() (*archive.Line, error) {
+	l, err := r.peek()
+	if err != nil {
+		return nil, err
+	}
+	if l.volume != nil {
+		return nil, io.EOF
+	}
+	r.now = r.now[1:]
+	return l.file, nil
+}
+
+// Close ends the reading.
+func (r *IndexReader) Close() error {
+	close(r.stop)
+	for range r.batches { // until its goroutine is gone
+	}
+	return r.f.Close()
+}
+
+func parseLine(s string) (line, error) {
+	if rest, ok := strings.CutPrefix(s, "volume\t"); ok {
+		f := fields{rest: rest}
+		v := &IndexVolume{Name: f.quoted(), FSID: disk.FSID(f.next()), Since: f.time()}
+		return line{volume: v}, f.end()
+	}
+	f := fields{rest: s}
+	l := &archive.Line{}
+	l.Name = f.quoted()
+	if t := f.next(); len(t) == 1 {
+		l.Type = archive.Type(t[0])
+	} else {
+		f.fail("type", t)
+	}
+	l.Size = f.int()
+	l.Mode = uint32(f.uint(8, 32))
+	l.UID, l.GID = uint32(f.uint(10, 32)), uint32(f.uint(10, 32))
+	l.Mtime, l.Ctime = f.time(), f.time()
+	l.Inode = f.uint(10, 64)
+	l.Member, l.Span = int(f.int()), int(f.int())
+	l.Data = f.int()
+	l.Handle = f.next()
+	if l.Type == archive.Hardlink {
+		l.Link = f.quoted()
+	} else if link := f.next(); link != "" {
+		f.fail("link", link)
+	}
+	return line{file: l}, f.end()
+}
+
+// fields takes a line apart at its tabs. The first field that is not what it
+// should be is kept as the error.
+type fields struct {
+	rest string
+	done bool
+	err  error
+}
+
+func (f *fields) fail(what, got string) {
+	if f.err == nil {
+		f.err = fmt.Errorf("%q is not a %s", got, what)
+	}
+}
+
+func (f *fields) next() string {
+	if f.done {
+		f.fail("whole line", f.rest)
+		return ""
+	}
+	s, rest, more := strings.Cut(f.rest, "\t")
+	f.rest, f.done = rest, !more
+	return s
+}
+
+func (f *fields) end() error {
+	if !f.done {
+		f.fail("field that is known", f.rest)
+	}
+	return f.err
+}
+
+func (f *fields) quoted() string {
+	raw := f.next()
+	s, err := strconv.Unquote(raw)
+	if err != nil {
+		f.fail("quoted name", raw)
+	}
+	return s
+}
+
+func (f *fields) uint(base, bits int) uint64 {
+	raw := f.next()
+	n, err := strconv.ParseUint(raw, base, bits)
+	if err != nil {
+		f.fail("number", raw)
+	}
+	return n
+}
+
+// int returns a number that is not negative.
+func (f *fields) int() int64 { return int64(f.uint(10, 63)) }
+
+func (f *fields) time() archive.Timespec {
+	raw := f.next()
+	sec, nsec, _ := strings.Cut(raw, ".")
+	s, err := strconv.ParseInt(sec, 10, 64)
+	n, err2 := strconv.ParseUint(nsec, 10, 32)
+	if err != nil || err2 != nil || len(nsec) != 9 || n > 999999999 {
+		f.fail("time", raw)
+	}
+	return archive.Timespec{Sec: s, Nsec: int64(n)}
+}
