@@ -3,13 +3,13 @@
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # Go passes by directories named testdata unless they are named.
-PACKAGES := ./... ./testdata/app ./testdata/e2e ./testdata/crash ./testdata/crash/sieve
+PACKAGES := ./... ./testdata/app ./testdata/bench ./testdata/e2e ./testdata/crash ./testdata/crash/sieve
 
 # What is thrown away needs no version stamp, for which git would have to trust
 # whoever owns the clone.
-test crash e2e demo lint: export GOFLAGS += -buildvcs=false
+test crash e2e demo bench lint: export GOFLAGS += -buildvcs=false
 
-.PHONY: help build test crash e2e demo lint clean
+.PHONY: help build test crash e2e demo bench lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' Makefile
@@ -19,7 +19,7 @@ build: ## ./snap, a static binary
 
 test: ## the tests; says what it skips, and installs what they need when it may
 	testdata/setup.sh || true
-	testdata/engine.sh run testdata/test.sh ./... ./testdata/crash
+	testdata/engine.sh run testdata/test.sh ./... ./testdata/crash ./testdata/bench
 
 crash: ## the proof: kills, errors, power cuts and full disks at every system call; 20 minutes
 	testdata/setup.sh || true
@@ -32,6 +32,10 @@ e2e: ## the proof on a real PostgreSQL: capture, restore, kill, recover
 demo: ## the story on a tiny web app, in under a minute
 	testdata/setup.sh strace || true
 	testdata/engine.sh run testdata/demo.sh
+
+bench: ## snap beside tar, restic, borg …, into docs/performance.md; 15 minutes. BENCH=small,restore: a part, printed
+	testdata/setup.sh mkfs.ext4 tar gzip pigz zstd restic borg debootstrap dockerd docker || true
+	testdata/engine.sh run go run ./testdata/bench -only '$(BENCH)' $(BENCHFLAGS)
 
 lint: ## gofmt, vet, staticcheck; golangci-lint for the import walls where it is installed
 	@files=$$(gofmt -l cmd pkg testdata) && test -z "$$files" || { echo "gofmt -w $$files"; exit 1; }

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// machine describes what the numbers were measured on.
+func (b *bench) machine() []fact {
+	var kernel string
+	var u unix.Utsname
+	if unix.Uname(&u) == nil {
+		kernel = unix.ByteSliceToString(u.Release[:])
+	}
+	kib, _ := strconv.ParseFloat(strings.TrimSuffix(field("/proc/meminfo", "MemTotal"), " kB"), 64)
+	return []fact{
+		{"processor", fmt.Sprintf("%s, %d cores", field("/proc/cpuinfo", "model name"), runtime.NumCPU())},
+		{"memory", fmt.Sprintf("%.0f GiB", kib/(1<<20))},
+		{"kernel", "Linux " + kernel},
+		{"filesystem", b.place.about},
+	}
+}
+
+// field is the value of the first line of a file that begins with a name and a colon.
+func field(path, name string) string {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "unknown"
+	}
+	for line := range strings.Lines(string(text)) {
+		if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == name {
+			return strings.TrimSpace(value)
+		}
+	}
+	return "unknown"
+}
+
+// versions are those of all that takes part.
+func (b *bench) versions(ctx context.Context) []fact {
+	list := []fact{{"snap", firstLine(ctx, b.snap, "--version")}, {"Go", runtime.Version()}}
+	for _, program := range [][]string{
+		{"tar", "--version"}, {"gzip", "--version"}, {"pigz", "--version"}, {"zstd", "--version"},
+		{"restic", "version"}, {"borg", "--version"}, {"kopia", "--version"},
+		{"docker", "version", "--format", "engine {{.Server.Version}}"},
+	} {
+		if line := firstLine(ctx, program...); line != "" {
+			list = append(list, fact{program[0], line})
+		}
+	}
+	if postgresHere() {
+		list = append(list, fact{"PostgreSQL", firstLine(ctx, "sh", "-c", "$(ls -d /usr/lib/postgresql/*/bin | tail -n 1)/postgres --version")})
+	}
+	return list
+}
+
+// touchMemory writes so many MiB of memory once, less where there are less. A
+// virtual machine may have given memory back to its host; getting it again is
+// slow, and would be charged to whoever needs it first.
+func touchMemory(ctx context.Context, mib int) error {
+	const dir = "/dev/shm"
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return nil // none to speak of
+	}
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return err
+	}
+	free := min(st.Bavail*uint64(st.Bsize), info.Freeram*uint64(info.Unit)) >> 20
+	work, err := os.MkdirTemp(dir, "snap-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	return fill(ctx, work+"/touched", min(mib, int(free/10*8)))
+}
+
+// ownPeak is the most memory that this process has had, in MiB.
+func ownPeak() float64 {
+	kib, _ := strconv.ParseFloat(strings.TrimSuffix(field("/proc/self/status", "VmHWM"), " kB"), 64)
+	return kib / 1024
+}

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// plan says how big the data is, how often each thing is measured, and which
+// parts are wanted.
+type plan struct {
+	Tiny bool // to see that the benchmark works; measures nothing
+
+	SmallFiles  int   // of the data set small
+	Scale       int   // of pgbench
+	RandomBytes int64 // of the data set random
+	AppFiles    int   // of a volume in the downtime scenarios
+	AppMiB      []int // its sizes
+	BigMiB      int   // one size more, for snap and restic alone; 0 for none
+	ManyFiles   int   // of the volume of many small files
+	SparseGiB   int   // of the sparse file
+	ImageMiB    int   // of the filesystem that is measured on
+
+	Least, Most int           // rounds
+	Within      time.Duration // no round after Least begins when a part has taken that long
+
+	parts []string // empty: all
+}
+
+// The parts by which "make bench BENCH=…" names what it wants.
+var (
+	setNames      = []string{"small", "pg", "random"}
+	scenarioNames = []string{"capture", "again", "restore", "downtime", "sparse"}
+)
+
+func fullPlan() plan {
+	return plan{
+		SmallFiles: 50_000, Scale: 50, RandomBytes: 1 << 30,
+		AppFiles: 2_000, AppMiB: []int{64, 256, 1024}, BigMiB: 4096, ManyFiles: 100_000, SparseGiB: 100,
+		ImageMiB: 14 << 10, Least: 3, Most: 5, Within: 60 * time.Second,
+	}
+}
+
+// tinyPlan is for the test of the benchmark itself.
+func tinyPlan() plan {
+	return plan{
+		Tiny: true, SmallFiles: 300, Scale: 1, RandomBytes: 6 << 20,
+		AppFiles: 20, AppMiB: []int{1}, ManyFiles: 100, SparseGiB: 1,
+		ImageMiB: 500, Least: 1, Most: 1,
+	}
+}
+
+// choose sets the wanted parts from a list with commas between. Data sets and
+// scenarios choose separately: "small,restore" is the restore of the set small.
+func (p *plan) choose(list string) error {
+	for part := range strings.SplitSeq(list, ",") {
+		if part = strings.TrimSpace(part); part == "" {
+			continue
+		}
+		if !slices.Contains(setNames, part) && !slices.Contains(scenarioNames, part) {
+			return fmt.Errorf("no part %q: there are %s and %s", part, strings.Join(setNames, ", "), strings.Join(scenarioNames, ", "))
+		}
+		p.parts = append(p.parts, part)
+	}
+	return nil
+}
+
+// wants says whether a data set or a scenario is to be measured.
+func (p *plan) wants(name string) bool {
+	kind := scenarioNames
+	if slices.Contains(setNames, name) {
+		kind = setNames
+		// A scenario that needs no data set, asked for alone, wants none made.
+		if len(p.parts) > 0 && !slices.ContainsFunc(p.parts, func(s string) bool { return s != "downtime" && s != "sparse" }) {
+			return false
+		}
+	} else if len(p.parts) > 0 && !slices.ContainsFunc(p.parts, func(s string) bool { return slices.Contains(scenarioNames, s) }) {
+		return name != "downtime" && name != "sparse" // data sets alone: what is done with those
+	}
+	chosen := slices.ContainsFunc(p.parts, func(s string) bool { return slices.Contains(kind, s) })
+	return !chosen || slices.Contains(p.parts, name)
+}
+
+// complete says whether nothing was left out.
+func (p *plan) complete() bool { return len(p.parts) == 0 && !p.Tiny }
