@@ -18,11 +18,11 @@ type clone struct {
 
 // cloned puts off the reading of a large file by way of a clone. It reports
 // false where there can be none.
-func (w *writer) cloned(f *os.File, e *Entry) (bool, error) {
+func (w *writer) cloned(f *live, e *Entry) (bool, error) {
 	if w.opt.Clones == nil || len(w.clones) == maxClones || e.stored() == 0 {
 		return false, nil
 	}
-	copied, err := w.opt.Clones.Clone(int(f.Fd()))
+	copied, err := w.opt.Clones.Clone(f.fd)
 	if err != nil {
 		// Without reflinks, on another filesystem, too many open files: reading
 		// needs none of it, and says what else is the matter.

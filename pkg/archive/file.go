@@ -3,7 +3,6 @@ package archive
 import (
 	"errors"
 	"io"
-	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -20,7 +19,7 @@ func (w *writer) file(n *node, e *Entry, seen *sighting) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer f.close()
 	for try := 1; ; try++ {
 		at := n.st.Ctim
 		if err := w.stat(f, n, e); err != nil {
@@ -45,15 +44,14 @@ func (w *writer) file(n *node, e *Entry, seen *sighting) error {
 }
 
 // stat brings n and e up to what the open file is now.
-func (w *writer) stat(f *os.File, n *node, e *Entry) error {
-	fd := int(f.Fd())
-	if err := disk.Retry(func() error { return unix.Fstat(fd, &n.st) }); err != nil {
+func (w *writer) stat(f *live, n *node, e *Entry) error {
+	if err := disk.Retry(func() error { return unix.Fstat(f.fd, &n.st) }); err != nil {
 		return fail("stat", n.name, err)
 	}
 	e.Mode, e.UID, e.GID = n.st.Mode&0o7777, n.st.Uid, n.st.Gid
 	e.Mtime, e.Size, e.Extents = timespec(n.st.Mtim), n.st.Size, nil
 	var err error
-	if e.Xattrs, w.xbuf, err = readXattrs(fd, w.xbuf); err != nil {
+	if e.Xattrs, w.xbuf, err = readXattrs(f.fd, w.xbuf); err != nil {
 		return fail("read the extended attributes of", n.name, err)
 	}
 	// st_blocks counts 512 bytes whatever the block size is (stat(2)).
@@ -65,7 +63,7 @@ func (w *writer) stat(f *os.File, n *node, e *Entry) error {
 
 // attempt stores the file once. It reports whether the file stayed the same;
 // when it did not, nothing is kept unless this is the last attempt.
-func (w *writer) attempt(f *os.File, n *node, e *Entry, seen *sighting, last bool) (bool, error) {
+func (w *writer) attempt(f *live, n *node, e *Entry, seen *sighting, last bool) (bool, error) {
 	if large(e.Size) {
 		return w.attemptLarge(f, n, e, seen, last)
 	}
@@ -95,7 +93,7 @@ func (w *writer) attempt(f *os.File, n *node, e *Entry, seen *sighting, last boo
 // attemptLarge puts the header behind what the group holds, ends the group,
 // and stores the content in pieces of its own: a file whose metadata alone
 // change shares all of them, and one that changes in place shares the rest.
-func (w *writer) attemptLarge(f *os.File, n *node, e *Entry, seen *sighting, last bool) (bool, error) {
+func (w *writer) attemptLarge(f *live, n *node, e *Entry, seen *sighting, last bool) (bool, error) {
 	w.before = append(w.before[:0], w.group...)
 	mark := w.pieces.mark()
 	line, err := w.header(n, e)
@@ -126,7 +124,7 @@ func (w *writer) attemptLarge(f *os.File, n *node, e *Entry, seen *sighting, las
 	return stable, w.note(line)
 }
 
-func (w *writer) largeContent(f *os.File, e *Entry) (torn bool, err error) {
+func (w *writer) largeContent(f *live, e *Entry) (torn bool, err error) {
 	if err := w.flush(); err != nil {
 		return false, err
 	}
@@ -134,7 +132,7 @@ func (w *writer) largeContent(f *os.File, e *Entry) (torn bool, err error) {
 }
 
 // readLarge reads the content of a large file and gives it away in pieces.
-func (w *writer) readLarge(f *os.File, e *Entry, put func(tar []byte) error) (torn bool, err error) {
+func (w *writer) readLarge(f io.ReaderAt, e *Entry, put func(tar []byte) error) (torn bool, err error) {
 	r := content(f, e)
 	for left := e.stored(); left > 0; {
 		size := min(left, pieceSize)
@@ -172,9 +170,9 @@ func readExactly(r io.Reader, buf []byte, n int64) (data []byte, torn bool, err 
 
 // unchanged reports whether the file is, by its size and times, what it was
 // when its header was made.
-func unchanged(f *os.File, n *node) bool {
+func unchanged(f *live, n *node) bool {
 	var st unix.Stat_t
-	if err := disk.Retry(func() error { return unix.Fstat(int(f.Fd()), &st) }); err != nil {
+	if err := disk.Retry(func() error { return unix.Fstat(f.fd, &st) }); err != nil {
 		return false
 	}
 	return st.Size == n.st.Size && st.Mtim == n.st.Mtim && st.Ctim == n.st.Ctim

@@ -9,28 +9,43 @@ import (
 	"github.com/klauspost/compress/gzip"
 )
 
-// gzipLevel packs like gzip -6 at several times its speed with this library,
-// which by itself stores what does not compress.
-const gzipLevel = 3
+// The levels of this library, which by itself stores what does not compress.
+// Pieces of a large file: level 4 packs a PostgreSQL directory like gzip -6 at
+// six times its speed, level 2 8 % worse for a sixth less time. Groups of small
+// files, which are mostly text: level 2 takes two thirds of the time of 3, 60 %
+// of that of 4, and packs 2 and 3 % worse (12 % worse than gzip -6).
+const (
+	gzipFull  = 4 // of whole pieces of a large file
+	gzipShort = 2
+)
 
 var (
-	deflaters = sync.Pool{New: func() any {
-		w, err := gzip.NewWriterLevel(io.Discard, gzipLevel)
+	fullDeflaters  = deflaters(gzipFull)
+	shortDeflaters = deflaters(gzipShort)
+	inflaters      = sync.Pool{New: func() any { return new(gzip.Reader) }}
+)
+
+func deflaters(level int) *sync.Pool {
+	return &sync.Pool{New: func() any {
+		w, err := gzip.NewWriterLevel(io.Discard, level)
 		if err != nil {
 			panic(err) // the level is a constant
 		}
 		return w
 	}}
-	inflaters = sync.Pool{New: func() any { return new(gzip.Reader) }}
-)
+}
 
 func deflateGzip(dst, tar []byte) []byte {
 	if cap(dst) == 0 {
 		dst = make([]byte, 0, len(tar)/2+64)
 	}
 	out := bytes.NewBuffer(dst)
-	w := deflaters.Get().(*gzip.Writer)
-	defer deflaters.Put(w)
+	pool := shortDeflaters
+	if len(tar) >= pieceSize {
+		pool = fullDeflaters
+	}
+	w := pool.Get().(*gzip.Writer)
+	defer pool.Put(w)
 	w.Reset(out)
 	// Writing to a bytes.Buffer cannot fail.
 	_, _ = w.Write(tar)

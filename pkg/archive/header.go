@@ -179,7 +179,8 @@ func appendBlock(buf []byte, u ustar) []byte {
 	b[offType] = u.typ
 	copy(b[offLink:offLink+lenLink], u.link)
 	copy(b[offMagic:], magic)
-	copy(b[offChecksum:], fmt.Sprintf("%06o\x00 ", checksum(b)))
+	octal(b[offChecksum:offChecksum+lenChecksum-1], checksum(b))
+	b[offChecksum+lenChecksum-1] = ' '
 	return buf
 }
 
@@ -191,17 +192,21 @@ func fit(n, limit int64) int64 {
 	return n
 }
 
+// octal writes n with leading zeros, and a NUL behind it.
 func octal(field []byte, n int64) {
-	copy(field, fmt.Sprintf("%0*o", len(field)-1, n))
+	for i := len(field) - 2; i >= 0; i-- {
+		field[i] = '0' + byte(n&7)
+		n >>= 3
+	}
 }
 
 // checksum is the sum of the header's bytes with its own field as blanks.
 func checksum(b []byte) int64 {
-	var sum int64
-	for i, c := range b[:block] {
-		if i >= offChecksum && i < offChecksum+lenChecksum {
-			c = ' '
-		}
+	sum := int64(lenChecksum * ' ')
+	for _, c := range b[:offChecksum] {
+		sum += int64(c)
+	}
+	for _, c := range b[offChecksum+lenChecksum : block] {
 		sum += int64(c)
 	}
 	return sum

@@ -159,7 +159,7 @@ func list(dir *node) ([]string, error) {
 
 // open opens the very inode of n for reading, without updating its access
 // time where that is allowed.
-func (w *walker) open(n *node) (*os.File, error) {
+func (w *walker) open(n *node) (*live, error) {
 	name := strconv.Itoa(n.fd)
 	flags := unix.O_RDONLY | unix.O_NONBLOCK | unix.O_CLOEXEC
 	open := func(flags int) (int, error) {
@@ -172,8 +172,32 @@ func (w *walker) open(n *node) (*os.File, error) {
 	if err != nil {
 		return nil, fail("open", n.name, err)
 	}
-	return os.NewFile(uintptr(fd), n.name), nil
+	return &live{fd, n.name}, nil
 }
+
+// live is an open file of the volume: a bare descriptor, since os.NewFile asks
+// epoll about each, which has nothing to say of files.
+type live struct {
+	fd   int
+	name string
+}
+
+// ReadAt implements io.ReaderAt.
+func (f *live) ReadAt(p []byte, at int64) (n int, err error) {
+	for n < len(p) {
+		got, err := disk.RetryValue(func() (int, error) { return unix.Pread(f.fd, p[n:], at+int64(n)) })
+		if err != nil {
+			return n, err
+		}
+		if got == 0 {
+			return n, io.EOF
+		}
+		n += got
+	}
+	return n, nil
+}
+
+func (f *live) close() { unix.Close(f.fd) }
 
 // target returns what the symbolic link n points to.
 func (n *node) target() (string, error) {
@@ -233,14 +257,14 @@ func (u *Unrestorable) add(what string) {
 	}
 }
 
-func seek(f *os.File, at int64, whence int) (int64, error) {
-	return disk.RetryValue(func() (int64, error) { return unix.Seek(int(f.Fd()), at, whence) })
+func seek(f *live, at int64, whence int) (int64, error) {
+	return disk.RetryValue(func() (int64, error) { return unix.Seek(f.fd, at, whence) })
 }
 
 // extents returns where a sparse file holds data (lseek(2), SEEK_DATA), and nil
 // for a file without holes. Where there are more stretches than can be kept,
 // the smallest holes between them are filled in.
-func extents(f *os.File, size int64) ([]Extent, error) {
+func extents(f *live, size int64) ([]Extent, error) {
 	list := []Extent{}
 	for at := int64(0); at < size; {
 		from, err := seek(f, at, unix.SEEK_DATA)
@@ -248,14 +272,14 @@ func extents(f *os.File, size int64) ([]Extent, error) {
 			break
 		}
 		if err != nil {
-			return nil, fail("lseek", f.Name(), err)
+			return nil, fail("lseek", f.name, err)
 		}
 		to, err := seek(f, from, unix.SEEK_HOLE)
 		if errors.Is(err, unix.ENXIO) { // cut since: seen when it has been read
 			break
 		}
 		if err != nil {
-			return nil, fail("lseek", f.Name(), err)
+			return nil, fail("lseek", f.name, err)
 		}
 		to = min(to, size)
 		if from >= to {
@@ -293,7 +317,7 @@ func merge(list []Extent, gap int64) []Extent {
 
 // content reads what of a file an entry stores: all of it, or the data of a
 // sparse one.
-func content(f *os.File, e *Entry) io.Reader {
+func content(f io.ReaderAt, e *Entry) io.Reader {
 	if !e.sparse() {
 		return io.NewSectionReader(f, 0, e.Size)
 	}
