@@ -8,9 +8,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/workload"
@@ -322,6 +324,36 @@ func TestGuardingAfterADamagedMemberIsNotReliedUpon(t *testing.T) {
 	_, err = w.engine().Restore(t.Context(), w.afterRequest(sid))
 	w.must(err)
 	w.oldIsBack(states, nil)
+}
+
+// TestThePreRestoreSnapshotReliesOnNoDamagedMember: what the latest snapshot
+// proves to be unchanged is not read, but what the store has of it is.
+func TestThePreRestoreSnapshotReliesOnNoDamagedMember(t *testing.T) {
+	w := newWorld(t, disktest.Mount(t, "ext4", 64), 2)
+	w.fill("new")
+	sid := w.capture()
+	w.fill("old")
+	states := map[string][][]string{"old": w.trees()}
+	time.Sleep(1200 * time.Millisecond) // what was just written is read once more
+	latest, err := w.engine().Store.Load(w.name, w.capture())
+	w.must(err)
+	restored, err := w.engine().Store.Load(w.name, sid)
+	w.must(err)
+	spoiled := 0
+	for _, member := range latest.Volumes[1].Members {
+		if !slices.ContainsFunc(restored.Volumes[1].Members, func(m archive.Member) bool { return m.ID == member.ID }) {
+			w.must(flip(filepath.Join(w.dir, "store/members", member.ID[:2], member.ID+".gz")))
+			spoiled++
+		}
+	}
+	r, err := w.restore(sid)
+	if err != nil || spoiled == 0 || r.PassOne.ReadBytes == 0 {
+		t.Fatalf("%d members are damaged, %d bytes were read: %v", spoiled, r.PassOne.ReadBytes, err)
+	}
+	if _, err := w.restore(r.PreRestoreSID); err != nil {
+		t.Fatal(err)
+	}
+	w.generation(states)
 }
 
 func TestGuardingAfterASignalIsHeardUntilTheCommit(t *testing.T) {

@@ -25,7 +25,6 @@ type shooting struct {
 	codec   archive.Codec
 	batch   *store.Batch
 	places  []*place
-	verify  bool // what the store has is checked before it is relied upon
 	clones  bool // large files are cloned while the app rests, and read when it is awake
 	leaving bool // the trees are about to be deleted: no later capture meets them
 
@@ -55,7 +54,7 @@ func (s *session) newShooting(tx *journal.Tx, name string, places []*place, veri
 	if err != nil {
 		return nil, errors.Join(err, scratch.Close())
 	}
-	return &shooting{s: s, scratch: scratch, codec: codec, batch: s.Store.NewBatch(scratch, verify, codec), places: places, verify: verify}, nil
+	return &shooting{s: s, scratch: scratch, codec: codec, batch: s.Store.NewBatch(scratch, verify, codec), places: places}, nil
 }
 
 func (c *shooting) close() {
@@ -183,7 +182,29 @@ func (c *shooting) fromLatest(ctx context.Context, index string, counts bool) ([
 	if err := c.begin(); err != nil {
 		return nil, err
 	}
-	known, err := c.latest(ctx)
+	for {
+		walks, err := c.upon(ctx, index, counts)
+		if err != nil {
+			return nil, err
+		}
+		damaged, err := c.batch.Check(ctx)
+		if err == nil && damaged == 0 {
+			return walks, nil
+		}
+		abandon(walks)
+		if err != nil {
+			return nil, err
+		}
+		c.s.say("%d pieces that the store has are damaged: storing them anew", damaged)
+		if err := c.scratch.Remove(index); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// upon is a pass upon what the latest snapshot saw, as far as that is of use.
+func (c *shooting) upon(ctx context.Context, index string, counts bool) ([]*archive.Writing, error) {
+	known, err := c.latest()
 	if err != nil {
 		return nil, err
 	}
@@ -245,7 +266,7 @@ type earlier struct {
 
 // latest opens what the latest snapshot of the workload saw; nil where there is
 // nothing that serves.
-func (c *shooting) latest(ctx context.Context) (*earlier, error) {
+func (c *shooting) latest() (*earlier, error) {
 	if c.leaving {
 		return nil, nil
 	}
@@ -273,23 +294,8 @@ func (c *shooting) latest(ctx context.Context) (*earlier, error) {
 			continue
 		}
 		e.members[v.Name] = v.Members
-		if !c.verify || c.place(v.Name) == nil {
-			continue
-		}
-		if err := c.batch.Verify(ctx, v.Members); err != nil {
-			return nil, errors.Join(err, index.Close())
-		}
 	}
 	return e, nil
-}
-
-func (c *shooting) place(volume string) *place {
-	for _, p := range c.places {
-		if p.vol.Name == volume {
-			return p
-		}
-	}
-	return nil
 }
 
 // volume returns what is known of a volume on a filesystem; nil for nothing. In

@@ -38,6 +38,9 @@ type pending struct {
 	member archive.Member
 	kept   bool // in the store, or in scratch
 	fresh  bool // waits in scratch
+	// What Reuse has promised of a member that nobody has checked yet.
+	unchecked bool
+	damaged   bool // the store's copy serves for nothing
 }
 
 // NewBatch begins a batch that keeps new members in scratch, an empty
@@ -56,9 +59,10 @@ func (b *Batch) Put(tar []byte) (archive.Member, error) {
 	p := b.pending(id)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.kept {
+	if p.kept && !p.unchecked {
 		return p.member, nil
 	}
+	p.kept, p.unchecked = false, false
 	return p.member, b.put(p, id, tar)
 }
 
@@ -100,6 +104,9 @@ func (b *Batch) put(p *pending, id string, tar []byte) error {
 
 // look keeps m where the store has it and it may be relied upon.
 func (b *Batch) look(p *pending, m archive.Member) error {
+	if p.damaged {
+		return nil
+	}
 	size, err := b.store.size(m)
 	if err != nil || size == 0 || !b.intact(m) {
 		return err
@@ -110,58 +117,75 @@ func (b *Batch) look(p *pending, m archive.Member) error {
 }
 
 // Reuse reports whether a member of an earlier snapshot can serve again without
-// its content, and how many bytes it takes. In a batch that verifies, that has
-// to be known already: see Verify.
+// its content, and how many bytes it takes. In a batch that verifies, that is a
+// promise which Check has to make good.
 func (b *Batch) Reuse(m archive.Member) (archive.Member, bool, error) {
 	p := b.pending(m.ID)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.kept && !b.verify {
-		if err := b.look(p, m); err != nil {
+	if !p.kept && !p.damaged && m.Codec == b.codec {
+		size, err := b.store.size(m)
+		if err != nil {
 			return m, false, err
+		}
+		if size > 0 {
+			m.Stored = size
+			p.member, p.kept, p.unchecked = m, true, b.verify
 		}
 	}
 	return p.member, p.kept && p.member.Tar == m.Tar, nil
 }
 
-// Verify reads and checks members of earlier snapshots, on all cores, so that
-// Reuse can rely on them. One that is damaged or gone is no error: it will be
-// asked for, and stored anew.
-func (b *Batch) Verify(ctx context.Context, members []archive.Member) error {
-	work := make(chan archive.Member)
-	errs := make(chan error, 1)
+// Check reads and checks what Reuse has promised, on all cores, and returns how
+// many members are damaged: whatever was built upon those is to be built anew,
+// and finds them no longer. A batch that verifies publishes nothing that was not
+// checked.
+func (b *Batch) Check(ctx context.Context) (damaged int, err error) {
+	var bad atomic.Int64
+	work := make(chan *pending)
 	var done sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
 		done.Go(func() {
-			for m := range work {
-				p := b.pending(m.ID)
-				p.mu.Lock()
-				if !p.kept {
-					if err := b.look(p, m); err != nil {
-						select {
-						case errs <- err:
-						default:
-						}
-					}
+			for p := range work {
+				if !b.check(p) {
+					bad.Add(1)
 				}
-				p.mu.Unlock()
 			}
 		})
 	}
-	for _, m := range members {
+	for _, p := range b.promised() {
 		if ctx.Err() != nil {
 			break
 		}
-		work <- m
+		work <- p
 	}
 	close(work)
 	done.Wait()
-	select {
-	case err := <-errs:
-		return err
-	default:
-		return context.Cause(ctx)
+	return int(bad.Load()), context.Cause(ctx)
+}
+
+func (b *Batch) promised() (list []*pending) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, p := range b.known {
+		list = append(list, p)
 	}
+	return list
+}
+
+// check reports false for a member that was promised and is damaged.
+func (b *Batch) check(p *pending) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.unchecked {
+		return true
+	}
+	p.unchecked = false
+	if b.intact(p.member) {
+		return true
+	}
+	p.kept, p.damaged = false, true
+	return false
 }
 
 // intact reports whether the store's copy of m may be relied upon.
@@ -250,7 +274,7 @@ func (b *Batch) place(m *Manifest) error {
 		}
 		for _, member := range m.Volumes[i].Members {
 			p := b.known[member.ID]
-			if p == nil || !p.kept {
+			if p == nil || !p.kept || p.unchecked {
 				return fmt.Errorf("member %s never went through the batch", member.ID)
 			}
 			if !p.fresh {

@@ -211,11 +211,45 @@ func TestADamagedMemberIsStoredAnewWhenItIsVerified(t *testing.T) {
 			if _, err := archive.Inflate(data, m); err != nil {
 				t.Errorf("the member is still damaged: %v", err)
 			}
+			if damage(filepath.Join(path, "members", m.ID[:2], m.ID+".gz")) != nil {
+				t.Fatal("it cannot be damaged again")
+			}
+			promises(t, s, m)
 			intact := s.NewBatch(scratch(t, s), true, archive.Gzip)
 			if put(t, intact, piece("a")); intact.Added() != 0 {
 				t.Error("an intact member was stored anew")
 			}
 		})
+	}
+}
+
+// promises has a batch rely upon a damaged member without its content, which has
+// to show before anything is published.
+func promises(t *testing.T, s *store.Store, m archive.Member) {
+	t.Helper()
+	dir := scratch(t, s)
+	b := s.NewBatch(dir, true, archive.Gzip)
+	name := index(t, dir)
+	_, ok, err := b.Reuse(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := manifest("blog", "20260102T030405Z-000003", archive.Member{ID: m.ID, Tar: m.Tar, Stored: 1})
+	if err := b.Publish(last, name); err == nil {
+		t.Error("published upon what nobody has checked")
+	}
+	if damaged, err := b.Check(t.Context()); err != nil || (damaged == 1) != ok {
+		t.Errorf("promised: %v, found to be damaged: %d, %v", ok, damaged, err)
+	}
+	if _, ok, err := b.Reuse(m); ok || err != nil {
+		t.Errorf("promised again: %v", err)
+	}
+	last.Volumes[0].Members[0] = put(t, b, piece("a"))
+	if damaged, err := b.Check(t.Context()); damaged != 0 || err != nil {
+		t.Errorf("stored anew it is damaged %d times: %v", damaged, err)
+	}
+	if err := b.Publish(last, name); err != nil {
+		t.Fatal(err)
 	}
 }
 
