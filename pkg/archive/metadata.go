@@ -18,15 +18,25 @@ func times(t Timespec) []unix.Timespec {
 // keeps all of them: chown clears setuid and capabilities (chown(2)), an ACL
 // rules the group bits that chmod sets (acl(5)), and everything moves ctime.
 func apply(fd int, e *Entry, keepPrivileges bool) error {
-	if err := disk.Retry(func() error { return unix.Fchown(fd, int(e.UID), int(e.GID)) }); err != nil {
-		return fail("chown", e.Name, err)
+	// What it has already need not be set: each would be a change of its own in
+	// the filesystem's journal.
+	var st unix.Stat_t
+	if err := disk.Retry(func() error { return unix.Fstat(fd, &st) }); err != nil {
+		return fail("stat", e.Name, err)
+	}
+	if st.Uid != e.UID || st.Gid != e.GID {
+		if err := disk.Retry(func() error { return unix.Fchown(fd, int(e.UID), int(e.GID)) }); err != nil {
+			return fail("chown", e.Name, err)
+		}
 	}
 	mode := e.Mode
 	if e.Type != Directory && !keepPrivileges {
 		mode &^= unix.S_ISUID | unix.S_ISGID
 	}
-	if err := disk.Retry(func() error { return unix.Fchmod(fd, mode) }); err != nil {
-		return fail("chmod", e.Name, err)
+	if st.Mode&0o7777 != mode || mode&(unix.S_ISUID|unix.S_ISGID) != 0 { // which chown has cleared
+		if err := disk.Retry(func() error { return unix.Fchmod(fd, mode) }); err != nil {
+			return fail("chmod", e.Name, err)
+		}
 	}
 	for _, attr := range e.Xattrs {
 		if privilegedXattr(attr.Name) && !keepPrivileges {

@@ -140,7 +140,7 @@ func (w *writers) file(f *file, b *batch) error {
 	if b.fill != nil {
 		flags = unix.O_RDWR
 	}
-	fd, err := disk.Openat2(f.dir.fd, f.base, flags|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o600, resolve)
+	fd, err := disk.Openat2(f.dir.fd, f.base, flags|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, uint64(f.entry.Mode&0o777), resolve)
 	if err != nil {
 		return made("create", f.entry.Name, err)
 	}

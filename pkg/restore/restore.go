@@ -223,6 +223,7 @@ func (r *restoration) upToCommit(ctx context.Context) error {
 
 // stage extracts every volume beside its live directory and makes it durable.
 func (r *restoration) stage(ctx context.Context) error {
+	defer moreThreads()()
 	for i, site := range r.x.sites {
 		m := r.manifestOf(i)
 		r.say("staging volume %s: %d files, %d bytes", site.Name, m.Files, m.Bytes)

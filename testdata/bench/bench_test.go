@@ -16,10 +16,11 @@ func TestTheBenchmarkRuns(t *testing.T) {
 	disktest.NeedRoot(t)
 	disktest.Need(t, "mkfs.ext4")
 	t.Run("small", func(t *testing.T) {
-		r := runTiny(t, "small,capture,again,restore,sparse")
+		r := runTiny(t, "small,capture,again,restore,sparse,scale")
 		for _, k := range []key{
 			{"capture", "small", whoSnap, stored}, {unchanged, "small", whoSnap, seconds}, {changed, "small", whoSnap, grown},
 			{"restore", "small", whoSnap, peakMiB}, {"restore", sceneSparse, whoSnap, seconds},
+			{"capture", sceneFiles(1000), whoSnap, perFile}, {unchanged, sceneFiles(1000), whoSnap, perFile}, {"restore", sceneFiles(100), whoSnap, perFile},
 		} {
 			r.has(t, k)
 		}

@@ -16,11 +16,12 @@ const pageSize = 8 << 10
 // changed is returned too.
 func scatter(dir string, files []file, round int) (changed []file, bytes int64, err error) {
 	r := rand.New(rand.NewPCG(21, uint64(round)))
+	buf := make([]byte, 256<<10)
 	for _, i := range r.Perm(len(files))[:max(1, len(files)/100)] {
 		f := files[i]
 		other := f
 		other.seed = f.seed + 1000*uint64(round+1)
-		if _, err := other.write(dir, nil); err != nil {
+		if err := other.write(dir, buf); err != nil {
 			return nil, 0, err
 		}
 		now := filepath.Join(dir, f.path)
@@ -68,7 +69,7 @@ func cluster(dir string, round int) (int64, error) {
 		length := min(left, 128, pages)
 		noise := file{bytes: length * pageSize, seed: r.Uint64(), noise: true}
 		start := r.Int64N(pages - length + 1)
-		if err := overwrite(biggest, noise.content(nil), start*pageSize); err != nil {
+		if err := overwrite(biggest, noise.content(), start*pageSize); err != nil {
 			return 0, err
 		}
 		left -= length

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -77,21 +78,22 @@ func appFiles(n int, total int64, seed uint64) []file {
 	return files
 }
 
-// content makes the content of a file.
-func (f file) content(buf []byte) []byte {
-	if int64(cap(buf)) < f.bytes {
-		buf = make([]byte, f.bytes)
-	}
-	buf = buf[:f.bytes]
+// stream is the content of a file, and goes on behind it.
+func (f file) stream() io.Reader {
 	if !f.noise {
-		newText(f.seed, f.index).fill(buf)
-		return buf
+		return newText(f.seed, f.index)
 	}
 	var seed [32]byte
 	for i := range 8 {
 		seed[i], seed[8+i] = byte(f.seed>>(8*i)), byte(f.index>>(8*i))
 	}
-	rand.NewChaCha8(seed).Read(buf)
+	return rand.NewChaCha8(seed)
+}
+
+// content is all of it in memory.
+func (f file) content() []byte {
+	buf := make([]byte, f.bytes)
+	_, _ = f.stream().Read(buf) // neither of them fails
 	return buf
 }
 
@@ -102,9 +104,9 @@ func makeFiles(dir string, files []file) error {
 	var failed [workers]error
 	for w := range workers {
 		wait.Go(func() {
-			var buf []byte
+			buf := make([]byte, 256<<10)
 			for i := w; i < len(files) && failed[w] == nil; i += workers {
-				buf, failed[w] = files[i].write(dir, buf)
+				failed[w] = files[i].write(dir, buf)
 			}
 		})
 	}
@@ -112,17 +114,23 @@ func makeFiles(dir string, files []file) error {
 	return errors.Join(failed[:]...)
 }
 
-func (f file) write(dir string, buf []byte) ([]byte, error) {
+// write makes the file, a buffer at a time: the kernel charges whoever this
+// process starts with the memory that it has itself.
+func (f file) write(dir string, buf []byte) error {
 	path := filepath.Join(dir, f.path)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return buf, err
+		return err
 	}
-	buf = f.content(buf)
-	if err := os.WriteFile(path, buf, 0o644); err != nil {
-		return buf, err
+	to, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = io.CopyBuffer(struct{ io.Writer }{to}, io.LimitReader(f.stream(), f.bytes), buf)
+	if err = errors.Join(err, to.Close()); err != nil {
+		return err
 	}
 	then := time.Date(2024, 1, 1, 0, 0, 0, int(f.index%1000)*1_000_003, time.UTC).Add(time.Duration(f.index) * time.Minute)
-	return buf, os.Chtimes(path, then, then)
+	return os.Chtimes(path, then, then)
 }
 
 // sparseFile makes a file that is holes but for a MiB in each GiB.

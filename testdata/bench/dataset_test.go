@@ -45,7 +45,7 @@ func TestTextCompressesAsTextDoes(t *testing.T) {
 	} {
 		var out bytes.Buffer
 		z := gzip.NewWriter(&out)
-		z.Write(c.f.content(nil))
+		z.Write(c.f.content())
 		z.Close()
 		if r := float64(c.f.bytes) / float64(out.Len()); r < c.least || r > c.most {
 			t.Errorf("%s compresses %.2f : 1, want %.2f to %.2f", c.name, r, c.least, c.most)

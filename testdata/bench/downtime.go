@@ -257,7 +257,7 @@ func (s *stage) verify(changed []file) error {
 		if err != nil {
 			return err
 		}
-		if !bytes.Equal(content, f.content(nil)) {
+		if !bytes.Equal(content, f.content()) {
 			return fmt.Errorf("%s is not what it was", f.path)
 		}
 	}

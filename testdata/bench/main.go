@@ -144,7 +144,7 @@ func measureAll(ctx context.Context, p plan, dir string, log io.Writer) (_ *repo
 	for _, part := range []struct {
 		name string
 		run  func(context.Context) error
-	}{{"sparse", b.sparse}, {"downtime", b.downtime}} {
+	}{{"sparse", b.sparse}, {"downtime", b.downtime}, {"scale", b.scale}} {
 		if p.wants(part.name) {
 			if err := part.run(ctx); err != nil {
 				return nil, err

@@ -49,7 +49,7 @@ func newPlace(ctx context.Context, parent string, mib int) (_ *place, err error)
 	}
 	// Nothing is left for the kernel to do in the background; many small files
 	// take more inodes than the default.
-	if _, err := run(ctx, cmd("mkfs.ext4", "-q", "-F", "-m", "0", "-i", "8192", "-O", "has_journal",
+	if _, err := run(ctx, cmd("mkfs.ext4", "-q", "-F", "-m", "0", "-i", "6144", "-O", "has_journal",
 		"-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard", image)); err != nil {
 		return nil, err
 	}

@@ -20,6 +20,7 @@ type plan struct {
 	BigMiB      int   // one size more, for snap and restic alone; 0 for none
 	ManyFiles   int   // of the volume of many small files
 	SparseGiB   int   // of the sparse file
+	Scales      []int // files of the volumes whose time per file is compared
 	ImageMiB    int   // of the filesystem that is measured on
 
 	Least, Most int           // rounds
@@ -31,14 +32,14 @@ type plan struct {
 // The parts by which "make bench BENCH=…" names what it wants.
 var (
 	setNames      = []string{"small", "pg", "random"}
-	scenarioNames = []string{"capture", "again", "restore", "downtime", "sparse"}
+	scenarioNames = []string{"capture", "again", "restore", "downtime", "sparse", "scale"}
 )
 
 func fullPlan() plan {
 	return plan{
 		SmallFiles: 50_000, Scale: 50, RandomBytes: 1 << 30,
-		AppFiles: 2_000, AppMiB: []int{64, 256, 1024}, BigMiB: 4096, ManyFiles: 100_000, SparseGiB: 100,
-		ImageMiB: 14 << 10, Least: 3, Most: 5, Within: 60 * time.Second,
+		AppFiles: 2_000, AppMiB: []int{64, 256, 1024}, BigMiB: 0, ManyFiles: 100_000, SparseGiB: 100, Scales: []int{10_000, 1_000_000},
+		ImageMiB: 14 << 10, Least: 3, Most: 5, Within: 45 * time.Second,
 	}
 }
 
@@ -46,7 +47,7 @@ func fullPlan() plan {
 func tinyPlan() plan {
 	return plan{
 		Tiny: true, SmallFiles: 300, Scale: 1, RandomBytes: 6 << 20,
-		AppFiles: 20, AppMiB: []int{1}, ManyFiles: 100, SparseGiB: 1,
+		AppFiles: 20, AppMiB: []int{1}, ManyFiles: 100, SparseGiB: 1, Scales: []int{100, 1000},
 		ImageMiB: 500, Least: 1, Most: 1,
 	}
 }
@@ -72,14 +73,19 @@ func (p *plan) wants(name string) bool {
 	if slices.Contains(setNames, name) {
 		kind = setNames
 		// A scenario that needs no data set, asked for alone, wants none made.
-		if len(p.parts) > 0 && !slices.ContainsFunc(p.parts, func(s string) bool { return s != "downtime" && s != "sparse" }) {
+		if len(p.parts) > 0 && !slices.ContainsFunc(p.parts, func(s string) bool { return !alone(s) }) {
 			return false
 		}
 	} else if len(p.parts) > 0 && !slices.ContainsFunc(p.parts, func(s string) bool { return slices.Contains(scenarioNames, s) }) {
-		return name != "downtime" && name != "sparse" // data sets alone: what is done with those
+		return !alone(name) // data sets alone: what is done with those
 	}
 	chosen := slices.ContainsFunc(p.parts, func(s string) bool { return slices.Contains(kind, s) })
 	return !chosen || slices.Contains(p.parts, name)
+}
+
+// alone says whether a scenario needs no data set.
+func alone(scenario string) bool {
+	return scenario == "downtime" || scenario == "sparse" || scenario == "scale"
 }
 
 // complete says whether nothing was left out.

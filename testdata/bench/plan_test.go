@@ -7,7 +7,7 @@ import (
 
 func TestPartsAreChosen(t *testing.T) {
 	for _, c := range []struct{ only, want string }{
-		{"", "small pg random capture again restore downtime sparse"},
+		{"", "small pg random capture again restore downtime sparse scale"},
 		{"small", "small capture again restore"},
 		{"restore", "small pg random restore"},
 		{"small,restore", "small restore"},

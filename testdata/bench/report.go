@@ -47,6 +47,7 @@ const (
 	peakMiB   = "peak_mib"
 	stored    = "stored_bytes"
 	grown     = "grown_per_changed_byte"
+	perFile   = "microseconds_per_file"
 	outage    = "outage_seconds" // as a client saw it
 	told      = "told_seconds"   // as snap tells it
 	inner     = "inner_seconds"  // what snap tells of its phases between the app's stop and its start

@@ -76,8 +76,8 @@ func TestVerdictsFollowTheNumbers(t *testing.T) {
 	for what, want := range map[string]string{
 		`first capture, small: time of snap ÷ tar \| pigz -1`:                          "0.50 × | 0.25 – 0.75 | met",
 		"first capture, small: time of snap ÷ restic":                                  "0.40 × | 0.20 – 0.60 | **missed**",
-		`first capture, small: stored size of snap ÷ tar \| pigz -6`:                   "1.20 × | 1.20 – 1.20 | **missed**, by less than noise",
-		"peak memory of snap, the three data sets":                                     "97.0 MiB | 80.0 – 97.0 | **missed**, by less than noise",
+		`first capture, small: stored size of snap ÷ tar \| pigz -6`:                   "1.20 × | 1.20 – 1.20 | **missed**",
+		"peak memory of snap, the three data sets":                                     "97.0 MiB | 80.0 – 97.0 | **missed**",
 		"downtime, 1024 MiB: seen by a client, less that with an empty volume":         "0.50 s | 0.50 – 0.50 | met",
 		"restore to disk, small: time of snap ÷ tar xzf":                               "|  | not measured",
 		"downtime, many small files: seen by a client, less that with an empty volume": "|  | not measured",

@@ -11,6 +11,7 @@ import (
 type text struct {
 	r     *rand.Rand
 	line  []byte
+	rest  []byte // what of line has not been read
 	count int
 }
 
@@ -104,7 +105,17 @@ func (t *text) next() []byte {
 
 // fill fills a buffer; the last line may be cut.
 func (t *text) fill(buf []byte) {
-	for len(buf) > 0 {
-		buf = buf[copy(buf, t.next()):]
+	_, _ = t.Read(buf)
+}
+
+// Read implements io.Reader, without an end.
+func (t *text) Read(buf []byte) (int, error) {
+	for n := 0; n < len(buf); {
+		if len(t.rest) == 0 {
+			t.rest = t.next()
+		}
+		got := copy(buf[n:], t.rest)
+		n, t.rest = n+got, t.rest[got:]
 	}
+	return len(buf), nil
 }

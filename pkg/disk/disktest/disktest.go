@@ -114,7 +114,7 @@ func Run(t *testing.T, name string, args ...string) string {
 
 // Write writes files below dir, path → content, with the directories that they
 // need; a path that ends in "/" is an empty directory.
-func Write(t *testing.T, dir string, files map[string]string) {
+func Write(t testing.TB, dir string, files map[string]string) {
 	t.Helper()
 	for name, content := range files {
 		path := filepath.Join(dir, name)
