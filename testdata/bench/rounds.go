@@ -25,8 +25,9 @@ type limits struct {
 func (b *bench) limits() limits { return limits{b.plan.Least, b.plan.Most, b.plan.Within} }
 
 // rounds lets the contenders take turns, each round beginning with another, so
-// that what the machine does meanwhile falls on all of them. After the least
-// number of rounds those go on that a target is about, while there is time.
+// that what the machine does meanwhile falls on all of them. Those that no target
+// is about leave a round before the least number of them; after it the others go
+// on while there is time.
 // Before each round before is called, which may be nil. A peer that fails is
 // noted and does not take part any more; snap's failure is an error.
 func (b *bench) rounds(ctx context.Context, what string, l limits, before func(round int) error, turns []turn) error {
@@ -41,7 +42,7 @@ func (b *bench) rounds(ctx context.Context, what string, l limits, before func(r
 			}
 		}
 		for _, t := range rotated(turns, round) {
-			if round >= l.least && !t.ranked {
+			if round >= max(1, l.least-1) && !t.ranked {
 				continue
 			}
 			if err := ctx.Err(); err != nil {
