@@ -32,6 +32,9 @@ type ExtractOptions struct {
 	// multiple of 512 bytes. Where it returns a Fill these members are neither
 	// read nor checked: whoever fills the file answers for what is in it.
 	Supply func(e *Entry, content []Member) Fill
+	// Wrote, when set, is told how many bytes more were written to files, by
+	// several goroutines at a time.
+	Wrote func(bytes int64)
 }
 
 // Fill gives a new, empty file its whole content, its size and its holes
@@ -70,7 +73,7 @@ func Extract(ctx context.Context, r io.Reader, into *disk.Dir, opt ExtractOption
 // extract reads from the source that from makes. The source has to call before
 // whenever it may come to wait.
 func extract(ctx context.Context, into *disk.Dir, opt ExtractOptions, from func(before func()) source) (Stats, error) {
-	x := &extractor{ctx: ctx, opt: opt, cursor: newCursor(into), writers: newWriters(ctx, opt.KeepPrivileges), mostOpen: mostOpen(), links: map[string]bool{}}
+	x := &extractor{ctx: ctx, opt: opt, cursor: newCursor(into), writers: newWriters(ctx, opt), mostOpen: mostOpen(), links: map[string]bool{}}
 	defer x.cursor.close()
 	x.src = from(x.flush)
 	if err := x.run(); err != nil {

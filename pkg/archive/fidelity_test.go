@@ -40,7 +40,9 @@ func (m *memory) has(id string) bool {
 	return ok
 }
 
-func (m *memory) Open(member archive.Member) ([]byte, error) { return m.members[member.ID], nil }
+func (m *memory) Open(member archive.Member, buf []byte) ([]byte, error) {
+	return append(buf[:0], m.members[member.ID]...), nil
+}
 
 func open(t *testing.T, path string) *disk.Dir {
 	t.Helper()

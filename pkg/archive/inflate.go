@@ -9,9 +9,11 @@ import (
 	"sync/atomic"
 )
 
-// Opener gives the bytes of a member as the store has them.
+// Opener gives the bytes of a member as the store has them: in the memory of buf,
+// whatever that holds, where its capacity is enough, else in new memory. Either
+// is the caller's, who may give it to the next call.
 type Opener interface {
-	Open(m Member) ([]byte, error)
+	Open(m Member, buf []byte) ([]byte, error)
 }
 
 // NewReader returns the tar stream of the members, in order. They are inflated
@@ -19,11 +21,12 @@ type Opener interface {
 // no byte of a member is given out before the whole of it was found true. The
 // error of a member that is not wraps [ErrRefused].
 func NewReader(ctx context.Context, from Opener, members []Member) *Reader {
-	return newReader(ctx, from, members, Inflate)
+	return newReader(ctx, from, members, func(mem *memory, m Member) ([]byte, error) { return mem.inflate(from, m) })
 }
 
-// newReader is NewReader of what take makes of the members' data.
-func newReader(ctx context.Context, from Opener, members []Member, take func(data []byte, m Member) ([]byte, error)) *Reader {
+// newReader is NewReader of what take makes of the members, each in memory that
+// is taken's alone until the reader has passed it.
+func newReader(ctx context.Context, from Opener, members []Member, take func(mem *memory, m Member) ([]byte, error)) *Reader {
 	r := &Reader{from: from, take: take, members: members, ahead: make(chan chan inflated, 2*inflating()), room: newRoom()}
 	r.ctx, r.cancel = context.WithCancel(ctx)
 	r.done.Go(r.feed)
@@ -36,7 +39,7 @@ type Reader struct {
 	cancel  context.CancelFunc
 	done    sync.WaitGroup
 	from    Opener
-	take    func(data []byte, m Member) ([]byte, error)
+	take    func(mem *memory, m Member) ([]byte, error)
 	members []Member
 	ahead   chan chan inflated
 	room    *room
@@ -84,15 +87,17 @@ func (r *Reader) inflate(i int, m Member, free func()) inflated {
 		free()
 		return inflated{err: context.Cause(r.ctx)}
 	}
-	data, err := r.from.Open(m)
-	if err == nil {
-		data, err = r.take(data, m)
-	}
+	mem := newMemory()
+	data, err := r.take(mem, m)
 	if err != nil {
+		mem.free()
 		free()
 		return inflated{err: err}
 	}
-	return inflated{tar: newBuffer(data, free)}
+	return inflated{tar: newBuffer(data, func() {
+		mem.free()
+		free()
+	})}
 }
 
 // stretch returns the next member, which the caller releases. Its error is the

@@ -11,12 +11,13 @@ import (
 // byte of it is written. The error of a member that is not true wraps
 // [ErrRefused]; w then holds a part.
 func Join(ctx context.Context, w io.Writer, from Opener, members []Member, codec Codec) error {
-	r := newReader(ctx, from, members, func(data []byte, m Member) ([]byte, error) {
-		tar, err := Inflate(data, m)
+	r := newReader(ctx, from, members, func(mem *memory, m Member) ([]byte, error) {
+		tar, err := mem.inflate(from, m)
 		if err != nil || m.Codec == codec {
-			return data, err
+			return mem.stored, err
 		}
-		return codec.Deflate(nil, tar), nil
+		mem.stored = codec.Deflate(mem.stored[:0], tar)
+		return mem.stored, nil
 	})
 	defer r.Close()
 	_, err := io.Copy(w, r)

@@ -23,11 +23,12 @@ const (
 type output struct {
 	fd       int
 	entry    *Entry
-	left     int64 // content that has not been written
-	at       int64 // where it goes
-	extent   int   // of a sparse file: the next one
-	room     int64 // of a sparse file: what is left of the last one
-	reserved int64 // the file has blocks up to here
+	left     int64             // content that has not been written
+	at       int64             // where it goes
+	extent   int               // of a sparse file: the next one
+	room     int64             // of a sparse file: what is left of the last one
+	reserved int64             // the file has blocks up to here
+	wrote    func(bytes int64) // nil, or told of each write
 }
 
 // write writes the next content, never more than the entry has.
@@ -90,6 +91,9 @@ func (o *output) pwrite(b []byte) error {
 			return fail("write", o.entry.Name, err)
 		}
 		b, o.at = b[n:], o.at+int64(n)
+		if o.wrote != nil {
+			o.wrote(int64(n))
+		}
 	}
 	return nil
 }

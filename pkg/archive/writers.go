@@ -17,7 +17,7 @@ import (
 // first: what stands before it is written, what stands behind it is not begun.
 type writers struct {
 	ctx  context.Context
-	keep bool // see ExtractOptions.KeepPrivileges
+	opt  ExtractOptions
 	jobs chan *batch
 	done sync.WaitGroup // the writers
 	busy sync.WaitGroup // batches that are not finished
@@ -65,9 +65,9 @@ func writing() int {
 	return min(n, 4)
 }
 
-func newWriters(ctx context.Context, keepPrivileges bool) *writers {
+func newWriters(ctx context.Context, opt ExtractOptions) *writers {
 	n := writing()
-	w := &writers{ctx: ctx, keep: keepPrivileges, jobs: make(chan *batch, n), at: math.MaxInt64, failed: make(chan struct{})}
+	w := &writers{ctx: ctx, opt: opt, jobs: make(chan *batch, n), at: math.MaxInt64, failed: make(chan struct{})}
 	for range n {
 		w.done.Go(func() {
 			for b := range w.jobs {
@@ -146,7 +146,7 @@ func (w *writers) file(f *file, b *batch) error {
 	}
 	whole, err := w.content(fd, f, b)
 	if err == nil && whole {
-		err = apply(fd, f.entry, w.keep)
+		err = apply(fd, f.entry, w.opt.KeepPrivileges)
 	}
 	if cerr := unix.Close(fd); err == nil && cerr != nil {
 		err = fail("close", f.entry.Name, cerr)
@@ -157,7 +157,7 @@ func (w *writers) file(f *file, b *batch) error {
 // content writes the file's content. It reports false where the content ends
 // early, of which the parser, or whoever cancelled, has told.
 func (w *writers) content(fd int, f *file, b *batch) (whole bool, err error) {
-	out := output{fd: fd, entry: f.entry, left: f.entry.stored()}
+	out := output{fd: fd, entry: f.entry, left: f.entry.stored(), wrote: w.opt.Wrote}
 	switch {
 	case b.fill != nil:
 		err = w.supplied(&out, b)
@@ -207,14 +207,13 @@ func (w *writers) supplied(out *output, b *batch) error {
 	if err := disk.Retry(func() error { return unix.Ftruncate(out.fd, 0) }); err != nil {
 		return fail("truncate", out.entry.Name, err)
 	}
+	mem := newMemory()
+	defer mem.free()
 	for _, m := range b.members {
 		if w.ctx.Err() != nil {
 			return context.Cause(w.ctx)
 		}
-		data, err := b.from.Open(m)
-		if err == nil {
-			data, err = Inflate(data, m)
-		}
+		data, err := mem.inflate(b.from, m)
 		if err != nil {
 			return err
 		}

@@ -1,12 +1,11 @@
 package disk
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -127,50 +126,72 @@ func (d *Dir) CreateFile(name string, perm uint32) (*os.File, error) {
 // stands there is refused, with [ErrDamaged] unless it is a symbolic link
 // (ELOOP), and opening never blocks.
 func (d *Dir) OpenFile(rel string) (*os.File, error) {
-	fd, err := d.openat2(rel, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, beneath)
+	fd, _, err := d.openRegular(rel)
 	if err != nil {
-		return nil, d.fail("open", rel, err)
+		return nil, err
 	}
-	f := os.NewFile(uintptr(fd), d.path+"/"+rel)
+	return os.NewFile(uintptr(fd), d.path+"/"+rel), nil
+}
+
+// openRegular is OpenFile with a bare descriptor. It returns the file's size too.
+func (d *Dir) openRegular(rel string) (fd int, size int64, err error) {
+	fd, err = d.openat2(rel, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, beneath)
+	if err != nil {
+		return -1, 0, d.fail("open", rel, err)
+	}
 	var st unix.Stat_t
 	if err := Retry(func() error { return unix.Fstat(fd, &st) }); err != nil {
-		f.Close()
-		return nil, d.fail("stat", rel, err)
+		unix.Close(fd)
+		return -1, 0, d.fail("stat", rel, err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		f.Close()
-		return nil, d.fail("open", rel, fmt.Errorf("%w: not a regular file", ErrDamaged))
+		unix.Close(fd)
+		return -1, 0, d.fail("open", rel, fmt.Errorf("%w: not a regular file", ErrDamaged))
 	}
-	return f, nil
+	return fd, st.Size, nil
 }
 
 // ReadFile returns the content of the regular file at rel. A file that is longer
 // than limit bytes is not read: the error wraps [ErrDamaged], as it does where
 // something else than a regular file stands.
 func (d *Dir) ReadFile(rel string, limit int64) ([]byte, error) {
-	f, err := d.OpenFile(rel)
+	return d.ReadFileInto(rel, limit, nil)
+}
+
+// ReadFileInto is ReadFile into the memory of buf, whatever that holds, if it has
+// the capacity.
+func (d *Dir) ReadFileInto(rel string, limit int64, buf []byte) ([]byte, error) {
+	fd, size, err := d.openRegular(rel)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
+	defer unix.Close(fd)
+	if size > limit {
+		return nil, d.tooLong(rel, limit)
 	}
-	tooLong := d.fail("read", rel, fmt.Errorf("%w: longer than %d bytes", ErrDamaged, limit))
-	if info.Size() > limit {
-		return nil, tooLong
+	// Room for one byte more, by which the end shows without a larger buffer.
+	if buf = buf[:0]; int64(cap(buf)) <= size {
+		buf = make([]byte, 0, size+1)
 	}
-	// A buffer that grows with what is read would take several times its size.
-	var buf bytes.Buffer
-	buf.Grow(int(info.Size()) + bytes.MinRead)
-	if _, err := buf.ReadFrom(io.LimitReader(f, limit+1)); err != nil {
-		return nil, err
+	for {
+		n, err := RetryValue(func() (int, error) { return unix.Read(fd, buf[len(buf):cap(buf)]) })
+		if err != nil {
+			return nil, d.fail("read", rel, err)
+		}
+		if n == 0 {
+			return buf, nil
+		}
+		if buf = buf[:len(buf)+n]; int64(len(buf)) > limit { // it has grown since
+			return nil, d.tooLong(rel, limit)
+		}
+		if len(buf) == cap(buf) {
+			buf = slices.Grow(buf, 4<<10)
+		}
 	}
-	if int64(buf.Len()) > limit { // it has grown since
-		return nil, tooLong
-	}
-	return buf.Bytes(), nil
+}
+
+func (d *Dir) tooLong(rel string, limit int64) error {
+	return d.fail("read", rel, fmt.Errorf("%w: longer than %d bytes", ErrDamaged, limit))
 }
 
 // SyncFile makes the content of the file at rel durable.

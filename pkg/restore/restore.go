@@ -260,7 +260,13 @@ func (r *restoration) stageOne(ctx context.Context, site *site, m *store.Volume,
 	if err := r.cloning(r.plan.places[i], &opt); err != nil {
 		return err
 	}
+	back, err := into.StartWriteBack()
+	if err != nil {
+		return err
+	}
+	opt.Wrote = back.Wrote
 	got, err := archive.Extract(ctx, tar, into, opt)
+	back.End()
 	if err != nil {
 		return err
 	}

@@ -30,7 +30,7 @@ type Batch struct {
 	reserve atomic.Uint64 // bytes to leave free; 0: none
 }
 
-// buffers hold what is compressed or checked, one for each that is at work.
+// buffers hold what is compressed, one for each that is at work.
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
 type pending struct {
@@ -190,20 +190,7 @@ func (b *Batch) check(p *pending) bool {
 
 // intact reports whether the store's copy of m may be relied upon.
 func (b *Batch) intact(m archive.Member) bool {
-	if !b.verify {
-		return true
-	}
-	data, err := b.store.Open(m)
-	if err != nil {
-		return false
-	}
-	buf := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
-	tar, err := archive.InflateInto(*buf, data, m)
-	if cap(tar) > cap(*buf) {
-		*buf = tar
-	}
-	return err == nil
+	return !b.verify || archive.Check(b.store, m) == nil
 }
 
 // Reserve makes Put fail, or no longer, where it would take the last hundredth of

@@ -112,14 +112,14 @@ func TestAMemberOfTheOtherCodecDoesNotReplaceOne(t *testing.T) {
 	if n, first, err := s.Missing(v); n != 1 || first != v.Members[0].ID || err != nil {
 		t.Errorf("missing are %d, %q: %v", n, first, err)
 	}
-	if _, err := s.Open(v.Members[0]); !errors.Is(err, archive.ErrRefused) {
+	if _, err := s.Open(v.Members[0], nil); !errors.Is(err, archive.ErrRefused) {
 		t.Errorf("it is opened: %v", err)
 	}
 	// Nor does it pass for one under the other's name.
 	if err := os.Link(file+".gz", file+".zst"); err != nil {
 		t.Fatal(err)
 	}
-	data, err := s.Open(v.Members[0])
+	data, err := s.Open(v.Members[0], nil)
 	if err != nil {
 		t.Fatal(err)
 	}

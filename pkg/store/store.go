@@ -180,10 +180,11 @@ func (s *Store) size(m archive.Member) (int64, error) {
 	return st.Size, nil
 }
 
-// Open returns the bytes of a member as they lie on disk, unchecked. A member
+// Open returns the bytes of a member as they lie on disk, unchecked, in buf
+// where they fit (see [archive.Opener]). A member
 // that is missing, that is no regular file, or that is larger than a member can
 // be, is an error that wraps [archive.ErrRefused].
-func (s *Store) Open(m archive.Member) ([]byte, error) {
+func (s *Store) Open(m archive.Member, buf []byte) ([]byte, error) {
 	if !archive.ValidMemberID(m.ID) {
 		return nil, fmt.Errorf("%w: %q is not the id of a member", archive.ErrRefused, m.ID)
 	}
@@ -196,7 +197,7 @@ func (s *Store) Open(m archive.Member) ([]byte, error) {
 	}
 	// What does not compress is stored as it is, in blocks: both codecs expand
 	// by less than 1 %.
-	data, err := shard.ReadFile(memberFile(m), archive.MaxMember+archive.MaxMember/64)
+	data, err := shard.ReadFileInto(memberFile(m), archive.MaxMember+archive.MaxMember/64, buf)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, missing(m.ID)
 	}

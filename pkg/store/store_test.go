@@ -133,7 +133,7 @@ func TestWhatWasPublishedIsLoadedAndOpened(t *testing.T) {
 		t.Errorf("loaded\n%+v\npublished\n%+v", got, want)
 	}
 	m := got.Volumes[0].Members[0]
-	data, err := s.Open(m)
+	data, err := s.Open(m, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,7 +204,7 @@ func TestADamagedMemberIsStoredAnewWhenItIsVerified(t *testing.T) {
 			if err := b.Publish(manifest("blog", "20260102T030405Z-000002", again), index(t, dir)); err != nil {
 				t.Fatal(err)
 			}
-			data, err := s.Open(m)
+			data, err := s.Open(m, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -383,11 +383,11 @@ func TestNoNameLeadsOutOfTheStore(t *testing.T) {
 		}
 	}
 	for _, id := range []string{"", "..", "../../../evil", strings.Repeat("A", 64), strings.Repeat("0", 63), strings.Repeat("0", 61) + "/.."} {
-		if _, err := s.Open(archive.Member{ID: id, Tar: 1}); !errors.Is(err, archive.ErrRefused) {
+		if _, err := s.Open(archive.Member{ID: id, Tar: 1}, nil); !errors.Is(err, archive.ErrRefused) {
 			t.Errorf("member %q: %v", id, err)
 		}
 	}
-	if _, err := s.Open(archive.Member{ID: strings.Repeat("0", 64), Tar: 1}); !errors.Is(err, archive.ErrRefused) {
+	if _, err := s.Open(archive.Member{ID: strings.Repeat("0", 64), Tar: 1}, nil); !errors.Is(err, archive.ErrRefused) {
 		t.Errorf("a missing member: %v", err)
 	}
 	disktest.Same(t, "everything", before, disktest.Tree(t, box))
