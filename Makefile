@@ -7,9 +7,9 @@ PACKAGES := ./... ./testdata/app ./testdata/bench ./testdata/e2e ./testdata/cras
 
 # What is thrown away needs no version stamp, for which git would have to trust
 # whoever owns the clone.
-test crash e2e demo bench lint: export GOFLAGS += -buildvcs=false
+test race crash e2e demo bench lint: export GOFLAGS += -buildvcs=false
 
-.PHONY: help build test crash e2e demo bench lint clean
+.PHONY: help build test race crash e2e demo bench lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' Makefile
@@ -19,7 +19,11 @@ build: ## ./snap, a static binary
 
 test: ## the tests; says what it skips, and installs what they need when it may
 	testdata/setup.sh || true
-	testdata/engine.sh run testdata/test.sh ./... ./testdata/crash ./testdata/bench
+	testdata/engine.sh run testdata/test.sh
+
+race: ## all tests with the race detector, which make test has where goroutines share memory; an hour
+	testdata/setup.sh || true
+	testdata/engine.sh run testdata/test.sh -timeout 60m ./... ./testdata/crash ./testdata/bench
 
 crash: ## the proof: kills, errors, power cuts and full disks at every system call; 20 minutes
 	testdata/setup.sh || true

@@ -2,13 +2,19 @@
 # Runs go test and prints of it what a reader needs: the tests that were skipped
 # with why, the failures in full, and go test's own line for every package.
 #
-# Usage: test.sh GO-TEST-ARGUMENT...
+# Usage: test.sh                        all of them, in three lots side by side
+#        test.sh GO-TEST-ARGUMENT...    these
 #
-# With SNAP_TEST_SKIPS=fail a skipped test is a failure.
+# With SNAP_TEST_SKIPS=fail a skipped test is a failure, with SNAP_TEST_RACE=off
+# the race detector is off.
 set -euo pipefail
 
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+
 race=()
-if [[ $(go env CGO_ENABLED) == 1 ]] && command -v "$(go env CC)" >/dev/null; then
+if [[ ${SNAP_TEST_RACE:-} == off ]]; then
+  :
+elif [[ $(go env CGO_ENABLED) == 1 ]] && command -v "$(go env CC)" >/dev/null; then
   race=(-race)
 else
   echo 'test: without -race: that takes cgo and a C compiler' >&2
@@ -53,4 +59,40 @@ END {
 	}
 }'
 
-go test -count=1 -v -timeout 20m "${race[@]}" "$@" 2>&1 </dev/null | awk "$report"
+tests() { go test -count=1 -v -timeout 20m "${race[@]}" "$@" 2>&1 </dev/null | awk "$report"; }
+
+# lot runs tests and prints what they have to say when they are through.
+lot() { # NAME GO-TEST-ARGUMENT...
+  local name=$1 status=0
+  shift
+  tests "$@" >"$logs/$name" || status=$?
+  flock "$logs" cat -- "$logs/$name"
+  return "$status"
+}
+
+# The lots. Most of these tests wait: for containers that start and stop, for
+# disks, for what has to time out. What computes, and shares memory between
+# goroutines while it does, has the race detector, which multiplies the time;
+# make race has it in all.
+all() {
+  local status=0
+  logs=$(mktemp -d)
+  trap 'rm -rf -- "$logs"' EXIT
+  set -m # each is a process group, which ends as a whole
+  (race=() && lot engine -p 1 ./pkg/restore ./pkg/docker) &
+  (race=() && lot command ./cmd/snap) &
+  (
+    lot parts -p 1 ./pkg/archive/... ./pkg/disk/... ./pkg/journal ./pkg/store ./pkg/workload || status=$?
+    race=()
+    lot proof -p 1 ./testdata/crash ./testdata/bench || status=$?
+    exit "$status"
+  ) &
+  set +m
+  trap 'jobs -p | while read -r group; do kill -- "-$group" || true; done; exit 130' INT TERM
+  for _ in 1 2 3; do
+    wait -n || status=$?
+  done
+  exit "$status"
+}
+
+if (($#)); then tests "$@"; else all; fi
