@@ -194,22 +194,13 @@ type process struct {
 	*exec.Cmd
 	mu   sync.Mutex
 	said bytes.Buffer
-	last time.Time     // when it said something
 	eof  chan struct{} // closed at the end of its output
 }
 
 func (p *process) Write(b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.last = time.Now()
 	return p.said.Write(b)
-}
-
-// quiet reports whether snap has been silent for so long.
-func (p *process) quiet(d time.Duration) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return !p.last.IsZero() && time.Since(p.last) > d
 }
 
 // start starts snap, in a process group of its own, with one pipe as its

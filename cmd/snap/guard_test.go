@@ -73,9 +73,10 @@ func TestAStopThatOutlivesSnapIsWaitedForAndUndone(t *testing.T) {
 		t.Run(args[0], func(t *testing.T) {
 			h := h.in(t)
 			before := h.inspect("{{.Id}} {{.State.StartedAt}}")
+			began := time.Now()
 			p := h.start(args...)
 			h.until("a guard stands by", func() bool { return len(h.guards()) > 0 })
-			h.until("snap has no more to say", func() bool { return p.quiet(200 * time.Millisecond) })
+			h.until("the app has been told to stop", func() bool { return h.signalled(began) })
 			if h.inspect("{{.State.Running}}") != "true" {
 				t.Fatal("the app has stopped too soon")
 			}
@@ -84,6 +85,14 @@ func TestAStopThatOutlivesSnapIsWaitedForAndUndone(t *testing.T) {
 			}
 		})
 	}
+}
+
+// signalled reports whether the engine has sent the app a signal since then.
+func (h *appHost) signalled(since time.Time) bool {
+	h.Helper()
+	at := func(t time.Time) string { return fmt.Sprintf("%d.%09d", t.Unix(), t.Nanosecond()) }
+	return disktest.Run(h.T, "docker", "events", "--since", at(since), "--until", at(time.Now()),
+		"--filter", "container="+h.name, "--filter", "event=kill") != ""
 }
 
 // comesBackRestarted is comesBack for an app that is still up at the kill, and
