@@ -51,17 +51,11 @@ func TestWhatWasToldIsWrittenBackBeforeTheEnd(t *testing.T) {
 // A disk that fails while the write-back has it written is a disk whose failure
 // the caller's own syncfs tells.
 func TestAFailedWriteBackIsNotHiddenFromTheCaller(t *testing.T) {
-	disktest.NeedRoot(t)
-	below := t.TempDir()
-	disktest.Run(t, "mount", "-t", "tmpfs", "-o", "size=16m", "snap-test", below)
-	t.Cleanup(func() { disktest.Run(t, "umount", below) })
-	image, dir := filepath.Join(below, "image"), t.TempDir()
+	image := filepath.Join(disktest.Tmpfs(t, 16), "image")
 	disktest.Run(t, "truncate", "-s", "256M", image)
 	// Without a journal, whose own failure would speak to everybody.
 	disktest.Run(t, "mkfs.ext4", "-q", "-F", "-O", "^has_journal", image)
-	disktest.Run(t, "mount", "-o", "loop", image, dir)
-	t.Cleanup(func() { disktest.Run(t, "umount", dir) })
-
+	dir := disktest.Loop(t, image)
 	d := open(t, dir)
 	w, err := d.StartWriteBack()
 	if err != nil {

@@ -18,7 +18,8 @@ func TestTheBenchmarkRuns(t *testing.T) {
 	t.Run("small", func(t *testing.T) {
 		r := runTiny(t, "small,capture,again,restore,sparse,scale")
 		for _, k := range []key{
-			{"capture", "small", whoSnap, stored}, {unchanged, "small", whoSnap, seconds}, {changed, "small", whoSnap, grown},
+			{"capture", "small", whoSnap, stored}, {"verify", "small", whoSnap, seconds}, {"verify", "small", whoSum, seconds},
+			{unchanged, "small", whoSnap, seconds}, {changed, "small", whoSnap, grown},
 			{"restore", "small", whoSnap, peakMiB}, {"restore", sceneSparse, whoSnap, seconds},
 			{"capture", sceneFiles(1000), whoSnap, perFile}, {unchanged, sceneFiles(1000), whoSnap, perFile}, {"restore", sceneFiles(100), whoSnap, perFile},
 		} {

@@ -32,7 +32,7 @@ type plan struct {
 // The parts by which "make bench BENCH=…" names what it wants.
 var (
 	setNames      = []string{"small", "pg", "random"}
-	scenarioNames = []string{"capture", "again", "restore", "downtime", "sparse", "scale"}
+	scenarioNames = []string{"capture", "verify", "again", "restore", "downtime", "sparse", "scale"}
 )
 
 func fullPlan() plan {

@@ -89,7 +89,7 @@ func (p *page) advantages(r *report) {
 }
 
 func (p *page) throughput(r *report) {
-	for _, scenario := range []string{"capture", unchanged, changed, "restore"} {
+	for _, scenario := range []string{"capture", unchanged, changed, "restore", "verify"} {
 		for _, set := range append(slices.Clone(setNames), sceneSparse, sceneFiles(million/100), sceneFiles(million)) {
 			who := r.who(scenario, set, seconds)
 			if len(who) == 0 {

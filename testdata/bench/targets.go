@@ -46,6 +46,9 @@ func targets() []target {
 		ratio("restore", "pg", seconds, whoSnap, whoXzf, 0.4),
 		ratio("restore", "pg", seconds, whoZstd, whoRestic, 0.7),
 		ratio("restore", "random", seconds, whoSnap, whoRestic, 0.4),
+		// At least 80 % of the speed.
+		ratio("verify", "small", seconds, whoSnap, whoSum, 1/0.8),
+		ratio("verify", "pg", seconds, whoSnap, whoSum, 1/0.8),
 		peak("the three data sets", 96, func(m *measure) bool { return slices.Contains(setNames, m.Set) }),
 		peak("a "+sceneSparse, 400, func(m *measure) bool { return m.Set == sceneSparse }),
 		peak(sceneFiles(million), 400, func(m *measure) bool { return m.Set == sceneFiles(million) }),
@@ -63,7 +66,7 @@ func targets() []target {
 // scenarioTitles are how a reader knows the scenarios.
 var scenarioTitles = map[string]string{
 	"capture": "first capture", unchanged: "capture again, nothing changed", changed: "capture again, 1 % changed",
-	"restore": "restore to disk", "downtime": "downtime",
+	"restore": "restore to disk", "verify": "reading and checking all that is stored", "downtime": "downtime",
 }
 
 func ratio(scenario, set, metric, who, versus string, limit float64) target {

@@ -63,7 +63,7 @@ func (b *bench) throughput(ctx context.Context, set dataset) error {
 		return err
 	}
 	b.report.Data = append(b.report.Data, fact{set.name, fmt.Sprintf("%d files, %.0f MiB", t.size.files, float64(t.size.bytes)/inMiB)})
-	for _, part := range []func(context.Context) error{t.captures, t.unchanged, t.changed, t.restores} {
+	for _, part := range []func(context.Context) error{t.captures, t.verifies, t.unchanged, t.changed, t.restores} {
 		if err := part(ctx); err != nil {
 			return err
 		}

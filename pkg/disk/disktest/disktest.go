@@ -47,6 +47,14 @@ func Mount(t *testing.T, fstype string, mib int64) string {
 	f.Close()
 	args := map[string][]string{"ext4": {"-q", "-F", "-m", "0"}, "xfs": {"-q"}, "btrfs": {"-q"}}[fstype]
 	Run(t, "mkfs."+fstype, append(args, image)...)
+	return Loop(t, image)
+}
+
+// Loop mounts the filesystem in a file, and returns where. It is unmounted when
+// the test ends.
+func Loop(t *testing.T, image string) string {
+	t.Helper()
+	NeedRoot(t)
 	point := filepath.Join(t.TempDir(), "mnt")
 	if err := os.Mkdir(point, 0o755); err != nil {
 		t.Fatal(err)
@@ -56,12 +64,12 @@ func Mount(t *testing.T, fstype string, mib int64) string {
 	return point
 }
 
-// Tmpfs mounts a tmpfs and returns where.
-func Tmpfs(t *testing.T) string {
+// Tmpfs mounts a tmpfs of that many MiB and returns where.
+func Tmpfs(t *testing.T, mib int) string {
 	t.Helper()
 	NeedRoot(t)
 	point := t.TempDir()
-	Run(t, "mount", "-t", "tmpfs", "tmpfs", point)
+	Run(t, "mount", "-t", "tmpfs", "-o", fmt.Sprintf("size=%dm", mib), "tmpfs", point)
 	t.Cleanup(func() { unmount(t, point) })
 	return point
 }
