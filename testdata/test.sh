@@ -71,18 +71,18 @@ lot() { # NAME GO-TEST-ARGUMENT...
 }
 
 # The lots. Most of these tests wait: for containers that start and stop, for
-# disks, for what has to time out. What computes, and shares memory between
-# goroutines while it does, has the race detector, which multiplies the time;
-# make race has it in all.
+# disks, for what has to time out. The parts that share memory between goroutines
+# have the race detector; in what runs snap over and over to kill it, it only
+# multiplies the time: make race has it in all.
 all() {
   local status=0
   logs=$(mktemp -d)
   trap 'rm -rf -- "$logs"' EXIT
   set -m # each is a process group, which ends as a whole
-  (race=() && lot engine -p 1 ./pkg/restore ./pkg/docker) &
+  (race=() && lot restore ./pkg/restore) &
   (race=() && lot command ./cmd/snap) &
   (
-    lot parts -p 1 ./pkg/archive/... ./pkg/disk/... ./pkg/journal ./pkg/store ./pkg/workload || status=$?
+    lot parts -p 1 ./pkg/archive/... ./pkg/disk/... ./pkg/docker ./pkg/journal ./pkg/store ./pkg/workload || status=$?
     race=()
     lot proof -p 1 ./testdata/crash ./testdata/bench || status=$?
     exit "$status"

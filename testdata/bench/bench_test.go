@@ -16,7 +16,7 @@ func TestTheBenchmarkRuns(t *testing.T) {
 	disktest.NeedRoot(t)
 	disktest.Need(t, "mkfs.ext4")
 	t.Run("small", func(t *testing.T) {
-		r := runTiny(t, "small,capture,again,restore,sparse,scale")
+		r := runTiny(t, "small,capture,verify,again,restore,sparse,scale")
 		for _, k := range []key{
 			{"capture", "small", whoSnap, stored}, {"verify", "small", whoSnap, seconds}, {"verify", "small", whoSum, seconds},
 			{unchanged, "small", whoSnap, seconds}, {changed, "small", whoSnap, grown},

@@ -7,8 +7,8 @@ import (
 
 func TestPartsAreChosen(t *testing.T) {
 	for _, c := range []struct{ only, want string }{
-		{"", "small pg random capture again restore downtime sparse scale"},
-		{"small", "small capture again restore"},
+		{"", "small pg random capture verify again restore downtime sparse scale"},
+		{"small", "small capture verify again restore"},
 		{"restore", "small pg random restore"},
 		{"small,restore", "small restore"},
 		{"downtime", "downtime"},
