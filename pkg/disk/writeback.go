@@ -19,6 +19,7 @@ type WriteBack struct {
 	fd      int
 	written atomic.Int64
 	due     chan struct{}
+	stop    chan struct{}
 	done    sync.WaitGroup
 }
 
@@ -30,10 +31,15 @@ func (d *Dir) StartWriteBack() (*WriteBack, error) {
 	if err != nil {
 		return nil, d.fail("open", "", err)
 	}
-	w := &WriteBack{fd: fd, due: make(chan struct{}, 1)}
+	w := &WriteBack{fd: fd, due: make(chan struct{}, 1), stop: make(chan struct{})}
 	w.done.Go(func() {
-		for range w.due {
-			_ = Retry(func() error { return unix.Syncfs(w.fd) })
+		for {
+			select {
+			case <-w.due:
+				_ = Retry(func() error { return unix.Syncfs(w.fd) })
+			case <-w.stop:
+				return
+			}
 		}
 	})
 	return w, nil
@@ -51,9 +57,9 @@ func (w *WriteBack) Wrote(n int64) {
 	}
 }
 
-// End waits for the sync that runs. Nobody may call Wrote any more.
+// End waits for the sync that runs. What Wrote is told from then on has no effect.
 func (w *WriteBack) End() {
-	close(w.due)
+	close(w.stop)
 	w.done.Wait()
 	unix.Close(w.fd)
 }

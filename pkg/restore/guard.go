@@ -22,6 +22,7 @@ import (
 type shooting struct {
 	s       *session
 	scratch *disk.Dir
+	back    *disk.WriteBack // of the members, while more are made
 	codec   archive.Codec
 	batch   *store.Batch
 	places  []*place
@@ -54,11 +55,18 @@ func (s *session) newShooting(tx *journal.Tx, name string, places []*place, veri
 	if err != nil {
 		return nil, errors.Join(err, scratch.Close())
 	}
-	return &shooting{s: s, scratch: scratch, codec: codec, batch: s.Store.NewBatch(scratch, verify, codec), places: places}, nil
+	back, err := scratch.StartWriteBack()
+	if err != nil {
+		return nil, errors.Join(err, scratch.Close())
+	}
+	batch := s.Store.NewBatch(scratch, verify, codec)
+	batch.OnWrite(back.Wrote)
+	return &shooting{s: s, scratch: scratch, back: back, codec: codec, batch: batch, places: places}, nil
 }
 
 func (c *shooting) close() {
 	abandon(c.walks)
+	c.back.End()
 	c.scratch.Close()
 }
 

@@ -28,6 +28,7 @@ type Batch struct {
 	added atomic.Int64
 
 	reserve atomic.Uint64 // bytes to leave free; 0: none
+	wrote   func(bytes int64)
 }
 
 // buffers hold what is compressed, one for each that is at work.
@@ -99,6 +100,9 @@ func (b *Batch) put(p *pending, id string, tar []byte) error {
 	m.Stored = int64(len(data))
 	p.member, p.kept, p.fresh = m, true, true
 	b.added.Add(m.Stored)
+	if b.wrote != nil {
+		b.wrote(m.Stored)
+	}
 	return nil
 }
 
@@ -221,6 +225,10 @@ func (b *Batch) room(n int) error {
 	}
 	return err
 }
+
+// OnWrite has wrote called with the size of each member that is new, by whoever
+// has put it. It is to be set before the first Put.
+func (b *Batch) OnWrite(wrote func(bytes int64)) { b.wrote = wrote }
 
 // Added returns how many bytes the batch has added to the store so far.
 func (b *Batch) Added() int64 { return b.added.Load() }
