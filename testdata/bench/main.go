@@ -105,7 +105,7 @@ func (b *bench) say(format string, args ...any) {
 
 // late says whether what can be left out should be: a run is to take less than
 // a quarter of an hour.
-func (b *bench) late() bool { return time.Since(b.began) > 11*time.Minute }
+func (b *bench) late() bool { return time.Since(b.began) > 10*time.Minute }
 
 // measureAll makes a filesystem in dir and measures everything that the plan wants.
 func measureAll(ctx context.Context, p plan, dir string, log io.Writer) (_ *report, err error) {
@@ -144,7 +144,7 @@ func measureAll(ctx context.Context, p plan, dir string, log io.Writer) (_ *repo
 	for _, part := range []struct {
 		name string
 		run  func(context.Context) error
-	}{{"sparse", b.sparse}, {"downtime", b.downtime}, {"scale", b.scale}} {
+	}{{"sparse", b.sparse}, {"scale", b.scale}, {"downtime", b.downtime}} {
 		if p.wants(part.name) {
 			if err := part.run(ctx); err != nil {
 				return nil, err

@@ -39,7 +39,7 @@ func fullPlan() plan {
 	return plan{
 		SmallFiles: 50_000, Scale: 50, RandomBytes: 1 << 30,
 		AppFiles: 2_000, AppMiB: []int{64, 256, 1024}, BigMiB: 0, ManyFiles: 100_000, SparseGiB: 100, Scales: []int{10_000, 1_000_000},
-		ImageMiB: 12 << 10, Least: 3, Most: 5, Within: 45 * time.Second,
+		ImageMiB: 12 << 10, Least: 3, Most: 5, Within: 20 * time.Second,
 	}
 }
 

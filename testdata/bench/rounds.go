@@ -26,14 +26,18 @@ func (b *bench) limits() limits { return limits{b.plan.Least, b.plan.Most, b.pla
 
 // rounds lets the contenders take turns, each round beginning with another, so
 // that what the machine does meanwhile falls on all of them. Those that no target
-// is about leave a round before the least number of them; after it the others go
-// on while there is time.
+// is about take part in the first; the others go on after the least number of
+// rounds while there is time, and stop before it where the whole run is late.
 // Before each round before is called, which may be nil. A peer that fails is
 // noted and does not take part any more; snap's failure is an error.
 func (b *bench) rounds(ctx context.Context, what string, l limits, before func(round int) error, turns []turn) error {
 	began := time.Now()
 	for round := range l.most {
-		if spent := time.Since(began); round >= l.least && spent+spent/time.Duration(round) > l.within {
+		least := l.least
+		if b.late() {
+			least = min(least, 2)
+		}
+		if spent := time.Since(began); round >= least && spent+spent/time.Duration(round) > l.within {
 			return nil
 		}
 		if before != nil {
@@ -42,7 +46,7 @@ func (b *bench) rounds(ctx context.Context, what string, l limits, before func(r
 			}
 		}
 		for _, t := range rotated(turns, round) {
-			if round >= max(1, l.least-1) && !t.ranked {
+			if round > 0 && !t.ranked {
 				continue
 			}
 			if err := ctx.Err(); err != nil {

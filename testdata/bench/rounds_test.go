@@ -26,7 +26,7 @@ func TestEverybodyTakesTurns(t *testing.T) {
 		t.Fatal(err)
 	}
 	// p fails in round 1; q, about which there is no target, takes part in one
-	// round less than there are at least.
+	// round.
 	const want = "0snap 0p 0q 1p 1snap 2snap 3snap"
 	if got := strings.Join(order, " "); got != want {
 		t.Errorf("turns: %s, want %s", got, want)
@@ -38,6 +38,10 @@ func TestEverybodyTakesTurns(t *testing.T) {
 	order = nil
 	if err := b.rounds(t.Context(), "test", limits{2, 4, 0}, nil, turns[:1]); err != nil || len(order) != 2 {
 		t.Errorf("without time: %q, %v, want the least number of rounds", order, err)
+	}
+	order, b.began = nil, time.Now().Add(-time.Hour)
+	if err := b.rounds(t.Context(), "test", limits{3, 5, 0}, nil, turns[:1]); err != nil || len(order) != 2 {
+		t.Errorf("in a late run: %q, %v, want two rounds", order, err)
 	}
 	fails := turn{whoSnap, true, func(int) error { return errors.New("broken") }}
 	if err := b.rounds(t.Context(), "test", limits{2, 4, 0}, nil, []turn{fails}); err == nil || !strings.Contains(err.Error(), "broken") {

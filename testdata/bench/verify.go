@@ -15,7 +15,7 @@ const whoSum = "gzip -dc | sha256sum"
 // checksum of what it inflates to. snap does so before it gives out any of it.
 func (t *trial) verifies(ctx context.Context) error {
 	j, has := t.written[whoSnap]
-	if !has || !t.plan.wants("verify") {
+	if !has || !isRanked("verify", t.set.name, whoSnap) || !t.plan.wants("verify") {
 		return nil
 	}
 	var turns []turn
