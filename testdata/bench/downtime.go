@@ -49,7 +49,8 @@ const (
 
 func sceneMiB(mib int) string { return fmt.Sprintf("%d MiB", mib) }
 
-func onlySnap(m method) bool { return strings.HasPrefix(m.name, whoSnap) }
+func onlySnap(m method) bool  { return strings.HasPrefix(m.name, whoSnap) }
+func byDefault(m method) bool { return m.name == whoSnap }
 
 // scenes are the volumes of the downtime scenarios. A change is of one file in a
 // hundred, all of it; in the pair of a tenth and ten times it is of the same
@@ -75,16 +76,10 @@ func (b *bench) scenes() []scene {
 	each := largest / 10 / int64(b.plan.AppFiles)
 	same := func(dir string, files []file, round int) ([]file, error) { return dab(dir, files, round, each) }
 	list = append(list,
-		scene{name: sceneTen, files: appFiles(b.plan.AppFiles, largest, seedApp), change: same, takes: onlySnap},
+		scene{name: sceneTen, files: appFiles(b.plan.AppFiles, largest, seedApp), change: same, takes: byDefault},
 		scene{name: sceneHot, files: appFiles(b.plan.AppFiles, largest, seedApp), change: same, takes: onlySnap, hot: true, rounds: 1},
-		scene{name: sceneTenth, files: appFiles(b.plan.AppFiles, largest/10, seedApp), change: same, takes: onlySnap},
-		scene{name: sceneMany, files: appFiles(b.plan.ManyFiles, int64(b.plan.ManyFiles)<<10, seedMany), takes: onlySnap})
-	if b.plan.BigMiB > 0 {
-		list = append(list, scene{
-			name: sceneMiB(b.plan.BigMiB), files: appFiles(b.plan.AppFiles, int64(b.plan.BigMiB)<<20, seedApp), change: rewrite,
-			takes: func(m method) bool { return m.everywhere }, rounds: 1,
-		})
-	}
+		scene{name: sceneTenth, files: appFiles(b.plan.AppFiles, largest/10, seedApp), change: same, takes: byDefault},
+		scene{name: sceneMany, files: appFiles(b.plan.ManyFiles, int64(b.plan.ManyFiles)<<10, seedMany), takes: byDefault})
 	return list
 }
 
@@ -110,11 +105,6 @@ func (b *bench) downtime(ctx context.Context) error {
 	defer a.remove()
 	var last *stage
 	for _, sc := range b.scenes() {
-		// Making a volume takes longer than most of what is measured on it.
-		if sc.name == sceneMiB(b.plan.BigMiB) && b.late() {
-			b.report.note("%s: left out for want of time", sc.name)
-			continue
-		}
 		if last == nil || !slices.Equal(last.files, sc.files) {
 			if last, err = b.newStage(ctx, a, dir, sc); err != nil {
 				return fmt.Errorf("downtime: %s: %w", sc.name, err)

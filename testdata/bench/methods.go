@@ -8,10 +8,8 @@ import (
 // method is a way to bring a volume back to its snapshot while an app lives on
 // it. It returns when the app has been started again; it need not answer yet.
 type method struct {
-	name string
-	// everywhere says whether it takes part at each size, or at none but the usual ones.
-	everywhere bool
-	bring      func(ctx context.Context, s *stage) (told float64, phases map[string]float64, err error)
+	name  string
+	bring func(ctx context.Context, s *stage) (told float64, phases map[string]float64, err error)
 	// within are the phases that lie between the app's stop and its start.
 	within []string
 }
@@ -46,7 +44,7 @@ func (b *bench) methods() []method {
 		b.report.note("this snap does not know restore --guard")
 	}
 	if have("restic") {
-		list = append(list, method{name: whoResticInPlace, everywhere: true, bring: byHand(resticInPlace)})
+		list = append(list, method{name: whoResticInPlace, bring: byHand(resticInPlace)})
 	} else {
 		b.report.note("restic is not on this machine, and is left out")
 	}
@@ -57,7 +55,7 @@ func (b *bench) methods() []method {
 }
 
 func (b *bench) snapMethod(name string, flags ...string) method {
-	return method{name: name, everywhere: true, bring: func(ctx context.Context, s *stage) (float64, map[string]float64, error) {
+	return method{name: name, bring: func(ctx context.Context, s *stage) (float64, map[string]float64, error) {
 		args := append([]string{"restore", s.app.name, s.sid, "--confirm", s.sid}, flags...)
 		_, t, err := b.snapRun(ctx, s.app.config, args...)
 		return t.Downtime, t.Phases, err

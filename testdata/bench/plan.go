@@ -17,7 +17,6 @@ type plan struct {
 	RandomBytes int64 // of the data set random
 	AppFiles    int   // of a volume in the downtime scenarios
 	AppMiB      []int // its sizes
-	BigMiB      int   // one size more, for snap and restic alone; 0 for none
 	ManyFiles   int   // of the volume of many small files
 	SparseGiB   int   // of the sparse file
 	Scales      []int // files of the volumes whose time per file is compared
@@ -38,7 +37,7 @@ var (
 func fullPlan() plan {
 	return plan{
 		SmallFiles: 50_000, Scale: 50, RandomBytes: 1 << 30,
-		AppFiles: 2_000, AppMiB: []int{64, 256, 1024}, BigMiB: 0, ManyFiles: 100_000, SparseGiB: 100, Scales: []int{10_000, 1_000_000},
+		AppFiles: 2_000, AppMiB: []int{64, 256, 1024}, ManyFiles: 100_000, SparseGiB: 100, Scales: []int{10_000, 1_000_000},
 		ImageMiB: 12 << 10, Least: 3, Most: 5, Within: 20 * time.Second,
 	}
 }

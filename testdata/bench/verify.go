@@ -36,7 +36,7 @@ func (t *trial) verifies(ctx context.Context) error {
 			return nil
 		}})
 	}
-	return t.rounds(ctx, t.set.name+": verify", t.limits(), nil, turns)
+	return t.rounds(ctx, t.set.name+": verify", limits{t.plan.Least, t.plan.Least, 0}, nil, turns)
 }
 
 func (t *trial) exported(ctx context.Context, j job) (cost, error) {
