@@ -5,16 +5,13 @@
 # Usage: test.sh                        all of them, in three lots side by side
 #        test.sh GO-TEST-ARGUMENT...    these
 #
-# With SNAP_TEST_SKIPS=fail a skipped test is a failure, with SNAP_TEST_RACE=off
-# the race detector is off.
+# With SNAP_TEST_SKIPS=fail a skipped test is a failure.
 set -euo pipefail
 
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
 race=()
-if [[ ${SNAP_TEST_RACE:-} == off ]]; then
-  :
-elif [[ $(go env CGO_ENABLED) == 1 ]] && command -v "$(go env CC)" >/dev/null; then
+if [[ $(go env CGO_ENABLED) == 1 ]] && command -v "$(go env CC)" >/dev/null; then
   race=(-race)
 else
   echo 'test: without -race: that takes cgo and a C compiler' >&2

@@ -24,7 +24,7 @@ func TestTheOOMKillerTakesSnapAndTheGuardBringsTheAppBack(t *testing.T) {
 	h := newAppHost(t)
 	h.bulk(192)
 	group := memoryGroup(t, 256<<20)
-	tmpfs := disktest.Tmpfs(t, 4096)
+	tmpfs := disktest.Tmpfs(t)
 	join := fmt.Sprintf("echo $$ > %s/cgroup.procs && ", group)
 	h.wrap = []string{"sh", "-c", join + `echo 700 > /proc/self/oom_score_adj && exec "$@"`, "sh"}
 	p := h.start("capture", h.name)

@@ -86,19 +86,13 @@ func (c Codec) Deflate(dst, tar []byte) []byte {
 // Inflate undoes Deflate: data must be exactly one member of m's codec whose
 // content has m's length and checksum. Every other input is refused with
 // [ErrRefused], and never more is inflated than m.Tar bytes and a block of
-// 128 KiB.
-func Inflate(data []byte, m Member) ([]byte, error) { return InflateInto(nil, data, m) }
-
-// InflateInto is Inflate into the memory of buf, whatever that holds, if it has
-// the capacity. After an error buf's content means nothing.
-func InflateInto(buf, data []byte, m Member) ([]byte, error) {
+// 128 KiB. The result lies in the memory of buf, whatever that holds, if it has
+// the capacity; after an error buf's content means nothing.
+func Inflate(buf, data []byte, m Member) ([]byte, error) {
 	if m.Tar < 1 || m.Tar > MaxMember {
 		return nil, refuse("member %s: %d bytes of tar, at most %d", m.ID, m.Tar, MaxMember)
 	}
-	// Past the end zstd may write a block before it notices, for which it grows
-	// the buffer: a large one has the room, a small one grows by little. Where
-	// there are 16 bytes left, it copies in words to the end.
-	room := m.Tar + m.Tar/64 + 16
+	room := roomFor(m.Tar)
 	if int64(cap(buf)) < room {
 		buf = make([]byte, room)
 	}
@@ -115,6 +109,12 @@ func InflateInto(buf, data []byte, m Member) ([]byte, error) {
 	}
 	return tar, nil
 }
+
+// roomFor is the capacity into which a member of that size is inflated. Past the
+// end zstd may write a block before it notices, for which it grows the buffer: a
+// large one has the room, a small one grows by little. Where there are 16 bytes
+// left, it copies in words to the end.
+func roomFor(size int64) int64 { return size + size/64 + 16 }
 
 // What either codec says of a member that is not what its manifest says.
 func pastDeclared(size int64) error {

@@ -115,7 +115,7 @@ func BenchmarkInflate(b *testing.B) {
 				var buf []byte
 				for b.Loop() {
 					var err error
-					if buf, err = archive.InflateInto(buf, data, m); err != nil {
+					if buf, err = archive.Inflate(buf, data, m); err != nil {
 						b.Fatal(err)
 					}
 				}

@@ -118,7 +118,7 @@ func FuzzInflateZstd(f *testing.F) {
 		size = min(size, 1<<20) // so that a round is short
 		var got []byte
 		took, err := allocated(func() (err error) {
-			got, err = archive.Inflate(data, archive.Member{ID: id, Tar: size, Codec: archive.Zstd})
+			got, err = archive.Inflate(nil, data, archive.Member{ID: id, Tar: size, Codec: archive.Zstd})
 			return err
 		})
 		if err == nil && !bytes.Equal(got, tar) {
@@ -142,7 +142,7 @@ func FuzzInflate(f *testing.F) {
 	f.Add(good, int64(-1))
 	f.Add([]byte{0x1f, 0x8b, 8, 0xff, 0, 0, 0, 0, 0, 0}, int64(1))
 	f.Fuzz(func(t *testing.T, data []byte, size int64) {
-		got, err := archive.Inflate(data, archive.Member{ID: id, Tar: size})
+		got, err := archive.Inflate(nil, data, archive.Member{ID: id, Tar: size})
 		if err == nil && !bytes.Equal(got, tar) {
 			t.Errorf("%d bytes that are not the member's were taken", len(got))
 		}

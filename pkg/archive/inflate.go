@@ -21,12 +21,15 @@ type Opener interface {
 // no byte of a member is given out before the whole of it was found true. The
 // error of a member that is not wraps [ErrRefused].
 func NewReader(ctx context.Context, from Opener, members []Member) *Reader {
-	return newReader(ctx, from, members, func(mem *memory, m Member) ([]byte, error) { return mem.inflate(from, m) })
+	return newReader(ctx, from, members, (*memory).inflate)
 }
 
-// newReader is NewReader of what take makes of the members, each in memory that
-// is taken's alone until the reader has passed it.
-func newReader(ctx context.Context, from Opener, members []Member, take func(mem *memory, m Member) ([]byte, error)) *Reader {
+// taking makes of a member what a Reader gives out, in memory that is the
+// member's alone until the reader has passed it.
+type taking func(mem *memory, from Opener, m Member) ([]byte, error)
+
+// newReader is NewReader of what take makes of the members.
+func newReader(ctx context.Context, from Opener, members []Member, take taking) *Reader {
 	r := &Reader{from: from, take: take, members: members, ahead: make(chan chan inflated, 2*inflating()), room: newRoom()}
 	r.ctx, r.cancel = context.WithCancel(ctx)
 	r.done.Go(r.feed)
@@ -39,7 +42,7 @@ type Reader struct {
 	cancel  context.CancelFunc
 	done    sync.WaitGroup
 	from    Opener
-	take    func(mem *memory, m Member) ([]byte, error)
+	take    taking
 	members []Member
 	ahead   chan chan inflated
 	room    *room
@@ -88,7 +91,7 @@ func (r *Reader) inflate(i int, m Member, free func()) inflated {
 		return inflated{err: context.Cause(r.ctx)}
 	}
 	mem := newMemory()
-	data, err := r.take(mem, m)
+	data, err := r.take(mem, r.from, m)
 	if err != nil {
 		mem.free()
 		free()

@@ -11,7 +11,7 @@ import (
 // byte of it is written. The error of a member that is not true wraps
 // [ErrRefused]; w then holds a part.
 func Join(ctx context.Context, w io.Writer, from Opener, members []Member, codec Codec) error {
-	r := newReader(ctx, from, members, func(mem *memory, m Member) ([]byte, error) {
+	r := newReader(ctx, from, members, func(mem *memory, from Opener, m Member) ([]byte, error) {
 		tar, err := mem.inflate(from, m)
 		if err != nil || m.Codec == codec {
 			return mem.stored, err

@@ -84,7 +84,7 @@ func exactly(t *testing.T, codec archive.Codec) {
 		{"no name", good, archive.Member{Tar: m.Tar, Codec: codec}, "checksum"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := archive.Inflate(c.data, c.m)
+			got, err := archive.Inflate(nil, c.data, c.m)
 			if c.name == "the member itself" {
 				if err != nil || !bytes.Equal(got, tar) {
 					t.Errorf("the member is not taken: %v", err)
@@ -112,7 +112,7 @@ func TestABombInflatesNoFurtherThanDeclared(t *testing.T) {
 	for codec, bomb := range map[archive.Codec][]byte{archive.Gzip: gz.Bytes(), archive.Zstd: archivetest.ZstdBomb(32)} {
 		m := archive.Member{ID: archive.MemberID(zeros), Tar: 1 << 20, Codec: codec}
 		took, err := allocated(func() error {
-			_, err := archive.Inflate(bomb, m)
+			_, err := archive.Inflate(nil, bomb, m)
 			return err
 		})
 		if !errors.Is(err, archive.ErrRefused) {

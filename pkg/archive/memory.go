@@ -28,23 +28,16 @@ func (m *memory) free() {
 
 // inflate reads a member and inflates it. The result is valid until m is free.
 func (m *memory) inflate(from Opener, member Member) ([]byte, error) {
-	data, err := m.open(from, member)
+	data, err := from.Open(member, m.stored)
 	if err != nil {
 		return nil, err
 	}
-	tar, err := InflateInto(m.tar, data, member)
+	m.stored = data
+	tar, err := Inflate(m.tar, data, member)
 	if err == nil {
 		m.tar = tar
 	}
 	return tar, err
-}
-
-func (m *memory) open(from Opener, member Member) ([]byte, error) {
-	data, err := from.Open(member, m.stored)
-	if err == nil {
-		m.stored = data
-	}
-	return data, err
 }
 
 // Check inflates a member, throws the content away, and returns why it is not

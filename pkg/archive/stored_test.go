@@ -15,7 +15,7 @@ func TestAStoredMemberIsTakenAsInflatingTakesIt(t *testing.T) {
 		chacha := rand.NewChaCha8([32]byte{byte(size)})
 		_, _ = chacha.Read(noise)
 		good := Gzip.Deflate(nil, noise)
-		buf := make([]byte, 0, size+size/64+16)
+		buf := make([]byte, 0, roomFor(int64(size)))
 		if tar, ok := unstore(buf, good, int64(size)); size > 1 && (!ok || !bytes.Equal(tar, noise)) {
 			t.Errorf("%d bytes that do not compress do not go the short way: % x…", size, good[:16])
 		}
@@ -61,7 +61,7 @@ func framing(good, noise []byte) []int {
 // agree compares the two ways where the short one is taken.
 func agree(t *testing.T, data []byte, size int64) {
 	t.Helper()
-	room := size + size/64 + 16
+	room := roomFor(size)
 	short, ok := unstore(make([]byte, 0, room), data, size)
 	if !ok {
 		return

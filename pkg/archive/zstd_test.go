@@ -29,7 +29,7 @@ func TestOfZstdOnlyOneFrameThatIsTheMemberIsTaken(t *testing.T) {
 	for _, c := range list {
 		var got []byte
 		took, err := allocated(func() (err error) {
-			got, err = archive.Inflate(c.Data, m)
+			got, err = archive.Inflate(nil, c.Data, m)
 			return err
 		})
 		switch {
@@ -54,14 +54,14 @@ func TestZstdThatIsCutOrFlippedAnywhereIsRefused(t *testing.T) {
 	m := coded(member(tar), archive.Zstd)
 	good := archive.Zstd.Deflate(nil, tar)
 	for at := range good {
-		if got, err := archive.Inflate(good[:at], m); !errors.Is(err, archive.ErrRefused) || got != nil {
+		if got, err := archive.Inflate(nil, good[:at], m); !errors.Is(err, archive.ErrRefused) || got != nil {
 			t.Fatalf("cut at byte %d of %d: %v", at, len(good), err)
 		}
 		damaged := bytes.Clone(good)
 		damaged[at] ^= 1 << (at % 8)
 		// A bit of the head says nothing of the content (RFC 8878, section
 		// 3.1.1.1.1.4): what is taken must be true all the same.
-		if got, err := archive.Inflate(damaged, m); err == nil && !bytes.Equal(got, tar) || err != nil && !errors.Is(err, archive.ErrRefused) {
+		if got, err := archive.Inflate(nil, damaged, m); err == nil && !bytes.Equal(got, tar) || err != nil && !errors.Is(err, archive.ErrRefused) {
 			t.Fatalf("a flipped bit in byte %d: %v", at, err)
 		}
 	}
@@ -79,7 +79,7 @@ func TestTheLargestMemberOfZstdTakesItsOwnSize(t *testing.T) {
 	} {
 		m := coded(member(honest), archive.Zstd)
 		took, err := allocated(func() error {
-			_, err := archive.Inflate(data, m)
+			_, err := archive.Inflate(nil, data, m)
 			return err
 		})
 		if took > archive.MaxMember+2<<20 {
@@ -96,14 +96,14 @@ func TestInflateIntoUsesTheBufferThatItIsGiven(t *testing.T) {
 		tar := noisy()
 		data, m := codec.Deflate(nil, tar), coded(member(tar), codec)
 		buf := bytes.Repeat([]byte("x"), 1<<20)
-		got, err := archive.InflateInto(buf, data, m)
+		got, err := archive.Inflate(buf, data, m)
 		if err != nil || !bytes.Equal(got, tar) || &got[0] != &buf[0] {
 			t.Errorf("%s: %d bytes, in the buffer %v: %v", codec, len(got), &got[0] == &buf[0], err)
 		}
 		if buf[2*len(tar)] != 'x' {
 			t.Errorf("%s: wrote behind what the member may take", codec)
 		}
-		if got, err := archive.InflateInto(make([]byte, 10), data, m); err != nil || !bytes.Equal(got, tar) {
+		if got, err := archive.Inflate(make([]byte, 10), data, m); err != nil || !bytes.Equal(got, tar) {
 			t.Errorf("%s, into a buffer that is too small: %d bytes, %v", codec, len(got), err)
 		}
 	}
@@ -115,8 +115,8 @@ func TestCodecsLeaveNoGoroutineBehind(t *testing.T) {
 	for i := range 20 {
 		tar := bytes.Repeat([]byte{byte(i)}, 100_000)
 		m := coded(member(tar), archive.Zstd)
-		_, _ = archive.Inflate(archive.Zstd.Deflate(nil, tar), m)
-		_, _ = archive.Inflate([]byte("forged"), m)
+		_, _ = archive.Inflate(nil, archive.Zstd.Deflate(nil, tar), m)
+		_, _ = archive.Inflate(nil, []byte("forged"), m)
 		into := filepath.Join(stage, string(rune('a'+i)))
 		disktest.Write(t, stage, map[string]string{filepath.Base(into) + "/": ""})
 		// Refused with most of it unread, from a pipe that stays open.

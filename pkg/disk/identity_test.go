@@ -181,7 +181,7 @@ func TestTwoFilesystemsAreTwo(t *testing.T) {
 }
 
 func TestUnsuitableFilesystemsAreNamedWithTheReason(t *testing.T) {
-	if why, err := open(t, disktest.Tmpfs(t, 4096)).Unsuitable(); err != nil || !strings.Contains(why, "reboot") {
+	if why, err := open(t, disktest.Tmpfs(t)).Unsuitable(); err != nil || !strings.Contains(why, "reboot") {
 		t.Errorf("tmpfs: %q, %v", why, err)
 	}
 	disktest.EachFS(t, func(t *testing.T, dir string) {

@@ -16,6 +16,14 @@ func delayed(t *testing.T, file string) bool {
 	return strings.Contains(disktest.Run(t, "filefrag", "-v", file), "delalloc")
 }
 
+// whileDelayed waits for that, ten seconds at most: by itself the kernel leaves a
+// file alone for half a minute (vm.dirty_expire_centisecs).
+func whileDelayed(t *testing.T, file string) {
+	for end := time.Now().Add(10 * time.Second); delayed(t, file) && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
 func TestWhatWasToldIsWrittenBackBeforeTheEnd(t *testing.T) {
 	disktest.Need(t, "filefrag")
 	dir := disktest.Mount(t, "ext4", 256)
@@ -42,10 +50,8 @@ func TestWhatWasToldIsWrittenBackBeforeTheEnd(t *testing.T) {
 		for range 4 {
 			w.Wrote(c.told / 4)
 		}
-		// By itself the kernel leaves a file alone for half a minute
-		// (vm.dirty_expire_centisecs).
-		for end := time.Now().Add(10 * time.Second); c.back && delayed(t, file) && time.Now().Before(end); {
-			time.Sleep(10 * time.Millisecond)
+		if c.back {
+			whileDelayed(t, file)
 		}
 		w.End()
 		if delayed(t, file) == c.back {
@@ -58,7 +64,7 @@ func TestWhatWasToldIsWrittenBackBeforeTheEnd(t *testing.T) {
 // A disk that fails while the write-back has it written is a disk whose failure
 // the caller's own syncfs tells.
 func TestAFailedWriteBackIsNotHiddenFromTheCaller(t *testing.T) {
-	image := filepath.Join(disktest.Tmpfs(t, 16), "image")
+	image := filepath.Join(disktest.Tmpfs(t, "-o", "size=16m"), "image")
 	disktest.Run(t, "truncate", "-s", "256M", image)
 	// Without a journal, whose own failure would speak to everybody.
 	disktest.Run(t, "mkfs.ext4", "-q", "-F", "-O", "^has_journal", image)
@@ -76,9 +82,7 @@ func TestAFailedWriteBackIsNotHiddenFromTheCaller(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Wrote(64 << 20)
-	for end := time.Now().Add(10 * time.Second); delayed(t, filepath.Join(dir, "more")) && time.Now().Before(end); {
-		time.Sleep(10 * time.Millisecond)
-	}
+	whileDelayed(t, filepath.Join(dir, "more"))
 	w.End()
 	if err := d.SyncFS(); err == nil {
 		t.Error("the disk took a third of what was written, and the caller's syncfs says nothing")

@@ -315,7 +315,7 @@ func TestDamageToTheRecordsIsNeverTakenForAnEarlierStep(t *testing.T) {
 			}, nil},
 		)
 	}
-	memory := disktest.Tmpfs(t, 4096) // Load syncs what it reads
+	memory := disktest.Tmpfs(t) // Load syncs what it reads
 	for i, d := range list {
 		t.Run(d.name, func(t *testing.T) {
 			store := filepath.Join(memory, fmt.Sprint(i))

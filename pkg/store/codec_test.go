@@ -123,7 +123,7 @@ func TestAMemberOfTheOtherCodecDoesNotReplaceOne(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := archive.Inflate(data, v.Members[0]); !errors.Is(err, archive.ErrRefused) || !strings.Contains(err.Error(), "not zstd") {
+	if _, err := archive.Inflate(nil, data, v.Members[0]); !errors.Is(err, archive.ErrRefused) || !strings.Contains(err.Error(), "not zstd") {
 		t.Errorf("gzip under the name of zstd: %v", err)
 	}
 	if _, added := shoot(t, s, "20260102T030405Z-00000c", archive.Zstd, true, piece("a")); added == 0 {

@@ -382,7 +382,7 @@ func TestAStoreIsTheUsersAlone(t *testing.T) {
 		}
 		unusable(t, path, "user 1000")
 	})
-	t.Run("tmpfs", func(t *testing.T) { unusable(t, disktest.Tmpfs(t, 4096), "reboot") })
+	t.Run("tmpfs", func(t *testing.T) { unusable(t, disktest.Tmpfs(t), "reboot") })
 	t.Run("a file", func(t *testing.T) {
 		path := t.TempDir() + "/file"
 		disktest.Write(t, filepath.Dir(path), map[string]string{"file": "x"})

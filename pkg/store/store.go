@@ -181,9 +181,9 @@ func (s *Store) size(m archive.Member) (int64, error) {
 }
 
 // Open returns the bytes of a member as they lie on disk, unchecked, in buf
-// where they fit (see [archive.Opener]). A member
-// that is missing, that is no regular file, or that is larger than a member can
-// be, is an error that wraps [archive.ErrRefused].
+// where they fit (see [archive.Opener]). A member that is missing, that is no
+// regular file, or that is larger than a member can be, is an error that wraps
+// [archive.ErrRefused].
 func (s *Store) Open(m archive.Member, buf []byte) ([]byte, error) {
 	if !archive.ValidMemberID(m.ID) {
 		return nil, fmt.Errorf("%w: %q is not the id of a member", archive.ErrRefused, m.ID)

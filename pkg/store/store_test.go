@@ -137,7 +137,7 @@ func TestWhatWasPublishedIsLoadedAndOpened(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if tar, err := archive.Inflate(data, m); string(tar) != piece("a") || m.Stored != int64(len(data)) {
+	if tar, err := archive.Inflate(nil, data, m); string(tar) != piece("a") || m.Stored != int64(len(data)) {
 		t.Errorf("the member holds %d bytes: %v", len(tar), err)
 	}
 	if n, first, err := s.Missing(&got.Volumes[0]); n != 0 || first != "" || err != nil {
@@ -208,7 +208,7 @@ func TestADamagedMemberIsStoredAnewWhenItIsVerified(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := archive.Inflate(data, m); err != nil {
+			if _, err := archive.Inflate(nil, data, m); err != nil {
 				t.Errorf("the member is still damaged: %v", err)
 			}
 			if damage(filepath.Join(path, "members", m.ID[:2], m.ID+".gz")) != nil {

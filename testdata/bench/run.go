@@ -45,8 +45,8 @@ func (c cost) then(next cost) cost {
 }
 
 // pipe runs programs, each with its output as input of the next, until all have
-// ended. The last one's output goes to out. An error names the program that
-// failed, and says what it had to say.
+// ended. The last one's output goes to out, or nowhere where that is nil. An error
+// names the program that failed, and says what it had to say.
 func pipe(ctx context.Context, out io.Writer, commands ...command) (cost, error) {
 	var running []*exec.Cmd
 	var complaints []*bytes.Buffer

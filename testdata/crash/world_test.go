@@ -81,7 +81,7 @@ func newWorld(t *testing.T, store string) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{T: t, dir: filepath.Join(dir, "w"), scratch: disktest.Tmpfs(t, 8<<10), states: map[string][][]string{}, guard: before}
+	w := &world{T: t, dir: filepath.Join(dir, "w"), scratch: disktest.Tmpfs(t), states: map[string][][]string{}, guard: before}
 	w.must(os.Chmod(w.scratch, 0o700))
 	w.config = filepath.Join(w.scratch, "snap.yaml")
 	w.makeBank()
@@ -102,7 +102,7 @@ func newWorld(t *testing.T, store string) *world {
 // sync costs nothing, and one that copies a file without copying its blocks.
 func (w *world) makeBank() {
 	disktest.Need(w.T, "mkfs.xfs")
-	image := filepath.Join(disktest.Tmpfs(w.T, 8<<10), "bank")
+	image := filepath.Join(disktest.Tmpfs(w.T), "bank")
 	w.must(os.WriteFile(image, nil, 0o600))
 	w.must(os.Truncate(image, 8<<30))
 	disktest.Run(w.T, "mkfs.xfs", "-q", "-m", "reflink=1", image)

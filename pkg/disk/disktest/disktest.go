@@ -64,12 +64,12 @@ func Loop(t *testing.T, image string) string {
 	return point
 }
 
-// Tmpfs mounts a tmpfs of that many MiB and returns where.
-func Tmpfs(t *testing.T, mib int) string {
+// Tmpfs mounts a tmpfs, with further arguments of mount(8), and returns where.
+func Tmpfs(t *testing.T, args ...string) string {
 	t.Helper()
 	NeedRoot(t)
 	point := t.TempDir()
-	Run(t, "mount", "-t", "tmpfs", "-o", fmt.Sprintf("size=%dm", mib), "tmpfs", point)
+	Run(t, "mount", append(args, "-t", "tmpfs", "tmpfs", point)...)
 	t.Cleanup(func() { unmount(t, point) })
 	return point
 }
