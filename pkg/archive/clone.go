@@ -5,8 +5,8 @@ import (
 	"os"
 )
 
-// maxClones is how many descriptors clones may take; what is behind that is
-// read at once.
+// maxClones is how many descriptors clones may take where there are enough; what
+// is behind that is read at once.
 const maxClones = 512
 
 // clone is the content of a large file, to be read when the walk has ended.
@@ -19,7 +19,7 @@ type clone struct {
 // cloned puts off the reading of a large file by way of a clone. It reports
 // false where there can be none.
 func (w *writer) cloned(f *live, e *Entry) (bool, error) {
-	if w.opt.Clones == nil || len(w.clones) == maxClones || e.stored() == 0 {
+	if w.opt.Clones == nil || len(w.clones) >= w.mostClones || e.stored() == 0 {
 		return false, nil
 	}
 	copied, err := w.opt.Clones.Clone(f.fd)

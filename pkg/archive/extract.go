@@ -73,7 +73,7 @@ func Extract(ctx context.Context, r io.Reader, into *disk.Dir, opt ExtractOption
 // extract reads from the source that from makes. The source has to call before
 // whenever it may come to wait.
 func extract(ctx context.Context, into *disk.Dir, opt ExtractOptions, from func(before func()) source) (Stats, error) {
-	x := &extractor{ctx: ctx, opt: opt, cursor: newCursor(into), writers: newWriters(ctx, opt), mostOpen: mostOpen(), links: map[string]bool{}}
+	x := &extractor{ctx: ctx, opt: opt, cursor: newCursor(into), writers: newWriters(ctx, opt), mostOpen: int64(mostOpen(mostDirs)), links: map[string]bool{}}
 	defer x.cursor.close()
 	x.src = from(x.flush)
 	if err := x.run(); err != nil {

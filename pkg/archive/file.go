@@ -21,12 +21,19 @@ func (w *writer) file(n *node, e *Entry, seen *sighting) error {
 	}
 	defer f.close()
 	for try := 1; ; try++ {
-		at := n.st.Ctim
-		if err := w.stat(f, n, e); err != nil {
-			return err
+		// The first time what the walk saw of this inode a moment ago has to do: a
+		// change since then is one that unchanged tells, like any other.
+		if try > 1 {
+			at := n.st.Ctim
+			if err := disk.Retry(func() error { return unix.Fstat(f.fd, &n.st) }); err != nil {
+				return fail("stat", n.name, err)
+			}
+			if n.st.Ctim != at { // what was known of it is no longer so
+				seen = nil
+			}
 		}
-		if n.st.Ctim != at { // what was known of it is no longer so
-			seen = nil
+		if err := w.describe(f, n, e); err != nil {
+			return err
 		}
 		last := try == attempts || w.opt.Once
 		stable, err := w.attempt(f, n, e, seen, last)
@@ -34,20 +41,14 @@ func (w *writer) file(n *node, e *Entry, seen *sighting) error {
 			return err
 		}
 		if last {
-			w.result.ChangedCount++
-			if len(w.result.Changed) < 5 {
-				w.result.Changed = append(w.result.Changed, n.name)
-			}
+			w.changed(n.name)
 			return nil
 		}
 	}
 }
 
-// stat brings n and e up to what the open file is now.
-func (w *writer) stat(f *live, n *node, e *Entry) error {
-	if err := disk.Retry(func() error { return unix.Fstat(f.fd, &n.st) }); err != nil {
-		return fail("stat", n.name, err)
-	}
+// describe brings e up to what was seen of n, and to what only the open file tells.
+func (w *writer) describe(f *live, n *node, e *Entry) error {
 	e.Mode, e.UID, e.GID = n.st.Mode&0o7777, n.st.Uid, n.st.Gid
 	e.Mtime, e.Size, e.Extents = timespec(n.st.Mtim), n.st.Size, nil
 	var err error

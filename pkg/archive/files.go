@@ -14,14 +14,18 @@ const (
 	chunksAhead = 4
 )
 
-// mostOpen is how many directories may be open at a time because files are
-// still to be made in them: far less than descriptors there are.
-func mostOpen() int64 {
+// mostDirs is how many directories may be open at a time because files are still
+// to be made in them, where there are descriptors enough.
+const mostDirs = 256
+
+// mostOpen returns how many descriptors one of those who hold many may have: so
+// many, but no more than a quarter of what this process may have open.
+func mostOpen(many int) int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return 1
 	}
-	return int64(min(max(limit.Cur/4, 1), 256))
+	return int(min(max(limit.Cur/4, 1), uint64(many)))
 }
 
 // file hands a regular file over to the writers.

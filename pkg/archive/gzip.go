@@ -2,9 +2,7 @@ package archive
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"sync"
 
@@ -56,53 +54,16 @@ func deflateGzip(dst, tar []byte) []byte {
 }
 
 // inflateGzip takes data that is one gzip member of exactly size bytes into buf,
-// which has room for one more.
+// which has roomFor(size).
 func inflateGzip(buf, data []byte, size int64) ([]byte, error) {
-	if tar, ok := unstore(buf, data, size); ok {
+	if tar, ok := inflateAtOnce(buf, data, size); ok {
 		return tar, nil
 	}
-	return inflateBlocks(buf, data, size)
+	return inflateStream(buf, data, size)
 }
 
-// unstore is inflateBlocks of a member of stored blocks alone (RFC 1951, section
-// 3.2.4), as deflate makes of what does not compress: one copy, at the speed of
-// memory. It reports false of all else; inflateBlocks then tells what is wrong
-// with it, if anything is.
-func unstore(buf, data []byte, size int64) (tar []byte, ok bool) {
-	const head, tail = 10, 8 // RFC 1952, section 2.3, with no flag set
-	if len(data) < head+tail || [4]byte(data) != [4]byte{0x1f, 0x8b, 8, 0} {
-		return nil, false
-	}
-	blocks, sums := data[head:len(data)-tail], data[len(data)-tail:]
-	tar = buf[:0]
-	for last := false; !last; {
-		if bytes.Equal(blocks, []byte{3, 0}) { // the last, of fixed codes, and empty
-			break
-		}
-		if len(blocks) < 5 || blocks[0] > 1 {
-			return nil, false
-		}
-		last = blocks[0] == 1
-		n := binary.LittleEndian.Uint16(blocks[1:])
-		if n != ^binary.LittleEndian.Uint16(blocks[3:]) {
-			return nil, false
-		}
-		blocks = blocks[5:]
-		if len(blocks) < int(n) || int64(len(tar))+int64(n) > size {
-			return nil, false
-		}
-		tar, blocks = append(tar, blocks[:n]...), blocks[n:]
-		if last && len(blocks) > 0 {
-			return nil, false
-		}
-	}
-	ok = int64(len(tar)) == size &&
-		binary.LittleEndian.Uint32(sums) == crc32.ChecksumIEEE(tar) &&
-		binary.LittleEndian.Uint32(sums[4:]) == uint32(size)
-	return tar, ok
-}
-
-func inflateBlocks(buf, data []byte, size int64) ([]byte, error) {
+// inflateStream is inflateGzip by the library, which says what is wrong with data.
+func inflateStream(buf, data []byte, size int64) ([]byte, error) {
 	in := bytes.NewReader(data)
 	r := inflaters.Get().(*gzip.Reader)
 	defer inflaters.Put(r)

@@ -83,7 +83,7 @@ func (o *output) reserve(n int64) {
 
 func (o *output) pwrite(b []byte) error {
 	for len(b) > 0 {
-		n, err := disk.RetryValue(func() (int, error) { return unix.Pwrite(o.fd, b, o.at) })
+		n, err := disk.RetryValue(func() (int, error) { return unix.Pwrite(o.fd, b[:min(len(b), disk.WriteSize)], o.at) })
 		if err == nil && n == 0 {
 			err = io.ErrShortWrite
 		}

@@ -6,6 +6,10 @@ package archive
 // known, so the entries wait, with their inodes held open. Where something else
 // turns up among them, they are read after all.
 
+// maxWaiting is how many inodes may be held open where there are descriptors
+// enough: no group has more names. A group for which there are too few is read.
+const maxWaiting = 512
+
 // waiting is an entry that is unchanged, in a group that may be.
 type waiting struct {
 	node *node
@@ -16,7 +20,7 @@ type waiting struct {
 // await takes e where the group is, as far as it goes, one of the earlier
 // reading. Where it is not, that settles what has been waiting.
 func (w *writer) await(n *node, e *Entry, seen *sighting) (bool, error) {
-	if seen == nil || !w.continues(seen) {
+	if seen == nil || !w.continues(seen) || len(w.waiting) >= w.mostWaiting {
 		return false, w.readWaiting()
 	}
 	w.waiting = append(w.waiting, waiting{n.hold(), e, seen})

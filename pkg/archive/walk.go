@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -61,21 +62,22 @@ func (n *node) kind() uint32 { return n.st.Mode & unix.S_IFMT }
 // walker visits a live directory in the order of sorted names, a directory
 // before its content.
 type walker struct {
+	ctx     context.Context
 	procFDs int // /proc/self/fd
 	visit   func(*node) error
-	// Vanished counts names that were gone between their listing and their
-	// opening: as if they had been removed a moment earlier.
-	vanished int64
+	// vanished, when set, is told of names that were gone between their listing
+	// and their opening.
+	vanished func(name string)
 }
 
-func newWalker(visit func(*node) error) (*walker, error) {
+func newWalker(ctx context.Context, visit func(*node) error) (*walker, error) {
 	fd, err := disk.RetryValue(func() (int, error) {
 		return unix.Open("/proc/self/fd", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	})
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: "/proc/self/fd", Err: err}
 	}
-	return &walker{procFDs: fd, visit: visit}, nil
+	return &walker{ctx: ctx, procFDs: fd, visit: visit}, nil
 }
 
 func (w *walker) close() { unix.Close(w.procFDs) }
@@ -97,27 +99,59 @@ func (w *walker) children(dir *node, depth int) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range names {
-		if err := w.child(dir, name, depth+1); err != nil {
+	for again := attempts; len(names) > 0; {
+		name := names[0]
+		names = names[1:]
+		if err = w.child(dir, name, depth+1); err == nil {
+			continue
+		}
+		if !errors.Is(err, errVanished) {
 			return err
+		}
+		// It may have been renamed: a name that is still to come is met then.
+		found := false
+		if again > 0 {
+			again--
+			if names, found, err = listFrom(dir, name); err != nil {
+				return err
+			}
+		}
+		if !found && w.vanished != nil {
+			w.vanished(below(dir, name))
 		}
 	}
 	return nil
 }
 
-func (w *walker) child(dir *node, name string, depth int) error {
-	path := name
-	if dir.name != Root {
-		path = dir.name + "/" + name
+// errVanished is of a name that stands there no more.
+var errVanished = errors.New("vanished")
+
+// listFrom is list from a name on, and tells whether that is there itself.
+func listFrom(dir *node, name string) (names []string, found bool, err error) {
+	if names, err = list(dir); err != nil {
+		return nil, false, err
 	}
+	at, found := slices.BinarySearch(names, name)
+	return names[at:], found, nil
+}
+
+// below is the path of a name in dir.
+func below(dir *node, name string) string {
+	if dir.name == Root {
+		return name
+	}
+	return dir.name + "/" + name
+}
+
+func (w *walker) child(dir *node, name string, depth int) error {
+	path := below(dir, name)
 	if depth > MaxDepth {
 		return fmt.Errorf("%q: more than %d names deep", path, MaxDepth)
 	}
 	fd, err := disk.Openat2(dir.fd, name, unix.O_PATH|unix.O_NOFOLLOW, 0, resolve)
 	switch {
 	case errors.Is(err, unix.ENOENT):
-		w.vanished++
-		return nil
+		return errVanished
 	case errors.Is(err, unix.EXDEV):
 		return fmt.Errorf("%q: another filesystem is mounted here, inside the volume: %w", path, err)
 	case err != nil:
@@ -165,14 +199,37 @@ func (w *walker) open(n *node) (*live, error) {
 	open := func(flags int) (int, error) {
 		return disk.RetryValue(func() (int, error) { return unix.Openat(w.procFDs, name, flags, 0) })
 	}
-	fd, err := open(flags | unix.O_NOATIME)
-	if errors.Is(err, unix.EPERM) { // not the owner (open(2), O_NOATIME)
-		fd, err = open(flags)
+	for start := time.Now(); ; {
+		fd, err := open(flags | unix.O_NOATIME)
+		if errors.Is(err, unix.EPERM) { // not the owner (open(2), O_NOATIME)
+			fd, err = open(flags)
+		}
+		switch {
+		case err == nil:
+			return &live{fd, n.name}, nil
+		case !errors.Is(err, unix.EWOULDBLOCK):
+			return nil, fail("open", n.name, err)
+		case time.Since(start) > leaseBreak:
+			return nil, fail("open", n.name, fmt.Errorf("a process holds a lease on it and does not let go: %w", err))
+		}
+		if err := sleep(w.ctx, 10*time.Millisecond); err != nil {
+			return nil, err
+		}
 	}
-	if err != nil {
-		return nil, fail("open", n.name, err)
+}
+
+// leaseBreak is for how long a lease on a file that is to be read is waited for
+// (fcntl(2), F_SETLEASE). The first attempt to open has the kernel ask for it,
+// and take it away after /proc/sys/fs/lease-break-time, 45 s by default.
+const leaseBreak = 2 * time.Minute
+
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
-	return &live{fd, n.name}, nil
 }
 
 // live is an open file of the volume: a bare descriptor, since os.NewFile asks
@@ -330,15 +387,50 @@ func content(f io.ReaderAt, e *Entry) io.Reader {
 	return io.MultiReader(parts...)
 }
 
+// Locked says that a live tree has files that cannot be removed, and could
+// therefore be exchanged but not be deleted.
+type Locked struct {
+	Name string // the first of them, below the volume
+	More int    // how many besides
+}
+
+func (l *Locked) Error() string {
+	text := fmt.Sprintf("%q has the immutable or the append-only flag, with which it cannot be deleted", l.Name)
+	if l.More > 0 {
+		text += fmt.Sprintf(", and %d more have", l.More)
+	}
+	return text
+}
+
+// look counts n where it is locked.
+func (l *Locked) look(n *node) error {
+	locked, err := disk.Locked(n.fd)
+	if err != nil {
+		return fail("statx", n.name, err)
+	}
+	switch {
+	case !locked:
+	case l.Name == "":
+		l.Name = n.name
+	default:
+		l.More++
+	}
+	return nil
+}
+
 // Survey walks the directory root by stat alone and returns what Write would
-// find, or [*Unrestorable] where Write would. Files with several names are
-// counted under each; holes count as data.
+// find, or [*Unrestorable] where Write would, and [*Locked] where a file has such
+// a flag. Holes count as data.
 func Survey(ctx context.Context, root *disk.Dir, opt WriteOptions) (Stats, error) {
 	var stats Stats
 	bad := &Unrestorable{}
-	w, err := newWalker(func(n *node) error {
+	links, locked := map[inode]bool{}, &Locked{}
+	w, err := newWalker(ctx, func(n *node) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
+		}
+		if err := locked.look(n); err != nil {
+			return err
 		}
 		e := &Entry{Name: n.name, Size: n.st.Size}
 		switch n.kind() {
@@ -346,6 +438,12 @@ func Survey(ctx context.Context, root *disk.Dir, opt WriteOptions) (Stats, error
 			e.Type = Directory
 		case unix.S_IFREG:
 			e.Type = Regular
+			if id := (inode{dev: n.st.Dev, ino: n.st.Ino}); n.st.Nlink > 1 {
+				if links[id] {
+					e.Type = Hardlink
+				}
+				links[id] = true
+			}
 		case unix.S_IFLNK:
 			e.Type = Symlink
 			if opt.RejectSymlinks {
@@ -367,5 +465,11 @@ func Survey(ctx context.Context, root *disk.Dir, opt WriteOptions) (Stats, error
 	if err := w.walk(root); err != nil {
 		return stats, err
 	}
-	return stats, bad.err()
+	if err := bad.err(); err != nil {
+		return stats, err
+	}
+	if locked.Name != "" {
+		return stats, locked
+	}
+	return stats, nil
 }

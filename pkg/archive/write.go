@@ -55,8 +55,9 @@ type Result struct {
 	// were.
 	Reused int64
 	Read   int64
-	// Changed are files that changed while they were read, each time anew:
-	// what was stored of them is no single state. The first few, and how many.
+	// Changed are files that changed while they were read, each time anew, so
+	// that what was stored of them is no single state, and names that vanished
+	// before they were read. The first few, and how many.
 	Changed      []string
 	ChangedCount int64
 }
@@ -82,7 +83,10 @@ type Writing struct{ w *writer }
 // second half.
 func Start(ctx context.Context, root *disk.Dir, sink Sink, opt WriteOptions) (*Writing, error) {
 	pieces := newPieces(ctx, sink, opt.Workers)
-	w := &writer{ctx: ctx, opt: opt, pieces: pieces, links: map[inode]string{}, bad: &Unrestorable{}, result: &Result{}}
+	w := &writer{
+		ctx: ctx, opt: opt, pieces: pieces, links: map[inode]string{}, bad: &Unrestorable{}, result: &Result{},
+		mostWaiting: mostOpen(maxWaiting), mostClones: mostOpen(maxClones),
+	}
 	if err := w.write(root); err != nil {
 		w.closeClones()
 		if _, perr := pieces.finish(); perr != nil { // the cause of err, where both failed
@@ -126,7 +130,12 @@ func (x *Writing) Abandon() {
 
 var errAbandoned = errors.New("the capture was given up")
 
-type inode struct{ dev, ino uint64 }
+// inode is a file, whatever its names. The handle tells it from a later one that
+// has been given the number of one that was removed while the walk went on.
+type inode struct {
+	dev, ino uint64
+	handle   string
+}
 
 type writer struct {
 	ctx    context.Context
@@ -146,13 +155,16 @@ type writer struct {
 	small   []byte
 	before  []byte
 	clones  []clone
+
+	mostWaiting, mostClones int // see mostOpen
 }
 
 func (w *writer) write(root *disk.Dir) error {
 	var err error
-	if w.walker, err = newWalker(w.visit); err != nil {
+	if w.walker, err = newWalker(w.ctx, w.visit); err != nil {
 		return err
 	}
+	w.walker.vanished = w.changed
 	defer w.walker.close()
 	defer w.letGo()
 	if w.recall, err = newRecall(w.opt.Known); err != nil {
@@ -183,7 +195,9 @@ func (w *writer) visit(n *node) error {
 	case unix.S_IFDIR:
 		e.Type = Directory
 	case unix.S_IFREG:
-		w.regular(n, e)
+		if err := w.regular(n, e); err != nil {
+			return err
+		}
 	case unix.S_IFLNK:
 		if w.opt.RejectSymlinks {
 			w.bad.symlink(n.name)
@@ -270,17 +284,22 @@ func (w *writer) symlink(n *node, e *Entry) error {
 }
 
 // regular tells whether a file is a further name of one that has been met.
-func (w *writer) regular(n *node, e *Entry) {
+func (w *writer) regular(n *node, e *Entry) error {
 	e.Type = Regular
 	if n.st.Nlink < 2 {
-		return
+		return nil
 	}
-	id := inode{n.st.Dev, n.st.Ino}
+	handle, err := n.handle()
+	if err != nil {
+		return err
+	}
+	id := inode{n.st.Dev, n.st.Ino, handle}
 	if first, ok := w.links[id]; ok {
 		e.Type, e.Link = Hardlink, first
 	} else {
 		w.links[id] = n.name
 	}
+	return nil
 }
 
 // plain stores an entry that has no content.
@@ -346,4 +365,12 @@ func (w *writer) letGo() {
 		x.node.release()
 	}
 	w.waiting = nil
+}
+
+// changed notes a name of which no single state was stored.
+func (w *writer) changed(name string) {
+	w.result.ChangedCount++
+	if len(w.result.Changed) < 5 {
+		w.result.Changed = append(w.result.Changed, name)
+	}
 }

@@ -112,6 +112,9 @@ func (d *Dir) fail(op, name string, err error) error {
 // Path returns the path under which d was opened, for messages.
 func (d *Dir) Path() string { return d.path }
 
+// Renamed tells d, for messages, that it is called name in parent now.
+func (d *Dir) Renamed(parent *Dir, name string) { d.path = parent.path + "/" + name }
+
 // FD returns the descriptor. It stays d's: it is closed by Close.
 func (d *Dir) FD() int { return d.fd }
 

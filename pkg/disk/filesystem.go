@@ -118,12 +118,18 @@ func (d *Dir) Space() (Space, error) {
 // (chattr +i, +a): nothing in it can then be renamed or removed, not even by
 // root.
 func (d *Dir) Locked() (bool, error) {
+	locked, err := Locked(d.fd)
+	return locked, d.fail("statx", "", err)
+}
+
+// Locked is [Dir.Locked] of the file or directory that is open as fd, by O_PATH
+// too. Such a file can neither be written to nor removed nor renamed.
+func Locked(fd int) (bool, error) { return lockedAt(fd, "", unix.AT_EMPTY_PATH) }
+
+func lockedAt(fd int, name string, flags int) (bool, error) {
 	var stx unix.Statx_t
 	err := Retry(func() error {
-		return unix.Statx(d.fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_SYNC_AS_STAT, unix.STATX_TYPE, &stx)
+		return unix.Statx(fd, name, flags|unix.AT_SYMLINK_NOFOLLOW|unix.AT_STATX_SYNC_AS_STAT, unix.STATX_TYPE, &stx)
 	})
-	if err != nil {
-		return false, d.fail("statx", "", err)
-	}
-	return stx.Attributes&(unix.STATX_ATTR_IMMUTABLE|unix.STATX_ATTR_APPEND) != 0, nil
+	return stx.Attributes&(unix.STATX_ATTR_IMMUTABLE|unix.STATX_ATTR_APPEND) != 0, err
 }

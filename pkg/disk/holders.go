@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -11,15 +12,18 @@ import (
 )
 
 // Holder is a process that could still change a file of a volume, or that
-// would go on reading the old one.
+// would go on reading the old one; or a loop device that is made of one.
 type Holder struct {
-	PID     int
-	Command string
+	PID     int    // 0: a loop device
+	Command string // or /dev/loopN
 	Path    string // as that process sees it
-	How     string // "open for writing" or "mapped"
+	How     string // "open for writing", "mapped" or "attached"
 }
 
 func (h Holder) String() string {
+	if h.PID == 0 {
+		return fmt.Sprintf("%s has %q %s (umount it, losetup -d %[1]s)", h.Command, h.Path, h.How)
+	}
 	return fmt.Sprintf("process %d (%s) has %q %s", h.PID, h.Command, h.Path, h.How)
 }
 
@@ -35,10 +39,11 @@ const (
 )
 
 // Holders returns the processes that hold a file below one of dirs open for
-// writing, or mapped. Files are compared by their place on the filesystem, so
-// a container that sees the volume under another path is found too. Processes
-// that end during the scan are passed over; this process is left out. Without
-// root only the caller's own processes can be looked at.
+// writing, or mapped, and the loop devices that write to one: those the kernel
+// holds, in no process's name. Files are compared by their place on the
+// filesystem, so a container that sees the volume under another path is found
+// too. Processes that end during the scan are passed over; this process is left
+// out. Without root only the caller's own processes can be looked at.
 func Holders(dirs []*Dir, scope Scope) ([]Holder, error) {
 	own, err := ReadMounts()
 	if err != nil {
@@ -71,7 +76,31 @@ func Holders(dirs []*Dir, scope Scope) ([]Holder, error) {
 		}
 		found = append(found, s.process(pid)...)
 	}
-	return found, nil
+	return append(found, s.loops()...), nil
+}
+
+// loops returns the loop devices that write to a file of the volumes.
+func (s *scan) loops() []Holder {
+	devices, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	if err != nil { // the pattern is a constant
+		return nil
+	}
+	var found []Holder
+	for _, attribute := range devices {
+		text, err := os.ReadFile(attribute)
+		if err != nil { // detached meanwhile
+			continue
+		}
+		path := strings.TrimSuffix(string(text), "\n")
+		block := filepath.Dir(filepath.Dir(attribute))
+		if ro, err := os.ReadFile(block + "/ro"); err != nil || string(ro) != "0\n" {
+			continue
+		}
+		if mount, ok := s.own.covering(path, ""); ok && s.within(mount.place(path)) {
+			found = append(found, Holder{0, "/dev/" + filepath.Base(block), path, "attached"})
+		}
+	}
+	return found
 }
 
 type scan struct {

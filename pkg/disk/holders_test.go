@@ -220,3 +220,31 @@ func TestLockedSeesTheFlags(t *testing.T) {
 		}
 	})
 }
+
+func TestHoldersFindsALoopDevice(t *testing.T) {
+	disktest.NeedRoot(t)
+	disktest.Need(t, "losetup")
+	dir := t.TempDir()
+	disktest.Write(t, dir, map[string]string{"vol/disk": "", "vol/read-only": "", "other/disk": ""})
+	attach := func(args ...string) string {
+		path := args[len(args)-1]
+		if err := os.Truncate(path, 1<<20); err != nil {
+			t.Fatal(err)
+		}
+		device := strings.TrimSpace(disktest.Run(t, "losetup", append([]string{"-f", "--show"}, args...)...))
+		t.Cleanup(func() { disktest.Run(t, "losetup", "-d", device) })
+		return device
+	}
+	device := attach(dir + "/vol/disk")
+	attach("-r", dir+"/vol/read-only")
+	attach(dir + "/other/disk")
+	vol, err := disk.OpenRoot(dir + "/vol")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer vol.Close()
+	found, err := disk.Holders([]*disk.Dir{vol}, disk.AllProcesses)
+	if err != nil || len(found) != 1 || found[0] != (disk.Holder{Command: device, Path: dir + "/vol/disk", How: "attached"}) {
+		t.Errorf("found %v, %v", found, err)
+	}
+}

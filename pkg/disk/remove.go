@@ -17,7 +17,26 @@ func (d *Dir) unlink(name string, flags int) error {
 	if err := component(name); err != nil {
 		return d.fail("remove", name, err)
 	}
-	return d.fail("remove", name, Retry(func() error { return unix.Unlinkat(d.fd, name, flags) }))
+	err := Retry(func() error { return unix.Unlinkat(d.fd, name, flags) })
+	if errors.Is(err, unix.EPERM) {
+		err = d.whyNot(name, err)
+	}
+	return d.fail("remove", name, err)
+}
+
+// whyNot adds to the EPERM of an unlink(2) the flag that forbids it, where it is
+// one.
+func (d *Dir) whyNot(name string, err error) error {
+	who := "it"
+	locked, _ := lockedAt(d.fd, name, 0)
+	if !locked {
+		who = "the directory that it is in"
+		locked, _ = d.Locked()
+	}
+	if !locked {
+		return err
+	}
+	return fmt.Errorf("%w: %s has the immutable or the append-only flag (chattr -i -a takes it away)", err, who)
 }
 
 // RemoveTree removes the directory name and all below it. It descends by

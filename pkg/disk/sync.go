@@ -10,6 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// WriteSize is how many bytes one call should write where much is written. The
+// kernel takes as large a piece of memory for the cache as a write is long;
+// large ones are what a virtual machine has given back to its host, and getting
+// them again takes two seconds a GiB (free page reporting: blocks of 2 MiB).
+const WriteSize = 64 << 10
+
 // Sync makes the names in d durable (fsync of the directory).
 func (d *Dir) Sync() error {
 	return d.fail("fsync", "", Retry(func() error { return unix.Fsync(d.fd) }))
@@ -86,7 +92,11 @@ func (d *Dir) write(name string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(data)
+	for len(data) > 0 && err == nil {
+		var n int
+		n, err = f.Write(data[:min(len(data), WriteSize)])
+		data = data[n:]
+	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		_ = d.Remove(name)
 		return err

@@ -176,7 +176,7 @@ func (b *bench) must(err error) {
 }
 
 // healthy is a health check that answers quickly.
-const healthy = "healthcheck: {test: [CMD, /app, check], interval: 200ms, timeout: 5s, retries: 1}"
+const healthy = "healthcheck: {test: [CMD, /app, check], interval: 200ms, timeout: 30s, retries: 1}"
 
 // workload loads a config with one workload of these lines of YAML.
 func (b *bench) workload(lines ...string) *workload.Workload {
@@ -221,7 +221,7 @@ func (b *bench) held() *journal.Held {
 // deployed brings a workload up from nothing and returns its container.
 func (b *bench) deployed(r *Runtime, held *journal.Held) journal.Container {
 	b.Helper()
-	b.must(r.Redeploy(b.Context(), held, journal.Redeploy{HealthTimeout: 20 * time.Second}))
+	b.must(r.Redeploy(b.Context(), held, journal.Redeploy{HealthTimeout: time.Minute}))
 	return b.only(r)
 }
 

@@ -80,7 +80,7 @@ func TestComposeFromNothingThroughRestoreAndBack(t *testing.T) {
 	}
 	r, held := b.open(b.composed(file...)), b.held()
 	b.must(r.Check(b.Context(), nil))
-	b.must(r.Redeploy(b.Context(), held, journal.Redeploy{Pull: true, HealthTimeout: 30 * time.Second}))
+	b.must(r.Redeploy(b.Context(), held, journal.Redeploy{Pull: true, HealthTimeout: time.Minute}))
 	before, err := r.Containers(b.Context())
 	b.must(err)
 	old := byService(t, before)

@@ -31,7 +31,7 @@ func steps(t *testing.T, cut bool, after func(b *bench, r *Runtime, held *journa
 		}
 		t.Run(fmt.Sprint("request ", n), func(t *testing.T) {
 			b := &bench{T: t, api: b.api, name: b.name, dir: b.dir}
-			d := journal.Redeploy{Pins: map[string]journal.Pin{"": {Image: ref, ImageID: id}}, Before: []journal.Container{old}, HealthTimeout: 20 * time.Second}
+			d := journal.Redeploy{Pins: map[string]journal.Pin{"": {Image: ref, ImageID: id}}, Before: []journal.Container{old}, HealthTimeout: time.Minute}
 			f, opt := b.faults(n, cut)
 			err := b.open(w, opt).Redeploy(t.Context(), held, d)
 			if done = f.seen < n; done && err != nil {

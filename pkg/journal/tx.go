@@ -74,6 +74,7 @@ func (j *Journal) Begin(h *Held, b *Begin) (*Tx, error) {
 	if err := t.build(building); err != nil {
 		return nil, fmt.Errorf("open a transaction: %w", errors.Join(err, t.takeBack(building), dir.Close()))
 	}
+	dir.Renamed(j.txs, t.ID)
 	return t, nil
 }
 

@@ -34,6 +34,7 @@ type Origin struct {
 // because an index says so. The format is in docs/formats.md.
 type Index struct {
 	f    *os.File
+	out  *bufio.Writer // the compressor writes a few hundred bytes at a time
 	gz   *gzip.Writer
 	text *bufio.Writer
 	line []byte
@@ -45,11 +46,12 @@ func NewIndex(dir *disk.Dir, name string, from Origin) (*Index, error) {
 	if err != nil {
 		return nil, err
 	}
-	gz, err := gzip.NewWriterLevel(f, gzip.BestSpeed)
+	out := bufio.NewWriterSize(f, 64<<10)
+	gz, err := gzip.NewWriterLevel(out, gzip.BestSpeed)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	x := &Index{f: f, gz: gz, text: bufio.NewWriterSize(gz, 64<<10)}
+	x := &Index{f: f, out: out, gz: gz, text: bufio.NewWriterSize(gz, 64<<10)}
 	_, err = fmt.Fprintf(x.text, "%s\t%d\t%s\t%s\n", indexFormat, IndexVersion, from.Machine, from.Boot)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
@@ -126,5 +128,5 @@ func appendQuoted(b []byte, s string) []byte {
 
 // Close completes the file. It is not durable yet.
 func (x *Index) Close() error {
-	return errors.Join(x.text.Flush(), x.gz.Close(), x.f.Close())
+	return errors.Join(x.text.Flush(), x.gz.Close(), x.out.Flush(), x.f.Close())
 }

@@ -1,0 +1,213 @@
+package archive_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tiny-forge/snap/pkg/archive"
+	"github.com/tiny-forge/snap/pkg/disk/disktest"
+)
+
+// captured captures dir, calls act behind the line of a name, and returns where
+// the capture was put back.
+func captured(t *testing.T, dir, name string, act func()) (*archive.Result, string) {
+	t.Helper()
+	sink := newMemory()
+	result, err := archive.Write(context.Background(), open(t, dir), sink, archive.WriteOptions{
+		Workers: 1, Index: func(l *archive.Line) error {
+			if l.Name == name {
+				act()
+			}
+			return nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return result, extract(t, sink, result, dir+".back")
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestAnInodeThatIsUsedAgainIsNoFurtherName delivers mail, by a link from one
+// directory to another, while the walk goes on.
+func TestAnInodeThatIsUsedAgainIsNoFurtherName(t *testing.T) {
+	dir := filepath.Join(disktest.Mount(t, "ext4", 64), "mail")
+	disktest.Write(t, mkdir(t, dir), map[string]string{"new/1": "the first", "old/": "", "tmp/": "", "z/": ""})
+	must(t, os.Link(dir+"/new/1", dir+"/tmp/1"))
+	var first, second syscall.Stat_t
+	_, back := captured(t, dir, "old", func() {
+		must(t, syscall.Stat(dir+"/new/1", &first))
+		must(t, os.Remove(dir+"/tmp/1"))
+		must(t, os.Remove(dir+"/new/1"))
+		disktest.Write(t, dir, map[string]string{"z/2": "the second"})
+		must(t, os.Link(dir+"/z/2", dir+"/z/3"))
+		must(t, syscall.Stat(dir+"/z/2", &second))
+	})
+	if first.Ino != second.Ino {
+		t.Fatalf("the inode is not the same: %d, then %d", first.Ino, second.Ino)
+	}
+	for _, name := range []string{"z/2", "z/3"} {
+		if got, err := os.ReadFile(back + "/" + name); err != nil || string(got) != "the second" {
+			t.Errorf("%s is %q, %v", name, got, err)
+		}
+	}
+}
+
+func TestANameThatVanishesIsLookedForAgainAndReported(t *testing.T) {
+	for name, c := range map[string]struct {
+		to    string // "" for removed
+		there bool   // it is met under its new name
+	}{
+		"to one that is to come": {to: "log.1", there: true},
+		"to one that has been":   {to: "aa"},
+		"removed":                {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := mkdir(t, filepath.Join(t.TempDir(), "v"))
+			disktest.Write(t, dir, map[string]string{"a": "1", "b": "2", "log": "precious", "z": "3"})
+			result, back := captured(t, dir, "a", func() {
+				if c.to == "" {
+					must(t, os.Remove(dir+"/log"))
+					return
+				}
+				must(t, os.Rename(dir+"/log", dir+"/"+c.to))
+			})
+			for _, name := range []string{"a", "b", "z"} {
+				if _, err := os.Lstat(back + "/" + name); err != nil {
+					t.Error(err)
+				}
+			}
+			got, err := os.ReadFile(back + "/" + c.to)
+			if there := err == nil && string(got) == "precious"; there != c.there {
+				t.Errorf("%q is %q, %v", c.to, got, err)
+			}
+			if !slices.Equal(result.Changed, []string{"log"}) || result.ChangedCount != 1 {
+				t.Errorf("reported are %q, %d in all", result.Changed, result.ChangedCount)
+			}
+		})
+	}
+}
+
+// TestAllNamesOfADirectoryMayVanish removes all at once. The next listing has
+// none of them, so that only the one is reported for which it was made.
+func TestAllNamesOfADirectoryMayVanish(t *testing.T) {
+	dir := mkdir(t, filepath.Join(t.TempDir(), "v"))
+	files := map[string]string{"a": "1"}
+	for i := range 100 {
+		files[fmt.Sprintf("b%02d", i)] = "2"
+	}
+	disktest.Write(t, dir, files)
+	result, _ := captured(t, dir, "a", func() {
+		for i := range 100 {
+			must(t, os.Remove(fmt.Sprintf("%s/b%02d", dir, i)))
+		}
+		disktest.Write(t, dir, map[string]string{"c": "3"})
+	})
+	if result.Stats.Files != 2 || result.ChangedCount != 1 {
+		t.Errorf("%+v, reported are %d: %q", result.Stats, result.ChangedCount, result.Changed)
+	}
+}
+
+// TestALeaseIsWaitedFor has a file that somebody holds a write lease on, as
+// Samba does, and who gives it up when the kernel asks for it.
+func TestALeaseIsWaitedFor(t *testing.T) {
+	dir := mkdir(t, filepath.Join(t.TempDir(), "v"))
+	disktest.Write(t, dir, map[string]string{"a": "1", "leased": "2"})
+	f, err := os.OpenFile(dir+"/leased", os.O_RDWR, 0)
+	must(t, err)
+	defer f.Close()
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, syscall.SIGIO)
+	defer signal.Stop(asked)
+	lease := func(kind int) error {
+		_, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, kind)
+		return err
+	}
+	must(t, lease(unix.F_WRLCK))
+	given := make(chan error, 1)
+	go func() {
+		<-asked
+		time.Sleep(50 * time.Millisecond)
+		given <- lease(unix.F_UNLCK)
+	}()
+	result, back := captured(t, dir, "", nil)
+	select {
+	case err := <-given:
+		must(t, err)
+	default:
+		t.Error("nobody waited for the lease")
+	}
+	if got, err := os.ReadFile(back + "/leased"); err != nil || string(got) != "2" || result.ChangedCount != 0 {
+		t.Errorf("the file is %q, %v; %d are reported", got, err, result.ChangedCount)
+	}
+}
+
+// TestFewDescriptorsAreEnough captures, again after a change, what would fill
+// the descriptors with what waits to be taken over and with clones.
+func TestFewDescriptorsAreEnough(t *testing.T) {
+	mount := disktest.Mount(t, "xfs", 512)
+	dir := mkdir(t, mount+"/v")
+	files := map[string]string{}
+	for i := range 100 {
+		files[fmt.Sprintf("a/%03d", i)] = string(make([]byte, 300<<10))
+	}
+	for i := range 2000 { // in groups of hundreds, which are read
+		files[fmt.Sprintf("b/%05d", i)] = ""
+	}
+	for i := range 100 { // in groups of ten, which are taken over
+		files[fmt.Sprintf("c/%05d", i)] = string(make([]byte, 8<<10))
+	}
+	disktest.Write(t, dir, files)
+	sink := newMemory()
+	first := read(t, dir, sink, nil, archive.Timespec{}, nil)
+	since := ago(-time.Hour) // nothing is hot
+	for i := range 100 {
+		f, err := os.OpenFile(fmt.Sprintf("%s/a/%03d", dir, i), os.O_WRONLY, 0)
+		must(t, err)
+		_, err = f.WriteAt([]byte("changed"), 1000)
+		must(t, err)
+		must(t, f.Close())
+	}
+	var limit syscall.Rlimit
+	must(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit))
+	defer func() { must(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)) }()
+	must(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 128, Max: limit.Max}))
+	writing, err := archive.Start(context.Background(), open(t, dir), sink, archive.WriteOptions{Known: known(sink, first, since), Clones: open(t, mount)})
+	must(t, err)
+	if writing.Cloned() == 0 {
+		t.Error("nothing was cloned")
+	}
+	result, err := writing.Finish()
+	must(t, err)
+	if result.Reused == 0 || result.Stats.Files != int64(len(files)) {
+		t.Errorf("reused are %d of %d", result.Reused, result.Stats.Files)
+	}
+}
+
+func TestASurveyCountsWhatACaptureDoes(t *testing.T) {
+	dir := mkdir(t, filepath.Join(t.TempDir(), "v"))
+	disktest.Write(t, dir, map[string]string{"a": "12345", "d/b": "123"})
+	must(t, os.Link(dir+"/a", dir+"/d/c"))
+	must(t, os.Symlink("a", dir+"/l"))
+	result, err := write(t, dir, archive.WriteOptions{})
+	must(t, err)
+	got, err := archive.Survey(context.Background(), open(t, dir), archive.WriteOptions{})
+	if err != nil || got != result.Stats {
+		t.Errorf("the survey says %+v, %v; the capture %+v", got, err, result.Stats)
+	}
+}
