@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -76,12 +77,12 @@ func (a *app) captureCommand() *cobra.Command {
 The volumes are read twice: while the app runs, and again with the app at rest,
 so that it rests only briefly: the second time only what has changed is read.
 What the latest snapshot holds unchanged is not read at all. While the app runs
-it comes first (nice 10, lowest I/O priority). --quiesce pause freezes the containers: the copy
-is what a power cut at that instant would leave. stop shuts the app down
-cleanly. none lets it run: files may then be from different moments.`,
+it comes first (nice 10, lowest I/O priority). --quiesce pause freezes the
+containers: the copy is what a power cut at that instant would leave. stop shuts
+the app down cleanly. none lets it run: files may then be from different moments.`,
 		Args: cobra.ExactArgs(1),
 	}
-	cmd.Flags().StringVar(&req.Quiesce, "quiesce", journal.Pause, "how the app rests: pause, stop or none")
+	cmd.Flags().StringVar(&req.Quiesce, "quiesce", journal.Pause, "how the app rests: `pause|stop|none`")
 	cmd.Flags().StringVar(&req.Note, "note", "", "a `text` to find the snapshot by")
 	cmd.Flags().BoolVar(&req.FullSpeed, "full-speed", false, "do not lower snap's priority while the app runs")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
@@ -96,10 +97,14 @@ cleanly. none lets it run: files may then be from different moments.`,
 		shown := captureJSON{showSnapshot(r.Manifest), r.QuiescedSeconds, r.Seconds, r.Added, r.Read, r.Phases, r.PassOne}
 		a.result = shown
 		a.say("%s", shown.SID)
-		a.progress("captured %s: %d files, %s (%s new in the store) in %.1f s; the app rested %.1f s",
-			shown.Workload, shown.Files, size(shown.Bytes), size(r.Added), r.Seconds, r.QuiescedSeconds)
+		rest := "nothing rested meanwhile"
+		if r.QuiescedSeconds > 0 {
+			rest = fmt.Sprintf("the app rested %.1f s", r.QuiescedSeconds)
+		}
+		a.progress("captured %s: %d files, %s (%s new in the store) in %.1f s; %s",
+			shown.Workload, shown.Files, size(shown.Bytes), size(r.Added), r.Seconds, rest)
 		if len(r.Changed) > 0 {
-			a.progress("warning: files changed while they were read, and are not of one moment: %q; use --quiesce pause or stop", r.Changed)
+			a.progress("warning: files changed or vanished while they were read, and are not of one moment: %q; use --quiesce pause or stop", r.Changed)
 		}
 		for _, v := range shown.Volumes {
 			if v.Sockets > 0 {
@@ -118,5 +123,5 @@ func oneOf(flag, value string, allowed ...string) error {
 			return nil
 		}
 	}
-	return &usageError{errorf("%s is %q: use %s", flag, value, strings.Join(allowed, ", "))}
+	return &usageError{err: errorf("%s is %q: use %s", flag, value, strings.Join(allowed, ", "))}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"syscall"
@@ -31,7 +32,7 @@ the old ones are brought back. An image that is missing is pulled. What already
 runs as the config says is left alone.`,
 		Args: cobra.ExactArgs(1),
 	}
-	cmd.Flags().DurationVar(&req.HealthTimeout, "health-timeout", 0, "how long to wait for health (default 2m)")
+	durationVar(cmd.Flags(), &req.HealthTimeout, "health-timeout", "how long to wait for health (default 2m)")
 	cmd.RunE = a.verb(func(ctx context.Context, e *restore.Engine, args []string) error {
 		req.Workload = args[0]
 		r, err := e.Deploy(ctx, req)
@@ -66,7 +67,7 @@ recovery is under way at the same time. The command's exit code is passed on.`,
 			return nil
 		},
 	}
-	cmd.Flags().DurationVar(&wait, "wait", 0, "wait this long for the lock")
+	durationVar(cmd.Flags(), &wait, "wait", "wait this long for the lock")
 	cmd.RunE = a.verb(func(ctx context.Context, e *restore.Engine, args []string) error {
 		held, err := e.Lock(ctx, args[0], wait)
 		if err != nil {
@@ -85,7 +86,7 @@ func (a *app) locked(ctx context.Context, command []string) error {
 	c := exec.Command(command[0], command[1:]...)
 	c.Stdin, c.Stdout, c.Stderr = a.in, os.Stdout, os.Stderr
 	if err := c.Start(); err != nil {
-		return &usageError{err}
+		return &usageError{fmt.Errorf("the command could not be started: %w", err), "check the command's name and path; nothing was run"}
 	}
 	stop := context.AfterFunc(ctx, func() {
 		var sig *restore.Signal

@@ -66,16 +66,14 @@ func TestARestoreKilledUnderDockerComposeIsFinished(t *testing.T) {
 		t.Fatalf("the guards are %v", guards)
 	}
 	pipe := descriptors(guards[0])[0]
-	seen := commands(mark)
+	var seen []int
+	h.until("docker and its plugin are at work", func() bool { seen = commands(mark); return len(seen) >= 2 })
 	for _, pid := range seen {
 		for fd, what := range descriptors(pid) {
 			if what == pipe || strings.HasPrefix(what, h.dir) && strings.Contains(what, "/store/") {
 				t.Errorf("a docker compose of snap's has descriptor %d open: %s", fd, what)
 			}
 		}
-	}
-	if len(seen) < 2 {
-		t.Errorf("docker and its plugin are %v", seen)
 	}
 	when := h.kill(p)
 	h.until("the guard has ended", func() bool { return len(h.guards()) == 0 })

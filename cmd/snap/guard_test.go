@@ -250,9 +250,13 @@ func TestADeployThatIsKilledLeavesTheAppFromBefore(t *testing.T) {
 	text, err := os.ReadFile(h.config)
 	h.must(err)
 	h.must(os.WriteFile(h.config, append(text, []byte("    hostname: another\n")...), 0o600))
+	began := time.Now()
 	p := h.start("deploy", h.name)
 	h.until("a guard stands by", func() bool { return len(h.guards()) > 0 })
-	h.until("the old container is fenced", func() bool { return h.inspect("{{.HostConfig.RestartPolicy.Name}}") == "no" })
+	h.until("the old container has been told to stop", func() bool { return h.signalled(began) })
+	if policy := h.inspect("{{.HostConfig.RestartPolicy.Name}}"); policy != "no" {
+		t.Fatalf("it is stopped with the restart policy %q", policy)
+	}
 	h.comesBackRestarted(h.kill(p), before)
 	if after := h.inspect("{{.Id}}"); !strings.HasPrefix(before, after) {
 		t.Error("the container from before is gone")

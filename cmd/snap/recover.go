@@ -52,8 +52,8 @@ a snapshot first.`,
 	}
 	flags := cmd.Flags()
 	flags.BoolVar(&req.Offline, "offline", false, "data only: the container engine is not running")
-	flags.DurationVar(&wait, "wait-docker", 0, "wait this long for the container engine")
-	flags.StringVar(&resolve, "resolve", "", "decide about a frozen restore: keep-old or keep-new")
+	durationVar(flags, &wait, "wait-docker", "wait this long for the container engine")
+	flags.StringVar(&resolve, "resolve", "", "decide about a frozen restore: `keep-old|keep-new`")
 	flags.StringVar(&confirm, "confirm", "", "with --resolve: the id of the `transaction` (snap status shows it)")
 	cmd.PreRunE = func(_ *cobra.Command, args []string) error {
 		switch {
@@ -82,7 +82,7 @@ a snapshot first.`,
 		}
 		a.showRecoveries(list)
 		for _, r := range list {
-			a.sayRecovery(r)
+			err = a.sayRecovery(r, err)
 		}
 		if len(list) == 0 && err == nil {
 			a.progress("nothing to recover")
@@ -109,7 +109,7 @@ func (a *app) resolve(ctx context.Context, e *restore.Engine, req restore.Resolv
 	}
 	a.showRecoveries([]restore.Recovery{r})
 	if r.Action != "" {
-		a.sayRecovery(r)
+		err = a.sayRecovery(r, err)
 	}
 	return err
 }
@@ -129,7 +129,9 @@ func (a *app) showRecoveries(list []restore.Recovery) {
 	a.result = map[string]any{"transactions": shown}
 }
 
-func (a *app) sayRecovery(r restore.Recovery) {
+// sayRecovery prints a recovery. Where its error is the one that the command
+// ends with it is not printed twice: it is returned, with its transaction.
+func (a *app) sayRecovery(r restore.Recovery, last error) error {
 	action := r.Action
 	if action == "" {
 		action = "left alone"
@@ -145,9 +147,22 @@ func (a *app) sayRecovery(r restore.Recovery) {
 	for _, path := range r.Kept {
 		a.say("put aside, yours to look at and to delete: %s", path)
 	}
-	if r.Err != nil {
-		a.progress("%s: %v", r.Tx, r.Err)
+	if r.Err == nil {
+		return last
 	}
+	if !a.json && last != nil && last.Error() == r.Err.Error() {
+		return ofTx(r.Tx, last)
+	}
+	a.progress("%v", ofTx(r.Tx, r.Err))
+	return last
+}
+
+// ofTx says whose an error is, where it does not itself.
+func ofTx(tx string, err error) error {
+	if strings.Contains(err.Error(), tx) {
+		return err
+	}
+	return fmt.Errorf("transaction %s: %w", tx, err)
 }
 
 // sayResolution prints what a decision does, volume by volume.

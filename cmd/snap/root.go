@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
 	"github.com/tiny-forge/snap/pkg/docker"
@@ -38,9 +39,11 @@ func run(args []string, in *os.File, out, errOut io.Writer) int {
 	root := a.root()
 	root.SetArgs(args)
 	a.guessJSON(args) // the command line itself may be what fails
-	err := root.ExecuteContext(ctx)
-	if err != nil && !a.entered {
-		err = &usageError{err}
+	cmd, err := root.ExecuteContextC(ctx)
+	a.command = cmd.CommandPath()
+	var usage *usageError
+	if err != nil && !a.entered && !errors.As(err, &usage) {
+		err = &usageError{err: err}
 	}
 	return a.end(err)
 }
@@ -94,6 +97,34 @@ is pending, 130 and 143 interrupted (nothing changed).`,
 		a.deployCommand(), a.lockCommand(), a.exportCommand(), a.importCommand(), a.guardCommand(),
 	)
 	return root
+}
+
+// duration is a flag that says how long to wait; none, which is 0, where it is
+// not given.
+type duration time.Duration
+
+func durationVar(flags *pflag.FlagSet, d *time.Duration, name, usage string) {
+	flags.Var((*duration)(d), name, usage)
+}
+
+// Set implements [pflag.Value].
+func (d *duration) Set(s string) error {
+	v, err := time.ParseDuration(s)
+	if err != nil || v < 0 {
+		return errors.New("not a duration such as 30s or 1m30s")
+	}
+	*d = duration(v)
+	return nil
+}
+
+// Type implements [pflag.Value].
+func (d *duration) Type() string { return "duration" }
+
+func (d *duration) String() string {
+	if *d == 0 {
+		return "" // --help shows no default
+	}
+	return time.Duration(*d).String()
 }
 
 func configPath() string {

@@ -27,6 +27,11 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("SNAP_CONFIG", filepath.Join(env.WorkDir, "snap.yaml"))
+			docs, err := filepath.Abs("../../docs")
+			if err != nil {
+				return err
+			}
+			env.Setenv("DOCS", docs)
 			env.Setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
 			return os.Chmod(env.WorkDir, 0o755)
 		},

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -23,24 +24,28 @@ func (a *app) exportCommand() *cobra.Command {
 		Use:   "export <workload> <sid> -o FILE|-",
 		Short: "Write a volume of a snapshot as a plain .tar.gz or .tar.zst",
 		Long: `Write a volume of a snapshot as a plain .tar.gz or .tar.zst: as --compression
-says, else as the file's name ends (.gz, .tgz, .zst, .tzst), else as the snapshot
-is compressed in the store. Each byte is checked on the way.`,
+says, else as the file's name ends (.gz, .tgz, .zst, .tzst; never .xz and the
+like), else as the snapshot is compressed in the store. Each byte is checked on
+the way.`,
 		Args: cobra.ExactArgs(2),
 	}
 	cmd.Flags().StringVar(&volume, "volume", "", "the volume's `name`; needed where the snapshot has several")
 	cmd.Flags().StringVarP(&output, "output", "o", "", "the `file` to write, - for stdout")
-	cmd.Flags().StringVar(&compression, "compression", "", "`gzip|zstd` (default: by the file's name, or the snapshot's own)")
+	cmd.Flags().StringVar(&compression, "compression", "", "compress with `gzip|zstd` (default: by the file's name, or the snapshot's own)")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		switch {
 		case output == "":
-			return &usageError{errorf("say where to: -o FILE, or -o - for stdout")}
+			return &usageError{err: errorf("say where to: -o FILE, or -o - for stdout")}
 		case output == "-" && a.json:
-			return &usageError{errorf("-o - and --json both want stdout")}
+			return &usageError{err: errorf("-o - and --json both want stdout")}
 		}
 		if !cmd.Flags().Changed("compression") {
-			compression = compressionOf(output)
-		} else if _, err := archive.ParseCodec(compression); err != nil {
-			return &usageError{err}
+			var err error
+			compression, err = compressionOf(output)
+			return err
+		}
+		if _, err := archive.ParseCodec(compression); err != nil {
+			return &usageError{err: err}
 		}
 		return nil
 	}
@@ -55,15 +60,21 @@ is compressed in the store. Each byte is checked on the way.`,
 }
 
 // compressionOf returns what a file of this name is expected to hold, "" where
-// it does not say. A script that writes a .tar.gz gets one whatever the snapshot.
-func compressionOf(name string) string {
-	switch filepath.Ext(name) {
+// it does not say, and an error where that is nothing that snap writes. A script
+// that writes a .tar.gz gets one whatever the snapshot.
+func compressionOf(name string) (string, error) {
+	switch ext := filepath.Ext(name); strings.ToLower(ext) {
 	case ".gz", ".tgz":
-		return "gzip"
+		return "gzip", nil
 	case ".zst", ".tzst":
-		return "zstd"
+		return "zstd", nil
+	case ".xz", ".txz", ".bz2", ".tbz", ".tbz2", ".lz", ".lzma", ".tlz", ".lz4", ".lzo", ".br", ".z", ".taz", ".zip", ".7z", ".rar":
+		return "", &usageError{
+			errorf("a file that is named %s would hold no %s: snap writes .tar.gz or .tar.zst", name, ext),
+			"name it so, or say --compression gzip or zstd if the name must stay",
+		}
 	}
-	return ""
+	return "", nil
 }
 
 // exportFile writes to a temporary name, so that a file of the right name is
@@ -124,7 +135,7 @@ reach outside the volume is refused.`,
 	cmd.Flags().StringVar(&note, "note", "", "a `text` to find the snapshot by (default: the file's name)")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		if volume == "" {
-			return &usageError{errorf("say which volume it becomes: --volume NAME")}
+			return &usageError{err: errorf("say which volume it becomes: --volume NAME")}
 		}
 		return nil
 	}
@@ -133,7 +144,7 @@ reach outside the volume is refused.`,
 		if args[1] != "-" {
 			f, err := os.Open(args[1])
 			if err != nil {
-				return &usageError{err}
+				return &usageError{err: err}
 			}
 			defer f.Close()
 			in = f

@@ -26,19 +26,38 @@ import (
 //
 //   - stdout carries the result, stderr everything else.
 //   - With --json stdout carries exactly one JSON object, also on failure.
+//   - A result that cannot be written is an error, and undoes nothing: it is
+//     written when the work is done.
 //   - An error is printed once, here: "error: …", and what to do as "hint: …".
 //   - No byte that a terminal could take as a command is ever printed: names
 //     come from archives and containers.
 //   - Only this file knows the exit codes.
 type ui struct {
-	in       *os.File
-	out, err io.Writer
-	json     bool
-	result   any // what --json prints beside ok
+	in      *os.File
+	out     *stdout
+	err     io.Writer
+	json    bool
+	command string // as it is typed: "snap capture"
+	result  any    // what --json prints beside ok
 }
 
 func newUI(in *os.File, out, errOut io.Writer) *ui {
-	return &ui{in: in, out: out, err: errOut}
+	return &ui{in: in, out: &stdout{w: out}, err: errOut}
+}
+
+// stdout remembers what kept it from being written. From then on it takes
+// nothing more: a result has no holes.
+type stdout struct {
+	w    io.Writer
+	lost error
+}
+
+func (s *stdout) Write(p []byte) (n int, err error) {
+	if s.lost != nil {
+		return 0, s.lost
+	}
+	n, s.lost = s.w.Write(p)
+	return n, s.lost
 }
 
 // guessJSON looks for --json before the flags are parsed.
@@ -54,7 +73,10 @@ func (u *ui) guessJSON(args []string) {
 }
 
 // usageError is a command line that cannot be understood.
-type usageError struct{ err error }
+type usageError struct {
+	err  error
+	hint string // default: the command's --help
+}
 
 func (e *usageError) Error() string { return e.err.Error() }
 func (e *usageError) Unwrap() error { return e.err }
@@ -80,7 +102,7 @@ var exitCodes = map[restore.Kind]int{
 	restore.RolledBack: 5, restore.Frozen: 6, restore.Pending: 7,
 }
 
-func describe(err error) report {
+func (u *ui) describe(err error) report {
 	r := report{exit: 1}
 	r.body.Code, r.body.Message = "failed", err.Error()
 	var engine *restore.Error
@@ -100,7 +122,10 @@ func describe(err error) report {
 	case errors.As(err, &unusable):
 		r.exit, r.body.Code, r.body.Hint = 2, "store", unusable.Hint
 	case errors.As(err, &usage):
-		r.exit, r.body.Code, r.body.Hint = 2, "usage", "snap --help"
+		r.exit, r.body.Code, r.body.Hint = 2, "usage", usage.hint
+		if usage.hint == "" {
+			r.body.Hint = u.command + " --help"
+		}
 	}
 	return r
 }
@@ -111,23 +136,34 @@ func (u *ui) end(err error) int {
 	if errors.As(err, &status) {
 		return int(status)
 	}
-	if err == nil && !u.json {
-		return 0
-	}
 	var r report
 	if err != nil {
-		r = describe(err)
+		r = u.describe(err)
 	}
 	if u.json && !(err == nil && u.result == nil) { // --help and --version have none
 		u.object(err, r)
 	}
-	if err != nil && !u.json {
-		u.line(u.err, "error: "+r.body.Message)
-		if r.body.Hint != "" {
-			u.line(u.err, "hint: "+r.body.Hint)
-		}
+	if err != nil && (!u.json || u.out.lost != nil) {
+		u.complain(r.body.Message, r.body.Hint)
+	}
+	switch lost := u.out.lost; {
+	case lost == nil || errors.Is(err, lost):
+	case err != nil:
+		u.progress("warning: the result could not be written to stdout: %v", lost)
+	default:
+		u.complain(fmt.Sprintf("what was asked for is done, but the result could not be written to stdout: %v", lost),
+			"do not repeat it for that alone: `snap list` and `snap status` show what there is now")
+		return 1
 	}
 	return r.exit
+}
+
+// complain prints an error for people.
+func (u *ui) complain(message, hint string) {
+	u.line(u.err, "error: "+message)
+	if hint != "" {
+		u.line(u.err, "hint: "+hint)
+	}
 }
 
 // object prints the one JSON object: the result's fields, ok, and the error.
@@ -140,7 +176,7 @@ func (u *ui) object(err error, r report) {
 		}
 		if merr != nil {
 			err = merr
-			r = describe(merr)
+			r = u.describe(merr)
 		}
 	}
 	fields["ok"] = err == nil
@@ -151,7 +187,7 @@ func (u *ui) object(err error, r report) {
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
 	if enc.Encode(fields) == nil {
-		_, _ = io.WriteString(u.out, escapeJSON(b.String()))
+		_, _ = io.WriteString(u.out, escapeJSON(b.String())) // remembered
 	}
 }
 
@@ -186,7 +222,7 @@ func clean(s string) string {
 }
 
 func (u *ui) line(w io.Writer, text string) {
-	_, _ = fmt.Fprintln(w, clean(text)) // a terminal that has gone is no reason to fail
+	_, _ = fmt.Fprintln(w, clean(text)) // of stdout it is remembered; without stderr there is nobody to tell
 }
 
 // say prints a line of the result for people; with --json it prints nothing.

@@ -295,6 +295,62 @@ func TestGuardingAfterAnswersForItself(t *testing.T) {
 	w.generation(states)
 }
 
+// TestGuardingAfterWhatIsWrittenBehindTheReadingIsKept has somebody write to a
+// displaced tree, by the way in that a working directory is, when it has been
+// read and is about to be deleted.
+func TestGuardingAfterWhatIsWrittenBehindTheReadingIsKept(t *testing.T) {
+	w := newWorld(t, disktest.Mount(t, "ext4", 256), 1)
+	w.fill("new")
+	sid := w.capture()
+	w.fill("old")
+	want := map[string]string{"dir/late": "a new file", "a": "other words"}
+	e := w.engine()
+	e.reached = func(point string) {
+		if point != "displaced read" {
+			return
+		}
+		if read, err := filepath.Glob(filepath.Join(w.dir, "store/tx/*/guard/*.gz")); err != nil || len(read) < 2 {
+			t.Errorf("what has been read is %q, %v", read, err)
+		}
+		disktest.Write(t, w.displaced()[0], want)
+	}
+	r, err := e.Restore(t.Context(), w.afterRequest(sid))
+	w.must(err)
+	w.clean()
+	_, err = w.restore(r.PreRestoreSID)
+	w.must(err)
+	for name, text := range want {
+		if got, err := os.ReadFile(filepath.Join(w.volumes[0], name)); err != nil || string(got) != text {
+			t.Errorf("%s is %q, %v", name, got, err)
+		}
+	}
+}
+
+// TestGuardingAfterAFlagThatForbidsDeletionIsNamed: the pre-flight looks for it,
+// and it may come later.
+func TestGuardingAfterAFlagThatForbidsDeletionIsNamed(t *testing.T) {
+	w := newWorld(t, disktest.Mount(t, "ext4", 256), 1)
+	w.fill("new")
+	sid := w.capture()
+	w.fill("old")
+	e := w.engine()
+	locked := ""
+	e.reached = func(point string) {
+		if point == "guarded" {
+			locked = filepath.Join(w.displaced()[0], "dir/old")
+			disktest.Run(t, "chattr", "+i", locked)
+			locked = strings.Replace(locked, "/0/dir", "/0.trash/dir", 1)
+		}
+	}
+	_, err := e.Restore(t.Context(), w.afterRequest(sid))
+	if kindOf(err) != Pending || !strings.Contains(err.Error(), locked) || !strings.Contains(err.Error(), "chattr -i -a") {
+		t.Errorf("the restore returned %v", err)
+	}
+	disktest.Run(t, "chattr", "-i", locked)
+	w.recoverTwice()
+	w.clean()
+}
+
 // TestGuardingAfterADamagedMemberIsNotReliedUpon: most of the old data may be in
 // the store already, and what is there may have rotted.
 func TestGuardingAfterADamagedMemberIsNotReliedUpon(t *testing.T) {

@@ -38,6 +38,9 @@ func TestGuardingAfterATreeThatIsTakenAwayFreezes(t *testing.T) {
 			}
 			status, err := w.engine().Status(t.Context(), w.name)
 			w.must(err)
+			if lines := status[0].Pending.Volumes; len(lines) != 2 || !strings.HasSuffix(lines[1], "the old data is at "+moved) {
+				t.Errorf("status says %q", lines)
+			}
 			disktest.Same(t, "frozen", before, disktest.Tree(t, filepath.Join(w.dir, "live")))
 			if keep == "" {
 				w.must(os.Rename(moved, tree))

@@ -3,11 +3,13 @@ package restore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/store"
+	"github.com/tiny-forge/snap/pkg/workload"
 )
 
 // CaptureRequest is what an operator asks of a capture.
@@ -119,8 +121,7 @@ func (c *capturing) preflight(ctx context.Context) error {
 	}
 	for _, p := range c.places {
 		if p.live == nil {
-			return refused("volume_absent", "make the directory (snap deploy does), or correct the config",
-				"volume %s: %s does not exist", p.vol.Name, p.path())
+			return refused("volume_absent", c.makes(p), "volume %s: %s does not exist", p.vol.Name, p.path())
 		}
 		if err := p.restorable(mounts); err != nil {
 			return err
@@ -128,6 +129,14 @@ func (c *capturing) preflight(ctx context.Context) error {
 	}
 	c.containers, err = c.rt.Containers(ctx)
 	return err
+}
+
+// makes says how a live directory that does not exist comes to be.
+func (c *capturing) makes(p *place) string {
+	if c.w.Kind() == workload.Data {
+		return fmt.Sprintf("make the directory (mkdir -p %q; a restore makes it as well), or correct the config", p.path())
+	}
+	return "make the directory (snap deploy " + c.w.Name + " does), or correct the config"
 }
 
 // shoot takes the snapshot and brings the app back.
@@ -199,7 +208,38 @@ func (c *capturing) still(ctx context.Context) (err error) {
 		}()
 	}
 	c.shot.clones = c.quiesces()
-	return c.time.run("pass_two", func() error { return c.shot.freeze(ctx) })
+	return c.time.run("pass_two", func() error {
+		if err := c.shot.freeze(ctx); err != nil {
+			return err
+		}
+		return c.stillThere()
+	})
+}
+
+// stillThere makes sure that what was read is what the volumes' paths lead to.
+func (c *capturing) stillThere() error {
+	for _, p := range c.places {
+		was, err := p.live.Handle()
+		if err != nil {
+			return err
+		}
+		now, err := c.place(p.vol)
+		if err != nil {
+			return err
+		}
+		is := disk.Handle("")
+		if now.live != nil {
+			is, err = now.live.Handle()
+		}
+		now.close()
+		if err != nil {
+			return err
+		}
+		if is != was {
+			return renamed(p)
+		}
+	}
+	return nil
 }
 
 // giveUp leaves things as they were before a capture that failed.

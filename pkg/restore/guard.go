@@ -76,20 +76,25 @@ func (c *shooting) first(ctx context.Context) error {
 	if err := c.batch.Reserve(true); err != nil {
 		return err
 	}
-	walks, err := c.fromLatest(ctx, passName, false)
-	if err == nil {
-		c.one, err = finish(walks)
-	}
-	if err != nil {
+	if err := c.ahead(ctx); err != nil {
 		return err
 	}
 	if err := c.batch.Reserve(false); err != nil {
 		return err
 	}
-	c.added = c.batch.Added()
 	// What the second pass and the publication have to make durable is then only
 	// what they store themselves.
 	return c.scratch.SyncFS()
+}
+
+// ahead reads what the second pass then need not.
+func (c *shooting) ahead(ctx context.Context) error {
+	walks, err := c.fromLatest(ctx, passName, false)
+	if err == nil {
+		c.one, err = finish(walks)
+	}
+	c.added = c.batch.Added()
+	return err
 }
 
 // PassOne is what the pass while the app runs has cost: it reads every file once
@@ -243,28 +248,51 @@ func (c *shooting) begin() error {
 		if !proves || c.leaving {
 			continue
 		}
-		now := time.Now().Add(-time.Second)
+		since := provenBefore(time.Now())
 		if err := p.live.SyncFS(); err != nil {
 			return err
 		}
-		c.since[i] = archive.Timespec{Sec: now.Unix(), Nsec: int64(now.Nanosecond())}
+		c.since[i] = since
 	}
 	return nil
 }
 
+const (
+	// clockStep is by how much the clock may be set back unnoticed.
+	clockStep = 20 * time.Millisecond
+	// stampLag is how much older than a change the time may be that it gets: the
+	// clock that stamps files ticks, every 10 ms at the slowest, and some
+	// filesystems keep whole seconds (ext4 with inodes of 128 bytes).
+	stampLag = time.Second + 10*time.Millisecond
+)
+
+// provenBefore is the time before which all stamps lie of what was changed
+// before start, and none of what was changed later.
+func provenBefore(start time.Time) archive.Timespec {
+	t := start.Add(-stampLag - clockStep)
+	return archive.Timespec{Sec: t.Unix(), Nsec: int64(t.Nanosecond())}
+}
+
 // wallClock returns how far the clock that stamps files is ahead of the one that
-// nobody sets.
+// nobody sets. What passes between the two looks makes it less, so the best of a
+// few counts.
 func wallClock() time.Duration {
-	var wall, boot unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_REALTIME, &wall) != nil || unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot) != nil {
-		return 0
+	var ahead time.Duration
+	for i := range 5 {
+		var wall, boot unix.Timespec
+		if unix.ClockGettime(unix.CLOCK_REALTIME, &wall) != nil || unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot) != nil {
+			return 0
+		}
+		if d := time.Duration(wall.Nano() - boot.Nano()); i == 0 || d > ahead {
+			ahead = d
+		}
 	}
-	return time.Duration(wall.Nano() - boot.Nano())
+	return ahead
 }
 
 // clockWentBack reports whether the clock was set back since begin: what was
 // written behind that may look older than it is.
-func (c *shooting) clockWentBack() bool { return wallClock() < c.clock-time.Second/2 }
+func (c *shooting) clockWentBack() bool { return wallClock() < c.clock-clockStep }
 
 // earlier is what an earlier pass or snapshot saw, volume by volume.
 type earlier struct {

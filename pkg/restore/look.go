@@ -194,6 +194,11 @@ func (s *site) tell() string {
 		return fmt.Sprintf("cannot be looked at: %v", err)
 	}
 	text := v.String()
+	if v.sight() == newGone {
+		if _, path := s.whereabouts(theOld); path != "" { // it was taken away
+			return "the new data is live; the old data is at " + path
+		}
+	}
 	if v.sight() != strange {
 		return text
 	}

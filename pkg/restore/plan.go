@@ -223,6 +223,10 @@ func (s *session) planLive(ctx context.Context, p *Plan, _ RestoreRequest) error
 			continue
 		}
 		stats, err := archive.Survey(ctx, place.live, writeOptions(place.vol))
+		var locked *archive.Locked
+		if errors.As(err, &locked) {
+			return refused("immutable", "chattr -i -a "+shell(place.path()+"/"+locked.Name), "volume %s: %w", place.vol.Name, err)
+		}
 		if err != nil {
 			return fmt.Errorf("volume %s: %w", place.vol.Name, err)
 		}

@@ -112,6 +112,10 @@ func refusals() []refusal {
 			disktest.Run(w.T, "chattr", "+i", w.volumes[0])
 			return func() { disktest.Run(w.T, "chattr", "-i", w.volumes[0]) }
 		}},
+		{name: "an append-only file deep in it", code: "immutable", spoil: func(w *world, _ string) func() {
+			disktest.Run(w.T, "chattr", "+a", filepath.Join(w.volumes[1], "dir/old"))
+			return func() { disktest.Run(w.T, "chattr", "-a", filepath.Join(w.volumes[1], "dir/old")) }
+		}},
 		{name: "another container on the directory", code: "in_use", spoil: func(w *world, _ string) func() {
 			return w.stranger(w.volumes[0], true)
 		}},

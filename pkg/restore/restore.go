@@ -336,11 +336,16 @@ func (r *restoration) sameAsPlanned() error {
 			return err
 		}
 		if h != r.x.sites[i].handles.Live {
-			return refused("in_use", "find out what renames directories there, then try again",
-				"volume %s: somebody put another directory at %s meanwhile", p.vol.Name, p.path())
+			return renamed(p)
 		}
 	}
 	return nil
+}
+
+// renamed refuses a volume whose path leads elsewhere than it did.
+func renamed(p *place) error {
+	return refused("in_use", "find out what renames directories there, then try again",
+		"volume %s: somebody put another directory at %s meanwhile", p.vol.Name, p.path())
 }
 
 // fence stops the app and makes sure that nobody writes.

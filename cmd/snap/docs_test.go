@@ -1,0 +1,68 @@
+package main
+
+import (
+	"io"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+)
+
+// What a flag takes stands behind it in --help: a word for what it is, or all
+// that may be chosen of.
+func TestEveryFlagSaysWhatItTakes(t *testing.T) {
+	want := map[string]string{
+		"capture --note": "text", "capture --quiesce": "pause|stop|none",
+		"restore --confirm": "sid", "restore --guard": "before|after", "restore --on-unhealthy": "revert|keep",
+		"restore --volume": "name", "restore --health-timeout": "duration", "restore --stop-timeout": "duration",
+		"recover --confirm": "transaction", "recover --resolve": "keep-old|keep-new", "recover --wait-docker": "duration",
+		"deploy --health-timeout": "duration", "lock --wait": "duration",
+		"export --compression": "gzip|zstd", "export --output": "file", "export --volume": "name",
+		"import --note": "text", "import --volume": "name",
+	}
+	for _, cmd := range (&app{ui: newUI(os.Stdin, io.Discard, io.Discard)}).root().Commands() {
+		cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
+			name := cmd.Name() + " --" + f.Name
+			if takes, _ := pflag.UnquoteUsage(f); takes != want[name] {
+				t.Errorf("%s takes %q, expected %q", name, takes, want[name])
+			}
+			delete(want, name)
+		})
+	}
+	if len(want) > 0 {
+		t.Errorf("there are no flags for %v", want)
+	}
+}
+
+// Every flag of every command is in docs/operating.md, in the section of the
+// command.
+func TestEveryFlagIsDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../docs/operating.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sections := map[string]string{} // by command: "### snap list, snap show" is of both
+	for _, part := range strings.Split(string(text), "\n### ")[1:] {
+		heading, _, _ := strings.Cut(part, "\n")
+		for _, name := range strings.Split(heading, ", ") {
+			sections[name] = part
+		}
+	}
+	a := &app{ui: newUI(os.Stdin, io.Discard, io.Discard)}
+	for _, cmd := range a.root().Commands() {
+		if cmd.Hidden {
+			continue
+		}
+		section := sections[cmd.CommandPath()]
+		if section == "" {
+			t.Errorf("%s has no section", cmd.CommandPath())
+			continue
+		}
+		cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
+			if !strings.Contains(section, "--"+f.Name) {
+				t.Errorf("%s --%s is not in its section", cmd.CommandPath(), f.Name)
+			}
+		})
+	}
+}
