@@ -66,7 +66,7 @@ func (b *bench) scenes() []scene {
 	for _, mib := range b.plan.AppMiB {
 		list = append(list, scene{name: sceneMiB(mib), files: appFiles(b.plan.AppFiles, int64(mib)<<20, seedApp), change: rewrite, takes: everybody})
 		if mib < slices.Max(b.plan.AppMiB) { // a point of the picture, no target
-			list[len(list)-1].rounds = 2
+			list[len(list)-1].rounds = 1
 		}
 	}
 	if b.plan.Tiny { // enough to see that all of it works
@@ -76,7 +76,7 @@ func (b *bench) scenes() []scene {
 	each := largest / 10 / int64(b.plan.AppFiles)
 	same := func(dir string, files []file, round int) ([]file, error) { return dab(dir, files, round, each) }
 	list = append(list,
-		scene{name: sceneTen, files: appFiles(b.plan.AppFiles, largest, seedApp), change: same, takes: byDefault},
+		scene{name: sceneTen, files: appFiles(b.plan.AppFiles, largest, seedApp), change: same, takes: byDefault, rounds: 3}, // of two, one that is odd would count for half
 		scene{name: sceneHot, files: appFiles(b.plan.AppFiles, largest, seedApp), change: same, takes: onlySnap, hot: true, rounds: 1},
 		scene{name: sceneTenth, files: appFiles(b.plan.AppFiles, largest/10, seedApp), change: same, takes: byDefault},
 		scene{name: sceneMany, files: appFiles(b.plan.ManyFiles, int64(b.plan.ManyFiles)<<10, seedMany), takes: byDefault})
@@ -184,7 +184,7 @@ func (b *bench) play(ctx context.Context, s *stage, sc scene) error {
 	}
 	limits := b.limits()
 	if sc.rounds > 0 {
-		limits.least, limits.most = sc.rounds, sc.rounds
+		limits.least, limits.most, limits.within = sc.rounds, sc.rounds, time.Hour
 	}
 	return b.rounds(ctx, "downtime: "+sc.name, limits, nil, turns)
 }

@@ -97,15 +97,19 @@ type bench struct {
 	guard  bool
 	log    io.Writer
 	began  time.Time
+	part   string // that is being measured
 }
 
 func (b *bench) say(format string, args ...any) {
 	fmt.Fprintf(b.log, "bench %6.1f s: %s\n", time.Since(b.began).Seconds(), fmt.Sprintf(format, args...))
 }
 
-// late says whether two rounds have to do: a run is to take less than a quarter
-// of an hour.
-func (b *bench) late() bool { return time.Since(b.began) > 8*time.Minute }
+// late says whether two rounds have to do: a whole run is to take less than a
+// quarter of an hour, of which each part has its share.
+func (b *bench) late() bool {
+	due, has := b.plan.Due[b.part]
+	return has && time.Since(b.began) > due
+}
 
 // measureAll makes a filesystem in dir and measures everything that the plan wants.
 func measureAll(ctx context.Context, p plan, dir string, log io.Writer) (_ *report, err error) {
@@ -135,7 +139,7 @@ func measureAll(ctx context.Context, p plan, dir string, log io.Writer) (_ *repo
 	b.report.Machine, b.report.Versions = b.machine(), b.versions(ctx)
 
 	for _, set := range b.datasets() {
-		if p.wants(set.name) {
+		if b.part = set.name; p.wants(set.name) {
 			if err := b.throughput(ctx, set); err != nil {
 				return nil, err
 			}
@@ -145,7 +149,7 @@ func measureAll(ctx context.Context, p plan, dir string, log io.Writer) (_ *repo
 		name string
 		run  func(context.Context) error
 	}{{"sparse", b.sparse}, {"downtime", b.downtime}, {"scale", b.scale}} {
-		if p.wants(part.name) {
+		if b.part = part.name; p.wants(part.name) {
 			if err := part.run(ctx); err != nil {
 				return nil, err
 			}

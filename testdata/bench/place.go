@@ -8,10 +8,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tiny-forge/snap/pkg/disk"
 )
 
 // place is the filesystem that is measured on: an ext4 with a journal in an
@@ -67,8 +71,8 @@ func fill(ctx context.Context, image string, mib int) error {
 	if err != nil {
 		return err
 	}
-	block := make([]byte, 1<<20)
-	for range mib {
+	block := make([]byte, disk.WriteSize)
+	for range mib << 20 / disk.WriteSize {
 		if err := ctx.Err(); err != nil {
 			return errors.Join(err, f.Close())
 		}
@@ -146,22 +150,42 @@ func (p *place) durable() error {
 	return errors.Join(unix.Syncfs(int(d.Fd())), d.Close())
 }
 
+// readTree reads every file below tree, which need not exist, on all cores.
 func readTree(tree string) error {
-	buf := make([]byte, 256<<10)
-	return filepath.WalkDir(tree, func(path string, d fs.DirEntry, err error) error {
+	paths := make(chan string, 1000)
+	failed := make([]error, runtime.NumCPU())
+	var wait sync.WaitGroup
+	for i := range failed {
+		wait.Go(func() {
+			buf := make([]byte, 256<<10)
+			for path := range paths {
+				if failed[i] == nil {
+					failed[i] = readFile(path, buf)
+				}
+			}
+		})
+	}
+	err := filepath.WalkDir(tree, func(path string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) && path == tree {
 			return nil
 		}
-		if err != nil || !d.Type().IsRegular() {
-			return err
+		if err == nil && d.Type().IsRegular() {
+			paths <- path
 		}
-		f, err := os.Open(path)
-		if err != nil {
-			return err
-		}
-		_, err = io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{f}, buf)
-		return errors.Join(err, f.Close())
+		return err
 	})
+	close(paths)
+	wait.Wait()
+	return errors.Join(append(failed, err)...)
+}
+
+func readFile(path string, buf []byte) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	_, err = io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{f}, buf)
+	return errors.Join(err, f.Close())
 }
 
 // extent is what a tree amounts to.

@@ -25,6 +25,8 @@ type plan struct {
 	Least, Most int           // rounds
 	Within      time.Duration // no round after Least begins when a part has taken that long
 
+	Due map[string]time.Duration // after which a part of a whole run has only two rounds
+
 	parts []string // empty: all
 }
 
@@ -38,7 +40,8 @@ func fullPlan() plan {
 	return plan{
 		SmallFiles: 50_000, Scale: 50, RandomBytes: 1 << 30,
 		AppFiles: 2_000, AppMiB: []int{64, 256, 1024}, ManyFiles: 100_000, SparseGiB: 100, Scales: []int{10_000, 1_000_000},
-		ImageMiB: 12 << 10, Least: 3, Most: 5, Within: 20 * time.Second,
+		ImageMiB: 12 << 10, Least: 3, Most: 5, Within: 15 * time.Second,
+		Due: map[string]time.Duration{"small": 4 * time.Minute, "pg": 5 * time.Minute, "random": 6 * time.Minute, "downtime": 10 * time.Minute},
 	}
 }
 
@@ -62,6 +65,7 @@ func (p *plan) choose(list string) error {
 			return fmt.Errorf("no part %q: there are %s and %s", part, strings.Join(setNames, ", "), strings.Join(scenarioNames, ", "))
 		}
 		p.parts = append(p.parts, part)
+		p.Due = nil
 	}
 	return nil
 }

@@ -27,7 +27,7 @@ func (b *bench) limits() limits { return limits{b.plan.Least, b.plan.Most, b.pla
 // rounds lets the contenders take turns, each round beginning with another, so
 // that what the machine does meanwhile falls on all of them. Those that no target
 // is about take part in the first; the others go on after the least number of
-// rounds while there is time, and stop before it where the whole run is late.
+// rounds while there is time, and stop before it where the part is late.
 // Before each round before is called, which may be nil. A peer that fails is
 // noted and does not take part any more; snap's failure is an error.
 func (b *bench) rounds(ctx context.Context, what string, l limits, before func(round int) error, turns []turn) error {

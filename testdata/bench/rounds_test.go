@@ -39,9 +39,14 @@ func TestEverybodyTakesTurns(t *testing.T) {
 	if err := b.rounds(t.Context(), "test", limits{2, 4, 0}, nil, turns[:1]); err != nil || len(order) != 2 {
 		t.Errorf("without time: %q, %v, want the least number of rounds", order, err)
 	}
-	order, b.began = nil, time.Now().Add(-time.Hour)
+	b.plan.Due = map[string]time.Duration{"pg": time.Minute}
+	order, b.began, b.part = nil, time.Now().Add(-time.Hour), "scale"
+	if err := b.rounds(t.Context(), "test", limits{3, 5, 0}, nil, turns[:1]); err != nil || len(order) != 3 {
+		t.Errorf("a part that is never late: %q, %v, want three rounds", order, err)
+	}
+	order, b.part = nil, "pg"
 	if err := b.rounds(t.Context(), "test", limits{3, 5, 0}, nil, turns[:1]); err != nil || len(order) != 2 {
-		t.Errorf("in a late run: %q, %v, want two rounds", order, err)
+		t.Errorf("a part that is late: %q, %v, want two rounds", order, err)
 	}
 	fails := turn{whoSnap, true, func(int) error { return errors.New("broken") }}
 	if err := b.rounds(t.Context(), "test", limits{2, 4, 0}, nil, []turn{fails}); err == nil || !strings.Contains(err.Error(), "broken") {

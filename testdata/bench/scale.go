@@ -68,8 +68,9 @@ func (b *bench) files(ctx context.Context, n int) error {
 	for _, part := range []struct {
 		name string
 		run  func(context.Context, job) (cost, error)
-	}{{"capture", s.capture}, {unchanged, s.capture}, {"restore", s.restore}} {
-		if err := b.place.settle(j.live, j.repo); err != nil {
+		read []string // what it reads the content of
+	}{{"capture", s.capture, []string{j.live}}, {unchanged, s.capture, nil}, {"restore", s.restore, []string{j.repo}}} {
+		if err := b.place.settle(part.read...); err != nil {
 			return err
 		}
 		c, err := part.run(ctx, j)
