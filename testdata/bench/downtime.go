@@ -208,6 +208,13 @@ func (s *stage) once(ctx context.Context, sc scene, m method, round int) error {
 			return err
 		}
 	}
+	size, err := measureTree(s.app.live)
+	if err != nil {
+		return err
+	}
+	if err := s.touch(ctx, int(size.bytes/inMiB*5/4)); err != nil {
+		return err
+	}
 	w, err := newWatch(ctx, s.app.url)
 	if err != nil {
 		return err

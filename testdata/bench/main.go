@@ -123,7 +123,7 @@ func measureAll(ctx context.Context, p plan, dir string, log io.Writer) (_ *repo
 		b.say("tiny data sets, one round: this is NOT a measurement")
 	}
 	b.say("making the filesystem")
-	if err := touchMemory(ctx, p.ImageMiB/2); err != nil {
+	if err := b.touch(ctx, p.ImageMiB/2); err != nil {
 		return nil, err
 	}
 	if b.place, err = newPlace(ctx, dir, p.ImageMiB); err != nil {
@@ -155,7 +155,7 @@ func measureAll(ctx context.Context, p plan, dir string, log io.Writer) (_ *repo
 			}
 		}
 	}
-	b.report.FloorMiB = ownPeak()
+	b.report.FloorMiB = max(b.report.FloorMiB, ownPeak())
 	b.report.Seconds = time.Since(b.began).Seconds()
 	b.say("done")
 	return b.report, nil

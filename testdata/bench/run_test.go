@@ -27,3 +27,17 @@ func TestAPipelineSaysWhoFailed(t *testing.T) {
 		t.Errorf("%q, %v", dir, err)
 	}
 }
+
+func TestTouchedMemoryIsNobodysPeak(t *testing.T) {
+	const mib = 256
+	if err := touchMemory(t.Context(), mib); err != nil {
+		t.Fatal(err)
+	}
+	c, err := run(t.Context(), cmd("true"))
+	if err != nil || c.peak <= 0 || c.peak >= mib {
+		t.Errorf("a program's peak: %.0f MiB, %v, want less than the %d that were touched before", c.peak, err, mib)
+	}
+	if err := touchMemory(t.Context(), 0); err != nil {
+		t.Errorf("nothing to touch: %v", err)
+	}
+}
