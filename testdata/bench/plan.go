@@ -41,7 +41,7 @@ func fullPlan() plan {
 		SmallFiles: 50_000, Scale: 50, RandomBytes: 1 << 30,
 		AppFiles: 2_000, AppMiB: []int{64, 256, 1024}, ManyFiles: 100_000, SparseGiB: 100, Scales: []int{10_000, 1_000_000},
 		ImageMiB: 12 << 10, Least: 3, Most: 5, Within: 15 * time.Second,
-		Due: map[string]time.Duration{"small": 4 * time.Minute, "pg": 5 * time.Minute, "random": 6 * time.Minute, "downtime": 10 * time.Minute},
+		Due: map[string]time.Duration{"small": 4 * time.Minute, "pg": 5 * time.Minute, "random": 7 * time.Minute, "downtime": 10 * time.Minute},
 	}
 }
 
