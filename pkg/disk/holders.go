@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -16,13 +15,13 @@ import (
 type Holder struct {
 	PID     int    // 0: a loop device
 	Command string // or /dev/loopN
-	Path    string // as that process sees it
-	How     string // "open for writing", "mapped" or "attached"
+	Path    string // as that process sees it, or whoever attached the device
+	How     string // "open for writing", "mapped", or of a loop device "attached" and what is not known of that
 }
 
 func (h Holder) String() string {
 	if h.PID == 0 {
-		return fmt.Sprintf("%s has %q %s (umount it, losetup -d %[1]s)", h.Command, h.Path, h.How)
+		return fmt.Sprintf("%s has %q %s", h.Command, h.Path, h.How)
 	}
 	return fmt.Sprintf("process %d (%s) has %q %s", h.PID, h.Command, h.Path, h.How)
 }
@@ -49,10 +48,11 @@ func Holders(dirs []*Dir, scope Scope) ([]Holder, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := scan{scope: scope, own: own, tables: map[string]Mounts{}}
+	s := scan{scope: scope, own: own, tables: map[string]Mounts{}, seen: map[string]bool{}}
 	if s.ns, err = os.Readlink("/proc/self/ns/mnt"); err != nil {
 		return nil, err
 	}
+	s.meet(s.ns, "/proc/self")
 	for _, d := range dirs {
 		path, err := d.RealPath()
 		if err != nil {
@@ -63,6 +63,11 @@ func Holders(dirs []*Dir, scope Scope) ([]Holder, error) {
 			return nil, fmt.Errorf("%s is on no mount of this process", path)
 		}
 		s.places = append(s.places, mount.place(path))
+		var st unix.Stat_t
+		if err := Retry(func() error { return unix.Fstat(d.fd, &st) }); err != nil {
+			return nil, d.fail("stat", "", err)
+		}
+		s.devices = append(s.devices, st.Dev)
 	}
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -79,55 +84,56 @@ func Holders(dirs []*Dir, scope Scope) ([]Holder, error) {
 	return append(found, s.loops()...), nil
 }
 
-// loops returns the loop devices that write to a file of the volumes.
-func (s *scan) loops() []Holder {
-	devices, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
-	if err != nil { // the pattern is a constant
-		return nil
-	}
-	var found []Holder
-	for _, attribute := range devices {
-		text, err := os.ReadFile(attribute)
-		if err != nil { // detached meanwhile
-			continue
-		}
-		path := strings.TrimSuffix(string(text), "\n")
-		block := filepath.Dir(filepath.Dir(attribute))
-		if ro, err := os.ReadFile(block + "/ro"); err != nil || string(ro) != "0\n" {
-			continue
-		}
-		if mount, ok := s.own.covering(path, ""); ok && s.within(mount.place(path)) {
-			found = append(found, Holder{0, "/dev/" + filepath.Base(block), path, "attached"})
-		}
-	}
-	return found
+type scan struct {
+	scope   Scope
+	ns      string // this process's mount namespace
+	own     Mounts
+	places  []place
+	devices []uint64          // that they are on, as stat(2) says
+	tables  map[string]Mounts // by mount namespace
+	seen    map[string]bool   // mount namespaces
+	views   []view            // one of each
 }
 
-type scan struct {
-	scope  Scope
-	ns     string // this process's mount namespace
-	own    Mounts
-	places []place
-	tables map[string]Mounts // by mount namespace
+// view is a mount namespace, as a process in it has it.
+type view struct{ ns, proc string }
+
+// meet notes the mount namespace of a process.
+func (s *scan) meet(ns, proc string) {
+	if !s.seen[ns] {
+		s.seen[ns] = true
+		s.views = append(s.views, view{ns, proc})
+	}
+}
+
+// table returns the mounts of a namespace.
+func (s *scan) table(v view) (Mounts, error) {
+	mounts, ok := s.tables[v.ns]
+	if ok {
+		return mounts, nil
+	}
+	var err error
+	// A chrooted process of our own namespace would show a cut table.
+	if v.ns == s.ns {
+		mounts = s.own
+	} else if mounts, err = readMounts(v.proc + "/mountinfo"); err != nil {
+		return nil, err
+	}
+	s.tables[v.ns] = mounts
+	return mounts, nil
 }
 
 func (s *scan) process(pid int) []Holder {
 	proc := fmt.Sprintf("/proc/%d", pid)
 	ns, err := os.Readlink(proc + "/ns/mnt")
-	if err != nil || (s.scope == HostProcesses && ns != s.ns) {
+	if err != nil {
 		return nil
 	}
-	mounts, ok := s.tables[ns]
-	if !ok {
-		// A chrooted process of our own namespace would show a cut table.
-		if ns == s.ns {
-			mounts = s.own
-		} else if mounts, err = readMounts(proc + "/mountinfo"); err != nil {
-			return nil
-		}
-		s.tables[ns] = mounts
+	if s.meet(ns, proc); s.scope == HostProcesses && ns != s.ns {
+		return nil
 	}
-	if !s.reaches(mounts) {
+	mounts, err := s.table(view{ns, proc})
+	if err != nil || !s.reaches(mounts) {
 		return nil
 	}
 	comm, _ := os.ReadFile(proc + "/comm")

@@ -2,10 +2,13 @@ package disk_test
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -221,30 +224,86 @@ func TestLockedSeesTheFlags(t *testing.T) {
 	})
 }
 
+// attach makes a loop device of a file, by way of a program that stands before
+// losetup.
+func attach(t *testing.T, before []string, args ...string) (device string) {
+	t.Helper()
+	argv := append(append(before, "losetup", "-f", "--show"), args...)
+	device = strings.TrimSpace(disktest.Run(t, argv[0], argv[1:]...))
+	t.Cleanup(func() { disktest.Run(t, "losetup", "-d", device) })
+	return device
+}
+
+// disks makes files that are large enough for a loop device.
+func disks(t *testing.T, paths ...string) {
+	t.Helper()
+	for _, path := range paths {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, make([]byte, 1<<20), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// holders returns who holds a file of a volume, but for processes.
+func holders(t *testing.T, volume string) (found []disk.Holder) {
+	t.Helper()
+	dir, err := disk.OpenRoot(volume)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	if found, err = disk.Holders([]*disk.Dir{dir}, disk.AllProcesses); err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
 func TestHoldersFindsALoopDevice(t *testing.T) {
 	disktest.NeedRoot(t)
 	disktest.Need(t, "losetup")
 	dir := t.TempDir()
-	disktest.Write(t, dir, map[string]string{"vol/disk": "", "vol/read-only": "", "other/disk": ""})
-	attach := func(args ...string) string {
-		path := args[len(args)-1]
-		if err := os.Truncate(path, 1<<20); err != nil {
-			t.Fatal(err)
-		}
-		device := strings.TrimSpace(disktest.Run(t, "losetup", append([]string{"-f", "--show"}, args...)...))
-		t.Cleanup(func() { disktest.Run(t, "losetup", "-d", device) })
-		return device
-	}
-	device := attach(dir + "/vol/disk")
-	attach("-r", dir+"/vol/read-only")
-	attach(dir + "/other/disk")
-	vol, err := disk.OpenRoot(dir + "/vol")
-	if err != nil {
+	disks(t, dir+"/vol/disk", dir+"/vol/read-only", dir+"/vol/removed", dir+"/other/disk")
+	device := attach(t, nil, dir+"/vol/disk")
+	attach(t, nil, "-r", dir+"/vol/read-only")
+	attach(t, nil, dir+"/vol/removed")
+	attach(t, nil, dir+"/other/disk")
+	if err := os.Remove(dir + "/vol/removed"); err != nil {
 		t.Fatal(err)
 	}
-	defer vol.Close()
-	found, err := disk.Holders([]*disk.Dir{vol}, disk.AllProcesses)
-	if err != nil || len(found) != 1 || found[0] != (disk.Holder{Command: device, Path: dir + "/vol/disk", How: "attached"}) {
-		t.Errorf("found %v, %v", found, err)
+	if found := holders(t, dir+"/vol"); len(found) != 1 || found[0] != (disk.Holder{Command: device, Path: dir + "/vol/disk", How: "attached"}) {
+		t.Errorf("found %v", found)
+	}
+}
+
+// TestHoldersFindsALoopDeviceOfAContainer attaches files where another mount
+// namespace has them: one of the volume under a name that leads nowhere here,
+// and another one under the name of one of the volume. When that namespace has
+// ended the two cannot be told apart any more.
+func TestHoldersFindsALoopDeviceOfAContainer(t *testing.T) {
+	disktest.NeedRoot(t)
+	for _, program := range []string{"losetup", "unshare", "nsenter"} {
+		disktest.Need(t, program)
+	}
+	dir := t.TempDir()
+	disks(t, dir+"/vol/disk", dir+"/vol/same", dir+"/other/same", dir+"/elsewhere/empty")
+	cmd := exec.Command("unshare", "--mount", "sh", "-ec", `
+		mount --bind "$1/vol" "$1/elsewhere"
+		mount --bind "$1/other" "$1/vol"
+		echo ready
+		exec cat`, "sh", dir)
+	pid := process(t, cmd)
+	inside := []string{"nsenter", "--mount", "--target", strconv.Itoa(pid)}
+	device := attach(t, inside, dir+"/elsewhere/disk")
+	attach(t, inside, dir+"/vol/same")
+	if found := holders(t, dir+"/vol"); len(found) != 1 || found[0] != (disk.Holder{Command: device, Path: dir + "/elsewhere/disk", How: "attached"}) {
+		t.Errorf("found %v", found)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // it was killed
+	found := holders(t, dir+"/vol")
+	if len(found) != 2 || !strings.Contains(found[0].How, "may be in it") || !strings.Contains(found[1].How, "may be in it") {
+		t.Errorf("found %v when the container is gone", found)
 	}
 }

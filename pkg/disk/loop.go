@@ -1,0 +1,109 @@
+package disk
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// loops returns the loop devices that write to a file of the volumes.
+func (s *scan) loops() []Holder {
+	attributes, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	if err != nil { // the pattern is a constant
+		return nil
+	}
+	var found []Holder
+	for _, attribute := range attributes {
+		text, err := os.ReadFile(attribute)
+		if err != nil { // detached meanwhile
+			continue
+		}
+		block := filepath.Dir(filepath.Dir(attribute))
+		if ro, err := os.ReadFile(block + "/ro"); err != nil || string(ro) != "0\n" {
+			continue
+		}
+		device, path := "/dev/"+filepath.Base(block), strings.TrimSuffix(string(text), "\n")
+		if how := s.attached(device, path); how != "" {
+			found = append(found, Holder{0, device, path, how})
+		}
+	}
+	return found
+}
+
+// attached says how a loop device has a file of the volumes, and "" where it has
+// none. The path is that of the mount namespace in which the device was attached,
+// whichever that was, so it tells something only where it leads to the very file.
+func (s *scan) attached(device, path string) string {
+	file, err := backingFile(device)
+	switch {
+	case errors.Is(err, unix.ENXIO): // detached meanwhile
+		return ""
+	case err != nil: // no device file: all there is to go by is the path
+		return s.attachedIn(s.own, path)
+	}
+	for _, v := range s.views {
+		if !v.leadsTo(path, file) {
+			continue
+		}
+		if mounts, err := s.table(v); err == nil {
+			return s.attachedIn(mounts, path)
+		}
+	}
+	switch {
+	case strings.HasSuffix(path, " (deleted)"): // nobody meets it again
+		return ""
+	case !slices.Contains(s.devices, file.dev):
+		return ""
+	}
+	return "attached, which is on the filesystem of the volume, and may be in it: the container that attached it is gone"
+}
+
+func (s *scan) attachedIn(mounts Mounts, path string) string {
+	if mount, ok := mounts.covering(path, ""); ok && s.within(mount.place(path)) {
+		return "attached"
+	}
+	return ""
+}
+
+// identity is a file as stat(2) tells it from others.
+type identity struct{ dev, ino uint64 }
+
+// backingFile returns which file a loop device is made of (loop(4),
+// LOOP_GET_STATUS64).
+func backingFile(device string) (identity, error) {
+	fd, err := RetryValue(func() (int, error) {
+		return unix.Open(device, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	})
+	if err != nil {
+		return identity{}, err
+	}
+	defer unix.Close(fd)
+	status, err := unix.IoctlLoopGetStatus64(fd)
+	if err != nil {
+		return identity{}, err
+	}
+	return identity{status.Device, status.Inode}, nil
+}
+
+// leadsTo reports whether a path of the kernel's, which has no symbolic links,
+// is that of a file in a mount namespace.
+func (v view) leadsTo(path string, file identity) bool {
+	root, err := RetryValue(func() (int, error) {
+		return unix.Open(v.proc+"/root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	})
+	if err != nil {
+		return false
+	}
+	defer unix.Close(root)
+	fd, err := Openat2(root, path, unix.O_PATH|unix.O_NOFOLLOW, 0, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_MAGICLINKS)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	return Retry(func() error { return unix.Fstat(fd, &st) }) == nil && file == identity{st.Dev, st.Ino}
+}
