@@ -14,7 +14,7 @@ import (
 // file becomes writable, not with every store to it, so a page that was
 // writable before the reading may have been stored to behind it. A syncfs takes
 // that away from all pages; Since is when the one before the earlier reading
-// began, less a second for the coarse clock that stamps files.
+// began, less what a time may be older than the change that it stamps.
 type Known struct {
 	// Next returns the lines of the earlier reading in their order, and io.EOF
 	// behind the last. Any other error ends the writing with it.

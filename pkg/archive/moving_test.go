@@ -2,11 +2,13 @@ package archive_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -104,7 +106,7 @@ func TestANameThatVanishesIsLookedForAgainAndReported(t *testing.T) {
 }
 
 // TestAllNamesOfADirectoryMayVanish removes all at once. The next listing has
-// none of them, so that only the one is reported for which it was made.
+// none of them; each is reported.
 func TestAllNamesOfADirectoryMayVanish(t *testing.T) {
 	dir := mkdir(t, filepath.Join(t.TempDir(), "v"))
 	files := map[string]string{"a": "1"}
@@ -118,7 +120,7 @@ func TestAllNamesOfADirectoryMayVanish(t *testing.T) {
 		}
 		disktest.Write(t, dir, map[string]string{"c": "3"})
 	})
-	if result.Stats.Files != 2 || result.ChangedCount != 1 {
+	if result.Stats.Files != 2 || result.ChangedCount != 100 {
 		t.Errorf("%+v, reported are %d: %q", result.Stats, result.ChangedCount, result.Changed)
 	}
 }
@@ -157,6 +159,37 @@ func TestALeaseIsWaitedFor(t *testing.T) {
 	}
 }
 
+// TestLeasesAreNotWaitedForForever has three files whose holder lets go, but so
+// late that the time for all of them is over before the last.
+func TestLeasesAreNotWaitedForForever(t *testing.T) {
+	dir := mkdir(t, filepath.Join(t.TempDir(), "v"))
+	names := []string{"a", "b", "c"}
+	asked := make(chan os.Signal, len(names))
+	defer close(asked)
+	signal.Notify(asked, syscall.SIGIO)
+	defer signal.Stop(asked)
+	files := make(chan *os.File, len(names))
+	for _, name := range names {
+		disktest.Write(t, dir, map[string]string{name: name})
+		f, err := os.OpenFile(dir+"/"+name, os.O_RDWR, 0)
+		must(t, err)
+		defer f.Close()
+		_, err = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_WRLCK)
+		must(t, err)
+		files <- f
+	}
+	go func() {
+		for range asked { // in the order of the walk, which is that of files
+			time.Sleep(500 * time.Millisecond)
+			_, _ = unix.FcntlInt((<-files).Fd(), unix.F_SETLEASE, unix.F_UNLCK)
+		}
+	}()
+	_, err := archive.Write(t.Context(), open(t, dir), newMemory(), archive.WriteOptions{Leases: 1200 * time.Millisecond})
+	if !errors.Is(err, unix.EWOULDBLOCK) || !strings.Contains(err.Error(), "lease") {
+		t.Errorf("%v, want that a lease was not waited for", err)
+	}
+}
+
 // TestFewDescriptorsAreEnough captures, again after a change, what would fill
 // the descriptors with what waits to be taken over and with clones.
 func TestFewDescriptorsAreEnough(t *testing.T) {
@@ -187,10 +220,18 @@ func TestFewDescriptorsAreEnough(t *testing.T) {
 	must(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit))
 	defer func() { must(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)) }()
 	must(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 128, Max: limit.Max}))
-	writing, err := archive.Start(context.Background(), open(t, dir), sink, archive.WriteOptions{Known: known(sink, first, since), Clones: open(t, mount)})
-	must(t, err)
-	if writing.Cloned() == 0 {
-		t.Error("nothing was cloned")
+	start := func(writers int) *archive.Writing {
+		writing, err := archive.Start(context.Background(), open(t, dir), sink,
+			archive.WriteOptions{Known: known(sink, first, since), Clones: open(t, mount), Writers: writers})
+		must(t, err)
+		return writing
+	}
+	one := start(4)
+	shared := one.Cloned()
+	one.Abandon()
+	writing := start(1)
+	if all := writing.Cloned(); shared == 0 || all != 4*shared {
+		t.Errorf("cloned are %d bytes where four writers share the descriptors, %d where there is one", shared, all)
 	}
 	result, err := writing.Finish()
 	must(t, err)

@@ -68,6 +68,7 @@ type walker struct {
 	// vanished, when set, is told of names that were gone between their listing
 	// and their opening.
 	vanished func(name string)
+	leases   time.Duration // how long those that are met from here on are waited for
 }
 
 func newWalker(ctx context.Context, visit func(*node) error) (*walker, error) {
@@ -109,30 +110,45 @@ func (w *walker) children(dir *node, depth int) error {
 			return err
 		}
 		// It may have been renamed: a name that is still to come is met then.
-		found := false
+		old := append([]string{name}, names...)
 		if again > 0 {
 			again--
-			if names, found, err = listFrom(dir, name); err != nil {
+			if names, err = listFrom(dir, name); err != nil {
 				return err
 			}
-		}
-		if !found && w.vanished != nil {
-			w.vanished(below(dir, name))
+			w.gone(dir, old, names)
+		} else {
+			w.gone(dir, old[:1], nil)
 		}
 	}
 	return nil
 }
 
+// gone reports the names of a listing that a later one does not have; both are
+// sorted.
+func (w *walker) gone(dir *node, names, now []string) {
+	if w.vanished == nil {
+		return
+	}
+	for _, name := range names {
+		at, found := slices.BinarySearch(now, name)
+		if now = now[at:]; !found {
+			w.vanished(below(dir, name))
+		}
+	}
+}
+
 // errVanished is of a name that stands there no more.
 var errVanished = errors.New("vanished")
 
-// listFrom is list from a name on, and tells whether that is there itself.
-func listFrom(dir *node, name string) (names []string, found bool, err error) {
-	if names, err = list(dir); err != nil {
-		return nil, false, err
+// listFrom is list from a name on.
+func listFrom(dir *node, name string) ([]string, error) {
+	names, err := list(dir)
+	if err != nil {
+		return nil, err
 	}
-	at, found := slices.BinarySearch(names, name)
-	return names[at:], found, nil
+	at, _ := slices.BinarySearch(names, name)
+	return names[at:], nil
 }
 
 // below is the path of a name in dir.
@@ -199,18 +215,22 @@ func (w *walker) open(n *node) (*live, error) {
 	open := func(flags int) (int, error) {
 		return disk.RetryValue(func() (int, error) { return unix.Openat(w.procFDs, name, flags, 0) })
 	}
-	for start := time.Now(); ; {
+	start := time.Now()
+	for waited := false; ; waited = true {
 		fd, err := open(flags | unix.O_NOATIME)
 		if errors.Is(err, unix.EPERM) { // not the owner (open(2), O_NOATIME)
 			fd, err = open(flags)
 		}
 		switch {
 		case err == nil:
+			if waited {
+				w.leases -= time.Since(start)
+			}
 			return &live{fd, n.name}, nil
 		case !errors.Is(err, unix.EWOULDBLOCK):
 			return nil, fail("open", n.name, err)
-		case time.Since(start) > leaseBreak:
-			return nil, fail("open", n.name, fmt.Errorf("a process holds a lease on it and does not let go: %w", err))
+		case time.Since(start) > w.leases:
+			return nil, fail("open", n.name, fmt.Errorf("a process holds a lease on it (/proc/locks) and does not let go: try again when the kernel has taken it away, in a minute: %w", err))
 		}
 		if err := sleep(w.ctx, 10*time.Millisecond); err != nil {
 			return nil, err
@@ -218,9 +238,10 @@ func (w *walker) open(n *node) (*live, error) {
 	}
 }
 
-// leaseBreak is for how long a lease on a file that is to be read is waited for
-// (fcntl(2), F_SETLEASE). The first attempt to open has the kernel ask for it,
-// and take it away after /proc/sys/fs/lease-break-time, 45 s by default.
+// leaseBreak is for how long leases on files that are to be read are waited for
+// where nobody waits for the walk. The first attempt to open has the kernel ask
+// for the lease, and take it away after /proc/sys/fs/lease-break-time, 45 s by
+// default (fcntl(2), F_SETLEASE).
 const leaseBreak = 2 * time.Minute
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -1,9 +1,11 @@
 package archive
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -39,6 +41,12 @@ type WriteOptions struct {
 	// file that has to be read a clone is made there, where the filesystem can,
 	// and read by [Writing.Finish].
 	Clones *disk.Dir
+	// Writers is how many of them keep clones at the same time, and share what
+	// descriptors there are for them; 0 means one.
+	Writers int
+	// Leases is how long leases on files that are to be read are waited for,
+	// all of them together (fcntl(2), F_SETLEASE); 0 means two minutes.
+	Leases time.Duration
 	// Once reads a file that changes while it is read only once: it will be read
 	// again by a later pass.
 	Once bool
@@ -85,7 +93,7 @@ func Start(ctx context.Context, root *disk.Dir, sink Sink, opt WriteOptions) (*W
 	pieces := newPieces(ctx, sink, opt.Workers)
 	w := &writer{
 		ctx: ctx, opt: opt, pieces: pieces, links: map[inode]string{}, bad: &Unrestorable{}, result: &Result{},
-		mostWaiting: mostOpen(maxWaiting), mostClones: mostOpen(maxClones),
+		mostWaiting: mostOpen(maxWaiting), mostClones: mostOpen(maxClones) / max(opt.Writers, 1),
 	}
 	if err := w.write(root); err != nil {
 		w.closeClones()
@@ -164,6 +172,7 @@ func (w *writer) write(root *disk.Dir) error {
 	if w.walker, err = newWalker(w.ctx, w.visit); err != nil {
 		return err
 	}
+	w.walker.leases = cmp.Or(w.opt.Leases, leaseBreak)
 	w.walker.vanished = w.changed
 	defer w.walker.close()
 	defer w.letGo()
