@@ -134,7 +134,7 @@ func (c *capturing) preflight(ctx context.Context) error {
 // makes says how a live directory that does not exist comes to be.
 func (c *capturing) makes(p *place) string {
 	if c.w.Kind() == workload.Data {
-		return fmt.Sprintf("make the directory (mkdir -p %q; a restore makes it as well), or correct the config", p.path())
+		return fmt.Sprintf("make the directory (mkdir -p %s; a restore makes it as well), or correct the config", shell(p.path()))
 	}
 	return "make the directory (snap deploy " + c.w.Name + " does), or correct the config"
 }

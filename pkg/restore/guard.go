@@ -266,8 +266,11 @@ const (
 	stampLag = time.Second + 10*time.Millisecond
 )
 
-// provenBefore is the time before which all stamps lie of what was changed
-// before start, and none of what was changed later.
+// leasesAtRest is how long leases are waited for while the app is down or
+// frozen, all of a volume together. Who holds one may be frozen itself.
+const leasesAtRest = 2 * time.Second
+
+// provenBefore is a time that no change at or after start is stamped before.
 func provenBefore(start time.Time) archive.Timespec {
 	t := start.Add(-stampLag - clockStep)
 	return archive.Timespec{Sec: t.Unix(), Nsec: int64(t.Nanosecond())}
@@ -407,7 +410,10 @@ func (c *shooting) volume(ctx context.Context, index *store.Index, p *place, sin
 		return nil, err
 	}
 	opt := writeOptions(p.vol)
-	opt.Index, opt.Once = index.Add, !counts
+	opt.Index, opt.Once, opt.Writers = index.Add, !counts, len(c.places)
+	if counts && c.one != nil && !c.leaving {
+		opt.Leases = leasesAtRest
+	}
 	if counts && c.clones {
 		opt.Clones = p.parent
 	}

@@ -179,7 +179,7 @@ func (p *place) locked() error {
 			return err
 		}
 		if locked {
-			return refused("immutable", "chattr -i -a "+d.Path(), "volume %s: %s has the immutable or the append-only flag", p.vol.Name, d.Path())
+			return refused("immutable", "chattr -i -a "+shell(d.Path()), "volume %s: %s has the immutable or the append-only flag", p.vol.Name, d.Path())
 		}
 	}
 	return nil

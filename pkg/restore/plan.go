@@ -225,7 +225,11 @@ func (s *session) planLive(ctx context.Context, p *Plan, _ RestoreRequest) error
 		stats, err := archive.Survey(ctx, place.live, writeOptions(place.vol))
 		var locked *archive.Locked
 		if errors.As(err, &locked) {
-			return refused("immutable", "chattr -i -a "+shell(place.path()+"/"+locked.Name), "volume %s: %w", place.vol.Name, err)
+			hint := "chattr -i -a " + shell(place.path()+"/"+locked.Name)
+			if locked.More > 0 {
+				hint = "chattr -R -i -a " + shell(place.path()) + " (lsattr -R shows them)"
+			}
+			return refused("immutable", hint, "volume %s: %w", place.vol.Name, err)
 		}
 		if err != nil {
 			return fmt.Errorf("volume %s: %w", place.vol.Name, err)
@@ -332,7 +336,15 @@ func holders(places []*place, scope disk.Scope) error {
 	for _, h := range found[:min(len(found), 5)] {
 		list = append(list, h.String())
 	}
-	return refused("in_use", "end these processes, then try again", "the data is in use: %s", strings.Join(list, "; "))
+	hint := "end these processes, then try again"
+	if at := slices.IndexFunc(found, func(h disk.Holder) bool { return h.PID == 0 }); at >= 0 {
+		hint = "unmount what is made of these devices and detach them (losetup -d " + found[at].Command + ")"
+		if at > 0 {
+			hint = "end these processes; " + hint
+		}
+		hint += ", then try again"
+	}
+	return refused("in_use", hint, "the data is in use: %s", strings.Join(list, "; "))
 }
 
 // limits are what a volume's manifest announces, and what the config allows.

@@ -345,7 +345,7 @@ func (r *restoration) sameAsPlanned() error {
 // renamed refuses a volume whose path leads elsewhere than it did.
 func renamed(p *place) error {
 	return refused("in_use", "find out what renames directories there, then try again",
-		"volume %s: somebody put another directory at %s meanwhile", p.vol.Name, p.path())
+		"volume %s: %s is no longer the directory that it was: somebody has renamed or replaced it meanwhile", p.vol.Name, p.path())
 }
 
 // fence stops the app and makes sure that nobody writes.
