@@ -95,7 +95,7 @@ the app down cleanly. none lets it run: files may then be from different moments
 			return err
 		}
 		shown := captureJSON{showSnapshot(r.Manifest), r.QuiescedSeconds, r.Seconds, r.Added, r.Read, r.Phases, r.PassOne}
-		a.result = shown
+		a.result, a.effect = shown, adds
 		a.say("%s", shown.SID)
 		rest := "nothing rested meanwhile"
 		if r.QuiescedSeconds > 0 {

@@ -47,6 +47,7 @@ runs as the config says is left alone.`,
 			a.progress("%s is up to date", r.Workload)
 			return nil
 		}
+		a.effect = replaces
 		a.progress("deployed %s in %.1f s", r.Workload, r.Seconds)
 		return nil
 	})

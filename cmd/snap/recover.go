@@ -98,7 +98,7 @@ func (a *app) resolve(ctx context.Context, e *restore.Engine, req restore.Resolv
 	if r.Resolution != nil && r.Action == "" {
 		a.sayResolution(r)
 	}
-	if r.Resolution != nil && req.Confirm == "" {
+	if r.Resolution != nil && req.Confirm == "" && a.out.lost == nil { // nobody decides about what nobody was shown
 		question := fmt.Sprintf("This makes all volumes of %s %s. Type the transaction's id to confirm:", r.Workload, req.Keep)
 		if req.Confirm = a.confirm(question, r.Tx); req.Confirm != "" {
 			r, err = e.Resolve(ctx, req)
@@ -117,6 +117,9 @@ func (a *app) resolve(ctx context.Context, e *restore.Engine, req restore.Resolv
 func (a *app) showRecoveries(list []restore.Recovery) {
 	shown := []recoveryJSON{}
 	for _, r := range list {
+		if r.Action != "" {
+			a.effect = replaces
+		}
 		j := recoveryJSON{Workload: r.Workload, Tx: r.Tx, Found: r.Found, Action: r.Action, Pending: r.Pending, Kept: r.Kept}
 		if r.Err != nil {
 			j.Message = r.Err.Error()

@@ -141,7 +141,7 @@ func (a *app) restore(ctx context.Context, e *restore.Engine, req restore.Restor
 		shown.Files += v.Files
 		shown.Bytes += v.Bytes
 	}
-	a.result = shown
+	a.result, a.effect = shown, replaces
 	a.say("%s %s: snapshot %s, %d files, %s", r.Outcome, r.Workload, r.SID, shown.Files, size(shown.Bytes))
 	if r.PreRestoreSID != "" {
 		a.say("what was there before: snapshot %s", r.PreRestoreSID)

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -24,8 +25,8 @@ func (a *app) exportCommand() *cobra.Command {
 		Use:   "export <workload> <sid> -o FILE|-",
 		Short: "Write a volume of a snapshot as a plain .tar.gz or .tar.zst",
 		Long: `Write a volume of a snapshot as a plain .tar.gz or .tar.zst: as --compression
-says, else as the file's name ends (.gz, .tgz, .zst, .tzst; never .xz and the
-like), else as the snapshot is compressed in the store. Each byte is checked on
+says, else as the file's name ends (.gz, .tgz, .zst, .tzst; never .tar, .xz and
+the like), else as the snapshot is compressed in the store. Each byte is checked on
 the way.`,
 		Args: cobra.ExactArgs(2),
 	}
@@ -64,11 +65,11 @@ the way.`,
 // that writes a .tar.gz gets one whatever the snapshot.
 func compressionOf(name string) (string, error) {
 	switch ext := filepath.Ext(name); strings.ToLower(ext) {
-	case ".gz", ".tgz":
+	case ".gz", ".tgz", ".gzip":
 		return "gzip", nil
-	case ".zst", ".tzst":
+	case ".zst", ".tzst", ".zstd":
 		return "zstd", nil
-	case ".xz", ".txz", ".bz2", ".tbz", ".tbz2", ".lz", ".lzma", ".tlz", ".lz4", ".lzo", ".br", ".z", ".taz", ".zip", ".7z", ".rar":
+	case ".tar", ".xz", ".txz", ".bz2", ".tbz", ".tbz2", ".lz", ".lzma", ".tlz", ".lz4", ".lzo", ".br", ".z", ".taz", ".zip", ".7z", ".rar":
 		return "", &usageError{
 			errorf("a file that is named %s would hold no %s: snap writes .tar.gz or .tar.zst", name, ext),
 			"name it so, or say --compression gzip or zstd if the name must stay",
@@ -109,10 +110,18 @@ func (a *app) exportFile(ctx context.Context, e *restore.Engine, name, sid, volu
 		_ = dir.Remove(tmp)
 		return err
 	}
+	a.effect = adds
 	a.result = map[string]any{"workload": name, "sid": sid, "volume": v.Name, "file": output, "compression": v.Compression, "files": v.Files, "bytes": v.Bytes}
 	a.say("%s: volume %s of %s, %d files, %s, %s", output, v.Name, sid, v.Files, size(v.Bytes), v.Compression)
 	return nil
 }
+
+// importMemory is where the collector no longer waits for the heap to have grown
+// by gcPercent while a foreign archive is read: its garbage may come in pieces of
+// 100 MiB, which is what the windows of its frames may take. It is no bound: what
+// is in use stays. Elsewhere much memory means much in use, of a snapshot of
+// terabytes, and the limit would only keep the collector busy.
+const importMemory = 256 << 20
 
 type importJSON struct {
 	snapshotJSON
@@ -140,6 +149,9 @@ reach outside the volume is refused.`,
 		return nil
 	}
 	cmd.RunE = a.verb(func(ctx context.Context, e *restore.Engine, args []string) error {
+		if os.Getenv("GOMEMLIMIT") == "" {
+			debug.SetMemoryLimit(importMemory)
+		}
 		var in io.Reader = a.in
 		if args[1] != "-" {
 			f, err := os.Open(args[1])
@@ -157,7 +169,7 @@ reach outside the volume is refused.`,
 			return err
 		}
 		shown := importJSON{showSnapshot(r.Manifest), r.Seconds, r.Dropped}
-		a.result = shown
+		a.result, a.effect = shown, adds
 		a.say("%s", shown.SID)
 		a.progress("imported volume %s of %s: %d files, %s in %.1f s", volume, args[0], shown.Files, size(shown.Bytes), r.Seconds)
 		for _, what := range slices.Sorted(maps.Keys(r.Dropped)) {

@@ -27,7 +27,8 @@ import (
 //   - stdout carries the result, stderr everything else.
 //   - With --json stdout carries exactly one JSON object, also on failure.
 //   - A result that cannot be written is an error, and undoes nothing: it is
-//     written when the work is done.
+//     written when the work is done. What the exit code says of the data and
+//     the containers holds then too.
 //   - An error is printed once, here: "error: …", and what to do as "hint: …".
 //   - No byte that a terminal could take as a command is ever printed: names
 //     come from archives and containers.
@@ -39,7 +40,17 @@ type ui struct {
 	json    bool
 	command string // as it is typed: "snap capture"
 	result  any    // what --json prints beside ok
+	effect  effect // of what was done
 }
+
+// effect is what a command has changed when it ends without an error.
+type effect int
+
+const (
+	noEffect effect = iota
+	adds            // a snapshot or a file: data and containers are as before
+	replaces        // data or containers
+)
 
 func newUI(in *os.File, out, errOut io.Writer) *ui {
 	return &ui{in: in, out: &stdout{w: out}, err: errOut}
@@ -150,10 +161,16 @@ func (u *ui) end(err error) int {
 	case lost == nil || errors.Is(err, lost):
 	case err != nil:
 		u.progress("warning: the result could not be written to stdout: %v", lost)
+	case u.effect == noEffect:
+		u.complain(fmt.Sprintf("the result could not be written to stdout: %v", lost), "")
+		return exitCodes[restore.Failed]
 	default:
 		u.complain(fmt.Sprintf("what was asked for is done, but the result could not be written to stdout: %v", lost),
 			"do not repeat it for that alone: `snap list` and `snap status` show what there is now")
-		return 1
+		if u.effect == replaces {
+			return exitCodes[restore.Pending]
+		}
+		return exitCodes[restore.Failed]
 	}
 	return r.exit
 }
