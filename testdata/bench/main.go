@@ -63,7 +63,7 @@ func start(ctx context.Context, args []string, out, log io.Writer) error {
 		p = tinyPlan()
 	}
 	if o.rounds > 0 {
-		p.Least, p.Most = o.rounds, o.rounds
+		p.Least, p.Most, p.Due = o.rounds, o.rounds, nil
 	}
 	if err := p.choose(o.only); err != nil {
 		return err
