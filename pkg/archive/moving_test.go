@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -165,9 +166,7 @@ func TestLeasesAreNotWaitedForForever(t *testing.T) {
 	dir := mkdir(t, filepath.Join(t.TempDir(), "v"))
 	names := []string{"a", "b", "c"}
 	asked := make(chan os.Signal, len(names))
-	defer close(asked)
 	signal.Notify(asked, syscall.SIGIO)
-	defer signal.Stop(asked)
 	files := make(chan *os.File, len(names))
 	for _, name := range names {
 		disktest.Write(t, dir, map[string]string{name: name})
@@ -178,12 +177,14 @@ func TestLeasesAreNotWaitedForForever(t *testing.T) {
 		must(t, err)
 		files <- f
 	}
-	go func() {
+	var holder sync.WaitGroup
+	holder.Go(func() {
 		for range asked { // in the order of the walk, which is that of files
 			time.Sleep(500 * time.Millisecond)
 			_, _ = unix.FcntlInt((<-files).Fd(), unix.F_SETLEASE, unix.F_UNLCK)
 		}
-	}()
+	})
+	defer func() { signal.Stop(asked); close(asked); holder.Wait() }()
 	_, err := archive.Write(t.Context(), open(t, dir), newMemory(), archive.WriteOptions{Leases: 1200 * time.Millisecond})
 	if !errors.Is(err, unix.EWOULDBLOCK) || !strings.Contains(err.Error(), "lease") {
 		t.Errorf("%v, want that a lease was not waited for", err)
