@@ -162,7 +162,9 @@ func (u *ui) end(err error) int {
 	case err != nil:
 		u.progress("warning: the result could not be written to stdout: %v", lost)
 	case u.effect == noEffect:
-		u.complain(fmt.Sprintf("the result could not be written to stdout: %v", lost), "")
+		if !errors.Is(lost, unix.EPIPE) { // `snap list | head` has what it wants
+			u.complain(fmt.Sprintf("the result could not be written to stdout: %v", lost), "")
+		}
 		return exitCodes[restore.Failed]
 	default:
 		u.complain(fmt.Sprintf("what was asked for is done, but the result could not be written to stdout: %v", lost),
