@@ -48,6 +48,10 @@ func TestGuardingAfterATreeThatIsTakenAwayFreezes(t *testing.T) {
 				w.oldIsBack(states, nil)
 				return
 			}
+			_, err = w.engine().Resolve(t.Context(), ResolveRequest{Workload: w.name, Keep: keep})
+			if codeOf(err) != "confirm_required" || !strings.Contains(err.Error(), "this deletes the old data") {
+				t.Errorf("keep-new returned %v", err)
+			}
 			r, err := w.engine().Resolve(t.Context(), ResolveRequest{Workload: w.name, Keep: keep, Confirm: status[0].Pending.Tx})
 			w.must(err)
 			w.generation(map[string][][]string{"new": states["new"]})
@@ -59,6 +63,34 @@ func TestGuardingAfterATreeThatIsTakenAwayFreezes(t *testing.T) {
 			disktest.Same(t, "what was taken away", states["old"][1], disktest.Tree(t, moved))
 		})
 	}
+}
+
+// TestKeepNewPromisesNothingOfWhatIsGone: when all of the old data has been taken
+// away, a decision for the new moves nothing, deletes nothing and makes no
+// snapshot, and says so.
+func TestKeepNewPromisesNothingOfWhatIsGone(t *testing.T) {
+	w := newWorld(t, t.TempDir(), 1)
+	w.fill("new")
+	states := map[string][][]string{"new": w.trees()}
+	sid := w.capture()
+	w.fill("old")
+	if points, killed := w.run("restore", sid, 0, "SNAP_TEST_GUARD=after", "SNAP_TEST_POINT=guarding"); !killed {
+		t.Fatalf("the restore was not killed: %q", points)
+	}
+	w.must(os.Rename(w.displaced()[0], filepath.Join(w.dir, "live/moved")))
+	req := ResolveRequest{Workload: w.name, Keep: journal.KeepNew}
+	r, err := w.engine().Resolve(t.Context(), req)
+	if codeOf(err) != "confirm_required" || !strings.Contains(err.Error(), "deletes none") || strings.Contains(err.Error(), "moves") {
+		t.Errorf("keep-new returned %v", err)
+	}
+	req.Confirm = r.Tx
+	r, err = w.engine().Resolve(t.Context(), req)
+	w.must(err)
+	if r.Resolution.SID != "" {
+		t.Errorf("it names snapshot %s", r.Resolution.SID)
+	}
+	w.generation(states)
+	w.clean()
 }
 
 // TestGuardingAfterALostReadyRecordFreezes: what lies in the wrapper is then the

@@ -393,6 +393,16 @@ func TestExportAndImport(t *testing.T) {
 	w.must(err)
 	w.generation(states)
 
+	members, err := filepath.Glob(filepath.Join(w.dir, "store/members/*/*"))
+	w.must(err)
+	for _, member := range members {
+		w.must(os.Truncate(member, 20))
+	}
+	var damaged bytes.Buffer
+	if _, err := w.engine().Export(t.Context(), w.name, sid, "", "", &damaged); kindOf(err) != Failed || codeOf(err) != "snapshot_damaged" {
+		t.Errorf("of damaged members an export is %v", err)
+	}
+
 	before := w.trees()
 	if _, err := w.engine().Import(t.Context(), w.name, "v0", bytes.NewReader(in[:len(in)/2]), ""); kindOf(err) != Refused {
 		t.Errorf("half an archive was imported: %v", err)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"runtime"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/disk"
@@ -23,7 +25,7 @@ type ResolveRequest struct {
 type Resolution struct {
 	Tx      string
 	Keep    string
-	SID     string // the snapshot that what is not kept becomes; "" before it is confirmed
+	SID     string // the snapshot that what is not kept becomes; "" before it is confirmed, and where there is nothing of it
 	Volumes []ResolvedVolume
 }
 
@@ -109,6 +111,9 @@ func (s *session) decideFor(ctx context.Context, req ResolveRequest, r *Recovery
 	s.at("resolve")
 	// From here on no signal ends the work.
 	s.finish(context.WithoutCancel(ctx), tx, false, r)
+	if _, err := s.Store.Load(s.w.Name, r.Resolution.SID); errors.Is(err, fs.ErrNotExist) && r.Err == nil {
+		r.Resolution.SID = "" // nothing was taken away
+	}
 	s.verb, s.did = "resolve keep-"+req.Keep, r.Action
 	s.audit(tx.Begin.SID, tx.ID, r.Err)
 	return r.Err
@@ -178,7 +183,7 @@ func (s *session) prepare(tx *journal.Tx, req ResolveRequest, r *Recovery) error
 	switch req.Confirm {
 	case "":
 		r.Action = ""
-		return refused("confirm_required", command, "this moves live data of %s and deletes the %s data: it must be confirmed", s.w.Name, other(req.Keep))
+		return refused("confirm_required", command, "this %s: it must be confirmed", x.consequence(req.Keep, list))
 	case tx.ID:
 		return nil
 	}
@@ -189,6 +194,22 @@ func (s *session) prepare(tx *journal.Tx, req ResolveRequest, r *Recovery) error
 func (s *session) notFrozen(r *Recovery) error {
 	r.Action = ""
 	return refused("not_frozen", "snap recover "+s.w.Name, "transaction %s is not frozen: snap recover finishes or undoes it by itself", r.Tx)
+}
+
+// consequence says what a decision does to the data.
+func (x *txn) consequence(keep string, list []settlement) string {
+	drop := map[string]what{journal.KeepOld: theNew, journal.KeepNew: theOld}[keep]
+	var does []string
+	if slices.ContainsFunc(list, func(l settlement) bool { return len(l.steps) > 0 && l.steps[0] != putAside }) {
+		does = append(does, "moves live data of "+x.Begin.Workload)
+	}
+	if slices.ContainsFunc(list, func(l settlement) bool { return l.live == drop || l.staged == drop }) {
+		does = append(does, "deletes the "+other(keep)+" data")
+	}
+	if len(does) == 0 {
+		return "ends the transaction with the live data as it is, and deletes none"
+	}
+	return strings.Join(does, " and ")
 }
 
 func other(keep string) string {

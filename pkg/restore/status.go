@@ -225,7 +225,7 @@ func (e *Engine) active(p *PendingTx, workload string) bool {
 	held, err := e.Journal.Lock(workload, "status")
 	if errors.Is(err, journal.ErrBusy) {
 		p.Active = true
-		p.Message = fmt.Sprintf("a %s is under way (%v)", p.Kind, err)
+		p.Message = fmt.Sprintf("%s is under way (%v)", p.Kind, err)
 		return true
 	}
 	if err == nil {

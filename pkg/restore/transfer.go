@@ -66,7 +66,11 @@ func (e *Engine) Export(ctx context.Context, name, sid, volume, compression stri
 		}
 	}
 	if err := archive.Join(ctx, w, e.Store, v.Members, codec); err != nil {
-		return nil, classify(because(ctx, fmt.Errorf("export volume %s: %w", v.Name, err)))
+		e := classify(because(ctx, fmt.Errorf("export volume %s: %w", v.Name, err)))
+		if e.Code == "snapshot_damaged" { // no pre-flight has refused it
+			return nil, fault(Failed, e.Code, "export another (snap list "+name+"), or bring the store's files back from a copy", "%w", err)
+		}
+		return nil, e
 	}
 	return &Exported{v, codec.String()}, nil
 }
