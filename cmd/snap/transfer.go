@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/disk"
@@ -90,6 +92,16 @@ func (a *app) exportFile(ctx context.Context, e *restore.Engine, name, sid, volu
 		return err
 	}
 	defer dir.Close()
+	switch st, err := dir.Lstat(filepath.Base(path)); {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return err
+	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+		return &usageError{
+			errorf("%s is no regular file, and would be replaced by one", output),
+			"name another file, or redirect -o - to it",
+		}
+	}
 	tmp := filepath.Base(path) + "." + sid + ".tmp"
 	f, err := dir.CreateFile(tmp, 0o600)
 	if err != nil {
