@@ -44,6 +44,8 @@ func (s *scan) attached(device, path string) string {
 		return ""
 	case err != nil: // no device file: all there is to go by is the path
 		return s.attachedIn(s.own, path)
+	case !slices.Contains(s.devices, file.dev): // where a container leads lookups to is its own affair then
+		return ""
 	}
 	for _, v := range s.views {
 		if !v.leadsTo(path, file) {
@@ -53,10 +55,7 @@ func (s *scan) attached(device, path string) string {
 			return s.attachedIn(mounts, path)
 		}
 	}
-	switch {
-	case strings.HasSuffix(path, " (deleted)"): // nobody meets it again
-		return ""
-	case !slices.Contains(s.devices, file.dev):
+	if strings.HasSuffix(path, " (deleted)") { // nobody meets it again
 		return ""
 	}
 	return "attached, which is on the filesystem of the volume, and may be in it: the container that attached it is gone"
