@@ -101,24 +101,23 @@ func (w *walker) children(dir *node, depth int) error {
 		return err
 	}
 	for again := attempts; len(names) > 0; {
-		name := names[0]
-		names = names[1:]
-		if err = w.child(dir, name, depth+1); err == nil {
-			continue
-		}
-		if !errors.Is(err, errVanished) {
+		err := w.child(dir, names[0], depth+1)
+		switch {
+		case err == nil:
+			names = names[1:]
+		case !errors.Is(err, errVanished):
 			return err
-		}
-		// It may have been renamed: a name that is still to come is met then.
-		old := append([]string{name}, names...)
-		if again > 0 {
+		case again == 0:
+			w.gone(dir, names[:1], nil)
+			names = names[1:]
+		default: // it may have been renamed: a name that is still to come is met then
 			again--
-			if names, err = listFrom(dir, name); err != nil {
+			now, err := listFrom(dir, names[0])
+			if err != nil {
 				return err
 			}
-			w.gone(dir, old, names)
-		} else {
-			w.gone(dir, old[:1], nil)
+			w.gone(dir, names, now)
+			names = now
 		}
 	}
 	return nil

@@ -123,8 +123,8 @@ func (d *Dir) Locked() (bool, error) {
 }
 
 // Locked is [Dir.Locked] of the file or directory that is open as fd, by O_PATH
-// too. Such a file can neither be removed nor
-// renamed, and at most be appended to.
+// too. Such a file can neither be removed nor renamed, and at most be appended
+// to.
 func Locked(fd int) (bool, error) { return lockedAt(fd, "", unix.AT_EMPTY_PATH) }
 
 func lockedAt(fd int, name string, flags int) (bool, error) {

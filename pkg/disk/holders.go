@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -48,11 +49,12 @@ func Holders(dirs []*Dir, scope Scope) ([]Holder, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := scan{scope: scope, own: own, tables: map[string]Mounts{}, seen: map[string]bool{}}
-	if s.ns, err = os.Readlink("/proc/self/ns/mnt"); err != nil {
+	ns, err := os.Readlink("/proc/self/ns/mnt")
+	if err != nil {
 		return nil, err
 	}
-	s.meet(s.ns, "/proc/self")
+	// Its table is known: a chrooted process of our own namespace would show a cut one.
+	s := scan{scope: scope, ns: ns, own: own, tables: map[string]Mounts{ns: own}, views: []view{{ns, "/proc/self"}}}
 	for _, d := range dirs {
 		path, err := d.RealPath()
 		if err != nil {
@@ -63,9 +65,9 @@ func Holders(dirs []*Dir, scope Scope) ([]Holder, error) {
 			return nil, fmt.Errorf("%s is on no mount of this process", path)
 		}
 		s.places = append(s.places, mount.place(path))
-		var st unix.Stat_t
-		if err := Retry(func() error { return unix.Fstat(d.fd, &st) }); err != nil {
-			return nil, d.fail("stat", "", err)
+		st, err := d.Stat()
+		if err != nil {
+			return nil, err
 		}
 		s.devices = append(s.devices, st.Dev)
 	}
@@ -91,32 +93,26 @@ type scan struct {
 	places  []place
 	devices []uint64          // that they are on, as stat(2) says
 	tables  map[string]Mounts // by mount namespace
-	seen    map[string]bool   // mount namespaces
-	views   []view            // one of each
+	views   []view            // one of each mount namespace, this process's first
 }
 
 // view is a mount namespace, as a process in it has it.
 type view struct{ ns, proc string }
 
 // meet notes the mount namespace of a process.
-func (s *scan) meet(ns, proc string) {
-	if !s.seen[ns] {
-		s.seen[ns] = true
-		s.views = append(s.views, view{ns, proc})
+func (s *scan) meet(v view) {
+	if !slices.ContainsFunc(s.views, func(met view) bool { return met.ns == v.ns }) {
+		s.views = append(s.views, v)
 	}
 }
 
 // table returns the mounts of a namespace.
 func (s *scan) table(v view) (Mounts, error) {
-	mounts, ok := s.tables[v.ns]
-	if ok {
+	if mounts, ok := s.tables[v.ns]; ok {
 		return mounts, nil
 	}
-	var err error
-	// A chrooted process of our own namespace would show a cut table.
-	if v.ns == s.ns {
-		mounts = s.own
-	} else if mounts, err = readMounts(v.proc + "/mountinfo"); err != nil {
+	mounts, err := readMounts(v.proc + "/mountinfo")
+	if err != nil {
 		return nil, err
 	}
 	s.tables[v.ns] = mounts
@@ -129,10 +125,11 @@ func (s *scan) process(pid int) []Holder {
 	if err != nil {
 		return nil
 	}
-	if s.meet(ns, proc); s.scope == HostProcesses && ns != s.ns {
+	v := view{ns, proc}
+	if s.meet(v); s.scope == HostProcesses && ns != s.ns {
 		return nil
 	}
-	mounts, err := s.table(view{ns, proc})
+	mounts, err := s.table(v)
 	if err != nil || !s.reaches(mounts) {
 		return nil
 	}

@@ -145,9 +145,7 @@ func TestGuardingAfterARecoveryKilledAnywhereIsFinishedByTheNext(t *testing.T) {
 				w.fill("old")
 				states["old"] = w.trees()
 				then := w.before()
-				if points, dead := w.run("restore", sid, 0, "SNAP_TEST_GUARD=after", "SNAP_TEST_POINT="+point); !dead {
-					t.Fatalf("the restore was not killed: %q", points)
-				}
+				w.dieGuardingAfter(sid, point)
 				_, killed = w.run("recover", "", at)
 				w.oldIsWhole(states["old"], then)
 				if killed {
@@ -225,9 +223,7 @@ func fillTo(path string, free uint64) error {
 
 func (w *world) failsToGuard(sid string, states map[string][][]string, spoil func(*world) func(), hint string) {
 	w.Helper()
-	if points, killed := w.run("restore", sid, 0, "SNAP_TEST_GUARD=after", "SNAP_TEST_POINT=guarding"); !killed {
-		w.Fatalf("the restore was not killed: %q", points)
-	}
+	w.dieGuardingAfter(sid, "guarding")
 	mend := spoil(w)
 	before := disktest.Tree(w.T, filepath.Join(w.dir, "live"))
 	for range 2 {

@@ -94,9 +94,7 @@ func TestGuardingAfterARecoveryLeavesTheAppAlone(t *testing.T) {
 	sid := w.capture()
 	w.fill("old")
 	states := map[string][][]string{"old": w.trees()}
-	if points, killed := w.run("restore", sid, 0, "SNAP_TEST_GUARD=after", "SNAP_TEST_POINT=guarding"); !killed {
-		t.Fatalf("the restore was not killed: %q", points)
-	}
+	w.dieGuardingAfter(sid, "guarding")
 	before := w.appRuns()
 	w.must(os.WriteFile(filepath.Join(w.volumes[0], "sick"), []byte("yes"), 0o644))
 	disktest.Run(t, "docker", "stop", "-t", "1", w.name)

@@ -21,9 +21,7 @@ func TestGuardingAfterATreeThatIsTakenAwayFreezes(t *testing.T) {
 			sid := w.capture()
 			w.fill("old")
 			states["old"] = w.trees()
-			if points, killed := w.run("restore", sid, 0, "SNAP_TEST_GUARD=after", "SNAP_TEST_POINT=guarding"); !killed {
-				t.Fatalf("the restore was not killed: %q", points)
-			}
+			w.dieGuardingAfter(sid, "guarding")
 			tree, moved := w.displaced()[1], filepath.Join(w.dir, "live/moved")
 			w.must(os.Rename(tree, moved))
 			before := disktest.Tree(t, filepath.Join(w.dir, "live"))
@@ -74,9 +72,7 @@ func TestKeepNewPromisesNothingOfWhatIsGone(t *testing.T) {
 	states := map[string][][]string{"new": w.trees()}
 	sid := w.capture()
 	w.fill("old")
-	if points, killed := w.run("restore", sid, 0, "SNAP_TEST_GUARD=after", "SNAP_TEST_POINT=guarding"); !killed {
-		t.Fatalf("the restore was not killed: %q", points)
-	}
+	w.dieGuardingAfter(sid, "guarding")
 	w.must(os.Rename(w.displaced()[0], filepath.Join(w.dir, "live/moved")))
 	req := ResolveRequest{Workload: w.name, Keep: journal.KeepNew}
 	r, err := w.engine().Resolve(t.Context(), req)
@@ -100,9 +96,7 @@ func TestGuardingAfterALostReadyRecordFreezes(t *testing.T) {
 	w.fill("new")
 	sid := w.capture()
 	w.fill("old")
-	if points, killed := w.run("restore", sid, 0, "SNAP_TEST_GUARD=after", "SNAP_TEST_POINT=exchanged v0"); !killed {
-		t.Fatalf("the restore was not killed: %q", points)
-	}
+	w.dieGuardingAfter(sid, "exchanged v0")
 	for _, record := range []string{"ready", "times"} {
 		lost, err := filepath.Glob(filepath.Join(w.dir, "store/tx/*", record))
 		if err != nil || len(lost) != 1 {

@@ -96,6 +96,14 @@ func (w *world) run(verb, sid string, at int, env ...string) (points []string, k
 	return points, false
 }
 
+// dieGuardingAfter has a restore with --guard after killed at a point.
+func (w *world) dieGuardingAfter(sid, point string) {
+	w.Helper()
+	if points, killed := w.run("restore", sid, 0, "SNAP_TEST_GUARD=after", "SNAP_TEST_POINT="+point); !killed {
+		w.Fatalf("the restore was not killed: %q", points)
+	}
+}
+
 // recoverTwice recovers until there is nothing left to recover, and looks that
 // once was enough.
 func (w *world) recoverTwice() {

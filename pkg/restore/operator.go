@@ -198,12 +198,11 @@ func (s *session) notFrozen(r *Recovery) error {
 
 // consequence says what a decision does to the data.
 func (x *txn) consequence(keep string, list []settlement) string {
-	drop := map[string]what{journal.KeepOld: theNew, journal.KeepNew: theOld}[keep]
 	var does []string
 	if slices.ContainsFunc(list, func(l settlement) bool { return len(l.steps) > 0 && l.steps[0] != putAside }) {
 		does = append(does, "moves live data of "+x.Begin.Workload)
 	}
-	if slices.ContainsFunc(list, func(l settlement) bool { return l.live == drop || l.staged == drop }) {
+	if slices.ContainsFunc(list, func(l settlement) bool { return l.drops(keep) }) {
 		does = append(does, "deletes the "+other(keep)+" data")
 	}
 	if len(does) == 0 {
@@ -234,8 +233,7 @@ func (x *txn) describe(word string, list []settlement) *Resolution {
 				putAside: "put what is not snap's aside, as " + s.base + keptMark(x.ID),
 			}[step])
 		}
-		lost := map[string]what{journal.KeepOld: theNew, journal.KeepNew: theOld}[word]
-		if l.live == lost || l.staged == lost {
+		if l.drops(word) {
 			v.Steps = append(v.Steps, fmt.Sprintf("keep the %s data as a snapshot, then delete it", other(word)))
 		}
 		switch {

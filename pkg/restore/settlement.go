@@ -30,6 +30,17 @@ type settlement struct {
 	steps []step
 }
 
+// drops reports whether there is anything of what a decision does not keep.
+func (l *settlement) drops(word string) bool {
+	lost := generation(other(word))
+	return l.live == lost || l.staged == lost
+}
+
+// generation is the data that a decision keeps.
+func generation(word string) what {
+	return map[string]what{journal.KeepOld: theOld, journal.KeepNew: theNew}[word]
+}
+
 // settlement looks at all volumes and returns the steps that make all of them
 // old, or all new. An error says for which volume that cannot be had; then none
 // may be touched. What each step leaves is again a line of this list, so it may
@@ -39,7 +50,7 @@ func (x *txn) settlement(word string) ([]settlement, error) {
 	if err != nil {
 		return nil, err
 	}
-	keep := map[string]what{journal.KeepOld: theOld, journal.KeepNew: theNew}[word]
+	keep := generation(word)
 	list := make([]settlement, len(x.sites))
 	o := &oddity{}
 	var missing []string

@@ -212,7 +212,7 @@ func (s *stage) once(ctx context.Context, sc scene, m method, round int) error {
 	if err != nil {
 		return err
 	}
-	if err := s.touch(ctx, int(size.bytes/inMiB*5/4)); err != nil {
+	if err := s.touchFor(ctx, size); err != nil {
 		return err
 	}
 	w, err := newWatch(ctx, s.app.url)

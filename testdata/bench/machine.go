@@ -92,6 +92,12 @@ func (b *bench) touch(ctx context.Context, mib int) error {
 	return touchMemory(ctx, mib)
 }
 
+// touchFor touches what a run that writes a tree of this size needs, and a
+// quarter more.
+func (b *bench) touchFor(ctx context.Context, size extent) error {
+	return b.touch(ctx, int(size.bytes/inMiB*5/4))
+}
+
 // touchMemory writes to so many MiB of memory, less where there are less, and
 // gives them back. A virtual machine may have given memory back to its host;
 // getting it again is slow, and would be charged to whoever needs it first. It is

@@ -78,7 +78,7 @@ func (t *trial) settle(ctx context.Context, trees ...string) error {
 	if err := t.place.settle(trees...); err != nil {
 		return err
 	}
-	return t.touch(ctx, int(t.size.bytes/inMiB*5/4))
+	return t.touchFor(ctx, t.size)
 }
 
 // captures measures the first capture, into a new repository each round.
