@@ -45,31 +45,9 @@ const (
 // too. Processes that end during the scan are passed over; this process is left
 // out. Without root only the caller's own processes can be looked at.
 func Holders(dirs []*Dir, scope Scope) ([]Holder, error) {
-	own, err := ReadMounts()
+	s, err := newScan(dirs, scope)
 	if err != nil {
 		return nil, err
-	}
-	ns, err := os.Readlink("/proc/self/ns/mnt")
-	if err != nil {
-		return nil, err
-	}
-	// Its table is known: a chrooted process of our own namespace would show a cut one.
-	s := scan{scope: scope, ns: ns, own: own, tables: map[string]Mounts{ns: own}, views: []view{{ns, "/proc/self"}}}
-	for _, d := range dirs {
-		path, err := d.RealPath()
-		if err != nil {
-			return nil, err
-		}
-		mount, ok := own.covering(path, "")
-		if !ok {
-			return nil, fmt.Errorf("%s is on no mount of this process", path)
-		}
-		s.places = append(s.places, mount.place(path))
-		st, err := d.Stat()
-		if err != nil {
-			return nil, err
-		}
-		s.devices = append(s.devices, st.Dev)
 	}
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -94,6 +72,36 @@ type scan struct {
 	devices []uint64          // that they are on, as stat(2) says
 	tables  map[string]Mounts // by mount namespace
 	views   []view            // one of each mount namespace, this process's first
+}
+
+func newScan(dirs []*Dir, scope Scope) (*scan, error) {
+	own, err := ReadMounts()
+	if err != nil {
+		return nil, err
+	}
+	ns, err := os.Readlink("/proc/self/ns/mnt")
+	if err != nil {
+		return nil, err
+	}
+	// Its table is known: a chrooted process of our own namespace would show a cut one.
+	s := &scan{scope: scope, ns: ns, own: own, tables: map[string]Mounts{ns: own}, views: []view{{ns, "/proc/self"}}}
+	for _, d := range dirs {
+		path, err := d.RealPath()
+		if err != nil {
+			return nil, err
+		}
+		mount, ok := own.covering(path, "")
+		if !ok {
+			return nil, fmt.Errorf("%s is on no mount of this process", path)
+		}
+		s.places = append(s.places, mount.place(path))
+		st, err := d.Stat()
+		if err != nil {
+			return nil, err
+		}
+		s.devices = append(s.devices, st.Dev)
+	}
+	return s, nil
 }
 
 // view is a mount namespace, as a process in it has it.

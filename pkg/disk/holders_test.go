@@ -284,7 +284,7 @@ func TestHoldersFindsALoopDeviceOfAContainer(t *testing.T) {
 	for _, program := range []string{"losetup", "unshare", "nsenter"} {
 		disktest.Need(t, program)
 	}
-	dir := t.TempDir()
+	dir := disktest.Mount(t, "ext4", 16) // of its own: what cannot be told apart here could be anybody's data on that filesystem
 	disks(t, dir+"/vol/disk", dir+"/vol/same", dir+"/other/same", dir+"/elsewhere/empty")
 	cmd := exec.Command("unshare", "--mount", "sh", "-ec", `
 		mount --bind "$1/vol" "$1/elsewhere"

@@ -12,32 +12,58 @@ import (
 
 // loops returns the loop devices that write to a file of the volumes.
 func (s *scan) loops() []Holder {
-	attributes, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	blocks, err := filepath.Glob("/sys/block/loop*")
 	if err != nil { // the pattern is a constant
 		return nil
 	}
 	var found []Holder
-	for _, attribute := range attributes {
-		text, err := os.ReadFile(attribute)
-		if err != nil { // detached meanwhile
-			continue
-		}
-		block := filepath.Dir(filepath.Dir(attribute))
+	for _, block := range blocks {
 		if ro, err := os.ReadFile(block + "/ro"); err != nil || string(ro) != "0\n" {
 			continue
 		}
-		device, path := "/dev/"+filepath.Base(block), strings.TrimSuffix(string(text), "\n")
-		if how := s.attached(device, path); how != "" {
-			found = append(found, Holder{0, device, path, how})
+		if path, how := s.attached(block); how != "" {
+			found = append(found, Holder{0, device(block), path, how})
 		}
 	}
 	return found
 }
 
-// attached says how a loop device has a file of the volumes, and "" where it has
-// none. The path is that of the mount namespace in which the device was attached,
-// whichever that was, so it tells something only where it leads to the very file.
-func (s *scan) attached(device, path string) string {
+func device(block string) string { return "/dev/" + filepath.Base(block) }
+
+// attached returns the path of the file that a loop device is made of and how it
+// has it, which is "" where the file is of no volume.
+//
+// A file may be removed, renamed or detached between two of the looks that this
+// takes, and then its path leads nowhere. So that is believed only when the path
+// is the same afterwards.
+func (s *scan) attached(block string) (path, how string) {
+	path, ok := backingPath(block)
+	for again := 3; ok; again-- {
+		if how = s.holds(device(block), path); how != lost || again == 0 {
+			return path, how
+		}
+		before := path
+		if path, ok = backingPath(block); path == before {
+			return path, lost
+		}
+	}
+	return "", "" // detached
+}
+
+// backingPath returns the path of a loop device's file, if it has one. It is
+// that of the mount namespace in which the device was attached, whichever that
+// was.
+func backingPath(block string) (path string, ok bool) {
+	text, err := os.ReadFile(block + "/loop/backing_file")
+	return strings.TrimSuffix(string(text), "\n"), err == nil
+}
+
+// lost is how a loop device has a file that no process could show.
+const lost = "attached, which is on the filesystem of the volume, and may be in it: the container that attached it is gone"
+
+// holds says how a loop device has a file of the volumes by this path, which
+// tells something only where it leads to the very file.
+func (s *scan) holds(device, path string) string {
 	file, err := backingFile(device)
 	switch {
 	case errors.Is(err, unix.ENXIO): // detached meanwhile
@@ -58,7 +84,7 @@ func (s *scan) attached(device, path string) string {
 	if strings.HasSuffix(path, " (deleted)") { // nobody meets it again
 		return ""
 	}
-	return "attached, which is on the filesystem of the volume, and may be in it: the container that attached it is gone"
+	return lost
 }
 
 func (s *scan) attachedIn(mounts Mounts, path string) string {

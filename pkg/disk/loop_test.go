@@ -1,0 +1,53 @@
+package disk
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tiny-forge/snap/pkg/disk/disktest"
+)
+
+// TestAFileThatIsRemovedMeanwhileIsLookedForAgain removes a file outside of the
+// volume between the looks that are taken at the loop device that is made of it:
+// as everybody does who unmounts an image and deletes it.
+func TestAFileThatIsRemovedMeanwhileIsLookedForAgain(t *testing.T) {
+	disktest.NeedRoot(t)
+	disktest.Need(t, "losetup")
+	root := t.TempDir()
+	disktest.Write(t, root, map[string]string{"vol/": "", "other/": ""})
+	volume, err := OpenRoot(root + "/vol")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer volume.Close()
+	s, err := newScan([]*Dir{volume}, AllProcesses)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		image := root + "/other/disk"
+		disktest.Write(t, root, map[string]string{"other/disk": strings.Repeat("x", 1<<20)})
+		device := strings.TrimSpace(disktest.Run(t, "losetup", "-f", "--show", image))
+		removed := make(chan error, 1)
+		go func() {
+			time.Sleep(5 * time.Millisecond) // the looks have begun
+			removed <- os.Remove(image)
+		}()
+		for {
+			path, how := s.attached("/sys/block/" + filepath.Base(device))
+			if how != "" {
+				t.Errorf("%s has %s %s", device, path, how)
+			}
+			if path != image {
+				break
+			}
+		}
+		if err := <-removed; err != nil {
+			t.Error(err)
+		}
+		disktest.Run(t, "losetup", "-d", device)
+	}
+}
