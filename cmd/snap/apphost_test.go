@@ -253,11 +253,35 @@ func (h *appHost) kill(p *process) time.Time {
 // until waits until a condition holds.
 func (h *appHost) until(what string, holds func() bool) {
 	h.Helper()
+	until(h.T, what, holds)
+}
+
+func until(t *testing.T, what string, holds func() bool) {
+	t.Helper()
 	for start := time.Now(); !holds(); time.Sleep(2 * time.Millisecond) {
 		if time.Since(start) > time.Minute {
-			h.Fatalf("after a minute still not: %s", what)
+			t.Fatalf("after a minute still not: %s", what)
 		}
 	}
+}
+
+// stopsWhen lets a process run in short turns until a condition holds, and leaves
+// it stopped: it gets no further, however long the look took.
+func stopsWhen(t *testing.T, p *os.Process, what string, holds func() bool) {
+	t.Helper()
+	signal := func(sig syscall.Signal) {
+		if err := p.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until(t, what, func() bool {
+		signal(syscall.SIGSTOP)
+		if holds() {
+			return true
+		}
+		signal(syscall.SIGCONT)
+		return false
+	})
 }
 
 // rests reports whether the app's container is paused or stopped. It asks the

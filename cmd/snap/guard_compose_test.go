@@ -59,7 +59,7 @@ func TestARestoreKilledUnderDockerComposeIsFinished(t *testing.T) {
 	p := h.start("restore", h.name, sid, "--confirm", sid)
 	h.until("the restore is committed", func() bool { return h.recorded("commit") })
 	mark := guardMark + "=" + h.pending()[0]
-	h.until("docker compose is at work", func() bool { return len(commands(mark)) > 0 })
+	stopsWhen(h.T, p.Process, "docker compose is at work", func() bool { return len(commands(mark)) > 0 })
 	time.Sleep(300 * time.Millisecond) // its plugin starts
 	guards := h.guards()
 	if len(guards) != 1 {

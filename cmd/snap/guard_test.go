@@ -25,7 +25,7 @@ func TestACaptureThatIsKilledLeavesTheAppAwake(t *testing.T) {
 			h := h.in(t)
 			before := h.inspect("{{.Id}}")
 			p := h.start("capture", h.name, "--quiesce", quiesce)
-			h.until("the app rests", h.rests)
+			stopsWhen(h.T, p.Process, "the app rests", h.rests)
 			when := h.kill(p)
 			h.comesBack(when)
 			if after := h.inspect("{{.Id}}"); after != before {
@@ -210,7 +210,7 @@ func TestARestoreKilledWhileTheNewAppStartsIsFinished(t *testing.T) {
 	h := newAppHost(t)
 	sid := h.captured()
 	p := h.start("restore", h.name, sid, "--confirm", sid)
-	h.until("the restore is committed", func() bool { return h.recorded("commit") })
+	stopsWhen(h.T, p.Process, "the restore is committed", func() bool { return h.recorded("commit") })
 	if state := h.comesBack(h.kill(p)); state != "new" {
 		t.Errorf("the data is %s", state)
 	}
@@ -224,13 +224,12 @@ func TestARestoreKilledWhileItGuardsIsFinished(t *testing.T) {
 	sid := h.captured()
 	h.bulk(100) // what is read when the app is up
 	p := h.start("restore", h.name, sid, "--confirm", sid, "--guard", "after")
-	h.until("the restore guards", func() bool { return h.recorded("guarding") })
+	stopsWhen(h.T, p.Process, "the restore guards", func() bool { return h.recorded("guarding") })
 	app := h.inspect("{{.Id}} {{.State.StartedAt}}")
-	when := h.kill(p)
 	if list := h.snap("list", h.name); strings.Contains(list, "pre-restore") {
-		t.Fatalf("it was killed too late:\n%s", list)
+		t.Fatalf("it was stopped too late:\n%s", list)
 	}
-	if state := h.comesBack(when); state != "new" {
+	if state := h.comesBack(h.kill(p)); state != "new" {
 		t.Errorf("the data is %s", state)
 	}
 	if line := h.audit(); line.Verb != "guard" || line.Action != "rolled_forward" || line.Result != "ok" {
@@ -381,8 +380,7 @@ func TestWhatEndsTheTerminalLeavesTheGuard(t *testing.T) {
 	h := newAppHost(t)
 	h.bulk(192)
 	p := h.start("capture", h.name)
-	h.until("the app rests", h.rests)
-	h.must(syscall.Kill(p.Process.Pid, syscall.SIGSTOP)) // snap would hear the others
+	stopsWhen(h.T, p.Process, "the app rests", h.rests)
 	guards := h.guards()
 	if len(guards) != 1 {
 		t.Fatalf("the guards are %v", guards)
@@ -406,7 +404,7 @@ func TestAGuardActsOnItsOwnTransactionAlone(t *testing.T) {
 	h := newAppHost(t)
 	h.bulk(192)
 	p := h.start("capture", h.name)
-	h.until("the app rests", h.rests)
+	stopsWhen(h.T, p.Process, "the app rests", h.rests)
 	for _, pid := range h.guards() { // as a power cut would, snap and guard at once
 		h.must(syscall.Kill(pid, syscall.SIGKILL))
 	}

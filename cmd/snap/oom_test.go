@@ -29,7 +29,7 @@ func TestTheOOMKillerTakesSnapAndTheGuardBringsTheAppBack(t *testing.T) {
 	h.wrap = []string{"sh", "-c", join + `echo 700 > /proc/self/oom_score_adj && exec "$@"`, "sh"}
 	p := h.start("capture", h.name)
 	h.wrap = nil
-	h.until("the app rests", h.rests)
+	stopsWhen(h.T, p.Process, "the app rests", h.rests)
 	guards := h.guards()
 	if len(guards) != 1 {
 		t.Fatalf("the guards are %v", guards)
@@ -39,10 +39,8 @@ func TestTheOOMKillerTakesSnapAndTheGuardBringsTheAppBack(t *testing.T) {
 	if got := strings.TrimSpace(string(score)); err != nil || got != "0" && got != fmt.Sprint(guardScore) {
 		t.Errorf("the guard's oom_score_adj is %q, %v", got, err)
 	}
-	// Stopped, so that it cannot end before memory does, and so that the hog sees
-	// when it is dead, though not yet waited for: it then takes no more.
-	h.must(p.Process.Signal(syscall.SIGSTOP))
-
+	// It is stopped, so it cannot end before memory does, and the hog sees when it
+	// is dead, though not yet waited for: that then takes no more.
 	hog := exec.Command("sh", "-c", join+fmt.Sprintf(
 		"while grep -q '^State:.T' /proc/%d/status 2>/dev/null; do head -c 262144 /dev/zero >> %s/full || exit 1; done", p.Process.Pid, tmpfs))
 	h.must(hog.Start())

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"fmt"
 	"io"
 	"os"
@@ -54,17 +53,19 @@ func TestSignals(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			lines := bufio.NewReader(stderr)
-			if line, err := lines.ReadString('\n'); err != nil || !strings.HasPrefix(line, "staging") {
-				t.Fatalf("the restore says %q, %v", line, err)
+			stopsWhen(t, restore.Process, "it stages", func() bool {
+				staged, _ := filepath.Glob(filepath.Join(dir, "srv/.snap-*"))
+				return len(staged) > 0
+			})
+			for _, sig := range []syscall.Signal{sig, syscall.SIGCONT} {
+				if err := restore.Process.Signal(sig); err != nil {
+					t.Fatal(err)
+				}
 			}
-			if err := restore.Process.Signal(sig); err != nil {
-				t.Fatal(err)
-			}
-			rest, _ := io.ReadAll(lines) // ends with the process
-			_ = restore.Wait()           // the exit code is looked at below
+			said, _ := io.ReadAll(stderr) // ends with the process
+			_ = restore.Wait()            // the exit code is looked at below
 			if got := restore.ProcessState.ExitCode(); got != want.exit {
-				t.Errorf("exit code %d, expected %d: %s", got, want.exit, rest)
+				t.Errorf("exit code %d, expected %d: %s", got, want.exit, said)
 			}
 			if page, err := os.ReadFile(filepath.Join(dir, "srv/files/page")); err != nil || string(page) != want.page {
 				t.Errorf("the data is %q (%v), expected %q", page, err, want.page)
@@ -133,8 +134,9 @@ func TestASignalWhileTheAppRestsWakesIt(t *testing.T) {
 		for _, quiesce := range []string{"pause", "stop"} {
 			before := h.inspect("{{.Id}}")
 			p := h.start("capture", h.name, "--quiesce", quiesce)
-			h.until("the app rests", h.rests)
+			stopsWhen(h.T, p.Process, "the app rests", h.rests)
 			h.must(p.Process.Signal(sig))
+			h.must(p.Process.Signal(syscall.SIGCONT))
 			want := 128 + int(sig)
 			if sig == syscall.SIGHUP {
 				want = 0

@@ -28,7 +28,7 @@ func freePort(b *bench) int {
 
 func get(port int) (string, error) {
 	var last error
-	for range 30 {
+	for range 100 {
 		resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/", port))
 		if err == nil {
 			defer resp.Body.Close()
