@@ -250,12 +250,12 @@ func (h *appHost) kill(p *process) time.Time {
 	return when
 }
 
-// until waits until a condition holds.
 func (h *appHost) until(what string, holds func() bool) {
 	h.Helper()
 	until(h.T, what, holds)
 }
 
+// until waits until a condition holds.
 func until(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	for start := time.Now(); !holds(); time.Sleep(2 * time.Millisecond) {

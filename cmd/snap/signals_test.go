@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,26 +45,31 @@ func TestSignals(t *testing.T) {
 			disktest.Write(t, filepath.Join(dir, "srv/files"), map[string]string{"page": "old"})
 
 			restore := exec.Command("snap", config, "restore", "files", sid, "--confirm", sid)
-			stderr, err := restore.StderrPipe()
-			if err == nil {
-				err = restore.Start()
-			}
+			stderr, err := os.Create(filepath.Join(dir, "stderr"))
 			if err != nil {
 				t.Fatal(err)
 			}
-			stopsWhen(t, restore.Process, "it stages", func() bool {
-				staged, _ := filepath.Glob(filepath.Join(dir, "srv/.snap-*"))
-				return len(staged) > 0
-			})
+			defer stderr.Close()
+			restore.Stderr = stderr
+			if err := restore.Start(); err != nil {
+				t.Fatal(err)
+			}
+			said := func() string {
+				text, err := os.ReadFile(stderr.Name())
+				if err != nil {
+					t.Fatal(err)
+				}
+				return string(text)
+			}
+			stopsWhen(t, restore.Process, "it says that it stages", func() bool { return strings.HasPrefix(said(), "staging") })
 			for _, sig := range []syscall.Signal{sig, syscall.SIGCONT} {
 				if err := restore.Process.Signal(sig); err != nil {
 					t.Fatal(err)
 				}
 			}
-			said, _ := io.ReadAll(stderr) // ends with the process
-			_ = restore.Wait()            // the exit code is looked at below
+			_ = restore.Wait() // the exit code is looked at below
 			if got := restore.ProcessState.ExitCode(); got != want.exit {
-				t.Errorf("exit code %d, expected %d: %s", got, want.exit, said)
+				t.Errorf("exit code %d, expected %d: %s", got, want.exit, said())
 			}
 			if page, err := os.ReadFile(filepath.Join(dir, "srv/files/page")); err != nil || string(page) != want.page {
 				t.Errorf("the data is %q (%v), expected %q", page, err, want.page)

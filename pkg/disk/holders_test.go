@@ -224,16 +224,6 @@ func TestLockedSeesTheFlags(t *testing.T) {
 	})
 }
 
-// attach makes a loop device of a file, by way of a program that stands before
-// losetup.
-func attach(t *testing.T, before []string, args ...string) (device string) {
-	t.Helper()
-	argv := append(append(before, "losetup", "-f", "--show"), args...)
-	device = strings.TrimSpace(disktest.Run(t, argv[0], argv[1:]...))
-	t.Cleanup(func() { disktest.Run(t, "losetup", "-d", device) })
-	return device
-}
-
 // disks makes files that are large enough for a loop device.
 func disks(t *testing.T, paths ...string) {
 	t.Helper()
@@ -263,10 +253,10 @@ func TestHoldersFindsALoopDevice(t *testing.T) {
 	disktest.Need(t, "losetup")
 	dir := t.TempDir()
 	disks(t, dir+"/vol/disk", dir+"/vol/read-only", dir+"/vol/removed", dir+"/other/disk")
-	device := attach(t, nil, dir+"/vol/disk")
-	attach(t, nil, "-r", dir+"/vol/read-only")
-	attach(t, nil, dir+"/vol/removed")
-	attach(t, nil, dir+"/other/disk")
+	device := disktest.Attach(t, nil, dir+"/vol/disk")
+	disktest.Attach(t, nil, "-r", dir+"/vol/read-only")
+	disktest.Attach(t, nil, dir+"/vol/removed")
+	disktest.Attach(t, nil, dir+"/other/disk")
 	if err := os.Remove(dir + "/vol/removed"); err != nil {
 		t.Fatal(err)
 	}
@@ -293,8 +283,8 @@ func TestHoldersFindsALoopDeviceOfAContainer(t *testing.T) {
 		exec cat`, "sh", dir)
 	pid := process(t, cmd)
 	inside := []string{"nsenter", "--mount", "--target", strconv.Itoa(pid)}
-	device := attach(t, inside, dir+"/elsewhere/disk")
-	attach(t, inside, dir+"/vol/same")
+	device := disktest.Attach(t, inside, dir+"/elsewhere/disk")
+	disktest.Attach(t, inside, dir+"/vol/same")
 	if found := holders(t, dir+"/vol"); len(found) != 1 || found[0] != (disk.Holder{Command: device, Path: dir + "/elsewhere/disk", How: "attached"}) {
 		t.Errorf("found %v", found)
 	}

@@ -12,12 +12,13 @@ import (
 
 // loops returns the loop devices that write to a file of the volumes.
 func (s *scan) loops() []Holder {
-	blocks, err := filepath.Glob("/sys/block/loop*")
+	attached, err := filepath.Glob("/sys/block/loop*/loop")
 	if err != nil { // the pattern is a constant
 		return nil
 	}
 	var found []Holder
-	for _, block := range blocks {
+	for _, loop := range attached {
+		block := filepath.Dir(loop)
 		if ro, err := os.ReadFile(block + "/ro"); err != nil || string(ro) != "0\n" {
 			continue
 		}
@@ -37,17 +38,19 @@ func device(block string) string { return "/dev/" + filepath.Base(block) }
 // takes, and then its path leads nowhere. So that is believed only when the path
 // is the same afterwards.
 func (s *scan) attached(block string) (path, how string) {
-	path, ok := backingPath(block)
-	for again := 3; ok; again-- {
-		if how = s.holds(device(block), path); how != lost || again == 0 {
+	for again := 3; ; again-- {
+		path, ok := backingPath(block)
+		if !ok { // detached
+			return "", ""
+		}
+		how := s.holds(device(block), path)
+		if how != lost || again == 0 {
 			return path, how
 		}
-		before := path
-		if path, ok = backingPath(block); path == before {
-			return path, lost
+		if now, _ := backingPath(block); now == path {
+			return path, how
 		}
 	}
-	return "", "" // detached
 }
 
 // backingPath returns the path of a loop device's file, if it has one. It is

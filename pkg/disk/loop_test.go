@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,27 +28,25 @@ func TestAFileThatIsRemovedMeanwhileIsLookedForAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 20 {
-		image := root + "/other/disk"
-		disktest.Write(t, root, map[string]string{"other/disk": strings.Repeat("x", 1<<20)})
-		device := strings.TrimSpace(disktest.Run(t, "losetup", "-f", "--show", image))
-		removed := make(chan error, 1)
-		go func() {
-			time.Sleep(5 * time.Millisecond) // the looks have begun
-			removed <- os.Remove(image)
-		}()
-		for {
-			path, how := s.attached("/sys/block/" + filepath.Base(device))
-			if how != "" {
-				t.Errorf("%s has %s %s", device, path, how)
+	image := root + "/other/disk"
+	for n := range 20 {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			disktest.Write(t, root, map[string]string{"other/disk": strings.Repeat("x", 1<<20)})
+			device := disktest.Attach(t, nil, image)
+			removed := make(chan error, 1)
+			go func() {
+				time.Sleep(5 * time.Millisecond) // the looks have begun
+				removed <- os.Remove(image)
+			}()
+			for path := image; path == image; {
+				var how string
+				if path, how = s.attached("/sys/block/" + filepath.Base(device)); how != "" {
+					t.Errorf("%s has %s %s", device, path, how)
+				}
 			}
-			if path != image {
-				break
+			if err := <-removed; err != nil {
+				t.Error(err)
 			}
-		}
-		if err := <-removed; err != nil {
-			t.Error(err)
-		}
-		disktest.Run(t, "losetup", "-d", device)
+		})
 	}
 }

@@ -64,6 +64,16 @@ func Loop(t *testing.T, image string) string {
 	return point
 }
 
+// Attach makes a loop device of a file, by way of a program that stands before
+// losetup, and returns it. It is detached when the test ends.
+func Attach(t *testing.T, before []string, args ...string) (device string) {
+	t.Helper()
+	argv := append(append(before, "losetup", "-f", "--show"), args...)
+	device = strings.TrimSpace(Run(t, argv[0], argv[1:]...))
+	t.Cleanup(func() { Run(t, "losetup", "-d", device) })
+	return device
+}
+
 // Tmpfs mounts a tmpfs, with further arguments of mount(8), and returns where.
 func Tmpfs(t *testing.T, args ...string) string {
 	t.Helper()
