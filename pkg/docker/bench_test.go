@@ -281,14 +281,19 @@ type faults struct {
 }
 
 func (b *bench) faults(at int, cut bool) (*faults, client.Opt) {
+	f := &faults{at: at, cut: cut, base: b.transport()}
+	return f, client.WithHTTPClient(&http.Client{Transport: f})
+}
+
+// transport leads to the engine.
+func (b *bench) transport() http.RoundTripper {
 	socket := strings.TrimPrefix(b.api.DaemonHost(), "unix://")
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", socket)
 	}}
 	b.Cleanup(transport.CloseIdleConnections)
-	f := &faults{at: at, cut: cut, base: transport}
-	return f, client.WithHTTPClient(&http.Client{Transport: f})
+	return transport
 }
 
 var errCut = errors.New("the connection was cut")

@@ -163,10 +163,13 @@ func (e *engine) restore(ctx context.Context, b *box, want journal.Container) er
 		_, err := e.unfreeze(ctx, b.ID)
 		return err
 	}
-	if want.Paused && !b.Paused {
-		return e.pause(ctx, b)
+	if !want.Paused || b.Paused {
+		return nil
 	}
-	return nil
+	if err := e.calm(ctx, []*box{b}); err != nil {
+		return err
+	}
+	return e.pause(ctx, b)
 }
 
 // restoreAlso brings the containers of also_stop back as they were recorded.

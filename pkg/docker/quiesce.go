@@ -12,7 +12,9 @@ import (
 )
 
 // Quiesce pauses or stops the containers that run, those of also_stop too.
-// Containers that are paused already stay as they are, now and at the thaw.
+// Containers that are paused already stay as they are, now and at the thaw. A
+// pause keeps clear of health probes, for which it waits up to some seconds
+// while all containers still run.
 func (r *Runtime) Quiesce(ctx context.Context, mode string, timeout time.Duration) (journal.Thaw, error) {
 	var rest func(context.Context, *box) error
 	switch mode {
@@ -38,6 +40,11 @@ func (r *Runtime) Quiesce(ctx context.Context, mode string, timeout time.Duratio
 	for _, b := range boxes {
 		if b.Running && !b.Paused {
 			chosen = append(chosen, b)
+		}
+	}
+	if mode == journal.Pause {
+		if err := r.e.calm(ctx, chosen); err != nil {
+			return nil, err
 		}
 	}
 	thaw := r.e.thaw(chosen)

@@ -1,0 +1,105 @@
+package docker
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/client"
+
+	"github.com/tiny-forge/snap/pkg/journal"
+)
+
+// late is a way to the engine on which a pause takes its time.
+type late struct {
+	http.RoundTripper
+	by time.Duration
+}
+
+func (l late) RoundTrip(req *http.Request) (*http.Response, error) {
+	if strings.HasSuffix(req.URL.Path, "/pause") {
+		time.Sleep(l.by)
+	}
+	return l.RoundTripper.RoundTrip(req)
+}
+
+// TestAPauseKeepsClearOfProbes pauses an app when its health probe is due. One
+// that is frozen while it starts holds the container for the probe's timeout.
+func TestAPauseKeepsClearOfProbes(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	ref, _ := b.image("one")
+	w := b.app(ref, "healthcheck: {test: [CMD, /app, check], interval: 2s, timeout: 20s, retries: 1}")
+	// As on a machine with a lot to do: a probe that is due as snap looks starts
+	// between the look and the pause.
+	r := b.open(w, client.WithHTTPClient(&http.Client{Transport: late{b.transport(), 70 * time.Millisecond}}))
+	id := b.deployed(r, b.held()).ID
+	probed := func() time.Time { // when the last one ended
+		log := b.look(id).State.Health.Log
+		return log[len(log)-1].End
+	}
+	for range 3 {
+		before := probed()
+		for !probed().After(before) {
+			time.Sleep(5 * time.Millisecond)
+		}
+		time.Sleep(time.Until(probed().Add(2*time.Second - 20*time.Millisecond)))
+		thaw, err := r.Quiesce(b.Context(), journal.Pause, 0)
+		b.must(err)
+		// Far more than an unpause takes, far less than the probe has.
+		ctx, cancel := context.WithTimeout(b.Context(), 10*time.Second)
+		err = b.api.ContainerUnpause(ctx, id)
+		cancel()
+		if err != nil {
+			t.Fatalf("the unpause did not get through: %v", err)
+		}
+		b.must(thaw(b.Context()))
+	}
+}
+
+func TestProbesAreForeseen(t *testing.T) {
+	start := time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC)
+	app := func(interval time.Duration, ends ...time.Duration) *container.InspectResponse {
+		c := &container.InspectResponse{
+			ContainerJSONBase: &container.ContainerJSONBase{State: &container.State{
+				Running: true, StartedAt: start.Format(time.RFC3339Nano), Health: &container.Health{Status: container.Healthy},
+			}},
+			Config: &container.Config{Healthcheck: &container.HealthConfig{Interval: interval}},
+		}
+		for _, end := range ends {
+			c.State.Health.Log = append(c.State.Health.Log, &container.HealthcheckResult{End: start.Add(end)})
+		}
+		return c
+	}
+	with := func(c *container.InspectResponse, change func(*container.InspectResponse)) *container.InspectResponse {
+		change(c)
+		return c
+	}
+	const s = time.Second
+	for name, c := range map[string]struct {
+		c    *container.InspectResponse
+		at   time.Duration
+		want bool
+	}{
+		"just started":                      {app(10 * s), s, false},
+		"before the first":                  {app(10 * s), 9900 * time.Millisecond, true},
+		"in the first":                      {app(10 * s), 10*s + 500*time.Millisecond, true},
+		"a first that takes long has begun": {app(10 * s), 12 * s, false},
+		"behind the first":                  {app(10*s, 10100*time.Millisecond), 10200 * time.Millisecond, false},
+		"before the third":                  {app(10*s, 10*s, 20*s), 29800 * time.Millisecond, true},
+		"no interval of its own":            {app(0, 10*s), 40 * s, true},
+		"started again since":               {app(10*s, -5*s), 5 * s, false},
+		"behind a probe of a quick check":   {app(s/5, s), s + 50*time.Millisecond, false},
+		"no check":                          {with(app(10*s), func(c *container.InspectResponse) { c.Config.Healthcheck = nil }), 10 * s, false},
+		"a check that is off":               {with(app(10*s), func(c *container.InspectResponse) { c.State.Health.Status = container.NoHealthcheck }), 10 * s, false},
+		"paused: nobody probes":             {with(app(10*s), func(c *container.InspectResponse) { c.State.Paused = true }), 10 * s, false},
+		"stopped":                           {with(app(10*s), func(c *container.InspectResponse) { c.State.Running = false }), 10 * s, false},
+	} {
+		if got := probed(c.c, start.Add(c.at)); got != c.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}
