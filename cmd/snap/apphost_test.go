@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,7 +20,10 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
+	"github.com/tiny-forge/snap/pkg/docker/dockertest"
 )
+
+const testApp = "../../testdata/app"
 
 // appHost is a machine with one workload, a tiny web app in a real container,
 // all of it in one directory. The app has two volumes: its posts, and how many
@@ -42,7 +44,7 @@ func newAppHost(t *testing.T, more ...string) *appHost {
 	t.Helper()
 	h := bareHost(t)
 	h.lines(append([]string{
-		"image: " + appImage(t), "restart: unless-stopped", "environment: {META: /meta}",
+		"image: " + dockertest.Image(t, testApp), "restart: unless-stopped", "environment: {META: /meta}",
 		"ports: [" + strings.TrimPrefix(h.url, "http://") + ":8080]",
 		"healthcheck: {test: [CMD, /app, healthcheck], interval: 200ms, timeout: 30s, retries: 3}",
 	}, more...)...)
@@ -98,39 +100,16 @@ func freePort(t *testing.T) string {
 	return ""
 }
 
-// appImage builds testdata/app into an image that goes when the test ends.
-func appImage(t *testing.T) string {
-	t.Helper()
-	if out, err := exec.Command("docker", "version", "--format", "{{.Server.Version}}").CombinedOutput(); err != nil {
-		if os.Getenv("SNAP_TEST_DOCKER") == "require" {
-			t.Fatalf("no container engine answers: %v: %s", err, out)
-		}
-		t.Skipf("no container engine answers: %v", err)
-	}
-	dir := t.TempDir()
-	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", filepath.Join(dir, "app"), "../../testdata/app")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the app: %v\n%s", err, out)
-	}
-	name := "snap-test-guard:" + disk.NewID(time.Now())[17:]
-	disktest.Run(t, "sh", "-c", fmt.Sprintf(`tar -C %s -c app | docker import -c 'ENTRYPOINT ["/app"]' -c 'LABEL serial=%s' - %s`, dir, name, name))
-	t.Cleanup(func() { disktest.Run(t, "docker", "rmi", "-f", name) })
-	return name
-}
+func (h *appHost) undeploy() { dockertest.Undeploy(h.T, h.name) }
 
-func (h *appHost) undeploy() {
-	for _, id := range h.containers() {
-		disktest.Run(h.T, "docker", "rm", "-f", id)
-	}
-	for _, id := range strings.Fields(disktest.Run(h.T, "docker", "network", "ls", "-q", "--filter", "name="+h.name)) {
-		disktest.Run(h.T, "docker", "network", "rm", id)
-	}
-}
-
-func (h *appHost) containers() []string {
+// app is the app's only container.
+func (h *appHost) app() dockertest.Container {
 	h.Helper()
-	return strings.Fields(disktest.Run(h.T, "docker", "ps", "-aq", "--no-trunc", "--filter", "label=snap.workload="+h.name))
+	list := dockertest.Containers(h.T, h.name)
+	if len(list) != 1 {
+		h.Fatalf("%d containers, expected one", len(list))
+	}
+	return list[0]
 }
 
 // write gives the app one of its states: old has one post, new has two.
@@ -284,38 +263,11 @@ func stopsWhen(t *testing.T, p *os.Process, what string, holds func() bool) {
 	})
 }
 
-// rests reports whether the app's container is paused or stopped. It asks the
-// engine itself, for the time between two looks may be short.
+// rests reports whether the app's container is paused or stopped.
 func (h *appHost) rests() bool {
 	h.Helper()
-	socket := "/var/run/docker.sock"
-	if where := os.Getenv("DOCKER_HOST"); where != "" {
-		socket = strings.TrimPrefix(where, "unix://")
-	}
-	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-		},
-	}}
-	resp, err := client.Get("http://docker/containers/" + h.name + "/json")
-	h.must(err)
-	defer resp.Body.Close()
-	var c struct {
-		State struct{ Running, Paused bool }
-	}
-	h.must(json.NewDecoder(resp.Body).Decode(&c))
-	return c.State.Paused || !c.State.Running
-}
-
-// inspect returns what the engine says of the app's only container.
-func (h *appHost) inspect(format string) string {
-	h.Helper()
-	ids := h.containers()
-	if len(ids) != 1 {
-		h.Fatalf("%d containers, expected one", len(ids))
-	}
-	return strings.TrimSpace(disktest.Run(h.T, "docker", "inspect", "--format", format, ids[0]))
+	c := dockertest.Inspect(h.T, h.name)
+	return c.Paused || !c.Running
 }
 
 // answer asks the app for its posts; "" when it does not answer.
@@ -353,8 +305,8 @@ func (h *appHost) comesBack(killed time.Time) (state string) {
 // any operation.
 func (h *appHost) settled() {
 	h.Helper()
-	if got := h.inspect("{{.Name}} {{.State.Running}} {{.State.Paused}} {{.HostConfig.RestartPolicy.Name}}"); got != "/"+h.name+" true false unless-stopped" {
-		h.Errorf("the app's container is %q", got)
+	if c := h.app(); c.Name != h.name || !c.Running || c.Paused || c.Policy != "unless-stopped" {
+		h.Errorf("the app's container is %+v", c)
 	}
 	h.nothingLeft()
 	h.state()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
+	"github.com/tiny-forge/snap/pkg/docker/dockertest"
 )
 
 // composeHost is a host whose app is one of two services of a Compose file; the
@@ -24,7 +25,7 @@ func composeHost(t *testing.T) *appHost {
 		h.must(os.Symlink(plugin, filepath.Join(dir, "cli-plugins", "docker-compose")))
 		t.Setenv("DOCKER_CONFIG", dir)
 	}
-	image := appImage(t)
+	image := dockertest.Image(t, testApp)
 	if out, err := exec.Command("docker", "compose", "version").CombinedOutput(); err != nil {
 		t.Skipf("docker compose does not work here (SNAP_TEST_COMPOSE may name the plugin): %v: %s", err, out)
 	}

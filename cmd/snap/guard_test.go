@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
+	"github.com/tiny-forge/snap/pkg/docker/dockertest"
 	"github.com/tiny-forge/snap/pkg/journal"
 )
 
@@ -23,12 +24,12 @@ func TestACaptureThatIsKilledLeavesTheAppAwake(t *testing.T) {
 	for _, quiesce := range []string{journal.Pause, journal.Stop} {
 		t.Run(quiesce, func(t *testing.T) {
 			h := h.in(t)
-			before := h.inspect("{{.Id}}")
+			before := h.app().ID
 			p := h.start("capture", h.name, "--quiesce", quiesce)
 			stopsWhen(h.T, p.Process, "the app rests", h.rests)
 			when := h.kill(p)
 			h.comesBack(when)
-			if after := h.inspect("{{.Id}}"); after != before {
+			if after := h.app().ID; after != before {
 				t.Error("the container was replaced")
 			}
 			if line := h.audit(); line.Verb != "guard" || line.Action != "thawed" || line.Result != "ok" {
@@ -72,12 +73,12 @@ func TestAStopThatOutlivesSnapIsWaitedForAndUndone(t *testing.T) {
 	} {
 		t.Run(args[0], func(t *testing.T) {
 			h := h.in(t)
-			before := h.inspect("{{.Id}} {{.State.StartedAt}}")
+			before := h.app().Run()
 			began := time.Now()
 			p := h.start(args...)
 			h.until("a guard stands by", func() bool { return len(h.guards()) > 0 })
 			h.until("the app has been told to stop", func() bool { return h.signalled(began) })
-			if h.inspect("{{.State.Running}}") != "true" {
+			if !h.app().Running {
 				t.Fatal("the app has stopped too soon")
 			}
 			if state := h.comesBackRestarted(h.kill(p), before); state != "old" {
@@ -90,9 +91,7 @@ func TestAStopThatOutlivesSnapIsWaitedForAndUndone(t *testing.T) {
 // signalled reports whether the engine has sent the app a signal since then.
 func (h *appHost) signalled(since time.Time) bool {
 	h.Helper()
-	at := func(t time.Time) string { return fmt.Sprintf("%d.%09d", t.Unix(), t.Nanosecond()) }
-	return disktest.Run(h.T, "docker", "events", "--since", at(since), "--until", at(time.Now()),
-		"--filter", "container="+h.name, "--filter", "event=kill") != ""
+	return dockertest.Happened(h.T, h.name, "kill", since)
 }
 
 // comesBackRestarted is comesBack for an app that is still up at the kill, and
@@ -100,7 +99,8 @@ func (h *appHost) signalled(since time.Time) bool {
 func (h *appHost) comesBackRestarted(killed time.Time, before string) string {
 	h.Helper()
 	h.until("the app was started again", func() bool {
-		return h.inspect("{{.State.Running}}") == "true" && h.inspect("{{.Id}} {{.State.StartedAt}}") != before
+		c := h.app()
+		return c.Running && c.Run() != before
 	})
 	return h.comesBack(killed)
 }
@@ -225,7 +225,7 @@ func TestARestoreKilledWhileItGuardsIsFinished(t *testing.T) {
 	h.bulk(100) // what is read when the app is up
 	p := h.start("restore", h.name, sid, "--confirm", sid, "--guard", "after")
 	stopsWhen(h.T, p.Process, "the restore guards", func() bool { return h.recorded("guarding") })
-	app := h.inspect("{{.Id}} {{.State.StartedAt}}")
+	app := h.app().Run()
 	if list := h.snap("list", h.name); strings.Contains(list, "pre-restore") {
 		t.Fatalf("it was stopped too late:\n%s", list)
 	}
@@ -238,14 +238,14 @@ func TestARestoreKilledWhileItGuardsIsFinished(t *testing.T) {
 	if list := h.snap("list", h.name); !strings.Contains(list, "before the restore of "+sid) {
 		t.Errorf("what was there before is no snapshot:\n%s", list)
 	}
-	if now := h.inspect("{{.Id}} {{.State.StartedAt}}"); now != app {
+	if now := h.app().Run(); now != app {
 		t.Errorf("the app was touched: it was %s, and is %s", app, now)
 	}
 }
 
 func TestADeployThatIsKilledLeavesTheAppFromBefore(t *testing.T) {
 	h := newAppHost(t, slowStop...)
-	before := h.inspect("{{.Id}} {{.State.StartedAt}}")
+	before := h.app().Run()
 	text, err := os.ReadFile(h.config)
 	h.must(err)
 	h.must(os.WriteFile(h.config, append(text, []byte("    hostname: another\n")...), 0o600))
@@ -253,11 +253,11 @@ func TestADeployThatIsKilledLeavesTheAppFromBefore(t *testing.T) {
 	p := h.start("deploy", h.name)
 	h.until("a guard stands by", func() bool { return len(h.guards()) > 0 })
 	h.until("the old container has been told to stop", func() bool { return h.signalled(began) })
-	if policy := h.inspect("{{.HostConfig.RestartPolicy.Name}}"); policy != "no" {
+	if policy := h.app().Policy; policy != "no" {
 		t.Fatalf("it is stopped with the restart policy %q", policy)
 	}
 	h.comesBackRestarted(h.kill(p), before)
-	if after := h.inspect("{{.Id}}"); !strings.HasPrefix(before, after) {
+	if after := h.app().ID; !strings.HasPrefix(before, after) {
 		t.Error("the container from before is gone")
 	}
 }

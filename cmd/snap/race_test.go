@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
+	"github.com/tiny-forge/snap/pkg/docker/dockertest"
 )
 
 // What tells a secret of the host from all else, wherever it turns up: its
@@ -58,7 +59,7 @@ func TestNoContainerMakesSnapReachOutOfItsVolume(t *testing.T) {
 	if os.Getenv("SNAP_CRASH") == "all" {
 		swaps, runs = 1_000_000, 15
 	}
-	image, snap := flipImage(t), installedSnap(t)
+	image, snap := dockertest.Image(t, "./testdata/flip"), installedSnap(t)
 	r := newRace(t, snap, image)
 	total := 0
 	for pass := 0; pass == 0 || total < swaps && pass < 20 && !t.Failed(); pass++ {
@@ -89,27 +90,6 @@ func TestNoContainerMakesSnapReachOutOfItsVolume(t *testing.T) {
 	if total < swaps {
 		t.Errorf("only %d swaps, expected %d", total, swaps)
 	}
-}
-
-// flipImage makes an image of the program that swaps.
-func flipImage(t *testing.T) string {
-	t.Helper()
-	if out, err := exec.Command("docker", "version", "--format", "{{.Server.Version}}").CombinedOutput(); err != nil {
-		if os.Getenv("SNAP_TEST_DOCKER") == "require" {
-			t.Fatalf("no container engine answers: %v: %s", err, out)
-		}
-		t.Skipf("no container engine answers: %v", err)
-	}
-	dir := t.TempDir()
-	build := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", filepath.Join(dir, "flip"), "./testdata/flip")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the program that swaps: %v\n%s", err, out)
-	}
-	name := "snap-test-flip:" + random(t)[:12]
-	disktest.Run(t, "sh", "-c", fmt.Sprintf(`tar -C %s -c flip | docker import -c 'ENTRYPOINT ["/flip"]' - %s`, dir, name))
-	t.Cleanup(func() { disktest.Run(t, "docker", "rmi", "-f", name) })
-	return name
 }
 
 // random is a random text.

@@ -103,7 +103,7 @@ func TestSignalsAtEveryRename(t *testing.T) {
 	for n, call := range calls {
 		sig := []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP}[n%3]
 		h.write("old")
-		before := h.inspect("{{.Id}}")
+		before := h.app().ID
 		h.wrap = straced(trace, call.inject(unix.SignalName(sig)))
 		_, code := h.ended(h.start(restore...))
 		h.wrap = nil
@@ -121,7 +121,7 @@ func TestSignalsAtEveryRename(t *testing.T) {
 		if got := h.state(); got != want {
 			t.Errorf("%s: exit code %d, and the data is %s", what, code, got)
 		}
-		if after := h.inspect("{{.Id}}"); interrupted && after != before {
+		if after := h.app().ID; interrupted && after != before {
 			t.Errorf("%s: the container was replaced", what)
 		}
 		h.settled()
@@ -136,7 +136,7 @@ func TestASignalWhileTheAppRestsWakesIt(t *testing.T) {
 	h.bulk(192)
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
 		for _, quiesce := range []string{"pause", "stop"} {
-			before := h.inspect("{{.Id}}")
+			before := h.app().ID
 			p := h.start("capture", h.name, "--quiesce", quiesce)
 			stopsWhen(h.T, p.Process, "the app rests", h.rests)
 			h.must(p.Process.Signal(sig))
@@ -148,7 +148,7 @@ func TestASignalWhileTheAppRestsWakesIt(t *testing.T) {
 			if _, code := h.ended(p); code != want {
 				t.Errorf("%s during %s: exit code %d, expected %d", unix.SignalName(sig), quiesce, code, want)
 			}
-			if after := h.inspect("{{.Id}}"); after != before {
+			if after := h.app().ID; after != before {
 				t.Error("the container was replaced")
 			}
 			h.settled()

@@ -1,8 +1,6 @@
 package docker
 
 import (
-	"archive/tar"
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -12,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -26,6 +23,7 @@ import (
 	"github.com/docker/docker/client"
 
 	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/docker/dockertest"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/restore"
 	"github.com/tiny-forge/snap/pkg/workload"
@@ -48,16 +46,7 @@ type bench struct {
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	api, err := client.NewClientWithOpts(client.FromEnv, client.WithAPIVersionNegotiation())
-	if err == nil {
-		_, err = api.Ping(t.Context())
-	}
-	if err != nil {
-		if os.Getenv("SNAP_TEST_DOCKER") == "require" {
-			t.Fatalf("a Docker engine is required: %v", err)
-		}
-		t.Skipf("no Docker engine can be reached: %v", err)
-	}
+	api := dockertest.Connect(t)
 	b := &bench{T: t, api: api, name: "snaptest-" + randomHex(t), dir: t.TempDir()}
 	if err := os.Mkdir(filepath.Join(b.dir, "data"), 0o755); err != nil {
 		t.Fatal(err)
@@ -78,7 +67,6 @@ func randomHex(t *testing.T) string {
 func (b *bench) clean() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	defer b.api.Close()
 	containers, err := b.api.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("name", b.name))})
 	if err != nil {
 		b.Error(err)
@@ -119,53 +107,10 @@ func (b *bench) image(tag string, changes ...string) (ref, id string) {
 	b.Helper()
 	ref = b.name + ":" + tag
 	changes = append(changes, `ENTRYPOINT ["/app"]`, "LABEL "+labelTest+"="+b.name, "LABEL serial="+randomHex(b.T))
-	body, err := b.api.ImageImport(b.Context(), image.ImportSource{Source: bytes.NewReader(appTar(b.T)), SourceName: "-"}, ref, image.ImportOptions{Changes: changes})
-	b.must(err)
-	defer body.Close()
-	b.must(lastError(body))
+	dockertest.Import(b.T, b.api, ref, dockertest.RootFS(b.T, "./testdata/app"), changes...)
 	found, err := b.api.ImageInspect(b.Context(), ref)
 	b.must(err)
 	return ref, found.ID
-}
-
-var built struct {
-	sync.Once
-	tar []byte
-}
-
-// appTar is a root filesystem with nothing but the test program.
-func appTar(t *testing.T) []byte {
-	t.Helper()
-	built.Do(func() { built.tar = buildApp(t) })
-	if built.tar == nil {
-		t.Fatal("there is no test program")
-	}
-	return built.tar
-}
-
-func buildApp(t *testing.T) []byte {
-	t.Helper()
-	bin := filepath.Join(t.TempDir(), "app")
-	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", bin, "./testdata/app")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the test program: %v\n%s", err, out)
-	}
-	text, err := os.ReadFile(bin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out bytes.Buffer
-	w := tar.NewWriter(&out)
-	for _, dir := range []string{"data/", "tmp/"} {
-		err = errors.Join(err, w.WriteHeader(&tar.Header{Name: dir, Typeflag: tar.TypeDir, Mode: 0o777}))
-	}
-	err = errors.Join(err, w.WriteHeader(&tar.Header{Name: "app", Size: int64(len(text)), Mode: 0o755}))
-	_, writeErr := w.Write(text)
-	if err = errors.Join(err, writeErr, w.Close()); err != nil {
-		t.Fatal(err)
-	}
-	return out.Bytes()
 }
 
 func (b *bench) must(err error) {

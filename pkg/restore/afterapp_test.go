@@ -100,7 +100,7 @@ func TestGuardingAfterARecoveryLeavesTheAppAlone(t *testing.T) {
 	disktest.Run(t, "docker", "stop", "-t", "1", w.name)
 	w.recoverTwice()
 	c := w.containers()
-	if len(c) != 1 || c[0].ID != before.ID || c[0].State.Running {
+	if len(c) != 1 || c[0].ID != before.ID || c[0].Running {
 		t.Errorf("the container is %+v, expected as the operator left it", c)
 	}
 	if _, err := os.Stat(filepath.Join(w.volumes[0], "sick")); err != nil {

@@ -46,7 +46,6 @@ func (w *world) services() map[string]string {
 
 func TestOneServiceThatCannotComeUpTakesTheWholeProjectBack(t *testing.T) {
 	needCompose(t)
-	needDocker(t)
 	web, db := image(t), image(t)
 	w := newWorld(t, t.TempDir(), 2)
 	file := filepath.Join(w.dir, "compose.yaml")

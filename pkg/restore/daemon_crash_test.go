@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tiny-forge/snap/pkg/docker/dockertest"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
@@ -37,7 +38,7 @@ var (
 // one recovery, with the engine there, brings the rest to its end without
 // moving the data again: only what froze may still go either way. Where there
 // is one state only, the operation must not have changed it.
-func (w *world) keeps(d *daemon, states map[string][][]string, before container, what string, err error) {
+func (w *world) keeps(d *daemon, states map[string][][]string, before dockertest.Container, what string, err error) {
 	w.Helper()
 	want := map[Kind]string{Failed: "old", Refused: "old", Interrupted: "old", RolledBack: "old", Pending: "new"}[kindOf(err)]
 	if err == nil {
@@ -74,7 +75,7 @@ func (w *world) keeps(d *daemon, states map[string][][]string, before container,
 func (w *world) awaitApp() {
 	w.Helper()
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
-		if list := w.containers(); len(list) == 1 && list[0].State.Running {
+		if list := w.containers(); len(list) == 1 && list[0].Running {
 			return
 		}
 	}
@@ -244,7 +245,7 @@ func TestTheEngineEndsWhileACaptureHasTheAppStopped(t *testing.T) {
 		t.Errorf("the capture returned %v, expected pending", err)
 	}
 	d.up(t)
-	if w.containers()[0].State.Running {
+	if w.containers()[0].Running {
 		t.Fatal("the app came up by itself: this shows nothing")
 	}
 	list, err := w.engine().Recover(t.Context(), RecoverRequest{})

@@ -280,7 +280,7 @@ func TestACaptureKilledAnywhereLeavesTheAppAwake(t *testing.T) {
 				}
 				if points[len(points)-1] == "quiesced" {
 					c := w.containers()[0]
-					rested = c.State.Paused || !c.State.Running
+					rested = c.Paused || !c.Running
 					list, err := w.engine().Recover(t.Context(), RecoverRequest{})
 					if err != nil || len(list) != 1 || list[0].Action != Thawed {
 						t.Errorf("recover found %+v, %v; expected one thawed", list, err)

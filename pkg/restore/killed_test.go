@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
+	"github.com/tiny-forge/snap/pkg/docker/dockertest"
 	"github.com/tiny-forge/snap/pkg/journal"
 )
 
@@ -97,7 +98,7 @@ func TestWithoutAGuardTheWorkGoesOn(t *testing.T) {
 		if ids, _ := e.Journal.List(); workload != w.name || len(ids) != 1 || ids[0] != tx {
 			t.Errorf("a guard for %s of %s, and the transactions are %v", tx, workload, ids)
 		}
-		if c := w.containers(); !c[0].State.Running || c[0].State.Paused || c[0].HostConfig.RestartPolicy.Name == "no" {
+		if c := w.containers(); !c[0].Running || c[0].Paused || c[0].Policy == "no" {
 			t.Error("the containers were touched before there was a guard")
 		}
 		return nil, errors.New("no more processes")
@@ -141,7 +142,7 @@ func TestACaptureOfDataPausesTheContainersThatAreListed(t *testing.T) {
 	e.Guard = func(string, string) (func(), error) { guarded = true; return func() {}, nil }
 	e.reached = func(point string) {
 		if point == "quiesced" {
-			paused = strings.TrimSpace(disktest.Run(t, "docker", "inspect", "-f", "{{.State.Paused}}", app)) == "true"
+			paused = dockertest.Inspect(t, app).Paused
 		}
 	}
 	_, err := e.Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: journal.Pause})

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
+	"github.com/tiny-forge/snap/pkg/docker/dockertest"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/store"
 )
@@ -111,7 +111,7 @@ func TestAWorkloadThatDidNotRunIsNotStarted(t *testing.T) {
 	_, err := w.restore(sid)
 	w.must(err)
 	c := w.containers()
-	if len(c) != 1 || c[0].State.Running || c[0].HostConfig.RestartPolicy.Name != "unless-stopped" {
+	if len(c) != 1 || c[0].Running || c[0].Policy != "unless-stopped" {
 		t.Errorf("the container is %+v, expected stopped as before with its policy", c)
 	}
 	w.clean()
@@ -294,7 +294,7 @@ func TestOfflineRecoveryDoesTheDataAndTheNextRunTheRest(t *testing.T) {
 	w.fill("old")
 	states["old"] = w.trees()
 	w.killAt("restore", sid, "exchanged v0", whole)
-	if w.containers()[0].State.Running {
+	if w.containers()[0].Running {
 		t.Fatal("the app runs during the swap")
 	}
 	for range 2 {
@@ -305,7 +305,7 @@ func TestOfflineRecoveryDoesTheDataAndTheNextRunTheRest(t *testing.T) {
 		if got := w.generation(states); got != "old" {
 			t.Errorf("the data is %s", got)
 		}
-		if w.containers()[0].State.Running {
+		if w.containers()[0].Running {
 			t.Error("offline recovery started the app")
 		}
 	}
@@ -475,16 +475,11 @@ func TestOtherContainersThatAreListedStopAndStart(t *testing.T) {
 	w.edit("restart:", "also_stop: ["+w.name+"-stranger]\n    restart:")
 	sid := w.capture()
 	w.fill("old")
-	started := func() string {
-		out, err := exec.Command("docker", "inspect", "-f", "{{.State.Running}} {{.State.StartedAt}}", w.name+"-stranger").Output()
-		w.must(err)
-		return string(out)
-	}
-	before := started()
+	before := dockertest.Inspect(t, w.name+"-stranger")
 	r, err := w.restore(sid)
 	w.must(err)
-	if after := started(); !strings.HasPrefix(after, "true") || after == before {
-		t.Errorf("the other container was %q, is %q; expected a restart", before, after)
+	if after := dockertest.Inspect(t, w.name+"-stranger"); !after.Running || after.StartedAt == before.StartedAt {
+		t.Errorf("the other container was %+v, is %+v; expected a restart", before, after)
 	}
 	if !disk.ValidID(r.PreRestoreSID) {
 		t.Errorf("pre-restore sid %q", r.PreRestoreSID)
@@ -522,7 +517,7 @@ func TestADeployLeavesAloneWhatIsAsItShouldBe(t *testing.T) {
 	before := w.appRuns()
 	r, err := w.engine().Deploy(t.Context(), DeployRequest{Workload: w.name})
 	w.must(err)
-	if after := w.appRuns(); r.Changed || after.ID != before.ID || after.State.StartedAt != before.State.StartedAt {
+	if after := w.appRuns(); r.Changed || after.ID != before.ID || after.StartedAt != before.StartedAt {
 		t.Errorf("a deploy of nothing new said changed=%t and touched the container", r.Changed)
 	}
 	w.edit("image: ", "image: nobody-has-this-")
@@ -530,7 +525,7 @@ func TestADeployLeavesAloneWhatIsAsItShouldBe(t *testing.T) {
 	if k := kindOf(err); err == nil || k != Failed && k != Refused {
 		t.Errorf("a deploy of an image that cannot be had returned %v (kind %d), expected that nothing changed", err, k)
 	}
-	if after := w.appRuns(); after.ID != before.ID || after.State.StartedAt != before.State.StartedAt {
+	if after := w.appRuns(); after.ID != before.ID || after.StartedAt != before.StartedAt {
 		t.Error("it touched the container")
 	}
 }

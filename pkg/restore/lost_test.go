@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tiny-forge/snap/pkg/docker/dockertest"
 	"github.com/tiny-forge/snap/pkg/journal"
 )
 
@@ -32,7 +33,7 @@ type trial struct {
 func newTrial(t *testing.T) (x *trial, sid string) {
 	t.Helper()
 	w, d, sid, states := crashing(t)
-	var before container
+	var before dockertest.Container
 	x = &trial{world: w, d: d, p: between(t, d.host), lost: map[string]error{}}
 	x.arrange = func() {
 		w.fill("old")
@@ -113,7 +114,7 @@ func TestAnAnswerIsLostWhileARestoreGoesBack(t *testing.T) {
 	x.must(os.WriteFile(filepath.Join(x.volumes[0], "sick"), []byte("yes"), 0o644))
 	sid := x.capture()
 	states := map[string][][]string{}
-	arrange, before := x.arrange, container{}
+	arrange, before := x.arrange, dockertest.Container{}
 	x.arrange = func() { arrange(); states["old"], before = x.trees(), x.appRuns() }
 	x.operate = func() error { _, err := x.restore(sid); return err }
 	x.settle = func(what string, err error) {
@@ -148,7 +149,7 @@ func TestAnAnswerIsLostDuringACapture(t *testing.T) {
 	x, _ := newTrial(t)
 	x.calm = true // TestTheEngineEndsDuringACapture does that
 	for quiesce, requests := range map[string][]string{journal.Pause: {pause, unpause}, journal.Stop: {stop, start}} {
-		states, before := map[string][][]string{}, container{}
+		states, before := map[string][][]string{}, dockertest.Container{}
 		x.arrange = func() { x.fill("old"); states["old"], before = x.trees(), x.appRuns() }
 		x.settle = func(what string, err error) { x.keeps(x.d, states, before, quiesce+": "+what, err) }
 		x.operate = func() error {
@@ -186,7 +187,7 @@ func TestAnAnswerIsLostDuringAFirstDeploy(t *testing.T) {
 
 func TestAnAnswerIsLostDuringADeploy(t *testing.T) {
 	x, _ := newTrial(t)
-	n, before := 0, container{}
+	n, before := 0, dockertest.Container{}
 	x.arrange = func() {
 		before = x.appRuns()
 		x.edit("command: [serve, \""+fmt.Sprint(n)+"\"]", "command: [serve, \""+fmt.Sprint(n+1)+"\"]")

@@ -2,6 +2,7 @@ package restore
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
+	"github.com/tiny-forge/snap/pkg/docker/dockertest"
 )
 
 // What an operator, another tool, or the app itself does at the worst moment.
@@ -61,8 +63,8 @@ func TestAnAppThatIgnoresTheSignalIsKilled(t *testing.T) {
 	w, sid, states := appWorld(t, image(t), "command: stubborn", "stop_grace_period: 10m")
 	before := w.appRuns()
 	err := w.during("stopped", sid, func() {
-		if code := strings.TrimSpace(disktest.Run(t, "docker", "inspect", "-f", "{{.State.Running}} {{.State.ExitCode}}", before.ID)); code != "false 137" {
-			t.Errorf("it is %q, expected that it was killed", code)
+		if now := dockertest.Inspect(t, before.ID); now.Running || now.ExitCode != 137 {
+			t.Errorf("it is %+v, expected that it was killed", now)
 		}
 	}, func(r *RestoreRequest) { r.StopTimeout = time.Second })
 	w.wants(states, "new", err, Failed, "")
@@ -77,7 +79,8 @@ func TestARestartPolicyDoesNotStartTheAppOnHalfSwappedData(t *testing.T) {
 	w.fill("old")
 	before := w.appRuns()
 	started := func() string {
-		return disktest.Run(t, "docker", "inspect", "-f", "{{.State.Running}} {{.State.StartedAt}}", before.ID)
+		c := dockertest.Inspect(t, before.ID)
+		return fmt.Sprint(c.Running, c.StartedAt)
 	}
 	var fenced string
 	e := w.engine()

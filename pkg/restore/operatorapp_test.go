@@ -43,7 +43,7 @@ func TestTheAppComesUpOnWhatWasDecidedFor(t *testing.T) {
 			if kindOf(err) != Frozen {
 				t.Fatalf("recover returned %+v, %v", list, err)
 			}
-			if now := w.containers(); len(now) != 1 || now[0].State.Running || now[0].HostConfig.RestartPolicy.Name != "no" {
+			if now := w.containers(); len(now) != 1 || now[0].Running || now[0].Policy != "no" {
 				t.Errorf("while it is frozen the app is %+v", now)
 			}
 			r, err := w.engine().Resolve(t.Context(), ResolveRequest{Workload: w.name, Keep: c.keep, Confirm: list[0].Tx})

@@ -15,6 +15,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
+	"github.com/tiny-forge/snap/pkg/docker/dockertest"
 	"github.com/tiny-forge/snap/pkg/store"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
@@ -57,7 +58,7 @@ func TestThePreflightRefusesAndTouchesNoContainer(t *testing.T) {
 			if r.code != "snapshot_damaged" && codeOf(planErr) != r.code {
 				t.Errorf("the plan returned %q (%v), expected refusal %q", codeOf(planErr), planErr, r.code)
 			}
-			if now := w.appRuns(); now.ID != container.ID || now.State.StartedAt != container.State.StartedAt {
+			if now := w.appRuns(); now.ID != container.ID || now.StartedAt != container.StartedAt {
 				t.Errorf("the container was touched: %+v, before %+v", now, container)
 			}
 			for i := range before {
@@ -229,14 +230,14 @@ func (w *world) stranger(dir string, running bool) func() {
 	if !running {
 		verb, args = "create", nil
 	}
-	args = append(append([]string{verb}, args...), "--name", w.name+"-stranger", "-v", dir+":/x", w.containersImage(), "stubborn")
+	args = append(append([]string{verb}, args...), "--stop-timeout", "1", "--name", w.name+"-stranger", "-v", dir+":/x", w.containersImage(), "stubborn")
 	disktest.Run(w.T, "docker", args...)
 	return func() { disktest.Run(w.T, "docker", "rm", "-f", w.name+"-stranger") }
 }
 
 func (w *world) containersImage() string {
 	w.Helper()
-	return strings.TrimSpace(disktest.Run(w.T, "docker", "inspect", "-f", "{{.Image}}", w.name))
+	return dockertest.Inspect(w.T, w.name).Image
 }
 
 // writer holds a file of the first volume open, as an editor of the host does.
@@ -320,7 +321,7 @@ func TestAPortThatSomebodyElseHasIsRefused(t *testing.T) {
 	if kindOf(err) != Refused || codeOf(err) != "port_taken" {
 		t.Errorf("the restore returned %v, expected a refusal for the port", err)
 	}
-	if now := w.appRuns(); now.ID != container.ID || now.State.StartedAt != container.State.StartedAt {
+	if now := w.appRuns(); now.ID != container.ID || now.StartedAt != container.StartedAt {
 		t.Errorf("the container was touched")
 	}
 }
@@ -352,7 +353,7 @@ func TestAnImageThatIsGoneIsRefused(t *testing.T) {
 	if kindOf(err) != Refused || codeOf(err) != "image_missing" {
 		t.Errorf("the restore returned %v, expected a refusal for the image", err)
 	}
-	if now := w.appRuns(); now.ID != container.ID || now.State.StartedAt != container.State.StartedAt {
+	if now := w.appRuns(); now.ID != container.ID || now.StartedAt != container.StartedAt {
 		t.Errorf("the container was touched")
 	}
 }

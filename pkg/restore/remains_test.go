@@ -112,7 +112,7 @@ func TestARecoveryNeedsTheRuntimeOfItsContainers(t *testing.T) {
 	if kindOf(err) != Frozen || codeOf(err) != "config_changed" || len(list) != 1 || list[0].Action != FrozenTx {
 		t.Errorf("recover returned %+v, %v; expected frozen", list, err)
 	}
-	if c := w.containers(); len(c) != 1 || !c[0].State.Paused {
+	if c := w.containers(); len(c) != 1 || !c[0].Paused {
 		t.Errorf("the container is %+v", c)
 	}
 	w.must(os.WriteFile(w.config, config, 0o600))

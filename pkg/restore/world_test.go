@@ -2,11 +2,9 @@ package restore
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -14,6 +12,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 	"github.com/tiny-forge/snap/pkg/docker"
+	"github.com/tiny-forge/snap/pkg/docker/dockertest"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/store"
 	"github.com/tiny-forge/snap/pkg/workload"
@@ -196,33 +195,10 @@ func codeOf(err error) string {
 	return ""
 }
 
-// needDocker skips a test, or with SNAP_TEST_DOCKER=require fails it, where no
-// engine answers.
-func needDocker(t *testing.T) {
-	t.Helper()
-	if out, err := exec.Command("docker", "version", "--format", "{{.Server.Version}}").CombinedOutput(); err != nil {
-		if os.Getenv("SNAP_TEST_DOCKER") == "require" {
-			t.Fatalf("no container engine answers: %v: %s", err, out)
-		}
-		t.Skipf("no container engine answers: %v", err)
-	}
-}
-
-// image builds the test program into an image and returns its name; the image
-// goes when the test ends.
+// image makes an image of the test program.
 func image(t *testing.T) string {
 	t.Helper()
-	needDocker(t)
-	dir := t.TempDir()
-	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", filepath.Join(dir, "app"), "../docker/testdata/app")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the test program: %v\n%s", err, out)
-	}
-	name := "snap-test-restore:" + disk.NewID(testTime())[17:]
-	disktest.Run(t, "sh", "-c", fmt.Sprintf(`tar -C %s -c app | docker import -c 'ENTRYPOINT ["/app"]' -c 'LABEL serial=%s' - %s`, dir, name, name))
-	t.Cleanup(func() { disktest.Run(t, "docker", "rmi", "-f", name) })
-	return name
+	return dockertest.Image(t, "../docker/testdata/app")
 }
 
 // appLines are the lines of an image workload that becomes unhealthy when its
@@ -242,50 +218,23 @@ func (w *world) deploy() {
 	w.must(err)
 }
 
-// undeploy removes the containers and the network of the workload: those with
-// its name, which is random, in their labels or names.
-func (w *world) undeploy() {
-	for _, id := range strings.Fields(disktest.Run(w.T, "docker", "ps", "-aq", "--filter", "label=snap.workload="+w.name)) {
-		disktest.Run(w.T, "docker", "rm", "-f", id)
-	}
-	for _, id := range strings.Fields(disktest.Run(w.T, "docker", "network", "ls", "-q", "--filter", "name="+w.name)) {
-		disktest.Run(w.T, "docker", "network", "rm", id)
-	}
-}
+func (w *world) undeploy() { dockertest.Undeploy(w.T, w.name) }
 
-// container is what the engine says of a container.
-type container struct {
-	ID    string `json:"Id"`
-	Name  string
-	State struct {
-		Running   bool
-		Paused    bool
-		StartedAt string
-	}
-	HostConfig struct{ RestartPolicy struct{ Name string } }
-}
-
-func (w *world) containers() []container {
+func (w *world) containers() []dockertest.Container {
 	w.Helper()
-	ids := strings.Fields(disktest.Run(w.T, "docker", "ps", "-aq", "--filter", "label=snap.workload="+w.name))
-	if len(ids) == 0 {
-		return nil
-	}
-	var list []container
-	w.must(json.Unmarshal([]byte(disktest.Run(w.T, "docker", append([]string{"inspect"}, ids...)...)), &list))
-	return list
+	return dockertest.Containers(w.T, w.name)
 }
 
 // appRuns fails the test unless exactly one container of the workload exists
 // and it runs, under the workload's name and with its restart policy.
-func (w *world) appRuns() container {
+func (w *world) appRuns() dockertest.Container {
 	w.Helper()
 	list := w.containers()
 	if len(list) != 1 {
 		w.Fatalf("%d containers, expected one: %+v", len(list), list)
 	}
 	c := list[0]
-	if !c.State.Running || c.State.Paused || c.Name != "/"+w.name || c.HostConfig.RestartPolicy.Name != w.policy {
+	if !c.Running || c.Paused || c.Name != w.name || c.Policy != w.policy {
 		w.Errorf("the app is not as it should be: %+v", c)
 	}
 	return c

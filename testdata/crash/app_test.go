@@ -3,7 +3,6 @@
 package crash
 
 import (
-	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
+	"github.com/tiny-forge/snap/pkg/docker/dockertest"
 )
 
 // blog is an app of two volumes in a real container. It keeps its lines in one
@@ -27,26 +27,13 @@ type blog struct {
 func newBlog(t *testing.T) *blog {
 	t.Helper()
 	disktest.NeedRoot(t)
-	if out, err := exec.Command("docker", "version").CombinedOutput(); err != nil {
-		if os.Getenv("SNAP_TEST_DOCKER") == "require" {
-			t.Fatalf("no container engine answers: %v: %s", err, out)
-		}
-		t.Skipf("no container engine answers: %v", err)
-	}
+	image := dockertest.Image(t, "../app")
 	dir, err := os.MkdirTemp("/var/tmp", "snap-crash") // on a disk: /tmp need not be
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	b := &blog{T: t, name: "soak" + disk.NewID(time.Now())[17:], dir: dir, config: filepath.Join(dir, "snap.yaml")}
-	image := "snap-test-crash:" + b.name
-	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", filepath.Join(dir, "image/app"), "../app")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the app: %v\n%s", err, out)
-	}
-	disktest.Run(t, "sh", "-c", fmt.Sprintf(`tar -C %s/image -c app | docker import -c 'ENTRYPOINT ["/app"]' - %s`, dir, image))
-	t.Cleanup(func() { disktest.Run(t, "docker", "rmi", "-f", image) })
 	text := fmt.Sprintf(`version: 1
 store: %[1]s/store
 absolute_roots: [%[1]s/live]
@@ -68,24 +55,9 @@ workloads:
 	if err := os.WriteFile(b.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(b.remove)
+	t.Cleanup(func() { dockertest.Undeploy(t, b.name) })
 	b.snap("deploy", b.name)
 	return b
-}
-
-// remove removes the containers and the network of the workload, whose name is
-// nobody else's.
-func (b *blog) remove() {
-	for _, id := range b.ids() {
-		disktest.Run(b.T, "docker", "rm", "-f", id)
-	}
-	for _, id := range strings.Fields(disktest.Run(b.T, "docker", "network", "ls", "-q", "--filter", "name="+b.name)) {
-		disktest.Run(b.T, "docker", "network", "rm", id)
-	}
-}
-
-func (b *blog) ids() []string {
-	return strings.Fields(disktest.Run(b.T, "docker", "ps", "-aq", "--filter", "label=snap.workload="+b.name))
 }
 
 func (b *blog) snap(args ...string) string {
@@ -148,20 +120,11 @@ func (b *blog) settled() []finding {
 // configured.
 func (b *blog) up() []finding {
 	b.Helper()
-	ids := b.ids()
-	if len(ids) != 1 {
-		return []finding{{"stuck", fmt.Sprintf("%d containers", len(ids))}}
+	list := dockertest.Containers(b.T, b.name)
+	if len(list) != 1 {
+		return []finding{{"stuck", fmt.Sprintf("%d containers", len(list))}}
 	}
-	var list []struct {
-		Name       string
-		State      struct{ Running, Paused bool }
-		HostConfig struct{ RestartPolicy struct{ Name string } }
-	}
-	if err := json.Unmarshal([]byte(disktest.Run(b.T, "docker", "inspect", ids[0])), &list); err != nil {
-		b.Fatal(err)
-	}
-	c := list[0]
-	if !c.State.Running || c.State.Paused || c.Name != "/"+b.name || c.HostConfig.RestartPolicy.Name != "always" {
+	if c := list[0]; !c.Running || c.Paused || c.Name != b.name || c.Policy != "always" {
 		return []finding{{"stuck", fmt.Sprintf("the app is not as it was: %+v", c)}}
 	}
 	return nil
