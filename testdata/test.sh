@@ -56,7 +56,7 @@ END {
 	}
 }'
 
-tests() { go test -count=1 -v -timeout 20m "${race[@]}" "$@" 2>&1 </dev/null | awk "$report"; }
+tests() { go test -count=1 -v -timeout 40m "${race[@]}" "$@" 2>&1 </dev/null | awk "$report"; }
 
 # lot runs tests and prints what they have to say when they are through.
 lot() { # NAME GO-TEST-ARGUMENT...
@@ -79,8 +79,9 @@ all() {
   (race=() && lot restore ./pkg/restore) &
   (race=() && lot command ./cmd/snap) &
   (
-    lot parts -p 1 ./pkg/archive/... ./pkg/disk/... ./pkg/docker ./pkg/journal ./pkg/store ./pkg/workload || status=$?
+    lot parts -p 1 -skip "$single" ./pkg/archive/... ./pkg/disk/... ./pkg/docker/... ./pkg/journal ./pkg/store ./pkg/workload || status=$?
     race=()
+    lot single -run "$single" ./pkg/archive || status=$?
     lot proof -p 1 ./testdata/crash ./testdata/bench || status=$?
     exit "$status"
   ) &

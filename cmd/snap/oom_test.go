@@ -20,11 +20,36 @@ import (
 // killer choose between snap, its guard and who uses up the memory. That one
 // writes to a tmpfs, whose pages are nobody's: what snap has is the most. Snap's
 // own score is raised, as a service manager may do; the guard takes that back.
+//
+// The allocation that has snap killed is tried again at once, and where the
+// kernel has not freed snap's memory by then, the next in line goes as well:
+// then there is nothing to see, and it is done over.
 func TestTheOOMKillerTakesSnapAndTheGuardBringsTheAppBack(t *testing.T) {
 	h := newAppHost(t)
+	for try := 1; ; try++ {
+		when, killed := h.outOfMemory()
+		if killed == 1 {
+			h.comesBack(when)
+			break
+		}
+		if try == 5 {
+			t.Fatal("not once was snap the only one that was killed")
+		}
+		t.Logf("the kernel killed %d processes", killed)
+		h.until("recover", func() bool { return h.command("recover").Run() == nil })
+	}
+	if line := h.audit(); line.Verb != "guard" || line.Action != "thawed" {
+		t.Errorf("the audit log says %+v", line)
+	}
+}
+
+// outOfMemory has the OOM killer kill snap during a capture. It returns when
+// that was, and how many processes were killed.
+func (h *appHost) outOfMemory() (when time.Time, killed int) {
+	h.Helper()
 	h.bulk(192)
-	group := memoryGroup(t, 256<<20)
-	tmpfs := disktest.Tmpfs(t)
+	group := memoryGroup(h.T, 256<<20)
+	tmpfs := disktest.Tmpfs(h.T)
 	join := fmt.Sprintf("echo $$ > %s/cgroup.procs && ", group)
 	h.wrap = []string{"sh", "-c", join + `echo 700 > /proc/self/oom_score_adj && exec "$@"`, "sh"}
 	p := h.start("capture", h.name)
@@ -32,12 +57,12 @@ func TestTheOOMKillerTakesSnapAndTheGuardBringsTheAppBack(t *testing.T) {
 	stopsWhen(h.T, p.Process, "the app rests", h.rests)
 	guards := h.guards()
 	if len(guards) != 1 {
-		t.Fatalf("the guards are %v", guards)
+		h.Fatalf("the guards are %v", guards)
 	}
 	// Not below what it began with where that takes a capability we lack.
 	score, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", guards[0]))
 	if got := strings.TrimSpace(string(score)); err != nil || got != "0" && got != fmt.Sprint(guardScore) {
-		t.Errorf("the guard's oom_score_adj is %q, %v", got, err)
+		h.Errorf("the guard's oom_score_adj is %q, %v", got, err)
 	}
 	// It is stopped, so it cannot end before memory does, and the hog sees when it
 	// is dead, though not yet waited for: that then takes no more.
@@ -47,18 +72,13 @@ func TestTheOOMKillerTakesSnapAndTheGuardBringsTheAppBack(t *testing.T) {
 	h.Cleanup(func() { _ = hog.Process.Kill() })
 	gone := time.AfterFunc(time.Minute, func() { _ = hog.Process.Kill() })
 	sig, _ := h.ended(p)
-	when := time.Now()
+	when = time.Now()
 	err = hog.Wait()
-	if sig != syscall.SIGKILL || err != nil || !gone.Stop() || oomKills(t, group) == 0 {
-		t.Fatalf("snap ended by signal %d, the hog with %v; %d processes were killed for want of memory", sig, err, oomKills(t, group))
+	killed = oomKills(h.T, group)
+	if sig != syscall.SIGKILL || !gone.Stop() || killed == 0 || killed == 1 && err != nil {
+		h.Fatalf("snap ended by signal %d, the hog with %v; %d processes were killed for want of memory", sig, err, killed)
 	}
-	if now := h.guards(); len(now) == 0 && len(h.pending()) > 0 {
-		t.Error("the guard was killed as well")
-	}
-	h.comesBack(when)
-	if line := h.audit(); line.Verb != "guard" || line.Action != "thawed" {
-		t.Errorf("the audit log says %+v", line)
-	}
+	return when, killed
 }
 
 // memoryGroup makes a cgroup with so much memory and no swap, in whichever
