@@ -69,10 +69,11 @@ lot() { # NAME GO-TEST-ARGUMENT...
 
 # The lots. Most of these tests wait: for containers that start and stop, for
 # disks, for what has to time out. The parts that share memory between goroutines
-# have the race detector; in what runs snap over and over to kill it, it only
-# multiplies the time: make race has it in all.
+# have the race detector; in what runs snap over and over to kill it, and in
+# long tests of one goroutine, it only multiplies the time: make race has it in
+# all.
 all() {
-  local status=0
+  local status=0 single='^(TestTwoPassesGiveTheFrozenTree|TestAMemberOfAnyCompressorIsInflatedAtOnce|TestADamagedMemberIsInflatedAtOnceOnlyWhereTheLibraryTakesIt)$'
   logs=$(mktemp -d)
   trap 'rm -rf -- "$logs"' EXIT
   set -m # each is a process group, which ends as a whole
