@@ -12,12 +12,12 @@ const (
 	// probeInterval is the engine's, where a health check has none of its own.
 	probeInterval = 30 * time.Second
 	// probeStarts is how long behind its time a probe may still be starting.
-	probeStarts = time.Second
+	probeStarts = 2 * time.Second
 	// pauseTakes is more than passes from a look at a container to its freezing.
 	pauseTakes = 250 * time.Millisecond
 	// calmPatience bounds the wait for a moment without a probe, for probes that
 	// come one behind the other.
-	calmPatience = 3 * time.Second
+	calmPatience = 4 * time.Second
 )
 
 // calm waits, a few seconds at most, for a moment in which the engine starts no

@@ -87,7 +87,7 @@ func TestProbesAreForeseen(t *testing.T) {
 		"just started":                      {app(10 * s), s, false},
 		"before the first":                  {app(10 * s), 9900 * time.Millisecond, true},
 		"in the first":                      {app(10 * s), 10*s + 500*time.Millisecond, true},
-		"a first that takes long has begun": {app(10 * s), 12 * s, false},
+		"a first that takes long has begun": {app(10 * s), 12*s + 1, false},
 		"behind the first":                  {app(10*s, 10100*time.Millisecond), 10200 * time.Millisecond, false},
 		"before the third":                  {app(10*s, 10*s, 20*s), 29800 * time.Millisecond, true},
 		"no interval of its own":            {app(0, 10*s), 40 * s, true},
