@@ -78,12 +78,12 @@ all() {
   trap 'rm -rf -- "$logs"' EXIT
   set -m # each is a process group, which ends as a whole
   (race=() && lot restore ./pkg/restore) &
-  (race=() && lot command ./cmd/snap) &
+  (race=() && lot command -p 1 ./cmd/snap ./testdata/bench) &
   (
     lot parts -p 1 -skip "$single" ./pkg/archive/... ./pkg/disk/... ./pkg/docker/... ./pkg/journal ./pkg/store ./pkg/workload || status=$?
     race=()
     lot single -run "$single" ./pkg/archive || status=$?
-    lot proof -p 1 ./testdata/crash ./testdata/bench || status=$?
+    lot proof ./testdata/crash || status=$?
     exit "$status"
   ) &
   set +m
