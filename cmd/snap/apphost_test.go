@@ -46,7 +46,7 @@ func newAppHost(t *testing.T, more ...string) *appHost {
 	h.lines(append([]string{
 		"image: " + dockertest.Image(t, testApp), "restart: unless-stopped", "environment: {META: /meta}",
 		"ports: [" + strings.TrimPrefix(h.url, "http://") + ":8080]",
-		"healthcheck: {test: [CMD, /app, healthcheck], interval: 200ms, timeout: 30s, retries: 3}",
+		"healthcheck: {test: [CMD, /app, healthcheck], interval: 500ms, timeout: 30s, retries: 3}",
 	}, more...)...)
 	h.Cleanup(h.undeploy)
 	h.snap("deploy", h.name)

@@ -121,7 +121,7 @@ func (b *bench) must(err error) {
 }
 
 // healthy is a health check that answers quickly.
-const healthy = "healthcheck: {test: [CMD, /app, check], interval: 200ms, timeout: 30s, retries: 1}"
+const healthy = "healthcheck: {test: [CMD, /app, check], interval: 500ms, timeout: 30s, retries: 1}"
 
 // workload loads a config with one workload of these lines of YAML.
 func (b *bench) workload(lines ...string) *workload.Workload {

@@ -206,7 +206,7 @@ func image(t *testing.T) string {
 func appLines(image string, more ...string) []string {
 	return append([]string{
 		"image: " + image, "restart: unless-stopped",
-		"healthcheck: {test: [CMD, /app, check], interval: 200ms, timeout: 30s, retries: 1}",
+		"healthcheck: {test: [CMD, /app, check], interval: 500ms, timeout: 30s, retries: 1}",
 	}, more...)
 }
 

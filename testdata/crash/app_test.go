@@ -42,7 +42,7 @@ workloads:
     image: %[3]s
     environment: {META: /meta}
     restart: always
-    healthcheck: {test: [CMD, /app, healthcheck], interval: 200ms, timeout: 30s}
+    healthcheck: {test: [CMD, /app, healthcheck], interval: 500ms, timeout: 30s}
     volumes:
       - {name: data, scope: absolute, source: %[1]s/live/data, target: /data}
       - {name: meta, scope: absolute, source: %[1]s/live/meta, target: /meta}
