@@ -19,16 +19,8 @@ import (
 func composeHost(t *testing.T) *appHost {
 	t.Helper()
 	h := bareHost(t)
-	if plugin := os.Getenv("SNAP_TEST_COMPOSE"); plugin != "" {
-		dir := t.TempDir()
-		h.must(os.Mkdir(filepath.Join(dir, "cli-plugins"), 0o755))
-		h.must(os.Symlink(plugin, filepath.Join(dir, "cli-plugins", "docker-compose")))
-		t.Setenv("DOCKER_CONFIG", dir)
-	}
 	image := dockertest.Image(t, testApp)
-	if out, err := exec.Command("docker", "compose", "version").CombinedOutput(); err != nil {
-		t.Skipf("docker compose does not work here (SNAP_TEST_COMPOSE may name the plugin): %v: %s", err, out)
-	}
+	dockertest.NeedCompose(t)
 	file := filepath.Join(h.dir, "compose.yaml")
 	h.must(os.WriteFile(file, []byte(fmt.Sprintf(`name: %[1]s
 services:

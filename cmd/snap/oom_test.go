@@ -29,6 +29,9 @@ func TestTheOOMKillerTakesSnapAndTheGuardBringsTheAppBack(t *testing.T) {
 	for try := 1; ; try++ {
 		when, killed := h.outOfMemory()
 		if killed == 1 {
+			if now := h.guards(); len(now) == 0 && len(h.pending()) > 0 {
+				t.Error("the guard was killed as well")
+			}
 			h.comesBack(when)
 			break
 		}

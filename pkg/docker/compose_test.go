@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,28 +12,10 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 
+	"github.com/tiny-forge/snap/pkg/docker/dockertest"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
-
-// needCompose skips a test where docker compose does not work.
-// SNAP_TEST_COMPOSE may name a docker-compose plugin that is not installed.
-func needCompose(t *testing.T) {
-	t.Helper()
-	if plugin := os.Getenv("SNAP_TEST_COMPOSE"); plugin != "" {
-		dir := t.TempDir()
-		if err := os.MkdirAll(filepath.Join(dir, "cli-plugins"), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Symlink(plugin, filepath.Join(dir, "cli-plugins", "docker-compose")); err != nil {
-			t.Fatal(err)
-		}
-		t.Setenv("DOCKER_CONFIG", dir)
-	}
-	if out, err := exec.Command("docker", "compose", "version").CombinedOutput(); err != nil {
-		t.Skipf("docker compose does not work here (SNAP_TEST_COMPOSE may name the plugin): %v: %s", err, out)
-	}
-}
 
 // composed is a bench with a Compose file of these lines; its project bears
 // the bench's name.
@@ -60,7 +41,7 @@ func byService(t *testing.T, all []journal.Container) map[string]journal.Contain
 
 func TestComposeFromNothingThroughRestoreAndBack(t *testing.T) {
 	b := newBench(t)
-	needCompose(t)
+	dockertest.NeedCompose(t)
 	ref, id := b.image("one")
 	port := freePort(b)
 	file := []string{
@@ -153,7 +134,7 @@ func TestComposeFromNothingThroughRestoreAndBack(t *testing.T) {
 // the old one. Killed between the two, it leaves both.
 func TestComposeHalvesAreCleared(t *testing.T) {
 	b := newBench(t)
-	needCompose(t)
+	dockertest.NeedCompose(t)
 	ref, _ := b.image("one")
 	r, held := b.open(b.composed("services:", "  web: {image: "+ref+", stop_signal: SIGKILL, volumes: ['./data:/data'], healthcheck: {test: [CMD, /app, check], interval: 200ms}}")), b.held()
 	b.must(r.Redeploy(b.Context(), held, journal.Redeploy{}))
@@ -176,7 +157,7 @@ func TestComposeHalvesAreCleared(t *testing.T) {
 // A service without a restart policy that finds no database gives up for good.
 func TestComposeStartsADependencyFirst(t *testing.T) {
 	b := newBench(t)
-	needCompose(t)
+	dockertest.NeedCompose(t)
 	ref, _ := b.image("one")
 	r, held := b.open(b.composed("services:",
 		"  app: {image: "+ref+", stop_signal: SIGKILL, depends_on: {db: {condition: service_healthy}}}",
@@ -211,7 +192,7 @@ func (b *bench) service(r *Runtime, name string) journal.Container {
 
 func TestComposeTellsUnhealthyDependenciesFromFailures(t *testing.T) {
 	b := newBench(t)
-	needCompose(t)
+	dockertest.NeedCompose(t)
 	ref, _ := b.image("one")
 	b.sick(true)
 	port := freePort(b)
@@ -247,7 +228,7 @@ func TestComposeTellsUnhealthyDependenciesFromFailures(t *testing.T) {
 }
 
 func TestComposeVolumes(t *testing.T) {
-	needCompose(t)
+	dockertest.NeedCompose(t)
 	b := &bench{T: t, name: "snaptest-" + randomHex(t), dir: t.TempDir()}
 	b.must(os.MkdirAll(filepath.Join(b.dir, "data", "in"), 0o755))
 	b.must(os.Mkdir(filepath.Join(b.dir, "conf"), 0o755))
@@ -288,7 +269,7 @@ func TestComposeVolumes(t *testing.T) {
 
 func TestAListedVolumeMustBeMounted(t *testing.T) {
 	b := newBench(t)
-	needCompose(t)
+	dockertest.NeedCompose(t)
 	ref, _ := b.image("one")
 	r := b.open(b.composed("services: {web: {image: " + ref + ", volumes: ['./other:/data']}}"))
 	if err := r.Check(b.Context(), nil); !errors.Is(err, ErrNotMounted) {

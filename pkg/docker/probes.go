@@ -30,8 +30,7 @@ func (e *engine) calm(ctx context.Context, boxes []*box) error {
 	boxes = slices.Clone(boxes)
 	for deadline := time.Now().Add(calmPatience); ; {
 		now := time.Now()
-		at := slices.IndexFunc(boxes, func(b *box) bool { return probed(&b.raw, now) })
-		if at < 0 || now.After(deadline) {
+		if now.After(deadline) || !slices.ContainsFunc(boxes, func(b *box) bool { return probed(&b.raw, now) }) {
 			return nil
 		}
 		if err := sleep(ctx, poll/5); err != nil {

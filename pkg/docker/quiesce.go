@@ -42,16 +42,14 @@ func (r *Runtime) Quiesce(ctx context.Context, mode string, timeout time.Duratio
 			chosen = append(chosen, b)
 		}
 	}
+	thaw := r.e.thaw(chosen)
+	work := ctx
 	if mode == journal.Pause {
 		if err := r.e.calm(ctx, chosen); err != nil {
 			return nil, err
 		}
-	}
-	thaw := r.e.thaw(chosen)
-	// A request that is cut off may still be carried out after the look that
-	// would have told; so pausing, which takes no time, is not cut off.
-	work := ctx
-	if mode == journal.Pause {
+		// A request that is cut off may still be carried out after the look that
+		// would have told; so pausing, which takes no time, is not cut off.
 		var cancel context.CancelFunc
 		work, cancel = detached(ctx)
 		defer cancel()

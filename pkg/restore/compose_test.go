@@ -3,32 +3,13 @@ package restore
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
+	"github.com/tiny-forge/snap/pkg/docker/dockertest"
 )
-
-// needCompose skips a test where docker compose does not work; SNAP_TEST_COMPOSE
-// may name a plugin that is not installed.
-func needCompose(t *testing.T) {
-	t.Helper()
-	if plugin := os.Getenv("SNAP_TEST_COMPOSE"); plugin != "" {
-		dir := filepath.Join(t.TempDir(), "cli-plugins")
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Symlink(plugin, filepath.Join(dir, "docker-compose")); err != nil {
-			t.Fatal(err)
-		}
-		t.Setenv("DOCKER_CONFIG", filepath.Dir(dir))
-	}
-	if out, err := exec.Command("docker", "compose", "version").CombinedOutput(); err != nil {
-		t.Skipf("docker compose does not work here (SNAP_TEST_COMPOSE may name the plugin): %v: %s", err, out)
-	}
-}
 
 // services returns the id of the running container of each service.
 func (w *world) services() map[string]string {
@@ -45,7 +26,7 @@ func (w *world) services() map[string]string {
 }
 
 func TestOneServiceThatCannotComeUpTakesTheWholeProjectBack(t *testing.T) {
-	needCompose(t)
+	dockertest.NeedCompose(t)
 	web, db := image(t), image(t)
 	w := newWorld(t, t.TempDir(), 2)
 	file := filepath.Join(w.dir, "compose.yaml")

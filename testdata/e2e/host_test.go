@@ -17,6 +17,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/tiny-forge/snap/pkg/docker/dockertest"
 )
 
 // host is a machine with one workload, all of it below one directory.
@@ -52,14 +54,7 @@ func newHost(t *testing.T) *host {
 	}
 	h.config = filepath.Join(h.dir, "snap.yaml")
 	h.workload = strings.TrimPrefix(filepath.Base(h.dir), "snap-")
-	t.Cleanup(func() {
-		for _, id := range strings.Fields(docker(t, "ps", "-aq", "--filter", "label=snap.workload="+h.workload)) {
-			docker(t, "rm", "-f", id)
-		}
-		if out, err := exec.Command("docker", "network", "rm", h.workload+"_default").CombinedOutput(); err != nil && !bytes.Contains(out, []byte("not found")) && !bytes.Contains(out, []byte("No such network")) {
-			t.Errorf("docker network rm: %v: %s", err, out)
-		}
-	})
+	t.Cleanup(func() { dockertest.Undeploy(t, h.workload) })
 	return h
 }
 

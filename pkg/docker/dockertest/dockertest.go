@@ -7,7 +7,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -49,6 +48,25 @@ func Connect(t testing.TB) *client.Client {
 		t.Skipf("no container engine answers: %v", err)
 	}
 	return api
+}
+
+// NeedCompose skips a test where docker compose does not work.
+// SNAP_TEST_COMPOSE may name a plugin that is not installed.
+func NeedCompose(t testing.TB) {
+	t.Helper()
+	if plugin := os.Getenv("SNAP_TEST_COMPOSE"); plugin != "" {
+		dir := filepath.Join(t.TempDir(), "cli-plugins")
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(plugin, filepath.Join(dir, "docker-compose")); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("DOCKER_CONFIG", filepath.Dir(dir))
+	}
+	if out, err := exec.Command("docker", "compose", "version").CombinedOutput(); err != nil {
+		t.Skipf("docker compose does not work here (SNAP_TEST_COMPOSE may name the plugin): %v: %s", err, out)
+	}
 }
 
 func connect() (*client.Client, error) {
@@ -144,27 +162,13 @@ func Image(t testing.TB, program string) string {
 func Import(t testing.TB, api *client.Client, name string, root []byte, changes ...string) {
 	t.Helper()
 	body, err := api.ImageImport(t.Context(), image.ImportSource{Source: bytes.NewReader(root), SourceName: "-"}, name, image.ImportOptions{Changes: changes})
-	if err == nil {
-		err = lastError(body)
-		body.Close()
-	}
 	if err != nil {
 		t.Fatalf("import image %s: %v", name, err)
 	}
-}
-
-// lastError is the error that the engine reports within a stream of progress.
-func lastError(body io.Reader) error {
-	for d := json.NewDecoder(body); ; {
-		var line struct{ Error string }
-		switch err := d.Decode(&line); {
-		case err == io.EOF:
-			return nil
-		case err != nil:
-			return err
-		case line.Error != "":
-			return errors.New(line.Error)
-		}
+	defer body.Close()
+	// What fails once the engine has begun is told in what it says of its progress.
+	if said, err := io.ReadAll(body); err != nil || bytes.Contains(said, []byte(`"error":`)) {
+		t.Fatalf("import image %s: %v: %s", name, err, said)
 	}
 }
 
