@@ -9,8 +9,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tiny-forge/snap/pkg/archive"
-	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/restore"
+	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/store"
 )
 
@@ -82,11 +82,11 @@ containers: the copy is what a power cut at that instant would leave. stop shuts
 the app down cleanly. none lets it run: files may then be from different moments.`,
 		Args: cobra.ExactArgs(1),
 	}
-	cmd.Flags().StringVar(&req.Quiesce, "quiesce", journal.Pause, "how the app rests: `pause|stop|none`")
+	cmd.Flags().StringVar(&req.Quiesce, "quiesce", runtime.Pause, "how the app rests: `pause|stop|none`")
 	cmd.Flags().StringVar(&req.Note, "note", "", "a `text` to find the snapshot by")
 	cmd.Flags().BoolVar(&req.FullSpeed, "full-speed", false, "do not lower snap's priority while the app runs")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
-		return oneOf("--quiesce", req.Quiesce, journal.Pause, journal.Stop, journal.None)
+		return oneOf("--quiesce", req.Quiesce, runtime.Pause, runtime.Stop, runtime.None)
 	}
 	cmd.RunE = a.verb(func(ctx context.Context, e *restore.Engine, args []string) error {
 		req.Workload = args[0]

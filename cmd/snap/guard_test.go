@@ -15,13 +15,13 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 	"github.com/tiny-forge/snap/pkg/docker/dockertest"
-	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
 func TestACaptureThatIsKilledLeavesTheAppAwake(t *testing.T) {
 	h := newAppHost(t)
 	h.bulk(192)
-	for _, quiesce := range []string{journal.Pause, journal.Stop} {
+	for _, quiesce := range []string{runtime.Pause, runtime.Stop} {
 		t.Run(quiesce, func(t *testing.T) {
 			h := h.in(t)
 			before := h.app().ID
@@ -68,7 +68,7 @@ func TestAStopThatOutlivesSnapIsWaitedForAndUndone(t *testing.T) {
 	h := newAppHost(t, slowStop...)
 	sid := h.captured()
 	for _, args := range [][]string{
-		{"capture", h.name, "--quiesce", journal.Stop},
+		{"capture", h.name, "--quiesce", runtime.Stop},
 		{"restore", h.name, sid, "--confirm", sid},
 	} {
 		t.Run(args[0], func(t *testing.T) {
@@ -266,7 +266,7 @@ func TestAnOperationThatEndsTakesItsGuardAlong(t *testing.T) {
 	h := newAppHost(t)
 	for _, args := range [][]string{
 		{"capture", h.name},
-		{"capture", h.name, "--quiesce", journal.None}, // puts nothing to rest
+		{"capture", h.name, "--quiesce", runtime.None}, // puts nothing to rest
 		{"lock", h.name, "--", "true"},
 	} {
 		p := h.start(args...)
@@ -319,7 +319,7 @@ func TestDataAloneNeedsNoGuard(t *testing.T) {
 // itself.
 func TestTheGuardHoldsNothingOfSnaps(t *testing.T) {
 	h := newAppHost(t, slowStop...)
-	p := h.start("capture", h.name, "--quiesce", journal.Stop)
+	p := h.start("capture", h.name, "--quiesce", runtime.Stop)
 	h.until("a guard stands by", func() bool { return len(h.guards()) == 1 && h.held(p.Process.Pid, "/lock/") > 0 })
 	guard := h.guards()[0]
 	h.until("the guard is started", func() bool { return descriptors(guard)[2] == os.DevNull })
@@ -444,7 +444,7 @@ func TestAGuardActsOnItsOwnTransactionAlone(t *testing.T) {
 // TestAGuardThatDiesIsNoFault: what snap does must not depend on it.
 func TestAGuardThatDiesIsNoFault(t *testing.T) {
 	h := newAppHost(t, slowStop...)
-	p := h.start("capture", h.name, "--quiesce", journal.Stop)
+	p := h.start("capture", h.name, "--quiesce", runtime.Stop)
 	h.until("a guard stands by", func() bool { return len(h.guards()) > 0 })
 	h.must(syscall.Kill(h.guards()[0], syscall.SIGKILL))
 	if _, code := h.ended(p); code != 0 {

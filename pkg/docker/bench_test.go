@@ -25,11 +25,11 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/docker/dockertest"
 	"github.com/tiny-forge/snap/pkg/journal"
-	"github.com/tiny-forge/snap/pkg/restore"
+	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
-var _ restore.Runtime = (*Runtime)(nil)
+var _ runtime.Runtime = (*Runtime)(nil)
 
 const labelTest = "snap.test"
 
@@ -164,14 +164,14 @@ func (b *bench) held() *journal.Held {
 }
 
 // deployed brings a workload up from nothing and returns its container.
-func (b *bench) deployed(r *Runtime, held *journal.Held) journal.Container {
+func (b *bench) deployed(r *Runtime, held runtime.Lock) runtime.Container {
 	b.Helper()
-	b.must(r.Redeploy(b.Context(), held, journal.Redeploy{HealthTimeout: time.Minute}))
+	b.must(r.Redeploy(b.Context(), held, runtime.Redeploy{HealthTimeout: time.Minute}))
 	return b.only(r)
 }
 
 // only returns the workload's container, of which there must be one.
-func (b *bench) only(r *Runtime) journal.Container {
+func (b *bench) only(r *Runtime) runtime.Container {
 	b.Helper()
 	all, err := r.Containers(b.Context())
 	b.must(err)

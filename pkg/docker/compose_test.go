@@ -13,7 +13,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 
 	"github.com/tiny-forge/snap/pkg/docker/dockertest"
-	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
@@ -27,9 +27,9 @@ func (b *bench) composed(lines ...string) *workload.Workload {
 	return b.workload("compose: "+path, "volumes: [{scope: absolute, source: "+b.dir+"/data, target: /data}]")
 }
 
-func byService(t *testing.T, all []journal.Container) map[string]journal.Container {
+func byService(t *testing.T, all []runtime.Container) map[string]runtime.Container {
 	t.Helper()
-	out := map[string]journal.Container{}
+	out := map[string]runtime.Container{}
 	for _, c := range all {
 		if _, twice := out[c.Service]; twice {
 			t.Fatalf("two containers of service %q: %+v", c.Service, all)
@@ -61,7 +61,7 @@ func TestComposeFromNothingThroughRestoreAndBack(t *testing.T) {
 	}
 	r, held := b.open(b.composed(file...)), b.held()
 	b.must(r.Check(b.Context(), nil))
-	b.must(r.Redeploy(b.Context(), held, journal.Redeploy{Pull: true, HealthTimeout: time.Minute}))
+	b.must(r.Redeploy(b.Context(), held, runtime.Redeploy{Pull: true, HealthTimeout: time.Minute}))
 	before, err := r.Containers(b.Context())
 	b.must(err)
 	old := byService(t, before)
@@ -72,9 +72,9 @@ func TestComposeFromNothingThroughRestoreAndBack(t *testing.T) {
 		t.Errorf("the app answers %q, %v", got, err)
 	}
 
-	pins := map[string]journal.Pin{}
+	pins := map[string]runtime.Pin{}
 	for name, c := range old {
-		pins[name] = journal.Pin{Image: c.Image, ImageID: c.ImageID}
+		pins[name] = runtime.Pin{Image: c.Image, ImageID: c.ImageID}
 	}
 	same := func(what string) {
 		t.Helper()
@@ -87,14 +87,14 @@ func TestComposeFromNothingThroughRestoreAndBack(t *testing.T) {
 		}
 	}
 	b.must(r.FenceAndStop(b.Context(), 2*time.Second))
-	b.must(r.Redeploy(b.Context(), held, journal.Redeploy{Pins: pins, Before: before}))
+	b.must(r.Redeploy(b.Context(), held, runtime.Redeploy{Pins: pins, Before: before}))
 	same("redeployed")
 
 	// Unhealthy, and back.
 	b.must(r.FenceAndStop(b.Context(), 2*time.Second))
 	b.sick(true)
-	var sick *journal.Unhealthy
-	if err := r.Redeploy(b.Context(), held, journal.Redeploy{Pins: pins, Before: before}); !errors.As(err, &sick) || !strings.Contains(sick.Reason, "feeling") {
+	var sick *runtime.Unhealthy
+	if err := r.Redeploy(b.Context(), held, runtime.Redeploy{Pins: pins, Before: before}); !errors.As(err, &sick) || !strings.Contains(sick.Reason, "feeling") {
 		t.Errorf("got %v, want an Unhealthy", err)
 	}
 	b.must(r.FenceAndStop(b.Context(), 2*time.Second))
@@ -107,7 +107,7 @@ func TestComposeFromNothingThroughRestoreAndBack(t *testing.T) {
 	// The reference moves on: the pin still wins, in Redeploy and in Resume.
 	b.image("one")
 	b.must(r.FenceAndStop(b.Context(), 2*time.Second))
-	b.must(r.Redeploy(b.Context(), held, journal.Redeploy{Pins: pins, Before: before}))
+	b.must(r.Redeploy(b.Context(), held, runtime.Redeploy{Pins: pins, Before: before}))
 	after := b.service(r, "web")
 	if after.ImageID != id || !after.Running || after.Policy.Name != "always" || after.Name != old["web"].Name {
 		t.Errorf("redeployed on a pin as %+v", after)
@@ -120,13 +120,13 @@ func TestComposeFromNothingThroughRestoreAndBack(t *testing.T) {
 		}
 	}
 
-	gone := map[string]journal.Pin{"web": {Image: ref, ImageID: "sha256:" + strings.Repeat("0", 64)}}
-	if err := r.Check(b.Context(), gone); !errors.Is(err, ErrImageMissing) {
-		t.Errorf("check: %v, want ErrImageMissing", err)
+	gone := map[string]runtime.Pin{"web": {Image: ref, ImageID: "sha256:" + strings.Repeat("0", 64)}}
+	if err := r.Check(b.Context(), gone); !errors.Is(err, runtime.ErrImageMissing) {
+		t.Errorf("check: %v, want runtime.ErrImageMissing", err)
 	}
 	b.must(r.FenceAndStop(b.Context(), 2*time.Second))
-	if err := r.Redeploy(b.Context(), held, journal.Redeploy{Pins: gone, Before: before}); !errors.Is(err, ErrImageMissing) {
-		t.Errorf("redeploy: %v, want ErrImageMissing", err)
+	if err := r.Redeploy(b.Context(), held, runtime.Redeploy{Pins: gone, Before: before}); !errors.Is(err, runtime.ErrImageMissing) {
+		t.Errorf("redeploy: %v, want runtime.ErrImageMissing", err)
 	}
 }
 
@@ -137,11 +137,11 @@ func TestComposeHalvesAreCleared(t *testing.T) {
 	dockertest.NeedCompose(t)
 	ref, _ := b.image("one")
 	r, held := b.open(b.composed("services:", "  web: {image: "+ref+", stop_signal: SIGKILL, volumes: ['./data:/data'], healthcheck: {test: [CMD, /app, check], interval: 200ms}}")), b.held()
-	b.must(r.Redeploy(b.Context(), held, journal.Redeploy{}))
+	b.must(r.Redeploy(b.Context(), held, runtime.Redeploy{}))
 	before, err := r.Containers(b.Context())
 	b.must(err)
 	for what, finish := range map[string]func() error{
-		"redeploy": func() error { return r.Redeploy(b.Context(), held, journal.Redeploy{Before: before}) },
+		"redeploy": func() error { return r.Redeploy(b.Context(), held, runtime.Redeploy{Before: before}) },
 		"resume":   func() error { return r.Resume(b.Context(), held, before) },
 	} {
 		raw := b.look(before[0].ID)
@@ -162,7 +162,7 @@ func TestComposeStartsADependencyFirst(t *testing.T) {
 	r, held := b.open(b.composed("services:",
 		"  app: {image: "+ref+", stop_signal: SIGKILL, depends_on: {db: {condition: service_healthy}}}",
 		"  db: {image: "+ref+", stop_signal: SIGKILL, volumes: ['./data:/data'], healthcheck: {test: [CMD, /app, check], interval: 500ms}}")), b.held()
-	b.must(r.Redeploy(b.Context(), held, journal.Redeploy{}))
+	b.must(r.Redeploy(b.Context(), held, runtime.Redeploy{}))
 	before, err := r.Containers(b.Context())
 	b.must(err)
 	inOrder := func(what string) {
@@ -177,13 +177,13 @@ func TestComposeStartsADependencyFirst(t *testing.T) {
 	b.must(r.FenceAndStop(b.Context(), time.Second))
 	b.must(r.Resume(b.Context(), held, before))
 	inOrder("resume")
-	thaw, err := r.Quiesce(b.Context(), journal.Stop, time.Second)
+	thaw, err := r.Quiesce(b.Context(), runtime.Stop, time.Second)
 	b.must(err)
 	b.must(thaw(b.Context()))
 	inOrder("thaw")
 }
 
-func (b *bench) service(r *Runtime, name string) journal.Container {
+func (b *bench) service(r *Runtime, name string) runtime.Container {
 	b.Helper()
 	all, err := r.Containers(b.Context())
 	b.must(err)
@@ -199,8 +199,8 @@ func TestComposeTellsUnhealthyDependenciesFromFailures(t *testing.T) {
 	r, held := b.open(b.composed("services:",
 		"  web: {image: "+ref+", depends_on: {db: {condition: service_healthy}}, ports: ['127.0.0.1:"+fmt.Sprint(port)+":8080']}",
 		"  db: {image: "+ref+", volumes: ['./data:/data'], healthcheck: {test: [CMD, /app, check], interval: 200ms, retries: 1}}")), b.held()
-	err := r.Redeploy(b.Context(), held, journal.Redeploy{StopTimeout: time.Second})
-	var sick *journal.Unhealthy
+	err := r.Redeploy(b.Context(), held, runtime.Redeploy{StopTimeout: time.Second})
+	var sick *runtime.Unhealthy
 	if !errors.As(err, &sick) || !strings.Contains(sick.Container, "db") || !strings.Contains(sick.Reason, "feeling") {
 		t.Errorf("got %v, want an Unhealthy of db", err)
 	}
@@ -211,12 +211,12 @@ func TestComposeTellsUnhealthyDependenciesFromFailures(t *testing.T) {
 		b.must(err)
 		c.ExposedPorts, h.PortBindings = s.config.ExposedPorts, s.host.PortBindings
 	})
-	if err := r.Check(b.Context(), nil); !errors.Is(err, ErrPortTaken) {
-		t.Errorf("check: %v, want ErrPortTaken", err)
+	if err := r.Check(b.Context(), nil); !errors.Is(err, runtime.ErrPortTaken) {
+		t.Errorf("check: %v, want runtime.ErrPortTaken", err)
 	}
-	err = r.Redeploy(b.Context(), held, journal.Redeploy{StopTimeout: time.Second})
-	if !errors.Is(err, ErrPortTaken) || !strings.Contains(err.Error(), b.name+"-web-1") {
-		t.Errorf("got %v, want ErrPortTaken with what compose said", err)
+	err = r.Redeploy(b.Context(), held, runtime.Redeploy{StopTimeout: time.Second})
+	if !errors.Is(err, runtime.ErrPortTaken) || !strings.Contains(err.Error(), b.name+"-web-1") {
+		t.Errorf("got %v, want runtime.ErrPortTaken with what compose said", err)
 	}
 	all, err := r.Containers(b.Context())
 	b.must(err)

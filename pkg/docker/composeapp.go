@@ -15,7 +15,7 @@ import (
 
 	"github.com/docker/docker/api/types/filters"
 
-	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
@@ -52,7 +52,7 @@ func (a *composeApp) filter(ctx context.Context) (filters.Args, bool, error) {
 	return filters.NewArgs(filters.Arg("label", composeProject+"="+p.Name), filters.Arg("label", composeOneOff+"=False")), true, nil
 }
 
-func (a *composeApp) check(ctx context.Context, pins map[string]journal.Pin, own []*box) error {
+func (a *composeApp) check(ctx context.Context, pins map[string]runtime.Pin, own []*box) error {
 	p, err := a.config(ctx)
 	if err != nil {
 		return err
@@ -67,7 +67,7 @@ func (a *composeApp) check(ctx context.Context, pins map[string]journal.Pin, own
 	return errors.Join(append(errs, a.e.checkPorts(ctx, ports, own))...)
 }
 
-func (a *composeApp) checkImages(ctx context.Context, p *project, pins map[string]journal.Pin) error {
+func (a *composeApp) checkImages(ctx context.Context, p *project, pins map[string]runtime.Pin) error {
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(p.Services)) {
 		if err := a.e.checkPin(ctx, pins[name], p.image(name)); err != nil {
@@ -80,7 +80,7 @@ func (a *composeApp) checkImages(ctx context.Context, p *project, pins map[strin
 // override returns a Compose file that pins the images of those services whose
 // references mean something else by now, and nil when there is none. Only
 // those: with another image Compose makes the container anew.
-func (a *composeApp) override(ctx context.Context, p *project, pins map[string]journal.Pin) ([]byte, error) {
+func (a *composeApp) override(ctx context.Context, p *project, pins map[string]runtime.Pin) ([]byte, error) {
 	services := map[string]map[string]string{}
 	for name := range p.Services {
 		pin := pins[name]
@@ -101,7 +101,7 @@ func (a *composeApp) override(ctx context.Context, p *project, pins map[string]j
 	return json.Marshal(map[string]any{"services": services}) // JSON is YAML
 }
 
-func (a *composeApp) redeploy(ctx context.Context, r journal.Redeploy) error {
+func (a *composeApp) redeploy(ctx context.Context, r runtime.Redeploy) error {
 	p, err := a.config(ctx)
 	if err != nil {
 		return err
@@ -112,7 +112,7 @@ func (a *composeApp) redeploy(ctx context.Context, r journal.Redeploy) error {
 		}
 	}
 	err = a.bringUp(ctx, p, r)
-	var sick *journal.Unhealthy
+	var sick *runtime.Unhealthy
 	if errors.As(err, &sick) {
 		return err
 	}
@@ -125,7 +125,7 @@ func (a *composeApp) redeploy(ctx context.Context, r journal.Redeploy) error {
 	return nil
 }
 
-func (a *composeApp) bringUp(ctx context.Context, p *project, r journal.Redeploy) error {
+func (a *composeApp) bringUp(ctx context.Context, p *project, r runtime.Redeploy) error {
 	if err := a.removeHalves(ctx, r.Before, r.StopTimeout); err != nil {
 		return err
 	}
@@ -159,14 +159,14 @@ func (a *composeApp) bringUp(ctx context.Context, p *project, r journal.Redeploy
 
 // running returns the services to bring up: those that ran before and those
 // that are new. None means all of them.
-func running(p *project, before []journal.Container) []string {
-	any := slices.ContainsFunc(before, func(c journal.Container) bool { return !c.Also && c.Running })
+func running(p *project, before []runtime.Container) []string {
+	any := slices.ContainsFunc(before, func(c runtime.Container) bool { return !c.Also && c.Running })
 	if !any {
 		return nil
 	}
 	var services []string
 	for _, name := range slices.Sorted(maps.Keys(p.Services)) {
-		known := slices.ContainsFunc(before, func(c journal.Container) bool { return !c.Also && c.Service == name })
+		known := slices.ContainsFunc(before, func(c runtime.Container) bool { return !c.Also && c.Service == name })
 		if !known || ran(before, name) {
 			services = append(services, name)
 		}
@@ -174,8 +174,8 @@ func running(p *project, before []journal.Container) []string {
 	return services
 }
 
-func ran(before []journal.Container, service string) bool {
-	return slices.ContainsFunc(before, func(c journal.Container) bool { return !c.Also && c.Service == service && c.Running })
+func ran(before []runtime.Container, service string) bool {
+	return slices.ContainsFunc(before, func(c runtime.Container) bool { return !c.Also && c.Service == service && c.Running })
 }
 
 // upFailed tells an app that came up unhealthy, on which another service waits
@@ -191,15 +191,15 @@ func (a *composeApp) upFailed(ctx context.Context, err error) error {
 	}
 	for _, b := range own {
 		if h := b.raw.State.Health; h != nil && h.Status == "unhealthy" {
-			return &journal.Unhealthy{Container: b.Name, Reason: "its health check fails" + a.e.evidence(ctx, b)}
+			return &runtime.Unhealthy{Container: b.Name, Reason: "its health check fails" + a.e.evidence(ctx, b)}
 		}
 	}
 	for _, b := range own {
 		if !b.Running && b.raw.State.ExitCode != 0 {
-			return &journal.Unhealthy{Container: b.Name, Reason: fmt.Sprintf("it exited with code %d", b.raw.State.ExitCode) + a.e.evidence(ctx, b)}
+			return &runtime.Unhealthy{Container: b.Name, Reason: fmt.Sprintf("it exited with code %d", b.raw.State.ExitCode) + a.e.evidence(ctx, b)}
 		}
 	}
-	return &journal.Unhealthy{Container: a.w.Name, Reason: ce.said}
+	return &runtime.Unhealthy{Container: a.w.Name, Reason: ce.said}
 }
 
 // putDown stops and fences whatever a failed redeploy has started.
@@ -215,13 +215,13 @@ func (a *composeApp) putDown(ctx context.Context, timeout time.Duration) error {
 
 // settle gives the containers that are still those of before the policies that
 // they had; what Compose made anew has its policy from the file.
-func (a *composeApp) settle(ctx context.Context, before []journal.Container) error {
+func (a *composeApp) settle(ctx context.Context, before []runtime.Container) error {
 	own, err := list(ctx, a.e, a)
 	if err != nil {
 		return err
 	}
 	for _, b := range own {
-		i := slices.IndexFunc(before, func(c journal.Container) bool { return c.ID == b.ID })
+		i := slices.IndexFunc(before, func(c runtime.Container) bool { return c.ID == b.ID })
 		if i < 0 {
 			continue
 		}
@@ -240,7 +240,7 @@ var half = regexp.MustCompile(`^[0-9a-f]{12}_`)
 
 // removeHalves removes what a docker compose up that was cut short has made
 // beside a container that still exists.
-func (a *composeApp) removeHalves(ctx context.Context, before []journal.Container, timeout time.Duration) error {
+func (a *composeApp) removeHalves(ctx context.Context, before []runtime.Container, timeout time.Duration) error {
 	own, err := list(ctx, a.e, a)
 	if err != nil {
 		return err

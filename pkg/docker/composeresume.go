@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
 // resume brings a Compose workload back: containers that still exist as they
 // were, and those that Compose has replaced or that are gone by making them
 // anew on the images they had.
-func (a *composeApp) resume(ctx context.Context, before []journal.Container) error {
+func (a *composeApp) resume(ctx context.Context, before []runtime.Container) error {
 	p, err := a.config(ctx)
 	if err != nil {
 		return err
@@ -21,13 +21,13 @@ func (a *composeApp) resume(ctx context.Context, before []journal.Container) err
 	if err != nil {
 		return err
 	}
-	var here, gone []journal.Container
-	pins := map[string]journal.Pin{}
+	var here, gone []runtime.Container
+	pins := map[string]runtime.Pin{}
 	for _, c := range before {
 		if c.Also {
 			continue
 		}
-		pins[c.Service] = journal.Pin{Image: c.Image, ImageID: c.ImageID, Digest: c.Digest}
+		pins[c.Service] = runtime.Pin{Image: c.Image, ImageID: c.ImageID, Digest: c.Digest}
 		switch {
 		case slices.ContainsFunc(own, func(b *box) bool { return b.ID == c.ID }):
 			here = append(here, c)
@@ -41,7 +41,7 @@ func (a *composeApp) resume(ctx context.Context, before []journal.Container) err
 	// Others go, except those that bear the name of one that is gone: Compose
 	// takes them over, or replaces them where their image is another.
 	for _, b := range own {
-		takesOver := slices.ContainsFunc(gone, func(c journal.Container) bool { return c.Name == b.Name })
+		takesOver := slices.ContainsFunc(gone, func(c runtime.Container) bool { return c.Name == b.Name })
 		if recorded(before, b.ID) || takesOver {
 			continue
 		}
@@ -59,12 +59,12 @@ func (a *composeApp) resume(ctx context.Context, before []journal.Container) err
 
 // canMake refuses when a container could not be made anew, before anything
 // that might stand for it is touched.
-func (a *composeApp) canMake(ctx context.Context, p *project, gone []journal.Container) error {
+func (a *composeApp) canMake(ctx context.Context, p *project, gone []runtime.Container) error {
 	for _, c := range gone {
 		if _, ok := p.Services[c.Service]; !ok {
 			return fmt.Errorf("workload %s: container %s is gone, and %s has no service %q any more to make it from", a.w.Name, c.Name, a.w.Compose, c.Service)
 		}
-		pin := journal.Pin{Image: c.Image, ImageID: c.ImageID, Digest: c.Digest}
+		pin := runtime.Pin{Image: c.Image, ImageID: c.ImageID, Digest: c.Digest}
 		if err := a.e.checkPin(ctx, pin, c.Image); err != nil {
 			return fmt.Errorf("workload %s: container %s is gone: %w", a.w.Name, c.Name, err)
 		}
@@ -73,7 +73,7 @@ func (a *composeApp) canMake(ctx context.Context, p *project, gone []journal.Con
 }
 
 // makeAnew makes the containers that are gone, and does not start them.
-func (a *composeApp) makeAnew(ctx context.Context, p *project, gone []journal.Container, pins map[string]journal.Pin) error {
+func (a *composeApp) makeAnew(ctx context.Context, p *project, gone []runtime.Container, pins map[string]runtime.Pin) error {
 	override, err := a.override(ctx, p, pins)
 	if err != nil {
 		return err
@@ -93,9 +93,9 @@ func (a *composeApp) makeAnew(ctx context.Context, p *project, gone []journal.Co
 // and, by the name that Compose gives by rule, those that were made anew. What
 // shall not run is stopped first, then the others start in the order that the
 // Compose file asks for.
-func (a *composeApp) bringBack(ctx context.Context, here, gone []journal.Container) error {
+func (a *composeApp) bringBack(ctx context.Context, here, gone []runtime.Container) error {
 	var idle, run []*box
-	wants := map[string]journal.Container{}
+	wants := map[string]runtime.Container{}
 	var errs []error
 	for i, want := range slices.Concat(here, gone) {
 		id := want.ID

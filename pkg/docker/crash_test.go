@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
 // A process that redeploys is killed after each of its requests in turn, and
@@ -14,7 +14,7 @@ import (
 
 // steps runs one case for the n-th request that changes something, for each n,
 // until Redeploy needs fewer.
-func steps(t *testing.T, cut bool, after func(b *bench, r *Runtime, held *journal.Held, d journal.Redeploy, err error)) {
+func steps(t *testing.T, cut bool, after func(b *bench, r *Runtime, held runtime.Lock, d runtime.Redeploy, err error)) {
 	t.Parallel()
 	b := newBench(t)
 	ref, id := b.image("one")
@@ -31,7 +31,7 @@ func steps(t *testing.T, cut bool, after func(b *bench, r *Runtime, held *journa
 		}
 		t.Run(fmt.Sprint("request ", n), func(t *testing.T) {
 			b := &bench{T: t, api: b.api, name: b.name, dir: b.dir}
-			d := journal.Redeploy{Pins: map[string]journal.Pin{"": {Image: ref, ImageID: id}}, Before: []journal.Container{old}, HealthTimeout: time.Minute}
+			d := runtime.Redeploy{Pins: map[string]runtime.Pin{"": {Image: ref, ImageID: id}}, Before: []runtime.Container{old}, HealthTimeout: time.Minute}
 			f, opt := b.faults(n, cut)
 			err := b.open(w, opt).Redeploy(t.Context(), held, d)
 			if done = f.seen < n; done && err != nil {
@@ -49,7 +49,7 @@ func steps(t *testing.T, cut bool, after func(b *bench, r *Runtime, held *journa
 	}
 }
 
-func (b *bench) wantRunning(r *Runtime, what string) journal.Container {
+func (b *bench) wantRunning(r *Runtime, what string) runtime.Container {
 	b.Helper()
 	now := b.only(r)
 	if now.Name != b.name || !now.Running || now.Paused || now.Policy.Name != "always" {
@@ -59,7 +59,7 @@ func (b *bench) wantRunning(r *Runtime, what string) journal.Container {
 }
 
 func TestRedeployTakesOverFromOneThatWasKilled(t *testing.T) {
-	steps(t, true, func(b *bench, r *Runtime, held *journal.Held, d journal.Redeploy, _ error) {
+	steps(t, true, func(b *bench, r *Runtime, held runtime.Lock, d runtime.Redeploy, _ error) {
 		b.must(r.Redeploy(b.Context(), held, d))
 		if now := b.wantRunning(r, "the second redeploy"); now.ID == d.Before[0].ID {
 			b.Error("the old container still stands")
@@ -68,7 +68,7 @@ func TestRedeployTakesOverFromOneThatWasKilled(t *testing.T) {
 }
 
 func TestResumeUndoesARedeployThatWasKilled(t *testing.T) {
-	steps(t, true, func(b *bench, r *Runtime, held *journal.Held, d journal.Redeploy, _ error) {
+	steps(t, true, func(b *bench, r *Runtime, held runtime.Lock, d runtime.Redeploy, _ error) {
 		_, inspectErr := b.api.ContainerInspect(b.Context(), d.Before[0].ID)
 		b.must(r.Resume(b.Context(), held, d.Before))
 		now := b.wantRunning(r, "the resume")
@@ -82,7 +82,7 @@ func TestResumeUndoesARedeployThatWasKilled(t *testing.T) {
 }
 
 func TestARedeployThatIsRefusedLeavesTheOldStoppedAndFenced(t *testing.T) {
-	steps(t, false, func(b *bench, r *Runtime, held *journal.Held, d journal.Redeploy, err error) {
+	steps(t, false, func(b *bench, r *Runtime, held runtime.Lock, d runtime.Redeploy, err error) {
 		if err == nil {
 			b.wantRunning(r, "a fault that was overcome")
 			return
@@ -118,9 +118,9 @@ func resumeKilled(t *testing.T, remove bool) {
 		// that cannot be adopted.
 		b.sick(true)
 		b.must(r.FenceAndStop(b.Context(), 5*time.Second))
-		before := []journal.Container{old}
-		err := b.open(other).Redeploy(b.Context(), held, journal.Redeploy{Before: before})
-		if _, ok := err.(*journal.Unhealthy); !ok {
+		before := []runtime.Container{old}
+		err := b.open(other).Redeploy(b.Context(), held, runtime.Redeploy{Before: before})
+		if _, ok := err.(*runtime.Unhealthy); !ok {
 			t.Fatalf("got %v, want an Unhealthy", err)
 		}
 		if remove {

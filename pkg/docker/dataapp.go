@@ -5,7 +5,7 @@ import (
 
 	"github.com/docker/docker/api/types/filters"
 
-	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
 // dataApp is a workload without containers of its own. Those of also_stop are
@@ -16,17 +16,17 @@ func (dataApp) filter(context.Context) (filters.Args, bool, error) {
 	return filters.Args{}, false, nil
 }
 
-func (dataApp) check(context.Context, map[string]journal.Pin, []*box) error { return nil }
+func (dataApp) check(context.Context, map[string]runtime.Pin, []*box) error { return nil }
 
-func (a dataApp) redeploy(ctx context.Context, r journal.Redeploy) error {
+func (a dataApp) redeploy(ctx context.Context, r runtime.Redeploy) error {
 	return a.e.restoreAlso(ctx, r.Before)
 }
 
-func (a dataApp) resume(ctx context.Context, before []journal.Container) error {
+func (a dataApp) resume(ctx context.Context, before []runtime.Container) error {
 	return a.e.restoreAlso(ctx, before)
 }
 
-func (a dataApp) settle(ctx context.Context, before []journal.Container) error {
+func (a dataApp) settle(ctx context.Context, before []runtime.Container) error {
 	return a.e.restoreAlso(ctx, before)
 }
 

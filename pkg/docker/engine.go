@@ -13,7 +13,7 @@ import (
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/client"
 
-	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
 // The labels by which the containers of an image workload are known again.
@@ -63,7 +63,7 @@ func failed(err error, format string, args ...any) error {
 	}
 	what := fmt.Sprintf(format, args...)
 	if client.IsErrConnectionFailed(err) {
-		return fmt.Errorf("%s: %w: %w", what, ErrUnreachable, err)
+		return fmt.Errorf("%s: %w: %w", what, runtime.ErrUnreachable, err)
 	}
 	return fmt.Errorf("%s: %w", what, err)
 }
@@ -71,7 +71,7 @@ func failed(err error, format string, args ...any) error {
 // refused reports whether the engine answered and said no: then the state is
 // known, and trying something else makes sense.
 func refused(err error) bool {
-	return err != nil && !errors.Is(err, ErrUnreachable) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
+	return err != nil && !errors.Is(err, runtime.ErrUnreachable) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
 }
 
 // detached is a context for putting things back after the caller's has ended.
@@ -83,7 +83,7 @@ func detached(ctx context.Context) (context.Context, context.CancelFunc) {
 
 // box is one container as the engine shows it.
 type box struct {
-	journal.Container
+	runtime.Container
 	raw container.InspectResponse
 }
 
@@ -119,7 +119,7 @@ func (e *engine) inspect(ctx context.Context, id string) (*box, error) {
 	if err != nil {
 		return nil, failed(err, "inspect container %s", id)
 	}
-	b := &box{raw: raw, Container: journal.Container{
+	b := &box{raw: raw, Container: runtime.Container{
 		ID:      raw.ID,
 		Name:    strings.TrimPrefix(raw.Name, "/"),
 		Service: raw.Config.Labels[composeService],
@@ -136,7 +136,7 @@ func (e *engine) inspect(ctx context.Context, id string) (*box, error) {
 	}
 	for _, m := range raw.Mounts {
 		if m.Type == "bind" {
-			b.Mounts = append(b.Mounts, journal.Mount{Source: m.Source, Target: m.Destination, Writable: m.RW})
+			b.Mounts = append(b.Mounts, runtime.Mount{Source: m.Source, Target: m.Destination, Writable: m.RW})
 		}
 	}
 	return b, nil
@@ -151,20 +151,20 @@ func stopTimeout(seconds *int) time.Duration {
 	return time.Duration(*seconds) * time.Second
 }
 
-func policyOf(p container.RestartPolicy) journal.Policy {
+func policyOf(p container.RestartPolicy) runtime.Policy {
 	if p.Name == "" {
 		p.Name = container.RestartPolicyDisabled
 	}
-	return journal.Policy{Name: string(p.Name), Retries: p.MaximumRetryCount}
+	return runtime.Policy{Name: string(p.Name), Retries: p.MaximumRetryCount}
 }
 
 // never is the policy of a fenced container.
-var never = journal.Policy{Name: string(container.RestartPolicyDisabled)}
+var never = runtime.Policy{Name: string(container.RestartPolicyDisabled)}
 
 // setPolicy gives a container its restart policy. A container that is gone has
 // none to set. It tries more than once: the engine refuses while a container
 // just exits or starts, as one that crashes over and over often does.
-func (e *engine) setPolicy(ctx context.Context, b *box, p journal.Policy) error {
+func (e *engine) setPolicy(ctx context.Context, b *box, p runtime.Policy) error {
 	if p.Name == "" {
 		p = never
 	}
@@ -199,7 +199,7 @@ func (e *engine) start(ctx context.Context, b *box) error {
 // it, only these words, its own and the kernel's.
 func portTaken(err error) error {
 	if err != nil && (strings.Contains(err.Error(), "port is already allocated") || strings.Contains(err.Error(), "address already in use")) {
-		return fmt.Errorf("%w: %w", ErrPortTaken, err)
+		return fmt.Errorf("%w: %w", runtime.ErrPortTaken, err)
 	}
 	return err
 }

@@ -10,7 +10,7 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 
-	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
 // FenceAndStop sets every restart policy to "no" before it stops the first
@@ -144,7 +144,7 @@ func refuseAutoRemove(boxes []*box) error {
 // restore brings one container to the state that was recorded, whatever it is
 // in now. One that shall run gets its policy before it starts: if it exits at
 // once the engine takes it from there, as it did before.
-func (e *engine) restore(ctx context.Context, b *box, want journal.Container) error {
+func (e *engine) restore(ctx context.Context, b *box, want runtime.Container) error {
 	if !want.Running {
 		if err := e.stop(ctx, b, 0); err != nil {
 			return err
@@ -175,7 +175,7 @@ func (e *engine) restore(ctx context.Context, b *box, want journal.Container) er
 // restoreAlso brings the containers of also_stop back as they were recorded.
 // One that is gone was removed or made anew by whoever it belongs to, and one
 // that does not start is no fault of the workload: both are notices.
-func (e *engine) restoreAlso(ctx context.Context, before []journal.Container) error {
+func (e *engine) restoreAlso(ctx context.Context, before []runtime.Container) error {
 	for _, want := range before {
 		if !want.Also {
 			continue

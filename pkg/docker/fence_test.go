@@ -15,7 +15,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/client"
 
-	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
 func TestFenceAndStopOutlivesPoliciesPausesAndDeafness(t *testing.T) {
@@ -39,7 +39,7 @@ func TestFenceAndStopOutlivesPoliciesPausesAndDeafness(t *testing.T) {
 	w := b.app(ref, "restart: always", healthy,
 		"also_stop: ["+b.name+"-also, "+b.name+"-idle, "+b.name+"-loop, "+b.name+"-absent, "+idle[:3]+"]")
 	r, held := b.open(w), b.held()
-	b.must(r.Redeploy(b.Context(), held, journal.Redeploy{}))
+	b.must(r.Redeploy(b.Context(), held, runtime.Redeploy{}))
 	before, err := r.Containers(b.Context())
 	b.must(err)
 	if len(before) != 4 {
@@ -138,15 +138,15 @@ func TestQuiesceAndThaw(t *testing.T) {
 	b.must(b.api.ContainerStop(b.Context(), idle, container.StopOptions{}))
 	w := b.app(ref, "restart: unless-stopped", "also_stop: ["+b.name+"-frozen, "+b.name+"-idle]")
 	r, held := b.open(w), b.held()
-	b.must(r.Redeploy(b.Context(), held, journal.Redeploy{}))
+	b.must(r.Redeploy(b.Context(), held, runtime.Redeploy{}))
 	before, err := r.Containers(b.Context())
 	b.must(err)
 	app := before[0].ID
 
 	for mode, at := range map[string]func(*container.State) bool{
-		journal.Pause: func(s *container.State) bool { return s.Paused },
-		journal.Stop:  func(s *container.State) bool { return !s.Running },
-		journal.None:  func(s *container.State) bool { return s.Running && !s.Paused },
+		runtime.Pause: func(s *container.State) bool { return s.Paused },
+		runtime.Stop:  func(s *container.State) bool { return !s.Running },
+		runtime.None:  func(s *container.State) bool { return s.Running && !s.Paused },
 	} {
 		ctx, cancel := context.WithCancel(b.Context())
 		thaw, err := r.Quiesce(ctx, mode, time.Second)
@@ -178,7 +178,7 @@ func TestAQuiesceThatFailsThawsWhatItHasDone(t *testing.T) {
 	ids := []string{b.foreign("a", ref, nil), b.foreign("b", ref, nil)}
 	w := b.app(ref, "also_stop: ["+b.name+"-a, "+b.name+"-b]")
 	_, opt := b.faults(2, false)
-	if _, err := b.open(w, opt).Quiesce(b.Context(), journal.Pause, 0); err == nil {
+	if _, err := b.open(w, opt).Quiesce(b.Context(), runtime.Pause, 0); err == nil {
 		t.Fatal("a refused pause went unnoticed")
 	}
 	for _, id := range ids {
@@ -213,7 +213,7 @@ func TestUsers(t *testing.T) {
 		t.Helper()
 		users, err := r.Users(b.Context(), []string{path})
 		b.must(err)
-		got := map[string]journal.User{}
+		got := map[string]runtime.User{}
 		for _, u := range users {
 			if name, ours := strings.CutPrefix(u.Name, b.name+"-"); ours {
 				got[name] = u
@@ -221,7 +221,7 @@ func TestUsers(t *testing.T) {
 				t.Error("the workload's own container is reported")
 			}
 		}
-		want := map[string]journal.Relation{"same": journal.Same, "inside": journal.Inside, "above": journal.Above}
+		want := map[string]runtime.Relation{"same": runtime.Same, "inside": runtime.Inside, "above": runtime.Above}
 		for name, rel := range want {
 			if u := got[name]; u.Relation != rel || u.Path != path || u.Running == (name == "inside") {
 				t.Errorf("%s: %s is %+v, want %s", path, name, u, rel)
@@ -239,7 +239,7 @@ func TestUsers(t *testing.T) {
 // container.
 func (b *bench) deployedBesides(r *Runtime) {
 	b.Helper()
-	b.must(r.Redeploy(b.Context(), b.held(), journal.Redeploy{}))
+	b.must(r.Redeploy(b.Context(), b.held(), runtime.Redeploy{}))
 }
 
 // containerd tells the engine of a pause in its own time; a container that was
@@ -253,7 +253,7 @@ func TestAThawOutlastsLateNewsOfThePause(t *testing.T) {
 	f, _ := b.faults(-1, false)
 	late := &lateNews{base: f, left: 2}
 	r := b.open(b.app(ref, "also_stop: ["+b.name+"-a]"), client.WithHTTPClient(&http.Client{Transport: late}))
-	thaw, err := r.Quiesce(b.Context(), journal.Pause, 0)
+	thaw, err := r.Quiesce(b.Context(), runtime.Pause, 0)
 	b.must(err)
 	b.must(thaw(b.Context()))
 	if late.left > 0 || b.look(id).State.Paused {

@@ -12,7 +12,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/pkg/stdcopy"
 
-	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
 const (
@@ -37,7 +37,7 @@ type watch struct {
 
 // waitHealthy returns nil once a container is healthy, or has run without a
 // restart for a while where nobody checks its health. It returns a
-// [*journal.Unhealthy] when the container says that it is not, when it ends,
+// [*runtime.Unhealthy] when the container says that it is not, when it ends,
 // or when the time is up. A container that the engine restarts by itself has
 // until then.
 func (e *engine) waitHealthy(ctx context.Context, w *watch, timeout time.Duration) error {
@@ -63,7 +63,7 @@ func (e *engine) waitHealthy(ctx context.Context, w *watch, timeout time.Duratio
 			}
 		}
 		if reason != "" {
-			return &journal.Unhealthy{Container: b.Name, Reason: reason + e.evidence(ctx, b)}
+			return &runtime.Unhealthy{Container: b.Name, Reason: reason + e.evidence(ctx, b)}
 		}
 		if err := sleep(ctx, poll); err != nil {
 			return err

@@ -11,7 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/image"
 
-	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
 // imageID returns the id that a reference, or an id, has on this host, and ""
@@ -57,7 +57,7 @@ func (e *engine) digest(ctx context.Context, ref, id string) (string, error) {
 
 // checkPin returns nil when the pinned image, or without a pin the one that
 // ref names, is on this host.
-func (e *engine) checkPin(ctx context.Context, pin journal.Pin, ref string) error {
+func (e *engine) checkPin(ctx context.Context, pin runtime.Pin, ref string) error {
 	name := pin.ImageID
 	if name == "" {
 		name = ref
@@ -69,14 +69,14 @@ func (e *engine) checkPin(ctx context.Context, pin journal.Pin, ref string) erro
 	return missingImage(pin, ref)
 }
 
-func missingImage(pin journal.Pin, ref string) error {
+func missingImage(pin runtime.Pin, ref string) error {
 	switch {
 	case pin.ImageID == "":
-		return fmt.Errorf("image %s: %w: docker pull %s brings it", ref, ErrImageMissing, ref)
+		return fmt.Errorf("image %s: %w: docker pull %s brings it", ref, runtime.ErrImageMissing, ref)
 	case pin.Digest != "":
-		return fmt.Errorf("image %s (%s): %w: docker pull %s brings it", pin.Image, pin.ImageID, ErrImageMissing, pin.Digest)
+		return fmt.Errorf("image %s (%s): %w: docker pull %s brings it", pin.Image, pin.ImageID, runtime.ErrImageMissing, pin.Digest)
 	}
-	return fmt.Errorf("image %s (%s): %w, and has no digest to pull it by: build or load it again", pin.Image, pin.ImageID, ErrImageMissing)
+	return fmt.Errorf("image %s (%s): %w, and has no digest to pull it by: build or load it again", pin.Image, pin.ImageID, runtime.ErrImageMissing)
 }
 
 // pull fetches an image as a user who is not logged in.

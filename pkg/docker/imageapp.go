@@ -11,7 +11,7 @@ import (
 	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/network"
 
-	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
@@ -39,7 +39,7 @@ func (a *imageApp) filter(context.Context) (filters.Args, bool, error) {
 // want finds the image: the pinned one, or that of the config. It is used by
 // its reference where that still means the same image, which reads better in
 // a list of containers.
-func (a *imageApp) want(ctx context.Context, pin journal.Pin, pull bool) (wanted, error) {
+func (a *imageApp) want(ctx context.Context, pin runtime.Pin, pull bool) (wanted, error) {
 	hash, err := hashOf(a.w)
 	if err != nil {
 		return wanted{}, fmt.Errorf("workload %s: %w", a.w.Name, err)
@@ -155,8 +155,8 @@ func (a *imageApp) upToDate(ctx context.Context) (bool, error) {
 	if err != nil || len(own) != 1 {
 		return false, err
 	}
-	want, err := a.want(ctx, journal.Pin{}, false)
-	if errors.Is(err, ErrImageMissing) {
+	want, err := a.want(ctx, runtime.Pin{}, false)
+	if errors.Is(err, runtime.ErrImageMissing) {
 		return false, nil
 	}
 	if err != nil {
@@ -168,7 +168,7 @@ func (a *imageApp) upToDate(ctx context.Context) (bool, error) {
 	return want.is(b) && b.active() && !sick && b.Name == a.w.ContainerName && b.Policy == restartOf(a.w), nil
 }
 
-func (a *imageApp) check(ctx context.Context, pins map[string]journal.Pin, own []*box) error {
+func (a *imageApp) check(ctx context.Context, pins map[string]runtime.Pin, own []*box) error {
 	errs := []error{a.e.checkPin(ctx, pins[""], a.w.Image)}
 	ports, err := portsOf(a.w.Ports)
 	if err != nil {

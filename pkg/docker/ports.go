@@ -12,6 +12,8 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/go-connections/nat"
+
+	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
 // port is one published port of the host.
@@ -60,7 +62,7 @@ func appendPort(ports []port, address, number, protocol string) []port {
 	return append(ports, port{address, uint16(n), protocol})
 }
 
-// checkPorts returns ErrPortTaken for each port that neither the workload's own
+// checkPorts returns runtime.ErrPortTaken for each port that neither the workload's own
 // containers publish nor anybody could.
 func (e *engine) checkPorts(ctx context.Context, ports []port, own []*box) error {
 	if len(ports) == 0 {
@@ -85,7 +87,7 @@ func checkPort(p port, running []container.Summary, own []*box) error {
 				continue
 			}
 			if !slices.ContainsFunc(own, func(b *box) bool { return b.ID == c.ID }) {
-				return fmt.Errorf("port %s: %w: container %s publishes it", p, ErrPortTaken, nameOf(c))
+				return fmt.Errorf("port %s: %w: container %s publishes it", p, runtime.ErrPortTaken, nameOf(c))
 			}
 			ours = true
 		}
@@ -96,7 +98,7 @@ func checkPort(p port, running []container.Summary, own []*box) error {
 	err := tryBind(p)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("port %s: %w: a process of this host listens on it", p, ErrPortTaken)
+		return fmt.Errorf("port %s: %w: a process of this host listens on it", p, runtime.ErrPortTaken)
 	case errors.Is(err, syscall.EACCES):
 		return nil // low ports are for root; the engine is root
 	case err != nil:

@@ -10,7 +10,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/client"
 
-	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
 // late is a way to the engine on which a pause takes its time.
@@ -47,7 +47,7 @@ func TestAPauseKeepsClearOfProbes(t *testing.T) {
 			time.Sleep(5 * time.Millisecond)
 		}
 		time.Sleep(time.Until(probed().Add(2*time.Second - 20*time.Millisecond)))
-		thaw, err := r.Quiesce(b.Context(), journal.Pause, 0)
+		thaw, err := r.Quiesce(b.Context(), runtime.Pause, 0)
 		b.must(err)
 		// Far more than an unpause takes, far less than the probe has.
 		ctx, cancel := context.WithTimeout(b.Context(), 10*time.Second)

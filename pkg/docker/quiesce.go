@@ -8,30 +8,30 @@ import (
 	"sync"
 	"time"
 
-	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
 // Quiesce pauses or stops the containers that run, those of also_stop too.
 // Containers that are paused already stay as they are, now and at the thaw. A
 // pause keeps clear of health probes, for which it waits up to some seconds
 // while all containers still run.
-func (r *Runtime) Quiesce(ctx context.Context, mode string, timeout time.Duration) (journal.Thaw, error) {
+func (r *Runtime) Quiesce(ctx context.Context, mode string, timeout time.Duration) (runtime.Thaw, error) {
 	var rest func(context.Context, *box) error
 	switch mode {
-	case journal.None:
+	case runtime.None:
 		return func(context.Context) error { return nil }, nil
-	case journal.Pause:
+	case runtime.Pause:
 		rest = r.e.pause
-	case journal.Stop:
+	case runtime.Stop:
 		rest = func(ctx context.Context, b *box) error { return r.e.stop(ctx, b, timeout) }
 	default:
-		return nil, fmt.Errorf("quiesce mode %q: must be %s, %s or %s", mode, journal.Pause, journal.Stop, journal.None)
+		return nil, fmt.Errorf("quiesce mode %q: must be %s, %s or %s", mode, runtime.Pause, runtime.Stop, runtime.None)
 	}
 	boxes, err := r.boxes(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if mode == journal.Stop {
+	if mode == runtime.Stop {
 		if err := refuseAutoRemove(boxes); err != nil {
 			return nil, err
 		}
@@ -44,7 +44,7 @@ func (r *Runtime) Quiesce(ctx context.Context, mode string, timeout time.Duratio
 	}
 	thaw := r.e.thaw(chosen)
 	work := ctx
-	if mode == journal.Pause {
+	if mode == runtime.Pause {
 		if err := r.e.calm(ctx, chosen); err != nil {
 			return nil, err
 		}
@@ -68,7 +68,7 @@ func (r *Runtime) Quiesce(ctx context.Context, mode string, timeout time.Duratio
 
 // thaw returns what brings these containers back, once: what it has brought
 // back it leaves alone when called again.
-func (e *engine) thaw(boxes []*box) journal.Thaw {
+func (e *engine) thaw(boxes []*box) runtime.Thaw {
 	var mu sync.Mutex
 	left := inOrder(boxes)
 	return func(ctx context.Context) error {

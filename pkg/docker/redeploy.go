@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
 // The redeploy of an image workload. Every step can be seen at the engine, so
@@ -22,7 +22,7 @@ import (
 //
 // "Aside" is renamed, where it had the name that the new one gets.
 
-func (a *imageApp) redeploy(ctx context.Context, r journal.Redeploy) error {
+func (a *imageApp) redeploy(ctx context.Context, r runtime.Redeploy) error {
 	old, others, err := a.split(ctx, r.Before)
 	if err != nil {
 		return err
@@ -34,7 +34,7 @@ func (a *imageApp) redeploy(ctx context.Context, r journal.Redeploy) error {
 		return errors.Join(err, a.e.discardAll(ctx, others, r.StopTimeout))
 	}
 	fresh, err := a.bringUp(ctx, r, want, old, others)
-	var sick *journal.Unhealthy
+	var sick *runtime.Unhealthy
 	if errors.As(err, &sick) {
 		return err
 	}
@@ -48,7 +48,7 @@ func (a *imageApp) redeploy(ctx context.Context, r journal.Redeploy) error {
 }
 
 // split returns the workload's containers that are in before, and the others.
-func (a *imageApp) split(ctx context.Context, before []journal.Container) (old, others []*box, err error) {
+func (a *imageApp) split(ctx context.Context, before []runtime.Container) (old, others []*box, err error) {
 	own, err := list(ctx, a.e, a)
 	if err != nil {
 		return nil, nil, err
@@ -63,12 +63,12 @@ func (a *imageApp) split(ctx context.Context, before []journal.Container) (old, 
 	return old, others, nil
 }
 
-func recorded(before []journal.Container, id string) bool {
-	return slices.ContainsFunc(before, func(c journal.Container) bool { return c.ID == id && !c.Also })
+func recorded(before []runtime.Container, id string) bool {
+	return slices.ContainsFunc(before, func(c runtime.Container) bool { return c.ID == id && !c.Also })
 }
 
 // bringUp puts the old containers to rest, and makes and starts the new one.
-func (a *imageApp) bringUp(ctx context.Context, r journal.Redeploy, want wanted, old, others []*box) (*box, error) {
+func (a *imageApp) bringUp(ctx context.Context, r runtime.Redeploy, want wanted, old, others []*box) (*box, error) {
 	// An interruption is heard while waiting for health. A request that is cut
 	// may be carried out all the same, behind the back of whoever undoes it.
 	waiting := ctx
@@ -110,7 +110,7 @@ func (a *imageApp) adoptable(others []*box, want wanted) *box {
 
 // release gives the new container its restart policy and lets the containers
 // of also_stop run again.
-func (a *imageApp) release(ctx context.Context, fresh *box, before []journal.Container) error {
+func (a *imageApp) release(ctx context.Context, fresh *box, before []runtime.Container) error {
 	if err := a.e.setPolicy(ctx, fresh, restartOf(a.w)); err != nil {
 		return err
 	}
@@ -119,7 +119,7 @@ func (a *imageApp) release(ctx context.Context, fresh *box, before []journal.Con
 
 // removeOld removes the containers that the new one replaces. That one does not
 // go does not undo the redeploy: it is stopped and fenced.
-func (a *imageApp) removeOld(ctx context.Context, before []journal.Container) error {
+func (a *imageApp) removeOld(ctx context.Context, before []runtime.Container) error {
 	old, _, err := a.split(ctx, before)
 	if err != nil {
 		return err
@@ -138,7 +138,7 @@ func (a *imageApp) removeOld(ctx context.Context, before []journal.Container) er
 // undo takes back what a redeploy that failed has made; the old containers have
 // their names again, and stay stopped and fenced. It asks the engine what there
 // is: the answer to a create may have been lost.
-func (a *imageApp) undo(ctx context.Context, before []journal.Container, timeout time.Duration) error {
+func (a *imageApp) undo(ctx context.Context, before []runtime.Container, timeout time.Duration) error {
 	ctx, cancel := detached(ctx)
 	defer cancel()
 	old, others, err := a.split(ctx, before)
@@ -155,7 +155,7 @@ func (a *imageApp) undo(ctx context.Context, before []journal.Container, timeout
 	return errors.Join(errs...)
 }
 
-func (a *imageApp) settle(ctx context.Context, before []journal.Container) error {
+func (a *imageApp) settle(ctx context.Context, before []runtime.Container) error {
 	_, current, err := a.split(ctx, before)
 	if err != nil {
 		return err

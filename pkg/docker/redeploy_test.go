@@ -15,7 +15,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/client"
 
-	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
 func freePort(b *bench) int {
@@ -55,10 +55,10 @@ func TestDeployFromNothingThenRedeployOnAPin(t *testing.T) {
 
 	old := b.deployed(r, held)
 	raw := b.look(old.ID)
-	if old.Name != b.name || old.Image != ref || old.ImageID != first || !old.Running || old.Policy != (journal.Policy{Name: "on-failure", Retries: 7}) {
+	if old.Name != b.name || old.Image != ref || old.ImageID != first || !old.Running || old.Policy != (runtime.Policy{Name: "on-failure", Retries: 7}) {
 		t.Errorf("deployed as %+v", old)
 	}
-	if len(old.Mounts) != 1 || old.Mounts[0] != (journal.Mount{Source: b.dir + "/data", Target: "/data", Writable: true}) {
+	if len(old.Mounts) != 1 || old.Mounts[0] != (runtime.Mount{Source: b.dir + "/data", Target: "/data", Writable: true}) {
 		t.Errorf("mounts %+v", old.Mounts)
 	}
 	if raw.Config.Image != ref || raw.HostConfig.ShmSize != 32<<20 || !*raw.HostConfig.Init || !raw.HostConfig.ReadonlyRootfs ||
@@ -82,9 +82,9 @@ func TestDeployFromNothingThenRedeployOnAPin(t *testing.T) {
 		t.Errorf("UpToDate %v, %v after the reference moved", up, err)
 	}
 	b.must(r.FenceAndStop(b.Context(), 5*time.Second))
-	pins := map[string]journal.Pin{"": {Image: ref, ImageID: first}}
+	pins := map[string]runtime.Pin{"": {Image: ref, ImageID: first}}
 	b.must(r.Check(b.Context(), pins))
-	b.must(r.Redeploy(b.Context(), held, journal.Redeploy{Pins: pins, Before: []journal.Container{old}}))
+	b.must(r.Redeploy(b.Context(), held, runtime.Redeploy{Pins: pins, Before: []runtime.Container{old}}))
 	now := b.only(r)
 	if now.ID == old.ID || now.ImageID != first || now.ImageID == second || now.Image != ref || now.Name != old.Name || now.Policy != old.Policy || !now.Running {
 		t.Errorf("redeployed as %+v\nbefore %+v", now, old)
@@ -103,9 +103,9 @@ func TestUnhealthyIsReportedAndTheOldOneComesBack(t *testing.T) {
 	b.must(r.FenceAndStop(b.Context(), 5*time.Second))
 	b.sick(true)
 
-	d := journal.Redeploy{Pins: map[string]journal.Pin{"": {Image: ref, ImageID: id}}, Before: []journal.Container{old}}
+	d := runtime.Redeploy{Pins: map[string]runtime.Pin{"": {Image: ref, ImageID: id}}, Before: []runtime.Container{old}}
 	err := r.Redeploy(b.Context(), held, d)
-	var sick *journal.Unhealthy
+	var sick *runtime.Unhealthy
 	if !errors.As(err, &sick) || sick.Container != b.name || !strings.Contains(sick.Reason, "feeling") || strings.ContainsRune(sick.Reason, '\x1b') {
 		t.Fatalf("got %v, want an Unhealthy with what the check said", err)
 	}
@@ -123,7 +123,7 @@ func TestUnhealthyIsReportedAndTheOldOneComesBack(t *testing.T) {
 	b.must(r.FenceAndStop(b.Context(), 5*time.Second))
 	b.sick(false)
 	for range 2 { // a repeat changes nothing
-		b.must(r.Resume(b.Context(), held, []journal.Container{old}))
+		b.must(r.Resume(b.Context(), held, []runtime.Container{old}))
 		if now := b.only(r); now.ID != old.ID || now.Name != old.Name || now.Policy.Name != "always" || !now.Running {
 			t.Errorf("resumed as %+v", now)
 		}
@@ -148,8 +148,8 @@ func TestAContainerThatExitsIsUnhealthy(t *testing.T) {
 	b := newBench(t)
 	ref, _ := b.image("one")
 	r, held := b.open(b.app(ref, "command: exit 3")), b.held()
-	err := r.Redeploy(b.Context(), held, journal.Redeploy{})
-	var sick *journal.Unhealthy
+	err := r.Redeploy(b.Context(), held, runtime.Redeploy{})
+	var sick *runtime.Unhealthy
 	if !errors.As(err, &sick) || !strings.Contains(sick.Reason, "code 3") || !strings.Contains(sick.Reason, "giving up") {
 		t.Errorf("got %v, want an Unhealthy with the exit code and the log", err)
 	}
@@ -161,8 +161,8 @@ func TestAHealthCheckThatNeverPassesRunsIntoTheTimeout(t *testing.T) {
 	ref, _ := b.image("one")
 	b.sick(true)
 	r, held := b.open(b.app(ref, "healthcheck: {test: [CMD, /app, check], interval: 200ms, retries: 1000}")), b.held()
-	err := r.Redeploy(b.Context(), held, journal.Redeploy{HealthTimeout: time.Second})
-	var sick *journal.Unhealthy
+	err := r.Redeploy(b.Context(), held, runtime.Redeploy{HealthTimeout: time.Second})
+	var sick *runtime.Unhealthy
 	if !errors.As(err, &sick) || !strings.Contains(sick.Reason, "after 1s") {
 		t.Errorf("got %v, want an Unhealthy with the timeout", err)
 	}
@@ -175,7 +175,7 @@ func TestARedeployThatCannotBePutsTheOldNameBack(t *testing.T) {
 	port := freePort(b)
 	r, held := b.open(b.app(ref, "restart: always", "ports: ['127.0.0.1:"+fmt.Sprint(port)+":8080']", healthy)), b.held()
 	old := b.deployed(r, held)
-	before := []journal.Container{old}
+	before := []runtime.Container{old}
 	unchanged := func(what string) {
 		t.Helper()
 		now := b.only(r)
@@ -185,25 +185,25 @@ func TestARedeployThatCannotBePutsTheOldNameBack(t *testing.T) {
 	}
 	b.must(r.FenceAndStop(b.Context(), 5*time.Second))
 
-	gone := map[string]journal.Pin{"": {Image: "ghost:1", ImageID: "sha256:" + strings.Repeat("0", 64)}}
+	gone := map[string]runtime.Pin{"": {Image: "ghost:1", ImageID: "sha256:" + strings.Repeat("0", 64)}}
 	for what, err := range map[string]error{
 		"check":    r.Check(b.Context(), gone),
-		"redeploy": r.Redeploy(b.Context(), held, journal.Redeploy{Pins: gone, Before: before}),
+		"redeploy": r.Redeploy(b.Context(), held, runtime.Redeploy{Pins: gone, Before: before}),
 	} {
-		if !errors.Is(err, ErrImageMissing) {
-			t.Errorf("%s: %v, want ErrImageMissing", what, err)
+		if !errors.Is(err, runtime.ErrImageMissing) {
+			t.Errorf("%s: %v, want runtime.ErrImageMissing", what, err)
 		}
 		unchanged("a missing image")
 	}
 
 	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 	b.must(err)
-	pins := map[string]journal.Pin{"": {Image: ref, ImageID: id}}
-	if err := r.Check(b.Context(), pins); !errors.Is(err, ErrPortTaken) {
-		t.Errorf("check: %v, want ErrPortTaken", err)
+	pins := map[string]runtime.Pin{"": {Image: ref, ImageID: id}}
+	if err := r.Check(b.Context(), pins); !errors.Is(err, runtime.ErrPortTaken) {
+		t.Errorf("check: %v, want runtime.ErrPortTaken", err)
 	}
-	if err := r.Redeploy(b.Context(), held, journal.Redeploy{Pins: pins, Before: before}); !errors.Is(err, ErrPortTaken) {
-		t.Errorf("redeploy: %v, want ErrPortTaken", err)
+	if err := r.Redeploy(b.Context(), held, runtime.Redeploy{Pins: pins, Before: before}); !errors.Is(err, runtime.ErrPortTaken) {
+		t.Errorf("redeploy: %v, want runtime.ErrPortTaken", err)
 	}
 	unchanged("a taken port")
 	b.must(l.Close())
@@ -213,13 +213,13 @@ func TestARedeployThatCannotBePutsTheOldNameBack(t *testing.T) {
 		b.must(err)
 		c.ExposedPorts, h.PortBindings = s.config.ExposedPorts, s.host.PortBindings
 	})
-	if err := r.Check(b.Context(), pins); !errors.Is(err, ErrPortTaken) || !strings.Contains(err.Error(), "-thief") {
-		t.Errorf("check: %v, want ErrPortTaken with the container that has it", err)
+	if err := r.Check(b.Context(), pins); !errors.Is(err, runtime.ErrPortTaken) || !strings.Contains(err.Error(), "-thief") {
+		t.Errorf("check: %v, want runtime.ErrPortTaken with the container that has it", err)
 	}
 
 	ctx, cancel := context.WithCancel(b.Context())
 	cancel()
-	if err := r.Redeploy(ctx, held, journal.Redeploy{Pins: pins, Before: before}); !errors.Is(err, context.Canceled) {
+	if err := r.Redeploy(ctx, held, runtime.Redeploy{Pins: pins, Before: before}); !errors.Is(err, context.Canceled) {
 		t.Errorf("redeploy: %v, want context.Canceled", err)
 	}
 	unchanged("an ended context")
@@ -234,7 +234,7 @@ func TestAForeignContainerWithTheNameIsNotTouched(t *testing.T) {
 	if err := r.Check(b.Context(), nil); !errors.Is(err, ErrNameTaken) {
 		t.Errorf("check: %v, want ErrNameTaken", err)
 	}
-	if err := r.Redeploy(b.Context(), held, journal.Redeploy{}); !errors.Is(err, ErrNameTaken) {
+	if err := r.Redeploy(b.Context(), held, runtime.Redeploy{}); !errors.Is(err, ErrNameTaken) {
 		t.Errorf("redeploy: %v, want ErrNameTaken", err)
 	}
 	if raw := b.look(id); !raw.State.Running || raw.Name != "/"+b.name+"-x" {
@@ -247,7 +247,7 @@ func TestAMissingBindSourceIsNotMade(t *testing.T) {
 	b := newBench(t)
 	ref, _ := b.image("one")
 	r, held := b.open(b.workload("image: "+ref, "volumes: [{scope: absolute, source: "+b.dir+"/absent, target: /data}]")), b.held()
-	if err := r.Redeploy(b.Context(), held, journal.Redeploy{}); err == nil {
+	if err := r.Redeploy(b.Context(), held, runtime.Redeploy{}); err == nil {
 		t.Error("deployed without its volume")
 	}
 	if _, err := os.Stat(b.dir + "/absent"); !errors.Is(err, os.ErrNotExist) {
@@ -263,7 +263,7 @@ func TestVolumesOfTheImageAreCarriedOver(t *testing.T) {
 	b := newBench(t)
 	ref, _ := b.image("one", `VOLUME ["/var/own"]`)
 	r, held := b.open(b.app(ref, healthy)), b.held()
-	own := func(c journal.Container) string {
+	own := func(c runtime.Container) string {
 		for _, m := range b.look(c.ID).Mounts {
 			if m.Destination == "/var/own" {
 				return m.Name
@@ -275,7 +275,7 @@ func TestVolumesOfTheImageAreCarriedOver(t *testing.T) {
 	was := own(old)
 	// Carried over it is no longer anonymous, and does not go with a container.
 	b.volumes = append(b.volumes, was)
-	b.must(r.Redeploy(b.Context(), held, journal.Redeploy{Before: []journal.Container{old}}))
+	b.must(r.Redeploy(b.Context(), held, runtime.Redeploy{Before: []runtime.Container{old}}))
 	now := b.only(r)
 	if was == "" || own(now) != was || now.ID == old.ID {
 		t.Errorf("volume %q before, %q after", was, own(now))
@@ -292,7 +292,7 @@ func TestResumeMakesAGoneContainerAnewOnItsImage(t *testing.T) {
 	b.must(b.api.ContainerRemove(b.Context(), old.ID, container.RemoveOptions{Force: true}))
 	made := ""
 	for range 2 {
-		b.must(r.Resume(b.Context(), held, []journal.Container{old}))
+		b.must(r.Resume(b.Context(), held, []runtime.Container{old}))
 		now := b.only(r)
 		if made != "" && now.ID != made {
 			t.Error("the repeat made another one")
@@ -305,8 +305,8 @@ func TestResumeMakesAGoneContainerAnewOnItsImage(t *testing.T) {
 	kept := b.only(r).ID
 	lost := old
 	lost.ID, lost.ImageID = strings.Repeat("0", 64), "sha256:"+strings.Repeat("0", 64)
-	if err := r.Resume(b.Context(), held, []journal.Container{lost}); !errors.Is(err, ErrImageMissing) {
-		t.Errorf("got %v, want ErrImageMissing", err)
+	if err := r.Resume(b.Context(), held, []runtime.Container{lost}); !errors.Is(err, runtime.ErrImageMissing) {
+		t.Errorf("got %v, want runtime.ErrImageMissing", err)
 	}
 	if now := b.only(r); now.ID != kept || !now.Running {
 		t.Errorf("the last container was touched though the recorded one cannot be made: %+v", now)
@@ -317,7 +317,7 @@ func TestTheLockIsDemanded(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	r := b.open(b.app(b.name + ":none"))
-	if err := r.Redeploy(b.Context(), nil, journal.Redeploy{}); err == nil {
+	if err := r.Redeploy(b.Context(), nil, runtime.Redeploy{}); err == nil {
 		t.Error("redeployed without the lock")
 	}
 	other := b.held()
@@ -337,10 +337,10 @@ func TestEnginesElsewhereAreRefused(t *testing.T) {
 		t.Fatal("opening needs an engine:", err)
 	}
 	defer r.Close()
-	if err := r.Ping(t.Context()); !errors.Is(err, ErrUnreachable) {
-		t.Errorf("got %v, want ErrUnreachable", err)
+	if err := r.Ping(t.Context()); !errors.Is(err, runtime.ErrUnreachable) {
+		t.Errorf("got %v, want runtime.ErrUnreachable", err)
 	}
-	if _, err := r.Containers(t.Context()); !errors.Is(err, ErrUnreachable) {
-		t.Errorf("got %v, want ErrUnreachable", err)
+	if _, err := r.Containers(t.Context()); !errors.Is(err, runtime.ErrUnreachable) {
+		t.Errorf("got %v, want runtime.ErrUnreachable", err)
 	}
 }

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"slices"
 
-	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
 // match is a recorded container and the one that stands for it now.
 type match struct {
-	want journal.Container
+	want runtime.Container
 	now  *box // nil: it is gone and must be made
 	make wanted
 }
@@ -18,7 +18,7 @@ type match struct {
 // resume brings an image workload back as it was recorded. What a redeploy made
 // besides goes only after it is certain that everything recorded is there or
 // can be made: until then the last container of the workload may be among it.
-func (a *imageApp) resume(ctx context.Context, before []journal.Container) error {
+func (a *imageApp) resume(ctx context.Context, before []runtime.Container) error {
 	old, others, err := a.split(ctx, before)
 	if err != nil {
 		return err
@@ -49,7 +49,7 @@ func rank(m match) int {
 // match finds who stands for each recorded container: itself; where it is gone,
 // one that an earlier redeploy or resume made from the same config and image;
 // or one to be made. The rest is in nobody's place.
-func (a *imageApp) match(ctx context.Context, before []journal.Container, old, others []*box) (matches []match, rest []*box, err error) {
+func (a *imageApp) match(ctx context.Context, before []runtime.Container, old, others []*box) (matches []match, rest []*box, err error) {
 	rest = others
 	for _, want := range before {
 		if want.Also {
@@ -64,7 +64,7 @@ func (a *imageApp) match(ctx context.Context, before []journal.Container, old, o
 			if !want.Running && want.Name != a.w.ContainerName {
 				continue
 			}
-			pin := journal.Pin{Image: want.Image, ImageID: want.ImageID, Digest: want.Digest}
+			pin := runtime.Pin{Image: want.Image, ImageID: want.ImageID, Digest: want.Digest}
 			if m.make, err = a.want(ctx, pin, false); err != nil {
 				return nil, nil, err
 			}

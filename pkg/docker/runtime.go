@@ -11,20 +11,14 @@ import (
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/client"
 
-	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
 var (
-	// ErrUnreachable says that the engine does not answer.
-	ErrUnreachable = journal.ErrUnreachable
 	// ErrNotLocal says that DOCKER_HOST names an engine that may be on another
 	// host: the directories that snap changes are this one's.
 	ErrNotLocal = errors.New("not an engine of this host")
-	// ErrImageMissing says that an image is not on this host.
-	ErrImageMissing = journal.ErrImageMissing
-	// ErrPortTaken says that a host port belongs to somebody else.
-	ErrPortTaken = journal.ErrPortTaken
 	// ErrNameTaken says that a container outside the workload has the name
 	// that the workload's wants.
 	ErrNameTaken = errors.New("the container name is taken")
@@ -54,10 +48,10 @@ type app interface {
 	// filter returns what finds the workload's own containers; false when it
 	// has none.
 	filter(ctx context.Context) (filters.Args, bool, error)
-	check(ctx context.Context, pins map[string]journal.Pin, own []*box) error
-	redeploy(ctx context.Context, r journal.Redeploy) error
-	resume(ctx context.Context, before []journal.Container) error
-	settle(ctx context.Context, before []journal.Container) error
+	check(ctx context.Context, pins map[string]runtime.Pin, own []*box) error
+	redeploy(ctx context.Context, r runtime.Redeploy) error
+	resume(ctx context.Context, before []runtime.Container) error
+	settle(ctx context.Context, before []runtime.Container) error
 	upToDate(ctx context.Context) (bool, error)
 }
 
@@ -86,25 +80,25 @@ func open(w *workload.Workload, opts Options, more ...client.Opt) (*Runtime, err
 // Close gives the connection back.
 func (r *Runtime) Close() error { return r.e.api.Close() }
 
-// Ping returns nil when the engine answers, and [ErrUnreachable] when it does
+// Ping returns nil when the engine answers, and [runtime.ErrUnreachable] when it does
 // not do so within five seconds.
 func (r *Runtime) Ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	if _, err := r.e.api.Ping(ctx); err != nil {
-		return fmt.Errorf("%w at %s: %w", ErrUnreachable, r.e.host, err)
+		return fmt.Errorf("%w at %s: %w", runtime.ErrUnreachable, r.e.host, err)
 	}
 	return nil
 }
 
 // Containers returns the workload's containers and those of also_stop that
 // exist, sorted by name.
-func (r *Runtime) Containers(ctx context.Context) ([]journal.Container, error) {
+func (r *Runtime) Containers(ctx context.Context) ([]runtime.Container, error) {
 	boxes, err := r.boxes(ctx)
 	if err != nil {
 		return nil, err
 	}
-	out := make([]journal.Container, len(boxes))
+	out := make([]runtime.Container, len(boxes))
 	for i, b := range boxes {
 		out[i] = b.Container
 		if out[i].Digest, err = r.e.digest(ctx, b.Image, b.ImageID); err != nil {
@@ -150,10 +144,10 @@ func list(ctx context.Context, e *engine, a app) ([]*box, error) {
 	return e.list(ctx, filter)
 }
 
-// Check reports what would keep Redeploy from working: [ErrImageMissing],
-// [ErrPortTaken], [ErrNameTaken], [ErrNotMounted], or a container of also_stop
+// Check reports what would keep Redeploy from working: [runtime.ErrImageMissing],
+// [runtime.ErrPortTaken], [ErrNameTaken], [ErrNotMounted], or a container of also_stop
 // that would be gone once it stops. All that is found is reported, joined.
-func (r *Runtime) Check(ctx context.Context, pins map[string]journal.Pin) error {
+func (r *Runtime) Check(ctx context.Context, pins map[string]runtime.Pin) error {
 	boxes, err := r.boxes(ctx)
 	if err != nil {
 		return err
@@ -168,7 +162,7 @@ func (r *Runtime) Check(ctx context.Context, pins map[string]journal.Pin) error 
 // is a notice and no error: the workload itself is up. Where the engine stops
 // answering half-way nothing is known of the containers; FenceAndStop, Redeploy
 // and Resume each take it from there.
-func (r *Runtime) Redeploy(ctx context.Context, held *journal.Held, d journal.Redeploy) error {
+func (r *Runtime) Redeploy(ctx context.Context, held runtime.Lock, d runtime.Redeploy) error {
 	if err := r.demand(held); err != nil {
 		return err
 	}
@@ -179,12 +173,12 @@ func (r *Runtime) Redeploy(ctx context.Context, held *journal.Held, d journal.Re
 // restart policies of the config, those in before that they replace are
 // removed, and the containers of also_stop that ran before start again. It may
 // be repeated.
-func (r *Runtime) Settle(ctx context.Context, before []journal.Container) error {
+func (r *Runtime) Settle(ctx context.Context, before []runtime.Container) error {
 	return r.app.settle(ctx, before)
 }
 
 // Resume brings back the containers as they were recorded in before.
-func (r *Runtime) Resume(ctx context.Context, held *journal.Held, before []journal.Container) error {
+func (r *Runtime) Resume(ctx context.Context, held runtime.Lock, before []runtime.Container) error {
 	if err := r.demand(held); err != nil {
 		return err
 	}
@@ -196,7 +190,7 @@ func (r *Runtime) Resume(ctx context.Context, held *journal.Held, before []journ
 // always false: docker compose up finds that out itself. It changes nothing.
 func (r *Runtime) UpToDate(ctx context.Context) (bool, error) { return r.app.upToDate(ctx) }
 
-func (r *Runtime) demand(held *journal.Held) error {
+func (r *Runtime) demand(held runtime.Lock) error {
 	if held == nil || held.Workload() != r.w.Name {
 		return fmt.Errorf("workload %s: its lock is not held", r.w.Name)
 	}

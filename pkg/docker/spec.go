@@ -19,7 +19,7 @@ import (
 	"github.com/docker/docker/api/types/strslice"
 	"github.com/docker/go-connections/nat"
 
-	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
@@ -77,13 +77,13 @@ func specOf(w *workload.Workload, want wanted) (*spec, error) {
 }
 
 // restartOf is the configured restart policy.
-func restartOf(w *workload.Workload) journal.Policy {
+func restartOf(w *workload.Workload) runtime.Policy {
 	name, count, _ := strings.Cut(w.Restart, ":")
 	if name == "" {
 		return never
 	}
 	retries, _ := strconv.Atoi(count) // none, and what Load let through, is 0: without end
-	return journal.Policy{Name: name, Retries: retries}
+	return runtime.Policy{Name: name, Retries: retries}
 }
 
 func healthOf(h *workload.Healthcheck) *container.HealthConfig {

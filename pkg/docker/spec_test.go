@@ -12,7 +12,7 @@ import (
 	"github.com/docker/docker/client"
 	"golang.org/x/sys/unix"
 
-	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
@@ -69,7 +69,7 @@ func TestHealthcheckIsComposes(t *testing.T) {
 
 func TestAnEndedContainerIsJudgedByItsPolicy(t *testing.T) {
 	exited := func(code int, policy string) *box {
-		return &box{Container: journal.Container{Policy: journal.Policy{Name: policy}}, raw: container.InspectResponse{
+		return &box{Container: runtime.Container{Policy: runtime.Policy{Name: policy}}, raw: container.InspectResponse{
 			ContainerJSONBase: &container.ContainerJSONBase{State: &container.State{Status: "exited", ExitCode: code}}}}
 	}
 	for _, c := range []struct {
@@ -102,7 +102,7 @@ func TestWhatContainersSayIsFitForATerminal(t *testing.T) {
 
 func TestStartsInTheOrderOfDependencies(t *testing.T) {
 	make := func(service, depends string) *box {
-		return &box{Container: journal.Container{ID: service, Service: service}, raw: container.InspectResponse{
+		return &box{Container: runtime.Container{ID: service, Service: service}, raw: container.InspectResponse{
 			Config: &container.Config{Labels: map[string]string{composeDepends: depends}}}}
 	}
 	var got []string
@@ -172,14 +172,14 @@ func TestRelationSeesThroughBindMounts(t *testing.T) {
 	})
 	for _, c := range []struct {
 		source, path string
-		want         journal.Relation
+		want         runtime.Relation
 	}{
-		{alias, data, journal.Same},
-		{filepath.Join(alias, "in"), data, journal.Inside},
-		{filepath.Join(alias, "absent"), data, journal.Inside},
-		{alias, filepath.Join(data, "in"), journal.Above},
+		{alias, data, runtime.Same},
+		{filepath.Join(alias, "in"), data, runtime.Inside},
+		{filepath.Join(alias, "absent"), data, runtime.Inside},
+		{alias, filepath.Join(data, "in"), runtime.Above},
 		{filepath.Join(dir, "other"), data, ""},
-		{"/", data, journal.Above},
+		{"/", data, runtime.Above},
 	} {
 		if got := relation(placeOf(c.source), placeOf(c.path)); got != c.want {
 			t.Errorf("%s to %s: %q, want %q", c.source, c.path, got, c.want)

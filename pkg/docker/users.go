@@ -11,7 +11,7 @@ import (
 	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/volume"
 
-	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
@@ -20,7 +20,7 @@ import (
 // count, nor do the workload's own; a container of docker compose run does.
 // Where a workload of data alone finds no engine at all on the host, nobody
 // uses anything.
-func (r *Runtime) Users(ctx context.Context, paths []string) ([]journal.User, error) {
+func (r *Runtime) Users(ctx context.Context, paths []string) ([]runtime.User, error) {
 	if r.w.Kind() == workload.Data && r.e.socketMissing() {
 		return nil, nil
 	}
@@ -40,7 +40,7 @@ func (r *Runtime) Users(ctx context.Context, paths []string) ([]journal.User, er
 	for i, path := range paths {
 		wanted[i] = placeOf(path)
 	}
-	var users []journal.User
+	var users []runtime.User
 	for _, c := range all {
 		if slices.ContainsFunc(boxes, func(b *box) bool { return b.ID == c.ID }) {
 			continue
@@ -50,12 +50,12 @@ func (r *Runtime) Users(ctx context.Context, paths []string) ([]journal.User, er
 			for i, path := range paths {
 				if rel := relation(at, wanted[i]); rel != "" {
 					running := c.State == container.StateRunning || c.State == container.StatePaused || c.State == container.StateRestarting
-					users = append(users, journal.User{ID: c.ID, Name: nameOf(c), Running: running, Source: source, Path: path, Relation: rel})
+					users = append(users, runtime.User{ID: c.ID, Name: nameOf(c), Running: running, Source: source, Path: path, Relation: rel})
 				}
 			}
 		}
 	}
-	slices.SortStableFunc(users, func(a, b journal.User) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortStableFunc(users, func(a, b runtime.User) int { return strings.Compare(a.Name, b.Name) })
 	return users, nil
 }
 
@@ -124,16 +124,16 @@ func realPath(path string) string {
 // relation says how a mount's source lies to a volume; "" is not at all. Paths
 // are compared as written and as resolved, and by what they are: the same
 // directory may have two names by a bind mount of the host.
-func relation(source, path place) journal.Relation {
+func relation(source, path place) runtime.Relation {
 	for _, s := range []string{source.written, source.real} {
 		for _, p := range []string{path.written, path.real} {
 			switch {
 			case s == p:
-				return journal.Same
+				return runtime.Same
 			case workload.Contains(p, s):
-				return journal.Inside
+				return runtime.Inside
 			case workload.Contains(s, p):
-				return journal.Above
+				return runtime.Above
 			}
 		}
 	}
@@ -141,11 +141,11 @@ func relation(source, path place) journal.Relation {
 	case len(source.way) == 0 || len(path.way) == 0:
 		return ""
 	case os.SameFile(source.way[0], path.way[0]):
-		return journal.Same
+		return runtime.Same
 	case through(source.way, path.way[0]):
-		return journal.Inside
+		return runtime.Inside
 	case through(path.way, source.way[0]):
-		return journal.Above
+		return runtime.Above
 	}
 	return ""
 }

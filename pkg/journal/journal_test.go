@@ -15,6 +15,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -114,21 +115,21 @@ func begin() *journal.Begin {
 		Kind: journal.Restore, Snap: "1.0.0", SID: "20260101T000000Z-000001", PreRestoreSID: "20260101T000000Z-000002",
 		Volumes:    []journal.Volume{{Name: "content", Root: "/srv/apps", Rel: "web/content", Entry: "content", Created: []string{"web", "web/content"}}, {Name: "b", Root: "/srv", Rel: "b", Entry: "b"}},
 		Quiesce:    journal.Pause,
-		Containers: []journal.Container{container()}, OnUnhealthy: "revert", HealthTimeout: time.Minute, StopTimeout: 10 * time.Second,
+		Containers: []runtime.Container{container()}, OnUnhealthy: "revert", HealthTimeout: time.Minute, StopTimeout: 10 * time.Second,
 	}
 }
 
-func container() journal.Container {
-	return journal.Container{
+func container() runtime.Container {
+	return runtime.Container{
 		ID: "c1", Name: "web-1", Service: "web", Image: "ghost:5", ImageID: "sha256:aa", Digest: "ghost@sha256:bb", Running: true, Paused: true,
-		Policy: journal.Policy{Name: "on-failure", Retries: 3}, Also: true, Mounts: []journal.Mount{{Source: "/srv/b", Target: "/b", Writable: true}},
+		Policy: runtime.Policy{Name: "on-failure", Retries: 3}, Also: true, Mounts: []runtime.Mount{{Source: "/srv/b", Target: "/b", Writable: true}},
 	}
 }
 
 func ready() *journal.Ready {
 	return &journal.Ready{
 		Volumes:    []journal.ReadyVolume{{Live: "ext4-1.1.aa", Staged: "ext4-1.1.bb"}, {Live: "ext4-1.1.cc", Staged: "ext4-1.1.dd"}},
-		Containers: []journal.Container{container()}, Pin: map[string]journal.Pin{"web": {Image: "ghost:5", ImageID: "sha256:aa", Digest: "ghost@sha256:bb"}},
+		Containers: []runtime.Container{container()}, Pin: map[string]runtime.Pin{"web": {Image: "ghost:5", ImageID: "sha256:aa", Digest: "ghost@sha256:bb"}},
 	}
 }
 

@@ -52,8 +52,13 @@ type Held struct {
 	names    map[string]bool
 }
 
-// Workload returns whose lock this is.
-func (h *Held) Workload() string { return h.workload }
+// Workload returns whose lock this is, "" where h is nil.
+func (h *Held) Workload() string {
+	if h == nil {
+		return ""
+	}
+	return h.workload
+}
 
 // storeLock keeps prune out. The config lets no workload have this name.
 const storeLock = "store.lock"

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
 // The formats of the records, and the newest version of each that this
@@ -54,8 +55,8 @@ type Begin struct {
 
 	// Quiesce and Containers tell a recovery whom a capture or a deploy may
 	// have paused or stopped. A restore records its containers as Ready.
-	Quiesce    string      `json:"quiesce,omitempty"`
-	Containers []Container `json:"containers,omitempty"`
+	Quiesce    string              `json:"quiesce,omitempty"`
+	Containers []runtime.Container `json:"containers,omitempty"`
 
 	// Guard says when a restore makes the pre-restore snapshot: "" before the
 	// exchange, GuardAfter behind the commit, of the displaced trees. Version 2.
@@ -101,10 +102,10 @@ func Wrapper(tx string) string { return ".snap-" + tx }
 // on disk, and these are the two directories of each volume.
 type Ready struct {
 	disk.Seal
-	Tx         string         `json:"tx"`
-	Volumes    []ReadyVolume  `json:"volumes"`
-	Containers []Container    `json:"containers,omitempty"`
-	Pin        map[string]Pin `json:"pin,omitempty"` // service → image; "" for an image workload
+	Tx         string                 `json:"tx"`
+	Volumes    []ReadyVolume          `json:"volumes"`
+	Containers []runtime.Container    `json:"containers,omitempty"`
+	Pin        map[string]runtime.Pin `json:"pin,omitempty"` // service → image; "" for an image workload
 }
 
 // ReadyVolume are the handles of a volume's two directories, in the order of
@@ -185,46 +186,6 @@ func (r *Resolution) validate(tx string) error {
 		return fmt.Errorf("%w: it says to keep %q of transaction %q, and %q as a snapshot", disk.ErrDamaged, r.Keep, r.Tx, r.SID)
 	}
 	return nil
-}
-
-// Container is one container as it was before it was touched, with what is
-// needed to bring it back.
-type Container struct {
-	ID      string `json:"id"`
-	Name    string `json:"name"`
-	Service string `json:"service,omitempty"` // of a Compose workload
-	Image   string `json:"image"`             // the reference it was created from
-	ImageID string `json:"image_id"`
-	// Digest is the repository digest of the image, where it has one.
-	Digest  string  `json:"digest,omitempty"`
-	Running bool    `json:"running"`
-	Paused  bool    `json:"paused,omitempty"`
-	Policy  Policy  `json:"policy"`
-	Also    bool    `json:"also,omitempty"` // not of the workload: listed in also_stop
-	Mounts  []Mount `json:"mounts,omitempty"`
-	// StopTimeout is how long the engine waits for a clean stop, as it is now;
-	// it is asked for anew, and not recorded.
-	StopTimeout time.Duration `json:"-"`
-}
-
-// Policy is a container's restart policy in Docker's terms.
-type Policy struct {
-	Name    string `json:"name"`
-	Retries int    `json:"retries,omitempty"`
-}
-
-// Mount is a bind mount of a container.
-type Mount struct {
-	Source   string `json:"source"`
-	Target   string `json:"target"`
-	Writable bool   `json:"writable"`
-}
-
-// Pin is the image that a redeploy must use: what ran before.
-type Pin struct {
-	Image   string `json:"image"`
-	ImageID string `json:"image_id"`
-	Digest  string `json:"digest,omitempty"`
 }
 
 func (b *Begin) validate(tx string) error {

@@ -10,6 +10,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/store"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
@@ -132,7 +133,7 @@ func (s *session) publishDisplaced(ctx context.Context, x *txn) error {
 		err = shot.still()
 	}
 	if err == nil {
-		_, err = shot.publish(sid, store.PreRestore, beforeRestore(x.Begin.SID), journal.Stop, x.ReadyRecord.Containers)
+		_, err = shot.publish(sid, store.PreRestore, beforeRestore(x.Begin.SID), runtime.Stop, x.ReadyRecord.Containers)
 	}
 	if err != nil {
 		return errors.Join(err, sweep())

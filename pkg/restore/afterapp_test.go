@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
-	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
 // TestGuardingAfterTheAppWaitsForNoReading looks at a real container: it runs
@@ -53,7 +53,7 @@ func TestGuardingAfterTheAppWaitsForNoReading(t *testing.T) {
 	}
 	m, err := w.engine().Store.Load(w.name, r.PreRestoreSID)
 	w.must(err)
-	if m.Reason != "pre-restore" || m.Quiesce != journal.Stop || len(m.Images) != 1 || m.Images[0].ImageID == "" {
+	if m.Reason != "pre-restore" || m.Quiesce != runtime.Stop || len(m.Images) != 1 || m.Images[0].ImageID == "" {
 		t.Errorf("the pre-restore snapshot is %+v", m)
 	}
 	w.clean()

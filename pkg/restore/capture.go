@@ -8,6 +8,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/store"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
@@ -15,7 +16,7 @@ import (
 // CaptureRequest is what an operator asks of a capture.
 type CaptureRequest struct {
 	Workload string
-	Quiesce  string // journal.Pause, Stop or None
+	Quiesce  string // runtime.Pause, Stop or None
 	Note     string
 	// FullSpeed does without the low priority while the app runs.
 	FullSpeed bool
@@ -55,7 +56,7 @@ type capturing struct {
 	sid        string
 	txID       string
 	places     []*place
-	containers []Container
+	containers []runtime.Container
 	shot       *shooting
 	quiesced   time.Duration
 	release    func() // of the guard
@@ -174,7 +175,7 @@ func (c *capturing) shoot(ctx context.Context, tx *journal.Tx) (*store.Manifest,
 
 // quiesces reports whether there is an app to put to rest.
 func (c *capturing) quiesces() bool {
-	if c.req.Quiesce == journal.None {
+	if c.req.Quiesce == runtime.None {
 		return false
 	}
 	for _, container := range c.containers {
@@ -193,7 +194,7 @@ func (c *capturing) still(ctx context.Context) (err error) {
 		c.hasten()
 		c.release = c.guarded(c.txID)
 		start := time.Now()
-		var thaw journal.Thaw
+		var thaw runtime.Thaw
 		if err := c.time.run("quiesce", func() error {
 			thaw, err = c.rt.Quiesce(ctx, c.req.Quiesce, 0)
 			return err
@@ -258,7 +259,7 @@ func (c *capturing) giveUp(ctx context.Context, tx *journal.Tx, cause error) err
 // capture that failed and the recovery of one that was killed.
 func (s *session) undoCapture(ctx context.Context, tx *journal.Tx) error {
 	// A first deploy had nothing before it: what it made is removed.
-	if tx.Begin.Kind == journal.Deploy || tx.Begin.Quiesce != journal.None && len(tx.Begin.Containers) > 0 {
+	if tx.Begin.Kind == journal.Deploy || tx.Begin.Quiesce != runtime.None && len(tx.Begin.Containers) > 0 {
 		if err := s.rt.Resume(ctx, s.held, tx.Begin.Containers); err != nil {
 			return err
 		}

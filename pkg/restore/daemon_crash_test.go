@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/docker/dockertest"
-	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
@@ -110,7 +110,7 @@ func at(e *Engine, point string, strike func()) {
 	}
 	e.reached = once
 	open := e.Runtime
-	e.Runtime = func(ctx context.Context, w *workload.Workload) (Runtime, error) {
+	e.Runtime = func(ctx context.Context, w *workload.Workload) (runtime.Runtime, error) {
 		once("lookup")
 		return open(ctx, w)
 	}
@@ -208,13 +208,13 @@ func TestTheEngineEndsDuringACapture(t *testing.T) {
 	w, d, _, _ := crashing(t)
 	w.fill("old")
 	states := map[string][][]string{"old": w.trees()}
-	for _, quiesce := range []string{journal.Pause, journal.Stop} {
+	for _, quiesce := range []string{runtime.Pause, runtime.Stop} {
 		capture := func(e *Engine) error {
 			_, err := e.Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: quiesce})
 			return err
 		}
 		var blows []blow
-		if quiesce == journal.Pause {
+		if quiesce == runtime.Pause {
 			blows = []blow{{"quiesced", gone}}
 		}
 		if everywhere() {
@@ -238,7 +238,7 @@ func TestTheEngineEndsWhileACaptureHasTheAppStopped(t *testing.T) {
 	w.deploy()
 	before := w.appRuns()
 	err := w.strike(d, blow{"quiesced", gone}, func(e *Engine) error {
-		_, err := e.Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: journal.Stop})
+		_, err := e.Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: runtime.Stop})
 		return err
 	})
 	if kindOf(err) != Pending {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
@@ -20,7 +21,7 @@ type DeployRequest struct {
 type DeployResult struct {
 	Workload   string
 	Changed    bool // false: what runs was already what the config says
-	Containers []Container
+	Containers []runtime.Container
 	Seconds    float64
 }
 
@@ -68,7 +69,7 @@ func (s *session) deploy(ctx context.Context, req DeployRequest, txID *string) (
 	}
 	*txID = tx.ID
 	defer s.guarded(tx.ID)()
-	err = s.rt.Redeploy(ctx, s.held, journal.Redeploy{Before: before, HealthTimeout: req.HealthTimeout, Pull: true})
+	err = s.rt.Redeploy(ctx, s.held, runtime.Redeploy{Before: before, HealthTimeout: req.HealthTimeout, Pull: true})
 	if err != nil {
 		return nil, s.undoDeploy(context.WithoutCancel(ctx), tx, before, because(ctx, err))
 	}
@@ -108,8 +109,8 @@ func (s *session) makeLive() error {
 	return s.lockVolumes()
 }
 
-func (s *session) undoDeploy(ctx context.Context, tx *journal.Tx, before []Container, cause error) error {
-	var sick *journal.Unhealthy
+func (s *session) undoDeploy(ctx context.Context, tx *journal.Tx, before []runtime.Container, cause error) error {
+	var sick *runtime.Unhealthy
 	unhealthy := errors.As(cause, &sick)
 	if unhealthy && !ran(before) {
 		// Nothing to go back to: it stays, so that its log can be read.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/store"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
@@ -27,7 +28,7 @@ type Engine struct {
 	Journal *journal.Journal
 	// Runtime opens the runtime of a workload. It may complete the workload's
 	// volumes (a Compose file names its own), so it comes first.
-	Runtime func(ctx context.Context, w *workload.Workload) (Runtime, error)
+	Runtime func(ctx context.Context, w *workload.Workload) (runtime.Runtime, error)
 	Version string
 	// Guard starts a process that outlives this one, and brings the transaction
 	// to its end with [Engine.RecoverKilled] should this one be killed. release
@@ -59,7 +60,7 @@ func (e *Engine) say(format string, args ...any) {
 type session struct {
 	*Engine
 	w         *workload.Workload
-	rt        Runtime
+	rt        runtime.Runtime
 	held      *journal.Held
 	verb      string
 	when      time.Time

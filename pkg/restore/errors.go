@@ -6,6 +6,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
@@ -75,11 +76,11 @@ func classify(err error) *Error {
 		return &Error{Refused, "snapshot_damaged", err, "the snapshot cannot be used; restore another (`snap list`)"}
 	case isNoSpace(err):
 		return &Error{Failed, "no_space", err, "free space on the filesystem that the error names, then try again"}
-	case errors.Is(err, journal.ErrImageMissing):
+	case errors.Is(err, runtime.ErrImageMissing):
 		return &Error{Refused, "image_missing", err, "load or pull the image, then try again"}
-	case errors.Is(err, journal.ErrPortTaken):
+	case errors.Is(err, runtime.ErrPortTaken):
 		return &Error{Refused, "port_taken", err, "stop what has the port, or change `ports` in the config"}
-	case errors.Is(err, journal.ErrUnreachable):
+	case errors.Is(err, runtime.ErrUnreachable):
 		return &Error{Refused, "docker_unreachable", err, "start the container engine, or set DOCKER_HOST"}
 	}
 	return &Error{Failed, "failed", err, ""}

@@ -13,6 +13,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/store"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
@@ -446,7 +447,7 @@ func quote(names []string) []string {
 }
 
 // publish makes the snapshot exist.
-func (c *shooting) publish(sid string, reason store.Reason, note, quiesce string, containers []Container) (*store.Manifest, error) {
+func (c *shooting) publish(sid string, reason store.Reason, note, quiesce string, containers []runtime.Container) (*store.Manifest, error) {
 	m := &store.Manifest{
 		Workload: c.s.w.Name, SID: sid, Created: time.Now().UTC(), Reason: reason, Note: note, Quiesce: quiesce,
 		Snap: c.s.Version, Images: images(containers), Volumes: []store.Volume{},
@@ -465,7 +466,7 @@ func (c *shooting) publish(sid string, reason store.Reason, note, quiesce string
 	return m, c.batch.Publish(m, index)
 }
 
-func images(list []Container) []store.Image {
+func images(list []runtime.Container) []store.Image {
 	out := []store.Image{}
 	for service, pin := range pins(list) {
 		out = append(out, store.Image{Service: service, Image: pin.Image, ImageID: pin.ImageID, Digest: pin.Digest})

@@ -7,7 +7,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
-	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
 // TestNoChangeIsStampedAsProven goes by the worst that can happen to the time of
@@ -40,7 +40,7 @@ func TestADirectoryThatIsReplacedDuringACaptureIsNoSnapshot(t *testing.T) {
 		w.must(os.Rename(w.volumes[1], w.volumes[1]+".old"))
 		disktest.Write(t, w.volumes[1], map[string]string{"fresh": "1"})
 	}
-	_, err := e.Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: journal.None})
+	_, err := e.Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: runtime.None})
 	if kindOf(err) != Refused || codeOf(err) != "in_use" {
 		t.Errorf("the capture returned %v, code %q", err, codeOf(err))
 	}

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
-	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
 func testTime() time.Time { return time.Now() }
@@ -268,7 +268,7 @@ func TestKilledWhileItRevertsIsAllOld(t *testing.T) {
 
 func TestACaptureKilledAnywhereLeavesTheAppAwake(t *testing.T) {
 	name := image(t)
-	for _, quiesce := range []string{journal.Pause, journal.Stop} {
+	for _, quiesce := range []string{runtime.Pause, runtime.Stop} {
 		t.Run(quiesce, func(t *testing.T) {
 			w := newWorld(t, t.TempDir(), 1, appLines(name)...)
 			w.fill("data")

@@ -3,11 +3,12 @@ package restore
 import (
 	"context"
 	"errors"
-	"runtime"
+	goruntime "runtime"
 	"sync"
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
 // A process that is killed (SIGKILL, the OOM killer) leaves its app paused or
@@ -57,8 +58,8 @@ func (r *restoration) inhibited() (release func()) {
 // transaction has ended, or somebody else has recovered it. It never acts on
 // any other transaction.
 func (e *Engine) RecoverKilled(ctx context.Context, workload, tx string) (Recovery, bool) {
-	runtime.LockOSThread() // see Restore
-	defer runtime.UnlockOSThread()
+	goruntime.LockOSThread() // see Restore
+	defer goruntime.UnlockOSThread()
 
 	start := time.Now()
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
@@ -90,7 +91,7 @@ func (e *Engine) auditLost(r *Recovery, start time.Time) error {
 // be found running, left so, and stop all the same.
 func (s *session) letFinish(ctx context.Context, tx *journal.Tx) {
 	switch b := tx.Begin; {
-	case b.Kind == journal.Capture && b.Quiesce == journal.Stop:
+	case b.Kind == journal.Capture && b.Quiesce == runtime.Stop:
 		s.untilAtRest(ctx, b.Containers, killing, 0)
 	case b.Kind == journal.Capture:
 		s.untilAtRest(ctx, b.Containers, 0, finishing)
@@ -109,7 +110,7 @@ func (s *session) letFinish(ctx context.Context, tx *journal.Tx) {
 // be about to be paused or stopped: at most for the time that the engine gives
 // it (0: what the container itself asks for) and a little more. Once all are at
 // rest there is nothing to wait for.
-func (s *session) untilAtRest(ctx context.Context, before []Container, more, timeout time.Duration) {
+func (s *session) untilAtRest(ctx context.Context, before []runtime.Container, more, timeout time.Duration) {
 	for start := time.Now(); ; time.Sleep(50 * time.Millisecond) {
 		awake, longest, err := s.awake(ctx, before)
 		if err != nil || !awake {
@@ -126,7 +127,7 @@ func (s *session) untilAtRest(ctx context.Context, before []Container, more, tim
 
 // awake reports whether a container that ran before is awake now, and the
 // longest time that those ask for to stop.
-func (s *session) awake(ctx context.Context, before []Container) (awake bool, longest time.Duration, err error) {
+func (s *session) awake(ctx context.Context, before []runtime.Container) (awake bool, longest time.Duration, err error) {
 	ran := map[string]bool{}
 	for _, c := range before {
 		ran[c.ID] = c.Running && !c.Paused

@@ -11,7 +11,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 	"github.com/tiny-forge/snap/pkg/docker/dockertest"
-	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
 // unfinishedRestore leaves a restore that was killed when it had begun, and
@@ -118,7 +118,7 @@ func TestWithoutAGuardTheWorkGoesOn(t *testing.T) {
 	_, err := e.Restore(t.Context(), w.request(sid))
 	w.must(err)
 	e.reached = nil
-	_, err = e.Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: journal.Pause})
+	_, err = e.Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: runtime.Pause})
 	w.must(err)
 	if warned := strings.Count(strings.Join(said, "\n"), "no guard could be started (no more processes)"); asked != 2 || warned != 2 {
 		t.Errorf("asked for %d guards, warned %d times: %q", asked, warned, said)
@@ -145,7 +145,7 @@ func TestACaptureOfDataPausesTheContainersThatAreListed(t *testing.T) {
 			paused = dockertest.Inspect(t, app).Paused
 		}
 	}
-	_, err := e.Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: journal.Pause})
+	_, err := e.Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: runtime.Pause})
 	w.must(err)
 	w.name = app
 	if !paused || !guarded {

@@ -16,6 +16,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 	"github.com/tiny-forge/snap/pkg/docker/dockertest"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/store"
 )
 
@@ -141,7 +142,7 @@ func TestOfTwoRestoresAtOnceOneIsBusy(t *testing.T) {
 				}
 				return
 			}
-			_, err := w.engine().Capture(t.Context(), CaptureRequest{Workload: other, Quiesce: journal.None})
+			_, err := w.engine().Capture(t.Context(), CaptureRequest{Workload: other, Quiesce: runtime.None})
 			if kindOf(err) != Busy {
 				t.Errorf("a capture of a workload on the same directory returned %v, expected busy", err)
 			}
@@ -202,7 +203,7 @@ func TestASignalAtAnyPointOfACaptureLeavesTheAppAwake(t *testing.T) {
 	w.fill("data")
 	w.deploy()
 	before := w.appRuns()
-	for _, quiesce := range []string{journal.Pause, journal.Stop} {
+	for _, quiesce := range []string{runtime.Pause, runtime.Stop} {
 		for _, point := range []string{"begin", "quiesced", "thawed", "read"} {
 			ctx, cancel := context.WithCancelCause(t.Context())
 			e := w.engine()
@@ -435,18 +436,18 @@ func TestACaptureKeepsWhatAPowerCutWould(t *testing.T) {
 	w.must(err)
 	defer unix.Close(fd)
 	w.must(unix.Bind(fd, &unix.SockaddrUnix{Name: filepath.Join(w.volumes[0], "s")}))
-	r, err := w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: journal.None, Note: "n"})
+	r, err := w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: runtime.None, Note: "n"})
 	w.must(err)
 	if v := r.Manifest.Volumes[0]; v.Sockets != 1 || v.Files != 3 || r.Manifest.Note != "n" {
 		t.Errorf("the manifest says %+v", r.Manifest)
 	}
-	again, err := w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: journal.None})
+	again, err := w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: runtime.None})
 	w.must(err)
 	if again.Added != 0 {
 		t.Errorf("an unchanged volume added %d bytes to the store", again.Added)
 	}
 	w.must(unix.Mkfifo(filepath.Join(w.volumes[0], "fifo"), 0o600))
-	if _, err := w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: journal.None}); codeOf(err) != "unrestorable" {
+	if _, err := w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: runtime.None}); codeOf(err) != "unrestorable" {
 		t.Errorf("a fifo was captured: %v", err)
 	}
 	w.clean()
@@ -457,7 +458,7 @@ func TestALockKeepsOthersOut(t *testing.T) {
 	w.fill("data")
 	held, err := w.engine().Lock(t.Context(), w.name, time.Second)
 	w.must(err)
-	if _, err := w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: journal.None}); kindOf(err) != Busy {
+	if _, err := w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: runtime.None}); kindOf(err) != Busy {
 		t.Errorf("a capture under a foreign lock returned %v, expected busy", err)
 	}
 	if _, err := w.engine().Lock(t.Context(), w.name, 200*time.Millisecond); kindOf(err) != Busy {
@@ -561,7 +562,7 @@ func TestAWrapperThatTheStoreDoesNotKnowStopsEverything(t *testing.T) {
 	w.fill("data")
 	sid := w.capture()
 	w.must(os.Mkdir(filepath.Join(w.dir, "live", journal.Wrapper("20000101T000000Z-abcdef")), 0o700))
-	_, captureErr := w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: journal.None})
+	_, captureErr := w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: runtime.None})
 	_, restoreErr := w.restore(sid)
 	for _, err := range []error{captureErr, restoreErr} {
 		if kindOf(err) != Frozen || codeOf(err) != "stray_wrapper" {

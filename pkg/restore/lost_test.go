@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/docker/dockertest"
-	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
 // Every request that changes something at the engine, in turn, is carried out
@@ -148,7 +148,7 @@ func TestAnAnswerIsLostWhileARestoreGoesBack(t *testing.T) {
 func TestAnAnswerIsLostDuringACapture(t *testing.T) {
 	x, _ := newTrial(t)
 	x.calm = true // TestTheEngineEndsDuringACapture does that
-	for quiesce, requests := range map[string][]string{journal.Pause: {pause, unpause}, journal.Stop: {stop, start}} {
+	for quiesce, requests := range map[string][]string{runtime.Pause: {pause, unpause}, runtime.Stop: {stop, start}} {
 		states, before := map[string][][]string{}, dockertest.Container{}
 		x.arrange = func() { x.fill("old"); states["old"], before = x.trees(), x.appRuns() }
 		x.settle = func(what string, err error) { x.keeps(x.d, states, before, quiesce+": "+what, err) }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
 // What an operator's decision makes of a frozen restore, written by hand: which
@@ -153,7 +154,7 @@ func (s *scene) aside(kept []string, stranger bool) {
 		disktest.Same(s.T, "what is not snap's", tree, disktest.Tree(s.T, found[0]))
 	}
 	// It is nothing that a later restore would take for snap's.
-	if _, err := s.engine().Capture(s.Context(), CaptureRequest{Workload: s.name, Quiesce: journal.None}); err != nil {
+	if _, err := s.engine().Capture(s.Context(), CaptureRequest{Workload: s.name, Quiesce: runtime.None}); err != nil {
 		s.Error(err)
 	}
 	if list, err := s.engine().Recover(s.Context(), RecoverRequest{}); err != nil || len(list) > 0 {

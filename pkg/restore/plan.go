@@ -11,7 +11,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/disk"
-	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/store"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
@@ -42,7 +42,7 @@ type Plan struct {
 	SID        string
 	Guard      string // workload.GuardBefore or GuardAfter
 	Volumes    []PlannedVolume
-	Containers []Container
+	Containers []runtime.Container
 	Space      []Space
 	Warnings   []string
 
@@ -267,7 +267,7 @@ func (s *session) planContainers(ctx context.Context, p *Plan, _ RestoreRequest)
 
 // mountedBy reports whether a container mounts the place or a directory
 // above it.
-func mountedBy(list []Container, p *place) bool {
+func mountedBy(list []runtime.Container, p *place) bool {
 	for _, c := range list {
 		for _, m := range c.Mounts {
 			if workload.Contains(m.Source, p.path()) {
@@ -279,11 +279,11 @@ func mountedBy(list []Container, p *place) bool {
 }
 
 // pins returns the images that ran, by service.
-func pins(list []Container) map[string]journal.Pin {
-	out := map[string]journal.Pin{}
+func pins(list []runtime.Container) map[string]runtime.Pin {
+	out := map[string]runtime.Pin{}
 	for _, c := range list {
 		if _, have := out[c.Service]; !c.Also && (!have || c.Running) {
-			out[c.Service] = journal.Pin{Image: c.Image, ImageID: c.ImageID, Digest: c.Digest}
+			out[c.Service] = runtime.Pin{Image: c.Image, ImageID: c.ImageID, Digest: c.Digest}
 		}
 	}
 	return out
@@ -303,7 +303,7 @@ func (s *session) planUsers(ctx context.Context, p *Plan, _ RestoreRequest) erro
 	for _, u := range users {
 		what := fmt.Sprintf("container %s, which is not of the workload, mounts %s", u.Name, u.Source)
 		switch {
-		case u.Running && u.Relation != journal.Above:
+		case u.Running && u.Relation != runtime.Above:
 			return refused("in_use", "stop it (docker stop "+u.Name+"), or list it in also_stop in the config",
 				"%s (%s volume %s): it would go on writing to the old data", what, u.Relation, u.Path)
 		case u.Running:

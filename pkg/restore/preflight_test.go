@@ -16,6 +16,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 	"github.com/tiny-forge/snap/pkg/docker/dockertest"
+	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/store"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
@@ -330,7 +331,7 @@ func TestAPortThatSomebodyElseHasIsRefused(t *testing.T) {
 // host. The engine itself does not give up the image of a container that runs.
 type imageless struct{ Runtime }
 
-func (r imageless) Containers(ctx context.Context) ([]Container, error) {
+func (r imageless) Containers(ctx context.Context) ([]runtime.Container, error) {
 	list, err := r.Runtime.Containers(ctx)
 	for i := range list {
 		list[i].ImageID = "sha256:" + strings.Repeat("0", 64)
@@ -345,7 +346,7 @@ func TestAnImageThatIsGoneIsRefused(t *testing.T) {
 	sid, container := w.capture(), w.appRuns()
 	e := w.engine()
 	open := e.Runtime
-	e.Runtime = func(ctx context.Context, w *workload.Workload) (Runtime, error) {
+	e.Runtime = func(ctx context.Context, w *workload.Workload) (runtime.Runtime, error) {
 		rt, err := open(ctx, w)
 		return imageless{rt}, err
 	}

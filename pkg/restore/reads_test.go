@@ -12,7 +12,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
-	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
 // watched watches directories and returns in which of their files one of these
@@ -75,7 +75,7 @@ func TestOnlyWhatHasChangedIsRead(t *testing.T) {
 		time.Sleep(1200 * time.Millisecond) // what was just written is read once more
 		e := w.engine()
 		capture := func() *CaptureResult {
-			r, err := e.Capture(context.Background(), CaptureRequest{Workload: w.name, Quiesce: journal.Pause})
+			r, err := e.Capture(context.Background(), CaptureRequest{Workload: w.name, Quiesce: runtime.Pause})
 			if err != nil {
 				t.Fatal(err)
 			}

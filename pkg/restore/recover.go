@@ -5,10 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"runtime"
+	goruntime "runtime"
 	"slices"
 
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
@@ -59,8 +60,8 @@ func (r RecoverRequest) verb() string {
 // working on is left to it (its error is of kind Busy). The error is the
 // gravest of those in the list.
 func (e *Engine) Recover(ctx context.Context, req RecoverRequest) ([]Recovery, error) {
-	runtime.LockOSThread() // see Restore
-	defer runtime.UnlockOSThread()
+	goruntime.LockOSThread() // see Restore
+	defer goruntime.UnlockOSThread()
 
 	for _, name := range req.Workloads {
 		if _, err := e.Config.Workload(name); err != nil {
@@ -272,7 +273,7 @@ func (s *session) recoverApp(ctx context.Context, tx *journal.Tx, req RecoverReq
 }
 
 // resting reports whether a container that ran is now paused or stopped.
-func (s *session) resting(ctx context.Context, before []Container) (bool, error) {
+func (s *session) resting(ctx context.Context, before []runtime.Container) (bool, error) {
 	if len(before) == 0 {
 		return false, nil
 	}

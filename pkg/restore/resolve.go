@@ -9,6 +9,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/store"
 )
 
@@ -156,14 +157,14 @@ func (s *session) bringUp(ctx context.Context, x *txn, end *ending) {
 		end.app = s.rt.Resume(ctx, s.held, before)
 		return
 	}
-	err := s.rt.Redeploy(ctx, s.held, journal.Redeploy{
+	err := s.rt.Redeploy(ctx, s.held, runtime.Redeploy{
 		Pins: x.ReadyRecord.Pin, Before: before, HealthTimeout: x.Begin.HealthTimeout, StopTimeout: x.Begin.StopTimeout,
 	})
 	s.at("redeployed")
 	if err == nil {
 		return
 	}
-	var sick *journal.Unhealthy
+	var sick *runtime.Unhealthy
 	if (x.Begin.OnUnhealthy == KeepUnhealthy || x.Resolved != "") && errors.As(err, &sick) {
 		end.sick, end.app = err, s.rt.Settle(ctx, before)
 		return
@@ -183,7 +184,7 @@ func (s *session) bringUp(ctx context.Context, x *txn, end *ending) {
 }
 
 // ran reports whether a container of the workload ran.
-func ran(list []Container) bool {
+func ran(list []runtime.Container) bool {
 	for _, c := range list {
 		if c.Running && !c.Also {
 			return true
@@ -196,7 +197,7 @@ func ran(list []Container) bool {
 // asked for, and not overruled by the operator, the engine answers, and every
 // displaced tree is whole.
 func revertible(x *txn, err error) bool {
-	if x.Begin.OnUnhealthy == KeepUnhealthy || x.Resolved != "" || errors.Is(err, journal.ErrUnreachable) {
+	if x.Begin.OnUnhealthy == KeepUnhealthy || x.Resolved != "" || errors.Is(err, runtime.ErrUnreachable) {
 		return false
 	}
 	for _, site := range x.sites {
@@ -291,7 +292,7 @@ func (s *session) keepTaken(ctx context.Context, x *txn) error {
 		return err
 	}
 	s.say("what is taken away is kept as snapshot %s (%s)", sid, note)
-	_, err = shot.publish(sid, store.PreRestore, note, journal.Stop, nil)
+	_, err = shot.publish(sid, store.PreRestore, note, runtime.Stop, nil)
 	return err
 }
 

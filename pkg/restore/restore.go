@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
+	goruntime "runtime"
 	"slices"
 	"strconv"
 	"time"
@@ -12,6 +12,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/store"
 )
 
@@ -47,8 +48,8 @@ type RestoreResult struct {
 func (e *Engine) Restore(ctx context.Context, req RestoreRequest) (*RestoreResult, error) {
 	// One thread makes all effects of the critical section: whoever traces the
 	// process, as the crash proofs do, then sees them in one order.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	goruntime.LockOSThread()
+	defer goruntime.UnlockOSThread()
 
 	if err := checkConfirm(req); err != nil {
 		return nil, err
@@ -377,7 +378,7 @@ func (r *restoration) passTwo(ctx context.Context) error {
 }
 
 func (r *restoration) publish(context.Context) error {
-	_, err := r.shot.publish(r.result.PreRestoreSID, store.PreRestore, beforeRestore(r.req.SID), journal.Stop, r.plan.Containers)
+	_, err := r.shot.publish(r.result.PreRestoreSID, store.PreRestore, beforeRestore(r.req.SID), runtime.Stop, r.plan.Containers)
 	return err
 }
 
@@ -438,7 +439,7 @@ func (r *restoration) stillStopped(ctx context.Context) error {
 // mixed, and a displaced tree that it writes to would be deleted. An engine that
 // is away starts none, and to go back would take it.
 func (r *restoration) commit(ctx context.Context) error {
-	if err := r.stillStopped(ctx); err != nil && !errors.Is(err, journal.ErrUnreachable) {
+	if err := r.stillStopped(ctx); err != nil && !errors.Is(err, runtime.ErrUnreachable) {
 		return err
 	}
 	// A signal that came during that look is still in time.

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/store"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
@@ -20,7 +21,7 @@ type WorkloadStatus struct {
 	Workload   string
 	State      string // running, partly running, paused, stopped, absent, data, unknown; or pending, guarding, frozen
 	LastSID    string
-	Containers []Container
+	Containers []runtime.Container
 	Pending    *PendingTx
 	Problems   []string
 }
@@ -86,7 +87,7 @@ func (p *PendingTx) state() string {
 }
 
 func (e *Engine) status(ctx context.Context, name string) WorkloadStatus {
-	st := WorkloadStatus{Workload: name, State: "unknown", Containers: []Container{}}
+	st := WorkloadStatus{Workload: name, State: "unknown", Containers: []runtime.Container{}}
 	if e.Store == nil {
 		st.Problems = append(st.Problems, e.noStore())
 	}
@@ -117,7 +118,7 @@ func (e *Engine) status(ctx context.Context, name string) WorkloadStatus {
 	return st
 }
 
-func appState(list []Container) string {
+func appState(list []runtime.Container) string {
 	running, paused, all := 0, 0, 0
 	for _, c := range list {
 		if c.Also {

@@ -10,6 +10,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
 // The table of the design's section 9, written down a second time and by hand:
@@ -216,7 +217,7 @@ func (s *scene) recover(want string) {
 // refusesToWork: while a transaction is open, nothing else may start.
 func (s *scene) refusesToWork() {
 	s.Helper()
-	_, err := s.engine().Capture(s.Context(), CaptureRequest{Workload: s.name, Quiesce: journal.None})
+	_, err := s.engine().Capture(s.Context(), CaptureRequest{Workload: s.name, Quiesce: runtime.None})
 	if kindOf(err) != Frozen || codeOf(err) != "unfinished" {
 		s.Errorf("a capture returned %v, expected a refusal for the unfinished transaction", err)
 	}
@@ -266,7 +267,7 @@ func TestARecordThatCannotBeReadFreezes(t *testing.T) {
 					t.Fatalf("recover returned %+v, %v; expected frozen", list, err)
 				}
 				disktest.Same(t, "frozen", before, disktest.Tree(t, filepath.Join(w.dir, "live")))
-				if _, err := w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: journal.None}); kindOf(err) != Frozen {
+				if _, err := w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: runtime.None}); kindOf(err) != Frozen {
 					t.Errorf("a capture returned %v, expected a refusal", err)
 				}
 			})

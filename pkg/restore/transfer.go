@@ -12,6 +12,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/store"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
@@ -185,7 +186,7 @@ func (i *importing) take(ctx context.Context, tx *journal.Tx, v *workload.Volume
 	if err := shot.second(ctx); err != nil {
 		return nil, err
 	}
-	return shot.publish(i.sid, store.Manual, i.note, journal.None, nil)
+	return shot.publish(i.sid, store.Manual, i.note, runtime.None, nil)
 }
 
 // rootDefault is the metadata of directories that an archive leaves out: those

@@ -14,6 +14,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/docker"
 	"github.com/tiny-forge/snap/pkg/docker/dockertest"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/store"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
@@ -80,7 +81,7 @@ func openEngine(config string) (*Engine, func(), error) {
 	}
 	return &Engine{
 		Config: cfg, Store: st, Journal: j, Version: "test",
-		Runtime: func(_ context.Context, w *workload.Workload) (Runtime, error) {
+		Runtime: func(_ context.Context, w *workload.Workload) (runtime.Runtime, error) {
 			return docker.Open(w, docker.Options{})
 		},
 	}, func() { j.Close(); st.Close() }, nil
@@ -144,7 +145,7 @@ func (w *world) generation(states map[string][][]string) string {
 
 func (w *world) capture() string {
 	w.Helper()
-	r, err := w.engine().Capture(w.Context(), CaptureRequest{Workload: w.name, Quiesce: journal.Pause})
+	r, err := w.engine().Capture(w.Context(), CaptureRequest{Workload: w.name, Quiesce: runtime.Pause})
 	w.must(err)
 	return r.Manifest.SID
 }

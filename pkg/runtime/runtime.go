@@ -1,15 +1,23 @@
-package restore
+// Package runtime is the interface to the containers of a workload, and its
+// words: what a container is, who else uses a volume, how to bring a workload
+// up, and what can keep it down.
+//
+// pkg/docker implements [Runtime]. pkg/restore calls it. pkg/journal records its
+// words, so the JSON names of [Container], [Policy], [Mount] and [Pin] belong to
+// the format of the records.
+package runtime
 
 import (
 	"context"
 	"time"
-
-	"github.com/tiny-forge/snap/pkg/journal"
 )
 
-// Container is a container as a runtime reports it and as the journal records
-// it.
-type Container = journal.Container
+// Lock is the proof that a workload is locked by this process. Whoever starts
+// containers of the workload demands one.
+type Lock interface {
+	// Workload returns whose lock this is, "" for none.
+	Workload() string
+}
 
 // Runtime is what brings the containers of one workload up and down. A
 // workload without containers has one that does nothing. Every method honours
@@ -22,11 +30,11 @@ type Runtime interface {
 	// Users returns everybody else's containers that mount one of the host
 	// paths, something inside one, or something above one, stopped ones too.
 	// It changes nothing.
-	Users(ctx context.Context, paths []string) ([]journal.User, error)
+	Users(ctx context.Context, paths []string) ([]User, error)
 
 	// Check reports what would keep Redeploy from working: an image that is
 	// not on this host, a port that somebody else has. It changes nothing.
-	Check(ctx context.Context, pins map[string]journal.Pin) error
+	Check(ctx context.Context, pins map[string]Pin) error
 
 	// UpToDate reports whether what runs is what the current config says, and is
 	// healthy: a deploy then has nothing to do. It changes nothing.
@@ -36,7 +44,7 @@ type Runtime interface {
 	// brings exactly those back; it works under an ended context of the call,
 	// and may be called twice. After an error they have been brought back, as
 	// far as that was possible.
-	Quiesce(ctx context.Context, mode string, timeout time.Duration) (journal.Thaw, error)
+	Quiesce(ctx context.Context, mode string, timeout time.Duration) (Thaw, error)
 
 	// FenceAndStop sets the restart policy of every container to "no", stops
 	// those that run, kills those that do not stop within timeout (0: what the
@@ -49,9 +57,9 @@ type Runtime interface {
 	// earlier Redeploy that was cut short has left, and removes the containers
 	// in before only when the new ones are up. After an error those in before
 	// still exist, stopped and fenced, and nothing of the workload runs unless
-	// the error is a [*journal.Unhealthy]: then the new containers are up but
+	// the error is a [*Unhealthy]: then the new containers are up but
 	// not healthy.
-	Redeploy(ctx context.Context, held *journal.Held, r journal.Redeploy) error
+	Redeploy(ctx context.Context, held Lock, r Redeploy) error
 
 	// Settle accepts the containers that a Redeploy left up although they are
 	// not healthy: restart policies as configured, those in before removed. It
@@ -64,7 +72,7 @@ type Runtime interface {
 	// A container that is gone is made anew from the current config on the
 	// image it had. It returns when those that ran are up (it does not wait
 	// for health). It may be repeated after an error.
-	Resume(ctx context.Context, held *journal.Held, before []Container) error
+	Resume(ctx context.Context, held Lock, before []Container) error
 
 	// Close gives the connection back.
 	Close() error

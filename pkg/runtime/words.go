@@ -1,4 +1,4 @@
-package journal
+package runtime
 
 import (
 	"context"
@@ -6,10 +6,6 @@ import (
 	"fmt"
 	"time"
 )
-
-// The words that pkg/restore, which owns the Runtime interface, shares with
-// those who implement it. They live here because neither side imports the
-// other and both speak of what the records hold.
 
 // What keeps a workload from coming up, for errors.Is.
 var (
@@ -72,4 +68,44 @@ type Unhealthy struct {
 
 func (u *Unhealthy) Error() string {
 	return fmt.Sprintf("container %s is not healthy: %s", u.Container, u.Reason)
+}
+
+// Container is one container as it was before it was touched, with what is
+// needed to bring it back.
+type Container struct {
+	ID      string `json:"id"`
+	Name    string `json:"name"`
+	Service string `json:"service,omitempty"` // of a Compose workload
+	Image   string `json:"image"`             // the reference it was created from
+	ImageID string `json:"image_id"`
+	// Digest is the repository digest of the image, where it has one.
+	Digest  string  `json:"digest,omitempty"`
+	Running bool    `json:"running"`
+	Paused  bool    `json:"paused,omitempty"`
+	Policy  Policy  `json:"policy"`
+	Also    bool    `json:"also,omitempty"` // not of the workload: listed in also_stop
+	Mounts  []Mount `json:"mounts,omitempty"`
+	// StopTimeout is how long the engine waits for a clean stop, as it is now;
+	// it is asked for anew, and not recorded.
+	StopTimeout time.Duration `json:"-"`
+}
+
+// Policy is a container's restart policy in Docker's terms.
+type Policy struct {
+	Name    string `json:"name"`
+	Retries int    `json:"retries,omitempty"`
+}
+
+// Mount is a bind mount of a container.
+type Mount struct {
+	Source   string `json:"source"`
+	Target   string `json:"target"`
+	Writable bool   `json:"writable"`
+}
+
+// Pin is the image that a redeploy must use: what ran before.
+type Pin struct {
+	Image   string `json:"image"`
+	ImageID string `json:"image_id"`
+	Digest  string `json:"digest,omitempty"`
 }
