@@ -18,6 +18,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/docker"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/restore"
+	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/store"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
@@ -174,7 +175,7 @@ func (a *app) engine(open func(string) (*store.Store, error)) (*restore.Engine, 
 	}
 	e := &restore.Engine{
 		Config: cfg, Version: version(), Say: a.progress, Guard: a.guard, Inhibit: inhibit,
-		Runtime: func(ctx context.Context, w *workload.Workload) (restore.Runtime, error) {
+		Runtime: func(ctx context.Context, w *workload.Workload) (runtime.Runtime, error) {
 			return a.runtime(ctx, cfg, w)
 		},
 	}
@@ -199,7 +200,7 @@ func (a *app) engine(open func(string) (*store.Store, error)) (*restore.Engine, 
 
 // runtime opens the runtime of a workload; a Compose workload that lists no
 // volumes gets those of its file.
-func (a *app) runtime(ctx context.Context, cfg *workload.Config, w *workload.Workload) (restore.Runtime, error) {
+func (a *app) runtime(ctx context.Context, cfg *workload.Config, w *workload.Workload) (runtime.Runtime, error) {
 	notice := func(line string) { a.progress("notice: %s", line) }
 	rt, err := docker.Open(w, docker.Options{Notice: notice})
 	if errors.Is(err, docker.ErrNotLocal) {

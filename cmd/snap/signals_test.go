@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
-	"github.com/tiny-forge/snap/pkg/restore"
 )
 
 // TestSignals sends a signal to a restore when it begins to stage: a hang-up

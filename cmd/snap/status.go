@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tiny-forge/snap/pkg/restore"
+	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
 type containerJSON struct {
@@ -19,7 +20,7 @@ type containerJSON struct {
 	Restart string `json:"restart"`
 }
 
-func showContainers(list []restore.Container) []containerJSON {
+func showContainers(list []runtime.Container) []containerJSON {
 	out := []containerJSON{}
 	for _, c := range list {
 		out = append(out, containerJSON{c.ID, c.Name, c.Service, c.Image, c.ImageID, c.Running, c.Paused, c.Policy.Name})

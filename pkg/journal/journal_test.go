@@ -114,7 +114,7 @@ func begin() *journal.Begin {
 	return &journal.Begin{
 		Kind: journal.Restore, Snap: "1.0.0", SID: "20260101T000000Z-000001", PreRestoreSID: "20260101T000000Z-000002",
 		Volumes:    []journal.Volume{{Name: "content", Root: "/srv/apps", Rel: "web/content", Entry: "content", Created: []string{"web", "web/content"}}, {Name: "b", Root: "/srv", Rel: "b", Entry: "b"}},
-		Quiesce:    journal.Pause,
+		Quiesce:    runtime.Pause,
 		Containers: []runtime.Container{container()}, OnUnhealthy: "revert", HealthTimeout: time.Minute, StopTimeout: 10 * time.Second,
 	}
 }

@@ -329,7 +329,7 @@ func TestAPortThatSomebodyElseHasIsRefused(t *testing.T) {
 
 // imageless is a runtime whose containers ran an image that is no longer on the
 // host. The engine itself does not give up the image of a container that runs.
-type imageless struct{ Runtime }
+type imageless struct{ runtime.Runtime }
 
 func (r imageless) Containers(ctx context.Context) ([]runtime.Container, error) {
 	list, err := r.Runtime.Containers(ctx)

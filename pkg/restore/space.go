@@ -9,7 +9,6 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
-	"github.com/tiny-forge/snap/pkg/store"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 

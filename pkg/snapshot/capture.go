@@ -1,0 +1,539 @@
+// Package snapshot makes one snapshot in two passes, into a batch of the store.
+//
+// [Start] prepares it. [Capture.PassOne] reads the volumes while the app runs,
+// [Capture.PassTwo] reads what has changed since while the app is at rest, and
+// [Capture.Publish] makes the snapshot exist. Until Publish returns nil there is
+// no snapshot, and what was stored goes with the caller's scratch directory.
+//
+// A second pass reads only what may have changed. What proves a file unchanged is
+// its handle, size and times, all older than a syncfs that an earlier pass began
+// with (see provenBefore). Where the filesystem's times or the clock prove
+// nothing, everything is read.
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tiny-forge/snap/pkg/archive"
+	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/store"
+	"github.com/tiny-forge/snap/pkg/workload"
+)
+
+// Source is one volume to capture.
+type Source struct {
+	Volume *workload.Volume
+	Live   *disk.Dir // the tree
+	Parent *disk.Dir // of Live, for clones; may be nil where none are made
+}
+
+// Options say what snapshot is made, and how.
+type Options struct {
+	Workload string
+	Snap     string // the program's version
+	Codec    archive.Codec
+	// Verify has members that the store already has read and checked before they
+	// are relied upon.
+	Verify bool
+	// Leaving says that the trees are about to be deleted: no later capture meets
+	// them, so nothing is proven for one.
+	Leaving bool
+	// Say is given a line now and then about what is being done. May be nil.
+	Say func(format string, args ...any)
+	// Wrote is told how many bytes the store has grown by. May be nil.
+	Wrote func(bytes int64)
+}
+
+// Capture is a snapshot being made.
+type Capture struct {
+	// Clones has large files cloned while the app rests, and read when it runs
+	// again. It is set before Freeze.
+	Clones bool
+
+	opt     Options
+	store   *store.Store
+	scratch *disk.Dir
+	back    *disk.WriteBack // of the members, while more are made
+	codec   archive.Codec
+	batch   *store.Batch
+	sources []Source
+
+	one     []*archive.Result  // of the first pass
+	added   int64              // bytes that it added to the store
+	since   []archive.Timespec // of each source: see archive.Known; zero where nothing can be proven
+	clock   time.Duration      // how far the wall clock was ahead when that was noted
+	walks   []*archive.Writing // of the second pass, until Finish
+	results []*archive.Result  // of the second pass
+}
+
+// Start prepares a capture of sources. Its members wait in scratch, a new
+// directory on the store's filesystem, which the Capture closes.
+func Start(st *store.Store, scratch *disk.Dir, sources []Source, opt Options) (*Capture, error) {
+	back, err := scratch.StartWriteBack()
+	if err != nil {
+		return nil, errors.Join(err, scratch.Close())
+	}
+	batch := st.NewBatch(scratch, opt.Verify, opt.Codec)
+	batch.OnWrite(func(n int64) {
+		back.Wrote(n)
+		if opt.Wrote != nil {
+			opt.Wrote(n)
+		}
+	})
+	return &Capture{opt: opt, store: st, scratch: scratch, back: back, codec: opt.Codec, batch: batch, sources: sources}, nil
+}
+
+func (c *Capture) say(format string, args ...any) {
+	if c.opt.Say != nil {
+		c.opt.Say(format, args...)
+	}
+}
+
+// Origin is where the inodes and times that a capture sees mean something. Where
+// the host does not tell, nothing counts as unchanged.
+func Origin() store.Origin {
+	read := func(path string) string {
+		id, err := os.ReadFile(path)
+		if err != nil {
+			return ""
+		}
+		return strings.TrimSpace(string(id))
+	}
+	return store.Origin{Machine: read("/etc/machine-id"), Boot: read("/proc/sys/kernel/random/boot_id")}
+}
+
+// Names in the scratch directory.
+const (
+	indexName = "index.gz"
+	passName  = "pass-one.gz" // the index of the first pass
+)
+
+// Close gives up what was not published. It may be called again after Publish.
+func (c *Capture) Close() {
+	abandon(c.walks)
+	c.back.End()
+	c.scratch.Close()
+}
+
+// PassOne is the pass while the app runs. It stores what it reads, so that the
+// second need read only what has changed since. Space that the store's filesystem
+// may need for others it leaves free ([store.Batch.Reserve]).
+func (c *Capture) PassOne(ctx context.Context) error {
+	if err := c.batch.Reserve(true); err != nil {
+		return err
+	}
+	if err := c.Ahead(ctx); err != nil {
+		return err
+	}
+	if err := c.batch.Reserve(false); err != nil {
+		return err
+	}
+	// What the second pass and the publication have to make durable is then only
+	// what they store themselves.
+	return c.scratch.SyncFS()
+}
+
+// Ahead reads what the second pass then need not read. It is PassOne for trees
+// that no app uses.
+func (c *Capture) Ahead(ctx context.Context) error {
+	walks, err := c.fromLatest(ctx, passName, false)
+	if err == nil {
+		c.one, err = finish(walks)
+	}
+	c.added = c.batch.Added()
+	return err
+}
+
+// Cost is what the pass while the app runs has cost. It reads every file once at
+// most, and the store grows by no more than what it reads.
+type Cost struct {
+	ReadBytes  int64 `json:"read_bytes"`
+	AddedBytes int64 `json:"added_bytes"`
+}
+
+// Cost returns what PassOne has cost so far.
+func (c *Capture) Cost() (cost Cost) {
+	for _, r := range c.one {
+		cost.ReadBytes += r.Read
+	}
+	cost.AddedBytes = c.added
+	return cost
+}
+
+// PassTwo is the pass that counts, while nothing writes. It is the only one where
+// PassOne was not called.
+func (c *Capture) PassTwo(ctx context.Context) error {
+	if err := c.Freeze(ctx); err != nil {
+		return err
+	}
+	return c.Finish()
+}
+
+// Freeze is the part of the second pass during which nothing may write. What
+// Finish still reads are clones, where the filesystem has them.
+func (c *Capture) Freeze(ctx context.Context) error {
+	var err error
+	if c.one == nil {
+		c.walks, err = c.fromLatest(ctx, indexName, true)
+		return err
+	}
+	if c.clockWentBack() {
+		clear(c.since)
+	}
+	known := &earlier{members: map[string][]archive.Member{}}
+	known.index, err = store.ReadIndex(c.scratch, passName, Origin())
+	if errors.Is(err, store.ErrIndex) { // without /proc no two runs are of one boot
+		c.walks, err = c.pass(ctx, indexName, nil, true)
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	defer known.index.Close()
+	for i, p := range c.sources {
+		known.members[p.Volume.Name] = c.one[i].Members
+	}
+	c.walks, err = c.pass(ctx, indexName, known, true)
+	return err
+}
+
+// Cloned returns how many bytes Finish is going to read from clones.
+func (c *Capture) Cloned() (n int64) {
+	for _, walk := range c.walks {
+		n += walk.Cloned()
+	}
+	return n
+}
+
+// Finish is the rest of the second pass.
+func (c *Capture) Finish() (err error) {
+	walks := c.walks
+	c.walks = nil
+	c.results, err = finish(walks)
+	return err
+}
+
+func finish(walks []*archive.Writing) ([]*archive.Result, error) {
+	var results []*archive.Result
+	for i, walk := range walks {
+		r, err := walk.Finish()
+		if err != nil {
+			abandon(walks[i+1:])
+			return nil, err
+		}
+		results = append(results, r)
+	}
+	return results, nil
+}
+
+func abandon(walks []*archive.Writing) {
+	for _, walk := range walks {
+		walk.Abandon()
+	}
+}
+
+// WriteOptions are how a volume is walked.
+func WriteOptions(v *workload.Volume) archive.WriteOptions {
+	return archive.WriteOptions{RejectSymlinks: v.Symlinks == workload.RejectSymlinks}
+}
+
+// fromLatest is a pass that does not read what the latest snapshot proves to be
+// unchanged. It is the one that counts, or the first of two.
+func (c *Capture) fromLatest(ctx context.Context, index string, counts bool) ([]*archive.Writing, error) {
+	if err := c.begin(); err != nil {
+		return nil, err
+	}
+	for {
+		walks, err := c.upon(ctx, index, counts)
+		if err != nil {
+			return nil, err
+		}
+		damaged, err := c.batch.Check(ctx)
+		if err == nil && damaged == 0 {
+			return walks, nil
+		}
+		abandon(walks)
+		if err != nil {
+			return nil, err
+		}
+		c.say("%d pieces that the store has are damaged: storing them anew", damaged)
+		if err := c.scratch.Remove(index); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// upon is a pass upon what the latest snapshot saw, as far as that is of use.
+func (c *Capture) upon(ctx context.Context, index string, counts bool) ([]*archive.Writing, error) {
+	known, err := c.latest()
+	if err != nil {
+		return nil, err
+	}
+	if known != nil {
+		defer known.index.Close()
+	}
+	walks, err := c.pass(ctx, index, known, counts)
+	if !errors.Is(err, store.ErrIndex) {
+		return walks, err
+	}
+	c.say("%v: reading everything", err)
+	if err := c.scratch.Remove(index); err != nil {
+		return nil, err
+	}
+	return c.pass(ctx, index, nil, counts)
+}
+
+// begin makes what has been written to the volumes durable, and with it every
+// page of a mapped file unwritable, and notes when.
+func (c *Capture) begin() error {
+	c.since = make([]archive.Timespec, len(c.sources))
+	c.clock = wallClock()
+	for i, p := range c.sources {
+		proves, err := p.Live.TimesProve()
+		if err != nil {
+			return err
+		}
+		if !proves || c.opt.Leaving {
+			continue
+		}
+		since := provenBefore(time.Now())
+		if err := p.Live.SyncFS(); err != nil {
+			return err
+		}
+		c.since[i] = since
+	}
+	return nil
+}
+
+const (
+	// clockStep is by how much the clock may be set back unnoticed.
+	clockStep = 20 * time.Millisecond
+	// stampLag is how much older than a change the time may be that it gets: the
+	// clock that stamps files ticks, every 10 ms at the slowest, and some
+	// filesystems keep whole seconds (ext4 with inodes of 128 bytes).
+	stampLag = time.Second + 10*time.Millisecond
+)
+
+// leasesAtRest is how long leases are waited for while the app is down or
+// frozen, all of a volume together. Who holds one may be frozen itself.
+const leasesAtRest = 2 * time.Second
+
+// provenBefore is a time that no change at or after start is stamped before.
+func provenBefore(start time.Time) archive.Timespec {
+	t := start.Add(-stampLag - clockStep)
+	return archive.Timespec{Sec: t.Unix(), Nsec: int64(t.Nanosecond())}
+}
+
+// wallClock returns how far the clock that stamps files is ahead of the one that
+// nobody sets. What passes between the two looks makes it less, so the best of a
+// few counts.
+func wallClock() time.Duration {
+	var ahead time.Duration
+	for i := range 5 {
+		var wall, boot unix.Timespec
+		if unix.ClockGettime(unix.CLOCK_REALTIME, &wall) != nil || unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot) != nil {
+			return 0
+		}
+		if d := time.Duration(wall.Nano() - boot.Nano()); i == 0 || d > ahead {
+			ahead = d
+		}
+	}
+	return ahead
+}
+
+// clockWentBack reports whether the clock was set back since begin: what was
+// written behind that may look older than it is.
+func (c *Capture) clockWentBack() bool { return wallClock() < c.clock-clockStep }
+
+// earlier is what an earlier pass or snapshot saw, volume by volume.
+type earlier struct {
+	index   *store.IndexReader
+	members map[string][]archive.Member // by volume
+}
+
+// latest opens what the latest snapshot of the workload saw; nil where there is
+// nothing that serves.
+func (c *Capture) latest() (*earlier, error) {
+	if c.opt.Leaving {
+		return nil, nil
+	}
+	var m *store.Manifest
+	for latest, err := range c.store.All(c.opt.Workload) {
+		if err == nil { // what cannot be read cannot serve
+			m = latest
+			break
+		}
+	}
+	if m == nil {
+		return nil, nil
+	}
+	index, err := c.store.OpenIndex(c.opt.Workload, m.SID, Origin())
+	if errors.Is(err, store.ErrIndex) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	e := &earlier{index: index, members: map[string][]archive.Member{}}
+	for i := range m.Volumes {
+		v := &m.Volumes[i]
+		if v.Compression != c.codec { // the members of one volume are of one codec
+			continue
+		}
+		e.members[v.Name] = v.Members
+	}
+	return e, nil
+}
+
+// volume returns what is known of a volume on a filesystem; nil for nothing. In
+// an index that has it further up it is not found again: that is no loss but of
+// time.
+func (e *earlier) volume(name string, fsid disk.FSID, batch *store.Batch) (*archive.Known, error) {
+	if e == nil {
+		return nil, nil
+	}
+	for {
+		v, err := e.index.Volume()
+		if errors.Is(err, io.EOF) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if v.Name != name {
+			continue
+		}
+		members, ok := e.members[name]
+		if !ok || v.FSID != fsid || v.Since == (archive.Timespec{}) {
+			return nil, nil
+		}
+		return &archive.Known{Next: e.index.Next, Members: members, Since: v.Since, Reuse: batch.Reuse}, nil
+	}
+}
+
+// whole reads the index to its end, where it shows that it is not damaged.
+func (e *earlier) whole() error {
+	if e == nil {
+		return nil
+	}
+	for {
+		if _, err := e.index.Volume(); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+}
+
+// pass walks all volumes, reads what known does not prove to be unchanged, and
+// writes an index of them.
+func (c *Capture) pass(ctx context.Context, name string, known *earlier, counts bool) (walks []*archive.Writing, err error) {
+	index, err := store.NewIndex(c.scratch, name, Origin())
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			abandon(walks)
+			walks = nil
+		}
+	}()
+	for i, p := range c.sources {
+		walk, err := c.volume(ctx, index, p, c.since[i], known, counts)
+		if err != nil {
+			_ = index.Close() // it is not published
+			return walks, fmt.Errorf("volume %s: %w", p.Volume.Name, err)
+		}
+		walks = append(walks, walk)
+	}
+	return walks, errors.Join(index.Close(), known.whole())
+}
+
+func (c *Capture) volume(ctx context.Context, index *store.Index, p Source, since archive.Timespec, known *earlier, counts bool) (*archive.Writing, error) {
+	fsid, err := p.Live.Filesystem()
+	if err != nil {
+		return nil, err
+	}
+	if err := index.Volume(p.Volume.Name, fsid, since); err != nil {
+		return nil, err
+	}
+	opt := WriteOptions(p.Volume)
+	opt.Index, opt.Once, opt.Writers = index.Add, !counts, len(c.sources)
+	if counts && c.one != nil && !c.opt.Leaving {
+		opt.Leases = leasesAtRest
+	}
+	if counts && c.Clones {
+		opt.Clones = p.Parent
+	}
+	if since != (archive.Timespec{}) {
+		if opt.Known, err = known.volume(p.Volume.Name, fsid, c.batch); err != nil {
+			return nil, err
+		}
+	}
+	return archive.Start(ctx, p.Live, c.batch, opt)
+}
+
+// Changed says that a file changed although nothing should have been writing.
+type Changed struct {
+	Volume string
+	Names  []string // the first of them
+}
+
+func (c *Changed) Error() string {
+	names := make([]string, len(c.Names))
+	for i, name := range c.Names {
+		names[i] = fmt.Sprintf("%q", name)
+	}
+	return fmt.Sprintf("volume %s: something writes to it though the app is stopped: %s", c.Volume, strings.Join(names, ", "))
+}
+
+// Still returns [*Changed] where a file changed during the second pass.
+func (c *Capture) Still() error {
+	for i, r := range c.results {
+		if r.ChangedCount > 0 {
+			return &Changed{c.sources[i].Volume.Name, r.Changed}
+		}
+	}
+	return nil
+}
+
+// Totals returns how many bytes of content both passes have read, and the names of
+// files that changed while the second read them.
+func (c *Capture) Totals() (read int64, changed []string) {
+	read = c.Cost().ReadBytes
+	for _, r := range c.results {
+		read += r.Read
+		changed = append(changed, r.Changed...)
+	}
+	return read, changed
+}
+
+// Added returns by how many bytes the store has grown.
+func (c *Capture) Added() int64 { return c.batch.Added() }
+
+// Publish makes the snapshot exist: m, to which it adds the volumes. When it
+// returns nil the snapshot is durable; after an error it does not exist, and what
+// is left of it store.Discard removes.
+func (c *Capture) Publish(m *store.Manifest) error {
+	m.Workload, m.Snap, m.Created, m.Volumes = c.opt.Workload, c.opt.Snap, time.Now().UTC(), []store.Volume{}
+	for i, p := range c.sources {
+		r := c.results[i]
+		m.Volumes = append(m.Volumes, store.Volume{
+			Name: p.Volume.Name, Scope: string(p.Volume.Scope), Source: p.Volume.Source, Target: p.Volume.Target,
+			Stats: r.Stats, Sockets: r.Sockets, Changed: r.ChangedCount, Compression: c.codec, Members: r.Members,
+		})
+	}
+	index := indexName
+	if c.clockWentBack() { // what it says is proven may not be
+		index = ""
+	}
+	return c.batch.Publish(m, index)
+}

@@ -1,0 +1,96 @@
+package swap
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tiny-forge/snap/pkg/disk"
+)
+
+// Unfit says why a directory can never be exchanged, and what to do about it. It
+// changed nothing.
+type Unfit struct {
+	Code string // stable, for machines: "mount_point"
+	Hint string
+	Err  error
+}
+
+func (u *Unfit) Error() string { return u.Err.Error() }
+func (u *Unfit) Unwrap() error { return u.Err }
+
+func (v *Volume) unfit(code, hint, format string, args ...any) *Unfit {
+	return &Unfit{code, hint, fmt.Errorf("volume %s: "+format, append([]any{v.Name}, args...)...)}
+}
+
+func (v *Volume) unreachable(err error) error {
+	switch {
+	case errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) && v.isSymlink():
+		return v.unfit("symlink_in_path", "volumes are reached without following symbolic links: name the real directory in the config",
+			"a symbolic link stands in the path below %s: %w", v.Root, err)
+	case errors.Is(err, unix.ENOTDIR):
+		return v.unfit("not_a_directory", "a volume is a directory: correct the source in the config", "%w", err)
+	}
+	return err
+}
+
+// isSymlink reports whether a symbolic link stands at the live name. Opened as a
+// directory without following it, a symlink is ENOTDIR.
+func (v *Volume) isSymlink() bool {
+	if v.parent == nil {
+		return false
+	}
+	st, err := v.parent.Lstat(v.base)
+	return err == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK
+}
+
+// Fit refuses, with [*Unfit], a volume that a restore could not exchange. A
+// capture of such a volume would be worth nothing.
+func (v *Volume) Fit(mounts disk.Mounts) error {
+	why, err := v.Nearest().Unsuitable()
+	if err == nil && why == "" && v.Live != nil {
+		why, err = v.Live.Unsuitable()
+	}
+	if err != nil {
+		return err
+	}
+	if why != "" {
+		return &Unfit{"unsuitable_filesystem", "keep the volume on ext4, xfs or btrfs", fmt.Errorf("volume %s (%s): %s", v.Name, v.Path(), why)}
+	}
+	if err := v.unlocked(); err != nil || v.Live == nil {
+		return err
+	}
+	isMount, err := v.Live.IsMountRoot()
+	if err != nil {
+		return err
+	}
+	if isMount {
+		return v.unfit("mount_point", "mount the filesystem one directory above and make the volume a directory in it",
+			"%s is a mount point, which cannot be exchanged", v.Path())
+	}
+	inside, err := mounts.Inside(v.Live)
+	if err != nil {
+		return err
+	}
+	if inside != "" {
+		return v.unfit("mount_inside", "umount "+Quote(inside), "%s is mounted inside the volume", inside)
+	}
+	return nil
+}
+
+func (v *Volume) unlocked() error {
+	for _, d := range []*disk.Dir{v.Nearest(), v.Live} {
+		if d == nil {
+			continue
+		}
+		locked, err := d.Locked()
+		if err != nil {
+			return err
+		}
+		if locked {
+			return v.unfit("immutable", "chattr -i -a "+Quote(d.Path()), "%s has the immutable or the append-only flag", d.Path())
+		}
+	}
+	return nil
+}

@@ -1,0 +1,234 @@
+package swap
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tiny-forge/snap/pkg/disk"
+)
+
+// Occupant is what stands at a name.
+type Occupant int
+
+// The occupants.
+const (
+	Absent  Occupant = iota
+	Old              // the directory that was live before the restore, by handle
+	New              // the one that the restore staged, by handle
+	Foreign          // whatever else: it is not snap's, and snap never deletes it
+)
+
+func (o Occupant) other() Occupant {
+	if o == Old {
+		return New
+	}
+	return Old
+}
+
+func (o Occupant) String() string {
+	return [...]string{Absent: "nothing", Old: "the old data", New: "the new data", Foreign: "something that is not snap's"}[o]
+}
+
+// Observation is what stands at the two names of a volume.
+type Observation struct {
+	Live, Staged         Occupant
+	liveKind, stagedKind string // of a foreign occupant, in words
+}
+
+// Foreign says in words what stands at one of the names and is not snap's, "" for
+// nothing.
+func (o Observation) Foreign() string {
+	switch {
+	case o.Live == Foreign:
+		return o.liveKind
+	case o.Staged == Foreign:
+		return o.stagedKind
+	}
+	return ""
+}
+
+// Layout is the row of the table of recovery.
+func (o Observation) Layout() Layout {
+	switch [2]Occupant{o.Live, o.Staged} {
+	case [2]Occupant{Old, New}:
+		return OldNew
+	case [2]Occupant{New, Old}:
+		return NewOld
+	case [2]Occupant{Old, Absent}:
+		return OldGone
+	case [2]Occupant{New, Absent}:
+		return NewGone
+	}
+	return Unknown
+}
+
+func (o Observation) String() string {
+	if l := o.Layout(); l != Unknown {
+		return l.String()
+	}
+	return fmt.Sprintf("%s stands at the live name, %s in the wrapper", o.Live.named(o.liveKind), o.Staged.named(o.stagedKind))
+}
+
+func (o Occupant) named(kind string) string {
+	if o == Foreign {
+		return kind
+	}
+	return o.String()
+}
+
+// Observe looks at both names of a volume. Only ENOENT is absence. Whatever else
+// keeps it from seeing is an error, and freezes.
+func (v *Volume) Observe() (Observation, error) {
+	var o Observation
+	if v.parent == nil {
+		return o, &Unmounted{v.Name, v.Path()}
+	}
+	var err error
+	if o.Live, o.liveKind, err = v.identify(v.parent, v.base); err != nil {
+		return o, err
+	}
+	wrapper, err := v.openWrapper()
+	if err != nil || wrapper == nil {
+		return o, v.notAWrapper(err)
+	}
+	defer wrapper.Close()
+	o.Staged, o.stagedKind, err = v.identify(wrapper, v.Entry)
+	return o, err
+}
+
+// layout is Observe for callers that need only the row.
+func (v *Volume) layout() (Layout, error) {
+	o, err := v.Observe()
+	if err != nil {
+		return Unknown, err
+	}
+	return o.Layout(), nil
+}
+
+// notAWrapper names what stands at the wrapper's name and is not one.
+func (v *Volume) notAWrapper(err error) error {
+	path := v.parent.Path() + "/" + v.wrapper
+	switch {
+	case errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP):
+		return &Mismatch{fmt.Sprintf("%s is not a directory", path), []Way{{Do: MoveAway, Path: path}}}
+	case errors.Is(err, unix.EXDEV):
+		return &Mismatch{fmt.Sprintf("something is mounted at %s", path), []Way{{Do: Unmount, Path: path}}}
+	}
+	return err
+}
+
+func (v *Volume) identify(d *disk.Dir, name string) (Occupant, string, error) {
+	h, err := d.HandleOf(name)
+	switch {
+	case errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP):
+		st, err := d.Lstat(name)
+		if err != nil {
+			return Foreign, "", err
+		}
+		return Foreign, kindOfFile(st.Mode), nil
+	case err != nil:
+		return Foreign, "", err
+	case h == "":
+		return Absent, "", nil
+	case h == v.handles.Live:
+		return wholeTree(d, name, Old)
+	case h == v.handles.Staged:
+		return wholeTree(d, name, New)
+	}
+	return Foreign, "another directory", nil
+}
+
+// wholeTree tells a whole tree from a partial tree: one whose deletion had begun
+// when somebody moved it. A partial tree is nobody's data any more.
+func wholeTree(d *disk.Dir, name string, o Occupant) (Occupant, string, error) {
+	tree, err := d.Open(name)
+	if err != nil {
+		return Foreign, "", err
+	}
+	partial, err := tree.Condemned()
+	if err = errors.Join(err, tree.Close()); err != nil {
+		return Foreign, "", err
+	}
+	if partial {
+		return Foreign, "what is left of " + o.String() + ", which was being deleted,", nil
+	}
+	return o, "", nil
+}
+
+func kindOfFile(mode uint32) string {
+	switch mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return "a file"
+	case unix.S_IFLNK:
+		return "a symbolic link"
+	case unix.S_IFDIR:
+		return "another directory"
+	}
+	return "a special file"
+}
+
+// whereabouts says in words where a directory is that stands at neither name,
+// and returns its path where it still exists.
+func (v *Volume) whereabouts(o Occupant) (words, path string) {
+	if v.parent == nil {
+		return "", ""
+	}
+	path, err := v.parent.Locate(v.handle(o))
+	switch {
+	case err != nil: // a help to the operator, and no more
+		return "", ""
+	case path == "":
+		return o.String() + " no longer exists", ""
+	case v.condemned(path):
+		return o.String() + " was being deleted (what is left is at " + path + ")", ""
+	}
+	return o.String() + " is at " + path, path
+}
+
+// condemned reports whether the tree at a path is being deleted.
+func (v *Volume) condemned(path string) bool {
+	if filepath.Base(path) == trash(v.Entry) {
+		return true
+	}
+	d, err := disk.OpenRoot(path)
+	if err != nil {
+		return false
+	}
+	defer d.Close()
+	partial, err := d.Condemned()
+	return err == nil && partial
+}
+
+// Describe says of each volume, in a line, where its directories are.
+func (x *Tx) Describe() []string {
+	var lines []string
+	for _, v := range x.Volumes {
+		lines = append(lines, fmt.Sprintf("%s (%s): %s", v.Name, v.Path(), v.describe()))
+	}
+	return lines
+}
+
+func (v *Volume) describe() string {
+	o, err := v.Observe()
+	if err != nil {
+		return fmt.Sprintf("cannot be looked at: %v", err)
+	}
+	if o.Layout() == NewGone {
+		if _, path := v.whereabouts(Old); path != "" { // it was taken away
+			return "the new data is live; the old data is at " + path
+		}
+	}
+	text := o.String()
+	if o.Layout() != Unknown {
+		return text
+	}
+	for _, g := range []Occupant{Old, New} {
+		if words, _ := v.whereabouts(g); words != "" && o.Live != g && o.Staged != g {
+			text += "; " + words
+		}
+	}
+	return text
+}

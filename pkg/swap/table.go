@@ -1,0 +1,101 @@
+package swap
+
+import "github.com/tiny-forge/snap/pkg/journal"
+
+// Goal is which of a volume's two directories should be live, by the records:
+// the column of the table of recovery.
+type Goal int
+
+// The goals.
+const (
+	Undecided Goal = iota // no commit
+	Committed
+	Reverted
+	// Guarding is Committed with `--guard after`, while no snapshot of the old
+	// data exists: nothing may be deleted.
+	Guarding
+)
+
+// Layout is where a volume's old and new directories were seen, what stands at
+// the live name and then what stands at the staged name: the row of the table.
+// "Old" and "new" are the handles of the ready record.
+type Layout int
+
+// The layouts.
+const (
+	OldNew  Layout = iota // as before the exchange
+	NewOld                // as after the exchange
+	OldGone               // the staged tree is deleted
+	NewGone               // the displaced tree is deleted, or was taken away
+	Unknown               // anything else
+)
+
+// Action is what to do about one volume.
+type Action int
+
+// The actions.
+const (
+	Freeze   Action = iota // touch nothing, of any volume
+	Keep                   // live is as it should be
+	Exchange               // exchange live and staged
+)
+
+var table = [...][4]Action{
+	//        Undecided, Committed, Reverted, Guarding
+	OldNew:  {Keep, Exchange, Keep, Exchange},
+	NewOld:  {Exchange, Keep, Exchange, Keep},
+	OldGone: {Keep, Freeze, Keep, Freeze},
+	NewGone: {Freeze, Keep, Freeze, Freeze},
+	Unknown: {Freeze, Freeze, Freeze, Freeze},
+}
+
+// ActionFor is the table of recovery.
+func ActionFor(l Layout, g Goal) Action { return table[l][g] }
+
+func (l Layout) String() string {
+	return [...]string{
+		OldNew:  "the old data is live, the new is staged",
+		NewOld:  "the new data is live, the old is displaced",
+		OldGone: "the old data is live, nothing is staged",
+		NewGone: "the new data is live, the old is deleted",
+		Unknown: "not as snap left it",
+	}[l]
+}
+
+func (g Goal) String() string {
+	return [...]string{
+		Undecided: "not committed", Committed: "committed", Reverted: "reverted",
+		Guarding: "committed but not yet guarded",
+	}[g]
+}
+
+// Keeps is the generation that the goal wants live.
+func (g Goal) Keeps() Occupant {
+	if g == Committed || g == Guarding {
+		return New
+	}
+	return Old
+}
+
+// Drops is the generation that the goal wants deleted.
+func (g Goal) Drops() Occupant { return g.Keeps().other() }
+
+// Decide reads the goal off the records. What the operator has decided stands
+// above what snap had. guarded tells whether the snapshot of the old data exists;
+// it matters for `--guard after` only, since `--guard before` makes that snapshot
+// before the commit.
+func Decide(tx *journal.Tx, guarded bool) Goal {
+	switch {
+	case tx.Resolved == journal.KeepOld:
+		return Reverted
+	case tx.Resolved == journal.KeepNew:
+		return Committed
+	case tx.Reverted:
+		return Reverted
+	case tx.Committed && tx.Begin.Guard == journal.GuardAfter && !guarded:
+		return Guarding
+	case tx.Committed:
+		return Committed
+	}
+	return Undecided
+}

@@ -1,0 +1,364 @@
+package swap
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+
+	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/journal"
+)
+
+// Tx is the data side of a restore's transaction: its records, and the volumes
+// that they name. The restore itself and its recovery both work through it.
+type Tx struct {
+	*journal.Tx
+	Volumes []*Volume
+
+	at      func(point string)
+	guarded bool
+}
+
+// Open opens the volumes of a transaction as they are now. guarded tells whether
+// the pre-restore snapshot exists (see [Decide]). at is told of each step, for
+// tests; nil is allowed. The caller closes what it returns; tx stays its own.
+func Open(tx *journal.Tx, guarded bool, at func(point string)) (*Tx, error) {
+	if at == nil {
+		at = func(string) {}
+	}
+	x := &Tx{Tx: tx, at: at, guarded: guarded}
+	for i, record := range tx.Begin.Volumes {
+		v, err := openVolume(record)
+		if v != nil {
+			v.wrapper = journal.Wrapper(tx.ID)
+			if tx.ReadyRecord != nil {
+				v.handles = tx.ReadyRecord.Volumes[i]
+			}
+			x.Volumes = append(x.Volumes, v)
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			err = &Unmounted{record.Name, record.Root + "/" + record.Rel}
+		}
+		if err != nil {
+			x.CloseVolumes()
+			return nil, fmt.Errorf("volume %s: %w", record.Name, err)
+		}
+	}
+	return x, nil
+}
+
+// CloseVolumes closes the volumes, and leaves the transaction open. It does
+// nothing for nil.
+func (x *Tx) CloseVolumes() {
+	if x == nil {
+		return
+	}
+	for _, v := range x.Volumes {
+		v.Close()
+	}
+}
+
+// Goal is what the records want.
+func (x *Tx) Goal() Goal { return Decide(x.Tx, x.guarded) }
+
+// Guarded notes that the pre-restore snapshot exists now.
+func (x *Tx) Guarded() { x.guarded = true }
+
+// PreRestoreSID returns the id of the pre-restore snapshot where there may be
+// one, and "" where there is certainly none.
+func (x *Tx) PreRestoreSID() string {
+	if x.Begin.Guard == journal.GuardAfter && !x.guarded {
+		return ""
+	}
+	return x.Begin.PreRestoreSID
+}
+
+// Observe looks at all volumes.
+func (x *Tx) Observe() ([]Observation, error) {
+	list := make([]Observation, len(x.Volumes))
+	for i, v := range x.Volumes {
+		var err error
+		if list[i], err = v.Observe(); err != nil {
+			return nil, fmt.Errorf("volume %s (%s) cannot be looked at: %w", v.Name, v.Path(), err)
+		}
+	}
+	return list, nil
+}
+
+// Plan looks at all volumes before any is touched, and returns the action for
+// each. An error means that none may be touched, and says what was found:
+// [*Mismatch], [*Unmounted], or what kept Plan from seeing.
+func (x *Tx) Plan() ([]Action, error) {
+	seen, err := x.Observe()
+	if err != nil {
+		return nil, err
+	}
+	list := make([]Action, len(seen))
+	for i, o := range seen {
+		list[i] = ActionFor(o.Layout(), x.Goal())
+	}
+	if slices.Contains(list, Freeze) {
+		return nil, x.mismatch(seen)
+	}
+	return list, nil
+}
+
+// PlanSwap is the plan of a restore that has not exchanged anything yet: all
+// volumes, each of which must be as it was staged.
+func (x *Tx) PlanSwap() ([]Action, error) {
+	list := make([]Action, len(x.Volumes))
+	for i, v := range x.Volumes {
+		seen, err := v.layout()
+		if err != nil {
+			return nil, err
+		}
+		if seen != OldNew {
+			return nil, fmt.Errorf("volume %s (%s): %s", v.Name, v.Path(), seen)
+		}
+		list[i] = Exchange
+	}
+	return list, nil
+}
+
+// AllDisplaced reports whether every volume's old tree is whole beside its new
+// one, so that a committed restore can still be reverted.
+func (x *Tx) AllDisplaced() bool {
+	for _, v := range x.Volumes {
+		if now, err := v.layout(); err != nil || now != NewOld {
+			return false
+		}
+	}
+	return true
+}
+
+// Apply takes the actions of a plan, gives old directories that are live again
+// their own times, and makes all of it durable. It may be cut anywhere; a new plan
+// takes it from there.
+func (x *Tx) Apply(plan []Action) error {
+	for i, v := range x.Volumes {
+		if plan[i] != Exchange {
+			continue
+		}
+		if err := v.exchange(); err != nil {
+			return fmt.Errorf("volume %s (%s): %w", v.Name, v.Path(), err)
+		}
+		x.at("exchanged " + v.Name)
+	}
+	if slices.Contains(plan, Exchange) || x.Goal().Keeps() == Old {
+		if err := x.repairTimes(); err != nil {
+			return err
+		}
+	}
+	return x.Sync()
+}
+
+// exchange swaps live and staged, and looks whether just that has happened: the
+// kernel exchanges names, and somebody may have renamed in between.
+func (v *Volume) exchange() error {
+	before, err := v.layout()
+	if err != nil {
+		return err
+	}
+	wrapper, err := v.openWrapper()
+	if err != nil {
+		return err
+	}
+	if wrapper == nil || (before != OldNew && before != NewOld) {
+		return fmt.Errorf("not exchanged: %s", before)
+	}
+	defer wrapper.Close()
+	staged, err := wrapper.Open(v.Entry)
+	if err != nil {
+		return err
+	}
+	defer staged.Close()
+	sec, nsec, err := staged.Mtime()
+	if err != nil {
+		return err
+	}
+	if err := v.parent.Exchange(v.base, wrapper, v.Entry); err != nil {
+		return err
+	}
+	if err := staged.SetMtime(sec, nsec); err != nil { // see journal.Times
+		return err
+	}
+	after, err := v.layout()
+	if err != nil {
+		return err
+	}
+	if want := map[Layout]Layout{OldNew: NewOld, NewOld: OldNew}[before]; after != want {
+		return fmt.Errorf("somebody renamed at the same moment: %s", after)
+	}
+	return nil
+}
+
+// RecordTimes notes the live directories' own times before the first exchange.
+func (x *Tx) RecordTimes() error {
+	times := &journal.Times{}
+	for _, v := range x.Volumes {
+		live, err := v.parent.Open(v.base)
+		if err != nil {
+			return err
+		}
+		sec, nsec, err := live.Mtime()
+		if err = errors.Join(err, live.Close()); err != nil {
+			return err
+		}
+		times.Live = append(times.Live, journal.Time{Sec: sec, Nsec: nsec})
+	}
+	return x.Times(times)
+}
+
+// repairTimes gives old directories that are live again the times that they had
+// before the first exchange (see journal.Times).
+func (x *Tx) repairTimes() error {
+	if x.TimesRecord == nil {
+		return nil
+	}
+	for i, v := range x.Volumes {
+		live, err := v.parent.Open(v.base)
+		if err != nil {
+			return err
+		}
+		handle, err := live.Handle()
+		if err == nil && handle == v.handles.Live {
+			err = live.SetMtime(x.TimesRecord.Live[i].Sec, x.TimesRecord.Live[i].Nsec)
+		}
+		if err = errors.Join(err, live.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// OpenDisplaced opens the tree of the old data of volume i, which lies in the
+// wrapper, with its own time as it was before the exchange. It returns nil where
+// there is none. The caller closes it.
+func (x *Tx) OpenDisplaced(i int) (*disk.Dir, error) {
+	tree, err := x.Volumes[i].OpenTaken(Old)
+	if err != nil || tree == nil {
+		return nil, err
+	}
+	want := x.TimesRecord.Live[i]
+	sec, nsec, err := tree.Mtime()
+	if err == nil && (sec != want.Sec || nsec != want.Nsec) {
+		err = tree.SetMtime(want.Sec, want.Nsec)
+	}
+	if err != nil {
+		return nil, errors.Join(err, tree.Close())
+	}
+	return tree, nil
+}
+
+// EntryPaths are where the staged or displaced trees are.
+func (x *Tx) EntryPaths() []string {
+	var list []string
+	for _, v := range x.Volumes {
+		list = append(list, v.EntryPath())
+	}
+	return list
+}
+
+// RecordReady records the handles of all live and staged directories. Before the
+// record it gives them to check; an error of check is returned, and nothing is
+// recorded.
+func (x *Tx) RecordReady(ready *journal.Ready, check func() error) error {
+	for _, v := range x.Volumes {
+		var err error
+		if v.handles, err = v.readHandles(); err != nil {
+			return err
+		}
+		ready.Volumes = append(ready.Volumes, v.handles)
+	}
+	if err := check(); err != nil {
+		return err
+	}
+	x.at("before ready")
+	return x.Ready(ready)
+}
+
+func (v *Volume) readHandles() (journal.ReadyVolume, error) {
+	var h journal.ReadyVolume
+	wrapper, err := v.openWrapper()
+	if err != nil {
+		return h, err
+	}
+	if wrapper == nil {
+		return h, fmt.Errorf("volume %s: the staged tree is gone", v.Name)
+	}
+	h.Staged, err = wrapper.HandleOf(v.Entry)
+	wrapper.Close()
+	if err != nil {
+		return h, err
+	}
+	if h.Live, err = v.parent.HandleOf(v.base); err != nil {
+		return h, err
+	}
+	if h.Live == "" || h.Staged == "" {
+		return h, fmt.Errorf("volume %s: the live or the staged directory is gone", v.Name)
+	}
+	return h, nil
+}
+
+// Untouched makes sure of a transaction without a ready record that no live
+// directory has moved. Otherwise what lies in the wrappers may be the only copy of
+// the old data, and the record was lost.
+func (x *Tx) Untouched() error {
+	for _, v := range x.Volumes {
+		if ok, err := v.anchored(); err != nil {
+			return fmt.Errorf("volume %s (%s) cannot be looked at: %w", v.Name, v.Path(), err)
+		} else if !ok {
+			return &Unmounted{v.Name, v.Path()}
+		}
+		if err := v.notDisplaced(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// notDisplaced returns an error where the directory that was live when a restore
+// with guard after began lies in its wrapper. Without a ready record the wrapper
+// is going to be deleted.
+func (v *Volume) notDisplaced() error {
+	if v.Volume.Live == "" {
+		return nil
+	}
+	wrapper, err := v.openWrapper()
+	if err != nil || wrapper == nil {
+		return err
+	}
+	defer wrapper.Close()
+	got, err := wrapper.HandleOf(v.Entry)
+	if err == nil && got == v.Volume.Live {
+		err = fmt.Errorf("volume %s: the ready record is missing: what was live lies at %s: %w", v.Name, v.EntryPath(), disk.ErrDamaged)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// Sync makes the filesystems of all volumes durable.
+func (x *Tx) Sync() error {
+	// By device: two filesystems may have one UUID, a copy and its original.
+	done := map[uint64]bool{}
+	for _, v := range x.Volumes {
+		if v.parent == nil {
+			continue
+		}
+		st, err := v.parent.Stat()
+		if err != nil {
+			return err
+		}
+		if done[st.Dev] {
+			continue
+		}
+		if err := v.parent.SyncFS(); err != nil {
+			return err
+		}
+		done[st.Dev] = true
+	}
+	return nil
+}

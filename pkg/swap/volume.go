@@ -1,0 +1,294 @@
+package swap
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/journal"
+)
+
+// Volume is a volume's directories, opened one below the other: the root of
+// trust, the parent of the live directory, and the live name in it. The
+// pre-flight, a restore, its recovery and the search for orphans all come by
+// this one way.
+type Volume struct {
+	journal.Volume
+	root, parent *disk.Dir // parent is nil where it does not exist
+	base         string    // the live directory's name in parent
+
+	// Live is the live directory itself, where [OpenLive] opened the volume; nil
+	// where it does not exist.
+	Live *disk.Dir
+	// Missing are the directories below the root that do not exist, the live one
+	// last.
+	Missing []string
+
+	wrapper string              // of the transaction
+	handles journal.ReadyVolume // zero before ready
+}
+
+// Path is where the live directory is.
+func (v *Volume) Path() string { return v.Root + "/" + v.Rel }
+
+// Parent is the directory that the live one is in; nil where it does not exist.
+func (v *Volume) Parent() *disk.Dir { return v.parent }
+
+// Close closes what is open of the volume. It does nothing for nil.
+func (v *Volume) Close() {
+	if v == nil {
+		return
+	}
+	for _, d := range []*disk.Dir{v.root, v.parent, v.Live} {
+		d.Close()
+	}
+}
+
+// openVolume opens root → parent → base. A root that does not exist is an error
+// that wraps fs.ErrNotExist; a parent that does not exist is nil.
+func openVolume(record journal.Volume) (*Volume, error) {
+	root, err := disk.OpenRoot(record.Root)
+	if err != nil {
+		return nil, err
+	}
+	v := &Volume{Volume: record, root: root}
+	parent, base := dirName(record.Rel)
+	v.base = base
+	v.parent, err = openBelow(root, parent)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return v, err
+	}
+	return v, nil
+}
+
+// OpenLive opens a volume for a look at its live directory, which need not exist.
+// check is given the path that the root and rel really lead to, since the root
+// may be a symbolic link of the operator's; its error is returned as it is. The
+// error is [*Unfit] where the volume could never be exchanged.
+func OpenLive(name, root, rel string, check func(real string) error) (*Volume, error) {
+	v, err := openVolume(journal.Volume{Name: name, Root: root, Rel: rel})
+	if v == nil {
+		return nil, &Unfit{"no_root", "make the directory, or correct base and absolute_roots in the config", fmt.Errorf("volume %s: %w", name, err)}
+	}
+	if err := v.openLive(err, check); err != nil {
+		v.Close()
+		return nil, err
+	}
+	return v, nil
+}
+
+func (v *Volume) openLive(opening error, check func(string) error) error {
+	real, err := v.root.RealPath()
+	if err != nil {
+		return err
+	}
+	if err := check(real + "/" + v.Rel); err != nil {
+		return &Unfit{"system_directory", "choose a directory that is the workload's alone", fmt.Errorf("volume %s: %w", v.Name, err)}
+	}
+	if opening != nil {
+		return v.unreachable(opening)
+	}
+	if v.parent != nil {
+		if v.Live, err = v.parent.Open(v.base); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return v.unreachable(err)
+		}
+	}
+	if v.Live == nil {
+		return v.findMissing()
+	}
+	return nil
+}
+
+// findMissing fills in what must be made for the live directory to exist.
+func (v *Volume) findMissing() error {
+	parts := strings.Split(v.Rel, "/")
+	for n := len(parts); n > 0; n-- {
+		rel := strings.Join(parts[:n], "/")
+		d, err := v.root.Open(rel)
+		if err == nil {
+			d.Close()
+			break
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return v.unreachable(err)
+		}
+		v.Missing = append([]string{rel}, v.Missing...)
+	}
+	return nil
+}
+
+// Nearest returns the closest existing directory to the live one that is not the
+// live one: the directory in which a missing one would be made.
+func (v *Volume) Nearest() *disk.Dir {
+	if v.parent != nil {
+		return v.parent
+	}
+	return v.root
+}
+
+// Begin is how the begin record names the volume. entry is its name in the
+// wrapper. With handle the record also holds the handle of the live directory.
+func (v *Volume) Begin(entry string, handle bool) (journal.Volume, error) {
+	record := journal.Volume{Name: v.Name, Root: v.Root, Rel: v.Rel, Entry: entry, Created: v.Missing}
+	var err error
+	if record.Anchor, record.AnchorHandle, err = v.anchor(); err == nil && handle && v.Live != nil {
+		record.Live, err = v.Live.Handle()
+	}
+	return record, err
+}
+
+// anchor returns the nearest existing directory above the live one, below the
+// root, and its handle.
+func (v *Volume) anchor() (string, disk.Handle, error) {
+	rel := v.Rel
+	if len(v.Missing) > 0 {
+		rel = v.Missing[0]
+	}
+	rel, _ = dirName(rel)
+	h, err := v.root.HandleOf(rel)
+	return rel, h, err
+}
+
+// anchored reports whether the directory that the volume was found in is the one
+// that is there now. It is not where a filesystem is not mounted.
+func (v *Volume) anchored() (bool, error) {
+	if v.AnchorHandle == "" {
+		return true, nil
+	}
+	now, err := v.root.HandleOf(v.Anchor)
+	return now == v.AnchorHandle, err
+}
+
+// Create makes the missing directories, durably, and opens what is then there.
+// The begin record names them first.
+func (v *Volume) Create() error {
+	for _, rel := range v.Missing {
+		parent, base := dirName(rel)
+		d, err := openBelow(v.root, parent)
+		if err != nil {
+			return err
+		}
+		made, err := d.Ensure(base, 0o755)
+		d.Close()
+		if err != nil {
+			return err
+		}
+		made.Close()
+	}
+	if v.Live != nil {
+		return nil
+	}
+	parent, base := dirName(v.Rel)
+	var err error
+	if v.parent == nil {
+		if v.parent, err = openBelow(v.root, parent); err != nil {
+			return err
+		}
+	}
+	v.Live, err = v.parent.Open(base)
+	return err
+}
+
+// uncreate removes the directories that the restore made, while they are empty.
+func (v *Volume) uncreate() error {
+	for i := len(v.Created) - 1; i >= 0; i-- {
+		parent, base := dirName(v.Created[i])
+		d, err := openBelow(v.root, parent)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		err = d.Rmdir(base)
+		d.Close()
+		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) {
+			return err
+		}
+	}
+	return nil
+}
+
+// openWrapper returns the wrapper, nil where there is none.
+func (v *Volume) openWrapper() (*disk.Dir, error) {
+	if v.parent == nil {
+		return nil, nil
+	}
+	w, err := v.parent.OpenSameMount(v.wrapper)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return w, err
+}
+
+// MakeStaged makes the empty directory that the new tree is staged in, and the
+// wrapper around it. The caller closes what it returns.
+func (v *Volume) MakeStaged() (*disk.Dir, error) {
+	wrapper, err := v.openWrapper()
+	if err == nil && wrapper == nil {
+		wrapper, err = v.parent.MakePrivate(v.wrapper)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer wrapper.Close()
+	return wrapper.MakePrivate(v.Entry)
+}
+
+// OpenTaken opens the tree in the wrapper that is not to be kept: the generation
+// w. It returns nil where there is none, and an error where another directory
+// stands there. The caller closes it.
+func (v *Volume) OpenTaken(w Occupant) (*disk.Dir, error) {
+	wrapper, err := v.openWrapper()
+	if err != nil || wrapper == nil {
+		return nil, err
+	}
+	defer wrapper.Close()
+	tree, err := wrapper.Open(v.Entry)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if h, err := tree.Handle(); err != nil || h != v.handle(w) {
+		return nil, errors.Join(err, fmt.Errorf("volume %s: another directory stands at %s", v.Name, tree.Path()), tree.Close())
+	}
+	return tree, nil
+}
+
+// EntryPath is where the staged or displaced tree is.
+func (v *Volume) EntryPath() string {
+	parent, _ := dirName(v.Path())
+	return parent + "/" + v.wrapper + "/" + v.Entry
+}
+
+// handle returns the recorded handle of a volume's old or new directory.
+func (v *Volume) handle(w Occupant) disk.Handle {
+	if w == Old {
+		return v.handles.Live
+	}
+	return v.handles.Staged
+}
+
+// HandleOfLive is what the ready record says of the live directory.
+func (v *Volume) HandleOfLive() disk.Handle { return v.handles.Live }
+
+func dirName(rel string) (parent, base string) {
+	if i := strings.LastIndexByte(rel, '/'); i >= 0 {
+		return rel[:i], rel[i+1:]
+	}
+	return ".", rel
+}
+
+// openBelow opens rel below d; "." is d itself.
+func openBelow(d *disk.Dir, rel string) (*disk.Dir, error) {
+	if rel == "." {
+		return d.Dup()
+	}
+	return d.Open(rel)
+}
