@@ -59,12 +59,12 @@ func showSnapshot(m *store.Manifest) snapshotJSON {
 
 type captureJSON struct {
 	snapshotJSON
-	QuiescedSeconds float64            `json:"quiesced_seconds"`
-	Seconds         float64            `json:"seconds"`
-	AddedBytes      int64              `json:"added_bytes"` // by which the store grew
-	ReadBytes       int64              `json:"read_bytes"`  // content that was read: 0 where nothing has changed
-	Phases          map[string]float64 `json:"phases"`
-	PassOne         restore.PassOne    `json:"pass_one"` // what the first pass cost while the app ran
+	QuiescedSeconds float64         `json:"quiesced_seconds"`
+	Seconds         float64         `json:"seconds"`
+	AddedBytes      int64           `json:"added_bytes"` // by which the store grew
+	ReadBytes       int64           `json:"read_bytes"`  // content that was read: 0 where nothing has changed
+	Phases          restore.Seconds `json:"phases"`
+	PassOne         restore.Cost    `json:"pass_one"` // what the first pass cost while the app ran
 }
 
 func (a *app) captureCommand() *cobra.Command {

@@ -21,8 +21,8 @@ type restoreJSON struct {
 	Files           int64                   `json:"files"`
 	Bytes           int64                   `json:"bytes"`
 	Volumes         []restore.PlannedVolume `json:"volumes"`
-	Phases          map[string]float64      `json:"phases"`
-	PassOne         restore.PassOne         `json:"pass_one"` // what the first pass cost while the app ran
+	Phases          restore.Seconds         `json:"phases"`
+	PassOne         restore.Cost            `json:"pass_one"` // what the first pass cost while the app ran
 	Warnings        []string                `json:"warnings"`
 	Tx              string                  `json:"tx"`
 }

@@ -294,7 +294,7 @@ func (u *ui) confirm(question, id string) string {
 func size(n int64) string { return units.BytesSize(float64(n)) }
 
 // timing prints the phases that took a while.
-func timing(phases map[string]float64) string {
+func timing(phases restore.Seconds) string {
 	var parts []string
 	for _, name := range slices.Sorted(maps.Keys(phases)) {
 		if phases[name] >= 0.05 {

@@ -15,7 +15,9 @@ import (
 // into.
 var mayImport = map[string][]string{
 	"cmd/snap":                {"pkg/archive", "pkg/disk", "pkg/docker", "pkg/journal", "pkg/restore", "pkg/runtime", "pkg/store", "pkg/workload"},
-	"pkg/restore":             {"pkg/archive", "pkg/disk", "pkg/journal", "pkg/runtime", "pkg/store", "pkg/workload"},
+	"pkg/restore":             {"pkg/archive", "pkg/disk", "pkg/journal", "pkg/runtime", "pkg/snapshot", "pkg/store", "pkg/swap", "pkg/workload"},
+	"pkg/swap":                {"pkg/disk", "pkg/journal"},
+	"pkg/snapshot":            {"pkg/archive", "pkg/disk", "pkg/store", "pkg/workload"},
 	"pkg/docker":              {"pkg/disk", "pkg/runtime", "pkg/workload"},
 	"pkg/store":               {"pkg/archive", "pkg/disk"},
 	"pkg/archive":             {"pkg/disk"},

@@ -9,7 +9,9 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/runtime"
+	"github.com/tiny-forge/snap/pkg/snapshot"
 	"github.com/tiny-forge/snap/pkg/store"
+	"github.com/tiny-forge/snap/pkg/swap"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
@@ -28,10 +30,10 @@ type CaptureResult struct {
 	QuiescedSeconds float64 // how long the app stood still
 	Seconds         float64
 	Added           int64 // bytes by which the store grew
-	Phases          map[string]float64
+	Phases          Seconds
 	Changed         []string // files that changed while they were read
 	Read            int64    // bytes of content that were read, in both passes
-	PassOne         PassOne
+	PassOne         Cost
 }
 
 // Capture makes a snapshot of all volumes of a workload. When it returns nil
@@ -55,9 +57,9 @@ type capturing struct {
 	req        CaptureRequest
 	sid        string
 	txID       string
-	places     []*place
+	volumes    []*swap.Volume
 	containers []runtime.Container
-	shot       *shooting
+	capture    *snapshot.Capture
 	quiesced   time.Duration
 	release    func() // of the guard
 	hasten     func() // gives back the priority that the app had first
@@ -65,11 +67,11 @@ type capturing struct {
 
 func (c *capturing) run(ctx context.Context) (*CaptureResult, error) {
 	defer func() {
-		for _, p := range c.places {
-			p.close()
+		for _, v := range c.volumes {
+			v.Close()
 		}
 	}()
-	if err := c.time.run("preflight", func() error { return c.preflight(ctx) }); err != nil {
+	if err := c.phase(Preflight, func() error { return c.preflight(ctx) }); err != nil {
 		return nil, classify(because(ctx, err))
 	}
 	tx, err := c.Journal.Begin(c.held, &journal.Begin{
@@ -81,24 +83,20 @@ func (c *capturing) run(ctx context.Context) (*CaptureResult, error) {
 	c.txID = tx.ID
 	defer func() { c.release() }()
 	c.at("begin")
-	manifest, err := c.shoot(ctx, tx)
+	manifest, err := c.take(ctx, tx)
 	if err != nil {
 		return nil, c.giveUp(ctx, tx, because(ctx, err))
 	}
-	added := c.shot.batch.Added()
-	c.shot.close()
+	added := c.capture.Added()
+	c.capture.Close()
 	if err := tx.End(); err != nil {
 		return nil, fault(Pending, "cleanup", "snap recover "+c.w.Name, "snapshot %s exists, but: %w", c.sid, err)
 	}
 	result := &CaptureResult{
-		Manifest: manifest, QuiescedSeconds: c.quiesced.Seconds(), Seconds: time.Since(c.when).Seconds(), Added: added, Phases: c.time,
+		Manifest: manifest, QuiescedSeconds: c.quiesced.Seconds(), Seconds: time.Since(c.when).Seconds(), Added: added, Phases: c.seconds,
 	}
-	result.PassOne = c.shot.passOne()
-	result.Read = result.PassOne.ReadBytes
-	for _, r := range c.shot.results {
-		result.Read += r.Read
-		result.Changed = append(result.Changed, r.Changed...)
-	}
+	result.PassOne = c.capture.Cost()
+	result.Read, result.Changed = c.capture.Totals()
 	return result, nil
 }
 
@@ -110,21 +108,21 @@ func (c *capturing) preflight(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if c.places, err = c.session.places(volumes); err != nil {
+	if c.volumes, err = c.openLive(volumes); err != nil {
 		return err
 	}
-	if err := c.strayWrappers(c.places); err != nil {
+	if err := c.noOrphans(c.volumes); err != nil {
 		return err
 	}
 	mounts, err := disk.ReadMounts()
 	if err != nil {
 		return err
 	}
-	for _, p := range c.places {
-		if p.live == nil {
-			return refused("volume_absent", c.makes(p), "volume %s: %s does not exist", p.vol.Name, p.path())
+	for _, v := range c.volumes {
+		if v.Live == nil {
+			return refused("volume_absent", c.makes(v), "volume %s: %s does not exist", v.Name, v.Path())
 		}
-		if err := p.restorable(mounts); err != nil {
+		if err := v.Fit(mounts); err != nil {
 			return err
 		}
 	}
@@ -133,24 +131,24 @@ func (c *capturing) preflight(ctx context.Context) error {
 }
 
 // makes says how a live directory that does not exist comes to be.
-func (c *capturing) makes(p *place) string {
+func (c *capturing) makes(v *swap.Volume) string {
 	if c.w.Kind() == workload.Data {
-		return fmt.Sprintf("make the directory (mkdir -p %s; a restore makes it as well), or correct the config", shell(p.path()))
+		return fmt.Sprintf("make the directory (mkdir -p %s; a restore makes it as well), or correct the config", swap.Quote(v.Path()))
 	}
 	return "make the directory (snap deploy " + c.w.Name + " does), or correct the config"
 }
 
-// shoot takes the snapshot and brings the app back.
-func (c *capturing) shoot(ctx context.Context, tx *journal.Tx) (*store.Manifest, error) {
+// take takes the snapshot and brings the app back.
+func (c *capturing) take(ctx context.Context, tx *journal.Tx) (*store.Manifest, error) {
 	var err error
-	if c.shot, err = c.newShooting(tx, "members", c.places, false); err != nil {
+	if c.capture, err = c.newCapture(tx, "members", c.sources(c.volumes), snapshot.Options{}); err != nil {
 		return nil, err
 	}
 	c.hasten = gently(c.req.FullSpeed)
 	defer c.hasten()
 	if c.quiesces() {
 		c.say("capturing %s: first pass, the app runs", c.w.Name)
-		if err := c.time.run("pass_one", func() error { return c.shot.first(ctx) }); err != nil {
+		if err := c.phase(PassOne, func() error { return c.capture.PassOne(ctx) }); err != nil {
 			return nil, err
 		}
 	}
@@ -158,19 +156,15 @@ func (c *capturing) shoot(ctx context.Context, tx *journal.Tx) (*store.Manifest,
 		return nil, err
 	}
 	c.at("thawed")
-	var m *store.Manifest
-	if n := c.shot.cloned(); n > 0 {
+	if n := c.capture.Cloned(); n > 0 {
 		c.say("capturing %s: reading %d bytes that were cloned, the app runs", c.w.Name, n)
 	}
-	if err := c.time.run("clones", c.shot.finish); err != nil {
+	if err := c.phase(Clones, c.capture.Finish); err != nil {
 		return nil, err
 	}
 	c.at("read")
-	err = c.time.run("publish", func() error {
-		m, err = c.shot.publish(c.sid, store.Manual, c.req.Note, c.req.Quiesce, c.containers)
-		return err
-	})
-	return m, err
+	m := &store.Manifest{SID: c.sid, Reason: store.Manual, Note: c.req.Note, Quiesce: c.req.Quiesce, Images: images(c.containers)}
+	return m, c.phase(Publish, func() error { return c.capture.Publish(m) })
 }
 
 // quiesces reports whether there is an app to put to rest.
@@ -189,13 +183,13 @@ func (c *capturing) quiesces() bool {
 // still is the second pass, with the app at rest, and its awakening.
 func (c *capturing) still(ctx context.Context) (err error) {
 	if c.quiesces() {
-		p := c.shot.passOne()
-		c.say("capturing %s: second pass, quiesce %s (the first read %d bytes and added %d)", c.w.Name, c.req.Quiesce, p.ReadBytes, p.AddedBytes)
+		cost := c.capture.Cost()
+		c.say("capturing %s: second pass, quiesce %s (the first read %d bytes and added %d)", c.w.Name, c.req.Quiesce, cost.ReadBytes, cost.AddedBytes)
 		c.hasten()
 		c.release = c.guarded(c.txID)
 		start := time.Now()
 		var thaw runtime.Thaw
-		if err := c.time.run("quiesce", func() error {
+		if err := c.phase(Quiesce, func() error {
 			thaw, err = c.rt.Quiesce(ctx, c.req.Quiesce, 0)
 			return err
 		}); err != nil {
@@ -203,14 +197,14 @@ func (c *capturing) still(ctx context.Context) (err error) {
 		}
 		c.at("quiesced")
 		defer func() {
-			e := c.time.run("thaw", func() error { return thaw(context.WithoutCancel(ctx)) })
+			e := c.phase(Thaw, func() error { return thaw(context.WithoutCancel(ctx)) })
 			c.quiesced = time.Since(start)
 			err = errors.Join(err, e)
 		}()
 	}
-	c.shot.clones = c.quiesces()
-	return c.time.run("pass_two", func() error {
-		if err := c.shot.freeze(ctx); err != nil {
+	c.capture.Clones = c.quiesces()
+	return c.phase(PassTwo, func() error {
+		if err := c.capture.Freeze(ctx); err != nil {
 			return err
 		}
 		return c.stillThere()
@@ -219,35 +213,45 @@ func (c *capturing) still(ctx context.Context) (err error) {
 
 // stillThere makes sure that what was read is what the volumes' paths lead to.
 func (c *capturing) stillThere() error {
-	for _, p := range c.places {
-		was, err := p.live.Handle()
+	for _, v := range c.volumes {
+		configured, err := c.w.Volume(v.Name)
 		if err != nil {
 			return err
 		}
-		now, err := c.place(p.vol)
+		now, err := c.openLiveOne(configured)
 		if err != nil {
 			return err
 		}
-		is := disk.Handle("")
-		if now.live != nil {
-			is, err = now.live.Handle()
-		}
-		now.close()
+		same, err := sameDirectory(v.Live, now.Live)
+		now.Close()
 		if err != nil {
 			return err
 		}
-		if is != was {
-			return renamed(p)
+		if !same {
+			return renamed(v)
 		}
 	}
 	return nil
 }
 
+// sameDirectory compares two open directories by handle. A nil one is gone.
+func sameDirectory(a, b *disk.Dir) (bool, error) {
+	if b == nil {
+		return false, nil
+	}
+	was, err := a.Handle()
+	if err != nil {
+		return false, err
+	}
+	is, err := b.Handle()
+	return is == was, err
+}
+
 // giveUp leaves things as they were before a capture that failed.
 func (c *capturing) giveUp(ctx context.Context, tx *journal.Tx, cause error) error {
 	ctx = context.WithoutCancel(ctx)
-	if c.shot != nil {
-		c.shot.close()
+	if c.capture != nil {
+		c.capture.Close()
 	}
 	if err := c.undoCapture(ctx, tx); err != nil {
 		return fault(Pending, "pending", "snap recover "+c.w.Name, "the capture failed (%w), and the app was not brought back: %w", cause, err)

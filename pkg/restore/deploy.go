@@ -89,21 +89,21 @@ func (s *session) makeLive() error {
 	for i := range s.w.Volumes {
 		volumes[i] = &s.w.Volumes[i]
 	}
-	places, err := s.places(volumes)
+	opened, err := s.openLive(volumes)
 	defer func() {
-		for _, p := range places {
-			p.close()
+		for _, v := range opened {
+			v.Close()
 		}
 	}()
 	if err != nil {
 		return err
 	}
-	if err := s.strayWrappers(places); err != nil {
+	if err := s.noOrphans(opened); err != nil {
 		return err
 	}
-	for _, p := range places {
-		if err := p.create(); err != nil {
-			return fmt.Errorf("volume %s: %w", p.vol.Name, err)
+	for _, v := range opened {
+		if err := v.Create(); err != nil {
+			return fmt.Errorf("volume %s: %w", v.Name, err)
 		}
 	}
 	return s.lockVolumes()

@@ -5,16 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"strings"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/runtime"
+	"github.com/tiny-forge/snap/pkg/snapshot"
 	"github.com/tiny-forge/snap/pkg/store"
+	"github.com/tiny-forge/snap/pkg/swap"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
@@ -64,7 +65,7 @@ type session struct {
 	held      *journal.Held
 	verb      string
 	when      time.Time
-	time      phases
+	seconds   Seconds
 	fullSpeed bool   // see RestoreRequest
 	did       string // what a recovery did, for the audit log
 }
@@ -97,7 +98,7 @@ func (e *Engine) lookup(ctx context.Context, verb, name string) (*session, error
 	if err != nil {
 		return nil, classify(err)
 	}
-	return &session{Engine: e, w: w, rt: rt, verb: verb, when: time.Now(), time: phases{}}, nil
+	return &session{Engine: e, w: w, rt: rt, verb: verb, when: time.Now(), seconds: Seconds{}}, nil
 }
 
 func (s *session) lockVolumes() error {
@@ -135,16 +136,6 @@ func (s *session) audit(sid, tx string, err error) {
 	if err := journal.Record(s.Store.Root(), a); err != nil {
 		s.say("the audit log: %v", err)
 	}
-}
-
-// phases are the seconds that each phase took.
-type phases map[string]float64
-
-// run times a phase.
-func (p phases) run(name string, phase func() error) error {
-	start := time.Now()
-	defer func() { p[name] += time.Since(start).Seconds() }()
-	return phase()
 }
 
 func isNoSpace(err error) bool {
@@ -198,35 +189,6 @@ func (s *session) overlaps(b *journal.Begin) bool {
 	return false
 }
 
-// machineID returns machine-id(5), or "" where the host has none: nothing then
-// counts as unchanged.
-// origin is where the inodes and times that a capture sees mean something.
-func origin() store.Origin {
-	read := func(path string) string {
-		id, err := os.ReadFile(path)
-		if err != nil {
-			return ""
-		}
-		return strings.TrimSpace(string(id))
-	}
-	return store.Origin{Machine: read("/etc/machine-id"), Boot: read("/proc/sys/kernel/random/boot_id")}
-}
-
-func dirName(rel string) (parent, base string) {
-	if i := strings.LastIndexByte(rel, '/'); i >= 0 {
-		return rel[:i], rel[i+1:]
-	}
-	return ".", rel
-}
-
-// openBelow opens rel below d; "." is d itself.
-func openBelow(d *disk.Dir, rel string) (*disk.Dir, error) {
-	if rel == "." {
-		return d.Dup()
-	}
-	return d.Open(rel)
-}
-
 // Lock takes the lock of a workload for a foreign deploy tool, waiting at most
 // wait. The caller releases it.
 func (e *Engine) Lock(ctx context.Context, name string, wait time.Duration) (*journal.Held, error) {
@@ -245,4 +207,55 @@ func (e *Engine) Lock(ctx context.Context, name string, wait time.Duration) (*jo
 		return nil, classify(fmt.Errorf("lock %s: %w", name, err))
 	}
 	return s.held, nil
+}
+
+// openLive opens the volumes. The caller closes them, after an error too.
+func (s *session) openLive(volumes []*workload.Volume) ([]*swap.Volume, error) {
+	var list []*swap.Volume
+	for _, v := range volumes {
+		opened, err := s.openLiveOne(v)
+		if err != nil {
+			return list, err
+		}
+		list = append(list, opened)
+	}
+	return list, nil
+}
+
+func (s *session) openLiveOne(v *workload.Volume) (*swap.Volume, error) {
+	return swap.OpenLive(v.Name, v.Root(), v.Rel(), func(real string) error { return s.Config.CheckPath(filepath.Clean(real)) })
+}
+
+// sources are opened volumes as a capture takes them.
+func (s *session) sources(volumes []*swap.Volume) []snapshot.Source {
+	list := make([]snapshot.Source, len(volumes))
+	for i, v := range volumes {
+		configured, _ := s.w.Volume(v.Name) // it was opened by that name
+		list[i] = snapshot.Source{Volume: configured, Live: v.Live, Parent: v.Parent()}
+	}
+	return list
+}
+
+// newCapture prepares a capture in the transaction of a capture, a restore or an
+// import. Its members wait in the folder name of the transaction.
+func (s *session) newCapture(tx *journal.Tx, name string, sources []snapshot.Source, opt snapshot.Options) (*snapshot.Capture, error) {
+	var err error
+	if opt.Codec, err = archive.ParseCodec(string(s.Config.Compression)); err != nil {
+		return nil, err
+	}
+	scratch, err := tx.Dir().EnsureUnsynced(name, 0o700)
+	if err != nil {
+		return nil, err
+	}
+	opt.Workload, opt.Snap, opt.Say = s.w.Name, s.Version, s.say
+	return snapshot.Start(s.Store, scratch, sources, opt)
+}
+
+// images are what a manifest says of the containers that ran.
+func images(list []runtime.Container) []store.Image {
+	out := []store.Image{}
+	for service, pin := range pins(list) {
+		out = append(out, store.Image{Service: service, Image: pin.Image, ImageID: pin.ImageID, Digest: pin.Digest})
+	}
+	return out
 }

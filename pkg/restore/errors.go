@@ -7,6 +7,8 @@ import (
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/runtime"
+	"github.com/tiny-forge/snap/pkg/snapshot"
+	"github.com/tiny-forge/snap/pkg/swap"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
@@ -39,6 +41,12 @@ func fault(kind Kind, code, hint, format string, args ...any) *Error {
 	return &Error{Kind: kind, Code: code, Hint: hint, Err: fmt.Errorf(format, args...)}
 }
 
+// asError returns the engine's own error in err's tree.
+func asError(err error) (own *Error, ok bool) {
+	ok = errors.As(err, &own)
+	return own, ok
+}
+
 // kindOf returns the kind of an error that the engine made; Failed for others.
 func kindOf(err error) Kind {
 	var e *Error
@@ -58,11 +66,17 @@ func classify(err error) *Error {
 	var own *Error
 	var bad *archive.Unrestorable
 	var config *workload.Error
+	var unfit *swap.Unfit
+	var changed *snapshot.Changed
 	switch {
 	case err == nil:
 		return nil
 	case errors.As(err, &own):
 		return &Error{own.Kind, own.Code, err, own.Hint} // the whole of the message
+	case errors.As(err, &unfit):
+		return &Error{Refused, unfit.Code, err, unfit.Hint}
+	case errors.As(err, &changed):
+		return &Error{Refused, "in_use", err, "find what writes there (fuser -vm), end it, then try again"}
 	case errors.As(err, &config):
 		return &Error{Usage, "config", err, config.Hint}
 	case interruption(err) != nil:

@@ -10,39 +10,36 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/swap"
 )
 
-// This file says what an operator can do about a transaction that is frozen:
-// for each kind of state another sentence, with the next command in it.
+// This file says what an operator can do about a transaction that is frozen: for
+// each kind of state another sentence, with the next command in it.
 
-// oddity says that the directories are not as the records say, with what can be
-// done about it.
-type oddity struct {
-	text string
-	next []string
-}
-
-func (o *oddity) Error() string { return o.text }
-
+// frozen is the error of a transaction that recovery does not touch.
 func frozen(tx, format string, args ...any) *Error {
 	err := fmt.Errorf(format, args...)
 	return fault(Frozen, "frozen", strings.Join(remedies(tx, err), "; or "), "transaction %s: %w", tx, err)
 }
 
-// remedies returns what can be done about a state that err describes, each in
-// one sentence.
+// remedies returns what can be done about a state that err describes, each in one
+// sentence.
 func remedies(tx string, err error) []string {
 	const again = ", then run snap recover again"
-	var odd *oddity
-	var away *unmounted
+	var mismatch *swap.Mismatch
+	var away *swap.Unmounted
 	var number unix.Errno
 	switch {
-	case errors.As(err, &odd):
-		return odd.next
+	case errors.As(err, &mismatch):
+		var list []string
+		for _, way := range mismatch.Ways {
+			list = append(list, wayOut(tx, way))
+		}
+		return list
 	case errors.As(err, &away):
-		return []string{"mount the filesystem of " + away.path + " (or put the directory above it back)" + again}
+		return []string{"mount the filesystem of " + away.Path + " (or put the directory above it back)" + again}
 	case errors.Is(err, disk.ErrTooNew):
-		return []string{"use the version of snap that wrote it, or a newer one: it is nothing that this version may decide"}
+		return []string{"use the version of snap that wrote it, or a newer one: this version cannot decide about it"}
 	case errors.Is(err, disk.ErrDamaged):
 		return []string{
 			"put tx/" + tx + " back from a copy of the store" + again,
@@ -56,77 +53,39 @@ func remedies(tx string, err error) []string {
 	return []string{"see `snap status`, then docs/operating.md, section Frozen"}
 }
 
-// odd describes directories that the table of recovery does not know, or knows
-// only with other records.
-func (x *txn) odd(views []view) error {
-	var text []string
-	o := &oddity{}
-	keep := x.decision().kept()
-	for i, s := range x.sites {
-		if moves[views[i].sight()][x.decision()] != freeze {
-			continue
+// wayOut puts a way out of a mismatch into words.
+func wayOut(tx string, way swap.Way) string {
+	const again = ", then run snap recover again"
+	recover := "snap recover " + way.Workload
+	switch way.Do {
+	case swap.MoveAway:
+		return fmt.Sprintf("mv %s to another name%s", swap.Quote(way.Path), again)
+	case swap.Unmount:
+		return fmt.Sprintf("umount %s%s", swap.Quote(way.Path), again)
+	case swap.PutBack:
+		first := ""
+		if way.Occupied {
+			first = " (first move aside what stands there)"
 		}
-		if ok, err := s.anchored(); err == nil && !ok {
-			return &unmounted{s.Name, s.path()}
-		}
-		if views[i].sight() == newGone && x.decision() == guarding {
-			words, next := s.astray(x)
-			text, o.next = append(text, words), append(o.next, next...)
-			continue
-		}
-		text = append(text, fmt.Sprintf("volume %s (%s): %s", s.Name, s.path(), s.tell()))
-		if views[i].live == keep || views[i].staged == keep {
-			continue
-		}
-		if _, path := s.whereabouts(keep); path != "" {
-			o.next = append(o.next, fmt.Sprintf("put %s of volume %s back: mv %s %s (first move aside what stands there), then snap recover %s",
-				keep.name(""), s.Name, shell(path), shell(s.path()), x.Begin.Workload))
-		}
+		return fmt.Sprintf("put %s of volume %s back: mv %s %s%s, then %s", way.Tree, way.Volume, swap.Quote(way.Path), swap.Quote(way.To), first, recover)
+	case swap.Resolve:
+		return fmt.Sprintf("decide for the %s data of all volumes: %s", way.Tree.Word(), resolveCommand(way.Workload, tx, way.Tree.Word()))
+	case swap.RestoreOld:
+		return fmt.Sprintf("keep the new data of all volumes, then snap restore %s %s (the data from before, if snap list shows it)", way.Workload, way.SID)
+	case swap.RestoreNew:
+		return fmt.Sprintf("keep the old data of all volumes, then snap restore %s %s again", way.Workload, way.SID)
+	case swap.OnlyNew:
+		return "keep the new data of all volumes: there is no snapshot yet of what was live before the restore (--guard after), so what is left of it becomes one then"
 	}
-	for _, word := range []string{journal.KeepOld, journal.KeepNew} {
-		list, err := x.settlement(word)
-		switch {
-		case err == nil:
-			o.next = append(o.next, fmt.Sprintf("decide for the %s data of all volumes: %s", word, x.resolveCommand(word)))
-		case list == nil: // not for want of the data
-			return err
-		}
+	hint := "neither the old nor the new data of all volumes is there: see docs/operating.md, section Frozen, by hand"
+	if way.SID != "" {
+		hint += " (the old data may be snapshot " + way.SID + ")"
 	}
-	if len(o.next) == 0 {
-		hint := "neither the old nor the new data of all volumes is there: see docs/operating.md, section Frozen, by hand"
-		if sid := x.preRestore(); sid != "" {
-			hint += " (the old data may be snapshot " + sid + ")"
-		}
-		o.next = []string{hint}
-	}
-	o.text = fmt.Sprintf("the restore was %s, but %s", x.decision(), strings.Join(text, "; "))
-	return o
+	return hint
 }
 
-// shell quotes a path for a command that an operator pastes (sh(1), quoting with
-// single quotes).
-func shell(path string) string {
-	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
-}
-
-func (x *txn) resolveCommand(word string) string {
-	return fmt.Sprintf("snap recover %s --resolve keep-%s --confirm %s", x.Begin.Workload, word, x.ID)
-}
-
-// kept is the generation that a decision wants live.
-func (d decision) kept() what {
-	if d == committed || d == guarding {
-		return theNew
-	}
-	return theOld
-}
-
-// lost is the generation that it wants deleted.
-func (d decision) lost() what {
-	if d.kept() == theNew {
-		return theOld
-	}
-	return theNew
+func resolveCommand(workload, tx, word string) string {
+	return fmt.Sprintf("snap recover %s --resolve keep-%s --confirm %s", workload, word, tx)
 }
 
 // published reports whether the snapshot that a restore makes first exists.
@@ -136,4 +95,21 @@ func (e *Engine) published(b *journal.Begin) (bool, error) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// untouched makes sure of a restore without a ready record that no live directory
+// has moved: otherwise what lies in the wrappers may be the only copy of the old
+// data, and the record was lost.
+func (e *Engine) untouched(x *swap.Tx) error {
+	if err := x.Untouched(); err != nil || x.Begin.Kind != journal.Restore {
+		return err
+	}
+	published, err := e.published(x.Begin)
+	if err != nil {
+		return err
+	}
+	if published {
+		return fmt.Errorf("the ready record is missing: the pre-restore snapshot %s, which is made after it, exists: %w", x.Begin.PreRestoreSID, disk.ErrDamaged)
+	}
+	return nil
 }

@@ -114,7 +114,7 @@ func TestEachFrozenStateSaysWhatItIsAndWhatToDo(t *testing.T) {
 			}, "its filesystem is not mounted", "mount the filesystem of",
 		},
 		"a live directory was exchanged": {
-			func(s *scene) { s.put(1, "other / old") }, "another directory stands at the live name, the old data in the wrapper; the new data exists no more",
+			func(s *scene) { s.put(1, "other / old") }, "another directory stands at the live name, the old data in the wrapper; the new data no longer exists",
 			"--resolve keep-old --confirm",
 		},
 		"the wrapper is a link": {
@@ -124,7 +124,7 @@ func TestEachFrozenStateSaysWhatItIsAndWhatToDo(t *testing.T) {
 			}, "is not a directory", "to another name",
 		},
 		"both directories are gone": {
-			func(s *scene) { s.put(1, "other / gone") }, "the old data exists no more", "neither the old nor the new data",
+			func(s *scene) { s.put(1, "other / gone") }, "the old data no longer exists", "neither the old nor the new data",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -17,10 +17,10 @@ import (
 // by: without one, or when both are killed, the next Recover does the same.
 
 const (
-	// finishing is how long the engine is given for what the killed process asked
+	// settling is how long the engine is given for what the killed process asked
 	// of it last. A container that it creates or pauses a moment after it was
 	// looked for would otherwise be missed.
-	finishing = time.Second
+	settling = time.Second
 	// killing is how long it may take until a container is gone that did not stop.
 	killing = 5 * time.Second
 	// longestStop bounds the wait for a stop: a container may ask for any time.
@@ -94,13 +94,13 @@ func (s *session) letFinish(ctx context.Context, tx *journal.Tx) {
 	case b.Kind == journal.Capture && b.Quiesce == runtime.Stop:
 		s.untilAtRest(ctx, b.Containers, killing, 0)
 	case b.Kind == journal.Capture:
-		s.untilAtRest(ctx, b.Containers, 0, finishing)
+		s.untilAtRest(ctx, b.Containers, 0, settling)
 	case b.Kind == journal.Deploy:
-		time.Sleep(finishing)
+		time.Sleep(settling)
 		s.untilAtRest(ctx, b.Containers, killing, 0)
 	case tx.Guarding: // nothing was asked of it any more
 	case tx.Committed:
-		time.Sleep(finishing)
+		time.Sleep(settling)
 	case tx.ReadyRecord != nil:
 		s.untilAtRest(ctx, tx.ReadyRecord.Containers, killing, b.StopTimeout)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/swap"
 )
 
 // ResolveRequest is an operator's decision about a frozen restore.
@@ -90,7 +91,7 @@ func (s *session) decideFor(ctx context.Context, req ResolveRequest, r *Recovery
 		return err
 	}
 	r.Tx, r.Found, r.Action = tx.ID, tx.Found(), FrozenTx
-	if err := s.lockSites(tx); err != nil {
+	if err := s.lockRecorded(tx); err != nil {
 		r.Action = ""
 		return errors.Join(err, tx.Close())
 	}
@@ -110,7 +111,7 @@ func (s *session) decideFor(ctx context.Context, req ResolveRequest, r *Recovery
 	}
 	s.at("resolve")
 	// From here on no signal ends the work.
-	s.finish(context.WithoutCancel(ctx), tx, false, r)
+	s.conclude(context.WithoutCancel(ctx), tx, false, r)
 	if _, err := s.Store.Load(s.w.Name, r.Resolution.SID); errors.Is(err, fs.ErrNotExist) && r.Err == nil {
 		r.Resolution.SID = "" // nothing was taken away
 	}
@@ -164,26 +165,27 @@ func (s *session) prepare(tx *journal.Tx, req ResolveRequest, r *Recovery) error
 	if err != nil {
 		return frozen(tx.ID, "its directories cannot be opened: %w", err)
 	}
-	defer x.close()
+	defer x.CloseVolumes()
 	if tx.ReadyRecord == nil {
 		if err := s.untouched(x); err != nil {
 			return frozen(tx.ID, "%w", err)
 		}
 		return s.notFrozen(r)
 	}
-	if err := x.ready(); err == nil {
+	if err := ready(x); err == nil {
 		return s.notFrozen(r)
 	}
-	list, err := x.settlement(req.Keep)
+	keep := swap.Generation(req.Keep)
+	list, err := x.PlanResolution(keep)
 	if err != nil {
 		return frozen(tx.ID, "keep-%s: %w", req.Keep, err)
 	}
-	r.Resolution = x.describe(req.Keep, list)
-	command := x.resolveCommand(req.Keep)
+	r.Resolution = describe(x, keep, list)
+	command := resolveCommand(s.w.Name, tx.ID, req.Keep)
 	switch req.Confirm {
 	case "":
 		r.Action = ""
-		return refused("confirm_required", command, "this %s: it must be confirmed", x.consequence(req.Keep, list))
+		return refused("confirm_required", command, "this %s: it must be confirmed", consequence(x, keep, list))
 	case tx.ID:
 		return nil
 	}
@@ -197,13 +199,13 @@ func (s *session) notFrozen(r *Recovery) error {
 }
 
 // consequence says what a decision does to the data.
-func (x *txn) consequence(keep string, list []settlement) string {
+func consequence(x *swap.Tx, keep swap.Occupant, list []swap.Resolution) string {
 	var does []string
-	if slices.ContainsFunc(list, func(l settlement) bool { return len(l.steps) > 0 && l.steps[0] != putAside }) {
+	if slices.ContainsFunc(list, func(r swap.Resolution) bool { return len(r.Steps) > 0 && r.Steps[0] != swap.Preserve }) {
 		does = append(does, "moves live data of "+x.Begin.Workload)
 	}
-	if slices.ContainsFunc(list, func(l settlement) bool { return l.drops(keep) }) {
-		does = append(does, "deletes the "+other(keep)+" data")
+	if slices.ContainsFunc(list, func(r swap.Resolution) bool { return r.Drops(keep) }) {
+		does = append(does, "deletes the "+otherWord(keep)+" data")
 	}
 	if len(does) == 0 {
 		return "ends the transaction with the live data as it is, and deletes none"
@@ -211,38 +213,34 @@ func (x *txn) consequence(keep string, list []settlement) string {
 	return strings.Join(does, " and ")
 }
 
-func other(keep string) string {
-	if keep == journal.KeepOld {
+func otherWord(keep swap.Occupant) string {
+	if keep == swap.Old {
 		return journal.KeepNew
 	}
 	return journal.KeepOld
 }
 
 // describe says what a decision does with each volume.
-func (x *txn) describe(word string, list []settlement) *Resolution {
+func describe(x *swap.Tx, keep swap.Occupant, list []swap.Resolution) *Resolution {
+	word := keep.Word()
 	r := &Resolution{Tx: x.ID, Keep: word}
-	for i, s := range x.sites {
-		l := list[i]
-		v := ResolvedVolume{
-			Name: s.Name, Path: s.path(), Entry: s.wrapper + "/" + s.Entry, Found: s.tell(),
-			Old: string(s.handles.Live), New: string(s.handles.Staged), Steps: []string{},
+	for i, v := range x.Volumes {
+		plan := list[i]
+		old, fresh := v.Handles()
+		d := ResolvedVolume{
+			Name: v.Name, Path: v.Path(), Entry: v.EntryName(), Found: v.Describe(),
+			Old: string(old), New: string(fresh), Steps: []string{}, Stays: plan.Foreign(),
 		}
-		for _, step := range l.steps {
-			v.Steps = append(v.Steps, [...]string{
-				swapIn: "exchange what is live for the " + word + " data", moveIn: "move the " + word + " data to the live name",
-				putAside: "put what is not snap's aside, as " + s.base + keptMark(x.ID),
+		for _, step := range plan.Steps {
+			d.Steps = append(d.Steps, [...]string{
+				swap.SwapIn: "exchange what is live for the " + word + " data", swap.MoveIn: "move the " + word + " data to the live name",
+				swap.Preserve: "put what is not snap's aside, as " + x.PreservedName(v),
 			}[step])
 		}
-		if l.drops(word) {
-			v.Steps = append(v.Steps, fmt.Sprintf("keep the %s data as a snapshot, then delete it", other(word)))
+		if plan.Drops(keep) {
+			d.Steps = append(d.Steps, fmt.Sprintf("keep the %s data as a snapshot, then delete it", otherWord(keep)))
 		}
-		switch {
-		case l.live == stranger:
-			v.Stays = l.liveKind
-		case l.staged == stranger:
-			v.Stays = l.stagedKind
-		}
-		r.Volumes = append(r.Volumes, v)
+		r.Volumes = append(r.Volumes, d)
 	}
 	return r
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/runtime"
+	"github.com/tiny-forge/snap/pkg/swap"
 )
 
 // What an operator's decision makes of a frozen restore, written by hand: which
@@ -41,7 +42,7 @@ var decided = map[string]struct {
 
 func TestTheOperatorDecidesForAllVolumes(t *testing.T) {
 	for seen, c := range decided {
-		for d := undecided; d <= guarding; d++ {
+		for d := swap.Undecided; d <= swap.Guarding; d++ {
 			for keep, want := range map[string]string{journal.KeepOld: c.keepOld, journal.KeepNew: c.keepNew} {
 				t.Run(fmt.Sprintf("%s/%s/keep-%s", seen, d, keep), func(t *testing.T) {
 					s := newScene(newWorld(t, t.TempDir(), 2), guardOf(d))
@@ -204,7 +205,7 @@ func TestADecisionMustBeConfirmed(t *testing.T) {
 			t.Fatalf("confirm %q: it shows %+v", confirm, r)
 		}
 		v := r.Resolution.Volumes[1]
-		if v.Stays != "another directory" || len(v.Steps) != 2 || !strings.Contains(v.Found, "another directory stands at the live name") || !strings.Contains(v.Found, "the old data exists no more") {
+		if v.Stays != "another directory" || len(v.Steps) != 2 || !strings.Contains(v.Found, "another directory stands at the live name") || !strings.Contains(v.Found, "the old data no longer exists") {
 			t.Errorf("of the volume it shows %+v", v)
 		}
 	}

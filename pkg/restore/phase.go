@@ -1,90 +1,68 @@
 package restore
 
-// A restore, in order, and what a power cut between any two lines leaves to
-// recovery. "Live" is what the app's containers mount, "staged" the new tree
-// beside it, in the wrapper .snap-<tx>.
-//
-//	preflight   refuses; changes nothing
-//	begin       record: names of all that may be left behind
-//	stage       extract, verify, syncfs
-//	pass one    (--guard before) first pass of the pre-restore capture
-//	ready       record: handles of live and staged; containers
-//	                                     ↑ up to here: delete the staged trees
-//	fence       restart policies to "no", stop, look that nobody writes
-//	pass two    (--guard before) second pass; the pre-restore snapshot is published
-//	swap        exchange live and staged, volume by volume; syncfs
-//	                                     ↑ up to here: exchange back what was
-//	                                       exchanged, bring the old app up
-//	commit      record: THE COMMIT POINT. No container starts before it.
-//	                                     ↓ from here: exchange the rest, bring
-//	                                       the new app up
-//	redeploy    bring the app up; wait for its health
-//	revert      record, only where the new app does not come up: go back
-//	                                     ↓ from here: exchange back, old app
-//	guard       (--guard after) record: nothing is left to do but this. Then the
-//	            pre-restore snapshot is published, of the displaced trees.
-//	                                     ↑ up to here: no displaced tree is deleted
-//	settle      policies; delete the displaced trees; end the transaction
-//
-// Recovery does not ask how far a restore came beyond its records. It looks
-// where each volume's two directories are and takes the step of this table, so
-// it may itself be cut anywhere and run again. What an operator decides about a
-// restore that froze stands in operator.go.
-
-// decision is what the records say.
-type decision int
-
-const (
-	undecided decision = iota // no commit
-	committed
-	reverted
-	guarding // committed, and of the old data no snapshot exists yet: guard after
+import (
+	"context"
 )
 
-// sight is where a volume's two directories were seen: what stands at the live
-// name / what stands at the staged name. "Old" and "new" are the handles of
-// the ready record.
-type sight int
+// Phase is the name of a phase, as results, progress and docs/design.md say it.
+type Phase string
 
+// The phases of a restore, in order, and those of a capture.
 const (
-	oldNew  sight = iota // as before the swap
-	newOld               // as after it
-	oldGone              // old at live, nothing staged: the staged tree is deleted
-	newGone              // new at live, nothing staged: the displaced tree is deleted, or taken away
-	strange              // anything else
+	Preflight Phase = "preflight"
+	Begin     Phase = "begin"
+	Stage     Phase = "stage"
+	PassOne   Phase = "pass_one"
+	Ready     Phase = "ready"
+	Fence     Phase = "fence"
+	PassTwo   Phase = "pass_two"
+	Publish   Phase = "publish"
+	Swap      Phase = "swap"
+	Commit    Phase = "commit"
+	Follow    Phase = "follow"
+	Redeploy  Phase = "redeploy"
+	Guard     Phase = "guard"
+	Settle    Phase = "settle"
+
+	Quiesce Phase = "quiesce"
+	Thaw    Phase = "thaw"
+	Clones  Phase = "clones"
 )
 
-// move is what to do about one volume.
-type move int
-
-const (
-	freeze   move = iota // touch nothing, of any volume
-	keep                 // live is as it should be
-	exchange             // exchange live and staged
-)
-
-var moves = [...][4]move{
-	//         undecided, committed, reverted, guarding
-	oldNew:  {keep, exchange, keep, exchange},
-	newOld:  {exchange, keep, exchange, keep},
-	oldGone: {keep, freeze, keep, freeze},
-	newGone: {freeze, keep, freeze, freeze},
-	strange: {freeze, freeze, freeze, freeze},
+// phase is one phase of an operation on T.
+type phase[T any] struct {
+	name Phase
+	skip func(T) bool // nil: never
+	do   func(T, context.Context) error
+	cut  string // what a power cut after it leaves to recovery
 }
 
-func (s sight) String() string {
-	return [...]string{
-		oldNew:  "the old data is live, the new is staged",
-		newOld:  "the new data is live, the old is displaced",
-		oldGone: "the old data is live, nothing is staged",
-		newGone: "the new data is live, the old is deleted",
-		strange: "not as snap left it",
-	}[s]
+// forward is a restore up to its commit, in order. "Live" is what the app's
+// containers mount, "staged" the new tree beside it, in the wrapper .snap-<tx>.
+// No container of the workload starts between the fence and the commit.
+//
+// Recovery does not ask how far a restore came beyond its records. It looks where
+// each volume's two directories are and takes the step of swap's table, so it may
+// itself be cut anywhere and run again.
+var forward = []phase[*restoration]{
+	{Preflight, nil, (*restoration).preflight, "nothing"},
+	{Begin, nil, (*restoration).begin, "delete the staged trees"},
+	{Stage, nil, (*restoration).stage, "delete the staged trees"},
+	{PassOne, (*restoration).guardsAfter, (*restoration).passOne, "delete the staged trees"},
+	{Ready, nil, (*restoration).ready, "delete the staged trees"},
+	{Fence, nil, (*restoration).fence, "bring the old app up, delete the staged trees"},
+	{PassTwo, (*restoration).guardsAfter, (*restoration).passTwo, "bring the old app up, delete the staged trees"},
+	{Publish, (*restoration).guardsAfter, (*restoration).publish, "bring the old app up, delete the staged trees"},
+	{Swap, nil, (*restoration).swap, "exchange back what was exchanged, bring the old app up, delete the staged trees"},
+	{Commit, nil, (*restoration).commit, "exchange the rest, bring the new app up, delete the displaced trees"},
 }
 
-func (d decision) String() string {
-	return [...]string{
-		undecided: "not committed", committed: "committed", reverted: "reverted",
-		guarding: "committed but not yet guarded",
-	}[d]
+// finishing brings a restore's transaction to its end: after the commit, or after
+// a failure before it; for the restore itself, for its recovery, and for an
+// operator's resolution. It goes where the records point, and no signal ends it.
+var finishing = []phase[*finish]{
+	{Follow, nil, (*finish).follow, "the same again"},
+	{Redeploy, (*finish).appIsDone, (*finish).bringUp, "bring the app up again"},
+	{Guard, (*finish).isGuarded, (*finish).guard, "make the pre-restore snapshot of the displaced trees"},
+	{Settle, nil, (*finish).settle, "delete what the goal does not keep"},
 }

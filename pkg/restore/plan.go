@@ -12,7 +12,9 @@ import (
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/runtime"
+	"github.com/tiny-forge/snap/pkg/snapshot"
 	"github.com/tiny-forge/snap/pkg/store"
+	"github.com/tiny-forge/snap/pkg/swap"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
@@ -47,8 +49,9 @@ type Plan struct {
 	Warnings   []string
 
 	manifest *store.Manifest
-	places   []*place
-	running  bool // the app runs now and will be brought up again
+	chosen   []*workload.Volume
+	volumes  []*swap.Volume // of chosen
+	running  bool           // the app runs now and will be brought up again
 }
 
 // PlannedVolume is one volume of a plan.
@@ -82,8 +85,8 @@ func (p *Plan) close() {
 	if p == nil {
 		return
 	}
-	for _, place := range p.places {
-		place.close()
+	for _, v := range p.volumes {
+		v.Close()
 	}
 }
 
@@ -96,13 +99,13 @@ func (s *session) plan(ctx context.Context, req RestoreRequest) (*Plan, error) {
 	if err := s.unfinished(); err != nil {
 		return nil, err
 	}
-	guard, err := s.guard(req)
+	guard, err := s.guardFor(req)
 	if err != nil {
 		return nil, err
 	}
 	p := &Plan{Workload: s.w.Name, SID: req.SID, Guard: guard}
 	for _, check := range []func(context.Context, *Plan, RestoreRequest) error{
-		s.planSnapshot, s.planVolumes, s.planPlaces, s.planLive, s.planContainers, s.planUsers, s.planHolders, s.planSpace, s.planExchange,
+		s.planSnapshot, s.planVolumes, s.planDirectories, s.planLive, s.planContainers, s.planUsers, s.planHolders, s.planSpace, s.planExchange,
 	} {
 		if err := check(ctx, p, req); err != nil {
 			return p, classify(err)
@@ -135,11 +138,11 @@ func (s *session) planVolumes(_ context.Context, p *Plan, req RestoreRequest) er
 				"the snapshot has volume %q (scope %s, source %q), which the config of workload %s has not", m.Name, m.Scope, m.Source, s.w.Name)
 		}
 	}
-	chosen, err := s.chosen(req.Volumes)
-	if err != nil {
+	var err error
+	if p.chosen, err = s.chosen(req.Volumes); err != nil {
 		return err
 	}
-	for _, v := range chosen {
+	for _, v := range p.chosen {
 		m := p.manifest.Volume(v.Name, string(v.Scope), v.Source)
 		if m == nil {
 			return refused("volume_missing", "choose volumes with --volume, or restore a snapshot that has it",
@@ -188,28 +191,25 @@ func (s *session) chosen(names []string) ([]*workload.Volume, error) {
 	return list, nil
 }
 
-func (s *session) planPlaces(_ context.Context, p *Plan, req RestoreRequest) error {
-	chosen, err := s.chosen(req.Volumes)
-	if err != nil {
+func (s *session) planDirectories(_ context.Context, p *Plan, _ RestoreRequest) error {
+	var err error
+	if p.volumes, err = s.openLive(p.chosen); err != nil {
 		return err
 	}
-	if p.places, err = s.places(chosen); err != nil {
-		return err
-	}
-	if err := s.strayWrappers(p.places); err != nil {
+	if err := s.noOrphans(p.volumes); err != nil {
 		return err
 	}
 	mounts, err := disk.ReadMounts()
 	if err != nil {
 		return err
 	}
-	for i, place := range p.places {
-		if err := place.restorable(mounts); err != nil {
+	for i, v := range p.volumes {
+		if err := v.Fit(mounts); err != nil {
 			return err
 		}
-		p.Volumes[i].Exists = place.live != nil
-		if place.live == nil {
-			p.Warnings = append(p.Warnings, fmt.Sprintf("volume %s: %s does not exist and will be created", place.vol.Name, place.path()))
+		p.Volumes[i].Exists = v.Live != nil
+		if v.Live == nil {
+			p.Warnings = append(p.Warnings, fmt.Sprintf("volume %s: %s does not exist and will be created", v.Name, v.Path()))
 		}
 	}
 	return nil
@@ -218,21 +218,21 @@ func (s *session) planPlaces(_ context.Context, p *Plan, req RestoreRequest) err
 // planLive looks through the live data, by stat alone: what the pre-restore
 // snapshot could not hold is better known before anything is staged.
 func (s *session) planLive(ctx context.Context, p *Plan, _ RestoreRequest) error {
-	for i, place := range p.places {
-		if place.live == nil {
+	for i, v := range p.volumes {
+		if v.Live == nil {
 			continue
 		}
-		stats, err := archive.Survey(ctx, place.live, writeOptions(place.vol))
+		stats, err := archive.Survey(ctx, v.Live, snapshot.WriteOptions(p.chosen[i]))
 		var locked *archive.Locked
 		if errors.As(err, &locked) {
-			hint := "chattr -i -a " + shell(place.path()+"/"+locked.Name)
+			hint := "chattr -i -a " + swap.Quote(v.Path()+"/"+locked.Name)
 			if locked.More > 0 {
-				hint = "chattr -R -i -a " + shell(place.path()) + " (lsattr -R shows them)"
+				hint = "chattr -R -i -a " + swap.Quote(v.Path()) + " (lsattr -R shows them)"
 			}
-			return refused("immutable", hint, "volume %s: %w", place.vol.Name, err)
+			return refused("immutable", hint, "volume %s: %w", v.Name, err)
 		}
 		if err != nil {
-			return fmt.Errorf("volume %s: %w", place.vol.Name, err)
+			return fmt.Errorf("volume %s: %w", v.Name, err)
 		}
 		p.Volumes[i].LiveFiles, p.Volumes[i].LiveBytes = stats.Files, stats.Bytes
 	}
@@ -256,21 +256,20 @@ func (s *session) planContainers(ctx context.Context, p *Plan, _ RestoreRequest)
 		}
 		return nil
 	}
-	for _, place := range p.places {
-		if !mountedBy(p.Containers, place) {
+	for _, v := range p.volumes {
+		if !mountedBy(p.Containers, v) {
 			p.Warnings = append(p.Warnings, fmt.Sprintf(
-				"volume %s: no container mounts %s now; the config has changed since they were deployed", place.vol.Name, place.path()))
+				"volume %s: no container mounts %s now; the config has changed since they were deployed", v.Name, v.Path()))
 		}
 	}
 	return s.rt.Check(ctx, pins(p.Containers))
 }
 
-// mountedBy reports whether a container mounts the place or a directory
-// above it.
-func mountedBy(list []runtime.Container, p *place) bool {
+// mountedBy reports whether a container mounts the volume or a directory above it.
+func mountedBy(list []runtime.Container, v *swap.Volume) bool {
 	for _, c := range list {
 		for _, m := range c.Mounts {
-			if workload.Contains(m.Source, p.path()) {
+			if workload.Contains(m.Source, v.Path()) {
 				return true
 			}
 		}
@@ -292,9 +291,9 @@ func pins(list []runtime.Container) map[string]runtime.Pin {
 // planUsers looks for other containers on the volumes: one that runs would
 // keep writing to the displaced tree.
 func (s *session) planUsers(ctx context.Context, p *Plan, _ RestoreRequest) error {
-	paths := make([]string, len(p.places))
-	for i, place := range p.places {
-		paths[i] = place.path()
+	paths := make([]string, len(p.volumes))
+	for i, v := range p.volumes {
+		paths[i] = v.Path()
 	}
 	users, err := s.rt.Users(ctx, paths)
 	if err != nil {
@@ -318,16 +317,21 @@ func (s *session) planUsers(ctx context.Context, p *Plan, _ RestoreRequest) erro
 // planHolders looks for processes of the host itself; those of the app's
 // containers are looked for when they have been stopped.
 func (s *session) planHolders(_ context.Context, p *Plan, _ RestoreRequest) error {
-	return holders(p.places, disk.HostProcesses)
+	return holders(liveOf(p.volumes), disk.HostProcesses)
 }
 
-func holders(places []*place, scope disk.Scope) error {
+// liveOf are the live directories that exist.
+func liveOf(volumes []*swap.Volume) []*disk.Dir {
 	var dirs []*disk.Dir
-	for _, place := range places {
-		if place.live != nil {
-			dirs = append(dirs, place.live)
+	for _, v := range volumes {
+		if v.Live != nil {
+			dirs = append(dirs, v.Live)
 		}
 	}
+	return dirs
+}
+
+func holders(dirs []*disk.Dir, scope disk.Scope) error {
 	found, err := disk.Holders(dirs, scope)
 	if err != nil || len(found) == 0 {
 		return err

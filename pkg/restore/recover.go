@@ -83,8 +83,8 @@ func (e *Engine) Recover(ctx context.Context, req RecoverRequest) ([]Recovery, e
 			}
 		}
 	}
-	strays, err := e.strays(ctx, req.Workloads)
-	list = append(list, strays...)
+	orphans, err := e.orphans(ctx, req.Workloads)
+	list = append(list, orphans...)
 	if err != nil {
 		return list, classify(err)
 	}
@@ -177,7 +177,7 @@ func unusable(id string, err error) error {
 }
 
 func (s *session) recover(ctx context.Context, tx *journal.Tx, req RecoverRequest, r *Recovery) {
-	if err := s.lockSites(tx); err != nil {
+	if err := s.lockRecorded(tx); err != nil {
 		tx.Close()
 		r.Err, r.Action = classify(err), ""
 		return
@@ -194,31 +194,15 @@ func (s *session) recover(ctx context.Context, tx *journal.Tx, req RecoverReques
 		s.recoverApp(ctx, tx, req, r)
 		return
 	}
-	s.finish(ctx, tx, req.Offline, r)
+	s.conclude(ctx, tx, req.Offline, r)
 }
 
-// finish brings a restore's transaction to its end and says what came of it.
-func (s *session) finish(ctx context.Context, tx *journal.Tx, offline bool, r *Recovery) {
-	end := s.resolve(ctx, tx, offline)
-	r.Kept = end.kept
-	r.Action, r.Pending = end.action, end.app != nil || end.guard != nil || end.cleanup != nil || end.postponed
-	hint := "snap recover " + s.w.Name
-	switch {
-	case end.frozen != nil:
-		r.Err = end.frozen
-	case end.guard != nil:
-		r.Err = end.unguarded("transaction " + tx.ID + ": the data is restored")
-	case end.sick != nil && end.app == nil && end.cleanup == nil:
-		r.Err = fault(Pending, "unhealthy", "look at the app's log", "transaction %s: the data is restored, but %w", tx.ID, end.sick)
-	case end.app != nil && r.Action == RolledBackTx:
-		r.Err = fault(RolledBack, "app_not_up", hint, "transaction %s: the old data is in place, but the app is not up: %w", tx.ID, end.app)
-	case end.app != nil:
-		r.Err = fault(Pending, "app_not_up", hint, "transaction %s: the data is in place, but the app is not up: %w", tx.ID, end.app)
-	case end.cleanup != nil && r.Action == RolledBackTx:
-		r.Err = fault(RolledBack, "cleanup", hint, "transaction %s: the old data is in place, but the clean-up is not finished: %w", tx.ID, end.cleanup)
-	case end.cleanup != nil:
-		r.Err = fault(Pending, "cleanup", hint, "transaction %s: the clean-up is not finished: %w", tx.ID, end.cleanup)
-	}
+// conclude brings a restore's transaction to its end and says what came of it.
+func (s *session) conclude(ctx context.Context, tx *journal.Tx, offline bool, r *Recovery) {
+	end := s.finish(ctx, tx, offline)
+	r.Kept = end.preserved
+	r.Action, r.Pending = outcomes[end.outcome].action, outcomes[end.outcome].pending
+	r.Err = end.recovered(s.w.Name, tx.ID)
 }
 
 // controls makes sure that the runtime which the config gives now is the one
@@ -242,7 +226,7 @@ func (s *session) controls(tx *journal.Tx) error {
 	return nil
 }
 
-func (s *session) lockSites(tx *journal.Tx) error {
+func (s *session) lockRecorded(tx *journal.Tx) error {
 	var paths []string
 	for _, v := range tx.Begin.Volumes {
 		paths = append(paths, v.Root+"/"+v.Rel)

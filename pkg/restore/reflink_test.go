@@ -7,8 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 )
 
@@ -75,50 +73,3 @@ func TestWhatIsUnchangedIsClonedAndChecked(t *testing.T) {
 }
 
 // TestACloneThatIsNotWhatItShouldBeIsNotUsed offers a live file that only the
-// checksums can tell from the one of the snapshot.
-func TestACloneThatIsNotWhatItShouldBeIsNotUsed(t *testing.T) {
-	w := newWorld(t, disktest.Mount(t, "xfs", 512), 1)
-	live := filepath.Join(w.volumes[0], "file")
-	w.must(os.WriteFile(live, make([]byte, 2<<20), 0o600))
-	time.Sleep(1200 * time.Millisecond)
-	sid := w.capture()
-	f, err := os.OpenFile(live, os.O_RDWR, 0)
-	w.must(err)
-	defer f.Close()
-	s, err := w.engine().begin(t.Context(), "test", w.name)
-	w.must(err)
-	defer s.close()
-	volumes, err := s.chosen(nil)
-	w.must(err)
-	places, err := s.places(volumes)
-	w.must(err)
-	defer places[0].close()
-	u, err := s.unchangedSince(sid, places[0], false)
-	w.must(err)
-	line := u.lines["file"]
-	if line == nil {
-		t.Fatal("the file is not known to be unchanged")
-	}
-	_, err = f.WriteAt([]byte("damage"), 1<<20)
-	w.must(err)
-	// The index is made to agree, as if no time had told.
-	var st unix.Stat_t
-	w.must(unix.Fstat(int(f.Fd()), &st))
-	line.Mtime.Sec, line.Mtime.Nsec, line.Ctime.Sec, line.Ctime.Nsec = st.Mtim.Sec, st.Mtim.Nsec, st.Ctim.Sec, st.Ctim.Nsec
-	m, err := s.Store.Load(w.name, sid)
-	w.must(err)
-	fill := u.supply(&line.Entry, m.Volumes[0].Members[line.Member+1:line.Member+1+line.Span])
-	if fill == nil {
-		t.Fatal("nothing is offered")
-	}
-	into, err := os.OpenFile(filepath.Join(w.dir, "into"), os.O_RDWR|os.O_CREATE, 0o600)
-	w.must(err)
-	defer into.Close()
-	if done, err := fill(into); done || err != nil {
-		t.Errorf("a clone with other content was taken: %v, %v", done, err)
-	}
-	u.trust = true
-	if done, err := fill(into); !done || err != nil {
-		t.Errorf("with --trust-index it was not taken: %v, %v", done, err)
-	}
-}

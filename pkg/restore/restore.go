@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	goruntime "runtime"
-	"slices"
 	"strconv"
 	"time"
 
@@ -13,7 +12,10 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/runtime"
+	"github.com/tiny-forge/snap/pkg/snapshot"
 	"github.com/tiny-forge/snap/pkg/store"
+	"github.com/tiny-forge/snap/pkg/swap"
+	"github.com/tiny-forge/snap/pkg/workload"
 )
 
 // The outcomes of a restore that changed something.
@@ -32,10 +34,10 @@ type RestoreResult struct {
 	DowntimeSeconds float64 // from the fence until the app was healthy again
 	Seconds         float64
 	Volumes         []PlannedVolume
-	Phases          map[string]float64
+	Phases          Seconds
 	Warnings        []string
 	Tx              string
-	PassOne         PassOne
+	PassOne         Cost
 }
 
 // Restore puts a snapshot back: see phase.go for the order. When it returns
@@ -59,7 +61,7 @@ func (e *Engine) Restore(ctx context.Context, req RestoreRequest) (*RestoreResul
 		return nil, err
 	}
 	defer s.close()
-	r := &restoration{session: s, req: req, result: &RestoreResult{Workload: req.Workload, SID: req.SID, Phases: s.time}, release: func() {}, uninhibit: func() {}, hasten: func() {}}
+	r := &restoration{session: s, req: req, result: &RestoreResult{Workload: req.Workload, SID: req.SID, Phases: s.seconds}, release: func() {}, uninhibit: func() {}, hasten: func() {}}
 	err = r.run(ctx)
 	r.result.Seconds = time.Since(s.when).Seconds()
 	s.audit(req.SID, r.result.Tx, err)
@@ -84,55 +86,55 @@ func checkConfirm(req RestoreRequest) error {
 
 type restoration struct {
 	*session
-	req    RestoreRequest
-	plan   *Plan
-	tx     *journal.Tx
-	x      *txn
-	shot   *shooting
-	result *RestoreResult
-	down   time.Time // when the fence began; zero before
+	req     RestoreRequest
+	plan    *Plan
+	tx      *journal.Tx // nil before the begin record
+	x       *swap.Tx
+	capture *snapshot.Capture
+	result  *RestoreResult
+	down    time.Time // when the fence began; zero before
 
 	release, uninhibit func() // of the guard; of the shutdown
 	hasten             func() // gives back the priority that the app had first
 }
 
 func (r *restoration) run(ctx context.Context) error {
-	err := r.time.run("preflight", func() (err error) {
-		r.plan, err = r.session.plan(ctx, r.req)
-		return err
-	})
-	defer r.plan.close()
-	if err != nil {
-		return classify(because(ctx, err))
-	}
-	r.result.Guard, r.result.Volumes, r.result.Warnings = r.plan.Guard, r.plan.Volumes, r.plan.Warnings
-	for _, warning := range r.plan.Warnings {
-		r.say("warning: %s", warning)
-	}
-	if err := r.record(); err != nil {
-		return classify(err)
-	}
-	r.fullSpeed = r.req.FullSpeed
-	r.hasten = gently(r.req.FullSpeed)
 	defer func() {
+		r.plan.close()
 		r.hasten()
-		r.x.close()
+		r.x.CloseVolumes()
 		r.uninhibit()
 		r.release()
 	}()
-	err = r.upToCommit(ctx)
+	err := runPhases(ctx, r.session, forward, r, true)
+	if r.capture != nil {
+		r.capture.Close()
+	}
+	if r.tx == nil { // nothing was recorded, and nothing changed
+		return classify(err)
+	}
 	if err == nil {
 		r.uninhibit() // all data is new, and a recovery at boot starts the app as well
-	}
-	if r.shot != nil {
-		r.shot.close()
 	}
 	// From here on no signal ends the work.
 	return r.conclude(context.WithoutCancel(ctx), err)
 }
 
-// record writes the begin record.
-func (r *restoration) record() error {
+func (r *restoration) preflight(ctx context.Context) (err error) {
+	if r.plan, err = r.session.plan(ctx, r.req); err != nil {
+		return err
+	}
+	r.result.Guard, r.result.Volumes, r.result.Warnings = r.plan.Guard, r.plan.Volumes, r.plan.Warnings
+	for _, warning := range r.plan.Warnings {
+		r.say("warning: %s", warning)
+	}
+	return nil
+}
+
+func (r *restoration) guardsAfter() bool { return r.plan.Guard == workload.GuardAfter }
+
+// begin writes the begin record.
+func (r *restoration) begin(context.Context) error {
 	begin := &journal.Begin{
 		Kind: journal.Restore, Snap: r.Version, SID: r.req.SID, PreRestoreSID: disk.NewID(time.Now()), RevertSID: disk.NewID(time.Now()),
 		OnUnhealthy: r.req.OnUnhealthy, HealthTimeout: r.req.HealthTimeout, StopTimeout: r.req.StopTimeout,
@@ -140,125 +142,74 @@ func (r *restoration) record() error {
 	if r.guardsAfter() {
 		begin.Guard = journal.GuardAfter
 	}
-	for i, p := range r.plan.places {
-		v, err := r.volume(i, p)
+	for i, v := range r.plan.volumes {
+		record, err := v.Begin(strconv.Itoa(i), r.guardsAfter())
 		if err != nil {
 			return err
 		}
-		begin.Volumes = append(begin.Volumes, v)
+		begin.Volumes = append(begin.Volumes, record)
 	}
 	r.at("before begin")
 	var err error
 	if r.tx, err = r.Journal.Begin(r.held, begin); err != nil {
 		return err
 	}
-	r.at("begin")
 	if r.result.Tx = r.tx.ID; !r.guardsAfter() {
 		r.result.PreRestoreSID = begin.PreRestoreSID
-	}
-	// Opened before the first byte is staged, so that each later syncfs on it
-	// reports every failed write-back (syncfs(2)).
-	if err := r.createLive(); err != nil {
-		return errors.Join(err, r.abandon())
-	}
-	if r.x, err = r.openTxn(r.tx); err != nil {
-		return errors.Join(err, r.abandon())
-	}
-	return nil
-}
-
-// volume is how the begin record names a place.
-func (r *restoration) volume(i int, p *place) (journal.Volume, error) {
-	v := journal.Volume{Name: p.vol.Name, Root: p.vol.Root(), Rel: p.vol.Rel(), Entry: strconv.Itoa(i), Created: p.missing}
-	var err error
-	if v.Anchor, v.AnchorHandle, err = p.anchor(); err == nil && r.guardsAfter() && p.live != nil {
-		v.Live, err = p.live.Handle()
-	}
-	return v, err
-}
-
-func (r *restoration) createLive() error {
-	for _, p := range r.plan.places {
-		if err := p.create(); err != nil {
-			return fmt.Errorf("volume %s: %w", p.vol.Name, err)
-		}
-	}
-	// What was missing now has a handle of its own to lock.
-	return r.lockVolumes()
-}
-
-// abandon ends a transaction of which nothing but created directories exists.
-func (r *restoration) abandon() error {
-	x, err := r.openTxn(r.tx)
-	if err != nil {
-		return err
-	}
-	defer x.close()
-	return x.clean()
-}
-
-// upToCommit takes the steps that lead to the commit. Whatever it returns, the
-// records say what has to follow.
-func (r *restoration) upToCommit(ctx context.Context) error {
-	steps := []struct {
-		name string
-		step func(context.Context) error
-	}{
-		{"stage", r.stage}, {"pass_one", r.passOne}, {"ready", r.ready},
-		{"fence", r.fence}, {"pass_two", r.passTwo}, {"publish", r.publish}, {"swap", r.swap}, {"commit", r.commit},
-	}
-	for _, step := range steps {
-		if r.guardsAfter() && slices.Contains(guardsBefore, step.name) {
-			continue
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if err := r.time.run(step.name, func() error { return step.step(ctx) }); err != nil {
-			return because(ctx, err)
-		}
-		r.at(step.name)
 	}
 	return nil
 }
 
 // stage extracts every volume beside its live directory and makes it durable.
 func (r *restoration) stage(ctx context.Context) error {
+	r.fullSpeed = r.req.FullSpeed
+	r.hasten = gently(r.req.FullSpeed)
 	defer moreThreads()()
-	for i, site := range r.x.sites {
+	if err := r.createLive(); err != nil {
+		return err
+	}
+	// Opened before the first byte is staged, so that each later syncfs on it
+	// reports every failed write-back (syncfs(2)).
+	var err error
+	if r.x, err = r.openTxn(r.tx); err != nil {
+		return err
+	}
+	for i, v := range r.x.Volumes {
 		m := r.manifestOf(i)
-		r.say("staging volume %s: %d files, %d bytes", site.Name, m.Files, m.Bytes)
-		if err := r.stageOne(ctx, site, m, i); err != nil {
-			return fmt.Errorf("stage volume %s: %w", site.Name, err)
+		r.say("staging volume %s: %d files, %d bytes", v.Name, m.Files, m.Bytes)
+		if err := r.stageOne(ctx, v, m, i); err != nil {
+			return fmt.Errorf("stage volume %s: %w", v.Name, err)
 		}
 	}
 	return nil
 }
 
+func (r *restoration) createLive() error {
+	for _, v := range r.plan.volumes {
+		if err := v.Create(); err != nil {
+			return fmt.Errorf("volume %s: %w", v.Name, err)
+		}
+	}
+	// What was missing now has a handle of its own to lock.
+	return r.lockVolumes()
+}
+
 func (r *restoration) manifestOf(i int) *store.Volume {
-	v := r.plan.places[i].vol
+	v := r.plan.chosen[i]
 	return r.plan.manifest.Volume(v.Name, string(v.Scope), v.Source)
 }
 
-func (r *restoration) stageOne(ctx context.Context, site *site, m *store.Volume, i int) error {
-	wrapper, err := site.openWrapper()
-	if err == nil && wrapper == nil {
-		wrapper, err = site.parent.MakePrivate(site.wrapper)
-	}
-	if err != nil {
-		return err
-	}
-	defer wrapper.Close()
-	into, err := wrapper.MakePrivate(site.Entry)
+func (r *restoration) stageOne(ctx context.Context, v *swap.Volume, m *store.Volume, i int) error {
+	into, err := v.MakeStaged()
 	if err != nil {
 		return err
 	}
 	defer into.Close()
-	r.at("staging " + site.Name)
+	r.at("staging " + v.Name)
 	tar := archive.NewReader(ctx, r.Store, m.Members)
 	defer tar.Close()
-	opt := limits(m, r.plan.places[i].vol)
-	if err := r.cloning(r.plan.places[i], &opt); err != nil {
+	opt := limits(m, r.plan.chosen[i])
+	if err := r.cloning(i, &opt); err != nil {
 		return err
 	}
 	back, err := into.StartWriteBack()
@@ -277,76 +228,66 @@ func (r *restoration) stageOne(ctx context.Context, site *site, m *store.Volume,
 	return into.SyncFS()
 }
 
+// cloning has the extraction clone what is unchanged, where it can.
+func (r *restoration) cloning(i int, opt *archive.ExtractOptions) error {
+	u, err := snapshot.UnchangedSince(r.Store, r.w.Name, r.req.SID, r.sources(r.plan.volumes)[i], r.req.TrustIndex)
+	if err != nil {
+		return fmt.Errorf("the index of snapshot %s: %w", r.req.SID, err)
+	}
+	if u.Any() {
+		opt.Supply = u.Supply
+	}
+	return nil
+}
+
 func (r *restoration) passOne(ctx context.Context) error {
 	var err error
-	if r.shot, err = r.newShooting(r.tx, "members", r.plan.places, true); err != nil {
+	if r.capture, err = r.newCapture(r.tx, "members", r.sources(r.plan.volumes), snapshot.Options{Verify: true}); err != nil {
 		return err
 	}
 	r.say("first pass of the pre-restore snapshot %s", r.result.PreRestoreSID)
-	if err := r.shot.first(ctx); err != nil {
+	if err := r.capture.PassOne(ctx); err != nil {
 		return err
 	}
-	r.result.PassOne = r.shot.passOne()
+	r.result.PassOne = r.capture.Cost()
 	return nil
 }
 
 // ready records the handles.
 func (r *restoration) ready(context.Context) error {
 	ready := &journal.Ready{Containers: r.plan.Containers, Pin: pins(r.plan.Containers)}
-	for _, site := range r.x.sites {
-		wrapper, err := site.openWrapper()
-		if err != nil {
+	return r.x.RecordReady(ready, func() error {
+		if err := r.sameAsPlanned(); err != nil {
 			return err
 		}
-		if wrapper == nil {
-			return fmt.Errorf("volume %s: the staged tree is gone", site.Name)
+		for _, v := range ready.Volumes {
+			if err := r.held.Directories([]disk.Handle{v.Live, v.Staged}); err != nil {
+				return err
+			}
 		}
-		staged, err := wrapper.HandleOf(site.Entry)
-		wrapper.Close()
-		if err != nil {
-			return err
-		}
-		live, err := site.parent.HandleOf(site.base)
-		if err != nil {
-			return err
-		}
-		if live == "" || staged == "" {
-			return fmt.Errorf("volume %s: the live or the staged directory is gone", site.Name)
-		}
-		site.handles = journal.ReadyVolume{Live: live, Staged: staged}
-		ready.Volumes = append(ready.Volumes, site.handles)
-	}
-	if err := r.sameAsPlanned(); err != nil {
-		return err
-	}
-	for _, v := range ready.Volumes {
-		if err := r.held.Directories([]disk.Handle{v.Live, v.Staged}); err != nil {
-			return err
-		}
-	}
-	r.at("before ready")
-	return r.tx.Ready(ready)
+		return nil
+	})
 }
 
 // sameAsPlanned makes sure that the directories whose handles are recorded are
 // those that the pre-flight looked at and the first pass has read.
 func (r *restoration) sameAsPlanned() error {
-	for i, p := range r.plan.places {
-		h, err := p.live.Handle()
+	for i, v := range r.plan.volumes {
+		h, err := v.Live.Handle()
 		if err != nil {
 			return err
 		}
-		if h != r.x.sites[i].handles.Live {
-			return renamed(p)
+		if h != r.x.Volumes[i].HandleOfLive() {
+			return renamed(v)
 		}
 	}
 	return nil
 }
 
 // renamed refuses a volume whose path leads elsewhere than it did.
-func renamed(p *place) error {
+func renamed(v *swap.Volume) error {
 	return refused("in_use", "find out what renames directories there, then try again",
-		"volume %s: %s is no longer the directory that it was: somebody has renamed or replaced it meanwhile", p.vol.Name, p.path())
+		"volume %s: %s is no longer the directory that it was: somebody has renamed or replaced it meanwhile", v.Name, v.Path())
 }
 
 // fence stops the app and makes sure that nobody writes.
@@ -367,19 +308,20 @@ func (r *restoration) fence(ctx context.Context) error {
 	if err := r.noUsers(ctx); err != nil {
 		return err
 	}
-	return holders(r.plan.places, disk.AllProcesses)
+	return holders(liveOf(r.plan.volumes), disk.AllProcesses)
 }
 
 func (r *restoration) passTwo(ctx context.Context) error {
-	if err := r.shot.second(ctx); err != nil {
+	if err := r.capture.PassTwo(ctx); err != nil {
 		return err
 	}
-	return r.shot.still()
+	return r.capture.Still()
 }
 
 func (r *restoration) publish(context.Context) error {
-	_, err := r.shot.publish(r.result.PreRestoreSID, store.PreRestore, beforeRestore(r.req.SID), runtime.Stop, r.plan.Containers)
-	return err
+	return r.capture.Publish(&store.Manifest{
+		SID: r.result.PreRestoreSID, Reason: store.PreRestore, Note: beforeRestore(r.req.SID), Quiesce: runtime.Stop, Images: images(r.plan.Containers),
+	})
 }
 
 // swap exchanges all volumes, after a last look at handles and mounts.
@@ -388,36 +330,29 @@ func (r *restoration) swap(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, p := range r.plan.places {
-		if err := p.restorable(mounts); err != nil {
+	for _, v := range r.plan.volumes {
+		if err := v.Fit(mounts); err != nil {
 			return err
 		}
 	}
 	if err := r.stillStopped(ctx); err != nil {
 		return err
 	}
-	list := make([]move, len(r.x.sites))
-	for i, site := range r.x.sites {
-		seen, err := site.look()
-		if err != nil {
-			return err
-		}
-		if seen != oldNew {
-			return fmt.Errorf("volume %s (%s): %s", site.Name, site.path(), seen)
-		}
-		list[i] = exchange
+	plan, err := r.x.PlanSwap()
+	if err != nil {
+		return err
 	}
-	if err := r.x.recordTimes(); err != nil {
+	if err := r.x.RecordTimes(); err != nil {
 		return err
 	}
 	r.at("before swap")
-	return r.x.carryOut(list)
+	return r.x.Apply(plan)
 }
 
 // noUsers asks again what the pre-flight has asked: somebody may have started
 // another container on a volume while it was staged.
 func (r *restoration) noUsers(ctx context.Context) error {
-	return r.planUsers(ctx, &Plan{places: r.plan.places}, r.req)
+	return r.planUsers(ctx, &Plan{volumes: r.plan.volumes}, r.req)
 }
 
 // stillStopped refuses when somebody started a container since the fence.
@@ -452,25 +387,26 @@ func (r *restoration) commit(ctx context.Context) error {
 
 // conclude brings everything to an end, forward or back, from what the records
 // and the disk say: the same way as a recovery.
-func (r *restoration) conclude(ctx context.Context, cause error) error {
-	r.x.close()
+func (r *restoration) conclude(ctx context.Context, failed error) error {
+	r.x.CloseVolumes()
 	tx := r.tx
-	if cause != nil {
+	if failed != nil {
 		// Which records are in force only the disk can tell: an error of a
 		// rename or of an fsync leaves it open.
-		r.say("%v: undoing the restore", cause)
+		r.say("%v: undoing the restore", failed)
 		tx.Close()
 		var err error
 		if tx, err = r.Journal.Load(r.tx.ID); err != nil {
-			return frozen(r.tx.ID, "after %w its records cannot be read: %w", cause, err)
+			return frozen(r.tx.ID, "after %w its records cannot be read: %w", failed, err)
 		}
 	}
-	end := r.resolve(ctx, tx, false)
+	end := r.finish(ctx, tx, false)
 	if !r.down.IsZero() {
 		r.result.DowntimeSeconds = end.up.Sub(r.down).Seconds()
 	}
-	if r.guardsAfter() && end.guarded {
-		r.result.PreRestoreSID = tx.Begin.PreRestoreSID
+	if end.guarded {
+		r.result.PreRestoreSID = end.preRestoreSID
 	}
-	return r.verdict(tx, end, cause)
+	r.result.Outcome = end.result()
+	return end.verdict(r.w.Name, failed)
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/swap"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
@@ -42,11 +43,11 @@ func (s *session) planSpace(_ context.Context, p *Plan, _ RestoreRequest) error 
 		need[id].NeedInodes += inodes
 		return nil
 	}
-	for _, place := range p.places {
-		m := p.manifest.Volume(place.vol.Name, string(place.vol.Scope), place.vol.Source)
+	for i, v := range p.volumes {
+		m := p.manifest.Volume(v.Name, string(p.chosen[i].Scope), p.chosen[i].Source)
 		// The length of the stream bounds what it can write, whatever the
 		// manifest says of its data; the members are held to theirs.
-		if err := add(place.nearest(), uint64(m.Tar())+perEntry*uint64(m.Entries()), uint64(m.Entries())+2); err != nil {
+		if err := add(v.Nearest(), uint64(m.Tar())+perEntry*uint64(m.Entries()), uint64(m.Entries())+2); err != nil {
 			return err
 		}
 	}
@@ -104,8 +105,8 @@ func (s *session) warnOfSpace(p *Plan, need map[disk.FSID]*Space) error {
 func (s *session) planExchange(_ context.Context, p *Plan, _ RestoreRequest) (err error) {
 	begin := &journal.Begin{Kind: journal.Probe, Snap: s.Version}
 	probed := map[disk.FSID]bool{}
-	for _, place := range p.places {
-		id, err := place.nearest().Filesystem()
+	for _, v := range p.volumes {
+		id, err := v.Nearest().Filesystem()
 		if err != nil {
 			return err
 		}
@@ -113,46 +114,32 @@ func (s *session) planExchange(_ context.Context, p *Plan, _ RestoreRequest) (er
 			continue
 		}
 		probed[id] = true
-		begin.Volumes = append(begin.Volumes, probeVolume(place))
+		begin.Volumes = append(begin.Volumes, probeVolume(v))
 	}
 	tx, err := s.Journal.Begin(s.held, begin)
 	if err != nil {
 		return err
 	}
-	x, err := s.openTxn(tx)
+	x, err := swap.Open(tx, true, nil) // its points are not a restore's
 	if err != nil {
 		return errors.Join(err, tx.Close())
 	}
-	defer x.close()
-	x.at = func(string) {} // not a step of a restore
-	for _, site := range x.sites {
-		if err = site.probe(); err != nil {
-			break
-		}
-	}
+	defer x.CloseVolumes()
+	err = x.Probe()
 	if errors.Is(err, disk.ErrNoExchange) {
 		err = refused("no_exchange", "keep the volume on ext4, xfs or btrfs", "%w", err)
 	}
-	if cleanErr := x.clean(); cleanErr != nil {
+	if cleanErr := x.Discard(); cleanErr != nil {
 		err = fault(Failed, "cleanup", "snap recover "+s.w.Name, "the probe of the pre-flight is not cleared away: %w", errors.Join(err, cleanErr))
 	}
 	return err
 }
 
 // probeVolume names the place beside a live directory, or where it will be.
-func probeVolume(p *place) journal.Volume {
-	rel := p.vol.Rel()
-	if len(p.missing) > 0 {
-		rel = p.missing[0] // its directory exists
+func probeVolume(v *swap.Volume) journal.Volume {
+	rel := v.Rel
+	if len(v.Missing) > 0 {
+		rel = v.Missing[0] // its directory exists
 	}
-	return journal.Volume{Name: p.vol.Name, Root: p.vol.Root(), Rel: rel, Entry: "probe"}
-}
-
-func (s *site) probe() error {
-	wrapper, err := s.parent.MakePrivate(s.wrapper)
-	if err != nil {
-		return err
-	}
-	defer wrapper.Close()
-	return wrapper.ProbeExchange()
+	return journal.Volume{Name: v.Name, Root: v.Root, Rel: rel, Entry: "probe"}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/store"
+	"github.com/tiny-forge/snap/pkg/swap"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
@@ -54,7 +55,7 @@ func (e *Engine) Status(ctx context.Context, name string) ([]WorkloadStatus, err
 	if err != nil {
 		return nil, classify(err)
 	}
-	if err := e.pendingStrays(ctx, names, txs); err != nil {
+	if err := e.pendingOrphans(ctx, names, txs); err != nil {
 		problems = append(problems, err.Error())
 	}
 	if name == "" {
@@ -201,9 +202,9 @@ func (e *Engine) pending() (map[string]*PendingTx, []string, error) {
 	return out, problems, nil
 }
 
-// pendingStrays adds the restores that the store does not know.
-func (e *Engine) pendingStrays(ctx context.Context, names []string, out map[string]*PendingTx) error {
-	list, err := e.strays(ctx, names)
+// pendingOrphans adds the restores that the store does not know.
+func (e *Engine) pendingOrphans(ctx context.Context, names []string, out map[string]*PendingTx) error {
+	list, err := e.orphans(ctx, names)
 	for _, r := range list {
 		if out[r.Workload] == nil {
 			out[r.Workload] = &PendingTx{Tx: r.Tx, Kind: string(journal.Restore), Found: r.Found, Frozen: true, Message: r.Err.Error(), Next: []string{classify(r.Err).Hint}}
@@ -264,30 +265,30 @@ func (e *Engine) describe(tx *journal.Tx) *PendingTx {
 		p.freeze(tx.ID, fmt.Errorf("its directories cannot be opened: %w", err))
 		return p
 	}
-	defer x.close()
+	defer x.CloseVolumes()
 	if tx.ReadyRecord == nil {
 		if err := e.untouched(x); err != nil {
 			p.freeze(tx.ID, err)
 		}
 		return p
 	}
-	p.Volumes = x.tell()
-	if p.guarding = tx.Guarding && x.decision() == guarding; p.guarding {
+	p.Volumes = x.Describe()
+	if p.guarding = tx.Guarding && x.Goal() == swap.Guarding; p.guarding {
 		p.Message = fmt.Sprintf("the restore of %s is done and the app was brought up, but what was there before is not yet a snapshot and is kept as it is (%s); `snap recover %s` makes it one",
-			b.Created.Format("2006-01-02 15:04:05 MST"), strings.Join(x.displacedPaths(), ", "), b.Workload)
+			b.Created.Format("2006-01-02 15:04:05 MST"), strings.Join(x.EntryPaths(), ", "), b.Workload)
 	}
-	if err := x.ready(); err != nil {
+	if err := ready(x); err != nil {
 		p.freeze(tx.ID, err)
 	}
 	return p
 }
 
 // ready reports what keeps a recovery from following the records.
-func (x *txn) ready() error {
+func ready(x *swap.Tx) error {
 	if x.Resolved != "" {
-		_, err := x.settlement(x.Resolved)
+		_, err := x.PlanResolution(swap.Generation(x.Resolved))
 		return err
 	}
-	_, err := x.decide()
+	_, err := x.Plan()
 	return err
 }

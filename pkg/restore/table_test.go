@@ -11,6 +11,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/runtime"
+	"github.com/tiny-forge/snap/pkg/swap"
 )
 
 // The table of the design's section 9, written down a second time and by hand:
@@ -34,13 +35,13 @@ var wanted = map[string][4]string{
 func TestRecoveryFollowsTheTable(t *testing.T) {
 	for seen, outcomes := range wanted {
 		for d, want := range outcomes {
-			t.Run(fmt.Sprintf("%s/%s", seen, decision(d)), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s/%s", seen, swap.Goal(d)), func(t *testing.T) {
 				w := newWorld(t, t.TempDir(), 2)
-				x := newScene(w, guardOf(decision(d)))
+				x := newScene(w, guardOf(swap.Goal(d)))
 				x.arrange(1, seen)
-				x.decide(decision(d))
+				x.decide(swap.Goal(d))
 				x.recover(want)
-				if decision(d) == guarding && want == "new" {
+				if swap.Goal(d) == swap.Guarding && want == "new" {
 					x.guardedOld()
 				}
 			})
@@ -48,7 +49,7 @@ func TestRecoveryFollowsTheTable(t *testing.T) {
 	}
 }
 
-// scene is a restore that was cut: volume 0 always stands as its decision says
+// scene is a restore that was cut: volume 0 always stands as its goal says
 // (before the commit as before the swap), volume 1 as the test arranges it.
 type scene struct {
 	*world
@@ -152,24 +153,24 @@ func (s *scene) arrange(i int, seen string) {
 	}
 }
 
-func (s *scene) decide(d decision) {
+func (s *scene) decide(d swap.Goal) {
 	s.Helper()
-	if d == undecided {
+	if d == swap.Undecided {
 		return
 	}
 	s.arrange(0, "new / old")
 	s.must(s.tx.Commit())
 	switch d {
-	case reverted:
+	case swap.Reverted:
 		s.must(s.tx.Revert())
-	case guarding:
+	case swap.Guarding:
 		s.must(s.tx.Guard())
 	}
 }
 
 // guardOf is the guard of a restore of which the records may say this.
-func guardOf(d decision) string {
-	if d == guarding {
+func guardOf(d swap.Goal) string {
+	if d == swap.Guarding {
 		return journal.GuardAfter
 	}
 	return ""
@@ -259,7 +260,7 @@ func TestARecordThatCannotBeReadFreezes(t *testing.T) {
 				w := newWorld(t, t.TempDir(), 2)
 				s := newScene(w)
 				s.arrange(1, "new / old")
-				s.decide(committed)
+				s.decide(swap.Committed)
 				w.must(spoil(s, filepath.Join(w.dir, "store/tx", s.tx.ID, record)))
 				before := disktest.Tree(t, filepath.Join(w.dir, "live"))
 				list, err := w.engine().Recover(t.Context(), RecoverRequest{})

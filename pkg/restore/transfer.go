@@ -13,6 +13,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/runtime"
+	"github.com/tiny-forge/snap/pkg/snapshot"
 	"github.com/tiny-forge/snap/pkg/store"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
@@ -177,16 +178,16 @@ func (i *importing) take(ctx context.Context, tx *journal.Tx, v *workload.Volume
 		return nil, err
 	}
 	i.dropped = found.Dropped
-	shot, err := i.newShooting(tx, "members", []*place{{vol: v, live: tree}}, false)
+	capture, err := i.newCapture(tx, "members", []snapshot.Source{{Volume: v, Live: tree}}, snapshot.Options{Leaving: true})
 	if err != nil {
 		return nil, err
 	}
-	defer shot.close()
-	shot.leaving = true
-	if err := shot.second(ctx); err != nil {
+	defer capture.Close()
+	if err := capture.PassTwo(ctx); err != nil {
 		return nil, err
 	}
-	return shot.publish(i.sid, store.Manual, i.note, runtime.None, nil)
+	m := &store.Manifest{SID: i.sid, Reason: store.Manual, Note: i.note, Quiesce: runtime.None, Images: images(nil)}
+	return m, capture.Publish(m)
 }
 
 // rootDefault is the metadata of directories that an archive leaves out: those
@@ -194,15 +195,15 @@ func (i *importing) take(ctx context.Context, tx *journal.Tx, v *workload.Volume
 func (i *importing) rootDefault(v *workload.Volume) archive.Entry {
 	now := time.Now()
 	e := archive.Entry{Mode: 0o755, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Mtime: archive.Timespec{Sec: now.Unix()}}
-	p, err := i.place(v)
+	p, err := i.openLiveOne(v)
 	if err != nil {
 		return e
 	}
-	defer p.close()
-	if p.live == nil {
+	defer p.Close()
+	if p.Live == nil {
 		return e
 	}
-	if st, err := p.live.Stat(); err == nil {
+	if st, err := p.Live.Stat(); err == nil {
 		e.Mode, e.UID, e.GID = st.Mode&0o7777, st.Uid, st.Gid
 	}
 	return e

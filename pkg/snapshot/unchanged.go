@@ -135,3 +135,6 @@ func is(f *os.File, l *archive.Line) bool {
 	handle, err := disk.FileHandle(fd)
 	return err == nil && handle == l.Handle && handle != ""
 }
+
+// Any reports whether there is a file to clone. It is false for nil.
+func (u *Unchanged) Any() bool { return u != nil && len(u.lines) > 0 }

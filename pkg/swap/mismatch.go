@@ -25,11 +25,12 @@ func (m *Mismatch) Error() string { return m.Text }
 
 // Way is one thing that an operator can do about a mismatch.
 type Way struct {
-	Do     WayOut
-	Volume string
-	Tree   Occupant // which generation: of PutBack and Resolve
-	Path   string   // what it is about
-	To     string   // of PutBack: where it belongs
+	Do       WayOut
+	Workload string
+	Volume   string
+	Tree     Occupant // which generation: of PutBack and Resolve
+	Path     string   // what it is about
+	To       string   // of PutBack: where it belongs
 	// Occupied says, of PutBack, that something stands there, to be moved first.
 	Occupied bool
 	SID      string // of RestoreOld, RestoreNew and Nothing: the snapshot; may be ""
@@ -64,23 +65,23 @@ func (x *Tx) mismatch(seen []Observation) error {
 			return &Unmounted{v.Name, v.Path()}
 		}
 		if seen[i].Layout() == NewGone && x.Goal() == Guarding {
-			words, ways := v.astray()
+			words, ways := v.astray(x)
 			text, m.Ways = append(text, words), append(m.Ways, ways...)
 			continue
 		}
-		text = append(text, fmt.Sprintf("volume %s (%s): %s", v.Name, v.Path(), v.describe()))
+		text = append(text, fmt.Sprintf("volume %s (%s): %s", v.Name, v.Path(), v.Describe()))
 		if seen[i].Live == keep || seen[i].Staged == keep {
 			continue
 		}
 		if _, path := v.whereabouts(keep); path != "" {
-			m.Ways = append(m.Ways, Way{Do: PutBack, Volume: v.Name, Tree: keep, Path: path, To: v.Path(), Occupied: true})
+			m.Ways = append(m.Ways, Way{Do: PutBack, Workload: x.Begin.Workload, Volume: v.Name, Tree: keep, Path: path, To: v.Path(), Occupied: true})
 		}
 	}
 	for _, g := range []Occupant{Old, New} {
 		list, err := x.PlanResolution(g)
 		switch {
 		case err == nil:
-			m.Ways = append(m.Ways, Way{Do: Resolve, Tree: g})
+			m.Ways = append(m.Ways, Way{Do: Resolve, Workload: x.Begin.Workload, Tree: g})
 		case list == nil: // not for want of the data
 			return err
 		}
@@ -94,7 +95,7 @@ func (x *Tx) mismatch(seen []Observation) error {
 
 // astray tells of a displaced tree that was taken away before it was a snapshot,
 // and how it comes back.
-func (v *Volume) astray() (text string, ways []Way) {
+func (v *Volume) astray(x *Tx) (text string, ways []Way) {
 	text = fmt.Sprintf("volume %s (%s): the new data is live, and the old data, of which there is no snapshot yet, is not at %s", v.Name, v.Path(), v.EntryPath())
 	words, path := v.whereabouts(Old)
 	if words != "" {
@@ -109,15 +110,15 @@ func (v *Volume) astray() (text string, ways []Way) {
 // bringBack says what can be done about a directory that is at neither name.
 func (v *Volume) bringBack(x *Tx, keep Occupant) Way {
 	if _, path := v.whereabouts(keep); path != "" {
-		return Way{Do: PutBack, Volume: v.Name, Tree: keep, Path: path, To: v.Path(), Occupied: true}
+		return Way{Do: PutBack, Workload: x.Begin.Workload, Volume: v.Name, Tree: keep, Path: path, To: v.Path(), Occupied: true}
 	}
 	switch {
 	case keep == Old && x.PreRestoreSID() == "":
-		return Way{Do: OnlyNew}
+		return Way{Do: OnlyNew, Workload: x.Begin.Workload}
 	case keep == Old:
-		return Way{Do: RestoreOld, SID: x.PreRestoreSID()}
+		return Way{Do: RestoreOld, Workload: x.Begin.Workload, SID: x.PreRestoreSID()}
 	}
-	return Way{Do: RestoreNew, SID: x.Begin.SID}
+	return Way{Do: RestoreNew, Workload: x.Begin.Workload, SID: x.Begin.SID}
 }
 
 // Quote quotes a path for a command that an operator pastes (sh(1), quoting with

@@ -206,12 +206,13 @@ func (v *Volume) condemned(path string) bool {
 func (x *Tx) Describe() []string {
 	var lines []string
 	for _, v := range x.Volumes {
-		lines = append(lines, fmt.Sprintf("%s (%s): %s", v.Name, v.Path(), v.describe()))
+		lines = append(lines, fmt.Sprintf("%s (%s): %s", v.Name, v.Path(), v.Describe()))
 	}
 	return lines
 }
 
-func (v *Volume) describe() string {
+// Describe says in words where the two directories of a volume are.
+func (v *Volume) Describe() string {
 	o, err := v.Observe()
 	if err != nil {
 		return fmt.Sprintf("cannot be looked at: %v", err)

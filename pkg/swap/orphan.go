@@ -17,12 +17,16 @@ import (
 // known before its wrapper is made.
 func FindOrphan(root, rel string, known func() ([]string, error)) (string, error) {
 	v, err := openVolume(journal.Volume{Root: root, Rel: rel})
+	if v == nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return "", nil
+		}
+		return "", err
+	}
 	defer v.Close()
 	switch {
-	case v == nil && errors.Is(err, fs.ErrNotExist):
-		return "", nil
 	// A restore follows no symbolic link, so it has left nothing beyond one.
-	case v != nil && (errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR)):
+	case errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR):
 		return "", nil
 	case err != nil:
 		return "", err

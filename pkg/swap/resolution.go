@@ -51,7 +51,7 @@ func (x *Tx) PlanResolution(keep Occupant) ([]Resolution, error) {
 		o := seen[i]
 		list[i] = Resolution{Observation: o}
 		if o.Live != keep && o.Staged != keep {
-			missing = append(missing, fmt.Sprintf("the %s data of volume %s is at neither of its places (%s): %s", keep.Word(), v.Name, v.Path(), v.describe()))
+			missing = append(missing, fmt.Sprintf("the %s data of volume %s is at neither of its places (%s): %s", keep.Word(), v.Name, v.Path(), v.Describe()))
 			m.Ways = append(m.Ways, v.bringBack(x, keep))
 			continue
 		}

@@ -275,6 +275,14 @@ func (v *Volume) handle(w Occupant) disk.Handle {
 	return v.handles.Staged
 }
 
+// Handles are the recorded handles of the old and the new directory, "" before
+// ready.
+func (v *Volume) Handles() (old, fresh disk.Handle) { return v.handles.Live, v.handles.Staged }
+
+// EntryName is the name of the staged or displaced tree below the live one's
+// parent.
+func (v *Volume) EntryName() string { return v.wrapper + "/" + v.Entry }
+
 // HandleOfLive is what the ready record says of the live directory.
 func (v *Volume) HandleOfLive() disk.Handle { return v.handles.Live }
 

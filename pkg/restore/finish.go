@@ -1,0 +1,345 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/tiny-forge/snap/pkg/archive"
+	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
+	"github.com/tiny-forge/snap/pkg/snapshot"
+	"github.com/tiny-forge/snap/pkg/store"
+	"github.com/tiny-forge/snap/pkg/swap"
+)
+
+// finish is a restore's transaction on its way to the end: see finishing.
+type finish struct {
+	*session
+	x       *swap.Tx
+	offline bool
+	sick    error // the app is up but not healthy, and is to stay
+	end     ended
+}
+
+// errEnded is the error with which a phase ends the run, with its outcome set.
+var errEnded = errors.New("ended")
+
+// finish brings a restore's transaction to its end, or says what is left. Only an
+// outcome that is not pending has ended the transaction. It closes tx.
+func (s *session) finish(ctx context.Context, tx *journal.Tx, offline bool) *ended {
+	f := &finish{session: s, offline: offline, end: ended{up: time.Now(), preRestoreSID: tx.Begin.PreRestoreSID}}
+	f.run(ctx, tx)
+	if row := outcomes[f.end.outcome]; row.pending || row.kind == Frozen {
+		tx.Close()
+	}
+	return &f.end
+}
+
+func (f *finish) run(ctx context.Context, tx *journal.Tx) {
+	var err error
+	if f.x, err = f.openTxn(tx); err != nil {
+		f.frozen(frozen(tx.ID, "its directories cannot be opened: %w", err))
+		return
+	}
+	defer func() {
+		if f.end.preserved, err = f.x.Preserved(); err != nil {
+			f.say("looking for what was preserved: %v", err)
+		}
+		f.x.CloseVolumes()
+	}()
+	if tx.ReadyRecord == nil { // nothing that is live has been touched
+		f.discardUnready()
+		return
+	}
+	if err := runPhases(ctx, f.session, finishing, f, false); err != nil && !errors.Is(err, errEnded) {
+		f.frozen(frozen(tx.ID, "%w", err))
+	}
+}
+
+// frozen ends the run: nothing was touched.
+func (f *finish) frozen(err error) { f.set(frozenTx, err) }
+
+func (f *finish) set(o outcome, err error) { f.end.outcome, f.end.err = o, err }
+
+// stopAt ends the run with what is left to do: the outcome for old data, or the
+// one for new data, as the records now want.
+func (f *finish) stopAt(ifOld, ifNew outcome, err error) error {
+	o := ifOld
+	if f.x.Goal().Keeps() == swap.New {
+		o = ifNew
+	}
+	f.set(o, err)
+	return errEnded
+}
+
+// discardUnready ends a transaction that has no ready record.
+func (f *finish) discardUnready() {
+	if err := f.untouched(f.x); err != nil {
+		f.frozen(frozen(f.x.ID, "%w", err))
+		return
+	}
+	err := func() error {
+		if f.x.Begin.PreRestoreSID != "" {
+			if err := f.Store.Discard(f.w.Name, f.x.Begin.PreRestoreSID); err != nil {
+				return err
+			}
+		}
+		return f.x.Discard()
+	}()
+	if f.set(cleaned, err); err != nil {
+		f.end.outcome = cleanedPartly
+	}
+}
+
+// follow brings every volume to where the records want it, or touches none.
+func (f *finish) follow(ctx context.Context) error {
+	err := f.resolve(ctx)
+	var plan []swap.Action
+	if err == nil {
+		plan, err = f.x.Plan()
+	}
+	if err == nil && slices.Contains(plan, swap.Exchange) {
+		err = f.stopApp(ctx)
+	}
+	if err == nil {
+		err = f.x.Apply(plan)
+	}
+	if err != nil {
+		if _, own := asError(err); !own {
+			err = frozen(f.x.ID, "%w", err)
+		}
+		f.frozen(err)
+		return errEnded
+	}
+	f.end.up = time.Now()
+	if f.offline {
+		return f.stopAt(rolledBackOffline, restoredOffline, nil)
+	}
+	return nil
+}
+
+// resolve takes the steps of the operator's decision, where one is recorded.
+func (f *finish) resolve(ctx context.Context) error {
+	if f.x.Resolved == "" {
+		return nil
+	}
+	keep := swap.Generation(f.x.Resolved)
+	plan, err := f.x.PlanResolution(keep)
+	if err != nil || !swap.NeedsSteps(plan) {
+		return err
+	}
+	if err := f.stopApp(ctx); err != nil {
+		return err
+	}
+	return f.x.Resolve(keep, plan)
+}
+
+// stopApp stops the app before directories are exchanged. Offline the operator
+// says that the engine is down.
+func (f *finish) stopApp(ctx context.Context) error {
+	if f.offline {
+		return nil
+	}
+	if err := f.rt.FenceAndStop(ctx, f.x.Begin.StopTimeout); err != nil {
+		return fault(Frozen, "docker_unreachable", "start the engine and run snap recover again; if it is meant to be down, snap recover --offline",
+			"transaction %s: the volumes are not all old and not all new, and must not be exchanged while the app may run: stop %s: %w", f.x.ID, f.w.Name, err)
+	}
+	return nil
+}
+
+// appIsDone reports whether the app has been brought up already: then only the
+// guard and the clean-up are left, and what became of the app since is the
+// operator's.
+func (f *finish) appIsDone() bool {
+	return f.x.Guarding && f.x.Resolved == ""
+}
+
+// bringUp starts the app on the data that is now in place: the new one after a
+// commit, the old one otherwise, or after the new one did not become healthy.
+func (f *finish) bringUp(ctx context.Context) error {
+	err := f.startApp(ctx)
+	f.end.up = time.Now()
+	return err
+}
+
+func (f *finish) startApp(ctx context.Context) error {
+	before := f.x.ReadyRecord.Containers
+	if f.x.Goal().Keeps() == swap.Old || !ran(before) {
+		return f.appDown(f.rt.Resume(ctx, f.held, before))
+	}
+	err := f.rt.Redeploy(ctx, f.held, runtime.Redeploy{
+		Pins: f.x.ReadyRecord.Pin, Before: before, HealthTimeout: f.x.Begin.HealthTimeout, StopTimeout: f.x.Begin.StopTimeout,
+	})
+	f.at("redeployed")
+	var sick *runtime.Unhealthy
+	switch {
+	case err == nil:
+		return nil
+	case f.staysNew() && errors.As(err, &sick):
+		f.sick = err
+		return f.appDown(f.rt.Settle(ctx, before))
+	case f.staysNew() || errors.Is(err, runtime.ErrUnreachable) || !f.x.AllDisplaced():
+		return f.appDown(err)
+	}
+	f.say("%v: going back to the data from before", err)
+	f.end.cause = err
+	if err := f.revert(ctx); err != nil {
+		f.frozen(err)
+		return errEnded
+	}
+	return f.appDown(f.rt.Resume(ctx, f.held, before))
+}
+
+// appDown ends the run where the app could not be brought up.
+func (f *finish) appDown(err error) error {
+	if err == nil {
+		return nil
+	}
+	return f.stopAt(rolledBackAppDown, restoredAppDown, err)
+}
+
+// staysNew reports whether an app that does not come up is to stay on the new
+// data: that was asked for, or the operator has decided so.
+func (f *finish) staysNew() bool {
+	return f.x.Begin.OnUnhealthy == KeepUnhealthy || f.x.Resolved != ""
+}
+
+// ran reports whether a container of the workload ran.
+func ran(list []runtime.Container) bool {
+	return slices.ContainsFunc(list, func(c runtime.Container) bool { return c.Running && !c.Also })
+}
+
+// revert takes a committed restore back.
+func (f *finish) revert(ctx context.Context) error {
+	f.at("before revert")
+	if err := f.x.Revert(); err != nil {
+		return frozen(f.x.ID, "%w", err)
+	}
+	f.at("revert")
+	if err := f.rt.FenceAndStop(ctx, f.x.Begin.StopTimeout); err != nil {
+		return fault(Frozen, "docker_unreachable", "snap recover "+f.w.Name, "stop %s to go back: %w", f.w.Name, err)
+	}
+	plan, err := f.x.Plan()
+	if err != nil {
+		return frozen(f.x.ID, "%w", err)
+	}
+	if err := f.x.Apply(plan); err != nil {
+		return frozen(f.x.ID, "%w", err)
+	}
+	return nil
+}
+
+// settle deletes what is no longer needed and ends the transaction. When the
+// restore was undone before its snapshot was published, what is left of that
+// snapshot goes too.
+func (f *finish) settle(ctx context.Context) error {
+	if err := f.clearAway(ctx); err != nil {
+		return f.stopAt(rolledBackPartly, restoredPartly, err)
+	}
+	f.at("settled")
+	_ = f.stopAt(rolledBack, restored, nil)
+	if f.end.outcome == restored && f.sick != nil {
+		f.set(restoredUnhealthy, f.sick)
+	}
+	return nil
+}
+
+func (f *finish) clearAway(ctx context.Context) error {
+	f.at("before settle")
+	x := f.x
+	if err := f.Store.Discard(f.w.Name, x.Begin.PreRestoreSID); err != nil {
+		return err
+	}
+	if x.Resolved != "" { // a revert that was cut may have left of its own
+		if err := f.Store.Discard(f.w.Name, x.Begin.RevertSID); err != nil {
+			return err
+		}
+	}
+	if x.Goal() == swap.Reverted || x.Resolved != "" {
+		err := f.keepTaken(ctx)
+		var bad *archive.Unrestorable
+		if errors.As(err, &bad) {
+			// No snapshot can hold it, and no other copy exists.
+			f.say("what is taken away is preserved beside the live directory, for no snapshot can hold it: %v", err)
+			err = x.PreserveTaken()
+		}
+		if err != nil {
+			return fmt.Errorf("keep the data that was taken back, as snapshot %s: %w", f.takenSID(), err)
+		}
+	}
+	if err := x.Discard(); err != nil {
+		return fmt.Errorf("clean up after transaction %s: %w", x.ID, err)
+	}
+	return nil
+}
+
+// keepTaken publishes a snapshot of what is taken away, before that is deleted.
+// After a revert that is the new data: the app was up on it, and what it was told
+// to keep is in no other place. After an operator's decision it is whatever was
+// decided against, since the app may have been started on it by hand.
+func (f *finish) keepTaken(ctx context.Context) error {
+	const scratch = "taken"
+	sid, note := f.takenSID(), "taken back: the restore of "+f.x.Begin.SID
+	if f.x.Goal() == swap.Committed {
+		note = "from before the restore of " + f.x.Begin.SID + ", which the operator kept"
+	}
+	if _, err := f.Store.Load(f.w.Name, sid); err == nil {
+		return f.Store.Root().SyncFS() // an earlier run made it, and may have been killed before it synced it
+	}
+	if err := errors.Join(f.Store.Discard(f.w.Name, sid), f.x.Dir().RemoveTree(scratch)); err != nil {
+		return err
+	}
+	trees, err := f.openTrees(func(i int) (*disk.Dir, error) { return f.x.Volumes[i].OpenTaken(f.x.Goal().Drops()) })
+	defer closeTrees(trees)
+	if err != nil || len(trees) == 0 {
+		return err
+	}
+	capture, err := f.newCapture(f.x.Tx, scratch, trees, snapshot.Options{Verify: true, Leaving: true}) // the only copy that will be left
+	if err != nil {
+		return err
+	}
+	defer capture.Close()
+	if err := capture.PassTwo(ctx); err != nil {
+		return err
+	}
+	f.say("what is taken away is kept as snapshot %s (%s)", sid, note)
+	return capture.Publish(&store.Manifest{SID: sid, Reason: store.PreRestore, Note: note, Quiesce: runtime.Stop, Images: images(nil)})
+}
+
+// openTrees opens a tree of each volume that has one. The caller closes them,
+// after an error too.
+func (f *finish) openTrees(open func(i int) (*disk.Dir, error)) ([]snapshot.Source, error) {
+	var list []snapshot.Source
+	for i, v := range f.x.Volumes {
+		configured, err := f.w.Volume(v.Name)
+		if err != nil {
+			return list, err
+		}
+		d, err := open(i)
+		if err != nil {
+			return list, err
+		}
+		if d != nil {
+			list = append(list, snapshot.Source{Volume: configured, Live: d})
+		}
+	}
+	return list, nil
+}
+
+func closeTrees(list []snapshot.Source) {
+	for _, source := range list {
+		source.Live.Close()
+	}
+}
+
+// takenSID is the snapshot that what is taken away becomes.
+func (f *finish) takenSID() string {
+	if f.x.Resolved != "" {
+		return f.x.ResolvedSID
+	}
+	return f.x.Begin.RevertSID
+}
