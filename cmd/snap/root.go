@@ -173,7 +173,7 @@ func (a *app) engine(open func(string) (*store.Store, error)) (*restore.Engine, 
 		return nil, nil, err
 	}
 	e := &restore.Engine{
-		Config: cfg, Version: version(), Say: a.progress, Guard: a.guard, Inhibit: inhibit,
+		Config: cfg, Version: version(), Say: a.progress, Guard: a.guard,
 		Runtime: func(ctx context.Context, w *workload.Workload) (restore.Runtime, error) {
 			return a.runtime(ctx, cfg, w)
 		},

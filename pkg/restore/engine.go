@@ -33,9 +33,6 @@ type Engine struct {
 	// to its end with [Engine.RecoverKilled] should this one be killed. release
 	// sends it away and returns when it is gone. Nil: without one.
 	Guard func(workload, tx string) (release func(), err error)
-	// Inhibit asks the host not to shut down or sleep until release is called. It
-	// does not block for long, and what cannot be had is left. Nil: without.
-	Inhibit func(why string) (release func())
 	// Say is given a line now and then about what is being done.
 	Say func(format string, args ...any)
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"runtime"
-	"sync"
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/journal"
@@ -40,15 +39,6 @@ func (s *session) guarded(tx string) (release func()) {
 		return func() {}
 	}
 	return release
-}
-
-// inhibited keeps the host from shutting down until release is called, once or
-// more than once.
-func (r *restoration) inhibited() (release func()) {
-	if r.Inhibit == nil {
-		return func() {}
-	}
-	return sync.OnceFunc(r.Inhibit("restoring " + r.w.Name))
 }
 
 // RecoverKilled recovers one transaction, whose process was killed a moment

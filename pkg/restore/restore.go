@@ -58,7 +58,7 @@ func (e *Engine) Restore(ctx context.Context, req RestoreRequest) (*RestoreResul
 		return nil, err
 	}
 	defer s.close()
-	r := &restoration{session: s, req: req, result: &RestoreResult{Workload: req.Workload, SID: req.SID, Phases: s.time}, release: func() {}, uninhibit: func() {}, hasten: func() {}}
+	r := &restoration{session: s, req: req, result: &RestoreResult{Workload: req.Workload, SID: req.SID, Phases: s.time}, release: func() {}, hasten: func() {}}
 	err = r.run(ctx)
 	r.result.Seconds = time.Since(s.when).Seconds()
 	s.audit(req.SID, r.result.Tx, err)
@@ -91,8 +91,8 @@ type restoration struct {
 	result *RestoreResult
 	down   time.Time // when the fence began; zero before
 
-	release, uninhibit func() // of the guard; of the shutdown
-	hasten             func() // gives back the priority that the app had first
+	release func() // of the guard
+	hasten  func() // gives back the priority that the app had first
 }
 
 func (r *restoration) run(ctx context.Context) error {
@@ -116,13 +116,9 @@ func (r *restoration) run(ctx context.Context) error {
 	defer func() {
 		r.hasten()
 		r.x.close()
-		r.uninhibit()
 		r.release()
 	}()
 	err = r.upToCommit(ctx)
-	if err == nil {
-		r.uninhibit() // all data is new, and a recovery at boot starts the app as well
-	}
 	if r.shot != nil {
 		r.shot.close()
 	}
@@ -354,7 +350,6 @@ func (r *restoration) fence(ctx context.Context) error {
 	if len(r.plan.Containers) > 0 {
 		r.release = r.guarded(r.tx.ID)
 	}
-	r.uninhibit = r.inhibited()
 	r.down = time.Now()
 	if r.plan.running {
 		r.say("stopping %s", r.w.Name)
