@@ -77,9 +77,10 @@ func (a *app) root() *cobra.Command {
 them back under the running app: all of a workload's volumes or none, with the
 app down for seconds, and with what was there before kept as a snapshot.
 
-Exit codes: 0 done, 1 failed (data and containers are as before), 2 usage or
-config, 3 refused, 4 busy, 5 rolled back, 6 frozen (an operator must look),
-7 done but something is pending, 130 and 143 interrupted (all as before).`,
+Exit codes: 0 done, 1 failed (data and containers are as before), 2 snap itself
+crashed (run snap recover), 3 refused, 4 busy, 5 rolled back, 6 frozen (an
+operator must look), 7 done but something is pending, 64 usage or config,
+130, 131 and 143 interrupted (all as before).`,
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,

@@ -107,9 +107,13 @@ type report struct {
 	}
 }
 
+// usageExit is EX_USAGE of sysexits.h(3head). It is not 2, as with many tools:
+// the Go runtime itself ends a process that crashes with 2.
+const usageExit = 64
+
 // exitCodes maps what an error leaves on disk to the exit code that tells it.
 var exitCodes = map[restore.Kind]int{
-	restore.Failed: 1, restore.Usage: 2, restore.Refused: 3, restore.Busy: 4,
+	restore.Failed: 1, restore.Usage: usageExit, restore.Refused: 3, restore.Busy: 4,
 	restore.RolledBack: 5, restore.Frozen: 6, restore.Pending: 7,
 }
 
@@ -129,11 +133,11 @@ func (u *ui) describe(err error) report {
 			r.exit = sig.Code
 		}
 	case errors.As(err, &config):
-		r.exit, r.body.Code, r.body.Hint = 2, "config", config.Hint
+		r.exit, r.body.Code, r.body.Hint = usageExit, "config", config.Hint
 	case errors.As(err, &unusable):
-		r.exit, r.body.Code, r.body.Hint = 2, "store", unusable.Hint
+		r.exit, r.body.Code, r.body.Hint = usageExit, "store", unusable.Hint
 	case errors.As(err, &usage):
-		r.exit, r.body.Code, r.body.Hint = 2, "usage", usage.hint
+		r.exit, r.body.Code, r.body.Hint = usageExit, "usage", usage.hint
 		if usage.hint == "" {
 			r.body.Hint = u.command + " --help"
 		}
