@@ -48,20 +48,23 @@ func run(args []string, in *os.File, out, errOut io.Writer) int {
 	return a.end(err)
 }
 
-// signals returns a context that SIGINT and SIGTERM end. SIGHUP and SIGPIPE do
-// nothing: a terminal or a pipe that goes away must not end a restore, and an
-// unwritten line is no reason to. SIGHUP is ignored, so that commands that snap
-// runs ignore it as well; SIGPIPE is caught, so that they do not.
+// signals returns a context that SIGINT, SIGQUIT and SIGTERM end. Without a
+// handler the Go runtime would end a process at SIGQUIT with a stack dump, as if
+// snap had crashed. SIGHUP and SIGPIPE do nothing: a restore must not end because
+// a terminal or a pipe goes away. SIGHUP is ignored, so that the commands that
+// snap runs ignore it as well; SIGPIPE is caught, so that they do not.
 func signals() (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signal.Ignore(unix.SIGHUP)
 	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 	caught := make(chan os.Signal, 1)
-	signal.Notify(caught, unix.SIGINT, unix.SIGTERM)
+	signal.Notify(caught, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM)
 	go func() {
 		switch <-caught {
 		case unix.SIGINT:
 			cancel(&restore.Signal{Name: "SIGINT", Code: 130})
+		case unix.SIGQUIT:
+			cancel(&restore.Signal{Name: "SIGQUIT", Code: 131})
 		case unix.SIGTERM:
 			cancel(&restore.Signal{Name: "SIGTERM", Code: 143})
 		}
@@ -95,7 +98,7 @@ operator must look), 7 done but something is pending, 64 usage or config,
 	flags.BoolVar(&a.json, "json", a.json, "print one JSON object on stdout, on failure too")
 	root.AddCommand(
 		a.captureCommand(), a.listCommand(), a.showCommand(), a.restoreCommand(), a.recoverCommand(), a.statusCommand(),
-		a.deployCommand(), a.lockCommand(), a.exportCommand(), a.importCommand(), a.guardCommand(),
+		a.deployCommand(), a.lockCommand(), a.exportCommand(), a.importCommand(), a.watchdogCommand(),
 	)
 	return root
 }
@@ -174,7 +177,7 @@ func (a *app) engine(open func(string) (*store.Store, error)) (*restore.Engine, 
 		return nil, nil, err
 	}
 	e := &restore.Engine{
-		Config: cfg, Version: version(), Say: a.progress, Guard: a.guard,
+		Config: cfg, Version: version(), Say: a.progress, Watchdog: a.watchdog,
 		Runtime: func(ctx context.Context, w *workload.Workload) (restore.Runtime, error) {
 			return a.runtime(ctx, cfg, w)
 		},

@@ -58,7 +58,7 @@ type capturing struct {
 	containers []Container
 	shot       *shooting
 	quiesced   time.Duration
-	release    func() // of the guard
+	release    func() // of the watchdog
 	hasten     func() // gives back the priority that the app had first
 }
 
@@ -191,7 +191,7 @@ func (c *capturing) still(ctx context.Context) (err error) {
 		p := c.shot.passOne()
 		c.say("capturing %s: second pass, quiesce %s (the first read %d bytes and added %d)", c.w.Name, c.req.Quiesce, p.ReadBytes, p.AddedBytes)
 		c.hasten()
-		c.release = c.guarded(c.txID)
+		c.release = c.watched(c.txID)
 		start := time.Now()
 		var thaw journal.Thaw
 		if err := c.time.run("quiesce", func() error {

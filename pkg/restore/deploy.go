@@ -67,7 +67,7 @@ func (s *session) deploy(ctx context.Context, req DeployRequest, txID *string) (
 		return nil, classify(err)
 	}
 	*txID = tx.ID
-	defer s.guarded(tx.ID)()
+	defer s.watched(tx.ID)()
 	err = s.rt.Redeploy(ctx, s.held, journal.Redeploy{Before: before, HealthTimeout: req.HealthTimeout, Pull: true})
 	if err != nil {
 		return nil, s.undoDeploy(context.WithoutCancel(ctx), tx, before, because(ctx, err))

@@ -29,10 +29,10 @@ type Engine struct {
 	// volumes (a Compose file names its own), so it comes first.
 	Runtime func(ctx context.Context, w *workload.Workload) (Runtime, error)
 	Version string
-	// Guard starts a process that outlives this one, and brings the transaction
+	// Watchdog starts a process that outlives this one, and brings the transaction
 	// to its end with [Engine.RecoverKilled] should this one be killed. release
 	// sends it away and returns when it is gone. Nil: without one.
-	Guard func(workload, tx string) (release func(), err error)
+	Watchdog func(workload, tx string) (release func(), err error)
 	// Say is given a line now and then about what is being done.
 	Say func(format string, args ...any)
 

@@ -91,7 +91,7 @@ type restoration struct {
 	result *RestoreResult
 	down   time.Time // when the fence began; zero before
 
-	release func() // of the guard
+	release func() // of the watchdog
 	hasten  func() // gives back the priority that the app had first
 }
 
@@ -348,7 +348,7 @@ func renamed(p *place) error {
 func (r *restoration) fence(ctx context.Context) error {
 	r.hasten()
 	if len(r.plan.Containers) > 0 {
-		r.release = r.guarded(r.tx.ID)
+		r.release = r.watched(r.tx.ID)
 	}
 	r.down = time.Now()
 	if r.plan.running {
