@@ -14,13 +14,14 @@ import (
 // mayImport are the walls of the architecture: which rooms each room may look
 // into.
 var mayImport = map[string][]string{
-	"cmd/snap":                {"pkg/archive", "pkg/disk", "pkg/docker", "pkg/journal", "pkg/restore", "pkg/store", "pkg/workload"},
+	"cmd/snap":                {"pkg/archive", "pkg/crew", "pkg/disk", "pkg/docker", "pkg/journal", "pkg/restore", "pkg/store", "pkg/workload"},
 	"pkg/restore":             {"pkg/archive", "pkg/disk", "pkg/journal", "pkg/store", "pkg/workload"},
-	"pkg/docker":              {"pkg/disk", "pkg/journal", "pkg/workload"},
-	"pkg/store":               {"pkg/archive", "pkg/disk"},
-	"pkg/archive":             {"pkg/disk"},
+	"pkg/docker":              {"pkg/crew", "pkg/disk", "pkg/journal", "pkg/workload"},
+	"pkg/store":               {"pkg/archive", "pkg/crew", "pkg/disk"},
+	"pkg/archive":             {"pkg/crew", "pkg/disk"},
 	"pkg/journal":             {"pkg/disk"},
 	"pkg/workload":            {},
+	"pkg/crew":                {},
 	"pkg/disk":                {},
 	"pkg/disk/disktest":       {},
 	"pkg/docker/dockertest":   {"pkg/disk"},

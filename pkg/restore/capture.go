@@ -45,6 +45,7 @@ func (e *Engine) Capture(ctx context.Context, req CaptureRequest) (*CaptureResul
 	defer s.close()
 	c := &capturing{session: s, req: req, sid: disk.NewID(time.Now()), release: func() {}, hasten: func() {}}
 	result, err := c.run(ctx)
+	c.release() // not deferred: when this process panics the watchdog has to recover
 	s.audit(c.sid, c.txID, err)
 	return result, err
 }
@@ -78,7 +79,6 @@ func (c *capturing) run(ctx context.Context) (*CaptureResult, error) {
 		return nil, classify(err)
 	}
 	c.txID = tx.ID
-	defer func() { c.release() }()
 	c.at("begin")
 	manifest, err := c.shoot(ctx, tx)
 	if err != nil {

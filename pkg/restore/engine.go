@@ -31,7 +31,8 @@ type Engine struct {
 	Version string
 	// Watchdog starts a process that outlives this one, and brings the transaction
 	// to its end with [Engine.RecoverKilled] should this one be killed. release
-	// sends it away and returns when it is gone. Nil: without one.
+	// sends it away and returns when it is gone; it is not called when the engine
+	// panics. Nil: without one.
 	Watchdog func(workload, tx string) (release func(), err error)
 	// Say is given a line now and then about what is being done.
 	Say func(format string, args ...any)

@@ -116,14 +116,15 @@ func (r *restoration) run(ctx context.Context) error {
 	defer func() {
 		r.hasten()
 		r.x.close()
-		r.release()
 	}()
 	err = r.upToCommit(ctx)
 	if r.shot != nil {
 		r.shot.close()
 	}
 	// From here on no signal ends the work.
-	return r.conclude(context.WithoutCancel(ctx), err)
+	err = r.conclude(context.WithoutCancel(ctx), err)
+	r.release() // not deferred: when this process panics the watchdog has to recover
+	return err
 }
 
 // record writes the begin record.
