@@ -131,13 +131,6 @@ func (d *duration) String() string {
 	return time.Duration(*d).String()
 }
 
-func configPath() string {
-	if path := os.Getenv("SNAP_CONFIG"); path != "" {
-		return path
-	}
-	return workload.DefaultPath
-}
-
 // version returns the module's version, as the build recorded it.
 func version() string {
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {

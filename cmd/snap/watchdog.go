@@ -30,10 +30,6 @@ import (
 // log tells what it did.
 
 const (
-	// watchdogMark is set to the transaction in the environment of the commands
-	// that snap runs while a watchdog stands by. By this mark the watchdog finds
-	// the commands that a dead snap left running.
-	watchdogMark = "SNAP_WATCHED_TX"
 	// watchdogPatience limits the wait for the watchdog's start, and for its end.
 	watchdogPatience = 5 * time.Second
 	// commandPatience is how long the commands of a dead snap have to end. They
@@ -75,7 +71,7 @@ func (a *app) watchdog(workload, tx string) (release func(), err error) {
 		return nil, errors.Join(err, hold.Close())
 	}
 	release = func() {
-		_ = os.Unsetenv(watchdogMark)
+		unmarkCommands()
 		_, _ = hold.Write([]byte{'d'}) // a watchdog that has gone needs no farewell
 		hold.Close()
 		impatient := time.AfterFunc(watchdogPatience, func() { _ = cmd.Process.Kill() })
@@ -87,7 +83,7 @@ func (a *app) watchdog(workload, tx string) (release func(), err error) {
 		return nil, err
 	}
 	// Set after the start: the watchdog must not find itself by the mark.
-	if err := os.Setenv(watchdogMark, tx); err != nil {
+	if err := markCommands(tx); err != nil {
 		release()
 		return nil, err
 	}
