@@ -42,7 +42,11 @@ func run(args []string, in *os.File, out, errOut io.Writer) int {
 	cmd, err := root.ExecuteContextC(ctx)
 	a.command = cmd.CommandPath()
 	var usage *usageError
-	if err != nil && !a.entered && !errors.As(err, &usage) {
+	switch {
+	case err == nil || a.entered || errors.As(err, &usage):
+	case errors.Is(err, a.out.lost): // of --version: end says so
+		err = nil
+	default:
 		err = &usageError{err: err}
 	}
 	return a.end(err)
