@@ -29,11 +29,23 @@ type app struct {
 	waitDocker time.Duration
 	recovers   bool // the verb needs no volumes from the config
 	entered    bool // a verb has begun: what fails now is not the command line
+
+	opened func(*restore.Engine) // lets a test change the engine; nil outside tests
 }
 
 // run runs the command and returns its exit code.
 func run(args []string, in *os.File, out, errOut io.Writer) int {
-	a := &app{ui: newUI(in, out, errOut)}
+	return (&app{ui: newUI(in, out, errOut)}).run(args)
+}
+
+func (a *app) run(args []string) (code int) {
+	// A panic ends the process with nothing but a message: the watchdog recovers the
+	// operation when the process has ended.
+	defer func() {
+		if v := recover(); v != nil {
+			code = a.crashed(v)
+		}
+	}()
 	ctx, stop := signals()
 	defer stop()
 	root := a.root()
@@ -178,6 +190,9 @@ func (a *app) engine(open func(string) (*store.Store, error)) (*restore.Engine, 
 		Runtime: func(ctx context.Context, w *workload.Workload) (restore.Runtime, error) {
 			return a.runtime(ctx, cfg, w)
 		},
+	}
+	if a.opened != nil {
+		a.opened(e)
 	}
 	st, err := open(cfg.Store)
 	if errors.Is(err, fs.ErrNotExist) {
