@@ -41,11 +41,10 @@ bench: ## snap beside tar, restic, borg …, into docs/performance.md; 15 minute
 	testdata/setup.sh mkfs.ext4 tar gzip pigz zstd restic borg debootstrap dockerd docker || true
 	testdata/engine.sh run go run ./testdata/bench -only '$(BENCH)' $(BENCHFLAGS)
 
-lint: ## gofmt, vet, staticcheck; golangci-lint for the import walls where it is installed
+lint: ## gofmt, vet, staticcheck
 	@files=$$(gofmt -l cmd pkg testdata) && test -z "$$files" || { echo "gofmt -w $$files"; exit 1; }
 	go vet -tags e2e $(PACKAGES)
 	go run $(STATICCHECK) -tags e2e $(PACKAGES)
-	@if command -v golangci-lint; then golangci-lint run; fi
 
 clean: ## remove what build made
 	rm -f snap

@@ -229,7 +229,7 @@ when=$(awk '$2 ~ /^renameat2\(/ {
   if (/RENAME_EXCHANGE/ && /"(posts|counts)"/ && ++swaps == 2) { print calls[$1]; exit }
 }' "$tmp/trace")
 claim "there are two swaps" test -n "$when"
-note "So at call number $when comes the SIGKILL. It is to be a power cut, so snap's guard"
+note "So at call number $when comes the SIGKILL. It is to be a power cut, so snap's watchdog"
 note "is kept from starting: it would bring the app back by itself."
 status=0
 run strace -f -qq -o /dev/null -e trace=renameat2,setsid -e inject=setsid:error=EPERM \
@@ -260,7 +260,7 @@ claim "a second recovery has nothing to do" equal "$(snap recover --json | field
 claim "nothing was left beside the volumes" equal "$(find "$tmp/apps" -name '.snap-*')" ''
 
 if [[ $engine == yes ]]; then
-  heading "The same kill, with the guard"
+  heading "The same kill, with the watchdog"
   status=0
   run strace -f -b execve -qq -o /dev/null -e trace=renameat2 -e "inject=renameat2:signal=SIGKILL:when=$when" \
     snap restore "$name" "$second" --confirm "$second" || status=$?
@@ -270,7 +270,7 @@ if [[ $engine == yes ]]; then
     ! ended || break
     sleep 0.1
   done
-  claim "its guard has brought everything back; nobody ran recover" ended
+  claim "its watchdog has brought everything back; nobody ran recover" ended
   claim "the app comes up" comes_up
   claim "the app is up, and serves what it had" serves 'Monday: hello' 'Tuesday: it works' 'Thursday: a new start' 'Friday: one line more'
 fi

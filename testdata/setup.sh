@@ -24,7 +24,6 @@ declare -A package=(
   [docker]=docker-cli       # its command, apart from the engine on newer releases
   [ip]=iproute2             # a bridge for a private engine
   [zstd]=zstd               # reads what snap compressed, without snap
-  [dbus-daemon]=dbus-daemon # a system bus, for a stand-in of logind
   [make]=make
   [tar]=tar                 # what the benchmark measures snap beside
   [gzip]=gzip

@@ -59,7 +59,7 @@ func bareHost(t *testing.T) *appHost {
 	disktest.NeedRoot(t)
 	dir := t.TempDir()
 	h := &appHost{
-		T: t, dir: dir, config: filepath.Join(dir, "snap.yaml"), name: "guarded" + disk.NewID(time.Now())[17:],
+		T: t, dir: dir, config: filepath.Join(dir, "snap.yaml"), name: "watched" + disk.NewID(time.Now())[17:],
 		posts: filepath.Join(dir, "srv/posts"), meta: filepath.Join(dir, "srv/meta"), url: "http://" + freePort(t),
 	}
 	h.must(os.MkdirAll(h.posts, 0o755))
@@ -292,7 +292,7 @@ func (h *appHost) comesBack(killed time.Time) (state string) {
 	h.Helper()
 	h.until("the app answers", func() bool { return h.answer() != "" })
 	answered := time.Since(killed)
-	h.until("the guard has ended", func() bool { return len(h.guards()) == 0 })
+	h.until("the watchdog has ended", func() bool { return len(h.watchdogs()) == 0 })
 	h.Logf("the app answered %.1f s after the kill; all was done after %.1f s", answered.Seconds(), time.Since(killed).Seconds())
 	h.settled()
 	if got := h.answer(); !strings.HasPrefix(got, h.state()) {
@@ -319,18 +319,18 @@ func (h *appHost) nothingLeft() {
 			h.Errorf("left behind: %q", left)
 		}
 	}
-	if left := h.guards(); len(left) > 0 {
-		h.Errorf("guards are left behind: %v", left)
+	if left := h.watchdogs(); len(left) > 0 {
+		h.Errorf("watchdogs are left behind: %v", left)
 	}
 	h.snap("lock", h.name, "--", "true") // nobody holds it, and nothing is unfinished
 }
 
-// guards returns the guards of the workload: their process ids.
-func (h *appHost) guards() (pids []int) {
+// watchdogs returns the watchdogs of the workload: their process ids.
+func (h *appHost) watchdogs() (pids []int) {
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, file := range files {
 		words, err := os.ReadFile(file)
-		if err == nil && bytes.Contains(words, []byte("\x00guard\x00"+h.name+"\x00")) {
+		if err == nil && bytes.Contains(words, []byte("\x00watchdog\x00"+h.name+"\x00")) {
 			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
 			pids = append(pids, pid)
 		}

@@ -16,21 +16,21 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 )
 
-// TestTheOOMKillerTakesSnapAndTheGuardBringsTheAppBack lets the kernel's OOM
-// killer choose between snap, its guard and who uses up the memory. That one
+// TestTheOOMKillerTakesSnapAndTheWatchdogBringsTheAppBack lets the kernel's OOM
+// killer choose between snap, its watchdog and who uses up the memory. That one
 // writes to a tmpfs, whose pages are nobody's: what snap has is the most. Snap's
-// own score is raised, as a service manager may do; the guard takes that back.
+// own score is raised, as a service manager may do; the watchdog takes that back.
 //
 // The allocation that has snap killed is tried again at once, and where the
 // kernel has not freed snap's memory by then, the next in line goes as well:
 // then there is nothing to see, and it is done over.
-func TestTheOOMKillerTakesSnapAndTheGuardBringsTheAppBack(t *testing.T) {
+func TestTheOOMKillerTakesSnapAndTheWatchdogBringsTheAppBack(t *testing.T) {
 	h := newAppHost(t)
 	for try := 1; ; try++ {
 		when, killed := h.outOfMemory()
 		if killed == 1 {
-			if now := h.guards(); len(now) == 0 && len(h.pending()) > 0 {
-				t.Error("the guard was killed as well")
+			if now := h.watchdogs(); len(now) == 0 && len(h.pending()) > 0 {
+				t.Error("the watchdog was killed as well")
 			}
 			h.comesBack(when)
 			break
@@ -41,7 +41,7 @@ func TestTheOOMKillerTakesSnapAndTheGuardBringsTheAppBack(t *testing.T) {
 		t.Logf("the kernel killed %d processes", killed)
 		h.until("recover", func() bool { return h.command("recover").Run() == nil })
 	}
-	if line := h.audit(); line.Verb != "guard" || line.Action != "thawed" {
+	if line := h.audit(); line.Verb != "watchdog" || line.Action != "thawed" {
 		t.Errorf("the audit log says %+v", line)
 	}
 }
@@ -58,14 +58,14 @@ func (h *appHost) outOfMemory() (when time.Time, killed int) {
 	p := h.start("capture", h.name)
 	h.wrap = nil
 	stopsWhen(h.T, p.Process, "the app rests", h.rests)
-	guards := h.guards()
-	if len(guards) != 1 {
-		h.Fatalf("the guards are %v", guards)
+	watchdogs := h.watchdogs()
+	if len(watchdogs) != 1 {
+		h.Fatalf("the watchdogs are %v", watchdogs)
 	}
 	// Not below what it began with where that takes a capability we lack.
-	score, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", guards[0]))
-	if got := strings.TrimSpace(string(score)); err != nil || got != "0" && got != fmt.Sprint(guardScore) {
-		h.Errorf("the guard's oom_score_adj is %q, %v", got, err)
+	score, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", watchdogs[0]))
+	if got := strings.TrimSpace(string(score)); err != nil || got != "0" && got != fmt.Sprint(watchdogScore) {
+		h.Errorf("the watchdog's oom_score_adj is %q, %v", got, err)
 	}
 	// It is stopped, so it cannot end before memory does, and the hog sees when it
 	// is dead, though not yet waited for: that then takes no more.

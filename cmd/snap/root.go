@@ -30,11 +30,23 @@ type app struct {
 	waitDocker time.Duration
 	recovers   bool // the verb needs no volumes from the config
 	entered    bool // a verb has begun: what fails now is not the command line
+
+	opened func(*restore.Engine) // lets a test change the engine; nil outside tests
 }
 
 // run runs the command and returns its exit code.
 func run(args []string, in *os.File, out, errOut io.Writer) int {
-	a := &app{ui: newUI(in, out, errOut)}
+	return (&app{ui: newUI(in, out, errOut)}).run(args)
+}
+
+func (a *app) run(args []string) (code int) {
+	// A panic ends the process with nothing but a message: the watchdog recovers the
+	// operation when the process has ended.
+	defer func() {
+		if v := recover(); v != nil {
+			code = a.crashed(v)
+		}
+	}()
 	ctx, stop := signals()
 	defer stop()
 	root := a.root()
@@ -43,26 +55,33 @@ func run(args []string, in *os.File, out, errOut io.Writer) int {
 	cmd, err := root.ExecuteContextC(ctx)
 	a.command = cmd.CommandPath()
 	var usage *usageError
-	if err != nil && !a.entered && !errors.As(err, &usage) {
+	switch {
+	case err == nil || a.entered || errors.As(err, &usage):
+	case errors.Is(err, a.out.lost): // of --version: end says so
+		err = nil
+	default:
 		err = &usageError{err: err}
 	}
 	return a.end(err)
 }
 
-// signals returns a context that SIGINT and SIGTERM end. SIGHUP and SIGPIPE do
-// nothing: a terminal or a pipe that goes away must not end a restore, and an
-// unwritten line is no reason to. SIGHUP is ignored, so that commands that snap
-// runs ignore it as well; SIGPIPE is caught, so that they do not.
+// signals returns a context that SIGINT, SIGQUIT and SIGTERM end. Without a
+// handler the Go runtime would end a process at SIGQUIT with a stack dump, as if
+// snap had crashed. SIGHUP and SIGPIPE do nothing: a restore must not end because
+// a terminal or a pipe goes away. SIGHUP is ignored, so that the commands that
+// snap runs ignore it as well; SIGPIPE is caught, so that they do not.
 func signals() (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signal.Ignore(unix.SIGHUP)
 	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 	caught := make(chan os.Signal, 1)
-	signal.Notify(caught, unix.SIGINT, unix.SIGTERM)
+	signal.Notify(caught, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM)
 	go func() {
 		switch <-caught {
 		case unix.SIGINT:
 			cancel(&restore.Signal{Name: "SIGINT", Code: 130})
+		case unix.SIGQUIT:
+			cancel(&restore.Signal{Name: "SIGQUIT", Code: 131})
 		case unix.SIGTERM:
 			cancel(&restore.Signal{Name: "SIGTERM", Code: 143})
 		}
@@ -78,9 +97,10 @@ func (a *app) root() *cobra.Command {
 them back under the running app: all of a workload's volumes or none, with the
 app down for seconds, and with what was there before kept as a snapshot.
 
-Exit codes: 0 done, 1 failed (data and containers are as before), 2 usage or
-config, 3 refused, 4 busy, 5 rolled back, 6 frozen (an operator must look),
-7 done but something is pending, 130 and 143 interrupted (all as before).`,
+Exit codes: 0 done, 1 failed (data and containers are as before), 2 snap itself
+crashed (run snap recover), 3 refused, 4 busy, 5 rolled back, 6 frozen (an
+operator must look), 7 done but something is pending, 64 usage or config,
+130, 131 and 143 interrupted (all as before).`,
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -95,7 +115,7 @@ config, 3 refused, 4 busy, 5 rolled back, 6 frozen (an operator must look),
 	flags.BoolVar(&a.json, "json", a.json, "print one JSON object on stdout, on failure too")
 	root.AddCommand(
 		a.captureCommand(), a.listCommand(), a.showCommand(), a.restoreCommand(), a.recoverCommand(), a.statusCommand(),
-		a.deployCommand(), a.lockCommand(), a.exportCommand(), a.importCommand(), a.guardCommand(),
+		a.deployCommand(), a.lockCommand(), a.exportCommand(), a.importCommand(), a.watchdogCommand(),
 	)
 	return root
 }
@@ -126,13 +146,6 @@ func (d *duration) String() string {
 		return "" // --help shows no default
 	}
 	return time.Duration(*d).String()
-}
-
-func configPath() string {
-	if path := os.Getenv("SNAP_CONFIG"); path != "" {
-		return path
-	}
-	return workload.DefaultPath
 }
 
 // version returns the module's version, as the build recorded it.
@@ -174,10 +187,13 @@ func (a *app) engine(open func(string) (*store.Store, error)) (*restore.Engine, 
 		return nil, nil, err
 	}
 	e := &restore.Engine{
-		Config: cfg, Version: version(), Say: a.progress, Guard: a.guard, Inhibit: inhibit,
+		Config: cfg, Version: version(), Say: a.progress, Watchdog: a.watchdog,
 		Runtime: func(ctx context.Context, w *workload.Workload) (runtime.Runtime, error) {
 			return a.runtime(ctx, cfg, w)
 		},
+	}
+	if a.opened != nil {
+		a.opened(e)
 	}
 	st, err := open(cfg.Store)
 	if errors.Is(err, fs.ErrNotExist) {

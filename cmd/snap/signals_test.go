@@ -24,6 +24,7 @@ func TestSignals(t *testing.T) {
 	}{
 		syscall.SIGHUP:  {0, "new"},
 		syscall.SIGINT:  {130, "old"},
+		syscall.SIGQUIT: {131, "old"},
 		syscall.SIGTERM: {143, "old"},
 	} {
 		t.Run(sig.String(), func(t *testing.T) {
@@ -101,7 +102,7 @@ func TestSignalsAtEveryRename(t *testing.T) {
 	}
 	seen := map[int]int{}
 	for n, call := range calls {
-		sig := []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP}[n%3]
+		sig := []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP}[n%4]
 		h.write("old")
 		before := h.app().ID
 		h.wrap = straced(trace, call.inject(unix.SignalName(sig)))
@@ -126,15 +127,54 @@ func TestSignalsAtEveryRename(t *testing.T) {
 		}
 		h.settled()
 	}
-	if seen[0] == 0 || seen[130] == 0 || seen[143] == 0 {
+	if seen[0] == 0 || seen[130] == 0 || seen[131] == 0 || seen[143] == 0 {
 		t.Errorf("the exit codes were %v", seen)
+	}
+}
+
+// TestSIGQUITIsNoCrash sends it in the middle of a restore: before the commit the
+// restore is undone, and after the commit it is finished. No stack is printed.
+func TestSIGQUITIsNoCrash(t *testing.T) {
+	h := newAppHost(t)
+	sid := h.captured()
+	for _, c := range []struct {
+		name  string
+		holds func() bool
+		code  int
+		want  string
+	}{
+		{"before the commit", h.rests, 131, "old"},
+		{"after the commit", func() bool { return h.recorded("commit") }, 0, "new"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := h.in(t)
+			h.write("old")
+			before := h.app().ID
+			p := h.start("restore", h.name, sid, "--confirm", sid)
+			stopsWhen(h.T, p.Process, c.name, c.holds)
+			h.must(p.Process.Signal(syscall.SIGQUIT))
+			h.must(p.Process.Signal(syscall.SIGCONT))
+			if _, code := h.ended(p); code != c.code {
+				t.Errorf("exit code %d, expected %d", code, c.code)
+			}
+			if said := p.said.String(); strings.Contains(said, "goroutine ") || c.code != 0 && !strings.Contains(said, "interrupted by SIGQUIT") {
+				t.Errorf("snap said %q", said)
+			}
+			if got := h.state(); got != c.want {
+				t.Errorf("the data is %s, expected %s", got, c.want)
+			}
+			if after := h.app().ID; c.want == "old" && after != before {
+				t.Error("the container was replaced")
+			}
+			h.settled()
+		})
 	}
 }
 
 func TestASignalWhileTheAppRestsWakesIt(t *testing.T) {
 	h := newAppHost(t)
 	h.bulk(192)
-	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP} {
 		for _, quiesce := range []string{"pause", "stop"} {
 			before := h.app().ID
 			p := h.start("capture", h.name, "--quiesce", quiesce)

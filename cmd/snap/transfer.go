@@ -9,7 +9,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -128,13 +127,6 @@ func (a *app) exportFile(ctx context.Context, e *restore.Engine, name, sid, volu
 	return nil
 }
 
-// importMemory is where the collector no longer waits for the heap to have grown
-// by gcPercent while a foreign archive is read: its garbage may come in pieces of
-// 100 MiB, which is what the windows of its frames may take. It is no bound: what
-// is in use stays. Elsewhere much memory means much in use, of a snapshot of
-// terabytes, and the limit would only keep the collector busy.
-const importMemory = 256 << 20
-
 type importJSON struct {
 	snapshotJSON
 	Seconds float64          `json:"seconds"`
@@ -161,9 +153,7 @@ reach outside the volume is refused.`,
 		return nil
 	}
 	cmd.RunE = a.verb(func(ctx context.Context, e *restore.Engine, args []string) error {
-		if os.Getenv("GOMEMLIMIT") == "" {
-			debug.SetMemoryLimit(importMemory)
-		}
+		limitImportMemory()
 		var in io.Reader = a.in
 		if args[1] != "-" {
 			f, err := os.Open(args[1])

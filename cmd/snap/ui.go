@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -17,6 +18,7 @@ import (
 	"github.com/docker/go-units"
 	"golang.org/x/sys/unix"
 
+	"github.com/tiny-forge/snap/pkg/crew"
 	"github.com/tiny-forge/snap/pkg/restore"
 	"github.com/tiny-forge/snap/pkg/store"
 	"github.com/tiny-forge/snap/pkg/workload"
@@ -40,6 +42,7 @@ type ui struct {
 	json    bool
 	command string // as it is typed: "snap capture"
 	result  any    // what --json prints beside ok
+	printed bool   // the JSON object
 	effect  effect // of what was done
 }
 
@@ -107,9 +110,17 @@ type report struct {
 	}
 }
 
+// crashExit is also the exit code with which the Go runtime ends a process that
+// panics where nobody can recover.
+const crashExit = 2
+
+// usageExit is EX_USAGE of sysexits.h(3head). It is not 2, as with many tools:
+// the Go runtime itself ends a process that crashes with 2.
+const usageExit = 64
+
 // exitCodes maps what an error leaves on disk to the exit code that tells it.
 var exitCodes = map[restore.Kind]int{
-	restore.Failed: 1, restore.Usage: 2, restore.Refused: 3, restore.Busy: 4,
+	restore.Failed: 1, restore.Usage: usageExit, restore.Refused: 3, restore.Busy: 4,
 	restore.RolledBack: 5, restore.Frozen: 6, restore.Pending: 7,
 }
 
@@ -129,11 +140,11 @@ func (u *ui) describe(err error) report {
 			r.exit = sig.Code
 		}
 	case errors.As(err, &config):
-		r.exit, r.body.Code, r.body.Hint = 2, "config", config.Hint
+		r.exit, r.body.Code, r.body.Hint = usageExit, "config", config.Hint
 	case errors.As(err, &unusable):
-		r.exit, r.body.Code, r.body.Hint = 2, "store", unusable.Hint
+		r.exit, r.body.Code, r.body.Hint = usageExit, "store", unusable.Hint
 	case errors.As(err, &usage):
-		r.exit, r.body.Code, r.body.Hint = 2, "usage", usage.hint
+		r.exit, r.body.Code, r.body.Hint = usageExit, "usage", usage.hint
 		if usage.hint == "" {
 			r.body.Hint = u.command + " --help"
 		}
@@ -177,6 +188,27 @@ func (u *ui) end(err error) int {
 	return r.exit
 }
 
+// crashed reports a panic and returns the exit code. The stack is for whoever
+// looks for the fault in snap.
+func (u *ui) crashed(v any) int {
+	stack := debug.Stack()
+	var p *crew.Panic
+	if err, is := v.(error); is && errors.As(err, &p) {
+		v, stack = p.Value, p.Stack
+	}
+	u.line(u.err, string(stack))
+	r := report{exit: crashExit}
+	r.body.Code, r.body.Message, r.body.Hint = "crashed", fmt.Sprintf("snap itself crashed: %v", v), "snap recover"
+	if u.json && !u.printed {
+		u.result = nil // it may be half of one
+		u.object(errors.New(r.body.Message), r)
+	}
+	if !u.json || u.out.lost != nil {
+		u.complain(r.body.Message, r.body.Hint)
+	}
+	return r.exit
+}
+
 // complain prints an error for people.
 func (u *ui) complain(message, hint string) {
 	u.line(u.err, "error: "+message)
@@ -206,6 +238,7 @@ func (u *ui) object(err error, r report) {
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
 	if enc.Encode(fields) == nil {
+		u.printed = true
 		_, _ = io.WriteString(u.out, escapeJSON(b.String())) // remembered
 	}
 }

@@ -14,16 +14,17 @@ import (
 // mayImport are the walls of the architecture: which rooms each room may look
 // into.
 var mayImport = map[string][]string{
-	"cmd/snap":                {"pkg/archive", "pkg/disk", "pkg/docker", "pkg/journal", "pkg/restore", "pkg/runtime", "pkg/store", "pkg/workload"},
+	"cmd/snap":                {"pkg/archive", "pkg/crew", "pkg/disk", "pkg/docker", "pkg/journal", "pkg/restore", "pkg/runtime", "pkg/store", "pkg/workload"},
 	"pkg/restore":             {"pkg/archive", "pkg/disk", "pkg/journal", "pkg/runtime", "pkg/snapshot", "pkg/store", "pkg/swap", "pkg/workload"},
 	"pkg/swap":                {"pkg/disk", "pkg/journal"},
 	"pkg/snapshot":            {"pkg/archive", "pkg/disk", "pkg/store", "pkg/workload"},
-	"pkg/docker":              {"pkg/disk", "pkg/runtime", "pkg/workload"},
-	"pkg/store":               {"pkg/archive", "pkg/disk"},
-	"pkg/archive":             {"pkg/disk"},
+	"pkg/docker":              {"pkg/crew", "pkg/disk", "pkg/runtime", "pkg/workload"},
+	"pkg/store":               {"pkg/archive", "pkg/crew", "pkg/disk"},
+	"pkg/archive":             {"pkg/crew", "pkg/disk"},
 	"pkg/journal":             {"pkg/disk", "pkg/runtime"},
 	"pkg/runtime":             {},
 	"pkg/workload":            {},
+	"pkg/crew":                {},
 	"pkg/disk":                {},
 	"pkg/disk/disktest":       {},
 	"pkg/docker/dockertest":   {"pkg/disk"},
@@ -55,7 +56,7 @@ var only = map[string][]string{
 	"fmt.Printf":            {},
 	"fmt.Fprintln":          {"cmd/snap/ui.go"},
 	"syscall.Exec":          {},
-	"exec.Command":          {"cmd/snap/deploy.go", "cmd/snap/guard.go", "pkg/docker/compose.go"},
+	"exec.Command":          {"cmd/snap/deploy.go", "cmd/snap/watchdog.go", "pkg/docker/compose.go"},
 	"exec.CommandContext":   {"pkg/docker/compose.go"},
 	"filepath.EvalSymlinks": {"pkg/workload/config.go", "pkg/docker/", "pkg/journal/lock.go"},
 }
@@ -105,8 +106,8 @@ func TestTheWallsHold(t *testing.T) {
 }
 
 func checkCall(t *testing.T, path, name string) {
-	places, guarded := only[name]
-	if !guarded || slices.ContainsFunc(places, func(p string) bool { return strings.HasPrefix(path, p) }) {
+	places, limited := only[name]
+	if !limited || slices.ContainsFunc(places, func(p string) bool { return strings.HasPrefix(path, p) }) {
 		return
 	}
 	t.Errorf("%s uses %s, which may stand only in %q", path, name, places)

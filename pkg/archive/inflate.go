@@ -7,6 +7,8 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+
+	"github.com/tiny-forge/snap/pkg/crew"
 )
 
 // Opener gives the bytes of a member as the store has them: in the memory of buf,
@@ -32,7 +34,10 @@ type taking func(mem *memory, from Opener, m Member) ([]byte, error)
 func newReader(ctx context.Context, from Opener, members []Member, take taking) *Reader {
 	r := &Reader{from: from, take: take, members: members, ahead: make(chan chan inflated, 2*inflating()), room: newRoom()}
 	r.ctx, r.cancel = context.WithCancel(ctx)
-	r.done.Go(r.feed)
+	r.done.Go(func() {
+		defer close(r.ahead)
+		r.fed = crew.Catch(func() error { r.feed(); return nil })
+	})
 	return r
 }
 
@@ -45,6 +50,7 @@ type Reader struct {
 	take    taking
 	members []Member
 	ahead   chan chan inflated
+	fed     error // a panic of feed; to be read when ahead is closed
 	room    *room
 	taken   int          // members that were taken out of ahead
 	skipped atomic.Int64 // members before this one need not be inflated any more
@@ -64,7 +70,6 @@ type inflated struct {
 }
 
 func (r *Reader) feed() {
-	defer close(r.ahead)
 	limit := make(chan struct{}, inflating())
 	for i, m := range r.members {
 		size := min(max(m.Tar, 1), MaxMember) // forged sizes are refused by Inflate
@@ -80,7 +85,11 @@ func (r *Reader) feed() {
 		limit <- struct{}{}
 		r.done.Go(func() {
 			defer func() { <-limit }()
-			out <- r.inflate(i, m, func() { r.room.give(size) })
+			var got inflated
+			if err := crew.Catch(func() error { got = r.inflate(i, m, func() { r.room.give(size) }); return nil }); err != nil {
+				got.err = err
+			}
+			out <- got
 		})
 	}
 }
@@ -109,12 +118,14 @@ func (r *Reader) stretch() (*buffer, error) {
 	for r.err == nil {
 		out, ok := <-r.ahead
 		if !ok {
+			crew.Raise(r.fed)
 			if r.err = context.Cause(r.ctx); r.err == nil {
 				r.err = io.EOF
 			}
 			break
 		}
 		next := <-out
+		crew.Raise(next.err)
 		r.taken++
 		if int64(r.taken) <= r.skipped.Load() {
 			next.tar.release()

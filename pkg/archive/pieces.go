@@ -4,6 +4,8 @@ import (
 	"context"
 	"runtime"
 	"sync"
+
+	"github.com/tiny-forge/snap/pkg/crew"
 )
 
 // pieces hands the pieces of a stream to a sink, several at a time, and keeps
@@ -40,8 +42,10 @@ func (p *pieces) work() {
 		if p.ctx.Err() != nil {
 			continue
 		}
-		var err error
-		if job.member, err = p.sink.Put(job.tar); err != nil {
+		if err := crew.Catch(func() (err error) {
+			job.member, err = p.sink.Put(job.tar)
+			return err
+		}); err != nil {
 			p.cancel(err)
 		}
 		buf := job.tar
@@ -81,6 +85,7 @@ func (p *pieces) fill(job *piece, tar []byte) error {
 	case p.jobs <- job:
 		return nil
 	case <-p.ctx.Done():
+		crew.Raise(context.Cause(p.ctx))
 		return context.Cause(p.ctx)
 	}
 }
@@ -103,6 +108,7 @@ func (p *pieces) finish() ([]Member, error) {
 	p.done.Wait()
 	err := context.Cause(p.ctx)
 	p.cancel(nil)
+	crew.Raise(err)
 	if err != nil {
 		return nil, err
 	}

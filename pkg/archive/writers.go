@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tiny-forge/snap/pkg/crew"
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
@@ -71,7 +72,9 @@ func newWriters(ctx context.Context, opt ExtractOptions) *writers {
 	for range n {
 		w.done.Go(func() {
 			for b := range w.jobs {
-				w.make(b)
+				if err := crew.Catch(func() error { w.make(b); return nil }); err != nil {
+					w.fail(-1, err) // before every entry: this is the error to keep
+				}
 				w.busy.Done()
 			}
 		})
@@ -88,10 +91,12 @@ func (w *writers) put(b *batch) {
 // idle waits until every batch is finished.
 func (w *writers) idle() { w.busy.Wait() }
 
-// close ends the writers and returns the error, if there is one.
+// close ends the writers and returns the error, if there is one. If a writer
+// panicked, close panics.
 func (w *writers) close() error {
 	close(w.jobs)
 	w.done.Wait()
+	crew.Raise(w.err)
 	return w.err
 }
 
@@ -118,6 +123,16 @@ func (w *writers) pointless(place int64) bool {
 }
 
 func (w *writers) make(b *batch) {
+	// Released after a panic too: the reader waits for room, and whoever takes the
+	// panic over would wait for the reader.
+	defer b.content.release()
+	defer func() {
+		if b.large != nil {
+			for c := range b.large { // left over after an error
+				c.buf.release()
+			}
+		}
+	}()
 	for i := range b.files {
 		f := &b.files[i]
 		if !w.pointless(f.place) {
@@ -127,12 +142,6 @@ func (w *writers) make(b *batch) {
 		}
 		f.dir.release()
 	}
-	if b.large != nil {
-		for c := range b.large { // left over after an error
-			c.buf.release()
-		}
-	}
-	b.content.release()
 }
 
 func (w *writers) file(f *file, b *batch) error {
@@ -174,8 +183,10 @@ func (w *writers) content(fd int, f *file, b *batch) (whole bool, err error) {
 
 func (w *writers) large(out *output, place int64, chunks <-chan chunk) error {
 	for c := range chunks {
-		err := out.write(c.b)
-		c.buf.release()
+		err := func() error {
+			defer c.buf.release()
+			return out.write(c.b)
+		}()
 		if err != nil {
 			return err
 		}

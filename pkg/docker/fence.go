@@ -10,6 +10,7 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 
+	"github.com/tiny-forge/snap/pkg/crew"
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
@@ -48,15 +49,18 @@ func (e *engine) fenceAndStop(ctx context.Context, boxes []*box, timeout time.Du
 	return each(boxes, func(_ int, b *box) error { return e.stop(ctx, b, timeout) })
 }
 
-// each calls f for all boxes at once and joins what fails.
+// each calls f for all boxes at once and joins what fails. If a call panics, each
+// panics when all calls have ended.
 func each(boxes []*box, f func(int, *box) error) error {
 	errs := make([]error, len(boxes))
 	var wg sync.WaitGroup
 	for i, b := range boxes {
-		wg.Go(func() { errs[i] = f(i, b) })
+		wg.Go(func() { errs[i] = crew.Catch(func() error { return f(i, b) }) })
 	}
 	wg.Wait()
-	return errors.Join(errs...)
+	err := errors.Join(errs...)
+	crew.Raise(err)
+	return err
 }
 
 // stop stops a container, kills it when it does not, and returns nil only when

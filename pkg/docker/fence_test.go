@@ -9,12 +9,14 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/client"
 
+	"github.com/tiny-forge/snap/pkg/crew"
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
@@ -284,4 +286,24 @@ func (l *lateNews) RoundTrip(req *http.Request) (*http.Response, error) {
 	text = bytes.Replace(text, []byte(`"Paused":false`), []byte(`"Paused":true`), 1)
 	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(text)), int64(len(text))
 	return resp, err
+}
+
+// TestAPanicOfOneCallWaitsForTheOthers: a container that is being stopped is not
+// left to a call that nobody waits for.
+func TestAPanicOfOneCallWaitsForTheOthers(t *testing.T) {
+	var ended atomic.Bool
+	defer func() {
+		if p, ok := recover().(*crew.Panic); !ok || p.Value != "a fault" || !ended.Load() {
+			t.Errorf("it ended with %v; the other call had ended: %v", p, ended.Load())
+		}
+	}()
+	_ = each([]*box{{}, {}}, func(i int, _ *box) error {
+		if i == 0 {
+			panic("a fault")
+		}
+		time.Sleep(50 * time.Millisecond)
+		ended.Store(true)
+		return nil
+	})
+	t.Error("it did not panic")
 }

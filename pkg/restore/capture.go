@@ -48,6 +48,7 @@ func (e *Engine) Capture(ctx context.Context, req CaptureRequest) (*CaptureResul
 	defer s.close()
 	c := &capturing{session: s, req: req, sid: disk.NewID(time.Now()), release: func() {}, hasten: func() {}}
 	result, err := c.run(ctx)
+	c.release() // not deferred: when this process panics the watchdog has to recover
 	s.audit(c.sid, c.txID, err)
 	return result, err
 }
@@ -61,7 +62,7 @@ type capturing struct {
 	containers []runtime.Container
 	capture    *snapshot.Capture
 	quiesced   time.Duration
-	release    func() // of the guard
+	release    func() // of the watchdog
 	hasten     func() // gives back the priority that the app had first
 }
 
@@ -81,7 +82,6 @@ func (c *capturing) run(ctx context.Context) (*CaptureResult, error) {
 		return nil, classify(err)
 	}
 	c.txID = tx.ID
-	defer func() { c.release() }()
 	c.at("begin")
 	manifest, err := c.take(ctx, tx)
 	if err != nil {
@@ -186,7 +186,7 @@ func (c *capturing) still(ctx context.Context) (err error) {
 		cost := c.capture.Cost()
 		c.say("capturing %s: second pass, quiesce %s (the first read %d bytes and added %d)", c.w.Name, c.req.Quiesce, cost.ReadBytes, cost.AddedBytes)
 		c.hasten()
-		c.release = c.guarded(c.txID)
+		c.release = c.watched(c.txID)
 		start := time.Now()
 		var thaw runtime.Thaw
 		if err := c.phase(Quiesce, func() error {

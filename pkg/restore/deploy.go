@@ -68,8 +68,15 @@ func (s *session) deploy(ctx context.Context, req DeployRequest, txID *string) (
 		return nil, classify(err)
 	}
 	*txID = tx.ID
-	defer s.guarded(tx.ID)()
-	err = s.rt.Redeploy(ctx, s.held, runtime.Redeploy{Before: before, HealthTimeout: req.HealthTimeout, Pull: true})
+	release := s.watched(tx.ID)
+	result, err := s.replace(ctx, req, tx, before)
+	release() // not deferred: when this process panics the watchdog has to recover
+	return result, err
+}
+
+// replace brings up new containers in place of those from before, or these again.
+func (s *session) replace(ctx context.Context, req DeployRequest, tx *journal.Tx, before []runtime.Container) (*DeployResult, error) {
+	err := s.rt.Redeploy(ctx, s.held, runtime.Redeploy{Before: before, HealthTimeout: req.HealthTimeout, Pull: true})
 	if err != nil {
 		return nil, s.undoDeploy(context.WithoutCancel(ctx), tx, before, because(ctx, err))
 	}

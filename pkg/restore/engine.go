@@ -31,13 +31,11 @@ type Engine struct {
 	// volumes (a Compose file names its own), so it comes first.
 	Runtime func(ctx context.Context, w *workload.Workload) (runtime.Runtime, error)
 	Version string
-	// Guard starts a process that outlives this one, and brings the transaction
+	// Watchdog starts a process that outlives this one, and brings the transaction
 	// to its end with [Engine.RecoverKilled] should this one be killed. release
-	// sends it away and returns when it is gone. Nil: without one.
-	Guard func(workload, tx string) (release func(), err error)
-	// Inhibit asks the host not to shut down or sleep until release is called. It
-	// does not block for long, and what cannot be had is left. Nil: without.
-	Inhibit func(why string) (release func())
+	// sends it away and returns when it is gone; it is not called when the engine
+	// panics. Nil: without one.
+	Watchdog func(workload, tx string) (release func(), err error)
 	// Say is given a line now and then about what is being done.
 	Say func(format string, args ...any)
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	goruntime "runtime"
-	"sync"
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/journal"
@@ -12,9 +11,9 @@ import (
 )
 
 // A process that is killed (SIGKILL, the OOM killer) leaves its app paused or
-// stopped. So before it touches the containers it starts a guard (Engine.Guard),
-// which runs RecoverKilled when it dies. The records are all that the guard goes
-// by: without one, or when both are killed, the next Recover does the same.
+// stopped. So before it touches the containers it starts a watchdog
+// (Engine.Watchdog), which runs RecoverKilled when it dies. The records are all
+// that the watchdog goes by: without one, or when both are killed, the next Recover does the same.
 
 const (
 	// settling is how long the engine is given for what the killed process asked
@@ -30,30 +29,21 @@ const (
 	locked = 10 * time.Minute
 )
 
-// guarded starts the guard of a transaction, and returns what sends it away.
-func (s *session) guarded(tx string) (release func()) {
-	if s.Guard == nil {
+// watched starts the watchdog of a transaction, and returns what sends it away.
+func (s *session) watched(tx string) (release func()) {
+	if s.Watchdog == nil {
 		return func() {}
 	}
-	release, err := s.Guard(s.w.Name, tx)
+	release, err := s.Watchdog(s.w.Name, tx)
 	if err != nil {
-		s.say("warning: no guard could be started (%v): if snap is killed now, %s stays down until `snap recover`", err, s.w.Name)
+		s.say("warning: no watchdog could be started (%v): if snap is killed now, %s stays down until `snap recover`", err, s.w.Name)
 		return func() {}
 	}
 	return release
 }
 
-// inhibited keeps the host from shutting down until release is called, once or
-// more than once.
-func (r *restoration) inhibited() (release func()) {
-	if r.Inhibit == nil {
-		return func() {}
-	}
-	return sync.OnceFunc(r.Inhibit("restoring " + r.w.Name))
-}
-
 // RecoverKilled recovers one transaction, whose process was killed a moment
-// ago; the guard calls it. It waits for the locks, and for what the engine is
+// ago; the watchdog calls it. It waits for the locks, and for what the engine is
 // still carrying out. It returns false when there is nothing to recover: the
 // transaction has ended, or somebody else has recovered it. It never acts on
 // any other transaction.
@@ -71,7 +61,7 @@ func (e *Engine) RecoverKilled(ctx context.Context, workload, tx string) (Recove
 		if err := e.Journal.Sweep(); err != nil { // it may have died while it ended
 			r.Err = errors.Join(r.Err, err)
 		}
-		if found && r.Err != nil && !r.audited { // nobody reads what a guard prints
+		if found && r.Err != nil && !r.audited { // nobody reads what a watchdog prints
 			r.Err = errors.Join(r.Err, e.auditLost(&r, start))
 		}
 		return r, found
@@ -81,7 +71,7 @@ func (e *Engine) RecoverKilled(ctx context.Context, workload, tx string) (Recove
 // auditLost records a recovery that did not even begin.
 func (e *Engine) auditLost(r *Recovery, start time.Time) error {
 	return journal.Record(e.Store.Root(), journal.Audit{
-		Time: time.Now().UTC(), Verb: "guard", Workload: r.Workload, Tx: r.Tx, Action: r.Action,
+		Time: time.Now().UTC(), Verb: "watchdog", Workload: r.Workload, Tx: r.Tx, Action: r.Action,
 		Result: classify(r.Err).Code, Error: r.Err.Error(), Seconds: time.Since(start).Seconds(),
 	})
 }

@@ -61,8 +61,8 @@ func TestRecoverKilledWaitsForTheLocksOfTheDead(t *testing.T) {
 	}
 }
 
-// TestWhatAGuardCannotRecoverIsInTheAuditLog: it has nobody to tell.
-func TestWhatAGuardCannotRecoverIsInTheAuditLog(t *testing.T) {
+// TestWhatAWatchdogCannotRecoverIsInTheAuditLog: it has nobody to tell.
+func TestWhatAWatchdogCannotRecoverIsInTheAuditLog(t *testing.T) {
 	w := newWorld(t, disktest.Mount(t, "ext4", 256), 1)
 	tx := w.unfinishedRestore()
 	e := w.engine()
@@ -75,7 +75,7 @@ func TestWhatAGuardCannotRecoverIsInTheAuditLog(t *testing.T) {
 	log, err := os.ReadFile(filepath.Join(w.dir, "store/audit.jsonl"))
 	w.must(err)
 	lines := strings.Split(strings.TrimSpace(string(log)), "\n")
-	if last := lines[len(lines)-1]; !strings.Contains(last, `"verb":"guard"`) || !strings.Contains(last, tx) || !strings.Contains(last, `"result":"frozen"`) {
+	if last := lines[len(lines)-1]; !strings.Contains(last, `"verb":"watchdog"`) || !strings.Contains(last, tx) || !strings.Contains(last, `"result":"frozen"`) {
 		t.Errorf("the audit log says %s", last)
 	}
 	_, err = e.Recover(t.Context(), RecoverRequest{})
@@ -83,48 +83,32 @@ func TestWhatAGuardCannotRecoverIsInTheAuditLog(t *testing.T) {
 	w.clean()
 }
 
-// TestWithoutAGuardTheWorkGoesOn: a guard that cannot be started is a warning.
-func TestWithoutAGuardTheWorkGoesOn(t *testing.T) {
+// TestWithoutAWatchdogTheWorkGoesOn: a watchdog that cannot be started is a warning.
+func TestWithoutAWatchdogTheWorkGoesOn(t *testing.T) {
 	w := newWorld(t, t.TempDir(), 1, appLines(image(t))...)
 	w.fill("new")
 	w.deploy()
 	sid := w.capture()
 	var said []string
-	asked, free := 0, true
+	asked := 0
 	e := w.engine()
 	e.Say = func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }
-	e.Guard = func(workload, tx string) (func(), error) {
+	e.Watchdog = func(workload, tx string) (func(), error) {
 		asked++
 		if ids, _ := e.Journal.List(); workload != w.name || len(ids) != 1 || ids[0] != tx {
-			t.Errorf("a guard for %s of %s, and the transactions are %v", tx, workload, ids)
+			t.Errorf("a watchdog for %s of %s, and the transactions are %v", tx, workload, ids)
 		}
 		if c := w.containers(); !c[0].Running || c[0].Paused || c[0].Policy == "no" {
-			t.Error("the containers were touched before there was a guard")
+			t.Error("the containers were touched before there was a watchdog")
 		}
 		return nil, errors.New("no more processes")
 	}
-	e.Inhibit = func(string) func() {
-		free = false
-		return func() { free = true }
-	}
-	stopped := false // and not yet committed
-	e.reached = func(point string) {
-		stopped = stopped || point == "stopped"
-		if free == stopped {
-			t.Errorf("at %q: a shutdown is free: %v", point, free)
-		}
-		stopped = stopped && point != "commit"
-	}
 	_, err := e.Restore(t.Context(), w.request(sid))
 	w.must(err)
-	e.reached = nil
 	_, err = e.Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: runtime.Pause})
 	w.must(err)
-	if warned := strings.Count(strings.Join(said, "\n"), "no guard could be started (no more processes)"); asked != 2 || warned != 2 {
-		t.Errorf("asked for %d guards, warned %d times: %q", asked, warned, said)
-	}
-	if !free {
-		t.Error("the shutdown stays inhibited")
+	if warned := strings.Count(strings.Join(said, "\n"), "no watchdog could be started (no more processes)"); asked != 2 || warned != 2 {
+		t.Errorf("asked for %d watchdogs, warned %d times: %q", asked, warned, said)
 	}
 	w.appRuns()
 	w.clean()
@@ -137,9 +121,9 @@ func TestACaptureOfDataPausesTheContainersThatAreListed(t *testing.T) {
 	app := w.name
 	w.name = "data" + app
 	w.write(map[string][]string{w.name: {"also_stop: [" + app + "]", "volumes: [{scope: absolute, source: " + w.volumes[0] + "}]"}})
-	paused, guarded := false, false
+	paused, watched := false, false
 	e := w.engine()
-	e.Guard = func(string, string) (func(), error) { guarded = true; return func() {}, nil }
+	e.Watchdog = func(string, string) (func(), error) { watched = true; return func() {}, nil }
 	e.reached = func(point string) {
 		if point == "quiesced" {
 			paused = dockertest.Inspect(t, app).Paused
@@ -148,8 +132,8 @@ func TestACaptureOfDataPausesTheContainersThatAreListed(t *testing.T) {
 	_, err := e.Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: runtime.Pause})
 	w.must(err)
 	w.name = app
-	if !paused || !guarded {
-		t.Errorf("paused: %v, with a guard: %v", paused, guarded)
+	if !paused || !watched {
+		t.Errorf("paused: %v, with a watchdog: %v", paused, watched)
 	}
 	w.appRuns()
 }

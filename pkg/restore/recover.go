@@ -44,13 +44,13 @@ type RecoverRequest struct {
 	// the next run: for the time at boot before the engine is up.
 	Offline bool
 
-	killed bool // a moment ago, and the guard it left is recovering: see RecoverKilled
+	killed bool // a moment ago, and the watchdog it left is recovering: see RecoverKilled
 }
 
 // verb is what the audit log and whoever finds the lock taken are told.
 func (r RecoverRequest) verb() string {
 	if r.killed {
-		return "guard"
+		return "watchdog"
 	}
 	return "recover"
 }

@@ -61,7 +61,7 @@ func (e *Engine) Restore(ctx context.Context, req RestoreRequest) (*RestoreResul
 		return nil, err
 	}
 	defer s.close()
-	r := &restoration{session: s, req: req, result: &RestoreResult{Workload: req.Workload, SID: req.SID, Phases: s.seconds}, release: func() {}, uninhibit: func() {}, hasten: func() {}}
+	r := &restoration{session: s, req: req, result: &RestoreResult{Workload: req.Workload, SID: req.SID, Phases: s.seconds}, release: func() {}, hasten: func() {}}
 	err = r.run(ctx)
 	r.result.Seconds = time.Since(s.when).Seconds()
 	s.audit(req.SID, r.result.Tx, err)
@@ -94,8 +94,8 @@ type restoration struct {
 	result  *RestoreResult
 	down    time.Time // when the fence began; zero before
 
-	release, uninhibit func() // of the guard; of the shutdown
-	hasten             func() // gives back the priority that the app had first
+	release func() // of the watchdog
+	hasten  func() // gives back the priority that the app had first
 }
 
 func (r *restoration) run(ctx context.Context) error {
@@ -103,8 +103,6 @@ func (r *restoration) run(ctx context.Context) error {
 		r.plan.close()
 		r.hasten()
 		r.x.CloseVolumes()
-		r.uninhibit()
-		r.release()
 	}()
 	err := runPhases(ctx, r.session, forward, r, true)
 	if r.capture != nil {
@@ -113,11 +111,10 @@ func (r *restoration) run(ctx context.Context) error {
 	if r.tx == nil { // nothing was recorded, and nothing changed
 		return classify(err)
 	}
-	if err == nil {
-		r.uninhibit() // all data is new, and a recovery at boot starts the app as well
-	}
 	// From here on no signal ends the work.
-	return r.conclude(context.WithoutCancel(ctx), err)
+	err = r.conclude(context.WithoutCancel(ctx), err)
+	r.release() // not deferred: when this process panics the watchdog has to recover
+	return err
 }
 
 func (r *restoration) preflight(ctx context.Context) (err error) {
@@ -294,9 +291,8 @@ func renamed(v *swap.Volume) error {
 func (r *restoration) fence(ctx context.Context) error {
 	r.hasten()
 	if len(r.plan.Containers) > 0 {
-		r.release = r.guarded(r.tx.ID)
+		r.release = r.watched(r.tx.ID)
 	}
-	r.uninhibit = r.inhibited()
 	r.down = time.Now()
 	if r.plan.running {
 		r.say("stopping %s", r.w.Name)

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tiny-forge/snap/pkg/archive"
+	"github.com/tiny-forge/snap/pkg/crew"
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
@@ -147,24 +148,32 @@ func (b *Batch) Reuse(m archive.Member) (archive.Member, bool, error) {
 func (b *Batch) Check(ctx context.Context) (damaged int, err error) {
 	var bad atomic.Int64
 	work := make(chan *pending)
+	checking, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	var done sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
 		done.Go(func() {
 			for p := range work {
-				if !b.check(p) {
-					bad.Add(1)
+				if err := crew.Catch(func() error {
+					if !b.check(p) {
+						bad.Add(1)
+					}
+					return nil
+				}); err != nil {
+					cancel(err)
 				}
 			}
 		})
 	}
 	for _, p := range b.promised() {
-		if ctx.Err() != nil {
+		if checking.Err() != nil {
 			break
 		}
 		work <- p
 	}
 	close(work)
 	done.Wait()
+	crew.Raise(context.Cause(checking))
 	return int(bad.Load()), context.Cause(ctx)
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 
 	"github.com/tiny-forge/snap/pkg/archive"
+	"github.com/tiny-forge/snap/pkg/crew"
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
@@ -122,6 +123,12 @@ func (r *IndexReader) read(text *bufio.Reader) {
 			return false
 		}
 	}
+	if err := crew.Catch(func() error { r.readAll(text, send); return nil }); err != nil {
+		send(batch{err: err})
+	}
+}
+
+func (r *IndexReader) readAll(text *bufio.Reader, send func(batch) bool) {
 	for {
 		b := batch{lines: make([]line, 0, 256)}
 		for len(b.lines) < cap(b.lines) && b.err == nil {
@@ -151,6 +158,7 @@ func (r *IndexReader) peek() (line, error) {
 		}
 		b := <-r.batches
 		r.now, r.err = b.lines, b.err
+		crew.Raise(b.err)
 	}
 	return r.now[0], nil
 }

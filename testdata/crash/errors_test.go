@@ -66,7 +66,7 @@ func (w *world) truth(e exited) []finding {
 		if live != newer {
 			return wrong("the data is %s", live)
 		}
-	case e.code >= 1 && e.code <= 5:
+	case e.code == 1, e.code >= 3 && e.code <= 5, e.code == 64: // 2: snap itself has crashed
 		if live != older {
 			return wrong("the data is %s", live)
 		}

@@ -243,7 +243,7 @@ func secondSwap(t *testing.T, trace string, volumes ...string) int {
 }
 
 // killed runs a restore that is killed on entering the n-th renameat2 of a
-// thread. Its guard is kept from starting, as a power cut takes that as well.
+// thread. Its watchdog is kept from starting, as a power cut takes that as well.
 func (h *host) killed(t *testing.T, n int, sid string) {
 	t.Helper()
 	inject := fmt.Sprintf("inject=renameat2:signal=SIGKILL:when=%d", n)

@@ -32,7 +32,7 @@ func TestACaptureThatIsKilledLeavesTheAppAwake(t *testing.T) {
 			if after := h.app().ID; after != before {
 				t.Error("the container was replaced")
 			}
-			if line := h.audit(); line.Verb != "guard" || line.Action != "thawed" || line.Result != "ok" {
+			if line := h.audit(); line.Verb != "watchdog" || line.Action != "thawed" || line.Result != "ok" {
 				t.Errorf("the audit log says %+v", line)
 			}
 		})
@@ -76,7 +76,7 @@ func TestAStopThatOutlivesSnapIsWaitedForAndUndone(t *testing.T) {
 			before := h.app().Run()
 			began := time.Now()
 			p := h.start(args...)
-			h.until("a guard stands by", func() bool { return len(h.guards()) > 0 })
+			h.until("a watchdog stands by", func() bool { return len(h.watchdogs()) > 0 })
 			h.until("the app has been told to stop", func() bool { return h.signalled(began) })
 			if !h.app().Running {
 				t.Fatal("the app has stopped too soon")
@@ -145,7 +145,7 @@ func TestARestoreThatIsKilledIsUndoneOrFinished(t *testing.T) {
 			if state := h.comesBack(when); state != want {
 				t.Errorf("the data is %s, expected %s", state, want)
 			}
-			if line := h.audit(); n < len(calls)-1 && (line.Verb != "guard" || line.Result != "ok") {
+			if line := h.audit(); n < len(calls)-1 && (line.Verb != "watchdog" || line.Result != "ok") {
 				t.Errorf("the audit log says %+v", line)
 			}
 		})
@@ -153,7 +153,7 @@ func TestARestoreThatIsKilledIsUndoneOrFinished(t *testing.T) {
 }
 
 // straced runs a command under strace, which keeps to the renames of its own
-// process: it lets go of what that executes, the guard among it.
+// process: it lets go of what that executes, the watchdog among it.
 func straced(trace string, more ...string) []string {
 	words := []string{"strace", "-f", "-b", "execve", "-qq", "-o", trace, "-e", "trace=renameat,renameat2"}
 	for _, e := range more {
@@ -214,7 +214,7 @@ func TestARestoreKilledWhileTheNewAppStartsIsFinished(t *testing.T) {
 	if state := h.comesBack(h.kill(p)); state != "new" {
 		t.Errorf("the data is %s", state)
 	}
-	if line := h.audit(); line.Verb != "guard" || line.Action != "rolled_forward" {
+	if line := h.audit(); line.Verb != "watchdog" || line.Action != "rolled_forward" {
 		t.Errorf("the audit log says %+v", line)
 	}
 }
@@ -232,7 +232,7 @@ func TestARestoreKilledWhileItGuardsIsFinished(t *testing.T) {
 	if state := h.comesBack(h.kill(p)); state != "new" {
 		t.Errorf("the data is %s", state)
 	}
-	if line := h.audit(); line.Verb != "guard" || line.Action != "rolled_forward" || line.Result != "ok" {
+	if line := h.audit(); line.Verb != "watchdog" || line.Action != "rolled_forward" || line.Result != "ok" {
 		t.Errorf("the audit log says %+v", line)
 	}
 	if list := h.snap("list", h.name); !strings.Contains(list, "before the restore of "+sid) {
@@ -251,7 +251,7 @@ func TestADeployThatIsKilledLeavesTheAppFromBefore(t *testing.T) {
 	h.must(os.WriteFile(h.config, append(text, []byte("    hostname: another\n")...), 0o600))
 	began := time.Now()
 	p := h.start("deploy", h.name)
-	h.until("a guard stands by", func() bool { return len(h.guards()) > 0 })
+	h.until("a watchdog stands by", func() bool { return len(h.watchdogs()) > 0 })
 	h.until("the old container has been told to stop", func() bool { return h.signalled(began) })
 	if policy := h.app().Policy; policy != "no" {
 		t.Fatalf("it is stopped with the restart policy %q", policy)
@@ -262,7 +262,7 @@ func TestADeployThatIsKilledLeavesTheAppFromBefore(t *testing.T) {
 	}
 }
 
-func TestAnOperationThatEndsTakesItsGuardAlong(t *testing.T) {
+func TestAnOperationThatEndsTakesItsWatchdogAlong(t *testing.T) {
 	h := newAppHost(t)
 	for _, args := range [][]string{
 		{"capture", h.name},
@@ -275,13 +275,13 @@ func TestAnOperationThatEndsTakesItsGuardAlong(t *testing.T) {
 			t.Errorf("%q ended with %d", args, code)
 		}
 		if want := len(args) == 2; *stood != want {
-			t.Errorf("%q: a guard stood by: %v, expected %v", args, *stood, want)
+			t.Errorf("%q: a watchdog stood by: %v, expected %v", args, *stood, want)
 		}
 		h.settled()
 	}
 }
 
-// watch notes whether a guard of the workload was seen while a process ran.
+// watch notes whether a watchdog of the workload was seen while a process ran.
 func (h *appHost) watch(p *process) *bool {
 	seen := new(bool)
 	for {
@@ -289,20 +289,20 @@ func (h *appHost) watch(p *process) *bool {
 		case <-p.eof:
 			return seen
 		default:
-			*seen = *seen || len(h.guards()) > 0
+			*seen = *seen || len(h.watchdogs()) > 0
 			time.Sleep(time.Millisecond)
 		}
 	}
 }
 
-func TestDataAloneNeedsNoGuard(t *testing.T) {
+func TestDataAloneNeedsNoWatchdog(t *testing.T) {
 	h := bareHost(t)
 	h.lines()
 	sid := h.captured()
 	for _, args := range [][]string{{"capture", h.name}, {"restore", h.name, sid, "--confirm", sid}} {
 		p := h.start(args...)
 		if *h.watch(p) {
-			t.Errorf("%q had a guard", args)
+			t.Errorf("%q had a watchdog", args)
 		}
 		if _, code := h.ended(p); code != 0 {
 			t.Errorf("%q ended with %d", args, code)
@@ -314,24 +314,24 @@ func TestDataAloneNeedsNoGuard(t *testing.T) {
 	}
 }
 
-// TestTheGuardHoldsNothingOfSnaps looks at its descriptors while snap holds its
+// TestTheWatchdogHoldsNothingOfSnaps looks at its descriptors while snap holds its
 // locks: with one of those, or with the pipe's other end, it would wait for
 // itself.
-func TestTheGuardHoldsNothingOfSnaps(t *testing.T) {
+func TestTheWatchdogHoldsNothingOfSnaps(t *testing.T) {
 	h := newAppHost(t, slowStop...)
 	p := h.start("capture", h.name, "--quiesce", runtime.Stop)
-	h.until("a guard stands by", func() bool { return len(h.guards()) == 1 && h.held(p.Process.Pid, "/lock/") > 0 })
-	guard := h.guards()[0]
-	h.until("the guard is started", func() bool { return descriptors(guard)[2] == os.DevNull })
-	open := descriptors(guard)
+	h.until("a watchdog stands by", func() bool { return len(h.watchdogs()) == 1 && h.held(p.Process.Pid, "/lock/") > 0 })
+	watchdog := h.watchdogs()[0]
+	h.until("the watchdog is started", func() bool { return descriptors(watchdog)[2] == os.DevNull })
+	open := descriptors(watchdog)
 	for fd, what := range open {
 		// Beside its three, those are the Go runtime's own.
 		if fd > 2 && !strings.HasPrefix(what, "anon_inode:") && !strings.HasPrefix(what, "/sys/fs/cgroup/") {
-			t.Errorf("the guard has descriptor %d open: %s", fd, what)
+			t.Errorf("the watchdog has descriptor %d open: %s", fd, what)
 		}
 	}
 	if !strings.HasPrefix(open[0], "pipe:") || open[2] != os.DevNull {
-		t.Errorf("the guard's descriptors are %v", open)
+		t.Errorf("the watchdog's descriptors are %v", open)
 	}
 	h.until("snap has its end of the pipe open, and that alone", func() bool {
 		own := 0
@@ -342,8 +342,8 @@ func TestTheGuardHoldsNothingOfSnaps(t *testing.T) {
 		}
 		return own == 1
 	})
-	if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", guard)); err != nil || strings.Fields(string(stat))[5] != fmt.Sprint(guard) {
-		t.Errorf("the guard has no session of its own: %s, %v", stat, err)
+	if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", watchdog)); err != nil || strings.Fields(string(stat))[5] != fmt.Sprint(watchdog) {
+		t.Errorf("the watchdog has no session of its own: %s, %v", stat, err)
 	}
 	if _, code := h.ended(p); code != 0 {
 		t.Errorf("snap ended with %d", code)
@@ -374,23 +374,23 @@ func (h *appHost) held(pid int, path string) (n int) {
 	return n
 }
 
-// TestWhatEndsTheTerminalLeavesTheGuard sends the signals of a terminal, and of
-// a service manager, to snap's whole process group and to the guard itself.
-func TestWhatEndsTheTerminalLeavesTheGuard(t *testing.T) {
+// TestWhatEndsTheTerminalLeavesTheWatchdog sends the signals of a terminal, and of
+// a service manager, to snap's whole process group and to the watchdog itself.
+func TestWhatEndsTheTerminalLeavesTheWatchdog(t *testing.T) {
 	h := newAppHost(t)
 	h.bulk(192)
 	p := h.start("capture", h.name)
 	stopsWhen(h.T, p.Process, "the app rests", h.rests)
-	guards := h.guards()
-	if len(guards) != 1 {
-		t.Fatalf("the guards are %v", guards)
+	watchdogs := h.watchdogs()
+	if len(watchdogs) != 1 {
+		t.Fatalf("the watchdogs are %v", watchdogs)
 	}
-	for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM} {
-		h.must(syscall.Kill(guards[0], sig))
+	for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM} {
+		h.must(syscall.Kill(watchdogs[0], sig))
 		time.Sleep(20 * time.Millisecond) // one at a time
 	}
-	if now := h.guards(); !slices.Equal(now, guards) || !h.rests() {
-		t.Fatalf("the guards were %v and are %v", guards, now)
+	if now := h.watchdogs(); !slices.Equal(now, watchdogs) || !h.rests() {
+		t.Fatalf("the watchdogs were %v and are %v", watchdogs, now)
 	}
 	when := time.Now()
 	h.must(syscall.Kill(-p.Process.Pid, syscall.SIGKILL))
@@ -398,14 +398,14 @@ func TestWhatEndsTheTerminalLeavesTheGuard(t *testing.T) {
 	h.comesBack(when)
 }
 
-// TestAGuardActsOnItsOwnTransactionAlone starts guards by hand, at a pipe whose
+// TestAWatchdogActsOnItsOwnTransactionAlone starts watchdogs by hand, at a pipe whose
 // other end is closed.
-func TestAGuardActsOnItsOwnTransactionAlone(t *testing.T) {
+func TestAWatchdogActsOnItsOwnTransactionAlone(t *testing.T) {
 	h := newAppHost(t)
 	h.bulk(192)
 	p := h.start("capture", h.name)
 	stopsWhen(h.T, p.Process, "the app rests", h.rests)
-	for _, pid := range h.guards() { // as a power cut would, snap and guard at once
+	for _, pid := range h.watchdogs() { // as a power cut would, snap and watchdog at once
 		h.must(syscall.Kill(pid, syscall.SIGKILL))
 	}
 	h.kill(p)
@@ -417,36 +417,36 @@ func TestAGuardActsOnItsOwnTransactionAlone(t *testing.T) {
 		{h.name, "20200101T000000Z-000000"}, // of an earlier operation
 		{"somebody", tx[0]},
 	} {
-		h.must(ignoreExit(h.command(append([]string{"guard"}, args...)...).Run()))
+		h.must(ignoreExit(h.command(append([]string{"watchdog"}, args...)...).Run()))
 		if !h.rests() || len(h.pending()) != 1 {
-			t.Fatalf("the guard of %v has acted on %v", args, tx)
+			t.Fatalf("the watchdog of %v has acted on %v", args, tx)
 		}
 	}
-	// A command that snap ran goes on for a while: the guard lets it end first.
-	orphan := exec.Command("sleep", "1")
-	orphan.Env = append(os.Environ(), guardMark+"="+tx[0])
-	h.must(orphan.Start())
+	// A command that snap ran goes on for a while: the watchdog lets it end first.
+	command := exec.Command("sleep", "1")
+	command.Env = append(os.Environ(), watchdogMark+"="+tx[0])
+	h.must(command.Start())
 	ended := make(chan error, 1)
-	go func() { ended <- orphan.Wait() }()
-	h.must(h.command("guard", h.name, tx[0]).Run())
+	go func() { ended <- command.Wait() }()
+	h.must(h.command("watchdog", h.name, tx[0]).Run())
 	select {
 	case err := <-ended:
 		h.must(err)
 	default:
-		t.Error("the guard did not wait for a command of the dead snap")
+		t.Error("the watchdog did not wait for a command of the dead snap")
 	}
 	h.settled()
-	if line := h.audit(); line.Verb != "guard" || line.Tx != tx[0] || line.Action != "thawed" {
+	if line := h.audit(); line.Verb != "watchdog" || line.Tx != tx[0] || line.Action != "thawed" {
 		t.Errorf("the audit log says %+v", line)
 	}
 }
 
-// TestAGuardThatDiesIsNoFault: what snap does must not depend on it.
-func TestAGuardThatDiesIsNoFault(t *testing.T) {
+// TestAWatchdogThatDiesIsNoFault: what snap does must not depend on it.
+func TestAWatchdogThatDiesIsNoFault(t *testing.T) {
 	h := newAppHost(t, slowStop...)
 	p := h.start("capture", h.name, "--quiesce", runtime.Stop)
-	h.until("a guard stands by", func() bool { return len(h.guards()) > 0 })
-	h.must(syscall.Kill(h.guards()[0], syscall.SIGKILL))
+	h.until("a watchdog stands by", func() bool { return len(h.watchdogs()) > 0 })
+	h.must(syscall.Kill(h.watchdogs()[0], syscall.SIGKILL))
 	if _, code := h.ended(p); code != 0 {
 		t.Errorf("snap ended with %d", code)
 	}

@@ -45,20 +45,20 @@ services:
 
 // TestARestoreKilledUnderDockerComposeIsFinished kills snap while docker compose
 // brings the new app up, and looks at what that holds open: with a lock, or the
-// pipe, it would keep the guard waiting.
+// pipe, it would keep the watchdog waiting.
 func TestARestoreKilledUnderDockerComposeIsFinished(t *testing.T) {
 	h := composeHost(t)
 	sid := h.captured()
 	p := h.start("restore", h.name, sid, "--confirm", sid)
 	h.until("the restore is committed", func() bool { return h.recorded("commit") })
-	mark := guardMark + "=" + h.pending()[0]
+	mark := watchdogMark + "=" + h.pending()[0]
 	stopsWhen(h.T, p.Process, "docker compose is at work", func() bool { return len(commands(mark)) > 0 })
 	time.Sleep(300 * time.Millisecond) // its plugin starts
-	guards := h.guards()
-	if len(guards) != 1 {
-		t.Fatalf("the guards are %v", guards)
+	watchdogs := h.watchdogs()
+	if len(watchdogs) != 1 {
+		t.Fatalf("the watchdogs are %v", watchdogs)
 	}
-	pipe := descriptors(guards[0])[0]
+	pipe := descriptors(watchdogs[0])[0]
 	var seen []int
 	h.until("docker and its plugin are at work", func() bool { seen = commands(mark); return len(seen) >= 2 })
 	for _, pid := range seen {
@@ -69,14 +69,14 @@ func TestARestoreKilledUnderDockerComposeIsFinished(t *testing.T) {
 		}
 	}
 	when := h.kill(p)
-	h.until("the guard has ended", func() bool { return len(h.guards()) == 0 })
+	h.until("the watchdog has ended", func() bool { return len(h.watchdogs()) == 0 })
 	h.until("the app answers", func() bool { return h.answer() != "" })
 	h.Logf("all was done %.1f s after the kill", time.Since(when).Seconds())
 	if state := h.state(); state != "new" {
 		t.Errorf("the data is %s", state)
 	}
 	h.nothingLeft()
-	if line := h.audit(); line.Verb != "guard" || line.Action != "rolled_forward" || line.Result != "ok" {
+	if line := h.audit(); line.Verb != "watchdog" || line.Action != "rolled_forward" || line.Result != "ok" {
 		t.Errorf("the audit log says %+v", line)
 	}
 }
@@ -90,22 +90,22 @@ func commands(mark string) (pids []int) {
 	return pids
 }
 
-// TestOrphansAreWaitedFor has a command of a killed snap go on for a while.
-func TestOrphansAreWaitedFor(t *testing.T) {
-	mark := guardMark + "=" + "20261123T140501Z-" + fmt.Sprintf("%06x", os.Getpid())
-	orphan := exec.Command("sleep", "1")
-	orphan.Env = append(os.Environ(), mark)
+// TestCommandsOfADeadSnapAreWaitedFor has a command of a killed snap go on for a while.
+func TestCommandsOfADeadSnapAreWaitedFor(t *testing.T) {
+	mark := watchdogMark + "=" + "20261123T140501Z-" + fmt.Sprintf("%06x", os.Getpid())
+	command := exec.Command("sleep", "1")
+	command.Env = append(os.Environ(), mark)
 	other := exec.Command("sleep", "60")
 	other.Env = append(os.Environ(), mark+"0", "X"+mark)
-	for _, cmd := range []*exec.Cmd{orphan, other} {
+	for _, cmd := range []*exec.Cmd{command, other} {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = cmd.Process.Kill() })
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- orphan.Wait() }()
-	endOrphans("/proc", mark)
+	go func() { ended <- command.Wait() }()
+	endCommands("/proc", mark)
 	select {
 	case err := <-ended:
 		if err != nil {

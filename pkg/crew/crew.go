@@ -1,0 +1,48 @@
+// Package crew brings the panic of a worker goroutine to the goroutine that waits
+// for the worker. Without it the process ends at once, and nobody up the stack can
+// say what the crash interrupted.
+//
+// A worker runs its work through [Catch] and hands the error on like any other.
+// Whoever takes that error over calls [Raise], before it acts on the error: a
+// panic is a fault of the program, and no cause to undo something in an orderly
+// way.
+package crew
+
+import (
+	"errors"
+	"fmt"
+	"runtime/debug"
+)
+
+// Panic is the panic of a worker, as an error.
+type Panic struct {
+	Value any
+	Stack []byte // of the worker
+}
+
+// Error includes the stack: a Panic that nobody recovers is printed by the Go
+// runtime, together with a stack that does not lead to the fault.
+func (p *Panic) Error() string { return fmt.Sprintf("%v\n\n%s", p.Value, p.Stack) }
+
+// Catch runs f and returns its error. If f panics, the error is a [*Panic].
+func Catch(f func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			if p, again := v.(*Panic); again {
+				err = p // its stack is the one that leads to the fault
+				return
+			}
+			err = &Panic{v, debug.Stack()}
+		}
+	}()
+	return f()
+}
+
+// Raise panics with the [*Panic] that err wraps, and does nothing if err wraps
+// none.
+func Raise(err error) {
+	var p *Panic
+	if errors.As(err, &p) {
+		panic(p)
+	}
+}
