@@ -60,14 +60,14 @@ func (f faulty) at(point string) {
 func theFault() { panic("a fault") }
 
 // Containers panics as an operation does whose worker has panicked.
-func (f faulty) Containers(ctx context.Context) ([]restore.Container, error) {
+func (f faulty) Containers(ctx context.Context) ([]runtime.Container, error) {
 	worker := make(chan error)
 	go func() { worker <- crew.Catch(func() error { f.at("Containers"); return nil }) }()
 	crew.Raise(<-worker)
 	return f.Runtime.Containers(ctx)
 }
 
-func (f faulty) Quiesce(ctx context.Context, mode string, timeout time.Duration) (journal.Thaw, error) {
+func (f faulty) Quiesce(ctx context.Context, mode string, timeout time.Duration) (runtime.Thaw, error) {
 	thaw, err := f.Runtime.Quiesce(ctx, mode, timeout)
 	f.at("after Quiesce")
 	return thaw, err
@@ -79,7 +79,7 @@ func (f faulty) FenceAndStop(ctx context.Context, timeout time.Duration) error {
 	return err
 }
 
-func (f faulty) Redeploy(ctx context.Context, held *journal.Held, r journal.Redeploy) error {
+func (f faulty) Redeploy(ctx context.Context, held runtime.Lock, r journal.Redeploy) error {
 	f.at("before Redeploy")
 	err := f.Runtime.Redeploy(ctx, held, r)
 	f.at("after Redeploy")
