@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/crew"
-	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/restore"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
@@ -79,7 +78,7 @@ func (f faulty) FenceAndStop(ctx context.Context, timeout time.Duration) error {
 	return err
 }
 
-func (f faulty) Redeploy(ctx context.Context, held runtime.Lock, r journal.Redeploy) error {
+func (f faulty) Redeploy(ctx context.Context, held runtime.Lock, r runtime.Redeploy) error {
 	f.at("before Redeploy")
 	err := f.Runtime.Redeploy(ctx, held, r)
 	f.at("after Redeploy")
