@@ -69,7 +69,7 @@ func TestAHandleFollowsItsDirectoryAndNoOther(t *testing.T) {
 		device := strings.TrimSpace(disktest.Run(t, "findmnt", "-no", "SOURCE", dir))
 		image := strings.TrimSpace(disktest.Run(t, "losetup", "-nO", "BACK-FILE", device))
 		other := t.TempDir()
-		disktest.Run(t, "mount", device, other) // the same filesystem, mounted twice
+		disktest.MountAt(t, other, device) // the same filesystem, mounted twice
 		if handle(t, other+"/sub/c") != first {
 			t.Error("another mount changed the handle")
 		}

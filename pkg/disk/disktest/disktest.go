@@ -6,6 +6,7 @@ package disktest
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -50,22 +51,86 @@ func Mount(t *testing.T, fstype string, mib int64) string {
 	return Loop(t, image)
 }
 
-// Loop mounts the filesystem in a file, and returns where. It is unmounted when
-// the test ends.
+// Loop mounts the filesystem in the file image and returns the mount point.
 func Loop(t *testing.T, image string) string {
 	t.Helper()
-	NeedRoot(t)
-	point := filepath.Join(t.TempDir(), "mnt")
-	if err := os.Mkdir(point, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	Run(t, "mount", "-o", "loop", image, point)
-	t.Cleanup(func() { unmount(t, point) })
+	point := mountPoint(t)
+	MountAt(t, point, "-o", "loop", image)
 	return point
 }
 
-// Attach makes a loop device of a file, by way of a program that stands before
-// losetup, and returns it. It is detached when the test ends.
+// FailingDisk mounts an ext4 filesystem on a disk that works until fail is
+// called; the disk then refuses every write. The filesystem has no journal,
+// because a journal that fails reports its error to every caller of syncfs.
+//
+// The disk lies in a memfd. An image on a tmpfs of the test's own would keep that
+// tmpfs busy as long as any other mount namespace has a copy of the ext4 mount,
+// and a container that starts at the same time has such a copy.
+func FailingDisk(t *testing.T) (point string, fail func()) {
+	t.Helper()
+	NeedRoot(t)
+	Need(t, "mkfs.ext4")
+	fd, err := unix.MemfdCreate("disk", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		t.Fatal(err)
+	}
+	memory := os.NewFile(uintptr(fd), "disk")
+	t.Cleanup(func() { memory.Close() })
+	if err := memory.Truncate(32 << 20); err != nil {
+		t.Fatal(err)
+	}
+	mkfs := exec.Command("mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-E", "lazy_itable_init=0", "/proc/self/fd/3")
+	mkfs.ExtraFiles = []*os.File{memory}
+	if out, err := mkfs.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v\n%s", mkfs, err, out)
+	}
+	device, err := attach(memory)
+	if err != nil {
+		t.Fatalf("attach a loop device: %v", err)
+	}
+	defer device.Close() // the mount holds it from then on
+	point = mountPoint(t)
+	MountAt(t, point, device.Name())
+	return point, func() {
+		if _, err := unix.FcntlInt(memory.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_FUTURE_WRITE); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// attach makes a loop device of an open file. The kernel detaches it when nobody
+// has it open or mounted any more. losetup(8) cannot do this: it takes a path,
+// and a memfd has none.
+func attach(file *os.File) (*os.File, error) {
+	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer control.Close()
+	for {
+		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
+		if err != nil {
+			return nil, err
+		}
+		device, err := os.OpenFile(fmt.Sprintf("/dev/loop%d", n), os.O_RDWR, 0)
+		if err != nil {
+			return nil, err
+		}
+		config := unix.LoopConfig{Fd: uint32(file.Fd()), Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_AUTOCLEAR}}
+		err = unix.IoctlLoopConfigure(int(device.Fd()), &config)
+		if err == nil {
+			return device, nil
+		}
+		device.Close()
+		if !errors.Is(err, unix.EBUSY) { // somebody else was faster
+			return nil, err
+		}
+	}
+}
+
+// Attach makes a loop device of a file with losetup(8), which the words of before
+// precede on the command line (nsenter and its flags, for instance), and returns
+// the device. The device is detached when the test ends.
 func Attach(t *testing.T, before []string, args ...string) (device string) {
 	t.Helper()
 	argv := append(append(before, "losetup", "-f", "--show"), args...)
@@ -74,34 +139,60 @@ func Attach(t *testing.T, before []string, args ...string) (device string) {
 	return device
 }
 
-// Tmpfs mounts a tmpfs, with further arguments of mount(8), and returns where.
+// Tmpfs mounts a tmpfs, with further arguments of mount(8), and returns the mount
+// point.
 func Tmpfs(t *testing.T, args ...string) string {
 	t.Helper()
-	NeedRoot(t)
 	point := t.TempDir()
-	Run(t, "mount", append(args, "-t", "tmpfs", "tmpfs", point)...)
-	t.Cleanup(func() { unmount(t, point) })
+	MountAt(t, point, append(args, "-t", "tmpfs", "tmpfs")...)
 	return point
 }
 
-// Bind mounts a directory in another place until the test ends.
+// Bind mounts the directory or file what at where.
 func Bind(t *testing.T, what, where string) {
 	t.Helper()
-	NeedRoot(t)
-	Run(t, "mount", "--bind", what, where)
-	t.Cleanup(func() { unmount(t, where) })
+	MountAt(t, where, "--bind", what)
 }
 
+// MountAt runs mount(8) with args and the mount point. It is unmounted when the
+// test ends.
+func MountAt(t *testing.T, point string, args ...string) {
+	t.Helper()
+	NeedRoot(t)
+	// Before the mount: mount(8) can fail after it has mounted.
+	t.Cleanup(func() { unmount(t, point) })
+	Run(t, "mount", append(args, point)...)
+}
+
+func mountPoint(t *testing.T) string {
+	t.Helper()
+	point := filepath.Join(t.TempDir(), "mnt")
+	if err := os.Mkdir(point, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return point
+}
+
+// unmount unmounts point, if something is mounted there. A mount that is still in
+// use after five seconds fails the test; it is then detached, so that it outlives
+// at most those who use it. The kernel has no event for the end of such a use.
 func unmount(t *testing.T, point string) {
-	var out []byte
 	var err error
-	for range 50 { // a process that is just ending may still be in it
-		if out, err = exec.Command("umount", point).CombinedOutput(); err == nil {
-			return
+	for range 50 {
+		err = unix.Unmount(point, unix.UMOUNT_NOFOLLOW)
+		if !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EINTR) {
+			break
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
-	t.Errorf("umount %s: %v: %s", point, err, out)
+	// EINVAL: nothing is mounted there (umount(2)).
+	if err == nil || errors.Is(err, unix.EINVAL) {
+		return
+	}
+	t.Errorf("unmount %s: %v", point, err)
+	if err := unix.Unmount(point, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH); err != nil {
+		t.Errorf("detach %s: %v", point, err)
+	}
 }
 
 // NeedRoot skips a test that only root can run.
