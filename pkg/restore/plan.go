@@ -321,14 +321,14 @@ func (s *session) planHolders(_ context.Context, p *Plan, _ RestoreRequest) erro
 	return holders(p.places, disk.HostProcesses)
 }
 
-func holders(places []*place, scope disk.Scope) error {
+func holders(places []*place, which disk.Processes) error {
 	var dirs []*disk.Dir
 	for _, place := range places {
 		if place.live != nil {
 			dirs = append(dirs, place.live)
 		}
 	}
-	found, err := disk.Holders(dirs, scope)
+	found, err := disk.Holders(dirs, which)
 	if err != nil || len(found) == 0 {
 		return err
 	}
