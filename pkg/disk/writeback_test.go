@@ -57,7 +57,8 @@ func TestWriteBackSyncsOnceMuchIsWritten(t *testing.T) {
 func TestAFailedWriteBackIsNotHiddenFromTheCaller(t *testing.T) {
 	dir, fail := disktest.FailingDisk(t)
 	d, w, synced, end := startWriteBack(t, dir)
-	// Before the file is written: whoever has it written back now, it fails.
+	// Before the file is written, so that every write-back of it fails, also that of
+	// somebody else's sync(2).
 	fail()
 	if err := os.WriteFile(filepath.Join(dir, "file"), make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)

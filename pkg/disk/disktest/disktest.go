@@ -1,6 +1,6 @@
-// Package disktest gives tests real filesystems, a tree that holds everything a
-// volume may hold, and a way to compare trees that shares no code with what is
-// tested.
+// Package disktest gives tests real filesystems, a tree with everything that a
+// volume may contain, and a comparison of trees that shares no code with snap.
+// Everything it mounts is unmounted when the test ends.
 package disktest
 
 import (
@@ -20,10 +20,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// filesystems are those on which snap keeps its promises.
+// filesystems are the filesystems on which snap keeps its promises.
 var filesystems = []string{"ext4", "xfs", "btrfs"}
 
-// EachFS runs test once on each supported filesystem, in a new loop mount.
+// EachFS runs test on a new filesystem of each supported type.
 func EachFS(t *testing.T, test func(t *testing.T, dir string)) {
 	t.Helper()
 	for _, name := range filesystems {
@@ -31,8 +31,8 @@ func EachFS(t *testing.T, test func(t *testing.T, dir string)) {
 	}
 }
 
-// Mount makes a filesystem of that many MiB in a file, mounts it, and returns
-// where. It is unmounted when the test ends.
+// Mount makes a filesystem of mib MiB in a file, mounts it and returns the mount
+// point.
 func Mount(t *testing.T, fstype string, mib int64) string {
 	t.Helper()
 	NeedRoot(t)
@@ -195,7 +195,7 @@ func unmount(t *testing.T, point string) {
 	}
 }
 
-// NeedRoot skips a test that only root can run.
+// NeedRoot skips the test unless it runs as root.
 func NeedRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -203,7 +203,7 @@ func NeedRoot(t *testing.T) {
 	}
 }
 
-// Need skips a test for which a program is missing.
+// Need skips the test if a program is not installed.
 func Need(t *testing.T, program string) {
 	t.Helper()
 	if _, err := exec.LookPath(program); err != nil {
@@ -211,7 +211,7 @@ func Need(t *testing.T, program string) {
 	}
 }
 
-// Run runs a program and fails the test when it fails; it returns the output.
+// Run runs a program and returns its output. If the program fails, so does the test.
 func Run(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	out, err := exec.Command(name, args...).CombinedOutput()
@@ -221,8 +221,8 @@ func Run(t *testing.T, name string, args ...string) string {
 	return string(out)
 }
 
-// Write writes files below dir, path → content, with the directories that they
-// need; a path that ends in "/" is an empty directory.
+// Write writes files below dir, by path and content, and the directories that they
+// need. A path that ends in "/" is an empty directory.
 func Write(t testing.TB, dir string, files map[string]string) {
 	t.Helper()
 	for name, content := range files {
@@ -242,9 +242,9 @@ func Write(t testing.TB, dir string, files map[string]string) {
 	}
 }
 
-// Tree describes everything below dir that a copy must keep, one line a name:
-// type, mode, owner, time to the nanosecond, content, target, extended
-// attributes, which names are one file, and roughly where holes are.
+// Tree describes everything below dir that a copy must keep, in one line for each
+// name: type, mode, owner, mtime to the nanosecond, content, target, extended
+// attributes, the other names of the same file, and whether the file is sparse.
 func Tree(t *testing.T, dir string) []string {
 	t.Helper()
 	first := map[uint64]string{}
@@ -313,15 +313,15 @@ func xattrs(path string) (string, error) {
 	return out, nil
 }
 
-// Same fails the test where two descriptions differ.
+// Same fails the test if two descriptions differ.
 func Same(t *testing.T, what string, want, got []string) {
 	t.Helper()
 	if d := Diff(want, got); d != "" {
-		t.Fatalf("%s: the trees differ (- wanted, + got):\n%s", what, d)
+		t.Fatalf("%s: the trees differ (- expected, + found):\n%s", what, d)
 	}
 }
 
-// Diff returns the lines that only one of two descriptions has.
+// Diff returns the lines that are in only one of two descriptions.
 func Diff(want, got []string) string {
 	var out []string
 	for _, line := range want {
@@ -340,10 +340,10 @@ func Diff(want, got []string) string {
 	return strings.Join(out, "\n")
 }
 
-// Rich fills dir with everything that a volume may hold: owners, odd modes,
+// Rich fills dir with everything that a volume may contain: owners, unusual modes,
 // times to the nanosecond and before 1970, attributes, ACLs, symbolic and hard
-// links, holes, empty directories, names with every byte, and files of all
-// sizes around those at which a stream is cut.
+// links, holes, empty directories, names with unusual bytes, and files whose sizes
+// are close to those at which a stream is cut.
 func Rich(t *testing.T, dir string) {
 	t.Helper()
 	NeedRoot(t)
@@ -397,7 +397,7 @@ func Rich(t *testing.T, dir string) {
 	touch(".", 1300000000, 999999999)
 }
 
-// acl is u::rw-,u:1000:r--,g::r--,m::rw-,o::--- as the kernel stores it.
+// acl returns u::rw-,u:1000:r--,g::r--,m::rw-,o::--- in the kernel's format.
 func acl() []byte {
 	entry := func(tag, perm byte, id uint32) []byte {
 		return []byte{tag, 0, perm, 0, byte(id), byte(id >> 8), byte(id >> 16), byte(id >> 24)}
@@ -410,7 +410,7 @@ func acl() []byte {
 	return out
 }
 
-// Sparse makes a file of that size with 4 KiB of data at each offset.
+// Sparse makes a file of the given size with 4 KiB of data at each offset.
 func Sparse(t *testing.T, path string, size int64, at ...int64) {
 	t.Helper()
 	f, err := os.Create(path)
