@@ -1,23 +1,23 @@
 #!/usr/bin/env bash
-# Installs what the tests need beyond Go, through apt-get, when it may.
+# Installs with apt-get, when run as root, what the tests need besides Go.
 #
 # Usage: setup.sh [TOOL]...        (none: all of them)
 #
-# Exits 0 when every tool is there, 1 when some are not: it has then said which,
-# and the tests say what they skip for want of them.
+# Exits 0 when every tool is there. Otherwise it names the missing ones and exits
+# 1; the tests that need them are then skipped and say so.
 set -euo pipefail
 
-# Root's tools are not on every root's PATH (su without a dash).
+# su without a dash leaves root without these.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 export DEBIAN_FRONTEND=noninteractive
 
-# What is run → the Debian package that has it.
+# The program, and the Debian package that contains it.
 declare -A package=(
   [strace]=strace           # kills snap at a chosen system call
   [mkfs.ext4]=e2fsprogs     # the filesystems of the loop images
   [mkfs.xfs]=xfsprogs
   [mkfs.btrfs]=btrfs-progs
-  [setfacl]=acl             # what a restore has to bring back
+  [setfacl]=acl             # attributes that a restore has to bring back
   [setfattr]=attr
   [debootstrap]=debootstrap # the PostgreSQL image
   [dockerd]=docker.io       # an engine
@@ -25,26 +25,25 @@ declare -A package=(
   [ip]=iproute2             # a bridge for a private engine
   [zstd]=zstd               # reads what snap compressed, without snap
   [make]=make
-  [tar]=tar                 # what the benchmark measures snap beside
+  [tar]=tar                 # the benchmark compares snap with these
   [gzip]=gzip
   [pigz]=pigz
-  [zstd]=zstd
   [restic]=restic
   [borg]=borgbackup
 )
 
-absent() { # the tools of the arguments that are not there
+absent() { # prints those of its arguments that are not installed
   local tool
   for tool; do
     command -v "$tool" >/dev/null || printf '%s\n' "$tool"
   done
 }
 
-packages() { # their packages, those alone that apt knows
+packages() { # prints the packages of the tools in its arguments
   local tool name
   for tool; do
     name=${package[$tool]}
-    # On older releases docker.io has the command too, and docker-cli is unknown.
+    # On older releases docker.io contains the command, and there is no docker-cli.
     if [[ $tool == docker ]] && ! apt-cache show docker-cli >/dev/null 2>&1; then name=docker.io; fi
     printf '%s\n' "$name"
   done | sort -u
@@ -63,22 +62,22 @@ main() {
   mapfile -t missing < <(absent "${tools[@]}")
   ((${#missing[@]})) || exit 0
   if ((EUID != 0)) || ! command -v apt-get >/dev/null; then
-    echo "setup: not there: ${missing[*]}; not installed: that takes root and apt-get" >&2
+    echo "setup: missing: ${missing[*]}; installing them takes root and apt-get" >&2
     exit 1
   fi
-  echo "setup: not there: ${missing[*]}; installing with apt-get" >&2
-  # Another apt may be at work on a machine that has just booted.
+  echo "setup: missing: ${missing[*]}; installing with apt-get" >&2
+  # On a machine that has just booted, another apt may hold the lock.
   local apt=(apt-get -q -y -o DPkg::Lock::Timeout=180)
-  "${apt[@]}" update >&2 || echo "setup: apt-get update failed; trying with the lists that are there" >&2
+  "${apt[@]}" update >&2 || echo "setup: apt-get update failed; trying with the old lists" >&2
   mapfile -t names < <(packages "${missing[@]}")
-  # One by one, so that a package that cannot be had costs only its own tests.
+  # One by one, so that a package that is not available costs only its own tests.
   local name
   for name in "${names[@]}"; do
     "${apt[@]}" install --no-install-recommends "$name" </dev/null >&2 || echo "setup: could not install $name" >&2
   done
   mapfile -t missing < <(absent "${tools[@]}")
   ((${#missing[@]})) || exit 0
-  echo "setup: still not there: ${missing[*]}" >&2
+  echo "setup: still missing: ${missing[*]}" >&2
   exit 1
 }
 

@@ -6,11 +6,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Clone returns a file without a name, on the filesystem of d, that shares the
-// content of the open file fd as it is now (ioctl_ficlone(2)): nothing is read,
-// and what is written to fd later does not reach it. It is gone when it is
-// closed, and after a crash (open(2), O_TMPFILE). Where the filesystem cannot,
-// or fd is not on it, that is an error and there is nothing.
+// Clone returns a file without a name on the filesystem of d that shares the
+// present content of the open file fd (ioctl_ficlone(2)). Nothing is read, and
+// later writes to fd do not change the clone. The clone disappears when it is
+// closed, and in a crash (open(2), O_TMPFILE). If the filesystem has no clones, or
+// fd is on another filesystem, Clone fails and leaves nothing.
 func (d *Dir) Clone(fd int) (*os.File, error) {
 	clone, err := RetryValue(func() (int, error) {
 		return unix.Openat(d.fd, ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
@@ -26,7 +26,7 @@ func (d *Dir) Clone(fd int) (*os.File, error) {
 	return f, nil
 }
 
-// CanClone tries whether the filesystem of d has clones.
+// CanClone reports whether the filesystem of d has clones. It tries one.
 func (d *Dir) CanClone() bool {
 	empty, err := RetryValue(func() (int, error) {
 		return unix.Openat(d.fd, ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
@@ -43,8 +43,8 @@ func (d *Dir) CanClone() bool {
 	return true
 }
 
-// CloneInto makes the open, empty file to share the content of the open file
-// from. On an error it may have some of it.
+// CloneInto makes the empty open file to share the content of the open file from.
+// After an error, to may have a part of the content.
 func CloneInto(to, from int) error {
 	return Retry(func() error { return unix.IoctlFileClone(to, from) })
 }

@@ -12,19 +12,19 @@ import (
 )
 
 // Dir is an open directory. Its path is for messages only: every effect goes
-// through the descriptor. The zero value is not usable; close it when done.
+// through the descriptor. The zero value is not usable. Close a Dir after use.
 type Dir struct {
 	fd   int
 	path string
 }
 
-// beneath is how every lookup below a Dir is made: it cannot leave the Dir
-// (openat2(2): BENEATH), and no component may be a symbolic link.
+// beneath are the rules of every lookup below a Dir: it cannot leave the Dir, and
+// no component may be a symbolic link (openat2(2)).
 const beneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS
 
-// OpenRoot opens the directory at an absolute path that the operator named:
-// symbolic links on the way are followed, since they are the operator's own.
-// The error wraps the system's, so errors.Is(err, fs.ErrNotExist) holds.
+// OpenRoot opens the directory at an absolute path that the operator named. It
+// follows symbolic links in that path, because they are the operator's own. The
+// error wraps that of the system, so errors.Is(err, fs.ErrNotExist) works.
 func OpenRoot(path string) (*Dir, error) {
 	if !filepath.IsAbs(path) {
 		return nil, fmt.Errorf("open %q: not an absolute path", path)
@@ -38,13 +38,14 @@ func OpenRoot(path string) (*Dir, error) {
 	return &Dir{fd: fd, path: path}, nil
 }
 
-// Open opens the directory at rel, one or more components below d, without
-// following a symbolic link at any of them. It may cross into another mount.
+// Open opens the directory at rel, one or more components below d. It follows no
+// symbolic link, and it may cross into another mount.
 func (d *Dir) Open(rel string) (*Dir, error) {
 	return d.open(rel, beneath)
 }
 
-// OpenSameMount is Open that refuses to cross into another mount (EXDEV).
+// OpenSameMount is like Open, but it fails with EXDEV rather than cross into
+// another mount.
 func (d *Dir) OpenSameMount(rel string) (*Dir, error) {
 	return d.open(rel, beneath|unix.RESOLVE_NO_XDEV)
 }
@@ -61,9 +62,9 @@ func (d *Dir) openat2(rel string, flags, resolve uint64) (int, error) {
 	return Openat2(d.fd, rel, flags, 0, resolve)
 }
 
-// Openat2 is openat2(2) with O_CLOEXEC, begun again after EINTR and after the
-// EAGAIN with which the kernel reports that a rename raced with the lookup of
-// a bounded path (openat2(2), RESOLVE_BENEATH).
+// Openat2 is openat2(2) with O_CLOEXEC. It repeats the call after EINTR, and after
+// EAGAIN, by which the kernel says that a rename raced with the lookup of a bounded
+// path (openat2(2), RESOLVE_BENEATH).
 func Openat2(dirfd int, rel string, flags, mode, resolve uint64) (int, error) {
 	how := unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Mode: mode, Resolve: resolve}
 	var fd int
@@ -77,9 +78,10 @@ func Openat2(dirfd int, rel string, flags, mode, resolve uint64) (int, error) {
 	return fd, err
 }
 
-// Retry makes a system call again that a signal interrupted. No call of this
-// program is to end early for a signal: Go's runtime sends itself some, and
-// which calls restart by themselves depends on call and filesystem (signal(7)).
+// Retry repeats a system call that a signal interrupted. No call of this program
+// may end early because of a signal: Go's runtime sends signals to itself, and
+// which calls restart by themselves depends on the call and on the filesystem
+// (signal(7)).
 func Retry(call func() error) error {
 	for {
 		if err := call(); !errors.Is(err, unix.EINTR) {
@@ -88,7 +90,7 @@ func Retry(call func() error) error {
 	}
 }
 
-// RetryValue is Retry for a call that returns something.
+// RetryValue is Retry for a call that returns a value.
 func RetryValue[T any](call func() (T, error)) (value T, err error) {
 	err = Retry(func() error {
 		value, err = call()
@@ -112,13 +114,13 @@ func (d *Dir) fail(op, name string, err error) error {
 // Path returns the path under which d was opened, for messages.
 func (d *Dir) Path() string { return d.path }
 
-// Renamed tells d, for messages, that it is called name in parent now.
+// Renamed changes the path of d, for messages, to name in parent.
 func (d *Dir) Renamed(parent *Dir, name string) { d.path = parent.path + "/" + name }
 
-// FD returns the descriptor. It stays d's: it is closed by Close.
+// FD returns the descriptor. It still belongs to d, and Close closes it.
 func (d *Dir) FD() int { return d.fd }
 
-// Close closes the descriptor. Closing twice is harmless.
+// Close closes the descriptor. A second Close does nothing.
 func (d *Dir) Close() error {
 	if d == nil || d.fd < 0 {
 		return nil
@@ -128,7 +130,7 @@ func (d *Dir) Close() error {
 	return d.fail("close", "", unix.Close(fd))
 }
 
-// Dup returns a second descriptor of the same directory.
+// Dup returns a second Dir of the same directory.
 func (d *Dir) Dup() (*Dir, error) {
 	fd, err := RetryValue(func() (int, error) { return unix.FcntlInt(uintptr(d.fd), unix.F_DUPFD_CLOEXEC, 0) })
 	if err != nil {
@@ -137,13 +139,14 @@ func (d *Dir) Dup() (*Dir, error) {
 	return &Dir{fd: fd, path: d.path}, nil
 }
 
-// Mkdir creates the directory name, one component, with exactly mode perm: neither
-// the umask nor a setgid bit of d applies. It fails with EEXIST whatever stands there.
+// Mkdir creates the directory name, one component, with exactly the mode perm:
+// neither the umask nor a setgid bit of d changes it. It fails with EEXIST if
+// anything has that name.
 func (d *Dir) Mkdir(name string, perm uint32) error {
 	if err := component(name); err != nil {
 		return d.fail("mkdir", name, err)
 	}
-	// 0700 first: between mkdir and chmod nobody else may enter.
+	// 0700 first, so that nobody can enter between mkdir and chmod.
 	if err := Retry(func() error { return unix.Mkdirat(d.fd, name, 0o700) }); err != nil {
 		return d.fail("mkdir", name, err)
 	}
@@ -155,13 +158,13 @@ func (d *Dir) Mkdir(name string, perm uint32) error {
 	return d.fail("chmod", name, Retry(func() error { return unix.Fchmod(made.fd, perm) }))
 }
 
-// Ensure opens the directory name, creating it with mode perm when it is not
-// there. A creation is durable when Ensure returns.
+// Ensure opens the directory name, and creates it with mode perm if it does not
+// exist. The new directory is durable when Ensure returns.
 func (d *Dir) Ensure(name string, perm uint32) (*Dir, error) {
 	return d.ensure(name, perm, d.Sync)
 }
 
-// EnsureUnsynced is Ensure whose creation is durable only after SyncFS.
+// EnsureUnsynced is like Ensure, but a new directory is durable only after SyncFS.
 func (d *Dir) EnsureUnsynced(name string, perm uint32) (*Dir, error) {
 	return d.ensure(name, perm, func() error { return nil })
 }
@@ -179,9 +182,9 @@ func (d *Dir) ensure(name string, perm uint32, created func() error) (*Dir, erro
 	return d.OpenSameMount(name)
 }
 
-// Names returns the names in d, in no order.
+// Names returns the names in d, unsorted.
 func (d *Dir) Names() ([]string, error) {
-	// A descriptor of its own: reading moves the offset of the open file.
+	// A second open file: reading a directory moves the offset of the open file.
 	fd, err := d.openat2(".", unix.O_RDONLY|unix.O_DIRECTORY, beneath)
 	if err != nil {
 		return nil, d.fail("open", "", err)
@@ -191,8 +194,8 @@ func (d *Dir) Names() ([]string, error) {
 	return f.Readdirnames(-1)
 }
 
-// Exists reports whether anything stands at name. Only ENOENT counts as
-// absent; every other failure is returned.
+// Exists reports whether anything has the name. Only ENOENT counts as absence;
+// every other failure is returned.
 func (d *Dir) Exists(name string) (bool, error) {
 	_, err := d.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -201,8 +204,8 @@ func (d *Dir) Exists(name string) (bool, error) {
 	return err == nil, err
 }
 
-// Lstat returns what stands at name, one component; a symbolic link is not
-// followed.
+// Lstat describes what has the name, one component. It does not follow a symbolic
+// link.
 func (d *Dir) Lstat(name string) (*unix.Stat_t, error) {
 	if err := component(name); err != nil {
 		return nil, d.fail("stat", name, err)
@@ -215,7 +218,7 @@ func (d *Dir) Lstat(name string) (*unix.Stat_t, error) {
 	return &st, nil
 }
 
-// Stat returns what d itself is.
+// Stat describes d itself.
 func (d *Dir) Stat() (*unix.Stat_t, error) {
 	var st unix.Stat_t
 	if err := Retry(func() error { return unix.Fstat(d.fd, &st) }); err != nil {
@@ -230,4 +233,35 @@ func component(name string) error {
 		return unix.EINVAL
 	}
 	return nil
+}
+
+// MakePrivate creates the directory name with mode 0700, the caller's owner and
+// group, and no ACL, whatever d hands down, and opens it. From a d with a setgid bit
+// or a default ACL the whole staged tree, with its restored owners, would inherit
+// it.
+func (d *Dir) MakePrivate(name string) (*Dir, error) {
+	if err := d.Mkdir(name, 0o700); err != nil {
+		return nil, err
+	}
+	made, err := d.OpenSameMount(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := made.makePrivate(); err != nil {
+		return nil, errors.Join(err, made.Close(), d.Rmdir(name))
+	}
+	return made, nil
+}
+
+func (d *Dir) makePrivate() error {
+	if err := Retry(func() error { return unix.Fchown(d.fd, unix.Geteuid(), unix.Getegid()) }); err != nil {
+		return d.fail("chown", "", err)
+	}
+	for _, acl := range []string{"system.posix_acl_default", "system.posix_acl_access"} {
+		err := Retry(func() error { return unix.Fremovexattr(d.fd, acl) })
+		if err != nil && !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.EOPNOTSUPP) {
+			return d.fail("remove the ACL of", "", err)
+		}
+	}
+	return d.fail("chmod", "", Retry(func() error { return unix.Fchmod(d.fd, 0o700) }))
 }

@@ -1,13 +1,38 @@
-// Package disk holds every effect that could lose data, and the facts about a
+// Package disk contains every effect that could lose data, and the facts about a
 // filesystem that decide whether such an effect is safe.
 //
-// Everything is done through a [Dir], an open directory: a name is looked up
-// below a descriptor that the caller holds, never along a path that somebody
-// else may have changed since it was checked. [OpenRoot] opens the one
-// directory whose path is trusted (the store, a root of the config);
-// [Dir.Open] descends from there and follows no symbolic link.
+// Start with [OpenRoot]. It opens a directory whose path is trusted: the store, or a
+// root of the config. [Dir.Open] descends from there. Every effect goes through a
+// [Dir], an open directory: a name is looked up below a descriptor that the caller
+// holds, never along a path that somebody else may have changed since the caller
+// checked it. No lookup below a Dir follows a symbolic link.
 //
-// What is durable when a call returns is said at each call. In short:
-// [Dir.Publish] and [Dir.RenameSync] return when the new name would survive a
-// power cut; [Dir.Exchange] does not, and needs [Dir.SyncFS] behind it.
+// # What holds after a power cut
+//
+//   - [Dir.Publish], [Dir.RenameSync] and [Dir.Ensure] return when the new name is
+//     durable.
+//   - [Dir.WriteTemp] and [Dir.SyncFile] make content durable, and no name.
+//   - [Dir.Exchange], [Dir.Rename], [Dir.Condemn] and everything that creates or
+//     removes a name are atomic or partial as each says, and durable only after
+//     [Dir.Sync] of the directory or [Dir.SyncFS].
+//
+// # What holds after an error
+//
+// [Dir.Exchange] has moved nothing. [Dir.Publish] has left the old file or the new
+// one. [Dir.WriteTemp] has left nothing. [Dir.RemoveTree] may have removed a part;
+// [Dir.RemoveTreeIf] removes nothing if the directory is not the expected one.
+//
+// # Which directory it is
+//
+// A [Handle] names a directory wherever it is moved, across reboots. [Dir.Locate]
+// finds the directory again, [Holders] those who can still write to its files, and
+// [Mounts] what is mounted in it.
+//
+// # Not promised
+//
+// A path in a message may be outdated when it is read. [Holders] is a look at one
+// moment: a process may open a file right after it. Durability is what the disk
+// promises: one that loses flushed data is beyond this package, as are filesystems
+// that [Dir.Unsuitable] names. The checksum of a sealed document ([MarshalSealed])
+// shows accidents, not forgery.
 package disk

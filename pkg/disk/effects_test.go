@@ -48,22 +48,22 @@ func TestExchangeSwapsInOneStepAndNothingIsEverMissing(t *testing.T) {
 			t.Errorf("live was missing %d times", n)
 		}
 		if handle(t, dir+"/live") != new || handle(t, dir+"/wrap/new") != old {
-			t.Error("after an odd number of exchanges the directories have not changed places")
+			t.Error("the directories have not changed places after an odd number of exchanges")
 		}
 		if data, err := os.ReadFile(dir + "/live/new"); string(data) != "new" {
 			t.Errorf("%q, %v", data, err)
 		}
 		for _, bad := range []string{"gone", "", ".", "..", "a/b", "a\x00b"} {
 			if err := d.Exchange("live", wrap, bad); err == nil {
-				t.Errorf("exchanged with %q", bad)
+				t.Errorf("%q was exchanged", bad)
 			}
 		}
 		if err := d.ProbeExchange(); err != nil {
 			t.Errorf("the probe: %v", err)
 		}
-		disktest.Write(t, dir, map[string]string{"probe-a/": ""}) // left by a probe that was killed
+		disktest.Write(t, dir, map[string]string{"probe-a/": ""}) // a killed probe leaves this
 		if err := d.ProbeExchange(); err != nil {
-			t.Errorf("the probe after one that was killed: %v", err)
+			t.Errorf("the probe after a killed one: %v", err)
 		}
 		names, err := d.Names()
 		slices.Sort(names)
@@ -94,7 +94,7 @@ func TestRemoveTreeFollowsNoSymlinkAndEntersNoMount(t *testing.T) {
 			t.Error(err)
 		}
 		if _, err := os.Lstat(dir + "/links"); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("links is still there: %v", err)
+			t.Errorf("links still exists: %v", err)
 		}
 		if err := d.RemoveTree("top"); err == nil {
 			t.Error("a symlink was removed as a tree")
@@ -103,7 +103,7 @@ func TestRemoveTreeFollowsNoSymlinkAndEntersNoMount(t *testing.T) {
 		if err := d.RemoveTree("mounted"); err == nil {
 			t.Error("a tree with a mount in it was removed")
 		}
-		disktest.Same(t, "what links and mounts led to", before, disktest.Tree(t, dir+"/outside"))
+		disktest.Same(t, "the targets of links and mounts", before, disktest.Tree(t, dir+"/outside"))
 		for _, name := range []string{"gone", "outside/gone"} {
 			if err := d.RemoveTree(name); (err == nil) != (name == "gone") {
 				t.Errorf("remove %s: %v", name, err)
@@ -153,19 +153,19 @@ func TestRemoveTreeIfRemovesThatDirectoryOrNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := d.RemoveTreeIf("gone", want, mounts); err != nil {
-		t.Errorf("nothing there: %v", err)
+		t.Errorf("no such directory: %v", err)
 	}
 	if err := d.RemoveTreeIf("old", want, mounts); err != nil {
 		t.Error(err)
 	}
 	if ok, err := d.Exists("old"); ok || err != nil {
-		t.Errorf("the directory itself is still there: %t, %v", ok, err)
+		t.Errorf("the directory itself still exists: %t, %v", ok, err)
 	}
 }
 
-// The end of a transaction and the sweep of the next command may remove the
-// same folder at the same time.
-func TestTwoWhoRemoveTheSameTreeBothSucceed(t *testing.T) {
+// The end of a transaction and the clean-up of the next command may remove the same
+// directory at the same time.
+func TestTwoRemovalsOfTheSameTreeBothSucceed(t *testing.T) {
 	dir := t.TempDir()
 	for round := range 60 {
 		files := map[string]string{}
@@ -186,7 +186,7 @@ func TestTwoWhoRemoveTheSameTreeBothSucceed(t *testing.T) {
 	}
 }
 
-func TestPublishShowsTheOldContentOrTheNewNeverAPart(t *testing.T) {
+func TestPublishShowsTheOldContentOrAllOfTheNew(t *testing.T) {
 	dir := t.TempDir()
 	d := open(t, dir)
 	contents := []string{strings.Repeat("a", 100_000), strings.Repeat("b", 50_000)}
@@ -221,14 +221,14 @@ func TestPublishShowsTheOldContentOrTheNewNeverAPart(t *testing.T) {
 		t.Error(err)
 	}
 	if names, err := d.Names(); err != nil || !slices.Equal(names, []string{"file"}) {
-		t.Errorf("there are %v: %v", names, err)
+		t.Errorf("the directory contains %v: %v", names, err)
 	}
 	if st, err := d.Lstat("file"); err != nil || st.Mode&0o7777 != 0o600 {
 		t.Errorf("the mode is %o: %v", st.Mode, err)
 	}
 }
 
-func TestOpeningRefusesWhatIsNoFileAndNeverBlocks(t *testing.T) {
+func TestOpeningRefusesAnythingButAFileAndNeverBlocks(t *testing.T) {
 	disktest.NeedRoot(t)
 	dir := t.TempDir()
 	disktest.Write(t, dir, map[string]string{"file": "x", "d/file": "x"})
@@ -240,20 +240,20 @@ func TestOpeningRefusesWhatIsNoFileAndNeverBlocks(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	hang := time.AfterFunc(20*time.Second, func() { panic("an open blocks") })
+	hang := time.AfterFunc(20*time.Second, func() { panic("an open blocked") })
 	defer hang.Stop()
 	d := open(t, dir)
 	for _, name := range []string{"fifo", "link", "tty", "d", "dirlink/file", "magic", "../" + filepath.Base(dir) + "/file", dir + "/file", ".", ""} {
 		if f, err := d.OpenFile(name); err == nil {
 			f.Close()
-			t.Errorf("OpenFile took %s", name)
+			t.Errorf("OpenFile opened %s", name)
 		}
 		if name == "d" || name == "." {
 			continue
 		}
 		if sub, err := d.Open(name); err == nil {
 			sub.Close()
-			t.Errorf("Open took %s", name)
+			t.Errorf("Open opened %s", name)
 		}
 	}
 	if data, err := d.ReadFile("d/file", 1); string(data) != "x" || err != nil {
@@ -269,7 +269,65 @@ func TestOpeningRefusesWhatIsNoFileAndNeverBlocks(t *testing.T) {
 	} {
 		for _, at := range []string{"fifo", "link", "file", "d", "a/b", "..", ".", "", "a\x00"} {
 			if create(at) == nil {
-				t.Errorf("%s took %q", name, at)
+				t.Errorf("%s created %q", name, at)
+			}
+		}
+	}
+}
+
+func TestMakePrivateInheritsNothing(t *testing.T) {
+	disktest.EachFS(t, func(t *testing.T, dir string) {
+		acl := []byte{2, 0, 0, 0}
+		for _, e := range [][2]uint32{{1, 7}, {2, 7}, {4, 7}, {0x10, 7}, {0x20, 7}} { // u::rwx u:1000:rwx g::rwx m::rwx o::rwx
+			id := uint32(0xffffffff)
+			if e[0] == 2 {
+				id = 1000
+			}
+			acl = append(acl, byte(e[0]), 0, byte(e[1]), 0, byte(id), byte(id>>8), byte(id>>16), byte(id>>24))
+		}
+		for _, err := range []error{
+			unix.Setxattr(dir, "system.posix_acl_default", acl, 0), os.Chown(dir, 1000, 1000), unix.Chmod(dir, 0o2777),
+		} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		defer unix.Umask(unix.Umask(0))
+		made, err := open(t, dir).MakePrivate("wrap")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer made.Close()
+		disktest.Write(t, dir, map[string]string{"wrap/d/f": ""})
+		tree := disktest.Tree(t, dir+"/wrap")
+		for _, line := range tree {
+			if strings.Contains(line, "posix_acl") || !strings.Contains(line, "owner=0:0") {
+				t.Errorf("inherited: %s", line)
+			}
+		}
+		if st, err := made.Stat(); err != nil || st.Mode&0o7777 != 0o700 {
+			t.Errorf("the mode is %o: %v", st.Mode&0o7777, err)
+		}
+		if _, err := open(t, dir).MakePrivate("wrap"); err == nil {
+			t.Error("an existing directory was taken over")
+		}
+	})
+}
+
+func TestMkdirMakesExactlyTheModeAskedFor(t *testing.T) {
+	disktest.NeedRoot(t)
+	dir := t.TempDir()
+	if err := unix.Chmod(dir, 0o2777); err != nil {
+		t.Fatal(err)
+	}
+	for _, umask := range []int{0, 0o022, 0o777} {
+		for _, mode := range []uint32{0o700, 0o755, 0o1777} {
+			name := fmt.Sprintf("%o-%o", umask, mode)
+			old := unix.Umask(umask)
+			err := open(t, dir).Mkdir(name, mode)
+			unix.Umask(old)
+			if st, e := open(t, dir).Lstat(name); err != nil || e != nil || st.Mode&0o7777 != mode {
+				t.Errorf("%s has mode %o: %v, %v", name, st.Mode&0o7777, err, e)
 			}
 		}
 	}

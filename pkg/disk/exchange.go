@@ -7,10 +7,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Exchange swaps the directories a, in d, and b, in other, in one step
-// (renameat2(2), RENAME_EXCHANGE): at no moment is either name missing. The
-// swap is seen by every process at once but is durable only after SyncFS.
-// After an error nothing has moved.
+// Exchange swaps the directory a in d with the directory b in other, in one step
+// (renameat2(2), RENAME_EXCHANGE). Neither name is ever missing. Every process sees
+// the swap at once, but it is durable only after SyncFS. After an error nothing has
+// moved.
 func (d *Dir) Exchange(a string, other *Dir, b string) error {
 	if err := errors.Join(component(a), component(b)); err != nil {
 		return d.fail("exchange", a, err)
@@ -23,9 +23,9 @@ func (d *Dir) Exchange(a string, other *Dir, b string) error {
 // ErrNoExchange says that a filesystem cannot exchange two directories.
 var ErrNoExchange = errors.New("the filesystem cannot exchange two directories (no RENAME_EXCHANGE)")
 
-// ProbeExchange swaps two empty directories of its own in d and looks whether
-// they really changed places. It creates probe-a and probe-b and removes them.
-// It returns ErrNoExchange where kernel or filesystem lack the operation.
+// ProbeExchange creates two empty directories in d, probe-a and probe-b, exchanges
+// them, checks that they really changed places, and removes them. The error wraps
+// ErrNoExchange if the kernel or the filesystem has no such operation.
 func (d *Dir) ProbeExchange() (err error) {
 	const a, b = "probe-a", "probe-b"
 	defer func() {
@@ -59,7 +59,7 @@ func (d *Dir) ProbeExchange() (err error) {
 		return err
 	}
 	if before[0] == before[1] || ha != before[1] || hb != before[0] {
-		return fmt.Errorf("%s: %w: the probe found %s and %s unmoved", d.path, ErrNoExchange, ha, hb)
+		return fmt.Errorf("%s: %w: after an exchange %s and %s had not changed places", d.path, ErrNoExchange, ha, hb)
 	}
 	return nil
 }
@@ -73,14 +73,14 @@ func (d *Dir) Mtime() (sec, nsec int64, err error) {
 	return st.Mtim.Sec, st.Mtim.Nsec, nil
 }
 
-// SetMtime sets the modification time of d itself, where it is another.
+// SetMtime sets the modification time of d itself, unless it is right already.
 func (d *Dir) SetMtime(sec, nsec int64) error {
 	st, err := d.Stat()
 	if err != nil || st.Mtim.Sec == sec && st.Mtim.Nsec == nsec {
 		return err
 	}
 	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: sec, Nsec: nsec}}
-	return d.fail("set the time of", "", Retry(func() error {
+	return d.fail("set the mtime of", "", Retry(func() error {
 		return unix.UtimesNanoAt(d.fd, "", times, unix.AT_EMPTY_PATH)
 	}))
 }

@@ -16,7 +16,7 @@ const (
 	cifsMagic     = 0xFF534D42
 )
 
-// fsName names the filesystem with the magic number of statfs(2).
+// fsName returns the name of the filesystem with a magic number of statfs(2).
 func fsName(magic int64) string {
 	switch uint32(magic) {
 	case unix.EXT4_SUPER_MAGIC:
@@ -51,7 +51,7 @@ func fsName(magic int64) string {
 	return fmt.Sprintf("fs%08x", uint32(magic))
 }
 
-// FSName returns the name of the filesystem that d is on, as mount(8) calls it.
+// FSName returns the type of d's filesystem, by the name that mount(8) uses.
 func (d *Dir) FSName() (string, error) {
 	var st unix.Statfs_t
 	if err := Retry(func() error { return unix.Fstatfs(d.fd, &st) }); err != nil {
@@ -60,12 +60,11 @@ func (d *Dir) FSName() (string, error) {
 	return fsName(st.Type), nil
 }
 
-// TimesProve reports whether d is on a filesystem where a file whose times and
-// size are those of before has the content of before. ext4 (its driver serves
-// ext2 and ext3 too), XFS, btrfs and f2fs move ctime with every change, with a
-// store through a mapped page when that page becomes writable
-// (file_update_time in their page_mkwrite), which it does anew after each
-// write-back.
+// TimesProve reports whether unchanged times and an unchanged size of a file prove
+// that its content is unchanged. That is so on ext4 (whose driver serves ext2 and
+// ext3 too), XFS, btrfs and f2fs: they move ctime with every change. For a store
+// through a mapped page they do so when the page becomes writable (file_update_time
+// in their page_mkwrite), which happens again after each write-back.
 func (d *Dir) TimesProve() (bool, error) {
 	name, err := d.FSName()
 	if err != nil {
@@ -74,10 +73,10 @@ func (d *Dir) TimesProve() (bool, error) {
 	return name == "ext4" || name == "xfs" || name == "btrfs" || name == "f2fs", nil
 }
 
-// Unsuitable says why data on d cannot be kept by snap, and "" where it can: a
-// filesystem that forgets (tmpfs), that another host may change (NFS, SMB,
-// Ceph), or whose handles and durability are another program's word (FUSE,
-// overlayfs, 9p).
+// Unsuitable says why snap cannot keep data on d, and returns "" if it can. A
+// filesystem is unsuitable if it forgets its data (tmpfs), if another host may
+// change it (NFS, SMB, Ceph), or if another program decides on its handles and its
+// durability (FUSE, overlayfs, 9p).
 func (d *Dir) Unsuitable() (string, error) {
 	name, err := d.FSName()
 	if err != nil {
@@ -85,7 +84,7 @@ func (d *Dir) Unsuitable() (string, error) {
 	}
 	switch name {
 	case "tmpfs", "ramfs":
-		return name + " keeps nothing across a reboot", nil
+		return name + " loses its data at a reboot", nil
 	case "nfs", "smb", "ceph", "9p":
 		return name + " is shared with other hosts", nil
 	case "fuse", "overlayfs":
@@ -94,37 +93,36 @@ func (d *Dir) Unsuitable() (string, error) {
 	return "", nil
 }
 
-// Space is what a filesystem has left for root.
+// Space is the free space of a filesystem.
 type Space struct {
 	Bytes  uint64 // free bytes
 	Total  uint64 // bytes of the whole filesystem
-	Inodes uint64 // free inodes; ^0 where the filesystem makes them on demand
+	Inodes uint64 // free inodes; ^0 if the filesystem makes them on demand
 }
 
-// Space returns what the filesystem of d has left.
+// Space returns the free space of d's filesystem.
 func (d *Dir) Space() (Space, error) {
 	var st unix.Statfs_t
 	if err := Retry(func() error { return unix.Fstatfs(d.fd, &st) }); err != nil {
 		return Space{}, d.fail("statfs", "", err)
 	}
 	s := Space{Bytes: st.Bavail * uint64(st.Bsize), Total: st.Blocks * uint64(st.Bsize), Inodes: st.Ffree}
-	if st.Files == 0 { // btrfs: inodes are made on demand
+	if st.Files == 0 { // btrfs makes inodes on demand
 		s.Inodes = ^uint64(0)
 	}
 	return s, nil
 }
 
-// Locked reports whether d carries the immutable or the append-only flag
-// (chattr +i, +a): nothing in it can then be renamed or removed, not even by
-// root.
+// Locked reports whether d has the immutable or the append-only flag (chattr +i,
+// +a). Then nobody, not even root, can rename or remove anything in it.
 func (d *Dir) Locked() (bool, error) {
 	locked, err := Locked(d.fd)
 	return locked, d.fail("statx", "", err)
 }
 
-// Locked is [Dir.Locked] of the file or directory that is open as fd, by O_PATH
-// too. Such a file can neither be removed nor renamed, and at most be appended
-// to.
+// Locked is [Dir.Locked] for the open file or directory fd, which may be O_PATH. A
+// file with one of the flags can be neither removed nor renamed, and at most be
+// appended to.
 func Locked(fd int) (bool, error) { return lockedAt(fd, "", unix.AT_EMPTY_PATH) }
 
 func lockedAt(fd int, name string, flags int) (bool, error) {

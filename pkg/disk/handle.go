@@ -6,18 +6,20 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"strconv"
+	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// Handle names one directory for as long as it exists, wherever it is moved:
-// the UUID of its filesystem and the kernel's file handle, which holds the
-// inode's number and generation, so that a directory created later on a
-// recycled inode has another (name_to_handle_at(2)). The form is
-// "<fs>.<type>.<bytes>", all in hexadecimal; two are equal when they name the
-// same directory. The empty Handle names nothing.
+// Handle names one directory for as long as the directory exists, wherever it is
+// moved. It consists of the identity of the filesystem and the kernel's file handle
+// (name_to_handle_at(2)). The latter holds the number and the generation of the
+// inode, so a later directory on a recycled inode has another handle. The form is
+// "<filesystem>.<type>.<bytes>", type and bytes in hexadecimal. Two handles are
+// equal if they name the same directory. The empty Handle names nothing.
 type Handle string
 
 // Handle returns the handle of d.
@@ -36,11 +38,11 @@ func (d *Dir) Handle() (Handle, error) {
 	return Handle(fmt.Sprintf("%s.%x.%s", id, uint32(h.Type()), hex.EncodeToString(h.Bytes()))), nil
 }
 
-// FileHandle returns the kernel's handle of whatever fd, which may be O_PATH,
-// is open on: its type and its bytes in hexadecimal, "1.0c00000072a5…". On the
-// filesystems where times prove something it holds the inode's number and
-// generation, so no two files of one filesystem have ever the same. It is ""
-// where there are no handles.
+// FileHandle returns the kernel's handle of the open file fd, which may be O_PATH:
+// its type and its bytes in hexadecimal, "1.0c00000072a5…". On the filesystems of
+// [Dir.TimesProve] it holds the number and the generation of the inode, so no two
+// files of one filesystem ever have the same handle. It is "" on a filesystem
+// without handles.
 func FileHandle(fd int) (string, error) {
 	h, err := RetryValue(func() (unix.FileHandle, error) {
 		h, _, err := unix.NameToHandleAt(fd, "", unix.AT_EMPTY_PATH)
@@ -58,8 +60,8 @@ func FileHandle(fd int) (string, error) {
 	return string(hex.AppendEncode(append(out, '.'), b)), nil
 }
 
-// HandleOf returns the handle of the directory rel below d, and "" when
-// nothing is there. Only ENOENT is absence; every other failure is an error.
+// HandleOf returns the handle of the directory rel below d, and "" if it does not
+// exist. Only ENOENT counts as absence; every other failure is returned.
 func (d *Dir) HandleOf(rel string) (Handle, error) {
 	sub, err := d.Open(rel)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -72,11 +74,11 @@ func (d *Dir) HandleOf(rel string) (Handle, error) {
 	return sub.Handle()
 }
 
-// FSID identifies a filesystem across reboots and mounts: its type and its
-// UUID, "ext4-0f3c…". It contains no dot and no slash.
+// FSID identifies a filesystem across reboots and mounts. It is the type and the
+// UUID, "ext4-0f3c…", and contains no dot and no slash.
 type FSID string
 
-// Filesystem returns the identity of the filesystem that d is on.
+// Filesystem returns the identity of d's filesystem.
 func (d *Dir) Filesystem() (FSID, error) {
 	var st unix.Statfs_t
 	if err := Retry(func() error { return unix.Fstatfs(d.fd, &st) }); err != nil {
@@ -84,19 +86,20 @@ func (d *Dir) Filesystem() (FSID, error) {
 	}
 	uuid, err := d.uuid(&st)
 	if err != nil {
-		return "", d.fail("read the filesystem's uuid", "", err)
+		return "", d.fail("read the filesystem's UUID", "", err)
 	}
 	return FSID(fsName(st.Type) + "-" + hex.EncodeToString(uuid)), nil
 }
 
-// XFS_IOC_FSGEOMETRY_V1 (fs/xfs/libxfs/xfs_fs.h): 112 bytes, the UUID at 64.
+// XFS_IOC_FSGEOMETRY_V1 (fs/xfs/libxfs/xfs_fs.h) gives 112 bytes, with the UUID at
+// byte 64.
 const xfsIocFSGeometryV1 = 0x80705864
 
 func (d *Dir) uuid(st *unix.Statfs_t) ([]byte, error) {
-	// ext4 and btrfs make f_fsid of their UUID, on every kernel alike, so that a
-	// transaction survives a kernel upgrade (FS_IOC_GETFSUUID came with 6.9).
-	// XFS makes it of the device number, which a reboot may change
-	// (fs/xfs/xfs_super.c), so it is asked by its own ioctl.
+	// ext4 and btrfs derive f_fsid from their UUID, on every kernel in the same way,
+	// so a transaction survives a kernel upgrade (FS_IOC_GETFSUUID is new in 6.9).
+	// XFS derives it from the device number, which may change at a reboot
+	// (fs/xfs/xfs_super.c); its own ioctl tells the UUID.
 	if st.Type == unix.XFS_SUPER_MAGIC {
 		var geo [112]byte
 		if err := ioctl(d.fd, xfsIocFSGeometryV1, unsafe.Pointer(&geo)); err != nil {
@@ -117,4 +120,45 @@ func ioctl(fd int, req uintptr, arg unsafe.Pointer) error {
 		}
 		return nil
 	})
+}
+
+// Locate returns the present path of the directory with handle h, seen through the
+// mount of d, and "" if the directory no longer exists. The path is for messages
+// only, because it may change at any time. Locate needs CAP_DAC_READ_SEARCH
+// (open_by_handle_at(2)).
+func (d *Dir) Locate(h Handle) (string, error) {
+	id, err := d.Filesystem()
+	if err != nil {
+		return "", err
+	}
+	parts := strings.Split(string(h), ".")
+	if len(parts) != 3 || parts[0] != string(id) {
+		return "", fmt.Errorf("handle %s is not of the filesystem of %s", h, d.path)
+	}
+	kind, err := strconv.ParseUint(parts[1], 16, 32)
+	if err != nil {
+		return "", fmt.Errorf("handle %s: %w", h, err)
+	}
+	data, err := hex.DecodeString(parts[2])
+	if err != nil {
+		return "", fmt.Errorf("handle %s: %w", h, err)
+	}
+	fd, err := RetryValue(func() (int, error) {
+		return unix.OpenByHandleAt(d.fd, unix.NewFileHandle(int32(uint32(kind)), data), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
+	})
+	if errors.Is(err, unix.ESTALE) {
+		return "", nil
+	}
+	if err != nil {
+		return "", d.fail("open_by_handle_at", "", err)
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := Retry(func() error { return unix.Fstat(fd, &st) }); err != nil {
+		return "", d.fail("stat", "", err)
+	}
+	if st.Nlink == 0 { // removed, but somebody still has it open
+		return "", nil
+	}
+	return os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
 }

@@ -11,13 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Holder is a process that could still change a file of a volume, or that
-// would go on reading the old one; or a loop device that is made of one.
+// Holder is a process that can still change a file of a volume, or that would go
+// on reading the old one; or it is a loop device with such a backing file.
 type Holder struct {
-	PID     int    // 0: a loop device
-	Command string // or /dev/loopN
-	Path    string // as that process sees it, or whoever attached the device
-	How     string // "open for writing", "mapped", or of a loop device "attached" and what is not known of that
+	PID     int    // 0 for a loop device
+	Command string // of the process, or /dev/loopN
+	Path    string // as the process sees it, or the process that attached the device
+	How     string // "open for writing", "mapped", or for a loop device "attached", with what is uncertain about it
 }
 
 func (h Holder) String() string {
@@ -27,25 +27,24 @@ func (h Holder) String() string {
 	return fmt.Sprintf("process %d (%s) has %q %s", h.PID, h.Command, h.Path, h.How)
 }
 
-// Scope says whose processes Holders looks at.
-type Scope int
+// Processes says which processes Holders looks at.
+type Processes int
 
 const (
-	// HostProcesses are those that share this process's mount namespace:
-	// everything but containers.
-	HostProcesses Scope = iota
-	// AllProcesses are containers too.
+	// HostProcesses are the processes in the mount namespace of this process. The
+	// processes of containers are not among them.
+	HostProcesses Processes = iota
+	// AllProcesses are the processes of the host and of all containers.
 	AllProcesses
 )
 
-// Holders returns the processes that hold a file below one of dirs open for
-// writing, or mapped, and the loop devices that write to one: those the kernel
-// holds, in no process's name. Files are compared by their place on the
-// filesystem, so a container that sees the volume under another path is found
-// too. Processes that end during the scan are passed over; this process is left
-// out. Without root only the caller's own processes can be looked at.
-func Holders(dirs []*Dir, scope Scope) ([]Holder, error) {
-	s, err := newScan(dirs, scope)
+// Holders returns the processes that have a file below one of dirs open for
+// writing or mapped, and the loop devices that write to such a file. Files are
+// compared by their place on the filesystem, so it also finds a container that
+// sees the volume under another path. It leaves out this process, and processes
+// that end during the scan. Without root it sees only the caller's own processes.
+func Holders(dirs []*Dir, which Processes) ([]Holder, error) {
+	s, err := newScan(dirs, which)
 	if err != nil {
 		return nil, err
 	}
@@ -65,16 +64,16 @@ func Holders(dirs []*Dir, scope Scope) ([]Holder, error) {
 }
 
 type scan struct {
-	scope   Scope
-	ns      string // this process's mount namespace
-	own     Mounts
-	places  []place
-	devices []uint64          // that they are on, as stat(2) says
-	tables  map[string]Mounts // by mount namespace
-	views   []view            // one of each mount namespace, this process's first
+	which      Processes
+	ns         string // the mount namespace of this process
+	own        Mounts // the mounts in it
+	places     []place
+	devices    []uint64          // st_dev of each place (stat(2))
+	tables     map[string]Mounts // by mount namespace
+	namespaces []namespace       // each once, that of this process first
 }
 
-func newScan(dirs []*Dir, scope Scope) (*scan, error) {
+func newScan(dirs []*Dir, which Processes) (*scan, error) {
 	own, err := ReadMounts()
 	if err != nil {
 		return nil, err
@@ -83,8 +82,9 @@ func newScan(dirs []*Dir, scope Scope) (*scan, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Its table is known: a chrooted process of our own namespace would show a cut one.
-	s := &scan{scope: scope, ns: ns, own: own, tables: map[string]Mounts{ns: own}, views: []view{{ns, "/proc/self"}}}
+	// The table of our own namespace is known already. A chrooted process in it
+	// would show only a part of the table.
+	s := &scan{which: which, ns: ns, own: own, tables: map[string]Mounts{ns: own}, namespaces: []namespace{{ns, "/proc/self"}}}
 	for _, d := range dirs {
 		path, err := d.RealPath()
 		if err != nil {
@@ -92,7 +92,7 @@ func newScan(dirs []*Dir, scope Scope) (*scan, error) {
 		}
 		mount, ok := own.covering(path, "")
 		if !ok {
-			return nil, fmt.Errorf("%s is on no mount of this process", path)
+			return nil, fmt.Errorf("%s is not on any mount of this process", path)
 		}
 		s.places = append(s.places, mount.place(path))
 		st, err := d.Stat()
@@ -104,40 +104,40 @@ func newScan(dirs []*Dir, scope Scope) (*scan, error) {
 	return s, nil
 }
 
-// view is a mount namespace, as a process in it has it.
-type view struct{ ns, proc string }
+// namespace is a mount namespace and the /proc directory of a process in it.
+type namespace struct{ id, proc string }
 
-// meet notes the mount namespace of a process.
-func (s *scan) meet(v view) {
-	if !slices.ContainsFunc(s.views, func(met view) bool { return met.ns == v.ns }) {
-		s.views = append(s.views, v)
+// add notes a mount namespace, unless it is known.
+func (s *scan) add(ns namespace) {
+	if !slices.ContainsFunc(s.namespaces, func(known namespace) bool { return known.id == ns.id }) {
+		s.namespaces = append(s.namespaces, ns)
 	}
 }
 
 // table returns the mounts of a namespace.
-func (s *scan) table(v view) (Mounts, error) {
-	if mounts, ok := s.tables[v.ns]; ok {
+func (s *scan) table(ns namespace) (Mounts, error) {
+	if mounts, ok := s.tables[ns.id]; ok {
 		return mounts, nil
 	}
-	mounts, err := readMounts(v.proc + "/mountinfo")
+	mounts, err := readMounts(ns.proc + "/mountinfo")
 	if err != nil {
 		return nil, err
 	}
-	s.tables[v.ns] = mounts
+	s.tables[ns.id] = mounts
 	return mounts, nil
 }
 
 func (s *scan) process(pid int) []Holder {
 	proc := fmt.Sprintf("/proc/%d", pid)
-	ns, err := os.Readlink(proc + "/ns/mnt")
+	id, err := os.Readlink(proc + "/ns/mnt")
 	if err != nil {
 		return nil
 	}
-	v := view{ns, proc}
-	if s.meet(v); s.scope == HostProcesses && ns != s.ns {
+	ns := namespace{id, proc}
+	if s.add(ns); s.which == HostProcesses && id != s.ns {
 		return nil
 	}
-	mounts, err := s.table(v)
+	mounts, err := s.table(ns)
 	if err != nil || !s.reaches(mounts) {
 		return nil
 	}
@@ -153,7 +153,7 @@ func (s *scan) process(pid int) []Holder {
 	return found
 }
 
-// reaches reports whether any of the mounts is of a device that a volume is on.
+// reaches reports whether one of the mounts shows a filesystem with a volume.
 func (s *scan) reaches(mounts Mounts) bool {
 	for _, m := range mounts {
 		for _, p := range s.places {
@@ -174,7 +174,7 @@ func (s *scan) within(p place) bool {
 	return false
 }
 
-// opened returns the files of the volumes that a process may write to.
+// opened returns the files of the volumes that a process has open for writing.
 func (s *scan) opened(proc string, mounts Mounts) []string {
 	fds, err := os.ReadDir(proc + "/fdinfo")
 	if err != nil {
@@ -197,9 +197,9 @@ func (s *scan) opened(proc string, mounts Mounts) []string {
 	return found
 }
 
-// removed reports whether the file that a process has is gone from the
-// filesystem. The kernel marks its path then, but a file may have that name, or
-// another name besides (proc_pid_fd(5)).
+// removed reports whether an open file has no name left. The kernel then marks its
+// path, but a file may really be called so, or may have a second name
+// (proc_pid_fd(5)).
 func removed(path, link string) bool {
 	if !strings.HasSuffix(path, " (deleted)") {
 		return false
@@ -208,7 +208,7 @@ func removed(path, link string) bool {
 	return Retry(func() error { return unix.Stat(link, &st) }) != nil || st.Nlink == 0
 }
 
-// fdinfo returns the open flags and the mount id of a descriptor
+// fdinfo returns the open flags and the mount id of a file descriptor
 // (proc_pid_fdinfo(5)).
 func fdinfo(path string) (flags int64, mount int, ok bool) {
 	data, err := os.ReadFile(path)
@@ -270,7 +270,8 @@ func (s *scan) mapped(proc string, mounts Mounts) []string {
 	return found
 }
 
-// decimalDev turns the "fe:01" of maps into the "254:1" of mountinfo.
+// decimalDev turns a device as maps writes it, "fe:01", into the form of
+// mountinfo, "254:1".
 func decimalDev(hex string) (string, bool) {
 	major, minor, ok := strings.Cut(hex, ":")
 	a, err1 := strconv.ParseUint(major, 16, 32)

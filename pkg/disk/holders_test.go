@@ -18,7 +18,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 )
 
-// TestMain is also the process that maps a file: SNAP_TEST_MAP names it.
+// TestMain is also the main function of a process that maps the file SNAP_TEST_MAP.
 func TestMain(m *testing.M) {
 	if path := os.Getenv("SNAP_TEST_MAP"); path != "" {
 		os.Exit(mapAndWait(path))
@@ -30,7 +30,7 @@ func mapAndWait(path string) int {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err == nil {
 		_, err = unix.Mmap(int(f.Fd()), 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-		f.Close() // the mapping alone must be found
+		f.Close() // the mapping alone must be enough
 	}
 	if err != nil {
 		fmt.Println(err)
@@ -41,8 +41,8 @@ func mapAndWait(path string) int {
 	return 0
 }
 
-// process starts a program that says "ready" and then lives until the test
-// closes its standard input.
+// process starts a program that prints "ready" and then runs until the end of its
+// standard input, which the end of the test closes.
 func process(t *testing.T, cmd *exec.Cmd) int {
 	t.Helper()
 	in, err := cmd.StdinPipe()
@@ -58,7 +58,7 @@ func process(t *testing.T, cmd *exec.Cmd) int {
 	}
 	t.Cleanup(func() { in.Close(); _ = cmd.Wait() })
 	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
-		t.Fatalf("the process said %q: %v", line, err)
+		t.Fatalf("the process printed %q: %v", line, err)
 	}
 	return cmd.Process.Pid
 }
@@ -79,7 +79,7 @@ func TestHoldersFindsWhoCouldStillWriteAndNobodyElse(t *testing.T) {
 		inOther := func(script string) *exec.Cmd {
 			return exec.Command("unshare", "-m", "--propagation", "private", "sh", "-c", "mount --bind "+dir+"/vol "+point+" && "+script+"; echo ready; read x")
 		}
-		found := map[int]string{ // who must be found, and how
+		found := map[int]string{ // the processes that must be found, and how
 			shell(t, "exec 3>>"+dir+"/vol/deep/file"):        "open for writing",
 			shell(t, "exec 3<>"+dir+"/vol/deep/file"):        "open for writing",
 			shell(t, "exec 3>>'"+dir+"/vol/gone (deleted)'"): "open for writing",
@@ -91,14 +91,14 @@ func TestHoldersFindsWhoCouldStillWriteAndNobodyElse(t *testing.T) {
 		}
 		innocent := map[int]string{
 			shell(t, "exec 3<"+dir+"/vol/file"):                               "reads",
-			shell(t, "cd "+dir+"/vol"):                                        "has its directory there",
-			shell(t, "exec 3>>"+dir+"/vol-sibling/file"):                      "writes to a directory whose name begins alike",
+			shell(t, "cd "+dir+"/vol"):                                        "has its working directory there",
+			shell(t, "exec 3>>"+dir+"/vol-sibling/file"):                      "writes to a directory whose name has the same beginning",
 			shell(t, "exec 3>>"+dir+"/other/file"):                            "writes elsewhere on the filesystem",
-			shell(t, "exec 3>>"+dir+"/vol/unlinked; rm "+dir+"/vol/unlinked"): "writes to a file that is removed",
+			shell(t, "exec 3>>"+dir+"/vol/unlinked; rm "+dir+"/vol/unlinked"): "writes to a removed file",
 		}
 		d := open(t, dir+"/vol")
-		for _, scope := range []disk.Scope{disk.HostProcesses, disk.AllProcesses} {
-			holders, err := disk.Holders([]*disk.Dir{d}, scope)
+		for _, which := range []disk.Processes{disk.HostProcesses, disk.AllProcesses} {
+			holders, err := disk.Holders([]*disk.Dir{d}, which)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -106,81 +106,23 @@ func TestHoldersFindsWhoCouldStillWriteAndNobodyElse(t *testing.T) {
 			for _, h := range holders {
 				how[h.PID] = h.How
 				if why := innocent[h.PID]; why != "" {
-					t.Errorf("%v, which only %s", h, why)
+					t.Errorf("%v, but it only %s", h, why)
 				}
 			}
 			for pid, want := range found {
 				want, elsewhere := strings.CutSuffix(want, ", elsewhere")
-				if elsewhere && scope == disk.HostProcesses {
+				if elsewhere && which == disk.HostProcesses {
 					want = ""
 				}
 				if how[pid] != want {
-					t.Errorf("scope %d: process %d has it %q, found %q", scope, pid, want, how[pid])
+					t.Errorf("processes %d: process %d holds it as %q, found %q", which, pid, want, how[pid])
 				}
 			}
 		}
 	})
 }
 
-func TestMakePrivateInheritsNothing(t *testing.T) {
-	disktest.EachFS(t, func(t *testing.T, dir string) {
-		acl := []byte{2, 0, 0, 0}
-		for _, e := range [][2]uint32{{1, 7}, {2, 7}, {4, 7}, {0x10, 7}, {0x20, 7}} { // u::rwx u:1000:rwx g::rwx m::rwx o::rwx
-			id := uint32(0xffffffff)
-			if e[0] == 2 {
-				id = 1000
-			}
-			acl = append(acl, byte(e[0]), 0, byte(e[1]), 0, byte(id), byte(id>>8), byte(id>>16), byte(id>>24))
-		}
-		for _, err := range []error{
-			unix.Setxattr(dir, "system.posix_acl_default", acl, 0), os.Chown(dir, 1000, 1000), unix.Chmod(dir, 0o2777),
-		} {
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-		defer unix.Umask(unix.Umask(0))
-		made, err := open(t, dir).MakePrivate("wrap")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer made.Close()
-		disktest.Write(t, dir, map[string]string{"wrap/d/f": ""})
-		tree := disktest.Tree(t, dir+"/wrap")
-		for _, line := range tree {
-			if strings.Contains(line, "posix_acl") || !strings.Contains(line, "owner=0:0") {
-				t.Errorf("inherited: %s", line)
-			}
-		}
-		if st, err := made.Stat(); err != nil || st.Mode&0o7777 != 0o700 {
-			t.Errorf("the mode is %o: %v", st.Mode&0o7777, err)
-		}
-		if _, err := open(t, dir).MakePrivate("wrap"); err == nil {
-			t.Error("a directory that was there was taken over")
-		}
-	})
-}
-
-func TestMkdirMakesExactlyTheModeThatWasAsked(t *testing.T) {
-	disktest.NeedRoot(t)
-	dir := t.TempDir()
-	if err := unix.Chmod(dir, 0o2777); err != nil {
-		t.Fatal(err)
-	}
-	for _, umask := range []int{0, 0o022, 0o777} {
-		for _, mode := range []uint32{0o700, 0o755, 0o1777} {
-			name := fmt.Sprintf("%o-%o", umask, mode)
-			old := unix.Umask(umask)
-			err := open(t, dir).Mkdir(name, mode)
-			unix.Umask(old)
-			if st, e := open(t, dir).Lstat(name); err != nil || e != nil || st.Mode&0o7777 != mode {
-				t.Errorf("%s has mode %o: %v, %v", name, st.Mode&0o7777, err, e)
-			}
-		}
-	}
-}
-
-func TestAMountTableIsReadWithAllItsEscapes(t *testing.T) {
+func TestAMountTableIsReadWithAllEscapes(t *testing.T) {
 	disktest.NeedRoot(t)
 	dir := t.TempDir()
 	odd := dir + "/a b\tc\nd\\e - f"
@@ -192,14 +134,14 @@ func TestAMountTableIsReadWithAllItsEscapes(t *testing.T) {
 	}
 	d := open(t, odd)
 	if got, err := mounts.Inside(d); got != odd+"/in" || err != nil {
-		t.Errorf("inside is %q: %v", got, err)
+		t.Errorf("the mount inside is %q: %v", got, err)
 	}
 	if got, err := mounts.Inside(open(t, dir+"/src")); got != "" || err != nil {
-		t.Errorf("inside of one without is %q: %v", got, err)
+		t.Errorf("the mount inside a directory without one is %q: %v", got, err)
 	}
 	for path, want := range map[string]bool{odd + "/in": true, odd: false} {
 		if got, err := open(t, path).IsMountRoot(); got != want || err != nil {
-			t.Errorf("%q is a mount root: %t, %v", path, got, err)
+			t.Errorf("%q is a mount point: %t, %v", path, got, err)
 		}
 	}
 	if sub, err := d.OpenSameMount("in"); err == nil {
@@ -224,7 +166,7 @@ func TestLockedSeesTheFlags(t *testing.T) {
 	})
 }
 
-// disks makes files that are large enough for a loop device.
+// disks makes files large enough for a loop device.
 func disks(t *testing.T, paths ...string) {
 	t.Helper()
 	for _, path := range paths {
@@ -234,7 +176,7 @@ func disks(t *testing.T, paths ...string) {
 	}
 }
 
-// holders returns who holds a file of a volume, but for processes.
+// holders returns the holders of a volume.
 func holders(t *testing.T, volume string) (found []disk.Holder) {
 	t.Helper()
 	dir, err := disk.OpenRoot(volume)
@@ -265,16 +207,16 @@ func TestHoldersFindsALoopDevice(t *testing.T) {
 	}
 }
 
-// TestHoldersFindsALoopDeviceOfAContainer attaches files where another mount
-// namespace has them: one of the volume under a name that leads nowhere here,
-// and another one under the name of one of the volume. When that namespace has
-// ended the two cannot be told apart any more.
+// TestHoldersFindsALoopDeviceOfAContainer attaches two files in another mount
+// namespace: a file of the volume under a path that does not exist here, and another
+// file under the path of a file of the volume. Once that namespace has ended, nobody
+// can tell the two apart.
 func TestHoldersFindsALoopDeviceOfAContainer(t *testing.T) {
 	disktest.NeedRoot(t)
 	for _, program := range []string{"losetup", "unshare", "nsenter"} {
 		disktest.Need(t, program)
 	}
-	dir := disktest.Mount(t, "ext4", 16) // of its own: what cannot be told apart here could be anybody's data on that filesystem
+	dir := disktest.Mount(t, "ext4", 16) // its own filesystem: on a shared one, other people's loop devices would be found too
 	disks(t, dir+"/vol/disk", dir+"/vol/same", dir+"/other/same", dir+"/elsewhere/empty")
 	cmd := exec.Command("unshare", "--mount", "sh", "-ec", `
 		mount --bind "$1/vol" "$1/elsewhere"
@@ -293,7 +235,7 @@ func TestHoldersFindsALoopDeviceOfAContainer(t *testing.T) {
 	}
 	_ = cmd.Wait() // it was killed
 	found := holders(t, dir+"/vol")
-	if len(found) != 2 || !strings.Contains(found[0].How, "may be in it") || !strings.Contains(found[1].How, "may be in it") {
-		t.Errorf("found %v when the container is gone", found)
+	if len(found) != 2 || !strings.Contains(found[0].How, "may be in the volume") || !strings.Contains(found[1].How, "may be in the volume") {
+		t.Errorf("found %v after the end of the container", found)
 	}
 }

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// NewID returns a name that no other call returns: UTC time to the second and
-// six random hexadecimal digits, "20261123T140501Z-3f9a2c". Snapshots and
-// transactions are named so, and so is everything that they leave beside the
-// data, which can then be told from everything else.
+// NewID returns a new name: the UTC time to the second and six random hexadecimal
+// digits, "20261123T140501Z-3f9a2c". Snapshots and transactions have such names,
+// and so has everything that they leave beside the data, so that it can be told
+// from everything else.
 func NewID(now time.Time) string {
 	var b [3]byte
 	_, _ = rand.Read(b[:]) // never fails since Go 1.24
@@ -19,6 +19,6 @@ func NewID(now time.Time) string {
 
 var idForm = regexp.MustCompile(`^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}$`)
 
-// ValidID reports whether s has the form that NewID gives. It is asked before
-// s becomes part of a path.
+// ValidID reports whether s has the form of NewID. Callers check it before s
+// becomes part of a path.
 func ValidID(s string) bool { return idForm.MatchString(s) }

@@ -10,14 +10,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// A loop device holds its backing file in the kernel, without a process: no
+// /proc/<pid>/fd shows that the mounted image of a virtual disk in a volume is
+// still written to.
+
 // loops returns the loop devices that write to a file of the volumes.
 func (s *scan) loops() []Holder {
-	attached, err := filepath.Glob("/sys/block/loop*/loop")
+	backed, err := filepath.Glob("/sys/block/loop*/loop")
 	if err != nil { // the pattern is a constant
 		return nil
 	}
 	var found []Holder
-	for _, loop := range attached {
+	for _, loop := range backed {
 		block := filepath.Dir(loop)
 		if ro, err := os.ReadFile(block + "/ro"); err != nil || string(ro) != "0\n" {
 			continue
@@ -31,63 +35,62 @@ func (s *scan) loops() []Holder {
 
 func device(block string) string { return "/dev/" + filepath.Base(block) }
 
-// attached returns the path of the file that a loop device is made of and how it
-// has it, which is "" where the file is of no volume.
+// attached returns the path of a loop device's backing file and how the device
+// holds it; how is "" when the file belongs to no volume.
 //
-// A file may be removed, renamed or detached between two of the looks that this
-// takes, and then its path leads nowhere. So that is believed only when the path
-// is the same afterwards.
+// The file may be removed, renamed or detached during these lookups, and its path
+// then leads nowhere. So that result counts only when the path is still the same.
 func (s *scan) attached(block string) (path, how string) {
-	for again := 3; ; again-- {
-		path, ok := backingPath(block)
-		if !ok { // detached
+	for range 4 {
+		var ok bool
+		if path, ok = backingPath(block); !ok { // detached
 			return "", ""
 		}
-		how := s.holds(device(block), path)
-		if how != lost || again == 0 {
-			return path, how
-		}
-		if now, _ := backingPath(block); now == path {
-			return path, how
+		how = s.holds(device(block), path)
+		if now, _ := backingPath(block); how != unknown || now == path {
+			break
 		}
 	}
+	return path, how
 }
 
-// backingPath returns the path of a loop device's file, if it has one. It is
-// that of the mount namespace in which the device was attached, whichever that
-// was.
+// backingPath returns the path of a loop device's backing file, as it was in the
+// mount namespace that attached the device. The kernel does not say which one.
 func backingPath(block string) (path string, ok bool) {
 	text, err := os.ReadFile(block + "/loop/backing_file")
 	return strings.TrimSuffix(string(text), "\n"), err == nil
 }
 
-// lost is how a loop device has a file that no process could show.
-const lost = "attached, which is on the filesystem of the volume, and may be in it: the container that attached it is gone"
+// unknown is said of a backing file that is on a volume's filesystem and that no
+// mount namespace shows at its path.
+const unknown = "attached, which is on the filesystem of the volume and may be in the volume: the container that attached it is gone"
 
-// holds says how a loop device has a file of the volumes by this path, which
-// tells something only where it leads to the very file.
+// holds says how a loop device holds a file of the volumes, and "" if it holds
+// none. The path tells where the file is only in a mount namespace in which it
+// leads to this very file: a container may have attached another file under the
+// same path.
 func (s *scan) holds(device, path string) string {
 	file, err := backingFile(device)
 	switch {
 	case errors.Is(err, unix.ENXIO): // detached meanwhile
 		return ""
-	case err != nil: // no device file: all there is to go by is the path
+	case err != nil: // without a device node there is only the path
 		return s.attachedIn(s.own, path)
-	case !slices.Contains(s.devices, file.dev): // where a container leads lookups to is its own affair then
+	case !slices.Contains(s.devices, file.dev): // no lookups in a container's tree for it
 		return ""
 	}
-	for _, v := range s.views {
-		if !v.leadsTo(path, file) {
+	for _, ns := range s.namespaces {
+		if !ns.leadsTo(path, file) {
 			continue
 		}
-		if mounts, err := s.table(v); err == nil {
+		if mounts, err := s.table(ns); err == nil {
 			return s.attachedIn(mounts, path)
 		}
 	}
-	if strings.HasSuffix(path, " (deleted)") { // nobody meets it again
+	if strings.HasSuffix(path, " (deleted)") { // nobody can open it any more
 		return ""
 	}
-	return lost
+	return unknown
 }
 
 func (s *scan) attachedIn(mounts Mounts, path string) string {
@@ -97,41 +100,38 @@ func (s *scan) attachedIn(mounts Mounts, path string) string {
 	return ""
 }
 
-// identity is a file as stat(2) tells it from others.
+// identity tells a file from all others (stat(2)).
 type identity struct{ dev, ino uint64 }
 
-// backingFile returns which file a loop device is made of (loop(4),
+// backingFile returns the identity of a loop device's backing file (loop(4),
 // LOOP_GET_STATUS64).
 func backingFile(device string) (identity, error) {
-	fd, err := RetryValue(func() (int, error) {
-		return unix.Open(device, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	})
+	f, err := os.OpenFile(device, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return identity{}, err
 	}
-	defer unix.Close(fd)
-	status, err := unix.IoctlLoopGetStatus64(fd)
+	defer f.Close()
+	status, err := RetryValue(func() (*unix.LoopInfo64, error) { return unix.IoctlLoopGetStatus64(int(f.Fd())) })
 	if err != nil {
 		return identity{}, err
 	}
 	return identity{status.Device, status.Inode}, nil
 }
 
-// leadsTo reports whether a path of the kernel's, which has no symbolic links,
-// is that of a file in a mount namespace.
-func (v view) leadsTo(path string, file identity) bool {
-	root, err := RetryValue(func() (int, error) {
-		return unix.Open(v.proc+"/root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	})
+// leadsTo reports whether path leads to a file in a mount namespace. A path that
+// the kernel gives contains no symbolic links.
+func (ns namespace) leadsTo(path string, file identity) bool {
+	root, err := OpenRoot(ns.proc + "/root")
 	if err != nil {
 		return false
 	}
-	defer unix.Close(root)
-	fd, err := Openat2(root, path, unix.O_PATH|unix.O_NOFOLLOW, 0, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_MAGICLINKS)
+	defer root.Close()
+	fd, err := root.openat2(strings.TrimPrefix(path, "/"), unix.O_PATH|unix.O_NOFOLLOW, beneath)
 	if err != nil {
 		return false
 	}
-	defer unix.Close(fd)
-	var st unix.Stat_t
-	return Retry(func() error { return unix.Fstat(fd, &st) }) == nil && file == identity{st.Dev, st.Ino}
+	found := &Dir{fd: fd, path: path}
+	defer found.Close()
+	st, err := found.Stat()
+	return err == nil && file == identity{st.Dev, st.Ino}
 }

@@ -6,15 +6,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 )
 
-// TestAFileThatIsRemovedMeanwhileIsLookedForAgain removes a file outside of the
-// volume between the looks that are taken at the loop device that is made of it:
-// as everybody does who unmounts an image and deletes it.
-func TestAFileThatIsRemovedMeanwhileIsLookedForAgain(t *testing.T) {
+// TestARemovedBackingFileIsLookedUpAgain removes the backing file of a loop device,
+// which is outside the volume, while the device is looked at. Everybody does that
+// who unmounts an image and deletes it.
+func TestARemovedBackingFileIsLookedUpAgain(t *testing.T) {
 	disktest.NeedRoot(t)
 	disktest.Need(t, "losetup")
 	root := t.TempDir()
@@ -33,12 +32,16 @@ func TestAFileThatIsRemovedMeanwhileIsLookedForAgain(t *testing.T) {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			disktest.Write(t, root, map[string]string{"other/disk": strings.Repeat("x", 1<<20)})
 			device := disktest.Attach(t, nil, image)
-			removed := make(chan error, 1)
+			begun, removed := make(chan struct{}, 1), make(chan error, 1)
 			go func() {
-				time.Sleep(5 * time.Millisecond) // the looks have begun
+				<-begun
 				removed <- os.Remove(image)
 			}()
 			for path := image; path == image; {
+				select {
+				case begun <- struct{}{}:
+				default:
+				}
 				var how string
 				if path, how = s.attached("/sys/block/" + filepath.Base(device)); how != "" {
 					t.Errorf("%s has %s %s", device, path, how)

@@ -14,13 +14,13 @@ import (
 type Mount struct {
 	ID    int
 	Dev   string // major:minor
-	Root  string // the directory of the filesystem that is mounted here
-	Point string // where, seen from the root of the process
+	Root  string // the mounted directory of the filesystem
+	Point string // the mount point, seen from the root of the process
 	Type  string
 }
 
-// Mounts is a mount table in the kernel's order: of two mounts at one point the
-// later one is seen.
+// Mounts is a mount table in the kernel's order. The later of two mounts at one
+// point covers the earlier.
 type Mounts []Mount
 
 // ReadMounts returns the mount table of this process.
@@ -62,7 +62,8 @@ func parseMount(line string) (Mount, error) {
 	return Mount{ID: id, Dev: fields[2], Root: unescapeOctal(fields[3]), Point: unescapeOctal(fields[4]), Type: types[0]}, nil
 }
 
-// unescapeOctal undoes the kernel's \040 for space, tab, newline and backslash.
+// unescapeOctal undoes the kernel's escapes, such as \040, for space, tab, newline
+// and backslash.
 func unescapeOctal(s string) string {
 	if !strings.Contains(s, `\`) {
 		return s
@@ -86,7 +87,7 @@ func under(path, root string) bool {
 	return path == root || root == "/" || strings.HasPrefix(path, root+"/")
 }
 
-// RealPath returns where the kernel says d is now, seen from this process.
+// RealPath returns the present path of d, as the kernel tells it to this process.
 func (d *Dir) RealPath() (string, error) {
 	p, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", d.fd))
 	if err != nil {
@@ -98,7 +99,8 @@ func (d *Dir) RealPath() (string, error) {
 	return p, nil
 }
 
-// Inside returns a mount point strictly below d, and "" when there is none.
+// Inside returns a mount point below d, and "" if there is none. A mount on d
+// itself does not count.
 func (m Mounts) Inside(d *Dir) (string, error) {
 	path, err := d.RealPath()
 	if err != nil {
@@ -112,8 +114,8 @@ func (m Mounts) Inside(d *Dir) (string, error) {
 	return "", nil
 }
 
-// IsMountRoot reports whether d is where a filesystem is mounted: such a
-// directory cannot be renamed (EBUSY). Linux 5.8.
+// IsMountRoot reports whether a filesystem is mounted on d. Such a directory cannot
+// be renamed (EBUSY). It needs Linux 5.8.
 func (d *Dir) IsMountRoot() (bool, error) {
 	var stx unix.Statx_t
 	err := Retry(func() error { return unix.Statx(d.fd, "", unix.AT_EMPTY_PATH, unix.STATX_TYPE, &stx) })
@@ -121,13 +123,13 @@ func (d *Dir) IsMountRoot() (bool, error) {
 		return false, d.fail("statx", "", err)
 	}
 	if stx.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT == 0 {
-		return false, d.fail("statx", "", fmt.Errorf("the kernel does not tell mount roots: %w", unix.ENOSYS))
+		return false, d.fail("statx", "", fmt.Errorf("the kernel does not say whether it is a mount point: %w", unix.ENOSYS))
 	}
 	return stx.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
 }
 
-// place is a directory as its filesystem knows it: the same wherever and in
-// whatever mount namespace it is seen.
+// place is where a directory is on its filesystem. It is the same in every mount
+// and in every mount namespace.
 type place struct{ dev, path string }
 
 func (m Mounts) byID(id int) (Mount, bool) {
@@ -139,8 +141,8 @@ func (m Mounts) byID(id int) (Mount, bool) {
 	return Mount{}, false
 }
 
-// covering returns the mount that a path is on; with dev, the one of that
-// device.
+// covering returns the mount that shows path, only among those of the device dev if
+// dev is not empty.
 func (m Mounts) covering(path, dev string) (Mount, bool) {
 	var best Mount
 	found := false

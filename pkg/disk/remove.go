@@ -7,10 +7,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Remove removes the file name, one component of d.
+// Remove removes the file name, one component, from d.
 func (d *Dir) Remove(name string) error { return d.unlink(name, 0) }
 
-// Rmdir removes the directory name when it is empty; ENOTEMPTY otherwise.
+// Rmdir removes the directory name if it is empty; otherwise it fails with
+// ENOTEMPTY.
 func (d *Dir) Rmdir(name string) error { return d.unlink(name, unix.AT_REMOVEDIR) }
 
 func (d *Dir) unlink(name string, flags int) error {
@@ -24,26 +25,25 @@ func (d *Dir) unlink(name string, flags int) error {
 	return d.fail("remove", name, err)
 }
 
-// whyNot adds to the EPERM of an unlink(2) the flag that forbids it, where it is
-// one.
+// whyNot adds the flag that forbids an unlink(2) to its EPERM, if a flag does.
 func (d *Dir) whyNot(name string, err error) error {
 	who := "it"
 	locked, _ := lockedAt(d.fd, name, 0)
 	if !locked {
-		who = "the directory that it is in"
+		who = "its directory"
 		locked, _ = d.Locked()
 	}
 	if !locked {
 		return err
 	}
-	return fmt.Errorf("%w: %s has the immutable or the append-only flag (chattr -i -a takes it away)", err, who)
+	return fmt.Errorf("%w: %s has the immutable or the append-only flag (chattr -i -a removes it)", err, who)
 }
 
-// RemoveTree removes the directory name and all below it. It descends by
-// descriptor, follows no symbolic link, and stops at a mount with EXDEV or
-// EBUSY rather than empty what is mounted. Nothing at name is no error, nor is
-// what somebody else removes at the same time. After an error a part of the
-// tree may be gone.
+// RemoveTree removes the directory name and everything below it. It descends by
+// descriptor, follows no symbolic link, and fails at a mount with EXDEV or EBUSY
+// rather than empty the mounted filesystem. If name does not exist, or somebody
+// else removes files at the same time, that is no error. After an error a part of
+// the tree may be gone.
 func (d *Dir) RemoveTree(name string) error {
 	if err := component(name); err != nil {
 		return d.fail("remove", name, err)
@@ -64,7 +64,7 @@ func (d *Dir) RemoveTree(name string) error {
 	if err := sub.empty(); err != nil {
 		return err
 	}
-	// Two processes may be clearing away the same leftover.
+	// Another process may be removing the same tree.
 	if err := d.Rmdir(name); !errors.Is(err, unix.ENOENT) {
 		return err
 	}
@@ -74,12 +74,12 @@ func (d *Dir) RemoveTree(name string) error {
 // empty removes everything in d.
 func (d *Dir) empty() error {
 	names, err := d.Names()
-	if err != nil && !errors.Is(err, unix.ENOENT) { // d itself is gone
+	if err != nil && !errors.Is(err, unix.ENOENT) { // ENOENT: d itself is gone
 		return err
 	}
 	for _, name := range names {
 		err := d.Remove(name)
-		// unlink(2): EISDIR is Linux's answer to a directory, EPERM POSIX's.
+		// For a directory, Linux returns EISDIR, and POSIX asks for EPERM (unlink(2)).
 		if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EPERM) {
 			st, e := d.Lstat(name)
 			switch {
@@ -96,32 +96,33 @@ func (d *Dir) empty() error {
 	return nil
 }
 
-// condemned is the mode of a directory that is being deleted: nobody but root
-// may enter it, and with its three special bits it is no mode that anybody gives.
+// condemned is the mode of a directory that is being deleted. Only root can enter
+// it, and nobody would give a directory these three bits and no others.
 const condemned = unix.S_ISUID | unix.S_ISGID | unix.S_ISVTX
 
-// Condemn marks d as being deleted, wherever it is moved. It needs no space on
-// the disk, and is durable after SyncFS.
+// Condemn marks d as being deleted. The mark moves with d, needs no space on the
+// disk, and is durable after SyncFS.
 func (d *Dir) Condemn() error {
 	return d.fail("chmod", "", Retry(func() error { return unix.Fchmod(d.fd, condemned) }))
 }
 
-// Condemned reports whether d is marked by Condemn: what is in it may be a part.
+// Condemned reports whether Condemn has marked d. Such a directory may hold only a
+// part of its tree.
 func (d *Dir) Condemned() (bool, error) {
 	st, err := d.Stat()
 	return err == nil && st.Mode&0o7777 == condemned, err
 }
 
-// RemoveTreeIf is RemoveTree for a directory that must be the one with handle
-// want, with nothing mounted in it. Where something else stands at name, or a
-// mount does, nothing is removed and the error says so.
+// RemoveTreeIf is like RemoveTree, but the directory must have the handle want, and
+// none of mounts may be inside it. Otherwise RemoveTreeIf removes nothing and the
+// error says why.
 func (d *Dir) RemoveTreeIf(name string, want Handle, mounts Mounts) error {
 	got, err := d.HandleOf(name)
 	if err != nil || got == "" {
 		return err
 	}
 	if got != want {
-		return d.fail("remove", name, fmt.Errorf("another directory stands here: handle %s, expected %s", got, want))
+		return d.fail("remove", name, fmt.Errorf("this is another directory: its handle is %s, expected %s", got, want))
 	}
 	sub, err := d.Open(name)
 	if err != nil {

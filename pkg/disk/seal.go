@@ -10,7 +10,7 @@ import (
 	"io"
 )
 
-// A sealed document is a small JSON object that carries its own checksum:
+// A sealed document is a small JSON object with its own checksum:
 //
 //	{
 //	  "format": "snap-manifest",
@@ -19,9 +19,9 @@ import (
 //	  …
 //	}
 //
-// The checksum is the SHA-256 of the whole file with the 64 hexadecimal digits
-// of the checksum itself replaced by zeros. It guards against accident, not
-// against forgery: whoever can write the file can compute it.
+// The checksum is the SHA-256 of the whole file, computed with zeros in place of the
+// checksum's own 64 hexadecimal digits. It shows accidents and no forgery: anybody
+// who can write the file can compute it.
 
 // Seal is the head that every sealed document embeds.
 type Seal struct {
@@ -36,11 +36,11 @@ type Sealed interface{ seal() *Seal }
 func (s *Seal) seal() *Seal { return s }
 
 var (
-	// ErrDamaged is a document that is not what was written: truncated,
-	// altered, or never a document of this format.
+	// ErrDamaged means that a document was truncated or altered, or that it never was
+	// a document of this format.
 	ErrDamaged = errors.New("damaged")
-	// ErrTooNew is an intact document of a version that this program does not
-	// know.
+	// ErrTooNew means that a document is intact and of a version that this program
+	// does not know.
 	ErrTooNew = errors.New("written by a newer version of snap")
 )
 
@@ -48,7 +48,7 @@ const sumPrefix = `"checksum": "sha256:`
 
 var zeroSum = bytes.Repeat([]byte{'0'}, 2*sha256.Size)
 
-// MarshalSealed encodes doc as format and version, with its checksum.
+// MarshalSealed sets the format, the version and the checksum of doc and encodes it.
 func MarshalSealed(doc Sealed, format string, version int) ([]byte, error) {
 	*doc.seal() = Seal{format, version, "sha256:" + string(zeroSum)}
 	data, err := json.MarshalIndent(doc, "", "  ")
@@ -63,9 +63,9 @@ func MarshalSealed(doc Sealed, format string, version int) ([]byte, error) {
 	return data, nil
 }
 
-// UnmarshalSealed decodes data into doc. The checksum is checked before a byte
-// is interpreted, then the version, then the fields, of which none may be
-// unknown. The error is [ErrDamaged] or [ErrTooNew].
+// UnmarshalSealed decodes data into doc. It first verifies the checksum, then the
+// format and the version, then the fields; an unknown field is damage. The error
+// wraps [ErrDamaged] or [ErrTooNew].
 func UnmarshalSealed(data []byte, doc Sealed, format string, version int) error {
 	if err := checkSum(data); err != nil {
 		return err
@@ -78,10 +78,10 @@ func UnmarshalSealed(data []byte, doc Sealed, format string, version int) error 
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	if head.Format != format {
-		return fmt.Errorf("%w: format is %q, expected %q", ErrDamaged, head.Format, format)
+		return fmt.Errorf("%w: the format is %q, expected %q", ErrDamaged, head.Format, format)
 	}
 	if head.Version > version {
-		return fmt.Errorf("%w: version %d, this program reads up to %d", ErrTooNew, head.Version, version)
+		return fmt.Errorf("%w: version %d, and this program reads up to version %d", ErrTooNew, head.Version, version)
 	}
 	if head.Version < 1 {
 		return fmt.Errorf("%w: version %d", ErrDamaged, head.Version)
@@ -92,7 +92,7 @@ func UnmarshalSealed(data []byte, doc Sealed, format string, version int) error 
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return fmt.Errorf("%w: data behind the document", ErrDamaged)
+		return fmt.Errorf("%w: data after the document", ErrDamaged)
 	}
 	return nil
 }
@@ -109,7 +109,7 @@ func checkSum(data []byte) error {
 	h.Write(data[at+len(zeroSum):])
 	want, got := hex.EncodeToString(h.Sum(nil)), string(data[at:at+len(zeroSum)])
 	if want != got {
-		return fmt.Errorf("%w: checksum is %s, content has %s", ErrDamaged, got, want)
+		return fmt.Errorf("%w: the checksum is %s, and that of the content is %s", ErrDamaged, got, want)
 	}
 	return nil
 }

@@ -30,7 +30,7 @@ func sealed(t *testing.T) []byte {
 	return data
 }
 
-// reseal gives an altered document a true checksum, as a forger can.
+// reseal gives an altered document a correct checksum, as a forger can.
 func reseal(data []byte) []byte {
 	const prefix = `"checksum": "sha256:`
 	data = bytes.Clone(data)
@@ -50,11 +50,11 @@ func TestASealedDocumentComesBack(t *testing.T) {
 		t.Errorf("it came back as %+v", doc)
 	}
 	if !bytes.Equal(reseal(sealed(t)), sealed(t)) {
-		t.Error("the checksum is not the one that is documented")
+		t.Error("the checksum is not the documented one")
 	}
 }
 
-func TestDamageToAnyByteIsDamage(t *testing.T) {
+func TestDamageToAnyByteIsDetected(t *testing.T) {
 	good := sealed(t)
 	for at := range good {
 		for _, c := range []byte{good[at] ^ 1, good[at] ^ 0x80, 0, '"', '9', ' '} {
@@ -102,8 +102,8 @@ func TestNewerIsNotDamagedAndForgedIsNotNewer(t *testing.T) {
 		"a count that is text":        {replace(`"count": 7`, `"count": "7"`), disk.ErrDamaged},
 		"a count that overflows":      {replace(`"count": 7`, `"count": 77777777777777777777`), disk.ErrDamaged},
 		"a second document":           {reseal(append(sealed(t), "{}\n"...)), disk.ErrDamaged},
-		"garbage behind it":           {reseal(append(sealed(t), 'x')), disk.ErrDamaged},
-		"a NUL behind it":             {reseal(append(sealed(t), 0)), disk.ErrDamaged},
+		"garbage after it":            {reseal(append(sealed(t), 'x')), disk.ErrDamaged},
+		"a NUL after it":              {reseal(append(sealed(t), 0)), disk.ErrDamaged},
 		"an array":                    {reseal([]byte(`[{"checksum": "sha256:` + strings.Repeat("0", 64) + `"}]`)), disk.ErrDamaged},
 		"nothing":                     {nil, disk.ErrDamaged},
 		"zeros":                       {make([]byte, 4096), disk.ErrDamaged},
@@ -111,7 +111,7 @@ func TestNewerIsNotDamagedAndForgedIsNotNewer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			err := disk.UnmarshalSealed(c.data, &document{}, format, 3)
 			if !errors.Is(err, c.want) || errors.Is(err, disk.ErrDamaged) == errors.Is(err, disk.ErrTooNew) {
-				t.Errorf("the answer is %v, expected %v", err, c.want)
+				t.Errorf("the error is %v, expected %v", err, c.want)
 			}
 		})
 	}

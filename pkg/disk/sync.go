@@ -10,28 +10,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// WriteSize is how many bytes one call should write where much is written. The
-// kernel takes as large a piece of memory for the cache as a write is long;
-// large ones are what a virtual machine has given back to its host, and getting
-// them again takes two seconds a GiB (free page reporting: blocks of 2 MiB).
+// WriteSize is how many bytes a caller with much to write should write in one call.
+// The kernel caches a write in pieces of memory as large as the write. A virtual
+// machine has given its large pieces back to its host, and it takes two seconds a
+// GiB to get them again (free page reporting works on blocks of 2 MiB).
 const WriteSize = 64 << 10
 
-// Sync makes the names in d durable (fsync of the directory).
+// Sync makes the names in d durable (fsync(2) of the directory).
 func (d *Dir) Sync() error {
 	return d.fail("fsync", "", Retry(func() error { return unix.Fsync(d.fd) }))
 }
 
-// SyncFS makes everything on d's filesystem durable, data and names. It
-// reports a write-back error only when that happened after d was opened
-// (syncfs(2), Linux 5.8), so d is to be opened before the first write whose
-// fate matters.
+// SyncFS makes everything on d's filesystem durable, data and names. It reports a
+// failed write-back only if that failed after d was opened (syncfs(2), Linux 5.8).
+// So open d before the first write that must not be lost.
 func (d *Dir) SyncFS() error {
 	return d.fail("syncfs", "", Retry(func() error { return unix.Syncfs(d.fd) }))
 }
 
-// RenameSync moves from, in d, to the name to in dst, replacing a file there,
-// and returns when both directories are durable. After an error either name
-// may be in force.
+// RenameSync moves from in d to the name to in dst, where it replaces a file, and
+// returns when both directories are durable. After an error the file may have either
+// name.
 func (d *Dir) RenameSync(from string, dst *Dir, to string) error {
 	if err := d.Rename(from, dst, to); err != nil {
 		return err
@@ -45,8 +44,8 @@ func (d *Dir) RenameSync(from string, dst *Dir, to string) error {
 	return d.Sync()
 }
 
-// Rename moves from, in d, to the name to in dst. It is atomic but not durable:
-// the caller syncs both directories.
+// Rename moves from in d to the name to in dst. It is atomic but not durable: the
+// caller syncs both directories.
 func (d *Dir) Rename(from string, dst *Dir, to string) error {
 	if err := errors.Join(component(from), component(to)); err != nil {
 		return d.fail("rename", from, err)
@@ -54,7 +53,7 @@ func (d *Dir) Rename(from string, dst *Dir, to string) error {
 	return d.fail("rename", from, Retry(func() error { return unix.Renameat(d.fd, from, dst.fd, to) }))
 }
 
-// RenameNoReplace is Rename that fails with EEXIST where to is taken.
+// RenameNoReplace is like Rename, but it fails with EEXIST if to exists.
 func (d *Dir) RenameNoReplace(from string, dst *Dir, to string) error {
 	if err := errors.Join(component(from), component(to)); err != nil {
 		return d.fail("rename", from, err)
@@ -64,9 +63,9 @@ func (d *Dir) RenameNoReplace(from string, dst *Dir, to string) error {
 	}))
 }
 
-// WriteTemp writes data to a new file name with mode 0600 and makes its
-// content durable, but not its name. It fails with EEXIST where the name is
-// taken, and leaves nothing behind on any other error.
+// WriteTemp writes data to a new file name with mode 0600 and makes the content
+// durable, but not the name. It fails with EEXIST if name exists. After any other
+// error it leaves no file.
 func (d *Dir) WriteTemp(name string, data []byte) error {
 	if err := d.write(name, data); err != nil {
 		return err
@@ -82,9 +81,8 @@ func (d *Dir) WriteTemp(name string, data []byte) error {
 	return nil
 }
 
-// WriteUnsynced writes data to a new file name with mode 0600; nothing of it
-// is durable before SyncFS. It fails with EEXIST where the name is taken, and
-// leaves nothing behind on any other error.
+// WriteUnsynced is like WriteTemp, but neither content nor name is durable before
+// SyncFS.
 func (d *Dir) WriteUnsynced(name string, data []byte) error { return d.write(name, data) }
 
 func (d *Dir) write(name string, data []byte) error {
@@ -104,10 +102,10 @@ func (d *Dir) write(name string, data []byte) error {
 	return nil
 }
 
-// Publish puts a small immutable file in place: a temporary file, its fsync,
-// the rename, the fsync of the directory. When it returns nil the file is
-// durable under its name; after an error the name holds either what it held
-// before or the whole new content, never a part.
+// Publish creates or replaces the small file name: it writes a temporary file, syncs
+// it, renames it and syncs the directory. When it returns nil, the file is durable
+// under its name. After an error the name has either its old content or all of the
+// new content, never a part.
 func (d *Dir) Publish(name string, data []byte) error {
 	tmp := name + ".tmp"
 	if err := d.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -119,8 +117,8 @@ func (d *Dir) Publish(name string, data []byte) error {
 	return d.RenameSync(tmp, d, name)
 }
 
-// CreateFile creates the file name for writing and reading; nothing may stand
-// there (O_EXCL, which follows no symbolic link either).
+// CreateFile creates the file name for reading and writing. It fails with EEXIST if
+// anything has that name, a symbolic link included (O_EXCL).
 func (d *Dir) CreateFile(name string, perm uint32) (*os.File, error) {
 	if err := component(name); err != nil {
 		return nil, d.fail("create", name, err)
@@ -132,9 +130,9 @@ func (d *Dir) CreateFile(name string, perm uint32) (*os.File, error) {
 	return os.NewFile(uintptr(fd), d.path+"/"+name), nil
 }
 
-// OpenFile opens the regular file at rel for reading; anything else that
-// stands there is refused, with [ErrDamaged] unless it is a symbolic link
-// (ELOOP), and opening never blocks.
+// OpenFile opens the regular file at rel for reading. It never blocks. A symbolic
+// link at rel is ELOOP; for anything else that is not a regular file the error wraps
+// [ErrDamaged].
 func (d *Dir) OpenFile(rel string) (*os.File, error) {
 	fd, _, err := d.openRegular(rel)
 	if err != nil {
@@ -143,7 +141,7 @@ func (d *Dir) OpenFile(rel string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), d.path+"/"+rel), nil
 }
 
-// openRegular is OpenFile with a bare descriptor. It returns the file's size too.
+// openRegular is OpenFile that returns a bare descriptor and the size of the file.
 func (d *Dir) openRegular(rel string) (fd int, size int64, err error) {
 	fd, err = d.openat2(rel, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, beneath)
 	if err != nil {
@@ -161,15 +159,14 @@ func (d *Dir) openRegular(rel string) (fd int, size int64, err error) {
 	return fd, st.Size, nil
 }
 
-// ReadFile returns the content of the regular file at rel. A file that is longer
-// than limit bytes is not read: the error wraps [ErrDamaged], as it does where
-// something else than a regular file stands.
+// ReadFile returns the content of the regular file at rel. If the file is longer than
+// limit bytes, or is not a regular file, the error wraps [ErrDamaged].
 func (d *Dir) ReadFile(rel string, limit int64) ([]byte, error) {
 	return d.ReadFileInto(rel, limit, nil)
 }
 
-// ReadFileInto is ReadFile into the memory of buf, whatever that holds, if it has
-// the capacity.
+// ReadFileInto is like ReadFile, but it overwrites the memory of buf if buf has the
+// capacity.
 func (d *Dir) ReadFileInto(rel string, limit int64, buf []byte) ([]byte, error) {
 	fd, size, err := d.openRegular(rel)
 	if err != nil {
@@ -179,7 +176,7 @@ func (d *Dir) ReadFileInto(rel string, limit int64, buf []byte) ([]byte, error) 
 	if size > limit {
 		return nil, d.tooLong(rel, limit)
 	}
-	// Room for one byte more, by which the end shows without a larger buffer.
+	// One byte more, so that reading finds the end without a larger buffer.
 	if buf = buf[:0]; int64(cap(buf)) <= size {
 		buf = make([]byte, 0, size+1)
 	}
@@ -191,7 +188,7 @@ func (d *Dir) ReadFileInto(rel string, limit int64, buf []byte) ([]byte, error) 
 		if n == 0 {
 			return buf, nil
 		}
-		if buf = buf[:len(buf)+n]; int64(len(buf)) > limit { // it has grown since
+		if buf = buf[:len(buf)+n]; int64(len(buf)) > limit { // the file has grown
 			return nil, d.tooLong(rel, limit)
 		}
 		if len(buf) == cap(buf) {

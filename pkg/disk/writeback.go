@@ -7,36 +7,39 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// writeBackEvery is how many bytes are written between two of a WriteBack's
-// syncs: fewer make more commits of the journal, more leave more to the end.
+// writeBackEvery is how many bytes are written between two syncs of a WriteBack:
+// fewer bytes mean more commits of the journal, more bytes leave more to the end.
 const writeBackEvery = 64 << 20
 
-// WriteBack has a filesystem written back while a tree is made on it, so that
-// the disk works from the start and the syncfs at the end finds little left. It
-// makes nothing durable that anyone may rely on, and keeps no error to itself:
-// those of its syncs are told again by the caller's [Dir.SyncFS].
+// WriteBack syncs a filesystem now and then while a tree is written to it, so
+// that the disk works from the start and the [Dir.SyncFS] at the end finds little
+// left to do. It promises no durability, and it hides no error: the caller's own
+// SyncFS reports what these syncs ran into.
 type WriteBack struct {
 	fd      int
+	sync    func() error
 	written atomic.Int64
 	due     chan struct{}
 	stop    chan struct{}
 	done    sync.WaitGroup
 }
 
-// StartWriteBack starts the write-back of d's filesystem; end it with End.
+// StartWriteBack starts to write back the filesystem of d. The caller ends it
+// with End.
 func (d *Dir) StartWriteBack() (*WriteBack, error) {
-	// Opened, not duplicated: of each failed write-back an open file description
-	// hears once (syncfs(2)), and that of d is to hear of all.
+	// Opened, not duplicated: an open file description is told once of each failed
+	// write-back (syncfs(2)), and the one of d must be told of all.
 	fd, err := Openat2(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0, beneath)
 	if err != nil {
 		return nil, d.fail("open", "", err)
 	}
 	w := &WriteBack{fd: fd, due: make(chan struct{}, 1), stop: make(chan struct{})}
+	w.sync = func() error { return Retry(func() error { return unix.Syncfs(w.fd) }) }
 	w.done.Go(func() {
 		for {
 			select {
 			case <-w.due:
-				_ = Retry(func() error { return unix.Syncfs(w.fd) })
+				_ = w.sync()
 			case <-w.stop:
 				return
 			}
@@ -45,7 +48,7 @@ func (d *Dir) StartWriteBack() (*WriteBack, error) {
 	return w, nil
 }
 
-// Wrote tells of n bytes more that were written. It never waits.
+// Wrote says that n more bytes were written. It never waits.
 func (w *WriteBack) Wrote(n int64) {
 	if w.written.Add(n) < writeBackEvery {
 		return
@@ -53,11 +56,11 @@ func (w *WriteBack) Wrote(n int64) {
 	w.written.Store(0)
 	select {
 	case w.due <- struct{}{}:
-	default: // one is to come
+	default: // a sync is due already
 	}
 }
 
-// End waits for the sync that runs. What Wrote is told from then on has no effect.
+// End returns when a sync that has begun is done. Wrote has no effect afterwards.
 func (w *WriteBack) End() {
 	close(w.stop)
 	w.done.Wait()

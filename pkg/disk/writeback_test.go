@@ -1,90 +1,74 @@
-package disk_test
+package disk
 
 import (
 	"os"
 	"path/filepath"
-	"strings"
+	"sync"
 	"testing"
-	"time"
 
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 )
 
-// delayed reports whether ext4 has yet to find blocks for some of the file,
-// which it does when it writes the file back.
-func delayed(t *testing.T, file string) bool {
-	return strings.Contains(disktest.Run(t, "filefrag", "-v", file), "delalloc")
-}
-
-// whileDelayed waits for that, ten seconds at most: by itself the kernel leaves a
-// file alone for half a minute (vm.dirty_expire_centisecs).
-func whileDelayed(t *testing.T, file string) {
-	for end := time.Now().Add(10 * time.Second); delayed(t, file) && time.Now().Before(end); {
-		time.Sleep(10 * time.Millisecond)
-	}
-}
-
-func TestWhatWasToldIsWrittenBackBeforeTheEnd(t *testing.T) {
-	disktest.Need(t, "filefrag")
-	dir := disktest.Mount(t, "ext4", 256)
-	for _, c := range []struct {
-		what string
-		told int64
-		back bool
-	}{
-		{"little", 1 << 20, false},
-		{"much", 64 << 20, true},
-	} {
-		file := filepath.Join(dir, c.what)
-		d := open(t, dir)
-		w, err := d.StartWriteBack()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, make([]byte, 1<<20), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if !delayed(t, file) {
-			t.Fatal("a file that was just written is on the disk already: nothing is tested")
-		}
-		for range 4 {
-			w.Wrote(c.told / 4)
-		}
-		if c.back {
-			whileDelayed(t, file)
-		}
-		w.End()
-		if delayed(t, file) == c.back {
-			t.Errorf("%s was written: that the file was written back is %v", c.what, !c.back)
-		}
-		w.Wrote(c.told) // too late, and no harm
-	}
-}
-
-// A disk that fails while the write-back has it written is a disk whose failure
-// the caller's own syncfs tells.
-func TestAFailedWriteBackIsNotHiddenFromTheCaller(t *testing.T) {
-	image := filepath.Join(disktest.Tmpfs(t, "-o", "size=16m"), "image")
-	disktest.Run(t, "truncate", "-s", "256M", image)
-	// Without a journal, whose own failure would speak to everybody.
-	disktest.Run(t, "mkfs.ext4", "-q", "-F", "-O", "^has_journal", image)
-	dir := disktest.Loop(t, image)
-	d := open(t, dir)
-	w, err := d.StartWriteBack()
+// startWriteBack starts a WriteBack that reports the result of each of its syncs
+// on synced, and ends it when the test does, if end was not called before.
+func startWriteBack(t *testing.T, dir string) (d *Dir, w *WriteBack, synced chan error, end func()) {
+	t.Helper()
+	d, err := OpenRoot(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	noise := make([]byte, 48<<20)
-	for i := range noise {
-		noise[i] = byte(i)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "more"), noise, 0o600); err != nil {
+	t.Cleanup(func() { d.Close() })
+	w, err = d.StartWriteBack()
+	if err != nil {
 		t.Fatal(err)
 	}
-	w.Wrote(64 << 20)
-	whileDelayed(t, filepath.Join(dir, "more"))
-	w.End()
+	end = sync.OnceFunc(w.End)
+	t.Cleanup(end)
+	synced = make(chan error, 10)
+	syncfs := w.sync
+	w.sync = func() error {
+		err := syncfs()
+		synced <- err
+		return err
+	}
+	return d, w, synced, end
+}
+
+// That a file is still unwritten shows nothing here: anybody on the machine may
+// call sync(2).
+func TestWriteBackSyncsOnceMuchIsWritten(t *testing.T) {
+	_, w, synced, end := startWriteBack(t, t.TempDir())
+	for range 4 {
+		w.Wrote(writeBackEvery / 4)
+	}
+	if err := <-synced; err != nil {
+		t.Error(err)
+	}
+	for range 3 {
+		w.Wrote(writeBackEvery / 4)
+	}
+	end()
+	w.Wrote(writeBackEvery) // no effect after the end
+	if n := len(synced); n > 0 {
+		t.Errorf("%d syncs although less than %d bytes were written", n, writeBackEvery)
+	}
+}
+
+func TestAFailedWriteBackIsNotHiddenFromTheCaller(t *testing.T) {
+	dir, fail := disktest.FailingDisk(t)
+	d, w, synced, end := startWriteBack(t, dir)
+	// Before the file is written, so that every write-back of it fails, also that of
+	// somebody else's sync(2).
+	fail()
+	if err := os.WriteFile(filepath.Join(dir, "file"), make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.Wrote(writeBackEvery)
+	if err := <-synced; err == nil {
+		t.Fatal("the disk takes no writes, and the write-back met no error")
+	}
+	end()
 	if err := d.SyncFS(); err == nil {
-		t.Error("the disk took a third of what was written, and the caller's syncfs says nothing")
+		t.Error("the write-back failed, and the caller's own syncfs reports nothing")
 	}
 }

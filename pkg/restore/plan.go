@@ -331,8 +331,8 @@ func liveOf(volumes []*swap.Volume) []*disk.Dir {
 	return dirs
 }
 
-func holders(dirs []*disk.Dir, scope disk.Scope) error {
-	found, err := disk.Holders(dirs, scope)
+func holders(dirs []*disk.Dir, which disk.Processes) error {
+	found, err := disk.Holders(dirs, which)
 	if err != nil || len(found) == 0 {
 		return err
 	}

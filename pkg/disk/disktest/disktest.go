@@ -1,11 +1,12 @@
-// Package disktest gives tests real filesystems, a tree that holds everything a
-// volume may hold, and a way to compare trees that shares no code with what is
-// tested.
+// Package disktest gives tests real filesystems, a tree with everything that a
+// volume may contain, and a comparison of trees that shares no code with snap.
+// Everything it mounts is unmounted when the test ends.
 package disktest
 
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -19,10 +20,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// filesystems are those on which snap keeps its promises.
+// filesystems are the filesystems on which snap keeps its promises.
 var filesystems = []string{"ext4", "xfs", "btrfs"}
 
-// EachFS runs test once on each supported filesystem, in a new loop mount.
+// EachFS runs test on a new filesystem of each supported type.
 func EachFS(t *testing.T, test func(t *testing.T, dir string)) {
 	t.Helper()
 	for _, name := range filesystems {
@@ -30,8 +31,8 @@ func EachFS(t *testing.T, test func(t *testing.T, dir string)) {
 	}
 }
 
-// Mount makes a filesystem of that many MiB in a file, mounts it, and returns
-// where. It is unmounted when the test ends.
+// Mount makes a filesystem of mib MiB in a file, mounts it and returns the mount
+// point.
 func Mount(t *testing.T, fstype string, mib int64) string {
 	t.Helper()
 	NeedRoot(t)
@@ -50,22 +51,86 @@ func Mount(t *testing.T, fstype string, mib int64) string {
 	return Loop(t, image)
 }
 
-// Loop mounts the filesystem in a file, and returns where. It is unmounted when
-// the test ends.
+// Loop mounts the filesystem in the file image and returns the mount point.
 func Loop(t *testing.T, image string) string {
 	t.Helper()
-	NeedRoot(t)
-	point := filepath.Join(t.TempDir(), "mnt")
-	if err := os.Mkdir(point, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	Run(t, "mount", "-o", "loop", image, point)
-	t.Cleanup(func() { unmount(t, point) })
+	point := mountPoint(t)
+	MountAt(t, point, "-o", "loop", image)
 	return point
 }
 
-// Attach makes a loop device of a file, by way of a program that stands before
-// losetup, and returns it. It is detached when the test ends.
+// FailingDisk mounts an ext4 filesystem on a disk that works until fail is
+// called; the disk then refuses every write. The filesystem has no journal,
+// because a journal that fails reports its error to every caller of syncfs.
+//
+// The disk lies in a memfd. An image on a tmpfs of the test's own would keep that
+// tmpfs busy as long as any other mount namespace has a copy of the ext4 mount,
+// and a container that starts at the same time has such a copy.
+func FailingDisk(t *testing.T) (point string, fail func()) {
+	t.Helper()
+	NeedRoot(t)
+	Need(t, "mkfs.ext4")
+	fd, err := unix.MemfdCreate("disk", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		t.Fatal(err)
+	}
+	memory := os.NewFile(uintptr(fd), "disk")
+	t.Cleanup(func() { memory.Close() })
+	if err := memory.Truncate(32 << 20); err != nil {
+		t.Fatal(err)
+	}
+	mkfs := exec.Command("mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-E", "lazy_itable_init=0", "/proc/self/fd/3")
+	mkfs.ExtraFiles = []*os.File{memory}
+	if out, err := mkfs.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v\n%s", mkfs, err, out)
+	}
+	device, err := attach(memory)
+	if err != nil {
+		t.Fatalf("attach a loop device: %v", err)
+	}
+	defer device.Close() // the mount holds it from then on
+	point = mountPoint(t)
+	MountAt(t, point, device.Name())
+	return point, func() {
+		if _, err := unix.FcntlInt(memory.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_FUTURE_WRITE); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// attach makes a loop device of an open file. The kernel detaches it when nobody
+// has it open or mounted any more. losetup(8) cannot do this: it takes a path,
+// and a memfd has none.
+func attach(file *os.File) (*os.File, error) {
+	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer control.Close()
+	for {
+		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
+		if err != nil {
+			return nil, err
+		}
+		device, err := os.OpenFile(fmt.Sprintf("/dev/loop%d", n), os.O_RDWR, 0)
+		if err != nil {
+			return nil, err
+		}
+		config := unix.LoopConfig{Fd: uint32(file.Fd()), Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_AUTOCLEAR}}
+		err = unix.IoctlLoopConfigure(int(device.Fd()), &config)
+		if err == nil {
+			return device, nil
+		}
+		device.Close()
+		if !errors.Is(err, unix.EBUSY) { // somebody else was faster
+			return nil, err
+		}
+	}
+}
+
+// Attach makes a loop device of a file with losetup(8), which the words of before
+// precede on the command line (nsenter and its flags, for instance), and returns
+// the device. The device is detached when the test ends.
 func Attach(t *testing.T, before []string, args ...string) (device string) {
 	t.Helper()
 	argv := append(append(before, "losetup", "-f", "--show"), args...)
@@ -74,37 +139,63 @@ func Attach(t *testing.T, before []string, args ...string) (device string) {
 	return device
 }
 
-// Tmpfs mounts a tmpfs, with further arguments of mount(8), and returns where.
+// Tmpfs mounts a tmpfs, with further arguments of mount(8), and returns the mount
+// point.
 func Tmpfs(t *testing.T, args ...string) string {
 	t.Helper()
-	NeedRoot(t)
 	point := t.TempDir()
-	Run(t, "mount", append(args, "-t", "tmpfs", "tmpfs", point)...)
-	t.Cleanup(func() { unmount(t, point) })
+	MountAt(t, point, append(args, "-t", "tmpfs", "tmpfs")...)
 	return point
 }
 
-// Bind mounts a directory in another place until the test ends.
+// Bind mounts the directory or file what at where.
 func Bind(t *testing.T, what, where string) {
 	t.Helper()
-	NeedRoot(t)
-	Run(t, "mount", "--bind", what, where)
-	t.Cleanup(func() { unmount(t, where) })
+	MountAt(t, where, "--bind", what)
 }
 
+// MountAt runs mount(8) with args and the mount point. It is unmounted when the
+// test ends.
+func MountAt(t *testing.T, point string, args ...string) {
+	t.Helper()
+	NeedRoot(t)
+	// Before the mount: mount(8) can fail after it has mounted.
+	t.Cleanup(func() { unmount(t, point) })
+	Run(t, "mount", append(args, point)...)
+}
+
+func mountPoint(t *testing.T) string {
+	t.Helper()
+	point := filepath.Join(t.TempDir(), "mnt")
+	if err := os.Mkdir(point, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return point
+}
+
+// unmount unmounts point, if something is mounted there. A mount that is still in
+// use after five seconds fails the test; it is then detached, so that it outlives
+// at most those who use it. The kernel has no event for the end of such a use.
 func unmount(t *testing.T, point string) {
-	var out []byte
 	var err error
-	for range 50 { // a process that is just ending may still be in it
-		if out, err = exec.Command("umount", point).CombinedOutput(); err == nil {
-			return
+	for range 50 {
+		err = unix.Unmount(point, unix.UMOUNT_NOFOLLOW)
+		if !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EINTR) {
+			break
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
-	t.Errorf("umount %s: %v: %s", point, err, out)
+	// EINVAL: nothing is mounted there (umount(2)).
+	if err == nil || errors.Is(err, unix.EINVAL) {
+		return
+	}
+	t.Errorf("unmount %s: %v", point, err)
+	if err := unix.Unmount(point, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH); err != nil {
+		t.Errorf("detach %s: %v", point, err)
+	}
 }
 
-// NeedRoot skips a test that only root can run.
+// NeedRoot skips the test unless it runs as root.
 func NeedRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -112,7 +203,7 @@ func NeedRoot(t *testing.T) {
 	}
 }
 
-// Need skips a test for which a program is missing.
+// Need skips the test if a program is not installed.
 func Need(t *testing.T, program string) {
 	t.Helper()
 	if _, err := exec.LookPath(program); err != nil {
@@ -120,7 +211,7 @@ func Need(t *testing.T, program string) {
 	}
 }
 
-// Run runs a program and fails the test when it fails; it returns the output.
+// Run runs a program and returns its output. If the program fails, so does the test.
 func Run(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	out, err := exec.Command(name, args...).CombinedOutput()
@@ -130,8 +221,8 @@ func Run(t *testing.T, name string, args ...string) string {
 	return string(out)
 }
 
-// Write writes files below dir, path → content, with the directories that they
-// need; a path that ends in "/" is an empty directory.
+// Write writes files below dir, by path and content, and the directories that they
+// need. A path that ends in "/" is an empty directory.
 func Write(t testing.TB, dir string, files map[string]string) {
 	t.Helper()
 	for name, content := range files {
@@ -151,9 +242,9 @@ func Write(t testing.TB, dir string, files map[string]string) {
 	}
 }
 
-// Tree describes everything below dir that a copy must keep, one line a name:
-// type, mode, owner, time to the nanosecond, content, target, extended
-// attributes, which names are one file, and roughly where holes are.
+// Tree describes everything below dir that a copy must keep, in one line for each
+// name: type, mode, owner, mtime to the nanosecond, content, target, extended
+// attributes, the other names of the same file, and whether the file is sparse.
 func Tree(t *testing.T, dir string) []string {
 	t.Helper()
 	first := map[uint64]string{}
@@ -222,15 +313,15 @@ func xattrs(path string) (string, error) {
 	return out, nil
 }
 
-// Same fails the test where two descriptions differ.
+// Same fails the test if two descriptions differ.
 func Same(t *testing.T, what string, want, got []string) {
 	t.Helper()
 	if d := Diff(want, got); d != "" {
-		t.Fatalf("%s: the trees differ (- wanted, + got):\n%s", what, d)
+		t.Fatalf("%s: the trees differ (- expected, + found):\n%s", what, d)
 	}
 }
 
-// Diff returns the lines that only one of two descriptions has.
+// Diff returns the lines that are in only one of two descriptions.
 func Diff(want, got []string) string {
 	var out []string
 	for _, line := range want {
@@ -249,10 +340,10 @@ func Diff(want, got []string) string {
 	return strings.Join(out, "\n")
 }
 
-// Rich fills dir with everything that a volume may hold: owners, odd modes,
+// Rich fills dir with everything that a volume may contain: owners, unusual modes,
 // times to the nanosecond and before 1970, attributes, ACLs, symbolic and hard
-// links, holes, empty directories, names with every byte, and files of all
-// sizes around those at which a stream is cut.
+// links, holes, empty directories, names with unusual bytes, and files whose sizes
+// are close to those at which a stream is cut.
 func Rich(t *testing.T, dir string) {
 	t.Helper()
 	NeedRoot(t)
@@ -306,7 +397,7 @@ func Rich(t *testing.T, dir string) {
 	touch(".", 1300000000, 999999999)
 }
 
-// acl is u::rw-,u:1000:r--,g::r--,m::rw-,o::--- as the kernel stores it.
+// acl returns u::rw-,u:1000:r--,g::r--,m::rw-,o::--- in the kernel's format.
 func acl() []byte {
 	entry := func(tag, perm byte, id uint32) []byte {
 		return []byte{tag, 0, perm, 0, byte(id), byte(id >> 8), byte(id >> 16), byte(id >> 24)}
@@ -319,7 +410,7 @@ func acl() []byte {
 	return out
 }
 
-// Sparse makes a file of that size with 4 KiB of data at each offset.
+// Sparse makes a file of the given size with 4 KiB of data at each offset.
 func Sparse(t *testing.T, path string, size int64, at ...int64) {
 	t.Helper()
 	f, err := os.Create(path)

@@ -55,10 +55,10 @@ func TestAHandleFollowsItsDirectoryAndNoOther(t *testing.T) {
 		disktest.Write(t, dir, map[string]string{"a/": "", "b/": "", "sub/": ""})
 		first, second := handle(t, dir+"/a"), handle(t, dir+"/b")
 		if first == second || first == handle(t, dir) {
-			t.Fatal("two directories have one handle")
+			t.Fatal("two directories have the same handle")
 		}
 		if strings.ContainsAny(string(first), "/\x00 ") {
-			t.Errorf("%q does not fit a file name", first)
+			t.Errorf("%q cannot be a file name", first)
 		}
 		if err := os.Rename(dir+"/a", dir+"/sub/c"); err != nil {
 			t.Fatal(err)
@@ -69,7 +69,7 @@ func TestAHandleFollowsItsDirectoryAndNoOther(t *testing.T) {
 		device := strings.TrimSpace(disktest.Run(t, "findmnt", "-no", "SOURCE", dir))
 		image := strings.TrimSpace(disktest.Run(t, "losetup", "-nO", "BACK-FILE", device))
 		other := t.TempDir()
-		disktest.Run(t, "mount", device, other) // the same filesystem, mounted twice
+		disktest.MountAt(t, other, device) // mounts the same filesystem a second time
 		if handle(t, other+"/sub/c") != first {
 			t.Error("another mount changed the handle")
 		}
@@ -77,13 +77,13 @@ func TestAHandleFollowsItsDirectoryAndNoOther(t *testing.T) {
 		disktest.Run(t, "umount", dir)
 		disktest.Run(t, "mount", "-o", "loop", image, dir)
 		if handle(t, dir+"/sub/c") != first || handle(t, dir+"/b") != second {
-			t.Error("unmounting and mounting changed a handle")
+			t.Error("a handle changed when the filesystem was mounted anew")
 		}
 	})
 }
 
-// The inode alone would name the wrong directory: filesystems give the number
-// of a removed one to the next.
+// The number of an inode alone would name the wrong directory: a filesystem gives
+// the number of a removed directory to the next one.
 func TestADirectoryOnARecycledInodeHasAnotherHandle(t *testing.T) {
 	disktest.EachFS(t, func(t *testing.T, dir string) {
 		recycled := 0
@@ -108,7 +108,7 @@ func TestADirectoryOnARecycledInodeHasAnotherHandle(t *testing.T) {
 				recycled++
 			}
 			if handle(t, path) == h {
-				t.Fatal("a directory that was created anew has the old one's handle")
+				t.Fatal("a new directory has the handle of the old one")
 			}
 			if err := os.Remove(path); err != nil {
 				t.Fatal(err)
@@ -129,7 +129,7 @@ func TestOnlyENOENTIsAbsence(t *testing.T) {
 	}
 	d := open(t, dir)
 	if h, err := d.HandleOf("gone"); h != "" || err != nil {
-		t.Errorf("nothing there: %q, %v", h, err)
+		t.Errorf("no such directory: %q, %v", h, err)
 	}
 	for _, name := range []string{"file", "link", "dangling", "file/x", "link/x", "../x", "/etc"} {
 		if h, err := d.HandleOf(name); h != "" || err == nil || errors.Is(err, fs.ErrNotExist) {
@@ -137,12 +137,12 @@ func TestOnlyENOENTIsAbsence(t *testing.T) {
 		}
 	}
 	if _, err := d.Exists("d/x"); err == nil {
-		t.Error("Exists took two components")
+		t.Error("Exists accepted two components")
 	}
 }
 
-// XFS without FS_IOC_GETFSUUID (Linux before 6.9) is asked by its own ioctl:
-// the two must agree, or an upgrade of the kernel changes every handle.
+// Before Linux 6.9 there is no FS_IOC_GETFSUUID, and snap uses an ioctl of XFS. Both
+// must agree, or a later switch to the new one would change every handle.
 func TestBothWaysToAskXFSForItsUUIDAgree(t *testing.T) {
 	dir := disktest.Mount(t, "xfs", 512)
 	d := open(t, dir)
@@ -169,7 +169,7 @@ func TestBothWaysToAskXFSForItsUUIDAgree(t *testing.T) {
 	}
 }
 
-func TestTwoFilesystemsAreTwo(t *testing.T) {
+func TestFilesystemsHaveDifferentIdentities(t *testing.T) {
 	seen := map[disk.FSID]string{}
 	for _, name := range []string{"ext4", "xfs", "btrfs"} {
 		id, err := open(t, disktest.Mount(t, name, 512)).Filesystem()
@@ -198,4 +198,45 @@ func TestUnsuitableFilesystemsAreNamedWithTheReason(t *testing.T) {
 	if why, err := open(t, lower+"/m").Unsuitable(); err != nil || !strings.Contains(why, "overlayfs") {
 		t.Errorf("overlayfs: %q, %v", why, err)
 	}
+}
+
+func TestADirectoryIsFoundWhereverItIsMoved(t *testing.T) {
+	disktest.EachFS(t, func(t *testing.T, dir string) {
+		disktest.Write(t, dir, map[string]string{"from/tree/file": "x", "to/": ""})
+		root, err := disk.OpenRoot(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer root.Close()
+		h, err := root.HandleOf("from/tree")
+		if err != nil {
+			t.Fatal(err)
+		}
+		moved := filepath.Join(dir, "to", "another name")
+		if err := os.Rename(filepath.Join(dir, "from/tree"), moved); err != nil {
+			t.Fatal(err)
+		}
+		if path, err := root.Locate(h); err != nil || path != moved {
+			t.Errorf("Locate finds it at %q: %v", path, err)
+		}
+		open, err := disk.OpenRoot(moved) // keeps the inode
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.RemoveAll(moved); err != nil {
+			t.Fatal(err)
+		}
+		if path, err := root.Locate(h); err != nil || path != "" {
+			t.Errorf("Locate finds it, deleted and still open, at %q: %v", path, err)
+		}
+		open.Close()
+		if path, err := root.Locate(h); err != nil || path != "" {
+			t.Errorf("Locate finds it, deleted, at %q: %v", path, err)
+		}
+		for _, h := range []disk.Handle{"", "ext4-00.1.aa", disk.Handle(string(h) + "zz")} {
+			if path, err := root.Locate(h); err == nil {
+				t.Errorf("Locate finds %q at %q", h, path)
+			}
+		}
+	})
 }
