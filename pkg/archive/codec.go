@@ -110,10 +110,11 @@ func Inflate(buf, data []byte, m Member) ([]byte, error) {
 	return tar, nil
 }
 
-// roomFor is the capacity into which a member of that size is inflated. Past the
-// end zstd may write a block before it notices, for which it grows the buffer: a
-// large one has the room, a small one grows by little. Where there are 16 bytes
-// left, it copies in words to the end.
+// roomFor is the capacity into which a member of that size is inflated. The gzip
+// decoder is offered one byte more than declared, so that a longer member shows.
+// The zstd decoder may write a block past the declared end before it notices, and
+// grows the buffer for it: a large buffer has the room, a small one grows by
+// little. With 16 bytes left over it copies in words up to the end.
 func roomFor(size int64) int64 { return size + size/64 + 16 }
 
 // What either codec says of a member that is not what its manifest says.

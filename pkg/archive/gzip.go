@@ -56,14 +56,6 @@ func deflateGzip(dst, tar []byte) []byte {
 // inflateGzip takes data that is one gzip member of exactly size bytes into buf,
 // which has roomFor(size).
 func inflateGzip(buf, data []byte, size int64) ([]byte, error) {
-	if tar, ok := inflateAtOnce(buf, data, size); ok {
-		return tar, nil
-	}
-	return inflateStream(buf, data, size)
-}
-
-// inflateStream is inflateGzip by the library, which says what is wrong with data.
-func inflateStream(buf, data []byte, size int64) ([]byte, error) {
 	in := bytes.NewReader(data)
 	r := inflaters.Get().(*gzip.Reader)
 	defer inflaters.Put(r)
