@@ -82,7 +82,7 @@ all() {
   (
     lot parts -p 1 -skip "$single" ./pkg/archive/... ./pkg/disk/... ./pkg/docker/... ./pkg/journal ./pkg/store ./pkg/workload || status=$?
     race=()
-    lot single -run "$single" ./pkg/archive || status=$?
+    lot single -run "$single" ./pkg/archive/... || status=$?
     lot proof ./testdata/crash || status=$?
     exit "$status"
   ) &

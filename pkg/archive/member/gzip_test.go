@@ -1,4 +1,4 @@
-package archive
+package member
 
 import (
 	"bytes"
@@ -20,7 +20,7 @@ import (
 // and repetitions at every distance that is copied in a way of its own.
 func plains() map[string][]byte {
 	r := rand.New(rand.NewPCG(7, 8))
-	noise := make([]byte, pieceSize)
+	noise := make([]byte, PieceSize)
 	_, _ = rand.NewChaCha8([32]byte{7}).Read(noise)
 	var text bytes.Buffer
 	for i := range 20_000 {
@@ -29,7 +29,7 @@ func plains() map[string][]byte {
 	all := map[string][]byte{
 		"one byte": {42}, "two bytes": {1, 2}, "text": text.Bytes(), "noise": noise, "short noise": noise[:300],
 		"a stored block to its end": noise[:65535], "one byte more": noise[:65536],
-		"zeros": make([]byte, pieceSize), "text and noise": append(bytes.Clone(text.Bytes()[:100_000]), noise[:100_000]...),
+		"zeros": make([]byte, PieceSize), "text and noise": append(bytes.Clone(text.Bytes()[:100_000]), noise[:100_000]...),
 	}
 	for back := 1; back <= 40; back++ {
 		var b []byte
@@ -43,7 +43,7 @@ func plains() map[string][]byte {
 		skewed = append(skewed, bytes.Repeat([]byte{byte(i)}, n/2+1)...)
 	}
 	r.Shuffle(len(skewed), func(i, j int) { skewed[i], skewed[j] = skewed[j], skewed[i] })
-	all["long codes"] = skewed[:pieceSize]
+	all["long codes"] = skewed[:PieceSize]
 	return all
 }
 
