@@ -2,21 +2,21 @@ package member
 
 import "sync"
 
-// memory is what one member is read and inflated into. It is used again and
+// Memory is what one member is read and inflated into. It is used again and
 // again: memory that the kernel has yet to give costs as much as to inflate.
-type memory struct{ stored, tar []byte }
+type Memory struct{ stored, tar []byte }
 
 // mostKept is the size of the memory that is kept for the next member: enough for
 // any piece of a capture and for inflating it. Only a forged member needs more.
 const mostKept = PieceSize + PieceSize/16
 
-var memories = sync.Pool{New: func() any { return new(memory) }}
+var memories = sync.Pool{New: func() any { return new(Memory) }}
 
 // NewMemory returns memory for one member at a time. Call Free when done.
-func NewMemory() *memory { return memories.Get().(*memory) }
+func NewMemory() *Memory { return memories.Get().(*Memory) }
 
 // Free gives the memory back. What Inflate returned is then invalid.
-func (m *memory) Free() {
+func (m *Memory) Free() {
 	if cap(m.stored) > mostKept {
 		m.stored = nil
 	}
@@ -27,7 +27,7 @@ func (m *memory) Free() {
 }
 
 // Inflate reads a member and inflates it. The result is valid until Free is called.
-func (m *memory) Inflate(from Opener, member Member) ([]byte, error) {
+func (m *Memory) Inflate(from Opener, member Member) ([]byte, error) {
 	data, err := from.Open(member, m.stored)
 	if err != nil {
 		return nil, err

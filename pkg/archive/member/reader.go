@@ -22,12 +22,12 @@ type Opener interface {
 // asks. No byte of a member is returned before the whole member has been checked.
 // When a member is not what its ID says, the error wraps [ErrRefused].
 func NewReader(ctx context.Context, from Opener, members []Member) *Reader {
-	return newReader(ctx, from, members, (*memory).Inflate)
+	return newReader(ctx, from, members, (*Memory).Inflate)
 }
 
 // taking turns a member into what a Reader returns for it. The memory belongs to
 // this member alone until the reader has passed it.
-type taking func(mem *memory, from Opener, m Member) ([]byte, error)
+type taking func(mem *Memory, from Opener, m Member) ([]byte, error)
 
 // newReader is NewReader for what take returns for each member.
 func newReader(ctx context.Context, from Opener, members []Member, take taking) *Reader {
