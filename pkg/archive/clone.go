@@ -3,6 +3,9 @@ package archive
 import (
 	"fmt"
 	"os"
+
+	"github.com/tiny-forge/snap/pkg/archive/member"
+	"github.com/tiny-forge/snap/pkg/archive/tarstream"
 )
 
 // maxClones is how many descriptors clones may take where there are enough; what
@@ -12,14 +15,14 @@ const maxClones = 512
 // clone is the content of a large file, to be read when the walk has ended.
 type clone struct {
 	f     *os.File
-	e     Entry
-	parts []*piece // its places in the stream
+	e     tarstream.Entry
+	parts []*member.Piece // its places in the stream
 }
 
 // cloned puts off the reading of a large file by way of a clone. It reports
 // false where there can be none.
-func (w *writer) cloned(f *live, e *Entry) (bool, error) {
-	if w.opt.Clones == nil || len(w.clones) >= w.mostClones || e.stored() == 0 {
+func (w *writer) cloned(f *live, e *tarstream.Entry) (bool, error) {
+	if w.opt.Clones == nil || len(w.clones) >= w.mostClones || e.Stored() == 0 {
 		return false, nil
 	}
 	copied, err := w.opt.Clones.Clone(f.fd)
@@ -33,7 +36,7 @@ func (w *writer) cloned(f *live, e *Entry) (bool, error) {
 		copied.Close()
 		return false, err
 	}
-	parts := w.pieces.reserve(int((e.stored() + pieceSize - 1) / pieceSize))
+	parts := w.pieces.Reserve(int((e.Stored() + member.PieceSize - 1) / member.PieceSize))
 	w.clones = append(w.clones, clone{copied, *e, parts})
 	return true, nil
 }
@@ -44,7 +47,7 @@ func (w *writer) readClones() error {
 		next := 0
 		torn, err := w.readLarge(c.f, &c.e, func(tar []byte) error {
 			next++
-			return w.pieces.fill(c.parts[next-1], tar)
+			return w.pieces.Fill(c.parts[next-1], tar)
 		})
 		if err == nil && torn {
 			err = fmt.Errorf("the clone of %q is shorter than the file was", c.e.Name)

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tiny-forge/snap/pkg/archive/tarstream"
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
@@ -55,7 +56,7 @@ func newCursor(root *disk.Dir) *cursor {
 // without following a symbolic link or crossing into a mount. It is the
 // cursor's: valid until the next call for whoever does not hold it.
 func (c *cursor) to(name string) (*openDir, error) {
-	if name == Root {
+	if name == tarstream.Root {
 		name = ""
 	}
 	if name == c.name {

@@ -1,6 +1,10 @@
 package archive
 
-import "hash/fnv"
+import (
+	"hash/fnv"
+
+	"github.com/tiny-forge/snap/pkg/archive/tarstream"
+)
 
 // How a stream is cut into pieces.
 //
@@ -14,7 +18,6 @@ import "hash/fnv"
 // The mean distance is minGroup+meanGroup. The decision does not look at the
 // content, so a walk by stat alone knows the groups.
 const (
-	pieceSize = 1 << 20
 	largeSize = 256 << 10
 	minGroup  = 64 << 10
 	meanGroup = 128 << 10
@@ -30,7 +33,7 @@ func large(size int64) bool { return size > largeSize }
 type cutter struct{ weight int64 }
 
 // after reports whether the group ends behind e; size is what the group holds.
-func (c *cutter) after(e *Entry, size int) bool {
+func (c *cutter) after(e *tarstream.Entry, size int) bool {
 	w := entryWeight + e.Size
 	c.weight += w
 	if c.weight >= maxGroup || size >= 2*maxGroup || c.weight >= minGroup && candidate(e.Name, w) {

@@ -10,6 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tiny-forge/snap/pkg/archive/member"
+	"github.com/tiny-forge/snap/pkg/archive/tarstream"
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
@@ -26,12 +28,12 @@ type ExtractOptions struct {
 	// Foreign accepts an archive that leaves out directories, the root among
 	// them: they are made with Default's owner and mode.
 	Foreign bool
-	Default Entry
+	Default tarstream.Entry
 	// Supply, when set, is asked about each large file of a [Reader] whose
 	// content is whole members, in order, the last of them padded with zeros to a
 	// multiple of 512 bytes. Where it returns a Fill these members are neither
 	// read nor checked: whoever fills the file answers for what is in it.
-	Supply func(e *Entry, content []Member) Fill
+	Supply func(e *tarstream.Entry, content []member.Member) Fill
 	// Wrote, when set, is told how many bytes more were written to files, by
 	// several goroutines at a time.
 	Wrote func(bytes int64)
@@ -44,12 +46,12 @@ type Fill func(into *os.File) (done bool, err error)
 
 // source gives entries, and between two of them the content of the first.
 type source interface {
-	next() (*Entry, error)
-	// take returns the next bytes of the content, at least one and at most n,
+	Next() (*tarstream.Entry, error)
+	// Take returns the next bytes of the content, at least one and at most n,
 	// where no more than n are left. They are valid until the next call of any
 	// method for whoever does not hold the buffer that they lie in.
-	take(n int64) ([]byte, *buffer, error)
-	close()
+	Take(n int64) ([]byte, *member.Buffer, error)
+	Close()
 }
 
 // Extract makes, in the empty directory into, the tree that the tar stream r
@@ -63,16 +65,16 @@ type source interface {
 // a [Reader]. Symbolic links come behind all of these (so no link exists while
 // names are looked up), then the metadata of directories. Nothing is durable
 // before the caller's syncfs.
-func Extract(ctx context.Context, r io.Reader, into *disk.Dir, opt ExtractOptions) (Stats, error) {
-	if _, members := r.(*Reader); !members {
+func Extract(ctx context.Context, r io.Reader, into *disk.Dir, opt ExtractOptions) (tarstream.Stats, error) {
+	if _, members := r.(*member.Reader); !members {
 		opt.Supply = nil
 	}
-	return extract(ctx, into, opt, func(before func()) source { return newParser(ctx, r, before) })
+	return extract(ctx, into, opt, func(before func()) source { return tarstream.NewParser(ctx, r, before) })
 }
 
 // extract reads from the source that from makes. The source has to call before
 // whenever it may come to wait.
-func extract(ctx context.Context, into *disk.Dir, opt ExtractOptions, from func(before func()) source) (Stats, error) {
+func extract(ctx context.Context, into *disk.Dir, opt ExtractOptions, from func(before func()) source) (tarstream.Stats, error) {
 	x := &extractor{ctx: ctx, opt: opt, cursor: newCursor(into), writers: newWriters(ctx, opt), mostOpen: int64(mostOpen(mostDirs)), links: map[string]bool{}}
 	defer x.cursor.close()
 	x.src = from(x.flush)
@@ -80,7 +82,7 @@ func extract(ctx context.Context, into *disk.Dir, opt ExtractOptions, from func(
 		x.writers.fail(x.place, err)
 	}
 	x.flush()
-	x.src.close()
+	x.src.Close()
 	return x.stats, x.writers.close()
 }
 
@@ -93,7 +95,7 @@ type extractor struct {
 	batch    *batch // small files that no writer has got yet
 	place    int64  // of the current entry in the archive
 	mostOpen int64
-	stats    Stats
+	stats    tarstream.Stats
 
 	dirs     kept           // their metadata are set last
 	implied  map[string]int // those that the archive has not named yet: index in dirs
@@ -104,15 +106,15 @@ type extractor struct {
 func (x *extractor) run() error {
 	if x.opt.Foreign {
 		root := x.opt.Default
-		root.Name, root.Type = Root, Directory
-		x.stats.add(&root)
-		x.implied = map[string]int{Root: x.dirs.add(&root)}
+		root.Name, root.Type = tarstream.Root, tarstream.Directory
+		x.stats.Add(&root)
+		x.implied = map[string]int{tarstream.Root: x.dirs.add(&root)}
 	}
 	for {
 		if err := x.stopped(); err != nil {
 			return err
 		}
-		e, err := x.src.next()
+		e, err := x.src.Next()
 		if errors.Is(err, io.EOF) {
 			break
 		}
@@ -125,7 +127,7 @@ func (x *extractor) run() error {
 		}
 	}
 	if x.dirs.n == 0 {
-		return refuse("it holds nothing, not even the volume's own directory")
+		return member.Refuse("it holds nothing, not even the volume's own directory")
 	}
 	if err := x.settle(); err != nil {
 		return err
@@ -154,59 +156,59 @@ func (x *extractor) settle() error {
 	return x.stopped()
 }
 
-func (x *extractor) entry(e *Entry) error {
-	if !x.opt.Foreign && (x.dirs.n == 0) != (e.Name == Root) {
-		return refuse("%q: the volume's own directory stands first, and once", e.Name)
+func (x *extractor) entry(e *tarstream.Entry) error {
+	if !x.opt.Foreign && (x.dirs.n == 0) != (e.Name == tarstream.Root) {
+		return member.Refuse("%q: the volume's own directory stands first, and once", e.Name)
 	}
-	if i, ok := x.implied[e.Name]; ok && e.Type == Directory { // now it is named
+	if i, ok := x.implied[e.Name]; ok && e.Type == tarstream.Directory { // now it is named
 		delete(x.implied, e.Name)
 		x.dirs.set(i, e)
 		return nil
 	}
-	if e.Name == Root && x.dirs.n > 0 {
-		return refuse("the volume's own directory twice")
+	if e.Name == tarstream.Root && x.dirs.n > 0 {
+		return member.Refuse("the volume's own directory twice")
 	}
 	if err := x.count(e); err != nil {
 		return err
 	}
 	switch e.Type {
-	case Directory:
+	case tarstream.Directory:
 		return x.directory(e)
-	case Regular:
+	case tarstream.Regular:
 		return x.file(e)
-	case Hardlink:
+	case tarstream.Hardlink:
 		return x.hardlink(e)
-	case Symlink:
+	case tarstream.Symlink:
 		if x.opt.RejectSymlinks {
-			return refuse("symlink %q, and the config says symlinks: reject", e.Name)
+			return member.Refuse("symlink %q, and the config says symlinks: reject", e.Name)
 		}
 		// They are kept until the end, so one that comes twice is noticed now: a
 		// member that is named many times would otherwise fill the memory.
 		if x.links[e.Name] {
-			return refuse("symlink %q: %w", e.Name, unix.EEXIST)
+			return member.Refuse("symlink %q: %w", e.Name, unix.EEXIST)
 		}
 		x.links[x.symlinks.name(x.symlinks.add(e))] = true
 		return nil
 	}
-	return refuse("%q is of %s", e.Name, e.Type)
+	return member.Refuse("%q is of %s", e.Name, e.Type)
 }
 
 // count holds the archive to the limits, before anything is made.
-func (x *extractor) count(e *Entry) error {
-	x.stats.add(e)
+func (x *extractor) count(e *tarstream.Entry) error {
+	x.stats.Add(e)
 	switch {
 	case x.stats.Entries() > x.opt.MaxEntries:
-		return refuse("more than the %d entries that were announced", x.opt.MaxEntries)
-	case e.Type == Regular && (e.Size > x.opt.MaxBytes || x.stats.Bytes > x.opt.MaxBytes || x.stats.Bytes < 0):
-		return refuse("more than the %d bytes that were announced", x.opt.MaxBytes)
+		return member.Refuse("more than the %d entries that were announced", x.opt.MaxEntries)
+	case e.Type == tarstream.Regular && (e.Size > x.opt.MaxBytes || x.stats.Bytes > x.opt.MaxBytes || x.stats.Bytes < 0):
+		return member.Refuse("more than the %d bytes that were announced", x.opt.MaxBytes)
 	case x.stats.Depth > x.opt.MaxDepth:
-		return refuse("%q is deeper than the %d directories that were announced", e.Name, x.opt.MaxDepth)
+		return member.Refuse("%q is deeper than the %d directories that were announced", e.Name, x.opt.MaxDepth)
 	}
 	return nil
 }
 
-func (x *extractor) directory(e *Entry) error {
-	if e.Name != Root {
+func (x *extractor) directory(e *tarstream.Entry) error {
+	if e.Name != tarstream.Root {
 		parent, base, err := x.parent(e.Name)
 		if err != nil {
 			return err
@@ -222,7 +224,7 @@ func (x *extractor) directory(e *Entry) error {
 func split(name string) (dir, base string) {
 	i := strings.LastIndexByte(name, '/')
 	if i < 0 {
-		return Root, name
+		return tarstream.Root, name
 	}
 	return name[:i], name[i+1:]
 }
@@ -248,7 +250,7 @@ func (x *extractor) parent(name string) (*openDir, string, error) {
 // imply makes a directory that the archive leaves out.
 func (x *extractor) imply(dir string) error {
 	e := x.opt.Default
-	e.Name, e.Type, e.Xattrs = dir, Directory, nil
+	e.Name, e.Type, e.Xattrs = dir, tarstream.Directory, nil
 	if err := x.count(&e); err != nil {
 		return err
 	}
@@ -263,7 +265,7 @@ func (x *extractor) imply(dir string) error {
 // stands on the way.
 func lookup(name string, err error) error {
 	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EXDEV) {
-		return refuse("%q: its directory does not stand before it: %w", name, err)
+		return member.Refuse("%q: its directory does not stand before it: %w", name, err)
 	}
 	return fail("open the directory of", name, err)
 }
@@ -271,7 +273,7 @@ func lookup(name string, err error) error {
 // hardlink gives a further name to a file of this archive. Nothing but what
 // this extraction made is below the root, and no symbolic link yet, so the
 // lookup cannot leave it.
-func (x *extractor) hardlink(e *Entry) error {
+func (x *extractor) hardlink(e *tarstream.Entry) error {
 	target, err := x.pin(e.Link)
 	if errors.Is(err, unix.ENOENT) { // perhaps it has not been made yet; that it is still being written does no harm
 		if err := x.settle(); err != nil {
@@ -280,7 +282,7 @@ func (x *extractor) hardlink(e *Entry) error {
 		target, err = x.pin(e.Link)
 	}
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
-		return refuse("hardlink %q to %q, which does not stand before it: %w", e.Name, e.Link, err)
+		return member.Refuse("hardlink %q to %q, which does not stand before it: %w", e.Name, e.Link, err)
 	}
 	if err != nil {
 		return lookup(e.Link, err)
@@ -291,7 +293,7 @@ func (x *extractor) hardlink(e *Entry) error {
 		return fail("stat", e.Link, err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return refuse("hardlink %q to %q, which is not a regular file", e.Name, e.Link)
+		return member.Refuse("hardlink %q to %q, which is not a regular file", e.Name, e.Link)
 	}
 	parent, base, err := x.parent(e.Name)
 	if err != nil {
@@ -299,7 +301,7 @@ func (x *extractor) hardlink(e *Entry) error {
 	}
 	if err := linkFD(target, parent.fd, base); err != nil {
 		if errors.Is(err, unix.EMLINK) {
-			return refuse("hardlink %q to %q: more links than the filesystem keeps: %w", e.Name, e.Link, err)
+			return member.Refuse("hardlink %q to %q: more links than the filesystem keeps: %w", e.Name, e.Link, err)
 		}
 		return made("link", e.Name, err)
 	}
@@ -336,7 +338,7 @@ func (x *extractor) finish() error {
 		if x.ctx.Err() != nil {
 			return context.Cause(x.ctx)
 		}
-		if err := x.symlink(x.symlinks.get(i, Symlink)); err != nil {
+		if err := x.symlink(x.symlinks.get(i, tarstream.Symlink)); err != nil {
 			return err
 		}
 	}
@@ -344,14 +346,14 @@ func (x *extractor) finish() error {
 		if x.ctx.Err() != nil {
 			return context.Cause(x.ctx)
 		}
-		if err := x.metadata(x.dirs.get(i, Directory)); err != nil {
+		if err := x.metadata(x.dirs.get(i, tarstream.Directory)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (x *extractor) metadata(e *Entry) error {
+func (x *extractor) metadata(e *tarstream.Entry) error {
 	dir, base := split(e.Name)
 	at, err := x.cursor.to(dir)
 	if err != nil {
@@ -366,7 +368,7 @@ func (x *extractor) metadata(e *Entry) error {
 	return apply(fd, e, x.opt.KeepPrivileges)
 }
 
-func (x *extractor) symlink(e *Entry) error {
+func (x *extractor) symlink(e *tarstream.Entry) error {
 	parent, base, err := x.parent(e.Name)
 	if err != nil {
 		return err

@@ -6,6 +6,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tiny-forge/snap/pkg/archive/member"
+	"github.com/tiny-forge/snap/pkg/archive/tarstream"
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
@@ -14,7 +16,7 @@ const attempts = 3
 
 // file stores a regular file. A file that is not the same after reading as it
 // was before is read again.
-func (w *writer) file(n *node, e *Entry, seen *sighting) error {
+func (w *writer) file(n *node, e *tarstream.Entry, seen *sighting) error {
 	f, err := w.walker.open(n)
 	if err != nil {
 		return err
@@ -48,7 +50,7 @@ func (w *writer) file(n *node, e *Entry, seen *sighting) error {
 }
 
 // describe brings e up to what was seen of n, and to what only the open file tells.
-func (w *writer) describe(f *live, n *node, e *Entry) error {
+func (w *writer) describe(f *live, n *node, e *tarstream.Entry) error {
 	e.Mode, e.UID, e.GID = n.st.Mode&0o7777, n.st.Uid, n.st.Gid
 	e.Mtime, e.Size, e.Extents = timespec(n.st.Mtim), n.st.Size, nil
 	var err error
@@ -64,12 +66,12 @@ func (w *writer) describe(f *live, n *node, e *Entry) error {
 
 // attempt stores the file once. It reports whether the file stayed the same;
 // when it did not, nothing is kept unless this is the last attempt.
-func (w *writer) attempt(f *live, n *node, e *Entry, seen *sighting, last bool) (bool, error) {
+func (w *writer) attempt(f *live, n *node, e *tarstream.Entry, seen *sighting, last bool) (bool, error) {
 	if large(e.Size) {
 		return w.attemptLarge(f, n, e, seen, last)
 	}
 	w.small = w.small[:0]
-	data, torn, err := readExactly(content(f, e), w.small, e.stored())
+	data, torn, err := readExactly(content(f, e), w.small, e.Stored())
 	if err != nil {
 		return false, fail("read", n.name, err)
 	}
@@ -84,7 +86,7 @@ func (w *writer) attempt(f *live, n *node, e *Entry, seen *sighting, last bool) 
 		return true, err
 	}
 	w.group = append(w.group, data...)
-	w.group = appendPadding(w.group, int64(len(data)))
+	w.group = tarstream.AppendPadding(w.group, int64(len(data)))
 	if err := w.note(line); err != nil {
 		return false, err
 	}
@@ -94,9 +96,9 @@ func (w *writer) attempt(f *live, n *node, e *Entry, seen *sighting, last bool) 
 // attemptLarge puts the header behind what the group holds, ends the group,
 // and stores the content in pieces of its own: a file whose metadata alone
 // change shares all of them, and one that changes in place shares the rest.
-func (w *writer) attemptLarge(f *live, n *node, e *Entry, seen *sighting, last bool) (bool, error) {
+func (w *writer) attemptLarge(f *live, n *node, e *tarstream.Entry, seen *sighting, last bool) (bool, error) {
 	w.before = append(w.before[:0], w.group...)
-	mark := w.pieces.mark()
+	mark := w.pieces.Mark()
 	line, err := w.header(n, e)
 	if err != nil || line == nil {
 		return true, err
@@ -117,34 +119,34 @@ func (w *writer) attemptLarge(f *live, n *node, e *Entry, seen *sighting, last b
 		if len(w.clones) > clones {
 			w.uncloned()
 		}
-		w.pieces.rewind(mark)
+		w.pieces.Rewind(mark)
 		w.group = append(w.group[:0], w.before...)
 		return false, nil
 	}
-	line.Span = w.pieces.mark() - mark - 1
+	line.Span = w.pieces.Mark() - mark - 1
 	return stable, w.note(line)
 }
 
-func (w *writer) largeContent(f *live, e *Entry) (torn bool, err error) {
+func (w *writer) largeContent(f *live, e *tarstream.Entry) (torn bool, err error) {
 	if err := w.flush(); err != nil {
 		return false, err
 	}
-	return w.readLarge(f, e, w.pieces.put)
+	return w.readLarge(f, e, w.pieces.Put)
 }
 
 // readLarge reads the content of a large file and gives it away in pieces.
-func (w *writer) readLarge(f io.ReaderAt, e *Entry, put func(tar []byte) error) (torn bool, err error) {
+func (w *writer) readLarge(f io.ReaderAt, e *tarstream.Entry, put func(tar []byte) error) (torn bool, err error) {
 	r := content(f, e)
-	for left := e.stored(); left > 0; {
-		size := min(left, pieceSize)
-		data, short, err := readExactly(r, w.pieces.buffer(), size)
+	for left := e.Stored(); left > 0; {
+		size := min(left, member.PieceSize)
+		data, short, err := readExactly(r, w.pieces.Buffer(), size)
 		if err != nil {
 			return torn, fail("read", e.Name, err)
 		}
 		torn = torn || short
 		w.result.Read += size
 		if left -= size; left == 0 {
-			data = appendPadding(data, e.stored())
+			data = tarstream.AppendPadding(data, e.Stored())
 		}
 		if err := put(data); err != nil {
 			return torn, err
@@ -158,7 +160,7 @@ func (w *writer) readLarge(f io.ReaderAt, e *Entry, put func(tar []byte) error) 
 func readExactly(r io.Reader, buf []byte, n int64) (data []byte, torn bool, err error) {
 	start := len(buf)
 	if need := start + int(n); cap(buf) < need {
-		buf = append(make([]byte, 0, need+block), buf...)
+		buf = append(make([]byte, 0, need+tarstream.Block), buf...)
 	}
 	buf = buf[:start+int(n)]
 	got, err := io.ReadFull(r, buf[start:])

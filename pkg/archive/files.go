@@ -3,6 +3,9 @@ package archive
 import (
 	"context"
 	"syscall"
+
+	"github.com/tiny-forge/snap/pkg/archive/member"
+	"github.com/tiny-forge/snap/pkg/archive/tarstream"
 )
 
 const (
@@ -29,17 +32,17 @@ func mostOpen(many int) int {
 }
 
 // file hands a regular file over to the writers.
-func (x *extractor) file(e *Entry) error {
+func (x *extractor) file(e *tarstream.Entry) error {
 	dir, base, err := x.parent(e.Name)
 	if err != nil {
 		return err
 	}
 	f := file{place: x.place, entry: e, dir: dir.hold(), base: base}
-	if e.stored() > largeSize || e.zeroHoles {
+	if e.Stored() > largeSize || e.ZeroHoles {
 		return x.large(f)
 	}
-	var buf *buffer
-	if f.data, buf, err = x.content(e.stored()); err != nil {
+	var buf *member.Buffer
+	if f.data, buf, err = x.content(e.Stored()); err != nil {
 		f.dir.release()
 		return err
 	}
@@ -49,17 +52,17 @@ func (x *extractor) file(e *Entry) error {
 
 // content returns all n bytes of the content of a small file, as a part of the
 // stream in memory where they lie together, and as a copy otherwise.
-func (x *extractor) content(n int64) ([]byte, *buffer, error) {
+func (x *extractor) content(n int64) ([]byte, *member.Buffer, error) {
 	if n == 0 {
 		return nil, nil, nil
 	}
-	part, buf, err := x.src.take(n)
+	part, buf, err := x.src.Take(n)
 	if err != nil || int64(len(part)) == n {
 		return part, buf, err
 	}
 	all := append(make([]byte, 0, n), part...)
 	for int64(len(all)) < n {
-		if part, _, err = x.src.take(n - int64(len(all))); err != nil {
+		if part, _, err = x.src.Take(n - int64(len(all))); err != nil {
 			return nil, nil, err
 		}
 		all = append(all, part...)
@@ -69,7 +72,7 @@ func (x *extractor) content(n int64) ([]byte, *buffer, error) {
 
 // add puts a small file into the batch. Before the source moves on to another
 // buffer it has the batch flushed, so one hold serves all files of a batch.
-func (x *extractor) add(f file, buf *buffer) {
+func (x *extractor) add(f file, buf *member.Buffer) {
 	if x.batch == nil {
 		x.batch = &batch{files: make([]file, 0, batchFiles)}
 	}
@@ -77,7 +80,7 @@ func (x *extractor) add(f file, buf *buffer) {
 	b.files = append(b.files, f)
 	b.bytes += int64(len(f.data))
 	if b.content == nil && buf != nil {
-		b.content = buf.hold()
+		b.content = buf.Hold()
 	}
 	if len(b.files) == batchFiles || b.bytes >= batchBytes {
 		x.flush()
@@ -101,45 +104,34 @@ func (x *extractor) large(f file) error {
 	x.flush()
 	b := &batch{files: []file{f}, large: make(chan chunk, chunksAhead)}
 	defer close(b.large)
-	if p, r, members := x.members(f.entry); members != nil {
-		if b.fill = x.opt.Supply(f.entry, members); b.fill != nil {
-			b.from, b.members = r.from, members
-			r.skip(len(members))
-			p.left, p.pad = 0, 0
+	if p, ok := x.src.(*tarstream.Parser); ok && x.opt.Supply != nil {
+		from, members := p.Members()
+		if members != nil {
+			b.fill = x.opt.Supply(f.entry, members)
+		}
+		if b.fill != nil {
+			b.from, b.members = from, members
+			p.PassOver(members)
 			x.writers.put(b)
 			return nil
 		}
 	}
 	x.writers.put(b)
-	for left := f.entry.stored(); left > 0; {
-		part, buf, err := x.src.take(left)
+	for left := f.entry.Stored(); left > 0; {
+		part, buf, err := x.src.Take(left)
 		if err != nil {
 			return err
 		}
 		left -= int64(len(part))
 		select {
-		case b.large <- chunk{part, buf.hold()}:
+		case b.large <- chunk{part, buf.Hold()}:
 		case <-x.writers.failed:
-			buf.release()
+			buf.Release()
 			return errStopped
 		case <-x.ctx.Done():
-			buf.release()
+			buf.Release()
 			return context.Cause(x.ctx)
 		}
 	}
 	return nil
-}
-
-// members returns the members that are exactly the content of e, where there
-// are such and somebody may want to supply it in another way.
-func (x *extractor) members(e *Entry) (*parser, *Reader, []Member) {
-	if x.opt.Supply == nil {
-		return nil, nil, nil
-	}
-	p, _ := x.src.(*parser)
-	r, _ := p.in.(*Reader)
-	if len(p.rest) > 0 {
-		return nil, nil, nil
-	}
-	return p, r, r.upcoming(p.left + p.pad)
 }

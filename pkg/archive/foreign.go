@@ -9,12 +9,14 @@ import (
 	"math"
 	"strings"
 
+	"github.com/tiny-forge/snap/pkg/archive/member"
+	"github.com/tiny-forge/snap/pkg/archive/tarstream"
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
 // Foreign is what was noticed while a foreign archive was extracted.
 type Foreign struct {
-	Stats Stats
+	Stats tarstream.Stats
 	// Dropped counts metadata that a volume does not carry, by what they are:
 	// ACLs in text form, labels of security modules.
 	Dropped map[string]int64
@@ -32,7 +34,7 @@ func ExtractForeign(ctx context.Context, in io.Reader, into *disk.Dir, opt Extra
 	defer plain.Close()
 	opt.Foreign = true
 	tail := &tailReader{r: plain}
-	src := &foreign{tail: tail, tr: tar.NewReader(tail), slabs: newSlabs(ctx), dropped: map[string]int64{}}
+	src := &foreign{tail: tail, tr: tar.NewReader(tail), slabs: member.NewSlabs(ctx), dropped: map[string]int64{}}
 	stats, err := extract(ctx, into, opt, func(before func()) source {
 		src.before = before
 		return src
@@ -44,46 +46,46 @@ type foreign struct {
 	tail    *tailReader
 	tr      *tar.Reader
 	before  func() // see parser
-	slabs   *slabs
-	now     *buffer
+	slabs   *member.Slabs
+	now     *member.Buffer
 	free    []byte // what of now has nothing in it yet
 	dropped map[string]int64
 }
 
-// take implements source: the content of small files goes side by side into one
+// Take implements source: the content of small files goes side by side into one
 // buffer, that of large ones fills as many as it takes.
-func (f *foreign) take(n int64) ([]byte, *buffer, error) {
-	if len(f.free) == 0 || n > int64(len(f.free)) && n <= slabSize {
-		f.close()
+func (f *foreign) Take(n int64) ([]byte, *member.Buffer, error) {
+	if len(f.free) == 0 || n > int64(len(f.free)) && n <= member.SlabSize {
+		f.Close()
 		f.before()
 		var err error
-		if f.now, err = f.slabs.get(); err != nil {
+		if f.now, err = f.slabs.Get(); err != nil {
 			return nil, nil, err
 		}
-		f.free = f.now.b
+		f.free = f.now.Bytes
 	}
 	part := f.free[:min(n, int64(len(f.free)))]
 	switch got, err := io.ReadFull(f.tr, part); {
 	case errors.Is(err, io.EOF) && got == 0, errors.Is(err, io.ErrUnexpectedEOF):
-		return nil, nil, refuse("its content ends early")
+		return nil, nil, member.Refuse("its content ends early")
 	case err != nil:
-		return nil, nil, refuse("%w", err)
+		return nil, nil, member.Refuse("%w", err)
 	}
 	f.free = f.free[len(part):]
 	return part, f.now, nil
 }
 
-func (f *foreign) close() {
-	f.now.release()
+func (f *foreign) Close() {
+	f.now.Release()
 	f.now, f.free = nil, nil
 }
 
-func (f *foreign) next() (*Entry, error) {
+func (f *foreign) Next() (*tarstream.Entry, error) {
 	for {
 		// What is zero from here on is padding, of less than a block, and the
 		// end; the zeros of a file's content do not count.
 		if _, err := io.Copy(io.Discard, f.tr); err != nil {
-			return nil, refuse("%w", err)
+			return nil, member.Refuse("%w", err)
 		}
 		f.tail.zeros = 0
 		h, err := f.tr.Next()
@@ -91,7 +93,7 @@ func (f *foreign) next() (*Entry, error) {
 			return nil, f.end()
 		}
 		if err != nil {
-			return nil, refuse("%w", err)
+			return nil, member.Refuse("%w", err)
 		}
 		// git archive and others put a comment for the whole archive in front.
 		if h.Typeflag == tar.TypeXGlobalHeader && len(h.PAXRecords) == 1 && h.PAXRecords["comment"] != "" {
@@ -109,74 +111,74 @@ func (f *foreign) end() error {
 		before := f.tail.zeros
 		n, err := f.tail.Read(buf)
 		if n > 0 && f.tail.zeros < before+int64(n) {
-			return refuse("data behind the end")
+			return member.Refuse("data behind the end")
 		}
 		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
-			return refuse("%w", err)
+			return member.Refuse("%w", err)
 		}
 	}
-	if f.tail.zeros < 2*block {
-		return refuse("its end is missing: the archive was cut")
+	if f.tail.zeros < 2*tarstream.Block {
+		return member.Refuse("its end is missing: the archive was cut")
 	}
 	return io.EOF
 }
 
-func (f *foreign) convert(h *tar.Header) (*Entry, error) {
-	e := &Entry{Mode: uint32(h.Mode) & 0o7777, Mtime: Timespec{h.ModTime.Unix(), int64(h.ModTime.Nanosecond())}}
+func (f *foreign) convert(h *tar.Header) (*tarstream.Entry, error) {
+	e := &tarstream.Entry{Mode: uint32(h.Mode) & 0o7777, Mtime: tarstream.Timespec{Sec: h.ModTime.Unix(), Nsec: int64(h.ModTime.Nanosecond())}}
 	var err error
 	if e.Name, err = plainName(h.Name); err != nil {
 		return nil, err
 	}
 	if h.Uid < 0 || h.Gid < 0 || int64(h.Uid) >= math.MaxUint32 || int64(h.Gid) >= math.MaxUint32 {
-		return nil, refuse("%q has owner %d:%d", e.Name, h.Uid, h.Gid)
+		return nil, member.Refuse("%q has owner %d:%d", e.Name, h.Uid, h.Gid)
 	}
 	e.UID, e.GID = uint32(h.Uid), uint32(h.Gid)
 	switch h.Typeflag {
 	case tar.TypeReg, tar.TypeGNUSparse:
-		e.Type, e.Size = Regular, h.Size
-		e.zeroHoles = h.Typeflag == tar.TypeGNUSparse || h.PAXRecords["GNU.sparse.major"] != "" || h.PAXRecords["GNU.sparse.map"] != ""
+		e.Type, e.Size = tarstream.Regular, h.Size
+		e.ZeroHoles = h.Typeflag == tar.TypeGNUSparse || h.PAXRecords["GNU.sparse.major"] != "" || h.PAXRecords["GNU.sparse.map"] != ""
 	case tar.TypeDir:
-		e.Type = Directory
+		e.Type = tarstream.Directory
 	case tar.TypeLink:
-		e.Type = Hardlink
+		e.Type = tarstream.Hardlink
 		if e.Link, err = plainName(h.Linkname); err != nil {
 			return nil, err
 		}
 	case tar.TypeSymlink:
-		e.Type, e.Link = Symlink, h.Linkname
+		e.Type, e.Link = tarstream.Symlink, h.Linkname
 		if e.Link == "" || len(e.Link) >= 4096 || strings.IndexByte(e.Link, 0) >= 0 {
-			return nil, refuse("symlink %q cannot be made", e.Name)
+			return nil, member.Refuse("symlink %q cannot be made", e.Name)
 		}
 	default:
-		return nil, refuse("%q is neither directory, file, symlink nor hardlink: type %q", e.Name, rune(h.Typeflag))
+		return nil, member.Refuse("%q is neither directory, file, symlink nor hardlink: type %q", e.Name, rune(h.Typeflag))
 	}
-	if e.Type != Regular && h.Size != 0 {
-		return nil, refuse("%s %q has %d bytes of content", e.Type, e.Name, h.Size)
+	if e.Type != tarstream.Regular && h.Size != 0 {
+		return nil, member.Refuse("%s %q has %d bytes of content", e.Type, e.Name, h.Size)
 	}
-	if e.Name == Root && e.Type != Directory {
-		return nil, refuse("the volume's own directory is a %s", e.Type)
+	if e.Name == tarstream.Root && e.Type != tarstream.Directory {
+		return nil, member.Refuse("the volume's own directory is a %s", e.Type)
 	}
 	f.attributes(e, h)
 	return e, nil
 }
 
-func (f *foreign) attributes(e *Entry, h *tar.Header) {
+func (f *foreign) attributes(e *tarstream.Entry, h *tar.Header) {
 	for key, value := range h.PAXRecords {
-		name, isAttr := strings.CutPrefix(key, paxXattr)
-		name = xattrName.Replace(name)
+		name, isAttr := strings.CutPrefix(key, tarstream.PaxXattr)
+		name = tarstream.XattrName.Replace(name)
 		switch {
-		case isAttr && keptXattr(name) && e.Type != Symlink:
-			e.Xattrs = append(e.Xattrs, Xattr{name, []byte(value)})
+		case isAttr && tarstream.KeptXattr(name) && e.Type != tarstream.Symlink:
+			e.Xattrs = append(e.Xattrs, tarstream.Xattr{Name: name, Value: []byte(value)})
 		case isAttr:
 			f.dropped["extended attribute "+name]++
 		case strings.HasPrefix(key, "SCHILY.acl."):
 			f.dropped["ACL in text form"]++
 		}
 	}
-	sortXattrs(e.Xattrs)
+	tarstream.SortXattrs(e.Xattrs)
 }
 
 // plainName takes the "./" that tar puts in front, and the "/" behind a
@@ -184,10 +186,10 @@ func (f *foreign) attributes(e *Entry, h *tar.Header) {
 func plainName(name string) (string, error) {
 	plain := strings.TrimSuffix(strings.TrimPrefix(name, "./"), "/")
 	if name == "." || name == "./" {
-		return Root, nil
+		return tarstream.Root, nil
 	}
-	if err := checkName(plain); err != nil {
-		return "", refuse("%w", fmt.Errorf("%q: %w", name, err))
+	if err := tarstream.CheckName(plain); err != nil {
+		return "", member.Refuse("%w", fmt.Errorf("%q: %w", name, err))
 	}
 	return plain, nil
 }

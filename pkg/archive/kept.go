@@ -1,6 +1,10 @@
 package archive
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/tiny-forge/snap/pkg/archive/tarstream"
+)
 
 // kept are entries that are needed again at the end: directories, whose
 // metadata are set last, and symbolic links. There may be a million of them, so
@@ -8,7 +12,7 @@ import "strings"
 type kept struct {
 	pages  [][]keptEntry // of keptPage each, so that growing copies nothing
 	n      int
-	xattrs map[int][]Xattr
+	xattrs map[int][]tarstream.Xattr
 }
 
 const keptPage = 1024
@@ -21,7 +25,7 @@ type keptEntry struct {
 }
 
 // add appends e and returns its index.
-func (k *kept) add(e *Entry) int {
+func (k *kept) add(e *tarstream.Entry) int {
 	if k.n%keptPage == 0 {
 		k.pages = append(k.pages, make([]keptEntry, keptPage))
 	}
@@ -30,7 +34,7 @@ func (k *kept) add(e *Entry) int {
 	return k.n - 1
 }
 
-func (k *kept) set(i int, e *Entry) {
+func (k *kept) set(i int, e *tarstream.Entry) {
 	// A name may be part of a larger string, which is not to be kept with it.
 	k.pages[i/keptPage][i%keptPage] = keptEntry{
 		name: strings.Clone(e.Name), link: strings.Clone(e.Link),
@@ -41,16 +45,16 @@ func (k *kept) set(i int, e *Entry) {
 		return
 	}
 	if k.xattrs == nil {
-		k.xattrs = map[int][]Xattr{}
+		k.xattrs = map[int][]tarstream.Xattr{}
 	}
 	k.xattrs[i] = e.Xattrs
 }
 
-func (k *kept) get(i int, typ Type) *Entry {
+func (k *kept) get(i int, typ tarstream.Type) *tarstream.Entry {
 	e := &k.pages[i/keptPage][i%keptPage]
-	return &Entry{
+	return &tarstream.Entry{
 		Name: e.name, Link: e.link, Type: typ, Mode: e.mode, UID: e.uid, GID: e.gid,
-		Mtime: Timespec{e.sec, int64(e.nsec)}, Xattrs: k.xattrs[i],
+		Mtime: tarstream.Timespec{Sec: e.sec, Nsec: int64(e.nsec)}, Xattrs: k.xattrs[i],
 	}
 }
 

@@ -3,6 +3,9 @@ package archive
 import (
 	"errors"
 	"io"
+
+	"github.com/tiny-forge/snap/pkg/archive/member"
+	"github.com/tiny-forge/snap/pkg/archive/tarstream"
 )
 
 // Known is what an earlier reading of the same directory saw and stored. What
@@ -20,16 +23,11 @@ type Known struct {
 	// behind the last. Any other error ends the writing with it.
 	Next func() (*Line, error)
 	// Members is the stream that the lines' members count through.
-	Members []Member
-	Since   Timespec
+	Members []member.Member
+	Since   tarstream.Timespec
 	// Reuse asks whether the sink can do without being given m once more, and
 	// returns m as it has it. With false the files are read.
-	Reuse func(m Member) (stored Member, ok bool, err error)
-}
-
-// Before reports whether t is earlier than u.
-func (t Timespec) Before(u Timespec) bool {
-	return t.Sec < u.Sec || t.Sec == u.Sec && t.Nsec < u.Nsec
+	Reuse func(m member.Member) (stored member.Member, ok bool, err error)
 }
 
 // sighting is a line of the earlier reading and where it stood.
@@ -113,10 +111,10 @@ func order(a, b string) int {
 	if a == b {
 		return 0
 	}
-	if a == Root {
+	if a == tarstream.Root {
 		return -1
 	}
-	if b == Root {
+	if b == tarstream.Root {
 		return 1
 	}
 	for i := range min(len(a), len(b)) {
@@ -136,10 +134,10 @@ func order(a, b string) int {
 }
 
 // proves reports whether n, which is to become the entry e, is what l saw.
-func (k *Known) proves(l *Line, n *node, e *Entry) (bool, error) {
+func (k *Known) proves(l *Line, n *node, e *tarstream.Entry) (bool, error) {
 	ctime := timespec(n.st.Ctim)
 	same := l.Type == e.Type && hardlinkOf(&l.Entry) == hardlinkOf(e) && l.Mode == e.Mode && l.UID == e.UID && l.GID == e.GID &&
-		l.Mtime == e.Mtime && l.Ctime == ctime && l.Inode == n.st.Ino && (e.Type != Regular || l.Size == n.st.Size)
+		l.Mtime == e.Mtime && l.Ctime == ctime && l.Inode == n.st.Ino && (e.Type != tarstream.Regular || l.Size == n.st.Size)
 	if !same || !ctime.Before(k.Since) || !e.Mtime.Before(k.Since) {
 		return false, nil
 	}
@@ -148,8 +146,8 @@ func (k *Known) proves(l *Line, n *node, e *Entry) (bool, error) {
 }
 
 // hardlinkOf returns the first name of the file that e is a further name of.
-func hardlinkOf(e *Entry) string {
-	if e.Type == Hardlink {
+func hardlinkOf(e *tarstream.Entry) string {
+	if e.Type == tarstream.Hardlink {
 		return e.Link
 	}
 	return ""

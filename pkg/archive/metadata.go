@@ -6,18 +6,20 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tiny-forge/snap/pkg/archive/member"
+	"github.com/tiny-forge/snap/pkg/archive/tarstream"
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
 // times leaves the access time alone.
-func times(t Timespec) []unix.Timespec {
+func times(t tarstream.Timespec) []unix.Timespec {
 	return []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: t.Sec, Nsec: t.Nsec}}
 }
 
 // apply sets the metadata of an open file or directory, in the only order that
 // keeps all of them: chown clears setuid and capabilities (chown(2)), an ACL
 // rules the group bits that chmod sets (acl(5)), and everything moves ctime.
-func apply(fd int, e *Entry, keepPrivileges bool) error {
+func apply(fd int, e *tarstream.Entry, keepPrivileges bool) error {
 	// What it has already need not be set: each would be a change of its own in
 	// the filesystem's journal.
 	var st unix.Stat_t
@@ -30,7 +32,7 @@ func apply(fd int, e *Entry, keepPrivileges bool) error {
 		}
 	}
 	mode := e.Mode
-	if e.Type != Directory && !keepPrivileges {
+	if e.Type != tarstream.Directory && !keepPrivileges {
 		mode &^= unix.S_ISUID | unix.S_ISGID
 	}
 	if st.Mode&0o7777 != mode || mode&(unix.S_ISUID|unix.S_ISGID) != 0 { // which chown has cleared
@@ -39,7 +41,7 @@ func apply(fd int, e *Entry, keepPrivileges bool) error {
 		}
 	}
 	for _, attr := range e.Xattrs {
-		if privilegedXattr(attr.Name) && !keepPrivileges {
+		if tarstream.PrivilegedXattr(attr.Name) && !keepPrivileges {
 			continue
 		}
 		if err := disk.Retry(func() error { return unix.Fsetxattr(fd, attr.Name, attr.Value, 0) }); err != nil {
@@ -49,13 +51,13 @@ func apply(fd int, e *Entry, keepPrivileges bool) error {
 	return wrapIf("set the time of", e.Name, futimens(fd, times(e.Mtime)))
 }
 
-func xattrError(e *Entry, attr Xattr, err error) error {
+func xattrError(e *tarstream.Entry, attr tarstream.Xattr, err error) error {
 	// EINVAL: an ACL that is none; EACCES: a default ACL of a file; E2BIG and
 	// ERANGE: a value or a name that no filesystem takes (setxattr(2), xattr(7)).
 	forged := errors.Is(err, unix.EINVAL) || errors.Is(err, unix.E2BIG) || errors.Is(err, unix.ERANGE) ||
-		errors.Is(err, unix.EACCES) && attr.Name == aclDefault && e.Type != Directory
+		errors.Is(err, unix.EACCES) && attr.Name == tarstream.ACLDefault && e.Type != tarstream.Directory
 	if forged {
-		return refuse("%q: extended attribute %q: %w", e.Name, attr.Name, err)
+		return member.Refuse("%q: extended attribute %q: %w", e.Name, attr.Name, err)
 	}
 	return fail(fmt.Sprintf("set extended attribute %q of", attr.Name), e.Name, err)
 }
@@ -77,7 +79,7 @@ func wrapIf(op, name string, err error) error {
 // archive's fault: a name that is taken, or that no filesystem takes.
 func made(op, name string, err error) error {
 	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENAMETOOLONG) || errors.Is(err, unix.EILSEQ) || errors.Is(err, unix.EINVAL) {
-		return refuse("%s %q: %w", op, name, err)
+		return member.Refuse("%s %q: %w", op, name, err)
 	}
 	return fail(op, name, err)
 }

@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tiny-forge/snap/pkg/archive/tarstream"
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
@@ -22,7 +23,7 @@ const (
 // output lays the content of one entry out in its file.
 type output struct {
 	fd       int
-	entry    *Entry
+	entry    *tarstream.Entry
 	left     int64             // content that has not been written
 	at       int64             // where it goes
 	extent   int               // of a sparse file: the next one
@@ -34,10 +35,10 @@ type output struct {
 // write writes the next content, never more than the entry has.
 func (o *output) write(b []byte) error {
 	o.left -= int64(len(b))
-	if o.entry.zeroHoles {
+	if o.entry.ZeroHoles {
 		return o.sparing(b)
 	}
-	if !o.entry.sparse() {
+	if !o.entry.Sparse() {
 		o.reserve(int64(len(b)))
 		return o.pwrite(b)
 	}
@@ -60,7 +61,7 @@ func (o *output) write(b []byte) error {
 func (o *output) sparing(b []byte) error {
 	for len(b) > 0 {
 		part := b[:min(holeSize, len(b))]
-		if b = b[len(part):]; isZero(part) {
+		if b = b[len(part):]; tarstream.IsZero(part) {
 			o.at += int64(len(part))
 		} else if err := o.pwrite(part); err != nil {
 			return err
@@ -100,7 +101,7 @@ func (o *output) pwrite(b []byte) error {
 
 // end gives the file its size: a hole at its end was not written.
 func (o *output) end() error {
-	if !o.entry.sparse() && !o.entry.zeroHoles {
+	if !o.entry.Sparse() && !o.entry.ZeroHoles {
 		return nil
 	}
 	return wrapIf("truncate", o.entry.Name, disk.Retry(func() error { return unix.Ftruncate(o.fd, o.entry.Size) }))

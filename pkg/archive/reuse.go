@@ -1,5 +1,10 @@
 package archive
 
+import (
+	"github.com/tiny-forge/snap/pkg/archive/member"
+	"github.com/tiny-forge/snap/pkg/archive/tarstream"
+)
+
 // A group of the stream whose entries are all unchanged, and are the same
 // entries as before, is the same bytes as before: it is taken over without a
 // look at any content. Until the end of the group is reached that is not yet
@@ -13,13 +18,13 @@ const maxWaiting = 512
 // waiting is an entry that is unchanged, in a group that may be.
 type waiting struct {
 	node *node
-	e    *Entry
+	e    *tarstream.Entry
 	seen *sighting
 }
 
 // await takes e where the group is, as far as it goes, one of the earlier
 // reading. Where it is not, that settles what has been waiting.
-func (w *writer) await(n *node, e *Entry, seen *sighting) (bool, error) {
+func (w *writer) await(n *node, e *tarstream.Entry, seen *sighting) (bool, error) {
 	if seen == nil || !w.continues(seen) || len(w.waiting) >= w.mostWaiting {
 		return false, w.readWaiting()
 	}
@@ -50,8 +55,8 @@ func (w *writer) reuse() (bool, error) {
 	if members == nil {
 		return false, w.readWaiting()
 	}
-	at := w.pieces.mark()
-	w.pieces.add(members)
+	at := w.pieces.Mark()
+	w.pieces.Add(members)
 	w.result.Reused += int64(len(w.waiting))
 	for _, x := range w.waiting {
 		x.node.release()
@@ -67,8 +72,8 @@ func (w *writer) reuse() (bool, error) {
 
 // stored returns n members of the earlier reading, or nil where the sink has not
 // all of them.
-func (w *writer) stored(from, n int) ([]Member, error) {
-	members := make([]Member, 0, n)
+func (w *writer) stored(from, n int) ([]member.Member, error) {
+	members := make([]member.Member, 0, n)
 	for _, m := range w.opt.Known.Members[from : from+n] {
 		m, ok, err := w.opt.Known.Reuse(m)
 		if err != nil || !ok {
@@ -111,15 +116,15 @@ func (w *writer) reuseEnd() (done bool, err error) {
 // sameContent takes over the content of a large file that is unchanged, behind
 // a header that is made anew. A sparse file is read: where its data lie is
 // found out with every reading, and the kernel may have moved that.
-func (w *writer) sameContent(e *Entry, seen *sighting) (bool, error) {
-	if seen == nil || seen.Span == 0 || e.sparse() || seen.Data != e.Size {
+func (w *writer) sameContent(e *tarstream.Entry, seen *sighting) (bool, error) {
+	if seen == nil || seen.Span == 0 || e.Sparse() || seen.Data != e.Size {
 		return false, nil
 	}
 	var tar int64
 	for _, m := range w.opt.Known.Members[seen.Member+1 : seen.Member+1+seen.Span] {
 		tar += m.Tar
 	}
-	if tar != e.Size+padding(e.Size) {
+	if tar != e.Size+tarstream.Padding(e.Size) {
 		return false, nil
 	}
 	members, err := w.stored(seen.Member+1, seen.Span)
@@ -129,6 +134,6 @@ func (w *writer) sameContent(e *Entry, seen *sighting) (bool, error) {
 	if err := w.flush(); err != nil {
 		return false, err
 	}
-	w.pieces.add(members)
+	w.pieces.Add(members)
 	return true, nil
 }

@@ -4,17 +4,20 @@ import (
 	"errors"
 	"io"
 	"os"
+
+	"github.com/tiny-forge/snap/pkg/archive/member"
+	"github.com/tiny-forge/snap/pkg/archive/tarstream"
 )
 
 // SameContent reports whether a dense file of size bytes holds what these
 // members hold, which are nothing but the content of one (see
 // [ExtractOptions.Supply]). It reads the file and goes by the members' checksums.
-func SameContent(f *os.File, size int64, content []Member) (bool, error) {
+func SameContent(f *os.File, size int64, content []member.Member) (bool, error) {
 	r := io.NewSectionReader(f, 0, size)
-	buf := make([]byte, 0, pieceSize+block)
+	buf := make([]byte, 0, member.PieceSize+tarstream.Block)
 	for _, m := range content {
 		n := min(m.Tar, size)
-		if m.Tar > pieceSize+block || n < 1 {
+		if m.Tar > member.PieceSize+tarstream.Block || n < 1 {
 			return false, nil
 		}
 		buf = buf[:n]
@@ -24,9 +27,9 @@ func SameContent(f *os.File, size int64, content []Member) (bool, error) {
 			return false, fail("read", f.Name(), err)
 		}
 		if size -= n; size == 0 {
-			buf = appendPadding(buf, n)
+			buf = tarstream.AppendPadding(buf, n)
 		}
-		if int64(len(buf)) != m.Tar || MemberID(buf) != m.ID {
+		if int64(len(buf)) != m.Tar || member.IDOf(buf) != m.ID {
 			return false, nil
 		}
 	}

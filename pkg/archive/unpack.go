@@ -4,10 +4,12 @@ import (
 	"bufio"
 	"bytes"
 	"io"
-	"strconv"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/klauspost/pgzip"
+
+	"github.com/tiny-forge/snap/pkg/archive/member"
+	"github.com/tiny-forge/snap/pkg/archive/tarstream"
 )
 
 // foreignWindow is how much of a zstd frame may be looked back on, and so what
@@ -27,7 +29,7 @@ func unpack(in io.Reader) (io.ReadCloser, error) {
 	case bytes.HasPrefix(head, []byte("\x1f\x8b")):
 		zr, err := pgzip.NewReader(buf)
 		if err != nil {
-			return nil, refuse("not a gzip file: %w", err)
+			return nil, member.Refuse("not a gzip file: %w", err)
 		}
 		return zr, nil
 	case isZstd(head):
@@ -35,17 +37,17 @@ func unpack(in io.Reader) (io.ReadCloser, error) {
 		// closes. The second limit is that of frames without a window.
 		zr, err := zstd.NewReader(buf, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(foreignWindow), zstd.WithDecoderMaxMemory(foreignWindow))
 		if err != nil {
-			return nil, refuse("not a zstd file: %w", err)
+			return nil, member.Refuse("not a zstd file: %w", err)
 		}
 		return zr.IOReadCloser(), nil
 	}
-	if head, err = buf.Peek(block); err != nil && err != io.EOF {
+	if head, err = buf.Peek(tarstream.Block); err != nil && err != io.EOF {
 		return nil, err
 	}
-	if isTar(head) {
+	if tarstream.IsTar(head) {
 		return io.NopCloser(buf), nil
 	}
-	return nil, refuse("neither a tar archive nor one that gzip or zstd compressed")
+	return nil, member.Refuse("neither a tar archive nor one that gzip or zstd compressed")
 }
 
 // isZstd reports whether head begins a zstd frame, or one to be skipped, as some
@@ -53,17 +55,4 @@ func unpack(in io.Reader) (io.ReadCloser, error) {
 func isZstd(head []byte) bool {
 	return bytes.HasPrefix(head, []byte("\x28\xb5\x2f\xfd")) ||
 		len(head) >= 4 && head[0]&0xf0 == 0x50 && bytes.Equal(head[1:4], []byte("\x2a\x4d\x18"))
-}
-
-// isTar reports whether head is a header, of any format, or an archive's end.
-func isTar(head []byte) bool {
-	if len(head) < block {
-		return false
-	}
-	if bytes.Equal(head, zeros[:block]) {
-		return true
-	}
-	field := bytes.Trim(head[offChecksum:offChecksum+lenChecksum], " \x00")
-	want, err := strconv.ParseInt(string(field), 8, 64)
-	return err == nil && want == checksum(head)
 }

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tiny-forge/snap/pkg/archive/tarstream"
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
@@ -85,9 +86,9 @@ func (w *walker) close() { unix.Close(w.procFDs) }
 
 // walk visits root and everything below it.
 func (w *walker) walk(root *disk.Dir) error {
-	n := &node{name: Root, fd: root.FD(), holds: 1} // it stays the caller's
+	n := &node{name: tarstream.Root, fd: root.FD(), holds: 1} // it stays the caller's
 	if err := disk.Retry(func() error { return unix.Fstat(n.fd, &n.st) }); err != nil {
-		return fail("stat", Root, err)
+		return fail("stat", tarstream.Root, err)
 	}
 	if err := w.visit(n); err != nil {
 		return err
@@ -152,7 +153,7 @@ func listFrom(dir *node, name string) ([]string, error) {
 
 // below is the path of a name in dir.
 func below(dir *node, name string) string {
-	if dir.name == Root {
+	if dir.name == tarstream.Root {
 		return name
 	}
 	return dir.name + "/" + name
@@ -160,8 +161,8 @@ func below(dir *node, name string) string {
 
 func (w *walker) child(dir *node, name string, depth int) error {
 	path := below(dir, name)
-	if depth > MaxDepth {
-		return fmt.Errorf("%q: more than %d names deep", path, MaxDepth)
+	if depth > tarstream.MaxDepth {
+		return fmt.Errorf("%q: more than %d names deep", path, tarstream.MaxDepth)
 	}
 	fd, err := disk.Openat2(dir.fd, name, unix.O_PATH|unix.O_NOFOLLOW, 0, resolve)
 	switch {
@@ -341,8 +342,8 @@ func seek(f *live, at int64, whence int) (int64, error) {
 // extents returns where a sparse file holds data (lseek(2), SEEK_DATA), and nil
 // for a file without holes. Where there are more stretches than can be kept,
 // the smallest holes between them are filled in.
-func extents(f *live, size int64) ([]Extent, error) {
-	list := []Extent{}
+func extents(f *live, size int64) ([]tarstream.Extent, error) {
+	list := []tarstream.Extent{}
 	for at := int64(0); at < size; {
 		from, err := seek(f, at, unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) { // only a hole is left
@@ -362,24 +363,24 @@ func extents(f *live, size int64) ([]Extent, error) {
 		if from >= to {
 			break
 		}
-		list = append(list, Extent{from, to - from})
+		list = append(list, tarstream.Extent{Offset: from, Length: to - from})
 		at = to
 	}
-	if len(list) == 1 && list[0] == (Extent{0, size}) {
+	if len(list) == 1 && list[0] == (tarstream.Extent{Offset: 0, Length: size}) {
 		return nil, nil
 	}
-	for gap := int64(64 << 10); len(list) >= maxExtents; gap *= 2 {
+	for gap := int64(64 << 10); len(list) >= tarstream.MaxExtents; gap *= 2 {
 		list = merge(list, gap)
 	}
 	// An empty stretch at the end tells other readers how long the file is.
 	if n := len(list); n == 0 || list[n-1].Offset+list[n-1].Length < size {
-		list = append(list, Extent{size, 0})
+		list = append(list, tarstream.Extent{Offset: size, Length: 0})
 	}
 	return list, nil
 }
 
 // merge joins stretches that lie less than gap bytes apart.
-func merge(list []Extent, gap int64) []Extent {
+func merge(list []tarstream.Extent, gap int64) []tarstream.Extent {
 	out := list[:1]
 	for _, x := range list[1:] {
 		last := &out[len(out)-1]
@@ -394,8 +395,8 @@ func merge(list []Extent, gap int64) []Extent {
 
 // content reads what of a file an entry stores: all of it, or the data of a
 // sparse one.
-func content(f io.ReaderAt, e *Entry) io.Reader {
-	if !e.sparse() {
+func content(f io.ReaderAt, e *tarstream.Entry) io.Reader {
+	if !e.Sparse() {
 		return io.NewSectionReader(f, 0, e.Size)
 	}
 	parts := make([]io.Reader, 0, len(e.Extents))
@@ -441,8 +442,8 @@ func (l *Locked) look(n *node) error {
 // Survey walks the directory root by stat alone and returns what Write would
 // find, or [*Unrestorable] where Write would, and [*Locked] where a file has such
 // a flag. Holes count as data.
-func Survey(ctx context.Context, root *disk.Dir, opt WriteOptions) (Stats, error) {
-	var stats Stats
+func Survey(ctx context.Context, root *disk.Dir, opt WriteOptions) (tarstream.Stats, error) {
+	var stats tarstream.Stats
 	bad := &Unrestorable{}
 	links, locked := map[inode]bool{}, &Locked{}
 	w, err := newWalker(ctx, func(n *node) error {
@@ -452,20 +453,20 @@ func Survey(ctx context.Context, root *disk.Dir, opt WriteOptions) (Stats, error
 		if err := locked.look(n); err != nil {
 			return err
 		}
-		e := &Entry{Name: n.name, Size: n.st.Size}
+		e := &tarstream.Entry{Name: n.name, Size: n.st.Size}
 		switch n.kind() {
 		case unix.S_IFDIR:
-			e.Type = Directory
+			e.Type = tarstream.Directory
 		case unix.S_IFREG:
-			e.Type = Regular
+			e.Type = tarstream.Regular
 			if id := (inode{dev: n.st.Dev, ino: n.st.Ino}); n.st.Nlink > 1 {
 				if links[id] {
-					e.Type = Hardlink
+					e.Type = tarstream.Hardlink
 				}
 				links[id] = true
 			}
 		case unix.S_IFLNK:
-			e.Type = Symlink
+			e.Type = tarstream.Symlink
 			if opt.RejectSymlinks {
 				bad.symlink(n.name)
 			}
@@ -475,7 +476,7 @@ func Survey(ctx context.Context, root *disk.Dir, opt WriteOptions) (Stats, error
 			bad.kind(n)
 			return nil
 		}
-		stats.add(e)
+		stats.Add(e)
 		return nil
 	})
 	if err != nil {

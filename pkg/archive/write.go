@@ -9,19 +9,15 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tiny-forge/snap/pkg/archive/member"
+	"github.com/tiny-forge/snap/pkg/archive/tarstream"
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
-// Sink takes the pieces of a volume. Put is called from several goroutines; it
-// may keep tar only until it returns.
-type Sink interface {
-	Put(tar []byte) (Member, error)
-}
-
 // Line is what the index keeps of one name.
 type Line struct {
-	Entry
-	Ctime  Timespec
+	tarstream.Entry
+	Ctime  tarstream.Timespec
 	Inode  uint64
 	Handle string // of the inode ([disk.FileHandle])
 	Member int    // index, in Result.Members, of the member where the entry begins
@@ -56,8 +52,8 @@ type WriteOptions struct {
 
 // Result is a volume as it was written.
 type Result struct {
-	Members []Member
-	Stats   Stats
+	Members []member.Member
+	Stats   tarstream.Stats
 	Sockets int64 // left out: a socket means nothing without its process
 	// Reused are names of which nothing was read, Read bytes of content that
 	// were.
@@ -74,7 +70,7 @@ type Result struct {
 // tar stream in pieces to sink. The pieces are cut by cutter's rule. An error
 // is returned when something cannot be read, or as [*Unrestorable] when it
 // could not be put back; nothing that sink has taken then means anything.
-func Write(ctx context.Context, root *disk.Dir, sink Sink, opt WriteOptions) (*Result, error) {
+func Write(ctx context.Context, root *disk.Dir, sink member.Sink, opt WriteOptions) (*Result, error) {
 	w, err := Start(ctx, root, sink, opt)
 	if err != nil {
 		return nil, err
@@ -89,15 +85,15 @@ type Writing struct{ w *writer }
 // Start is the first half of [Write], the one for which nothing may write to
 // root where its content is to be of one moment. After an error there is no
 // second half.
-func Start(ctx context.Context, root *disk.Dir, sink Sink, opt WriteOptions) (*Writing, error) {
-	pieces := newPieces(ctx, sink, opt.Workers)
+func Start(ctx context.Context, root *disk.Dir, sink member.Sink, opt WriteOptions) (*Writing, error) {
+	pieces := member.NewPieces(ctx, sink, opt.Workers)
 	w := &writer{
 		ctx: ctx, opt: opt, pieces: pieces, links: map[inode]string{}, bad: &Unrestorable{}, result: &Result{},
 		mostWaiting: mostOpen(maxWaiting), mostClones: mostOpen(maxClones) / max(opt.Writers, 1),
 	}
 	if err := w.write(root); err != nil {
 		w.closeClones()
-		if _, perr := pieces.finish(); perr != nil { // the cause of err, where both failed
+		if _, perr := pieces.Finish(); perr != nil { // the cause of err, where both failed
 			err = perr
 		}
 		return nil, err
@@ -108,7 +104,7 @@ func Start(ctx context.Context, root *disk.Dir, sink Sink, opt WriteOptions) (*W
 // Cloned returns how many bytes Finish is going to read from clones.
 func (x *Writing) Cloned() (n int64) {
 	for _, c := range x.w.clones {
-		n += c.e.stored()
+		n += c.e.Stored()
 	}
 	return n
 }
@@ -118,7 +114,7 @@ func (x *Writing) Finish() (*Result, error) {
 	w := x.w
 	err := w.readClones()
 	w.closeClones()
-	members, perr := w.pieces.finish()
+	members, perr := w.pieces.Finish()
 	if perr != nil {
 		return nil, perr
 	}
@@ -132,8 +128,7 @@ func (x *Writing) Finish() (*Result, error) {
 // Abandon ends the writing instead of Finish.
 func (x *Writing) Abandon() {
 	x.w.closeClones()
-	x.w.pieces.cancel(errAbandoned)
-	_, _ = x.w.pieces.finish()
+	x.w.pieces.Abandon(errAbandoned)
 }
 
 var errAbandoned = errors.New("the capture was given up")
@@ -149,7 +144,7 @@ type writer struct {
 	ctx    context.Context
 	opt    WriteOptions
 	walker *walker
-	pieces *pieces
+	pieces *member.Pieces
 	cut    cutter
 	group  []byte // the piece being filled
 	recall *recall
@@ -188,7 +183,7 @@ func (w *writer) write(root *disk.Dir) error {
 	if done, err := w.reuseEnd(); err != nil || done {
 		return err
 	}
-	w.group = append(w.group, zeros[:2*block]...)
+	w.group = tarstream.AppendEnd(w.group)
 	return w.flush()
 }
 
@@ -196,13 +191,13 @@ func (w *writer) visit(n *node) error {
 	if err := w.ctx.Err(); err != nil {
 		return context.Cause(w.ctx)
 	}
-	e := &Entry{
+	e := &tarstream.Entry{
 		Name: n.name, Mode: n.st.Mode & 0o7777, UID: n.st.Uid, GID: n.st.Gid,
 		Mtime: timespec(n.st.Mtim),
 	}
 	switch n.kind() {
 	case unix.S_IFDIR:
-		e.Type = Directory
+		e.Type = tarstream.Directory
 	case unix.S_IFREG:
 		if err := w.regular(n, e); err != nil {
 			return err
@@ -212,7 +207,7 @@ func (w *writer) visit(n *node) error {
 			w.bad.symlink(n.name)
 			return nil
 		}
-		e.Type = Symlink
+		e.Type = tarstream.Symlink
 	case unix.S_IFSOCK:
 		w.result.Sockets++
 		return nil
@@ -232,7 +227,7 @@ func (w *writer) visit(n *node) error {
 
 // seen returns what the earlier reading saw of e, where that proves e to be
 // unchanged, and nil otherwise.
-func (w *writer) seen(n *node, e *Entry) (*sighting, error) {
+func (w *writer) seen(n *node, e *tarstream.Entry) (*sighting, error) {
 	seen, err := w.recall.find(n.name)
 	if err != nil || seen == nil {
 		return nil, err
@@ -245,13 +240,13 @@ func (w *writer) seen(n *node, e *Entry) (*sighting, error) {
 
 // store reads an entry and puts it into the stream; seen is not nil where it is
 // unchanged.
-func (w *writer) store(n *node, e *Entry, seen *sighting) error {
+func (w *writer) store(n *node, e *tarstream.Entry, seen *sighting) error {
 	switch e.Type {
-	case Directory:
+	case tarstream.Directory:
 		return w.directory(n, e)
-	case Symlink:
+	case tarstream.Symlink:
 		return w.symlink(n, e)
-	case Hardlink:
+	case tarstream.Hardlink:
 		return w.plain(n, e)
 	}
 	return w.file(n, e, seen)
@@ -269,9 +264,11 @@ func kindName(kind uint32) string {
 	return "entry of unknown type"
 }
 
-func timespec(t unix.Timespec) Timespec { return Timespec{t.Sec, t.Nsec} }
+func timespec(t unix.Timespec) tarstream.Timespec {
+	return tarstream.Timespec{Sec: t.Sec, Nsec: t.Nsec}
+}
 
-func (w *writer) directory(n *node, e *Entry) error {
+func (w *writer) directory(n *node, e *tarstream.Entry) error {
 	fd, err := disk.Openat2(n.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0, resolve)
 	if err != nil {
 		return fail("open", n.name, err)
@@ -284,7 +281,7 @@ func (w *writer) directory(n *node, e *Entry) error {
 	return w.plain(n, e)
 }
 
-func (w *writer) symlink(n *node, e *Entry) error {
+func (w *writer) symlink(n *node, e *tarstream.Entry) error {
 	var err error
 	if e.Link, err = n.target(); err != nil {
 		return err
@@ -293,8 +290,8 @@ func (w *writer) symlink(n *node, e *Entry) error {
 }
 
 // regular tells whether a file is a further name of one that has been met.
-func (w *writer) regular(n *node, e *Entry) error {
-	e.Type = Regular
+func (w *writer) regular(n *node, e *tarstream.Entry) error {
+	e.Type = tarstream.Regular
 	if n.st.Nlink < 2 {
 		return nil
 	}
@@ -304,7 +301,7 @@ func (w *writer) regular(n *node, e *Entry) error {
 	}
 	id := inode{n.st.Dev, n.st.Ino, handle}
 	if first, ok := w.links[id]; ok {
-		e.Type, e.Link = Hardlink, first
+		e.Type, e.Link = tarstream.Hardlink, first
 	} else {
 		w.links[id] = n.name
 	}
@@ -312,7 +309,7 @@ func (w *writer) regular(n *node, e *Entry) error {
 }
 
 // plain stores an entry that has no content.
-func (w *writer) plain(n *node, e *Entry) error {
+func (w *writer) plain(n *node, e *tarstream.Entry) error {
 	line, err := w.header(n, e)
 	if err != nil || line == nil {
 		return err
@@ -325,16 +322,16 @@ func (w *writer) plain(n *node, e *Entry) error {
 
 // header appends e's header to the group, and returns e's line, which is still
 // to be noted; nil where e cannot be kept, which has then been noted.
-func (w *writer) header(n *node, e *Entry) (*Line, error) {
-	group, err := appendHeader(w.group, e)
+func (w *writer) header(n *node, e *tarstream.Entry) (*Line, error) {
+	group, err := tarstream.AppendHeader(w.group, e)
 	if err != nil {
 		w.bad.add(err.Error())
 		return nil, nil
 	}
 	w.group = group
-	line := &Line{Entry: *e, Ctime: timespec(n.st.Ctim), Inode: n.st.Ino, Member: w.pieces.mark()}
-	if e.Type == Regular {
-		line.Data = e.stored()
+	line := &Line{Entry: *e, Ctime: timespec(n.st.Ctim), Inode: n.st.Ino, Member: w.pieces.Mark()}
+	if e.Type == tarstream.Regular {
+		line.Data = e.Stored()
 	}
 	line.Handle, err = n.handle()
 	return line, err
@@ -342,7 +339,7 @@ func (w *writer) header(n *node, e *Entry) (*Line, error) {
 
 // note counts an entry that is in the stream, and gives it to the index.
 func (w *writer) note(line *Line) error {
-	w.result.Stats.count(line.Name, line.Type, line.Size, line.Data)
+	w.result.Stats.Count(line.Name, line.Type, line.Size, line.Data)
 	if w.result.Stats.Bytes < 0 { // holes make files of any size
 		return fmt.Errorf("%q: the files of the volume are larger, taken together, than can be counted", line.Name)
 	}
@@ -352,7 +349,7 @@ func (w *writer) note(line *Line) error {
 	return w.opt.Index(line)
 }
 
-func (w *writer) endSmall(e *Entry) error {
+func (w *writer) endSmall(e *tarstream.Entry) error {
 	if w.cut.after(e, len(w.group)) {
 		return w.flush()
 	}
@@ -364,8 +361,8 @@ func (w *writer) flush() error {
 		return nil
 	}
 	piece := w.group
-	w.group, w.cut.weight = w.pieces.buffer(), 0
-	return w.pieces.put(piece)
+	w.group, w.cut.weight = w.pieces.Buffer(), 0
+	return w.pieces.Put(piece)
 }
 
 // letGo closes what still waits after an error.

@@ -9,6 +9,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tiny-forge/snap/pkg/archive/member"
+	"github.com/tiny-forge/snap/pkg/archive/tarstream"
 	"github.com/tiny-forge/snap/pkg/crew"
 	"github.com/tiny-forge/snap/pkg/disk"
 )
@@ -33,17 +35,17 @@ type writers struct {
 type batch struct {
 	files   []file
 	bytes   int64
-	content *buffer // that of the small files
+	content *member.Buffer // that of the small files
 	large   chan chunk
-	from    Opener // for the large file's members, where fill is set
+	from    member.Opener // for the large file's members, where fill is set
 	fill    Fill
-	members []Member
+	members []member.Member
 }
 
 // file is a file to be made. What it holds of dir is released with it.
 type file struct {
 	place int64
-	entry *Entry
+	entry *tarstream.Entry
 	dir   *openDir
 	base  string
 	data  []byte // of a small one
@@ -52,7 +54,7 @@ type file struct {
 // chunk is the next part of a large file.
 type chunk struct {
 	b   []byte
-	buf *buffer
+	buf *member.Buffer
 }
 
 // writing is how many writers there are: more than cores, since one that waits
@@ -125,11 +127,11 @@ func (w *writers) pointless(place int64) bool {
 func (w *writers) make(b *batch) {
 	// Released after a panic too: the reader waits for room, and whoever takes the
 	// panic over would wait for the reader.
-	defer b.content.release()
+	defer b.content.Release()
 	defer func() {
 		if b.large != nil {
 			for c := range b.large { // left over after an error
-				c.buf.release()
+				c.buf.Release()
 			}
 		}
 	}()
@@ -166,7 +168,7 @@ func (w *writers) file(f *file, b *batch) error {
 // content writes the file's content. It reports false where the content ends
 // early, of which the parser, or whoever cancelled, has told.
 func (w *writers) content(fd int, f *file, b *batch) (whole bool, err error) {
-	out := output{fd: fd, entry: f.entry, left: f.entry.stored(), wrote: w.opt.Wrote}
+	out := output{fd: fd, entry: f.entry, left: f.entry.Stored(), wrote: w.opt.Wrote}
 	switch {
 	case b.fill != nil:
 		err = w.supplied(&out, b)
@@ -184,7 +186,7 @@ func (w *writers) content(fd int, f *file, b *batch) (whole bool, err error) {
 func (w *writers) large(out *output, place int64, chunks <-chan chunk) error {
 	for c := range chunks {
 		err := func() error {
-			defer c.buf.release()
+			defer c.buf.Release()
 			return out.write(c.b)
 		}()
 		if err != nil {
@@ -218,19 +220,19 @@ func (w *writers) supplied(out *output, b *batch) error {
 	if err := disk.Retry(func() error { return unix.Ftruncate(out.fd, 0) }); err != nil {
 		return fail("truncate", out.entry.Name, err)
 	}
-	mem := newMemory()
-	defer mem.free()
+	mem := member.NewMemory()
+	defer mem.Free()
 	for _, m := range b.members {
 		if w.ctx.Err() != nil {
 			return context.Cause(w.ctx)
 		}
-		data, err := mem.inflate(b.from, m)
+		data, err := mem.Inflate(b.from, m)
 		if err != nil {
 			return err
 		}
 		content := data[:min(int64(len(data)), out.left)]
-		if !isZero(data[len(content):]) {
-			return refuse("padding that is not zero")
+		if !tarstream.IsZero(data[len(content):]) {
+			return member.Refuse("padding that is not zero")
 		}
 		if err := out.write(content); err != nil {
 			return err

@@ -7,40 +7,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tiny-forge/snap/pkg/archive/tarstream"
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
-// POSIX ACLs are extended attributes to the kernel (acl(5)); snap carries them
-// as what they are, with numeric ids.
-const (
-	aclAccess  = "system.posix_acl_access"
-	aclDefault = "system.posix_acl_default"
-)
-
-// A pax keyword ends at the first "=", which an attribute's name may hold. GNU
-// tar writes it as %3D, and the per cent sign as %25 (xheader.c,
-// xattr_encode_keyword).
-var (
-	xattrKey  = strings.NewReplacer("%", "%25", "=", "%3D")
-	xattrName = strings.NewReplacer("%25", "%", "%3D", "=")
-)
-
-// keptXattr reports whether an attribute belongs to the data: the user's own,
-// ACLs, file capabilities and trusted ones. Labels of the host's security
-// modules and tunings of its filesystem do not.
-func keptXattr(name string) bool {
-	return name == aclAccess || name == aclDefault || strings.HasPrefix(name, "user.") || privilegedXattr(name)
-}
-
-// privilegedXattr reports whether an attribute gives power, and so is put back
-// only where the config says so.
-func privilegedXattr(name string) bool {
-	return name == "security.capability" || strings.HasPrefix(name, "trusted.")
-}
-
 // readXattrs returns the kept attributes of an open file or directory, sorted.
 // A filesystem without attributes has none.
-func readXattrs(fd int, buf []byte) ([]Xattr, []byte, error) {
+func readXattrs(fd int, buf []byte) ([]tarstream.Xattr, []byte, error) {
 	names, buf, err := growing(buf, func(b []byte) (int, error) { return unix.Flistxattr(fd, b) })
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return nil, buf, nil
@@ -48,9 +21,9 @@ func readXattrs(fd int, buf []byte) ([]Xattr, []byte, error) {
 	if err != nil || len(names) == 0 {
 		return nil, buf, err
 	}
-	var list []Xattr
+	var list []tarstream.Xattr
 	for name := range strings.SplitSeq(strings.TrimSuffix(string(names), "\x00"), "\x00") {
-		if !keptXattr(name) {
+		if !tarstream.KeptXattr(name) {
 			continue
 		}
 		var value []byte
@@ -61,9 +34,9 @@ func readXattrs(fd int, buf []byte) ([]Xattr, []byte, error) {
 		if err != nil {
 			return nil, buf, err
 		}
-		list = append(list, Xattr{name, bytes.Clone(value)})
+		list = append(list, tarstream.Xattr{Name: name, Value: bytes.Clone(value)})
 	}
-	sortXattrs(list)
+	tarstream.SortXattrs(list)
 	return list, buf, nil
 }
 

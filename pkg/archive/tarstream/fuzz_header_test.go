@@ -1,4 +1,4 @@
-package archive
+package tarstream
 
 import (
 	"bytes"
@@ -21,27 +21,27 @@ func FuzzHeader(f *testing.F) {
 		{Name: "sparse", Type: Regular, Size: 1 << 40, Extents: []Extent{{512, 3}, {1 << 40, 0}}},
 		{Name: string(bytes.Repeat([]byte("n"), 200)), Type: Directory},
 	} {
-		data, err := appendHeader(nil, e)
+		data, err := AppendHeader(nil, e)
 		if err != nil {
 			f.Fatal(err)
 		}
 		f.Add(resummed(data))
 	}
-	f.Add(make([]byte, 2*block))
+	f.Add(make([]byte, 2*Block))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		first, err := newParser(t.Context(), bytes.NewReader(resummed(data)), func() {}).next()
+		first, err := NewParser(t.Context(), bytes.NewReader(resummed(data)), func() {}).Next()
 		if err != nil {
 			return
 		}
-		if first.Name != Root && checkName(first.Name) != nil {
+		if first.Name != Root && CheckName(first.Name) != nil {
 			t.Fatalf("the name %q was taken", first.Name)
 		}
-		again, err := appendHeader(nil, first)
+		again, err := AppendHeader(nil, first)
 		if err != nil {
 			t.Fatalf("%+v cannot be written: %v", first, err)
 		}
 		content := io.MultiReader(bytes.NewReader(again), zeroReader{})
-		second, err := newParser(t.Context(), content, func() {}).next()
+		second, err := NewParser(t.Context(), content, func() {}).Next()
 		if err != nil {
 			t.Fatalf("%+v, written again, is refused: %v", first, err)
 		}
@@ -58,7 +58,7 @@ func (zeroReader) Read(b []byte) (int, error) { clear(b); return len(b), nil }
 // resummed gives each header block a true checksum.
 func resummed(data []byte) []byte {
 	all := bytes.Clone(data)
-	for b := all; len(b) >= block; b = b[block:] {
+	for b := all; len(b) >= Block; b = b[Block:] {
 		if string(b[offMagic:offMagic+5]) == magic[:5] {
 			copy(b[offChecksum:], octalSum(checksum(b)))
 		}

@@ -1,4 +1,4 @@
-package archive
+package member
 
 import (
 	"crypto/sha256"
@@ -11,13 +11,17 @@ type Member struct {
 	ID     string `json:"id"`     // SHA-256 of the tar bytes, in hexadecimal
 	Tar    int64  `json:"tar"`    // bytes of tar
 	Stored int64  `json:"stored"` // bytes of the member as it is stored
-	// Codec is how it is stored: the same for all members of a volume, whose
-	// manifest says it once.
+	// Codec is how the member is stored. All members of a volume have the same
+	// codec, so the manifest names it once.
 	Codec Codec `json:"-"`
 }
 
-// ValidMemberID reports whether id has the form of a member's name.
-func ValidMemberID(id string) bool {
+// MaxMember is the most bytes of tar that a member may hold. What a restore would
+// refuse must never be captured, so both sides use the same limit.
+const MaxMember = 16 << 20
+
+// ValidID reports whether id has the form of a member's ID.
+func ValidID(id string) bool {
 	if len(id) != 2*sha256.Size {
 		return false
 	}
@@ -29,8 +33,8 @@ func ValidMemberID(id string) bool {
 	return true
 }
 
-// MemberID returns the name of the member that holds these tar bytes.
-func MemberID(tar []byte) string {
+// IDOf returns the ID of the member that holds these tar bytes.
+func IDOf(tar []byte) string {
 	sum := sha256.Sum256(tar)
 	return hex.EncodeToString(sum[:])
 }
@@ -38,7 +42,7 @@ func MemberID(tar []byte) string {
 func (m Member) String() string { return fmt.Sprintf("%s (%d bytes)", m.ID, m.Tar) }
 
 // Codec is how members are compressed. Concatenated members of one codec are a
-// file that its own command unpacks.
+// file that gzip or zstd can unpack.
 type Codec uint8
 
 const (
@@ -46,8 +50,7 @@ const (
 	Zstd              // a zstd frame (RFC 8878)
 )
 
-// codecs are the names, which are those of the config, and what file names end
-// with.
+// codecs holds the names as the config writes them, and the endings of file names.
 var codecs = [...]struct{ name, ext string }{Gzip: {"gzip", ".gz"}, Zstd: {"zstd", ".zst"}}
 
 // ParseCodec returns the codec of that name.
@@ -62,7 +65,7 @@ func ParseCodec(name string) (Codec, error) {
 
 func (c Codec) String() string { return codecs[c].name }
 
-// Ext is what the name of a member's file ends with: ".gz" or ".zst".
+// Ext returns the ending of a member's file name: ".gz" or ".zst".
 func (c Codec) Ext() string { return codecs[c].ext }
 
 // MarshalText implements encoding.TextMarshaler.
@@ -74,8 +77,8 @@ func (c *Codec) UnmarshalText(name []byte) (err error) {
 	return err
 }
 
-// Deflate appends tar to dst as one member and returns the whole. The same bytes
-// give the same member.
+// Deflate compresses tar into one member, appends it to dst and returns dst. The
+// same bytes always give the same member.
 func (c Codec) Deflate(dst, tar []byte) []byte {
 	if c == Zstd {
 		return deflateZstd(dst, tar)
@@ -83,14 +86,14 @@ func (c Codec) Deflate(dst, tar []byte) []byte {
 	return deflateGzip(dst, tar)
 }
 
-// Inflate undoes Deflate: data must be exactly one member of m's codec whose
-// content has m's length and checksum. Every other input is refused with
-// [ErrRefused], and never more is inflated than m.Tar bytes and a block of
-// 128 KiB. The result lies in the memory of buf, whatever that holds, if it has
-// the capacity; after an error buf's content means nothing.
+// Inflate undoes Deflate. The data must be exactly one member of m's codec, and the
+// content must have m's length and checksum. Inflate refuses any other input with
+// [ErrRefused]. It never inflates more than m.Tar bytes and one block of 128 KiB.
+// The result lies in the memory of buf if the capacity of buf is large enough.
+// After an error the content of buf is undefined.
 func Inflate(buf, data []byte, m Member) ([]byte, error) {
 	if m.Tar < 1 || m.Tar > MaxMember {
-		return nil, refuse("member %s: %d bytes of tar, at most %d", m.ID, m.Tar, MaxMember)
+		return nil, Refuse("member %s: %d bytes of tar, at most %d", m.ID, m.Tar, MaxMember)
 	}
 	room := roomFor(m.Tar)
 	if int64(cap(buf)) < room {
@@ -102,25 +105,26 @@ func Inflate(buf, data []byte, m Member) ([]byte, error) {
 	}
 	tar, err := inflate(buf[:0:room], data, m.Tar)
 	if err != nil {
-		return nil, refuse("member %s: %w", m.ID, err)
+		return nil, Refuse("member %s: %w", m.ID, err)
 	}
-	if id := MemberID(tar); id != m.ID {
-		return nil, refuse("member %s: its content has checksum %s", m.ID, id)
+	if id := IDOf(tar); id != m.ID {
+		return nil, Refuse("member %s: its content has checksum %s", m.ID, id)
 	}
 	return tar, nil
 }
 
-// roomFor is the capacity into which a member of that size is inflated. Past the
-// end zstd may write a block before it notices, for which it grows the buffer: a
-// large one has the room, a small one grows by little. Where there are 16 bytes
-// left, it copies in words to the end.
+// roomFor is the capacity into which a member of that size is inflated. The gzip
+// decoder is offered one byte more than declared, so that a longer member shows.
+// The zstd decoder may write a block past the declared end before it notices, and
+// grows the buffer for it: a large buffer has the room, a small one grows by
+// little. With 16 bytes left over it copies in words up to the end.
 func roomFor(size int64) int64 { return size + size/64 + 16 }
 
-// What either codec says of a member that is not what its manifest says.
+// The errors of both codecs for a member that is not as its manifest declares.
 func pastDeclared(size int64) error {
 	return fmt.Errorf("it inflates past its declared %d bytes", size)
 }
 func notDeclared(n, size int64) error {
 	return fmt.Errorf("it inflates to %d bytes, %d declared", n, size)
 }
-func behind(n int) error { return fmt.Errorf("%d bytes follow it", n) }
+func trailing(n int) error { return fmt.Errorf("%d bytes follow it", n) }

@@ -1,4 +1,4 @@
-package archive
+package member
 
 import (
 	"context"
@@ -11,26 +11,27 @@ import (
 	"github.com/tiny-forge/snap/pkg/crew"
 )
 
-// Opener gives the bytes of a member as the store has them: in the memory of buf,
-// whatever that holds, where its capacity is enough, else in new memory. Either
-// is the caller's, who may give it to the next call.
+// Opener reads members from the store.
 type Opener interface {
+	// Open returns the stored bytes of a member. They lie in the memory of buf if
+	// its capacity is large enough, else in new memory. The memory belongs to the
+	// caller, who may pass it to the next call.
 	Open(m Member, buf []byte) ([]byte, error)
 }
 
-// NewReader returns the tar stream of the members, in order. They are inflated
-// and checked against their names on several cores, a few ahead of the reader;
-// no byte of a member is given out before the whole of it was found true. The
-// error of a member that is not wraps [ErrRefused].
+// NewReader returns the tar stream of the members, in order. Several members at a
+// time are inflated and checked against their IDs, a few of them before the caller
+// asks. No byte of a member is returned before the whole member has been checked.
+// When a member is not what its ID says, the error wraps [ErrRefused].
 func NewReader(ctx context.Context, from Opener, members []Member) *Reader {
-	return newReader(ctx, from, members, (*memory).inflate)
+	return newReader(ctx, from, members, (*Memory).Inflate)
 }
 
-// taking makes of a member what a Reader gives out, in memory that is the
-// member's alone until the reader has passed it.
-type taking func(mem *memory, from Opener, m Member) ([]byte, error)
+// taking turns a member into what a Reader returns for it. The memory belongs to
+// this member alone until the reader has passed it.
+type taking func(mem *Memory, from Opener, m Member) ([]byte, error)
 
-// newReader is NewReader of what take makes of the members.
+// newReader is NewReader for what take returns for each member.
 func newReader(ctx context.Context, from Opener, members []Member, take taking) *Reader {
 	r := &Reader{from: from, take: take, members: members, ahead: make(chan chan inflated, 2*inflating()), room: newRoom()}
 	r.ctx, r.cancel = context.WithCancel(ctx)
@@ -52,27 +53,28 @@ type Reader struct {
 	ahead   chan chan inflated
 	fed     error // a panic of feed; to be read when ahead is closed
 	room    *room
-	taken   int          // members that were taken out of ahead
-	skipped atomic.Int64 // members before this one need not be inflated any more
+	taken   int          // how many members were received from ahead
+	skipped atomic.Int64 // members before this one need not be inflated
 
-	now  *buffer
-	rest []byte // what of now has not been read
+	now  *Buffer
+	rest []byte // the part of now that has not been read
 	err  error
 }
 
-// inflating is how many members are inflated at a time. Four keep one extraction
-// busy, and a forged member may have MaxMember bytes, on a host of any size.
+// inflating is how many members are inflated at a time. Four are enough to keep an
+// extraction busy. More would cost memory, since a forged member may have MaxMember
+// bytes.
 func inflating() int { return min(runtime.GOMAXPROCS(0), 4) }
 
 type inflated struct {
-	tar *buffer // nil for a member that is skipped
+	tar *Buffer // nil for a skipped member
 	err error
 }
 
 func (r *Reader) feed() {
 	limit := make(chan struct{}, inflating())
 	for i, m := range r.members {
-		size := min(max(m.Tar, 1), MaxMember) // forged sizes are refused by Inflate
+		size := min(max(m.Tar, 1), MaxMember) // Inflate refuses forged sizes
 		if r.room.take(r.ctx, size) != nil {
 			return
 		}
@@ -99,22 +101,22 @@ func (r *Reader) inflate(i int, m Member, free func()) inflated {
 		free()
 		return inflated{err: context.Cause(r.ctx)}
 	}
-	mem := newMemory()
+	mem := NewMemory()
 	data, err := r.take(mem, r.from, m)
 	if err != nil {
-		mem.free()
+		mem.Free()
 		free()
 		return inflated{err: err}
 	}
 	return inflated{tar: newBuffer(data, func() {
-		mem.free()
+		mem.Free()
 		free()
 	})}
 }
 
-// stretch returns the next member, which the caller releases. Its error is the
-// last word.
-func (r *Reader) stretch() (*buffer, error) {
+// Stretch returns the next member, which the caller releases. After an error it
+// returns the same error again.
+func (r *Reader) Stretch() (*Buffer, error) {
 	for r.err == nil {
 		out, ok := <-r.ahead
 		if !ok {
@@ -128,7 +130,7 @@ func (r *Reader) stretch() (*buffer, error) {
 		crew.Raise(next.err)
 		r.taken++
 		if int64(r.taken) <= r.skipped.Load() {
-			next.tar.release()
+			next.tar.Release()
 			continue
 		}
 		if next.err == nil {
@@ -139,9 +141,12 @@ func (r *Reader) stretch() (*buffer, error) {
 	return nil, r.err
 }
 
-// upcoming returns the members from the next one on whose tar bytes are
-// together exactly size; nil where a member crosses that end.
-func (r *Reader) upcoming(size int64) []Member {
+// Opener returns where the members come from.
+func (r *Reader) Opener() Opener { return r.from }
+
+// Upcoming returns the next members that have exactly size tar bytes in total, and
+// nil if a member crosses that end.
+func (r *Reader) Upcoming(size int64) []Member {
 	n := r.taken
 	for ; n < len(r.members) && size > 0 && r.members[n].Tar > 0; n++ {
 		size -= r.members[n].Tar
@@ -152,19 +157,19 @@ func (r *Reader) upcoming(size int64) []Member {
 	return r.members[r.taken:n]
 }
 
-// skip passes over the next n members. Those that nobody is inflating yet will
-// not be.
-func (r *Reader) skip(n int) { r.skipped.Store(int64(r.taken + n)) }
+// Skip passes over the next n members. A member whose inflating has not begun will
+// not be inflated.
+func (r *Reader) Skip(n int) { r.skipped.Store(int64(r.taken + n)) }
 
-// more makes rest hold something.
+// more fills rest if it is empty.
 func (r *Reader) more() error {
 	for len(r.rest) == 0 {
-		r.now.release()
+		r.now.Release()
 		var err error
-		if r.now, err = r.stretch(); err != nil {
+		if r.now, err = r.Stretch(); err != nil {
 			return err
 		}
-		r.rest = r.now.b
+		r.rest = r.now.Bytes
 	}
 	return nil
 }
@@ -179,7 +184,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// WriteTo implements io.WriterTo: whole members are written, nothing is copied.
+// WriteTo implements io.WriterTo. It writes whole members without copying them.
 func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 	var total int64
 	for {
@@ -197,7 +202,7 @@ func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 	}
 }
 
-// Close ends the inflating. When it returns nothing is opened any more.
+// Close stops the inflating. After Close has returned, no member is being opened.
 func (r *Reader) Close() {
 	r.cancel()
 	r.done.Wait()

@@ -1,4 +1,4 @@
-package archive
+package tarstream
 
 import (
 	"fmt"
@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-const block = 512
+const Block = 512
 
-// Offsets of the fields in a ustar header block (pax(1)).
+// Offsets and lengths of the fields in a ustar header block (pax(1)).
 const (
 	offName, lenName         = 0, 100
 	offMode, lenMode         = 100, 8
@@ -39,7 +39,7 @@ const (
 	paxUID      = "uid"
 	paxGID      = "gid"
 	paxMtime    = "mtime"
-	paxXattr    = "SCHILY.xattr."
+	PaxXattr    = "SCHILY.xattr."
 	// GNU tar's sparse format 1.0 (its manual, "Storing Sparse Files").
 	paxSparseMajor = "GNU.sparse.major"
 	paxSparseMinor = "GNU.sparse.minor"
@@ -47,10 +47,10 @@ const (
 	paxSparseSize  = "GNU.sparse.realsize"
 )
 
-// appendHeader appends the header blocks of e to buf: the pax records that it
-// needs, the ustar header, and the map of a sparse file. The same entry always
-// gives the same bytes, on which the sharing of members rests.
-func appendHeader(buf []byte, e *Entry) ([]byte, error) {
+// AppendHeader appends the header blocks of e to buf: the pax records that e needs,
+// the ustar header, and the map of a sparse file. The same entry always gives the
+// same bytes. The sharing of members relies on that. After an error buf is unchanged.
+func AppendHeader(buf []byte, e *Entry) ([]byte, error) {
 	name := e.Name
 	if e.Type == Directory {
 		name += "/"
@@ -58,16 +58,16 @@ func appendHeader(buf []byte, e *Entry) ([]byte, error) {
 	sparseMap := encodeMap(e)
 	size := int64(0)
 	if e.Type == Regular {
-		size = int64(len(sparseMap)) + e.stored()
+		size = int64(len(sparseMap)) + e.Stored()
 	}
 	records := paxRecords(e, name, size)
 	if len(records) > maxPax {
-		return nil, fmt.Errorf("the metadata of %q take %d bytes, at most %d can be kept", e.Name, len(records), maxPax)
+		return nil, fmt.Errorf("the metadata of %q takes %d bytes, and at most %d can be kept", e.Name, len(records), maxPax)
 	}
 	if len(records) > 0 {
 		buf = appendBlock(buf, ustar{name: "pax_header", typ: 'x', mode: 0o644, size: int64(len(records))})
 		buf = append(buf, records...)
-		buf = appendPadding(buf, int64(len(records)))
+		buf = AppendPadding(buf, int64(len(records)))
 	}
 	buf = appendBlock(buf, ustar{
 		name: name, typ: byte(e.Type), mode: e.Mode, uid: int64(e.UID), gid: int64(e.GID),
@@ -76,11 +76,11 @@ func appendHeader(buf []byte, e *Entry) ([]byte, error) {
 	return append(buf, sparseMap...), nil
 }
 
-// paxRecords returns what the ustar header cannot hold.
+// paxRecords returns records for what does not fit into the ustar header.
 func paxRecords(e *Entry, name string, size int64) []byte {
 	var out []byte
 	add := func(key, value string) { out = appendRecord(out, key, value) }
-	if len(name) > lenName && !e.sparse() {
+	if len(name) > lenName && !e.Sparse() {
 		add(paxPath, name)
 	}
 	if len(e.Link) > lenLink {
@@ -98,20 +98,20 @@ func paxRecords(e *Entry, name string, size int64) []byte {
 	if e.Mtime.Nsec != 0 || e.Mtime.Sec < 0 || e.Mtime.Sec > maxOctal11 {
 		add(paxMtime, e.Mtime.decimal())
 	}
-	if e.sparse() {
+	if e.Sparse() {
 		add(paxSparseMajor, "1")
 		add(paxSparseMinor, "0")
 		add(paxSparseName, name)
 		add(paxSparseSize, strconv.FormatInt(e.Size, 10))
 	}
 	for _, x := range e.Xattrs {
-		add(paxXattr+xattrKey.Replace(x.Name), string(x.Value))
+		add(PaxXattr+xattrKey.Replace(x.Name), string(x.Value))
 	}
 	return out
 }
 
-// appendRecord appends "<length> <key>=<value>\n", where the length counts
-// itself.
+// appendRecord appends "<length> <key>=<value>\n". The length includes its own
+// digits.
 func appendRecord(out []byte, key, value string) []byte {
 	rest := len(" =\n") + len(key) + len(value)
 	n := rest + len(strconv.Itoa(rest))
@@ -121,10 +121,10 @@ func appendRecord(out []byte, key, value string) []byte {
 	return fmt.Appendf(out, "%d %s=%s\n", n, key, value)
 }
 
-// decimal gives the time as pax writes it: "-1.5" is half a second before one
-// second before 1970, while the kernel counts nanoseconds forward.
+// decimal returns the time as pax writes it. In pax, "-1.5" is 1.5 seconds before
+// 1970; the kernel says second -2 and half a second forward.
 func (t Timespec) decimal() string {
-	// Unsigned, since the earliest second has no positive counterpart.
+	// Unsigned, because the earliest second has no positive counterpart.
 	sec, nsec, sign := uint64(t.Sec), t.Nsec, ""
 	if t.Sec < 0 {
 		sign = "-"
@@ -140,24 +140,28 @@ func (t Timespec) decimal() string {
 	return s
 }
 
-// encodeMap returns the map that precedes the data of a sparse file: the number
-// of extents, then offset and length of each, a line each, padded to a block.
+// encodeMap returns the map that precedes the data of a sparse file: the number of
+// extents, then the offset and the length of each, one number a line, padded to a
+// block.
 func encodeMap(e *Entry) []byte {
-	if !e.sparse() {
+	if !e.Sparse() {
 		return nil
 	}
 	out := fmt.Appendf(nil, "%d\n", len(e.Extents))
 	for _, x := range e.Extents {
 		out = fmt.Appendf(out, "%d\n%d\n", x.Offset, x.Length)
 	}
-	return appendPadding(out, int64(len(out)))
+	return AppendPadding(out, int64(len(out)))
 }
 
-func padding(n int64) int64 { return -n & (block - 1) }
+func Padding(n int64) int64 { return -n & (Block - 1) }
 
-var zeros [2 * block]byte
+var zeros [2 * Block]byte
 
-func appendPadding(buf []byte, n int64) []byte { return append(buf, zeros[:padding(n)]...) }
+func AppendPadding(buf []byte, n int64) []byte { return append(buf, zeros[:Padding(n)]...) }
+
+// AppendEnd appends the two zero blocks that end an archive.
+func AppendEnd(buf []byte) []byte { return append(buf, zeros[:2*Block]...) }
 
 type ustar struct {
 	name, link            string
@@ -168,9 +172,9 @@ type ustar struct {
 
 func appendBlock(buf []byte, u ustar) []byte {
 	start := len(buf)
-	buf = append(buf, zeros[:block]...)
+	buf = append(buf, zeros[:Block]...)
 	b := buf[start:]
-	copy(b[offName:offName+lenName], u.name) // cut where a pax record has the whole
+	copy(b[offName:offName+lenName], u.name) // truncated if a pax record has the whole name
 	octal(b[offMode:offMode+lenMode], int64(u.mode))
 	octal(b[offUID:offUID+lenUID], fit(u.uid, maxOctal7))
 	octal(b[offGID:offGID+lenGID], fit(u.gid, maxOctal7))
@@ -184,7 +188,7 @@ func appendBlock(buf []byte, u ustar) []byte {
 	return buf
 }
 
-// fit returns n, or 0 where a pax record must hold it.
+// fit returns n, or 0 if n is in a pax record because the field cannot hold it.
 func fit(n, limit int64) int64 {
 	if n < 0 || n > limit {
 		return 0
@@ -192,7 +196,7 @@ func fit(n, limit int64) int64 {
 	return n
 }
 
-// octal writes n with leading zeros, and a NUL behind it.
+// octal writes n with leading zeros and a NUL after it.
 func octal(field []byte, n int64) {
 	for i := len(field) - 2; i >= 0; i-- {
 		field[i] = '0' + byte(n&7)
@@ -200,13 +204,13 @@ func octal(field []byte, n int64) {
 	}
 }
 
-// checksum is the sum of the header's bytes with its own field as blanks.
+// checksum returns the sum of the header's bytes, with its own field read as blanks.
 func checksum(b []byte) int64 {
 	sum := int64(lenChecksum * ' ')
 	for _, c := range b[:offChecksum] {
 		sum += int64(c)
 	}
-	for _, c := range b[offChecksum+lenChecksum : block] {
+	for _, c := range b[offChecksum+lenChecksum : Block] {
 		sum += int64(c)
 	}
 	return sum

@@ -1,4 +1,4 @@
-package archive
+package member
 
 import (
 	"encoding/binary"
@@ -9,18 +9,19 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// zstdLevel takes about the time of gzipLevel, packs a PostgreSQL directory
-// better than gzip -6 and text like it, and is inflated two to three times as
-// fast. SpeedFastest packs 6 to 9 % worse for a third more speed, and
-// SpeedBetterCompression 2 to 4 % better for a third of the speed.
+// zstdLevel takes about as long as the gzip levels. It compresses a PostgreSQL
+// directory better than gzip -6 and text equally well, and inflating is two to
+// three times as fast. SpeedFastest is a third faster, and its result is 6 to 9 %
+// larger. SpeedBetterCompression has a third of the speed, and its result is 2 to
+// 4 % smaller.
 const zstdLevel = zstd.SpeedDefault
 
 var (
 	zstdDeflaters = sync.Pool{New: func() any {
-		// One that is used for EncodeAll alone starts no goroutine. Its window
-		// holds any piece that Write makes; more would be memory alone.
+		// An encoder that only EncodeAll is called on starts no goroutine. The window
+		// holds any piece of a capture; a larger one would only take memory.
 		w, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstdLevel),
-			zstd.WithWindowSize(2*pieceSize), zstd.WithEncoderCRC(true))
+			zstd.WithWindowSize(2*PieceSize), zstd.WithEncoderCRC(true))
 		if err != nil {
 			panic(err) // the options are constants
 		}
@@ -45,9 +46,9 @@ func deflateZstd(dst, tar []byte) []byte {
 	return w.EncodeAll(tar, dst)
 }
 
-// inflateZstd takes data that is one zstd frame of exactly size bytes into buf.
-// The decoder would go on from frame to frame, so oneFrame says first that there
-// is one.
+// inflateZstd inflates data into buf. The data must be one zstd frame of exactly
+// size bytes. The decoder would go on with further frames, so oneFrame first makes
+// sure that there is only one.
 func inflateZstd(buf, data []byte, size int64) ([]byte, error) {
 	if err := oneFrame(data, size); err != nil {
 		return nil, err
@@ -66,10 +67,10 @@ func inflateZstd(buf, data []byte, size int64) ([]byte, error) {
 	return tar, nil
 }
 
-// oneFrame refuses, by the headers of its frame and blocks alone (RFC 8878,
-// section 3.1.1), data that is not exactly one frame, that wants a dictionary
-// or a larger window than any member has, or that says itself to hold another
-// number of bytes than size. It allocates nothing.
+// oneFrame refuses data that is not exactly one frame, that needs a dictionary or
+// a larger window than any member has, or that declares another content size than
+// size. It reads only the headers of the frame and its blocks (RFC 8878, section
+// 3.1.1), and allocates nothing.
 func oneFrame(data []byte, size int64) error {
 	var h zstd.Header
 	if err := h.Decode(data); err != nil {
@@ -77,9 +78,9 @@ func oneFrame(data []byte, size int64) error {
 	}
 	switch {
 	case h.Skippable:
-		return errors.New("not zstd: a frame to be skipped")
+		return errors.New("not zstd: a skippable frame")
 	case h.DictionaryID != 0:
-		return fmt.Errorf("it wants dictionary %d", h.DictionaryID)
+		return fmt.Errorf("it needs dictionary %d", h.DictionaryID)
 	case h.HasFCS && h.FrameContentSize > uint64(size):
 		return pastDeclared(size)
 	case h.HasFCS && h.FrameContentSize != uint64(size):
@@ -90,10 +91,10 @@ func oneFrame(data []byte, size int64) error {
 	return oneFrameOfBlocks(data[h.HeaderSize:], h.HasCheckSum, size)
 }
 
-var errCut = errors.New("it is cut")
+var errCut = errors.New("it is truncated")
 
 func oneFrameOfBlocks(data []byte, checksum bool, size int64) error {
-	var plain int64 // bytes of blocks that say how many they are
+	var plain int64 // inflated bytes of the blocks whose header gives their size
 	for last := false; !last; {
 		if len(data) < 3 {
 			return errCut
@@ -125,7 +126,7 @@ func oneFrameOfBlocks(data []byte, checksum bool, size int64) error {
 		data = data[4:]
 	}
 	if len(data) > 0 {
-		return behind(len(data))
+		return trailing(len(data))
 	}
 	return nil
 }

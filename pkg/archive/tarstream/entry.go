@@ -1,4 +1,4 @@
-package archive
+package tarstream
 
 import (
 	"cmp"
@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Type is an entry's type, as the tar header's typeflag.
+// Type is the type of an entry. Its value is the typeflag of the tar header.
 type Type byte
 
 const (
@@ -35,7 +35,7 @@ func (t Type) String() string {
 // Root is the name of the volume's own directory.
 const Root = "."
 
-// Entry is one name of a volume.
+// Entry is one name of a volume, with its metadata.
 type Entry struct {
 	Name    string // slash-separated and relative; Root for the volume itself
 	Type    Type
@@ -44,18 +44,24 @@ type Entry struct {
 	GID     uint32
 	Mtime   Timespec
 	Size    int64    // apparent size of a regular file, in bytes
-	Link    string   // target of a symlink, or name of the file a hardlink is to
+	Link    string   // the target of a symlink, or the name that a hardlink links to
 	Xattrs  []Xattr  // sorted by name
-	Extents []Extent // of a sparse file: its data, in order; nil for a dense one
+	Extents []Extent // where a sparse file has data, in order; nil for a dense file
 
-	// zeroHoles asks for holes where a foreign archive's sparse file has zeros.
-	zeroHoles bool
+	// ZeroHoles asks for holes in place of zeros. It is set for a sparse file of a
+	// foreign archive.
+	ZeroHoles bool
 }
 
-// Timespec is a time as the kernel keeps it.
+// Timespec is a time as the kernel stores it.
 type Timespec struct {
 	Sec  int64
-	Nsec int64 // 0 … 999,999,999, counted forward also before 1970
+	Nsec int64 // 0 … 999,999,999, counted forward even before 1970
+}
+
+// Before reports whether t is earlier than u.
+func (t Timespec) Before(u Timespec) bool {
+	return t.Sec < u.Sec || t.Sec == u.Sec && t.Nsec < u.Nsec
 }
 
 // Xattr is an extended attribute.
@@ -64,25 +70,24 @@ type Xattr struct {
 	Value []byte
 }
 
-// Extent is a stretch of a sparse file that holds data.
+// Extent is a part of a sparse file that holds data.
 type Extent struct{ Offset, Length int64 }
 
-// Limits of what is written and of what is accepted. What restore would refuse
-// must never be captured, so both sides use the same.
+// Limits for the writer and the parser. What a restore would refuse must never be
+// captured, so both sides use the same limits.
 const (
-	MaxMember  = 16 << 20 // bytes of tar in one member
-	MaxDepth   = 1000     // components of a name
-	maxPax     = 2 << 20  // bytes of one entry's pax records
-	maxExtents = 1 << 16  // extents of one sparse file
+	MaxDepth   = 1000    // components of a name
+	maxPax     = 2 << 20 // bytes of one entry's pax records
+	MaxExtents = 1 << 16 // extents of one sparse file
 )
 
-// sparse reports whether the entry's content is a map and the data it names.
-func (e *Entry) sparse() bool { return e.Extents != nil }
+// Sparse reports whether the content of the entry is a map of its data and the data.
+func (e *Entry) Sparse() bool { return e.Extents != nil }
 
-// stored returns how many bytes of data the entry's content holds, without the
-// map of a sparse file.
-func (e *Entry) stored() int64 {
-	if !e.sparse() {
+// Stored returns how many bytes of data the entry has in the stream. The map of a
+// sparse file does not count.
+func (e *Entry) Stored() int64 {
+	if !e.Sparse() {
 		return e.Size
 	}
 	var n int64
@@ -94,9 +99,10 @@ func (e *Entry) stored() int64 {
 
 var errName = errors.New("not a name that a volume may hold")
 
-// checkName refuses every name that is not a plain relative path: absolute,
-// with "..", with empty or "." components, with NUL, or too deep.
-func checkName(name string) error {
+// CheckName refuses every name that is not a plain relative path: an absolute name, a
+// name with an empty, "." or ".." component, a name with NUL, a name that is too
+// deep.
+func CheckName(name string) error {
 	if name == "" || strings.HasPrefix(name, "/") || strings.IndexByte(name, 0) >= 0 {
 		return fmt.Errorf("%w: %q", errName, name)
 	}
@@ -120,16 +126,16 @@ func depthOf(name string) int {
 	return strings.Count(name, "/") + 1
 }
 
-func sortXattrs(list []Xattr) {
+func SortXattrs(list []Xattr) {
 	slices.SortFunc(list, func(a, b Xattr) int { return cmp.Compare(a.Name, b.Name) })
 }
 
 // Stats counts what a volume holds.
 type Stats struct {
-	Files     int64 `json:"files"` // regular files, hardlinks counted once
+	Files     int64 `json:"files"` // regular files; a file with several names counts once
 	Dirs      int64 `json:"dirs"`  // the root included
 	Symlinks  int64 `json:"symlinks"`
-	Hardlinks int64 `json:"hardlinks"`  // further names of files
+	Hardlinks int64 `json:"hardlinks"`  // additional names of files
 	Bytes     int64 `json:"bytes"`      // apparent size of the regular files
 	DataBytes int64 `json:"data_bytes"` // the same without holes
 	Depth     int   `json:"depth"`      // components of the deepest name
@@ -138,11 +144,11 @@ type Stats struct {
 // Entries returns the number of names.
 func (s Stats) Entries() int64 { return s.Files + s.Dirs + s.Symlinks + s.Hardlinks }
 
-func (s *Stats) add(e *Entry) { s.count(e.Name, e.Type, e.Size, e.stored()) }
+func (s *Stats) Add(e *Entry) { s.Count(e.Name, e.Type, e.Size, e.Stored()) }
 
-// count adds one name, with the size of its content and how much of that is
+// Count adds one name, with the size of its content and how much of that is
 // data.
-func (s *Stats) count(name string, t Type, size, data int64) {
+func (s *Stats) Count(name string, t Type, size, data int64) {
 	switch t {
 	case Regular:
 		s.Files++

@@ -1,0 +1,510 @@
+package tarstream
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"strings"
+
+	"github.com/tiny-forge/snap/pkg/archive/member"
+)
+
+// Parser reads a tar stream that a capture wrote, and no other. It refuses what a
+// capture would not have written, and does not try to interpret it.
+type Parser struct {
+	in     member.Stream
+	before func() // called before in is read, because reading may wait
+	now    *member.Buffer
+	rest   []byte // the part of now that has not been read
+	left   int64  // bytes of the current entry's content that were not read
+	pad    int64  // bytes of padding after the content
+	split  [Block]byte
+}
+
+// NewParser returns a parser of r, which goes from member to member if r is a
+// [member.Reader]. It calls before whenever reading r may wait. A caller that holds
+// buffers must let them be written then, since r may wait for their release.
+func NewParser(ctx context.Context, r io.Reader, before func()) *Parser {
+	return &Parser{in: member.StreamOf(ctx, r), before: before}
+}
+
+// Members returns the members that are exactly the content and the padding of the
+// current entry, and where they come from. It returns nil if there are no such
+// members. It must be called before the first Take of the entry.
+func (p *Parser) Members() (member.Opener, []member.Member) {
+	r, ok := p.in.(*member.Reader)
+	if !ok || len(p.rest) > 0 {
+		return nil, nil
+	}
+	return r.Opener(), r.Upcoming(p.left + p.pad)
+}
+
+// PassOver continues after the members that Members returned.
+func (p *Parser) PassOver(members []member.Member) {
+	p.in.(*member.Reader).Skip(len(members))
+	p.left, p.pad = 0, 0
+}
+
+// Next returns the next entry. It returns io.EOF after a whole archive that nothing
+// follows. The content of the entry before must have been taken.
+func (p *Parser) Next() (*Entry, error) {
+	if err := p.skip(); err != nil {
+		return nil, err
+	}
+	b, err := p.block()
+	if err != nil {
+		return nil, err
+	}
+	if IsZero(b) {
+		return nil, p.trailer()
+	}
+	typ, size, err := checkBlock(b)
+	if err != nil {
+		return nil, err
+	}
+	var pax map[string]string
+	if typ == 'x' {
+		if pax, err = p.pax(size); err != nil {
+			return nil, err
+		}
+		if b, err = p.block(); err != nil {
+			return nil, err
+		}
+		if typ, size, err = checkBlock(b); err != nil {
+			return nil, err
+		}
+	}
+	return p.entry(b, Type(typ), size, pax)
+}
+
+// trailer reads on after the first of the two zero blocks that end an archive.
+func (p *Parser) trailer() error {
+	b, err := p.block()
+	if err != nil {
+		return err
+	}
+	if !IsZero(b) {
+		return member.Refuse("a lone zero block")
+	}
+	if err := p.more(); err != nil {
+		return err
+	}
+	return member.Refuse("there is data after the end")
+}
+
+func IsZero(b []byte) bool { return len(b) == 0 || b[0] == 0 && bytes.Equal(b[:len(b)-1], b[1:]) }
+
+// more fills rest if it is empty. It returns io.EOF at the end of the stream.
+func (p *Parser) more() error {
+	for len(p.rest) == 0 {
+		// The stream may wait until this buffer is released.
+		p.Close()
+		p.before()
+		var err error
+		if p.now, err = p.in.Stretch(); err != nil {
+			return err
+		}
+		p.rest = p.now.Bytes
+	}
+	return nil
+}
+
+func (p *Parser) Close() {
+	p.now.Release()
+	p.now, p.rest = nil, nil
+}
+
+// inside is more for a place where the stream must not end.
+func (p *Parser) inside() error {
+	err := p.more()
+	if errors.Is(err, io.EOF) {
+		return member.Refuse("it ends too early")
+	}
+	return err
+}
+
+// block returns the next block, which is valid until the next read.
+func (p *Parser) block() ([]byte, error) {
+	if len(p.rest) >= Block {
+		b := p.rest[:Block]
+		p.rest = p.rest[Block:]
+		return b, nil
+	}
+	return p.split[:], p.full(p.split[:])
+}
+
+func (p *Parser) full(b []byte) error {
+	for len(b) > 0 {
+		if err := p.inside(); err != nil {
+			return err
+		}
+		n := copy(b, p.rest)
+		b, p.rest = b[n:], p.rest[n:]
+	}
+	return nil
+}
+
+// skip passes over the padding of the current entry.
+func (p *Parser) skip() error {
+	if p.left != 0 {
+		return fmt.Errorf("tarstream: %d bytes of content were not read", p.left)
+	}
+	var b [Block]byte
+	pad := b[:p.pad]
+	p.pad = 0
+	if err := p.full(pad); err != nil {
+		return err
+	}
+	if !IsZero(pad) {
+		return member.Refuse("its padding is not zero")
+	}
+	return nil
+}
+
+// Take returns the next bytes of the current entry's content: at least one and at
+// most n. The caller must not ask for more than is left. The bytes lie in the
+// buffer; a caller that keeps them holds the buffer.
+func (p *Parser) Take(n int64) ([]byte, *member.Buffer, error) {
+	if err := p.inside(); err != nil {
+		return nil, nil, err
+	}
+	n = min(n, p.left, int64(len(p.rest)))
+	b := p.rest[:n]
+	p.rest, p.left = p.rest[n:], p.left-n
+	return b, p.now, nil
+}
+
+func checkBlock(b []byte) (typ byte, size int64, err error) {
+	if string(b[offMagic:offMagic+len(magic)]) != magic {
+		return 0, 0, member.Refuse("not a POSIX header")
+	}
+	want, err := parseOctal(b[offChecksum : offChecksum+lenChecksum])
+	if err != nil || want != checksum(b) {
+		return 0, 0, member.Refuse("a header has the wrong checksum")
+	}
+	size, err = parseOctal(b[offSize : offSize+lenSize])
+	return b[offType], size, err
+}
+
+// parseOctal accepts digits followed by NULs or blanks. It accepts no sign and no
+// base-256 number.
+func parseOctal(field []byte) (int64, error) {
+	s := strings.TrimRight(string(field), "\x00 ")
+	n, err := strconv.ParseUint(s, 8, 63)
+	if err != nil {
+		return 0, member.Refuse("%q is not an octal number", s)
+	}
+	return int64(n), nil
+}
+
+func (p *Parser) pax(size int64) (map[string]string, error) {
+	if size == 0 || size > maxPax {
+		return nil, member.Refuse("%d bytes of pax records", size)
+	}
+	data := make([]byte, size)
+	if err := p.full(data); err != nil {
+		return nil, err
+	}
+	p.pad = Padding(size)
+	if err := p.skip(); err != nil {
+		return nil, err
+	}
+	records := map[string]string{}
+	for rest := string(data); rest != ""; {
+		digits, _, ok := strings.Cut(rest, " ")
+		n, err := strconv.ParseUint(digits, 10, 31)
+		if !ok || err != nil || digits[0] == '0' || int(n) > len(rest) || int(n) < len(digits)+2 {
+			return nil, member.Refuse("a pax record has the wrong length")
+		}
+		record := rest[len(digits)+1 : n]
+		rest = rest[n:]
+		key, value, ok := strings.Cut(record, "=")
+		if !ok || key == "" || !strings.HasSuffix(value, "\n") {
+			return nil, member.Refuse("a pax record is malformed")
+		}
+		if _, twice := records[key]; twice {
+			return nil, member.Refuse("pax record %q appears twice", key)
+		}
+		records[key] = strings.TrimSuffix(value, "\n")
+	}
+	return records, nil
+}
+
+// entry makes an entry of the header block and its pax records.
+func (p *Parser) entry(b []byte, typ Type, size int64, pax map[string]string) (*Entry, error) {
+	e := &Entry{Type: typ, Name: cstring(b[offName : offName+lenName]), Link: cstring(b[offLink : offLink+lenLink])}
+	if len(bytes.Trim(b[offPrefix:offPrefix+lenPrefix], "\x00")) > 0 {
+		return nil, member.Refuse("a header has a prefix field")
+	}
+	var err error
+	var mode, uid, gid int64
+	for _, f := range []struct {
+		to       *int64
+		off, len int
+	}{{&mode, offMode, lenMode}, {&uid, offUID, lenUID}, {&gid, offGID, lenGID}, {&e.Mtime.Sec, offMtime, lenMtime}} {
+		if *f.to, err = parseOctal(b[f.off : f.off+f.len]); err != nil {
+			return nil, err
+		}
+	}
+	if mode > 0o7777 {
+		return nil, member.Refuse("%q has mode %#o", e.Name, mode)
+	}
+	x := &overrides{e: e, uid: uid, gid: gid, size: size, realSize: -1}
+	for key, value := range pax {
+		if err := x.set(key, value); err != nil {
+			return nil, err
+		}
+	}
+	e.Mode, e.UID, e.GID = uint32(mode), uint32(x.uid), uint32(x.gid)
+	SortXattrs(e.Xattrs)
+	return e, p.check(e, x)
+}
+
+func cstring(b []byte) string {
+	if i := bytes.IndexByte(b, 0); i >= 0 {
+		b = b[:i]
+	}
+	return string(b)
+}
+
+// overrides holds the values of one entry that pax records may replace.
+type overrides struct {
+	e                *Entry
+	uid, gid, size   int64
+	realSize         int64
+	sparse           int // how many of the four sparse records were found
+	name, sparseName string
+}
+
+func (x *overrides) set(key, value string) error {
+	var err error
+	switch key {
+	case paxPath:
+		x.name = value
+		if value == "" {
+			return member.Refuse("the path record is empty")
+		}
+	case paxLinkpath:
+		x.e.Link = value
+	case paxSize:
+		// Accepted only if the header has no room for the size. Of two sizes, one
+		// program believes the first and another the second.
+		if x.size != 0 {
+			return member.Refuse("it has two sizes, %d and %q", x.size, value)
+		}
+		if x.size, err = parseDecimal(value, math.MaxInt64); err == nil && x.size <= maxOctal11 {
+			return member.Refuse("the size %d has a pax record, although it fits the header", x.size)
+		}
+	case paxUID:
+		x.uid, err = parseDecimal(value, math.MaxUint32-1)
+	case paxGID:
+		x.gid, err = parseDecimal(value, math.MaxUint32-1)
+	case paxMtime:
+		x.e.Mtime, err = parseTime(value)
+	case paxSparseMajor, paxSparseMinor:
+		x.sparse++
+		if want := map[string]string{paxSparseMajor: "1", paxSparseMinor: "0"}[key]; value != want {
+			return member.Refuse("unknown sparse format: %s=%q", key, value)
+		}
+	case paxSparseName:
+		x.sparse++
+		x.sparseName = value
+	case paxSparseSize:
+		x.sparse++
+		x.realSize, err = parseDecimal(value, math.MaxInt64)
+	default:
+		name, ok := strings.CutPrefix(key, PaxXattr)
+		if !ok {
+			return member.Refuse("unknown pax record %q", key)
+		}
+		encoded := name
+		if name = XattrName.Replace(name); xattrKey.Replace(name) != encoded {
+			return member.Refuse("unknown pax record %q", key)
+		}
+		if len(name) > 255 || !KeptXattr(name) {
+			return member.Refuse("extended attribute %q is not one that a volume keeps", name)
+		}
+		x.e.Xattrs = append(x.e.Xattrs, Xattr{name, []byte(value)})
+	}
+	return err
+}
+
+func parseDecimal(s string, limit uint64) (int64, error) {
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil || n > limit || (len(s) > 1 && s[0] == '0') {
+		return 0, member.Refuse("%q is not a valid number here", s)
+	}
+	return int64(n), nil
+}
+
+// parseTime undoes Timespec.decimal.
+func parseTime(s string) (Timespec, error) {
+	digits, negative := strings.CutPrefix(s, "-")
+	whole, frac, _ := strings.Cut(digits, ".")
+	sec, err := strconv.ParseUint(whole, 10, 64)
+	if err != nil || len(frac) > 9 {
+		return Timespec{}, member.Refuse("%q is not a time", s)
+	}
+	nsec, err := strconv.ParseUint((frac + "000000000")[:9], 10, 32)
+	if err != nil {
+		return Timespec{}, member.Refuse("%q is not a time", s)
+	}
+	if !negative {
+		if sec > math.MaxInt64 {
+			return Timespec{}, member.Refuse("%q is not a time", s)
+		}
+		return Timespec{int64(sec), int64(nsec)}, nil
+	}
+	if nsec != 0 { // the kernel counts nanoseconds forward
+		sec, nsec = sec+1, 1e9-nsec
+	}
+	if sec > 1<<63 {
+		return Timespec{}, member.Refuse("%q is not a time", s)
+	}
+	return Timespec{int64(-sec), int64(nsec)}, nil
+}
+
+// check completes the entry and refuses fields that contradict each other.
+func (p *Parser) check(e *Entry, x *overrides) error {
+	if x.name != "" {
+		e.Name = x.name
+	}
+	switch {
+	case x.sparse == 4 && e.Type == Regular && x.name == "":
+		e.Name = x.sparseName
+	case x.sparse != 0:
+		return member.Refuse("%q: the sparse records are incomplete", e.Name)
+	}
+	if e.Type == Directory {
+		name, ok := strings.CutSuffix(e.Name, "/")
+		if !ok {
+			return member.Refuse("the name of directory %q does not end in a slash", e.Name)
+		}
+		e.Name = name
+	}
+	if e.Name != Root || e.Type != Directory {
+		if err := CheckName(e.Name); err != nil {
+			return member.Refuse("%w", err)
+		}
+	}
+	if e.Type != Regular && x.size != 0 {
+		return member.Refuse("%s %q has %d bytes of content", e.Type, e.Name, x.size)
+	}
+	switch e.Type {
+	case Regular:
+		return p.content(e, x)
+	case Hardlink:
+		if err := CheckName(e.Link); err != nil {
+			return member.Refuse("hardlink %q: %w", e.Name, err)
+		}
+	case Symlink:
+		if e.Link == "" || len(e.Link) >= 4096 || strings.IndexByte(e.Link, 0) >= 0 || len(e.Xattrs) > 0 {
+			return member.Refuse("symlink %q is not valid", e.Name)
+		}
+	case Directory:
+	default:
+		return member.Refuse("%q is not a directory, file, symlink or hardlink: %s", e.Name, e.Type)
+	}
+	if e.Link != "" && e.Type == Directory {
+		return member.Refuse("directory %q has a link target", e.Name)
+	}
+	return nil
+}
+
+// content prepares for Take on the content of a regular file, and reads the map of a
+// sparse file.
+func (p *Parser) content(e *Entry, x *overrides) error {
+	if e.Link != "" {
+		return member.Refuse("file %q has a link target", e.Name)
+	}
+	p.left, p.pad = x.size, Padding(x.size)
+	e.Size = x.size
+	if x.sparse == 0 {
+		return nil
+	}
+	e.Size = x.realSize
+	extents, err := p.sparseMap(e.Name)
+	if err != nil {
+		return err
+	}
+	var end int64
+	for _, h := range extents {
+		if h.Offset < end || h.Length < 0 || h.Length > e.Size-h.Offset {
+			return member.Refuse("%q: the map of its data is not in order", e.Name)
+		}
+		end = h.Offset + h.Length
+	}
+	e.Extents = extents
+	if e.Stored() != p.left {
+		return member.Refuse("%q: the map of its data names %d bytes, %d follow", e.Name, e.Stored(), p.left)
+	}
+	return nil
+}
+
+func (p *Parser) sparseMap(name string) ([]Extent, error) {
+	var b [Block]byte
+	have := b[:0]
+	number := func() (int64, error) {
+		var digits []byte
+		for {
+			if len(have) == 0 {
+				if p.left < Block {
+					return 0, member.Refuse("%q: the map of its data is truncated", name)
+				}
+				if err := p.full(b[:]); err != nil {
+					return 0, err
+				}
+				p.left -= Block
+				have = b[:]
+			}
+			c := have[0]
+			have = have[1:]
+			if c == '\n' {
+				return parseDecimal(string(digits), math.MaxInt64)
+			}
+			if digits = append(digits, c); len(digits) > 19 {
+				return 0, member.Refuse("%q: the map of its data is malformed", name)
+			}
+		}
+	}
+	n, err := number()
+	if err != nil {
+		return nil, err
+	}
+	if n > MaxExtents {
+		return nil, member.Refuse("%q has %d extents, at most %d are allowed", name, n, MaxExtents)
+	}
+	extents := make([]Extent, 0, min(n, 1024))
+	for range n {
+		offset, err := number()
+		if err != nil {
+			return nil, err
+		}
+		length, err := number()
+		if err != nil {
+			return nil, err
+		}
+		extents = append(extents, Extent{offset, length})
+	}
+	if len(bytes.Trim(have, "\x00")) > 0 {
+		return nil, member.Refuse("%q: there is data after the map of its data", name)
+	}
+	return extents, nil
+}
+
+// IsTar reports whether head is a tar header of any format, or the end of an archive.
+func IsTar(head []byte) bool {
+	if len(head) < Block {
+		return false
+	}
+	if bytes.Equal(head, zeros[:Block]) {
+		return true
+	}
+	field := bytes.Trim(head[offChecksum:offChecksum+lenChecksum], " \x00")
+	want, err := strconv.ParseInt(string(field), 8, 64)
+	return err == nil && want == checksum(head)
+}
