@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 	"github.com/tiny-forge/snap/pkg/journal"
@@ -50,6 +49,17 @@ func attempt(t *testing.T, store, workload string, paths ...string) error {
 	return h.Volumes(paths)
 }
 
+// whenWaiting is a context that calls do as soon as somebody waits for its end.
+type whenWaiting struct {
+	context.Context
+	do func()
+}
+
+func (w whenWaiting) Done() <-chan struct{} {
+	w.do()
+	return w.Context.Done()
+}
+
 func TestTwoProcessesExcludeEachOther(t *testing.T) {
 	store := t.TempDir()
 	end, _ := holding(t, store, "blog")
@@ -60,13 +70,11 @@ func TestTwoProcessesExcludeEachOther(t *testing.T) {
 	if err := attempt(t, store, "shop"); err != nil {
 		t.Errorf("another workload: %v", err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
-	defer cancel()
-	if _, err := journalAt(t, store).LockWait(ctx, "blog", "test"); !errors.Is(err, journal.ErrBusy) {
+	ctx, cancel := context.WithCancel(context.Background())
+	if _, err := journalAt(t, store).LockWait(whenWaiting{ctx, cancel}, "blog", "test"); !errors.Is(err, journal.ErrBusy) {
 		t.Errorf("after waiting: %v", err)
 	}
-	time.AfterFunc(200*time.Millisecond, end)
-	h, err := journalAt(t, store).LockWait(context.Background(), "blog", "test")
+	h, err := journalAt(t, store).LockWait(whenWaiting{context.Background(), end}, "blog", "test")
 	if err != nil {
 		t.Fatalf("waiting until it ends: %v", err)
 	}
@@ -172,13 +180,15 @@ func TestADirectoryThatWasMissingIsLockedOnceItIsThere(t *testing.T) {
 
 // Two workloads that want the same volumes in another order never wait for each
 // other: one has all of them, the other is told so.
-func TestTwoThatWantTheSameVolumesNeverBothFail(t *testing.T) {
+func TestOfTwoThatWantTheSameVolumesOneGetsThem(t *testing.T) {
 	root, store := t.TempDir(), t.TempDir()
 	disktest.Write(t, root, map[string]string{"a/": "", "b/": "", "c/": ""})
 	a, b := []string{root + "/a", root + "/b", root + "/c"}, []string{root + "/c", root + "/a", root + "/b"}
 	for range 50 {
 		errs := make(chan error, 2)
 		gate := make(chan struct{})
+		var tried sync.WaitGroup
+		tried.Add(2)
 		for name, paths := range map[string][]string{"blog": a, "shop": b} {
 			j := journalAt(t, store)
 			go func() {
@@ -186,9 +196,12 @@ func TestTwoThatWantTheSameVolumesNeverBothFail(t *testing.T) {
 				h, err := j.Lock(name, "test")
 				if err == nil {
 					err = h.Volumes(paths)
-					if err == nil {
-						time.Sleep(time.Millisecond)
-					}
+				}
+				tried.Done()
+				if err == nil { // hold them until the other one has tried
+					tried.Wait()
+				}
+				if h != nil {
 					h.Release()
 				}
 				errs <- err
@@ -196,8 +209,8 @@ func TestTwoThatWantTheSameVolumesNeverBothFail(t *testing.T) {
 		}
 		close(gate)
 		first, second := <-errs, <-errs
-		if first != nil && second != nil {
-			t.Fatalf("both failed: %v, %v", first, second)
+		if (first == nil) == (second == nil) {
+			t.Fatalf("both failed, or both have the volumes: %v, %v", first, second)
 		}
 	}
 }
