@@ -84,7 +84,7 @@ the app down cleanly. none lets it run: files may then be from different moments
 	}
 	cmd.Flags().StringVar(&req.Quiesce, "quiesce", runtime.Pause, "how the app rests: `pause|stop|none`")
 	cmd.Flags().StringVar(&req.Note, "note", "", "a `text` to find the snapshot by")
-	cmd.Flags().BoolVar(&req.FullSpeed, "full-speed", false, "do not lower snap's priority while the app runs")
+	cmd.Flags().BoolVar(&a.pacer.fullSpeed, "full-speed", false, "do not lower snap's priority while the app runs")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		return oneOf("--quiesce", req.Quiesce, runtime.Pause, runtime.Stop, runtime.None)
 	}

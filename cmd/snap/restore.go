@@ -68,7 +68,7 @@ nothing. After a crash or a power cut, run snap recover.`,
 	durationVar(flags, &req.HealthTimeout, "health-timeout", "how long to wait for health (default 2m)")
 	durationVar(flags, &req.StopTimeout, "stop-timeout", "how long to wait for a clean stop (default: what the container asks for)")
 	flags.BoolVar(&req.TrustIndex, "trust-index", false, "do not check files that were cloned because they have not changed since the snapshot")
-	flags.BoolVar(&req.FullSpeed, "full-speed", false, "do not lower snap's priority while the app runs")
+	flags.BoolVar(&a.pacer.fullSpeed, "full-speed", false, "do not lower snap's priority while the app runs")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		if cmd.Flags().Changed("guard") {
 			if err := oneOf("--guard", req.Guard, workload.GuardBefore, workload.GuardAfter); err != nil {

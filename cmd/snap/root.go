@@ -30,6 +30,7 @@ type app struct {
 	waitDocker time.Duration
 	recovers   bool // the verb needs no volumes from the config
 	entered    bool // a verb has begun: what fails now is not the command line
+	pacer      pacer
 
 	opened func(*restore.Engine) // lets a test change the engine; nil outside tests
 }
@@ -175,7 +176,7 @@ func (a *app) with(open func(string) (*store.Store, error), do func(ctx context.
 			return err
 		}
 		defer done()
-		return do(cmd.Context(), e, args)
+		return do(restore.Observe(cmd.Context(), a), e, args)
 	}
 }
 
@@ -187,7 +188,7 @@ func (a *app) engine(open func(string) (*store.Store, error)) (*restore.Engine, 
 		return nil, nil, err
 	}
 	e := &restore.Engine{
-		Config: cfg, Version: version(), Say: a.progress, Watchdog: a.watchdog,
+		Config: cfg, Version: version(), Watchdog: a.watchdog,
 		Runtime: func(ctx context.Context, w *workload.Workload) (runtime.Runtime, error) {
 			return a.runtime(ctx, cfg, w)
 		},

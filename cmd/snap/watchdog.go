@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tiny-forge/snap/pkg/restore"
 	"github.com/tiny-forge/snap/pkg/store"
 )
 
@@ -129,7 +130,7 @@ func (a *app) watchdogCommand() *cobra.Command {
 			// Signals are meant for snap, so they have no effect here: the watchdog
 			// acts when snap ends. They are caught and not ignored, because
 			// commands would inherit that and could not be ended by a signal.
-			return a.stand(context.WithoutCancel(cmd.Context()), args[0], args[1])
+			return a.stand(restore.Observe(context.WithoutCancel(cmd.Context()), a), args[0], args[1])
 		},
 	}
 }

@@ -104,7 +104,6 @@ func (f *finish) publishDisplaced(ctx context.Context) error {
 	if err := holdersOf(trees); err != nil {
 		return err
 	}
-	defer gently(f.fullSpeed)() // the app is up
 	f.say("what was there before becomes snapshot %s", sid)
 	if err := f.captureDisplaced(ctx, scratch, sid, trees); err != nil {
 		return errors.Join(err, sweep())

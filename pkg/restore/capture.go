@@ -20,8 +20,6 @@ type CaptureRequest struct {
 	Workload string
 	Quiesce  string // runtime.Pause, Stop or None
 	Note     string
-	// FullSpeed does without the low priority while the app runs.
-	FullSpeed bool
 }
 
 // CaptureResult is a snapshot that exists.
@@ -46,7 +44,7 @@ func (e *Engine) Capture(ctx context.Context, req CaptureRequest) (*CaptureResul
 		return nil, err
 	}
 	defer s.close()
-	c := &capturing{session: s, req: req, sid: disk.NewID(time.Now()), release: func() {}, hasten: func() {}}
+	c := &capturing{session: s, req: req, sid: disk.NewID(time.Now()), release: func() {}}
 	result, err := c.run(ctx)
 	c.release() // not deferred: when this process panics the watchdog has to recover
 	s.audit(c.sid, c.txID, err)
@@ -63,7 +61,6 @@ type capturing struct {
 	capture    *snapshot.Capture
 	quiesced   time.Duration
 	release    func() // of the watchdog
-	hasten     func() // gives back the priority that the app had first
 }
 
 func (c *capturing) run(ctx context.Context) (*CaptureResult, error) {
@@ -75,8 +72,12 @@ func (c *capturing) run(ctx context.Context) (*CaptureResult, error) {
 	if err := c.phase(Preflight, func() error { return c.preflight(ctx) }); err != nil {
 		return nil, classify(because(ctx, err))
 	}
-	tx, err := c.Journal.Begin(c.held, &journal.Begin{
-		Kind: journal.Capture, SID: c.sid, Snap: c.Version, Quiesce: c.req.Quiesce, Containers: c.containers,
+	var tx *journal.Tx
+	err := c.phase(Begin, func() (err error) {
+		tx, err = c.Journal.Begin(c.held, &journal.Begin{
+			Kind: journal.Capture, SID: c.sid, Snap: c.Version, Quiesce: c.req.Quiesce, Containers: c.containers,
+		})
+		return err
 	})
 	if err != nil {
 		return nil, classify(err)
@@ -144,8 +145,6 @@ func (c *capturing) take(ctx context.Context, tx *journal.Tx) (*store.Manifest, 
 	if c.capture, err = c.newCapture(tx, "members", c.sources(c.volumes), snapshot.Options{}); err != nil {
 		return nil, err
 	}
-	c.hasten = gently(c.req.FullSpeed)
-	defer c.hasten()
 	if c.quiesces() {
 		c.say("capturing %s: first pass, the app runs", c.w.Name)
 		if err := c.phase(PassOne, func() error { return c.capture.PassOne(ctx) }); err != nil {
@@ -185,7 +184,6 @@ func (c *capturing) still(ctx context.Context) (err error) {
 	if c.quiesces() {
 		cost := c.capture.Cost()
 		c.say("capturing %s: second pass, quiesce %s (the first read %d bytes and added %d)", c.w.Name, c.req.Quiesce, cost.ReadBytes, cost.AddedBytes)
-		c.hasten()
 		c.release = c.watched(c.txID)
 		start := time.Now()
 		var thaw runtime.Thaw

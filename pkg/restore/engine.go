@@ -36,8 +36,6 @@ type Engine struct {
 	// sends it away and returns when it is gone; it is not called when the engine
 	// panics. Nil: without one.
 	Watchdog func(workload, tx string) (release func(), err error)
-	// Say is given a line now and then about what is being done.
-	Say func(format string, args ...any)
 
 	// reached is a test's view of the steps; nil outside tests.
 	reached func(point string)
@@ -49,23 +47,17 @@ func (e *Engine) at(point string) {
 	}
 }
 
-func (e *Engine) say(format string, args ...any) {
-	if e.Say != nil {
-		e.Say(format, args...)
-	}
-}
-
 // session is one operation on one workload: its config, its runtime, its locks.
 type session struct {
 	*Engine
-	w         *workload.Workload
-	rt        runtime.Runtime
-	held      *journal.Held
-	verb      string
-	when      time.Time
-	seconds   Seconds
-	fullSpeed bool   // see RestoreRequest
-	did       string // what a recovery did, for the audit log
+	w        *workload.Workload
+	rt       runtime.Runtime
+	held     *journal.Held
+	verb     string
+	when     time.Time
+	seconds  Seconds
+	observer Observer
+	did      string // what a recovery did, for the audit log
 }
 
 // begin opens a session: config, runtime, and the locks of the workload and of
@@ -96,7 +88,7 @@ func (e *Engine) lookup(ctx context.Context, verb, name string) (*session, error
 	if err != nil {
 		return nil, classify(err)
 	}
-	return &session{Engine: e, w: w, rt: rt, verb: verb, when: time.Now(), seconds: Seconds{}}, nil
+	return &session{Engine: e, w: w, rt: rt, verb: verb, when: time.Now(), seconds: Seconds{}, observer: observer(ctx)}, nil
 }
 
 func (s *session) lockVolumes() error {

@@ -2,7 +2,6 @@ package restore
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -92,7 +91,7 @@ func TestWithoutAWatchdogTheWorkGoesOn(t *testing.T) {
 	var said []string
 	asked := 0
 	e := w.engine()
-	e.Say = func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }
+	ctx := Observe(t.Context(), &lines{&said})
 	e.Watchdog = func(workload, tx string) (func(), error) {
 		asked++
 		if ids, _ := e.Journal.List(); workload != w.name || len(ids) != 1 || ids[0] != tx {
@@ -103,9 +102,9 @@ func TestWithoutAWatchdogTheWorkGoesOn(t *testing.T) {
 		}
 		return nil, errors.New("no more processes")
 	}
-	_, err := e.Restore(t.Context(), w.request(sid))
+	_, err := e.Restore(ctx, w.request(sid))
 	w.must(err)
-	_, err = e.Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: runtime.Pause})
+	_, err = e.Capture(ctx, CaptureRequest{Workload: w.name, Quiesce: runtime.Pause})
 	w.must(err)
 	if warned := strings.Count(strings.Join(said, "\n"), "no watchdog could be started (no more processes)"); asked != 2 || warned != 2 {
 		t.Errorf("asked for %d watchdogs, warned %d times: %q", asked, warned, said)
@@ -137,3 +136,10 @@ func TestACaptureOfDataPausesTheContainersThatAreListed(t *testing.T) {
 	}
 	w.appRuns()
 }
+
+// lines is an observer that keeps the lines.
+type lines struct{ list *[]string }
+
+func (lines) Phase(Phase)                   {}
+func (lines) Progress(string, int64, int64) {}
+func (l lines) Line(text string)            { *l.list = append(*l.list, text) }

@@ -24,7 +24,7 @@ func (e *Engine) orphans(ctx context.Context, names []string) ([]Recovery, error
 	for _, name := range names {
 		w, err := e.withVolumes(ctx, name)
 		if err != nil {
-			e.say("notice: the volumes of %s cannot be looked for: %v", name, err)
+			observer(ctx).Line(fmt.Sprintf("notice: the volumes of %s cannot be looked for: %v", name, err))
 			continue
 		}
 		for i := range w.Volumes {

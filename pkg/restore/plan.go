@@ -35,7 +35,6 @@ type RestoreRequest struct {
 	HealthTimeout time.Duration // 0: two minutes
 	StopTimeout   time.Duration // 0: what each container asks for
 	TrustIndex    bool          // do not read what was cloned because the index says that it is unchanged
-	FullSpeed     bool          // do not let the app come first while it runs
 }
 
 // Plan is what a restore would do, found by the same checks that precede one.

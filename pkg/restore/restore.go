@@ -6,6 +6,7 @@ import (
 	"fmt"
 	goruntime "runtime"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/archive"
@@ -61,7 +62,7 @@ func (e *Engine) Restore(ctx context.Context, req RestoreRequest) (*RestoreResul
 		return nil, err
 	}
 	defer s.close()
-	r := &restoration{session: s, req: req, result: &RestoreResult{Workload: req.Workload, SID: req.SID, Phases: s.seconds}, release: func() {}, hasten: func() {}}
+	r := &restoration{session: s, req: req, result: &RestoreResult{Workload: req.Workload, SID: req.SID, Phases: s.seconds}, release: func() {}}
 	err = r.run(ctx)
 	r.result.Seconds = time.Since(s.when).Seconds()
 	s.audit(req.SID, r.result.Tx, err)
@@ -95,13 +96,11 @@ type restoration struct {
 	down    time.Time // when the fence began; zero before
 
 	release func() // of the watchdog
-	hasten  func() // gives back the priority that the app had first
 }
 
 func (r *restoration) run(ctx context.Context) error {
 	defer func() {
 		r.plan.close()
-		r.hasten()
 		r.x.CloseVolumes()
 	}()
 	err := runPhases(ctx, r.session, forward, r, true)
@@ -159,9 +158,6 @@ func (r *restoration) begin(context.Context) error {
 
 // stage extracts every volume beside its live directory and makes it durable.
 func (r *restoration) stage(ctx context.Context) error {
-	r.fullSpeed = r.req.FullSpeed
-	r.hasten = gently(r.req.FullSpeed)
-	defer moreThreads()()
 	if err := r.createLive(); err != nil {
 		return err
 	}
@@ -213,7 +209,11 @@ func (r *restoration) stageOne(ctx context.Context, v *swap.Volume, m *store.Vol
 	if err != nil {
 		return err
 	}
-	opt.Wrote = back.Wrote
+	var done atomic.Int64
+	opt.Wrote = func(n int64) {
+		back.Wrote(n)
+		r.observer.Progress(v.Name, done.Add(n), m.Bytes)
+	}
 	got, err := archive.Extract(ctx, tar, into, opt)
 	back.End()
 	if err != nil {
@@ -289,7 +289,6 @@ func renamed(v *swap.Volume) error {
 
 // fence stops the app and makes sure that nobody writes.
 func (r *restoration) fence(ctx context.Context) error {
-	r.hasten()
 	if len(r.plan.Containers) > 0 {
 		r.release = r.watched(r.tx.ID)
 	}

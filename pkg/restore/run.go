@@ -30,8 +30,9 @@ func runPhases[T any](ctx context.Context, s *session, list []phase[T], subject 
 	return nil
 }
 
-// phase runs and times one phase.
+// phase announces, runs and times one phase.
 func (s *session) phase(name Phase, do func() error) error {
+	s.observer.Phase(name)
 	start := time.Now()
 	defer func() { s.seconds[name] += time.Since(start).Seconds() }()
 	return do()

@@ -1,4 +1,4 @@
-package restore
+package main
 
 import (
 	"os"
@@ -13,7 +13,7 @@ func TestAllThreadsAreGentleAndComeBack(t *testing.T) {
 	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, 0); err != nil {
 		t.Skip("no CAP_SYS_NICE:", err)
 	}
-	pace(0, 0) // wherever the tests were started with another
+	setPriority(0, 0) // wherever the tests were started with another
 	stop := make(chan struct{})
 	defer close(stop)
 	for range 8 { // threads besides the runtime's own
@@ -29,7 +29,7 @@ func TestAllThreadsAreGentleAndComeBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	back := gently(false)
+	back := gently()
 	wantAll(t, gentleNice, gentleIO)
 	back()
 	wantAll(t, before, io)

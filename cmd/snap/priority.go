@@ -1,12 +1,13 @@
-package restore
+package main
 
 import (
 	"os"
 	"runtime"
 	"strconv"
-	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tiny-forge/snap/pkg/restore"
 )
 
 // While the app runs, snap reads and writes as if it had been started with
@@ -20,19 +21,50 @@ const (
 	gentleIO   = 2<<13 | 7 // IOPRIO_CLASS_BE, its lowest level
 )
 
-// gently lowers the priority of all threads and returns what gives them back
-// the one they had, once or more than once. A process that may not raise its
-// priority again keeps it.
-func gently(fullSpeed bool) (back func()) {
-	if fullSpeed {
-		return func() {}
+// pacer gives the process the priority and the threads that a phase deserves. It
+// belongs to one operation.
+type pacer struct {
+	fullSpeed bool   // do not lower the priority
+	hasten    func() // gives back the priority that snap had first; nil: it has it
+	fewer     func() // gives back the number of threads; nil: it has it
+}
+
+// follow is told that a phase begins.
+func (p *pacer) follow(phase restore.Phase) {
+	switch phase {
+	case restore.Begin, restore.Guard: // the app runs
+		if p.hasten == nil && !p.fullSpeed {
+			p.hasten = gently()
+		}
+	case restore.Fence, restore.Quiesce, restore.Settle: // the app waits for snap, or snap has nothing to read
+		p.end()
 	}
+	if p.fewer != nil {
+		p.fewer()
+		p.fewer = nil
+	}
+	if phase == restore.Stage {
+		p.fewer = moreThreads()
+	}
+}
+
+// end gives back the priority.
+func (p *pacer) end() {
+	if p.hasten != nil {
+		p.hasten()
+		p.hasten = nil
+	}
+}
+
+// gently lowers the priority of all threads and returns what gives them back the
+// one they had. A process that may not raise its priority again keeps it.
+func gently() (back func()) {
 	nice, io, err := priority(0)
 	if err != nil || nice >= gentleNice || !mayReturn(nice) {
 		return func() {}
 	}
-	pace(gentleNice, gentleIO)
-	return sync.OnceFunc(func() { pace(nice, io) })
+	setPriority(gentleNice, gentleIO)
+	return func() { setPriority(nice, io) }
 }
 
 // priority returns what a thread has; 0 is the caller's.
@@ -63,9 +95,9 @@ func mayReturn(nice int) bool {
 	return <-may
 }
 
-// pace gives all threads a priority. One that is made meanwhile may have the old
-// one, so it looks again until there is none.
-func pace(nice, io int) {
+// setPriority gives all threads a priority. A thread that is made meanwhile may
+// have the old one, so it looks again until no thread has.
+func setPriority(nice, io int) {
 	for range 10 {
 		changed := false
 		tasks, err := os.ReadDir("/proc/self/task")
@@ -82,7 +114,7 @@ func pace(nice, io int) {
 				continue
 			}
 			changed = true
-			// What cannot be had is left: it is a courtesy.
+			// A priority that cannot be had is left: it is a courtesy.
 			_ = unix.Setpriority(unix.PRIO_PROCESS, id, nice)
 			_, _, _ = unix.Syscall(unix.SYS_IOPRIO_SET, 1, uintptr(id), uintptr(io))
 		}

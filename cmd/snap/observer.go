@@ -1,0 +1,15 @@
+package main
+
+import "github.com/tiny-forge/snap/pkg/restore"
+
+// The command is the observer of its operation: lines go to stderr, and the
+// phases decide about the priority.
+
+// Phase implements [restore.Observer].
+func (a *app) Phase(p restore.Phase) { a.pacer.follow(p) }
+
+// Progress implements [restore.Observer].
+func (a *app) Progress(string, int64, int64) {}
+
+// Line implements [restore.Observer].
+func (a *app) Line(text string) { a.progress("%s", text) }
