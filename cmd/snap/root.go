@@ -171,6 +171,9 @@ func (a *app) look(do func(ctx context.Context, e *restore.Engine, args []string
 func (a *app) with(open func(string) (*store.Store, error), do func(ctx context.Context, e *restore.Engine, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		a.entered = true
+		if cmd.Flags().Changed("config") {
+			a.configGiven = a.config
+		}
 		e, done, err := a.engine(open)
 		if err != nil {
 			return err

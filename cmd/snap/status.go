@@ -66,7 +66,7 @@ func (a *app) statusCommand() *cobra.Command {
 		shown := []statusJSON{}
 		rows := [][]string{{"WORKLOAD", "STATE", "LAST SNAPSHOT"}}
 		for _, st := range list {
-			shown = append(shown, showStatus(st))
+			shown = append(shown, a.showStatus(st))
 			rows = append(rows, []string{st.Workload, st.State, st.LastSID})
 		}
 		a.result = map[string]any{"workloads": shown}
@@ -79,13 +79,13 @@ func (a *app) statusCommand() *cobra.Command {
 	return cmd
 }
 
-func showStatus(st restore.WorkloadStatus) statusJSON {
+func (a *app) showStatus(st restore.WorkloadStatus) statusJSON {
 	j := statusJSON{
 		Workload: st.Workload, State: st.State, LastSID: st.LastSID,
-		Containers: showContainers(st.Containers), Problems: notNil(st.Problems),
+		Containers: showContainers(st.Containers), Problems: a.texts(st.Problems),
 	}
 	if p := st.Pending; p != nil {
-		j.Pending = &pendingJSON{p.Tx, p.Kind, p.Found, p.Active, p.Frozen, p.Message, notNil(p.Volumes), notNil(p.Next)}
+		j.Pending = &pendingJSON{p.Tx, p.Kind, p.Found, p.Active, p.Frozen, p.Message, notNil(p.Volumes), a.texts(p.Next)}
 	}
 	return j
 }
@@ -98,10 +98,10 @@ func (a *app) explain(st restore.WorkloadStatus) {
 			a.say("  %s", line)
 		}
 		for _, line := range p.Next {
-			a.say("  what to do: %s", line)
+			a.say("  what to do: %s", line.Text(a.spell))
 		}
 	}
 	for _, problem := range st.Problems {
-		a.say("%s: %s", st.Workload, problem)
+		a.say("%s: %s", st.Workload, problem.Text(a.spell))
 	}
 }

@@ -36,14 +36,16 @@ import (
 //     come from archives and containers.
 //   - Only this file knows the exit codes.
 type ui struct {
-	in      *os.File
-	out     *stdout
-	err     io.Writer
-	json    bool
-	command string // as it is typed: "snap capture"
-	result  any    // what --json prints beside ok
-	printed bool   // the JSON object
-	effect  effect // of what was done
+	in          *os.File
+	out         *stdout
+	err         io.Writer
+	json        bool
+	command     string // as it is typed: "snap capture"
+	called      string // the name that snap was called by
+	configGiven string // the value of --config, "" where it was not given
+	result      any    // what --json prints beside ok
+	printed     bool   // the JSON object
+	effect      effect // of what was done
 }
 
 // effect is what a command has changed when it ends without an error.
@@ -56,7 +58,7 @@ const (
 )
 
 func newUI(in *os.File, out, errOut io.Writer) *ui {
-	return &ui{in: in, out: &stdout{w: out}, err: errOut}
+	return &ui{in: in, out: &stdout{w: out}, err: errOut, called: os.Args[0]}
 }
 
 // stdout remembers what kept it from being written. From then on it takes
@@ -134,7 +136,7 @@ func (u *ui) describe(err error) report {
 	var sig *restore.Signal
 	switch {
 	case errors.As(err, &engine):
-		r.body.Code, r.body.Hint = engine.Code, engine.Hint
+		r.body.Code, r.body.Hint = engine.Code, engine.Remedy.Text(u.spell)
 		r.exit = exitCodes[engine.Kind]
 		if engine.Kind == restore.Interrupted && errors.As(err, &sig) {
 			r.exit = sig.Code
@@ -179,7 +181,7 @@ func (u *ui) end(err error) int {
 		return exitCodes[restore.Failed]
 	default:
 		u.complain(fmt.Sprintf("what was asked for is done, but the result could not be written to stdout: %v", lost),
-			"do not repeat it for that alone: `snap list` and `snap status` show what there is now")
+			fmt.Sprintf("do not repeat it for that alone: `%s` and `%s` show what there is now", u.spell(restore.Operation{Verb: restore.DoList}), u.spell(restore.Operation{Verb: restore.DoStatus})))
 		if u.effect == replaces {
 			return exitCodes[restore.Pending]
 		}
@@ -198,7 +200,7 @@ func (u *ui) crashed(v any) int {
 	}
 	u.line(u.err, string(stack))
 	r := report{exit: crashExit}
-	r.body.Code, r.body.Message, r.body.Hint = "crashed", fmt.Sprintf("snap itself crashed: %v", v), "snap recover"
+	r.body.Code, r.body.Message, r.body.Hint = "crashed", fmt.Sprintf("snap itself crashed: %v", v), u.spell(restore.Operation{Verb: restore.DoRecover})
 	if u.json && !u.printed {
 		u.result = nil // it may be half of one
 		u.object(errors.New(r.body.Message), r)

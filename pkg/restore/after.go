@@ -29,7 +29,7 @@ func (s *session) guardFor(req RestoreRequest) (string, error) {
 	case workload.GuardBefore, workload.GuardAfter:
 		return req.Guard, nil
 	}
-	return "", fault(Usage, "usage", "snap restore --help", "there is no guard %q: %s or %s", req.Guard, workload.GuardBefore, workload.GuardAfter)
+	return "", fault(Usage, "usage", Remedy{}, "there is no guard %q: %s or %s", req.Guard, workload.GuardBefore, workload.GuardAfter)
 }
 
 // openTxn opens the directories of a transaction, after a look whether the
@@ -152,19 +152,19 @@ func beforeRestore(sid string) string { return "before the restore of " + sid }
 // keepsDisplaced says why the old data is not a snapshot yet, where it is, and
 // what can be done.
 func (f *finish) keepsDisplaced(err error) *Error {
-	again := "snap recover " + f.w.Name
+	again := recovers(f.w.Name)
 	where := strings.Join(f.x.EntryPaths(), ", ")
-	hint := "mend that, then " + again
+	way := remedy("mend that, then ", again)
 	var bad *archive.Unrestorable
 	switch own := classify(err); {
 	case own.Kind == Interrupted:
-		hint = again
+		way = remedy(again)
 	case errors.As(err, &bad):
-		hint = "move what it names out of " + where + ", then " + again
+		way = remedy("move what it names out of "+where+", then ", again)
 	case isNoSpace(err):
-		hint = "free space on the filesystem of the store, then " + again
-	case own.Hint != "":
-		hint = own.Hint + "; then " + again
+		way = remedy("free space on the filesystem of the store, then ", again)
+	case !own.Remedy.Empty():
+		way = remedy(own.Remedy, "; then ", again)
 	}
-	return fault(Pending, "guarding", hint, "what was there before is not yet a snapshot, and is kept as it is (%s): %w", where, err)
+	return fault(Pending, "guarding", way, "what was there before is not yet a snapshot, and is kept as it is (%s): %w", where, err)
 }

@@ -3,7 +3,6 @@ package restore
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/disk"
@@ -91,7 +90,7 @@ func (c *capturing) run(ctx context.Context) (*CaptureResult, error) {
 	added := c.capture.Added()
 	c.capture.Close()
 	if err := tx.End(); err != nil {
-		return nil, fault(Pending, "cleanup", "snap recover "+c.w.Name, "snapshot %s exists, but: %w", c.sid, err)
+		return nil, fault(Pending, "cleanup", remedy(recovers(c.w.Name)), "snapshot %s exists, but: %w", c.sid, err)
 	}
 	result := &CaptureResult{
 		Manifest: manifest, QuiescedSeconds: c.quiesced.Seconds(), Seconds: time.Since(c.when).Seconds(), Added: added, Phases: c.seconds,
@@ -132,11 +131,11 @@ func (c *capturing) preflight(ctx context.Context) error {
 }
 
 // makes says how a live directory that does not exist comes to be.
-func (c *capturing) makes(v *swap.Volume) string {
+func (c *capturing) makes(v *swap.Volume) Remedy {
 	if c.w.Kind() == workload.Data {
-		return fmt.Sprintf("make the directory (mkdir -p %s; a restore makes it as well), or correct the config", swap.Quote(v.Path()))
+		return remedy("make the directory (mkdir -p " + swap.Quote(v.Path()) + "; a restore makes it as well), or correct the config")
 	}
-	return "make the directory (snap deploy " + c.w.Name + " does), or correct the config"
+	return remedy("make the directory (", Operation{Verb: DoDeploy, Workload: c.w.Name}, " does), or correct the config")
 }
 
 // take takes the snapshot and brings the app back.
@@ -252,7 +251,7 @@ func (c *capturing) giveUp(ctx context.Context, tx *journal.Tx, cause error) err
 		c.capture.Close()
 	}
 	if err := c.undoCapture(ctx, tx); err != nil {
-		return fault(Pending, "pending", "snap recover "+c.w.Name, "the capture failed (%w), and the app was not brought back: %w", cause, err)
+		return fault(Pending, "pending", remedy(recovers(c.w.Name)), "the capture failed (%w), and the app was not brought back: %w", cause, err)
 	}
 	return classify(cause)
 }

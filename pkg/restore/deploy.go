@@ -44,7 +44,7 @@ func (e *Engine) Deploy(ctx context.Context, req DeployRequest) (*DeployResult, 
 
 func (s *session) deploy(ctx context.Context, req DeployRequest, txID *string) (*DeployResult, error) {
 	if s.w.Kind() == workload.Data {
-		return nil, fault(Usage, "no_containers", "give the workload an image or a compose file", "workload %s has no containers to deploy", s.w.Name)
+		return nil, fault(Usage, "no_containers", remedy("give the workload an image or a compose file"), "workload %s has no containers to deploy", s.w.Name)
 	}
 	if err := s.unfinished(); err != nil {
 		return nil, classify(err)
@@ -81,7 +81,7 @@ func (s *session) replace(ctx context.Context, req DeployRequest, tx *journal.Tx
 		return nil, s.undoDeploy(context.WithoutCancel(ctx), tx, before, because(ctx, err))
 	}
 	if err := tx.End(); err != nil {
-		return nil, fault(Pending, "cleanup", "snap recover "+s.w.Name, "deployed, but: %w", err)
+		return nil, fault(Pending, "cleanup", remedy(recovers(s.w.Name)), "deployed, but: %w", err)
 	}
 	now, err := s.rt.Containers(ctx)
 	if err != nil {
@@ -122,7 +122,7 @@ func (s *session) undoDeploy(ctx context.Context, tx *journal.Tx, before []runti
 	if unhealthy && !ran(before) {
 		// Nothing to go back to: it stays, so that its log can be read.
 		err := errors.Join(s.rt.Settle(ctx, before), tx.End())
-		return fault(Pending, "unhealthy", "look at the app's log (docker logs)", "%w", errors.Join(cause, err))
+		return fault(Pending, "unhealthy", remedy("look at the app's log (docker logs)"), "%w", errors.Join(cause, err))
 	}
 	touched, err := s.resting(ctx, before)
 	if unhealthy {
@@ -134,17 +134,17 @@ func (s *session) undoDeploy(ctx context.Context, tx *journal.Tx, before []runti
 	}
 	if err != nil {
 		tx.Close()
-		return fault(Pending, "app_not_up", "snap recover "+s.w.Name, "%w; the containers from before were not brought back: %w", cause, err)
+		return fault(Pending, "app_not_up", remedy(recovers(s.w.Name)), "%w; the containers from before were not brought back: %w", cause, err)
 	}
 	if err := tx.End(); err != nil {
-		return fault(Pending, "cleanup", "snap recover "+s.w.Name, "%w; the containers from before are back, but: %w", cause, err)
+		return fault(Pending, "cleanup", remedy(recovers(s.w.Name)), "%w; the containers from before are back, but: %w", cause, err)
 	}
 	e := classify(cause)
 	if touched && e.Kind != Interrupted {
 		if unhealthy {
 			e.Code = "unhealthy"
 		}
-		return fault(RolledBack, e.Code, e.Hint, "%w; the containers from before are back", cause)
+		return fault(RolledBack, e.Code, e.Remedy, "%w; the containers from before are back", cause)
 	}
 	return e
 }

@@ -146,17 +146,17 @@ func (s *session) unfinished() error {
 			continue
 		}
 		if err != nil {
-			return fault(Frozen, "frozen", "see `snap status`, then docs/operating.md, section Frozen",
+			return fault(Frozen, "frozen", seeFrozen,
 				"an unfinished transaction cannot be read, and may be this workload's: %w", err)
 		}
 		concerns, guarding := tx.Begin.Workload == s.w.Name || s.overlaps(tx.Begin), tx.Guarding
 		tx.Close()
 		if concerns && guarding {
-			return fault(Frozen, "unfinished", "snap recover "+tx.Begin.Workload,
+			return fault(Frozen, "unfinished", remedy(recovers(tx.Begin.Workload)),
 				"the restore %s of %s is done, but what was there before is not yet a snapshot", id, tx.Begin.Workload)
 		}
 		if concerns {
-			return fault(Frozen, "unfinished", "snap recover "+tx.Begin.Workload,
+			return fault(Frozen, "unfinished", remedy(recovers(tx.Begin.Workload)),
 				"transaction %s (%s of %s) was interrupted and has not been recovered", id, tx.Begin.Kind, tx.Begin.Workload)
 		}
 	}

@@ -31,14 +31,15 @@ type Error struct {
 	Kind Kind
 	Code string // stable, for machines: "no_space"
 	Err  error
-	Hint string
+	// Remedy is what to do; it may be empty.
+	Remedy Remedy
 }
 
 func (e *Error) Error() string { return e.Err.Error() }
 func (e *Error) Unwrap() error { return e.Err }
 
-func fault(kind Kind, code, hint, format string, args ...any) *Error {
-	return &Error{Kind: kind, Code: code, Hint: hint, Err: fmt.Errorf(format, args...)}
+func fault(kind Kind, code string, way Remedy, format string, args ...any) *Error {
+	return &Error{Kind: kind, Code: code, Remedy: way, Err: fmt.Errorf(format, args...)}
 }
 
 // asError returns the engine's own error in err's tree.
@@ -56,8 +57,8 @@ func kindOf(err error) Kind {
 	return Failed
 }
 
-func refused(code, hint, format string, args ...any) *Error {
-	return fault(Refused, code, hint, format, args...)
+func refused(code string, way Remedy, format string, args ...any) *Error {
+	return fault(Refused, code, way, format, args...)
 }
 
 // classify gives an error that the engine did not make itself its kind and
@@ -72,30 +73,29 @@ func classify(err error) *Error {
 	case err == nil:
 		return nil
 	case errors.As(err, &own):
-		return &Error{own.Kind, own.Code, err, own.Hint} // the whole of the message
+		return &Error{own.Kind, own.Code, err, own.Remedy} // the whole of the message
 	case errors.As(err, &unfit):
-		return &Error{Refused, unfit.Code, err, unfit.Hint}
+		return &Error{Refused, unfit.Code, err, remedy(unfit.Hint)}
 	case errors.As(err, &changed):
-		return &Error{Refused, "in_use", err, "find what writes there (fuser -vm), end it, then try again"}
+		return &Error{Refused, "in_use", err, remedy("find what writes there (fuser -vm), end it, then try again")}
 	case errors.As(err, &config):
-		return &Error{Usage, "config", err, config.Hint}
+		return &Error{Usage, "config", err, words(config.Hint)}
 	case interruption(err) != nil:
 		return interruption(err)
 	case errors.Is(err, journal.ErrBusy):
-		return &Error{Busy, "busy", err, "wait for the other operation, or see `snap status`"}
+		return &Error{Busy, "busy", err, remedy("wait for the other operation, or see `", statusAll, "`")}
 	case errors.As(err, &bad):
-		return &Error{Refused, "unrestorable", err,
-			"remove or move these from the volume (sockets may stay), or set `symlinks: preserve` where it is about symlinks"}
+		return &Error{Refused, "unrestorable", err, remedy("remove or move these from the volume (sockets may stay), or set `symlinks: preserve` where it is about symlinks")}
 	case errors.Is(err, archive.ErrRefused):
-		return &Error{Refused, "snapshot_damaged", err, "the snapshot cannot be used; restore another (`snap list`)"}
+		return &Error{Refused, "snapshot_damaged", err, remedy("the snapshot cannot be used; restore another (`", lists(""), "`)")}
 	case isNoSpace(err):
-		return &Error{Failed, "no_space", err, "free space on the filesystem that the error names, then try again"}
+		return &Error{Failed, "no_space", err, remedy("free space on the filesystem that the error names, then try again")}
 	case errors.Is(err, runtime.ErrImageMissing):
-		return &Error{Refused, "image_missing", err, "load or pull the image, then try again"}
+		return &Error{Refused, "image_missing", err, remedy("load or pull the image, then try again")}
 	case errors.Is(err, runtime.ErrPortTaken):
-		return &Error{Refused, "port_taken", err, "stop what has the port, or change `ports` in the config"}
+		return &Error{Refused, "port_taken", err, remedy("stop what has the port, or change `ports` in the config")}
 	case errors.Is(err, runtime.ErrUnreachable):
-		return &Error{Refused, "docker_unreachable", err, "start the container engine, or set DOCKER_HOST"}
+		return &Error{Refused, "docker_unreachable", err, remedy("start the container engine, or set DOCKER_HOST")}
 	}
-	return &Error{Failed, "failed", err, ""}
+	return &Error{Failed, "failed", err, Remedy{}}
 }

@@ -145,7 +145,7 @@ func (f *finish) stopApp(ctx context.Context) error {
 		return nil
 	}
 	if err := f.rt.FenceAndStop(ctx, f.x.Begin.StopTimeout); err != nil {
-		return fault(Frozen, "docker_unreachable", "start the engine and run snap recover again; if it is meant to be down, snap recover --offline",
+		return fault(Frozen, "docker_unreachable", remedy("start the engine, then ", recovers(f.w.Name), "; if the engine is meant to be down, ", Operation{Verb: DoRecoverOffline, Workload: f.w.Name}),
 			"transaction %s: the volumes are not all old and not all new, and must not be exchanged while the app may run: stop %s: %w", f.x.ID, f.w.Name, err)
 	}
 	return nil
@@ -221,7 +221,7 @@ func (f *finish) revert(ctx context.Context) error {
 	}
 	f.at("revert")
 	if err := f.rt.FenceAndStop(ctx, f.x.Begin.StopTimeout); err != nil {
-		return fault(Frozen, "docker_unreachable", "snap recover "+f.w.Name, "stop %s to go back: %w", f.w.Name, err)
+		return fault(Frozen, "docker_unreachable", remedy(recovers(f.w.Name)), "stop %s to go back: %w", f.w.Name, err)
 	}
 	plan, err := f.x.Plan()
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -19,73 +18,71 @@ import (
 // frozen is the error of a transaction that recovery does not touch.
 func frozen(tx, format string, args ...any) *Error {
 	err := fmt.Errorf(format, args...)
-	return fault(Frozen, "frozen", strings.Join(remedies(tx, err), "; or "), "transaction %s: %w", tx, err)
+	return fault(Frozen, "frozen", either(remedies(tx, err)), "transaction %s: %w", tx, err)
 }
+
+var seeFrozen = remedy("see `", statusAll, "`, then docs/operating.md, section Frozen")
 
 // remedies returns what can be done about a state that err describes, each in one
 // sentence.
-func remedies(tx string, err error) []string {
-	const again = ", then run snap recover again"
+func remedies(tx string, err error) []Remedy {
 	var mismatch *swap.Mismatch
 	var away *swap.Unmounted
 	var number unix.Errno
 	switch {
 	case errors.As(err, &mismatch):
-		var list []string
+		var list []Remedy
 		for _, way := range mismatch.Ways {
 			list = append(list, wayOut(tx, way))
 		}
 		return list
 	case errors.As(err, &away):
-		return []string{"mount the filesystem of " + away.Path + " (or put the directory above it back)" + again}
+		return []Remedy{thenRecover("mount the filesystem of " + away.Path + " (or put the directory above it back)")}
 	case errors.Is(err, disk.ErrTooNew):
-		return []string{"use the version of snap that wrote it, or a newer one: this version cannot decide about it"}
+		return []Remedy{remedy("use the version of snap that wrote it, or a newer one: this version cannot decide about it")}
 	case errors.Is(err, disk.ErrDamaged):
-		return []string{
-			"put tx/" + tx + " back from a copy of the store" + again,
-			"see docs/operating.md, section Frozen, damaged records: without them snap can name no directory",
+		return []Remedy{
+			thenRecover("put tx/" + tx + " back from a copy of the store"),
+			remedy("see docs/operating.md, section Frozen, damaged records: without them snap can name no directory"),
 		}
 	case errors.Is(err, fs.ErrPermission):
-		return []string{"run snap as root" + again}
+		return []Remedy{thenRecover("become root")}
 	case errors.As(err, &number):
-		return []string{"see what the kernel says of the disk (dmesg), mend that" + again}
+		return []Remedy{thenRecover("see what the kernel says of the disk (dmesg), mend that")}
 	}
-	return []string{"see `snap status`, then docs/operating.md, section Frozen"}
+	return []Remedy{seeFrozen}
 }
 
+func thenRecover(first string) Remedy { return remedy(first+", then ", recoverAll) }
+
 // wayOut puts a way out of a mismatch into words.
-func wayOut(tx string, way swap.Way) string {
-	const again = ", then run snap recover again"
-	recover := "snap recover " + way.Workload
+func wayOut(tx string, way swap.Way) Remedy {
+	again := recovers(way.Workload)
 	switch way.Do {
 	case swap.MoveAway:
-		return fmt.Sprintf("mv %s to another name%s", swap.Quote(way.Path), again)
+		return thenRecover("mv " + swap.Quote(way.Path) + " to another name")
 	case swap.Unmount:
-		return fmt.Sprintf("umount %s%s", swap.Quote(way.Path), again)
+		return thenRecover("umount " + swap.Quote(way.Path))
 	case swap.PutBack:
 		first := ""
 		if way.Occupied {
 			first = " (first move aside what stands there)"
 		}
-		return fmt.Sprintf("put %s of volume %s back: mv %s %s%s, then %s", way.Tree, way.Volume, swap.Quote(way.Path), swap.Quote(way.To), first, recover)
+		return remedy(fmt.Sprintf("put %s of volume %s back: mv %s %s%s, then ", way.Tree, way.Volume, swap.Quote(way.Path), swap.Quote(way.To), first), again)
 	case swap.Resolve:
-		return fmt.Sprintf("decide for the %s data of all volumes: %s", way.Tree.Word(), resolveCommand(way.Workload, tx, way.Tree.Word()))
+		return remedy("decide for the "+way.Tree.Word()+" data of all volumes: ", resolves(way.Workload, tx, way.Tree.Word()))
 	case swap.RestoreOld:
-		return fmt.Sprintf("keep the new data of all volumes, then snap restore %s %s (the data from before, if snap list shows it)", way.Workload, way.SID)
+		return remedy("keep the new data of all volumes, then ", restores(way.Workload, way.SID), " (the data from before, if ", lists(way.Workload), " shows it)")
 	case swap.RestoreNew:
-		return fmt.Sprintf("keep the old data of all volumes, then snap restore %s %s again", way.Workload, way.SID)
+		return remedy("keep the old data of all volumes, then ", restores(way.Workload, way.SID), " again")
 	case swap.OnlyNew:
-		return "keep the new data of all volumes: there is no snapshot yet of what was live before the restore (--guard after), so what is left of it becomes one then"
+		return remedy("keep the new data of all volumes: there is no snapshot yet of what was live before the restore (--guard after), so what is left of it becomes one then")
 	}
 	hint := "neither the old nor the new data of all volumes is there: see docs/operating.md, section Frozen, by hand"
 	if way.SID != "" {
 		hint += " (the old data may be snapshot " + way.SID + ")"
 	}
-	return hint
-}
-
-func resolveCommand(workload, tx, word string) string {
-	return fmt.Sprintf("snap recover %s --resolve keep-%s --confirm %s", workload, word, tx)
+	return remedy(hint)
 }
 
 // published reports whether the snapshot that a restore makes first exists.

@@ -137,20 +137,20 @@ func TestEachFrozenStateSaysWhatItIsAndWhatToDo(t *testing.T) {
 			if p == nil || !p.Frozen || status[0].State != "frozen" || p.Tx != s.tx.ID {
 				t.Fatalf("status says %+v", status[0])
 			}
-			if !strings.Contains(p.Message, c.says) || !strings.Contains(strings.Join(p.Next, "\n"), c.next) {
-				t.Errorf("status says %q, and to do %q", p.Message, p.Next)
+			if !strings.Contains(p.Message, c.says) || !strings.Contains(allInWords(p.Next), c.next) {
+				t.Errorf("status says %q, and to do %q", p.Message, allInWords(p.Next))
 			}
 			for _, names := range [][]string{nil, {s.name}} {
 				list, err := s.engine().Recover(t.Context(), RecoverRequest{Workloads: names})
 				if kindOf(err) != Frozen || len(list) != 1 || list[0].Action != FrozenTx || list[0].Workload != s.name {
 					t.Fatalf("recover %q returned %+v, %v; expected frozen", names, list, err)
 				}
-				if e := classify(err); !strings.Contains(e.Error(), c.says) || !strings.Contains(e.Hint, c.next) {
-					t.Errorf("recover says %q, hint %q", e, e.Hint)
+				if e := classify(err); !strings.Contains(e.Error(), c.says) || !strings.Contains(hintOf(err), c.next) {
+					t.Errorf("recover says %q, hint %q", e, hintOf(err))
 				}
 			}
 			if c.next != "--resolve keep-old --confirm" {
-				if _, err := s.engine().Resolve(t.Context(), s.request(journal.KeepOld)); kindOf(err) != Frozen || classify(err).Hint == "" {
+				if _, err := s.engine().Resolve(t.Context(), s.request(journal.KeepOld)); kindOf(err) != Frozen || classify(err).Remedy.Empty() {
 					t.Errorf("a decision returned %v", err)
 				}
 			}
@@ -170,7 +170,7 @@ func TestABeginThatCannotBeReadIsEverybodys(t *testing.T) {
 	}
 	status, err := s.engine().Status(t.Context(), s.name)
 	s.must(err)
-	if said := strings.Join(status[0].Problems, "\n"); !strings.Contains(said, s.tx.ID) || !strings.Contains(said, "what to do: ") {
+	if said := allInWords(status[0].Problems); !strings.Contains(said, s.tx.ID) || !strings.Contains(said, "what to do: ") {
 		t.Errorf("status says %q", said)
 	}
 }
@@ -180,7 +180,7 @@ func TestATransactionThatTheConfigHasLostIsShown(t *testing.T) {
 	s.write(map[string][]string{"another": {"volumes:", "  - {scope: absolute, source: " + s.dir + "/live/v9}"}})
 	status, err := s.engine().Status(t.Context(), "")
 	s.must(err)
-	if len(status) != 2 || status[1].Workload != s.name || status[1].State != "frozen" || !strings.Contains(strings.Join(status[1].Pending.Next, ""), "back into the config") {
+	if len(status) != 2 || status[1].Workload != s.name || status[1].State != "frozen" || !strings.Contains(allInWords(status[1].Pending.Next), "back into the config") {
 		t.Errorf("status says %+v", status)
 	}
 }

@@ -21,7 +21,7 @@ func interruption(err error) *Error {
 	if !errors.As(err, &sig) {
 		return nil
 	}
-	return fault(Interrupted, "interrupted", "", "%w; data and containers are as before", sig)
+	return fault(Interrupted, "interrupted", Remedy{}, "%w; data and containers are as before", sig)
 }
 
 // because returns the signal that ended ctx instead of what that made fail, and

@@ -36,7 +36,7 @@ func (s *session) watched(tx string) (release func()) {
 	}
 	release, err := s.Watchdog(s.w.Name, tx)
 	if err != nil {
-		s.say("warning: no watchdog could be started (%v): if snap is killed now, %s stays down until `snap recover`", err, s.w.Name)
+		s.say("warning: no watchdog could be started (%v): if snap is killed now, %s stays down until it is recovered", err, s.w.Name)
 		return func() {}
 	}
 	return release

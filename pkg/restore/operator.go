@@ -58,7 +58,7 @@ func (e *Engine) Resolve(ctx context.Context, req ResolveRequest) (Recovery, err
 
 	r := Recovery{Workload: req.Workload}
 	if req.Keep != journal.KeepOld && req.Keep != journal.KeepNew {
-		return r, fault(Usage, "usage", "snap recover "+req.Workload+" --resolve keep-old", "there is no decision %q: keep-old or keep-new", req.Keep)
+		return r, fault(Usage, "usage", remedy(Operation{Verb: DoResolve, Workload: req.Workload, Keep: journal.KeepOld}), "there is no decision %q: keep-old or keep-new", req.Keep)
 	}
 	if e.Journal == nil {
 		return r, nothingFrozen(req.Workload)
@@ -81,7 +81,7 @@ func (e *Engine) Resolve(ctx context.Context, req ResolveRequest) (Recovery, err
 }
 
 func nothingFrozen(workload string) error {
-	return refused("not_frozen", "snap status "+workload, "workload %s has no restore that is frozen", workload)
+	return refused("not_frozen", remedy(Operation{Verb: DoStatus, Workload: workload}), "workload %s has no restore that is frozen", workload)
 }
 
 // decideFor finds the transaction, and carries the decision out.
@@ -181,7 +181,7 @@ func (s *session) prepare(tx *journal.Tx, req ResolveRequest, r *Recovery) error
 		return frozen(tx.ID, "keep-%s: %w", req.Keep, err)
 	}
 	r.Resolution = describe(x, keep, list)
-	command := resolveCommand(s.w.Name, tx.ID, req.Keep)
+	command := remedy(resolves(s.w.Name, tx.ID, req.Keep))
 	switch req.Confirm {
 	case "":
 		r.Action = ""
@@ -195,7 +195,7 @@ func (s *session) prepare(tx *journal.Tx, req ResolveRequest, r *Recovery) error
 
 func (s *session) notFrozen(r *Recovery) error {
 	r.Action = ""
-	return refused("not_frozen", "snap recover "+s.w.Name, "transaction %s is not frozen: snap recover finishes or undoes it by itself", r.Tx)
+	return refused("not_frozen", remedy(recovers(s.w.Name)), "transaction %s is not frozen: snap recover finishes or undoes it by itself", r.Tx)
 }
 
 // consequence says what a decision does to the data.

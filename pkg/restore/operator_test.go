@@ -196,7 +196,7 @@ func TestADecisionMustBeConfirmed(t *testing.T) {
 		r, err := s.engine().Resolve(t.Context(), ResolveRequest{Workload: s.name, Keep: journal.KeepNew, Confirm: confirm})
 		var hint string
 		if e := classify(err); e != nil {
-			hint = e.Hint
+			hint = hintOf(err)
 		}
 		if kindOf(err) != Refused || codeOf(err) != code || !strings.Contains(hint, "--resolve keep-new --confirm "+s.tx.ID) {
 			t.Errorf("confirm %q: %v, hint %q", confirm, err, hint)
@@ -227,7 +227,7 @@ func TestAMountInTheWayRefusesTheDecision(t *testing.T) {
 	s.put(1, "other / new")
 	disktest.Bind(t, t.TempDir(), s.volumes[1])
 	_, err := s.engine().Resolve(t.Context(), s.request(journal.KeepNew))
-	if kindOf(err) != Frozen || !strings.Contains(classify(err).Hint, "umount") {
+	if kindOf(err) != Frozen || !strings.Contains(hintOf(err), "umount") {
 		t.Errorf("with a mount in the way: %v", err)
 	}
 }
@@ -241,9 +241,9 @@ func TestADirectoryThatWasMovedAwayIsNamed(t *testing.T) {
 	s.must(err)
 	p := status[0].Pending
 	if p == nil || !strings.Contains(strings.Join(p.Volumes, "\n"), "the old data is at "+moved) ||
-		!strings.Contains(strings.Join(p.Next, "\n"), fmt.Sprintf("mv '%s' '%s'", moved, s.volumes[1])) ||
-		!strings.Contains(strings.Join(p.Next, "\n"), "--resolve keep-new --confirm "+s.tx.ID) ||
-		strings.Contains(strings.Join(p.Next, "\n"), "keep-old") {
+		!strings.Contains(allInWords(p.Next), fmt.Sprintf("mv '%s' '%s'", moved, s.volumes[1])) ||
+		!strings.Contains(allInWords(p.Next), "--resolve keep-new --confirm "+s.tx.ID) ||
+		strings.Contains(allInWords(p.Next), "keep-old") {
 		t.Fatalf("status says %+v", p)
 	}
 	// The operator follows it to the letter.

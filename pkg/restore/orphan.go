@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"strings"
 
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/swap"
@@ -31,7 +30,7 @@ func (e *Engine) orphans(ctx context.Context, names []string) ([]Recovery, error
 			v := &w.Volumes[i]
 			id, err := e.orphan(v)
 			if err != nil {
-				return list, fault(Frozen, "frozen", strings.Join(remedies("", err), "; or "), "volume %s of workload %s (%s) cannot be looked at: %w", v.Name, name, v.Path(), err)
+				return list, fault(Frozen, "frozen", either(remedies("", err)), "volume %s of workload %s (%s) cannot be looked at: %w", v.Name, name, v.Path(), err)
 			}
 			if id == "" || seen[name+id] {
 				continue
@@ -78,7 +77,7 @@ func (e *Engine) orphanError(volume, path, id string) error {
 		why = "(where there is none) does not know"
 	}
 	parent := filepath.Dir(path)
-	return fault(Frozen, "stray_wrapper", "mount the store that the restore was made with, or correct `store:`, then snap recover; where that store is lost, see docs/operating.md, section Frozen",
+	return fault(Frozen, "stray_wrapper", remedy("mount the store that the restore was made with, or correct `store:`, then ", recoverAll, "; where that store is lost, see docs/operating.md, section Frozen"),
 		"volume %s: %s/%s is of a restore that the store %s %s: its data may be half old and half new",
 		volume, parent, journal.Wrapper(id), e.Config.Store, why)
 }

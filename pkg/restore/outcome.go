@@ -34,7 +34,7 @@ var outcomes = [...]struct {
 	pending bool // the transaction stays
 	kind    Kind
 	code    string
-	remedy  func(workload string, end *ended) string
+	remedy  func(workload string, end *ended) Remedy
 	// recovered and restored say what is so; %w is what is left to do. "" is no
 	// error.
 	recovered, restored string
@@ -69,17 +69,17 @@ type ended struct {
 	preRestoreSID string // where there is one
 }
 
-func again(workload string, _ *ended) string { return "snap recover " + workload }
+func again(workload string, _ *ended) Remedy { return remedy(recovers(workload)) }
 
-func lookThenAgain(workload string, end *ended) string {
-	return "look at the app's log; " + again(workload, end)
+func lookThenAgain(workload string, _ *ended) Remedy {
+	return remedy("look at the app's log; ", recovers(workload))
 }
 
-func lookOrGoBack(_ string, end *ended) string {
-	return "look at the app's log; to go back, restore " + end.preRestoreSID
+func lookOrGoBack(workload string, end *ended) Remedy {
+	return remedy("look at the app's log; to go back, ", restores(workload, end.preRestoreSID))
 }
 
-func ownRemedy(_ string, end *ended) string { return classify(end.err).Hint }
+func ownRemedy(_ string, end *ended) Remedy { return classify(end.err).Remedy }
 
 // recovered is the error of a recovery that ended so, nil where all is done.
 func (end *ended) recovered(workload, tx string) error {
@@ -130,7 +130,7 @@ func (end *ended) rolledBack(workload string, failed error) error {
 	if sig := interruption(failed); sig != nil {
 		return sig
 	}
-	return fault(RolledBack, code, classify(failed).Hint, "%w; "+row.restored, failed)
+	return fault(RolledBack, code, classify(failed).Remedy, "%w; "+row.restored, failed)
 }
 
 // result is the outcome of a restore that got as far as its commit, "" for others.

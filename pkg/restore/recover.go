@@ -171,9 +171,9 @@ func concerns(err error, workload string) bool {
 func unusable(id string, err error) error {
 	var ce *workload.Error
 	if errors.As(err, &ce) {
-		return fault(Frozen, "frozen", "put the workload back into the config, then snap recover", "transaction %s: %w", id, err)
+		return fault(Frozen, "frozen", remedy("put the workload back into the config, then ", recoverAll), "transaction %s: %w", id, err)
 	}
-	return fault(Pending, "pending", classify(err).Hint, "transaction %s: %w", id, err)
+	return fault(Pending, "pending", classify(err).Remedy, "transaction %s: %w", id, err)
 }
 
 func (s *session) recover(ctx context.Context, tx *journal.Tx, req RecoverRequest, r *Recovery) {
@@ -219,7 +219,7 @@ func (s *session) controls(tx *journal.Tx) error {
 			was = workload.Compose
 		}
 		if now := s.w.Kind(); !c.Also && now != was {
-			return fault(Frozen, "config_changed", fmt.Sprintf("put the %s of workload %s back into the config, then snap recover %s", was, s.w.Name, s.w.Name),
+			return fault(Frozen, "config_changed", remedy(fmt.Sprintf("put the %s of workload %s back into the config, then ", was, s.w.Name), recovers(s.w.Name)),
 				"transaction %s was of container %s, and the config of workload %s now says %s where it said %s", tx.ID, c.Name, s.w.Name, now, was)
 		}
 	}
@@ -249,7 +249,7 @@ func (s *session) recoverApp(ctx context.Context, tx *journal.Tx, req RecoverReq
 	if err != nil {
 		tx.Close()
 		r.Pending = true
-		r.Err = fault(Pending, "app_not_up", "snap recover "+s.w.Name, "transaction %s: %w", tx.ID, err)
+		r.Err = fault(Pending, "app_not_up", remedy(recovers(s.w.Name)), "transaction %s: %w", tx.ID, err)
 	}
 	if resting {
 		r.Action = Thawed

@@ -1,6 +1,7 @@
 package restore
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -58,7 +59,25 @@ func TestWhatIsHalfDeletedIsNobodysData(t *testing.T) {
 	})
 }
 
-func hintOf(err error) string { return classify(err).Hint }
+func hintOf(err error) string { return inWords(classify(err).Remedy) }
+
+func allInWords(list []Remedy) string {
+	var all []string
+	for _, r := range list {
+		all = append(all, inWords(r))
+	}
+	return strings.Join(all, "\n")
+}
+
+// inWords is a remedy about as the command says it.
+func inWords(r Remedy) string {
+	return r.Text(func(op Operation) string {
+		if op.Verb == DoResolve {
+			return fmt.Sprintf("snap recover %s --resolve keep-%s --confirm %s", op.Workload, op.Keep, op.ID)
+		}
+		return strings.Join(strings.Fields(fmt.Sprintf("snap %s %s %s", op.Verb, op.Workload, op.ID)), " ")
+	})
+}
 
 // TestTakenBackDataThatNoSnapshotHoldsIsPutAside has the new app leave a fifo
 // before it turns out to be sick.

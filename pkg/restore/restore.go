@@ -73,10 +73,10 @@ func (e *Engine) Restore(ctx context.Context, req RestoreRequest) (*RestoreResul
 }
 
 func checkConfirm(req RestoreRequest) error {
-	command := fmt.Sprintf("snap restore %s %s --confirm %s", req.Workload, req.SID, req.SID)
+	command := remedy(Operation{Verb: DoRestore, Workload: req.Workload, ID: req.SID, Confirmed: true})
 	switch {
 	case !disk.ValidID(req.SID):
-		return fault(Usage, "bad_sid", "snap list "+req.Workload, "%q is not the id of a snapshot", req.SID)
+		return fault(Usage, "bad_sid", remedy(lists(req.Workload)), "%q is not the id of a snapshot", req.SID)
 	case req.Confirm == "":
 		return refused("confirm_required", command, "a restore replaces the live data of %s: it must be confirmed", req.Workload)
 	case req.Confirm != req.SID:
@@ -283,7 +283,7 @@ func (r *restoration) sameAsPlanned() error {
 
 // renamed refuses a volume whose path leads elsewhere than it did.
 func renamed(v *swap.Volume) error {
-	return refused("in_use", "find out what renames directories there, then try again",
+	return refused("in_use", remedy("find out what renames directories there, then try again"),
 		"volume %s: %s is no longer the directory that it was: somebody has renamed or replaced it meanwhile", v.Name, v.Path())
 }
 
@@ -358,7 +358,7 @@ func (r *restoration) stillStopped(ctx context.Context) error {
 	}
 	for _, c := range now {
 		if c.Running {
-			return refused("in_use", "find out who starts it, then try again", "container %s was started during the restore", c.Name)
+			return refused("in_use", remedy("find out who starts it, then try again"), "container %s was started during the restore", c.Name)
 		}
 	}
 	return r.noUsers(ctx)

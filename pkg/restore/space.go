@@ -69,12 +69,12 @@ func (s *session) planSpace(_ context.Context, p *Plan, _ RestoreRequest) error 
 	slices.SortFunc(p.Space, func(a, b Space) int { return strings.Compare(a.Path, b.Path) })
 	for _, space := range p.Space {
 		if space.NeedBytes > space.FreeBytes {
-			return refused("no_space", "free space there, or choose fewer volumes with --volume",
+			return refused("no_space", remedy("free space there, or choose fewer volumes with --volume"),
 				"the filesystem of %s has %d bytes free; the restore needs %d (old and new data are both on disk until the end)",
 				space.Path, space.FreeBytes, space.NeedBytes)
 		}
 		if space.NeedInodes > space.FreeInodes {
-			return refused("no_space", "remove files there, or choose fewer volumes with --volume",
+			return refused("no_space", remedy("remove files there, or choose fewer volumes with --volume"),
 				"the filesystem of %s has %d inodes free; the restore needs %d", space.Path, space.FreeInodes, space.NeedInodes)
 		}
 	}
@@ -127,10 +127,10 @@ func (s *session) planExchange(_ context.Context, p *Plan, _ RestoreRequest) (er
 	defer x.CloseVolumes()
 	err = x.Probe()
 	if errors.Is(err, disk.ErrNoExchange) {
-		err = refused("no_exchange", "keep the volume on ext4, xfs or btrfs", "%w", err)
+		err = refused("no_exchange", remedy("keep the volume on ext4, xfs or btrfs"), "%w", err)
 	}
 	if cleanErr := x.Discard(); cleanErr != nil {
-		err = fault(Failed, "cleanup", "snap recover "+s.w.Name, "the probe of the pre-flight is not cleared away: %w", errors.Join(err, cleanErr))
+		err = fault(Failed, "cleanup", remedy(recovers(s.w.Name)), "the probe of the pre-flight is not cleared away: %w", errors.Join(err, cleanErr))
 	}
 	return err
 }

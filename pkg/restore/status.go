@@ -24,7 +24,7 @@ type WorkloadStatus struct {
 	LastSID    string
 	Containers []runtime.Container
 	Pending    *PendingTx
-	Problems   []string
+	Problems   []Remedy // what is wrong, and what can be done about it
 }
 
 // PendingTx is a transaction that has not ended.
@@ -36,7 +36,7 @@ type PendingTx struct {
 	Frozen  bool     // recovery would not touch it
 	Message string   // in plain words
 	Volumes []string // what was seen of each volume
-	Next    []string // what the operator can do about it, where it is frozen
+	Next    []Remedy // what the operator can do about it, where it is frozen
 
 	// guarding: the restore is done, the app was up, and what was there before
 	// is not yet a snapshot.
@@ -56,7 +56,7 @@ func (e *Engine) Status(ctx context.Context, name string) ([]WorkloadStatus, err
 		return nil, classify(err)
 	}
 	if err := e.pendingOrphans(ctx, names, txs); err != nil {
-		problems = append(problems, err.Error())
+		problems = append(problems, words(err.Error()))
 	}
 	if name == "" {
 		for _, whose := range slices.Sorted(maps.Keys(txs)) {
@@ -90,18 +90,18 @@ func (p *PendingTx) state() string {
 func (e *Engine) status(ctx context.Context, name string) WorkloadStatus {
 	st := WorkloadStatus{Workload: name, State: "unknown", Containers: []runtime.Container{}}
 	if e.Store == nil {
-		st.Problems = append(st.Problems, e.noStore())
+		st.Problems = append(st.Problems, words(e.noStore()))
 	}
 	for m, err := range e.Snapshots(name) { // up to the newest that can be used
 		if err == nil {
 			st.LastSID = m.SID
 			break
 		}
-		st.Problems = append(st.Problems, err.Error())
+		st.Problems = append(st.Problems, words(err.Error()))
 	}
 	s, err := e.lookup(ctx, "status", name)
 	if err != nil {
-		st.Problems = append(st.Problems, err.Error())
+		st.Problems = append(st.Problems, words(err.Error()))
 		return st
 	}
 	defer s.close()
@@ -111,7 +111,7 @@ func (e *Engine) status(ctx context.Context, name string) WorkloadStatus {
 	}
 	list, err := s.rt.Containers(ctx)
 	if err != nil {
-		st.Problems = append(st.Problems, err.Error())
+		st.Problems = append(st.Problems, words(err.Error()))
 		return st
 	}
 	st.Containers = append(st.Containers, list...)
@@ -158,7 +158,7 @@ func (e *Engine) Snapshots(name string) iter.Seq2[*store.Manifest, error] {
 
 // pending returns the transactions that have not ended, by workload, and what
 // cannot be attributed to one.
-func (e *Engine) pending() (map[string]*PendingTx, []string, error) {
+func (e *Engine) pending() (map[string]*PendingTx, []Remedy, error) {
 	out := map[string]*PendingTx{}
 	if e.Journal == nil {
 		return out, nil, nil
@@ -171,9 +171,9 @@ func (e *Engine) pending() (map[string]*PendingTx, []string, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	var problems []string
+	var problems []Remedy
 	for _, name := range strangers {
-		problems = append(problems, fmt.Sprintf("%q in the store's tx folder is not snap's", name))
+		problems = append(problems, words(fmt.Sprintf("%q in the store's tx folder is not snap's", name)))
 	}
 	for _, id := range ids {
 		tx, err := e.Journal.Load(id)
@@ -188,9 +188,9 @@ func (e *Engine) pending() (map[string]*PendingTx, []string, error) {
 				out[whose] = e.describeUnusable(unusable)
 			}
 		case err != nil:
-			problems = append(problems, fmt.Sprintf("transaction %s cannot be read and is left alone; until it can, no workload is changed: %v", id, err))
+			problems = append(problems, words(fmt.Sprintf("transaction %s cannot be read and is left alone; until it can, no workload is changed: %v", id, err)))
 			for _, line := range remedies(id, err) {
-				problems = append(problems, "what to do: "+line)
+				problems = append(problems, remedy("what to do: ", line))
 			}
 		default:
 			if out[tx.Begin.Workload] == nil {
@@ -207,7 +207,7 @@ func (e *Engine) pendingOrphans(ctx context.Context, names []string, out map[str
 	list, err := e.orphans(ctx, names)
 	for _, r := range list {
 		if out[r.Workload] == nil {
-			out[r.Workload] = &PendingTx{Tx: r.Tx, Kind: string(journal.Restore), Found: r.Found, Frozen: true, Message: r.Err.Error(), Next: []string{classify(r.Err).Hint}}
+			out[r.Workload] = &PendingTx{Tx: r.Tx, Kind: string(journal.Restore), Found: r.Found, Frozen: true, Message: r.Err.Error(), Next: []Remedy{classify(r.Err).Remedy}}
 		}
 	}
 	return err
@@ -249,12 +249,13 @@ func (e *Engine) describe(tx *journal.Tx) *PendingTx {
 		}
 		return p
 	}
-	p.Message = fmt.Sprintf("a %s of %s was interrupted; `snap recover %s` finishes or undoes it",
-		p.Kind, b.Created.Format("2006-01-02 15:04:05 MST"), b.Workload)
+	p.Message = fmt.Sprintf("a %s of %s was interrupted",
+		p.Kind, b.Created.Format("2006-01-02 15:04:05 MST"))
+	p.Next = []Remedy{remedy("`", recovers(b.Workload), "` finishes or undoes it")}
 	if _, err := e.Config.Workload(b.Workload); err != nil {
 		p.Frozen, p.Message = true, fmt.Sprintf("a %s of %s was interrupted, and the config has lost the workload: %v",
 			p.Kind, b.Created.Format("2006-01-02 15:04:05 MST"), err)
-		p.Next = []string{"put the workload back into the config, then snap recover " + b.Workload}
+		p.Next = []Remedy{remedy("put the workload back into the config, then ", recovers(b.Workload))}
 		return p
 	}
 	if b.Kind != journal.Restore && b.Kind != journal.Probe {
@@ -274,8 +275,9 @@ func (e *Engine) describe(tx *journal.Tx) *PendingTx {
 	}
 	p.Volumes = x.Describe()
 	if p.guarding = tx.Guarding && x.Goal() == swap.Guarding; p.guarding {
-		p.Message = fmt.Sprintf("the restore of %s is done and the app was brought up, but what was there before is not yet a snapshot and is kept as it is (%s); `snap recover %s` makes it one",
-			b.Created.Format("2006-01-02 15:04:05 MST"), strings.Join(x.EntryPaths(), ", "), b.Workload)
+		p.Message = fmt.Sprintf("the restore of %s is done and the app was brought up, but what was there before is not yet a snapshot and is kept as it is (%s)",
+			b.Created.Format("2006-01-02 15:04:05 MST"), strings.Join(x.EntryPaths(), ", "))
+		p.Next = []Remedy{remedy("`", recovers(b.Workload), "` makes it a snapshot")}
 	}
 	if err := ready(x); err != nil {
 		p.freeze(tx.ID, err)

@@ -24,20 +24,20 @@ func (e *Engine) Snapshot(name, sid string) (*store.Manifest, error) {
 		return nil, err
 	}
 	if !disk.ValidID(sid) {
-		return nil, fault(Usage, "bad_sid", "snap list "+name, "%q is not the id of a snapshot", sid)
+		return nil, fault(Usage, "bad_sid", remedy(lists(name)), "%q is not the id of a snapshot", sid)
 	}
 	if e.Store == nil {
-		return nil, fault(Failed, "snapshot_not_found", "mount the store, or correct `store:`", "snapshot %s of workload %s: %s", sid, name, e.noStore())
+		return nil, fault(Failed, "snapshot_not_found", remedy("mount the store, or correct `store:`"), "snapshot %s of workload %s: %s", sid, name, e.noStore())
 	}
 	m, err := e.Store.Load(name, sid)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fault(Failed, "snapshot_not_found", "snap list "+name, "there is no snapshot %s of workload %s", sid, name)
+		return nil, fault(Failed, "snapshot_not_found", remedy(lists(name)), "there is no snapshot %s of workload %s", sid, name)
 	}
 	if errors.Is(err, disk.ErrTooNew) {
-		return nil, fault(Failed, "snapshot_too_new", "use the version of snap that made it, or a newer one", "%w", err)
+		return nil, fault(Failed, "snapshot_too_new", remedy("use the version of snap that made it, or a newer one"), "%w", err)
 	}
 	if err != nil {
-		return nil, fault(Failed, "snapshot_damaged", "snap list "+name, "%w", err)
+		return nil, fault(Failed, "snapshot_damaged", remedy(lists(name)), "%w", err)
 	}
 	return m, nil
 }
@@ -64,13 +64,13 @@ func (e *Engine) Export(ctx context.Context, name, sid, volume, compression stri
 	codec := v.Compression
 	if compression != "" {
 		if codec, err = archive.ParseCodec(compression); err != nil {
-			return nil, fault(Usage, "usage", "", "%w", err)
+			return nil, fault(Usage, "usage", Remedy{}, "%w", err)
 		}
 	}
 	if err := archive.Join(ctx, w, e.Store, v.Members, codec); err != nil {
 		e := classify(because(ctx, fmt.Errorf("export volume %s: %w", v.Name, err)))
 		if e.Code == "snapshot_damaged" { // no pre-flight has refused it
-			return nil, fault(Failed, e.Code, "export another (snap list "+name+"), or bring the store's files back from a copy", "%w", err)
+			return nil, fault(Failed, e.Code, remedy("export another (", lists(name), "), or bring the store's files back from a copy"), "%w", err)
 		}
 		return nil, e
 	}
@@ -86,9 +86,9 @@ func exported(m *store.Manifest, name string) (*store.Volume, error) {
 		names = append(names, fmt.Sprintf("%q", m.Volumes[i].Name))
 	}
 	if name == "" {
-		return nil, fault(Usage, "volume_required", "choose one with --volume", "the snapshot has %d volumes: %v", len(m.Volumes), names)
+		return nil, fault(Usage, "volume_required", remedy("choose one with --volume"), "the snapshot has %d volumes: %v", len(m.Volumes), names)
 	}
-	return nil, fault(Usage, "no_such_volume", "", "the snapshot has no volume %q; it has %v", name, names)
+	return nil, fault(Usage, "no_such_volume", Remedy{}, "the snapshot has no volume %q; it has %v", name, names)
 }
 
 // ImportResult is a snapshot made from a foreign archive.
@@ -123,7 +123,7 @@ type importing struct {
 func (i *importing) run(ctx context.Context, volume string, in io.Reader) (*ImportResult, error) {
 	v, err := i.w.Volume(volume)
 	if err != nil {
-		return nil, fault(Usage, "no_such_volume", "", "%w", err)
+		return nil, fault(Usage, "no_such_volume", Remedy{}, "%w", err)
 	}
 	if err := i.unfinished(); err != nil {
 		return nil, classify(err)
@@ -136,12 +136,12 @@ func (i *importing) run(ctx context.Context, volume string, in io.Reader) (*Impo
 	if err != nil {
 		err = because(ctx, err)
 		if undo := i.undoCapture(context.WithoutCancel(ctx), tx); undo != nil {
-			return nil, fault(Pending, "cleanup", "snap recover "+i.w.Name, "%w; and the clean-up is not finished: %w", err, undo)
+			return nil, fault(Pending, "cleanup", remedy(recovers(i.w.Name)), "%w; and the clean-up is not finished: %w", err, undo)
 		}
 		return nil, importFault(err)
 	}
 	if err := tx.End(); err != nil {
-		return nil, fault(Pending, "cleanup", "snap recover "+i.w.Name, "snapshot %s exists, but: %w", i.sid, err)
+		return nil, fault(Pending, "cleanup", remedy(recovers(i.w.Name)), "snapshot %s exists, but: %w", i.sid, err)
 	}
 	return &ImportResult{Manifest: m, Dropped: i.dropped, Seconds: time.Since(i.when).Seconds()}, nil
 }
@@ -151,7 +151,7 @@ func (i *importing) run(ctx context.Context, volume string, in io.Reader) (*Impo
 func importFault(err error) error {
 	e := classify(err)
 	if e.Code == "snapshot_damaged" {
-		return refused("archive_refused", "make an archive without what the error names, with GNU tar, and gzip or zstd", "%w", err)
+		return refused("archive_refused", remedy("make an archive without what the error names, with GNU tar, and gzip or zstd"), "%w", err)
 	}
 	return e
 }

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/tiny-forge/snap/pkg/restore"
+	"github.com/tiny-forge/snap/pkg/swap"
+)
+
+// spell returns the command line for an operation that a remedy names: with the
+// name that snap was called by, and with --config where that was given, so that it
+// can be pasted as it is.
+func (u *ui) spell(op restore.Operation) string {
+	verb, more := string(op.Verb), []string{}
+	switch op.Verb {
+	case restore.DoRecoverOffline:
+		verb, more = "recover", []string{"--offline"}
+	case restore.DoResolve:
+		verb, more = "recover", []string{"--resolve", "keep-" + op.Keep}
+		if op.Confirmed {
+			more = append(more, "--confirm", op.ID)
+		}
+		op.ID = ""
+	case restore.DoRestore:
+		if op.Confirmed {
+			more = []string{"--confirm", op.ID}
+		}
+	}
+	words := []string{u.called, verb}
+	for _, word := range append([]string{op.Workload, op.ID}, more...) {
+		if word != "" {
+			words = append(words, word)
+		}
+	}
+	if u.configGiven != "" {
+		words = append(words, "--config", u.configGiven)
+	}
+	for i, word := range words {
+		words[i] = pasteable(word)
+	}
+	return strings.Join(words, " ")
+}
+
+// pasteable quotes a word where a shell would take it apart.
+func pasteable(word string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./,:=@%+", r)
+	}
+	if strings.IndexFunc(word, func(r rune) bool { return !plain(r) }) < 0 {
+		return word
+	}
+	return swap.Quote(word)
+}
+
+// texts are remedies in words.
+func (u *ui) texts(list []restore.Remedy) []string {
+	out := []string{}
+	for _, r := range list {
+		out = append(out, r.Text(u.spell))
+	}
+	return out
+}
