@@ -25,9 +25,9 @@ import (
 
 const testApp = "../../testdata/app"
 
-// appHost is a machine with one workload, a tiny web app in a real container,
-// all of it in one directory. The app has two volumes: its posts, and how many
-// they are, so that data of two moments shows.
+// appHost is a host in one directory, with one workload: a tiny web app in a real
+// container. The app has two volumes, its posts and their number, so that a mixture
+// of two moments shows.
 type appHost struct {
 	*testing.T
 	dir, config string
@@ -38,8 +38,8 @@ type appHost struct {
 	wrap        []string // what to start snap under
 }
 
-// newAppHost makes a host and deploys the app; more are further lines of the
-// workload.
+// newAppHost makes a host and deploys the app. The lines of more are added to the
+// workload's config.
 func newAppHost(t *testing.T, more ...string) *appHost {
 	t.Helper()
 	h := bareHost(t)
@@ -85,8 +85,8 @@ func (h *appHost) must(err error) {
 	}
 }
 
-// freePort returns an address of this machine that nobody listens on, below
-// the ports that the kernel gives out.
+// freePort returns a free address of this machine, with a port below those that
+// the kernel assigns.
 func freePort(t *testing.T) string {
 	t.Helper()
 	for port := 20000 + os.Getpid()%5000; port < 32000; port++ {
@@ -123,8 +123,8 @@ func (h *appHost) write(state string) {
 	disktest.Write(h.T, h.meta, map[string]string{"count": count})
 }
 
-// state says which of its states the app has on disk, and fails the test on a
-// mixture.
+// state returns which of its states the app has on disk, and fails the test if
+// they are mixed.
 func (h *appHost) state() string {
 	h.Helper()
 	posts, err := os.ReadFile(filepath.Join(h.posts, "posts.txt"))
@@ -168,7 +168,7 @@ func (h *appHost) snap(args ...string) string {
 	return string(out)
 }
 
-// process is a snap that runs.
+// process is a running snap.
 type process struct {
 	*exec.Cmd
 	mu   sync.Mutex
@@ -182,8 +182,8 @@ func (p *process) Write(b []byte) (int, error) {
 	return p.said.Write(b)
 }
 
-// start starts snap, in a process group of its own, with one pipe as its
-// output and as another file besides.
+// start starts snap in its own process group. Its stdout, its stderr and one
+// further file are the same pipe.
 func (h *appHost) start(args ...string) *process {
 	h.Helper()
 	p := &process{Cmd: h.command(args...), eof: make(chan struct{})}
@@ -245,7 +245,8 @@ func until(t *testing.T, what string, holds func() bool) {
 }
 
 // stopsWhen lets a process run in short turns until a condition holds, and leaves
-// it stopped: it gets no further, however long the look took.
+// it stopped. The process is stopped while the condition is evaluated, so it does
+// not run past the moment.
 func stopsWhen(t *testing.T, p *os.Process, what string, holds func() bool) {
 	t.Helper()
 	signal := func(sig syscall.Signal) {
@@ -285,9 +286,9 @@ func (h *appHost) answer() string {
 	return string(body)
 }
 
-// comesBack waits until the app, of which snap was killed at that time, answers
-// again and its transaction has ended, and then looks that all is as it should
-// be. Nobody runs recover.
+// comesBack waits, after a kill of snap at that time, until the app answers again
+// and the watchdog has ended. Then it checks that nothing is left to do. Nobody
+// runs recover.
 func (h *appHost) comesBack(killed time.Time) (state string) {
 	h.Helper()
 	h.until("the app answers", func() bool { return h.answer() != "" })
@@ -301,8 +302,8 @@ func (h *appHost) comesBack(killed time.Time) (state string) {
 	return h.state()
 }
 
-// settled fails the test unless the app runs as before and nothing is left of
-// any operation.
+// settled fails the test unless the app runs as before and no operation has left
+// anything.
 func (h *appHost) settled() {
 	h.Helper()
 	if c := h.app(); c.Name != h.name || !c.Running || c.Paused || c.Policy != "unless-stopped" {
@@ -320,12 +321,12 @@ func (h *appHost) nothingLeft() {
 		}
 	}
 	if left := h.watchdogs(); len(left) > 0 {
-		h.Errorf("watchdogs are left behind: %v", left)
+		h.Errorf("watchdogs still run: %v", left)
 	}
 	h.snap("lock", h.name, "--", "true") // nobody holds it, and nothing is unfinished
 }
 
-// watchdogs returns the watchdogs of the workload: their process ids.
+// watchdogs returns the process ids of the workload's watchdogs.
 func (h *appHost) watchdogs() (pids []int) {
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, file := range files {

@@ -32,7 +32,7 @@ func headOf(size int) []byte {
 	return f.Bytes()
 }
 
-// What a forger can say in a few KiB takes no gigabytes of memory, whatever the
+// A forgery of a few KiB does not make snap use gigabytes of memory, whatever the
 // number of cores.
 func TestAFewForgedKilobytesTakeNoGigabytesOfMemory(t *testing.T) {
 	disktest.NeedRoot(t)
@@ -103,10 +103,10 @@ func TestAFewForgedKilobytesTakeNoGigabytesOfMemory(t *testing.T) {
 	})
 }
 
-// Each frame of a foreign archive may have a larger window than the one before,
-// and the decoder then makes another, with that one still in use: two windows of
-// up to 128 MiB. What those before had is garbage, of which one more remains at
-// that moment, but not as many as the collector would bear with by itself.
+// Each frame of a foreign archive may have a larger window than the one before. The
+// decoder then allocates another window while the last is still in use: two windows
+// of up to 128 MiB. Earlier windows are garbage. At most one of them may remain at
+// that moment; without a limit the collector would leave more.
 func TestFramesWithRisingWindowsDoNotPileThemUp(t *testing.T) {
 	disktest.NeedRoot(t)
 	h := newHost(t, installedSnap(t), t.TempDir())
@@ -129,9 +129,8 @@ func TestFramesWithRisingWindowsDoNotPileThemUp(t *testing.T) {
 	h.untouched()
 }
 
-// A manifest may say that a terabyte is all holes. What the archive can write
-// is counted by its length, before a byte of it is written beside the app's
-// data.
+// A manifest may claim that a terabyte is all holes. snap limits the data by the
+// archive's length before it writes a byte beside the app's data.
 func TestAForgedSnapshotDoesNotFillTheDiskOfTheApp(t *testing.T) {
 	h := newHost(t, installedSnap(t), filepath.Join(disktest.Mount(t, "ext4", 64), "host"))
 	const member = 16 << 20

@@ -61,8 +61,8 @@ type captureJSON struct {
 	snapshotJSON
 	QuiescedSeconds float64         `json:"quiesced_seconds"`
 	Seconds         float64         `json:"seconds"`
-	AddedBytes      int64           `json:"added_bytes"` // by which the store grew
-	ReadBytes       int64           `json:"read_bytes"`  // content that was read: 0 where nothing has changed
+	AddedBytes      int64           `json:"added_bytes"` // how much the store grew
+	ReadBytes       int64           `json:"read_bytes"`  // of content; 0 where nothing has changed
 	Phases          restore.Seconds `json:"phases"`
 	PassOne         restore.Cost    `json:"pass_one"` // what the first pass cost while the app ran
 }
@@ -71,19 +71,22 @@ func (a *app) captureCommand() *cobra.Command {
 	var req restore.CaptureRequest
 	cmd := &cobra.Command{
 		Use:   "capture <workload>",
-		Short: "Make a snapshot of a workload's volumes",
-		Long: `Make a snapshot of all volumes of a workload.
+		Short: "Take a snapshot of a workload's volumes",
+		Long: `Take a snapshot of all volumes of a workload.
 
-The volumes are read twice: while the app runs, and again with the app at rest,
-so that it rests only briefly: the second time only what has changed is read.
-What the latest snapshot holds unchanged is not read at all. While the app runs
-it comes first (nice 10, lowest I/O priority). --quiesce pause freezes the
-containers: the copy is what a power cut at that instant would leave. stop shuts
-the app down cleanly. none lets it run: files may then be from different moments.`,
+The volumes are read twice: once while the app runs, and again while it is
+paused or stopped. The second pass reads only what has changed since the first,
+so it is short. Files that have not changed since the latest snapshot are not
+read at all. While the app runs, snap gives way to it (nice 10, lowest I/O
+priority).
+
+--quiesce pause freezes the containers: the copy is what a power cut at that
+instant would leave. stop shuts the app down cleanly. none lets the app run:
+the files may then be from different moments.`,
 		Args: cobra.ExactArgs(1),
 	}
-	cmd.Flags().StringVar(&req.Quiesce, "quiesce", runtime.Pause, "how the app rests: `pause|stop|none`")
-	cmd.Flags().StringVar(&req.Note, "note", "", "a `text` to find the snapshot by")
+	cmd.Flags().StringVar(&req.Quiesce, "quiesce", runtime.Pause, "how to quiesce the app: `pause|stop|none`")
+	cmd.Flags().StringVar(&req.Note, "note", "", "a `text` that list shows with the snapshot")
 	cmd.Flags().BoolVar(&a.pacer.fullSpeed, "full-speed", false, "do not lower snap's priority while the app runs")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		return oneOf("--quiesce", req.Quiesce, runtime.Pause, runtime.Stop, runtime.None)
@@ -97,14 +100,14 @@ the app down cleanly. none lets it run: files may then be from different moments
 		shown := captureJSON{showSnapshot(r.Manifest), r.QuiescedSeconds, r.Seconds, r.Added, r.Read, r.Phases, r.PassOne}
 		a.result, a.effect = shown, adds
 		a.say("%s", shown.SID)
-		rest := "nothing rested meanwhile"
+		rest := "nothing was paused or stopped"
 		if r.QuiescedSeconds > 0 {
-			rest = fmt.Sprintf("the app rested %.1f s", r.QuiescedSeconds)
+			rest = fmt.Sprintf("the app was at rest for %.1f s", r.QuiescedSeconds)
 		}
 		a.progress("captured %s: %d files, %s (%s new in the store) in %.1f s; %s",
 			shown.Workload, shown.Files, size(shown.Bytes), size(r.Added), r.Seconds, rest)
 		if len(r.Changed) > 0 {
-			a.progress("warning: files changed or vanished while they were read, and are not of one moment: %q; use --quiesce pause or stop", r.Changed)
+			a.progress("warning: files changed or vanished while they were read, so the snapshot is not of one moment: %q; use --quiesce pause or stop", r.Changed)
 		}
 		for _, v := range shown.Volumes {
 			if v.Sockets > 0 {

@@ -100,7 +100,7 @@ func (h *appHost) crashes(env []string, args ...string) (when time.Time) {
 	if !strings.Contains(stderr.String(), "theFault") || !strings.Contains(stderr.String(), "goroutine ") {
 		h.Errorf("the stack does not lead to the fault: %s", stderr.String())
 	}
-	told := "error: snap itself crashed: a fault\nhint: snap recover\n"
+	told := "error: snap crashed: a fault\nhint: snap recover\n"
 	if asJSON := slices.Contains(args, "--json"); asJSON == strings.HasSuffix(stderr.String(), told) {
 		h.Errorf("with --json: %v, and stderr is %s", asJSON, stderr.String())
 	} else if !asJSON {
@@ -109,7 +109,7 @@ func (h *appHost) crashes(env []string, args ...string) (when time.Time) {
 		}
 		return when
 	}
-	want := `{"error":{"code":"crashed","message":"snap itself crashed: a fault","hint":"snap recover"},"exit":2,"ok":false}` + "\n"
+	want := `{"error":{"code":"crashed","message":"snap crashed: a fault","hint":"snap recover"},"exit":2,"ok":false}` + "\n"
 	if got := stdout.String(); got != want || !json.Valid([]byte(got)) {
 		h.Errorf("stdout is %q, expected %q", got, want)
 	}

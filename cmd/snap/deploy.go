@@ -26,10 +26,10 @@ func (a *app) deployCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "deploy <workload>",
 		Short: "Bring a workload up from the current config",
-		Long: `Bring a workload up from the current config and wait until it is healthy. The
-containers from before are removed only then; when the new ones do not come up,
-the old ones are brought back. An image that is missing is pulled. What already
-runs as the config says is left alone.`,
+		Long: `Bring a workload up from the current config and wait until it is healthy. Only
+then are the old containers removed. If the new ones do not come up, the old ones
+are brought back. A missing image is pulled. Containers that already run as the
+config says are left alone.`,
 		Args: cobra.ExactArgs(1),
 	}
 	durationVar(cmd.Flags(), &req.HealthTimeout, "health-timeout", "how long to wait for health (default 2m)")
@@ -60,15 +60,15 @@ func (a *app) lockCommand() *cobra.Command {
 		Use:   "lock <workload> [--wait D] -- COMMAND...",
 		Short: "Run another deploy tool under the workload's lock",
 		Long: `Run a command while the workload is locked, so that no capture, restore or
-recovery is under way at the same time. The command's exit code is passed on.`,
+recovery runs at the same time. snap ends with the command's exit code.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if cmd.ArgsLenAtDash() != 1 || len(args) < 2 {
-				return errors.New("name the workload and, behind --, the command to run")
+				return errors.New("name the workload and, after --, the command to run")
 			}
 			return nil
 		},
 	}
-	durationVar(cmd.Flags(), &wait, "wait", "wait this long for the lock")
+	durationVar(cmd.Flags(), &wait, "wait", "how long to wait for the lock")
 	cmd.RunE = a.verb(func(ctx context.Context, e *restore.Engine, args []string) error {
 		held, err := e.Lock(ctx, args[0], wait)
 		if err != nil {
@@ -80,19 +80,19 @@ recovery is under way at the same time. The command's exit code is passed on.`,
 	return cmd
 }
 
-// locked runs the command to its end, which the lock must outlive. SIGTERM is
-// passed on; SIGINT reaches the command from the terminal itself, and a second
-// one would make many tools give up at once.
+// locked runs the command and returns when it has ended: the lock must be held
+// that long. SIGTERM is passed on. SIGINT and SIGQUIT are not: the terminal sends
+// them to the command too, and a second one makes many tools give up at once.
 func (a *app) locked(ctx context.Context, command []string) error {
 	c := exec.Command(command[0], command[1:]...)
 	c.Stdin, c.Stdout, c.Stderr = a.in, os.Stdout, os.Stderr
 	if err := c.Start(); err != nil {
-		return &usageError{fmt.Errorf("the command could not be started: %w", err), "check the command's name and path; nothing was run"}
+		return &usageError{fmt.Errorf("the command could not be started: %w", err), "check the command's name and path; nothing has run"}
 	}
 	stop := context.AfterFunc(ctx, func() {
 		var sig *restore.Signal
 		if errors.As(context.Cause(ctx), &sig) && sig.Name == "SIGTERM" {
-			_ = c.Process.Signal(syscall.SIGTERM) // it may just have ended
+			_ = c.Process.Signal(syscall.SIGTERM) // fails if it has just ended
 		}
 	})
 	defer stop()

@@ -9,8 +9,8 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// What a flag takes stands behind it in --help: a word for what it is, or all
-// that may be chosen of.
+// In --help each flag is followed by what it takes: a word for the value, or all
+// possible values.
 func TestEveryFlagSaysWhatItTakes(t *testing.T) {
 	want := map[string]string{
 		"capture --note": "text", "capture --quiesce": "pause|stop|none",
@@ -35,8 +35,7 @@ func TestEveryFlagSaysWhatItTakes(t *testing.T) {
 	}
 }
 
-// Every flag of every command is in docs/operating.md, in the section of the
-// command.
+// docs/operating.md has every flag of every command, in the command's section.
 func TestEveryFlagIsDocumented(t *testing.T) {
 	text, err := os.ReadFile("../../docs/operating.md")
 	if err != nil {

@@ -13,9 +13,9 @@ import (
 	"strings"
 )
 
-// forged is a snapshot as a forger writes it into a store: with true checksums
-// everywhere, so that nothing but what it says can be its fault. It shares no
-// code with the program.
+// forged is a snapshot that a forger has written into a store. All its checksums
+// are correct, so that only its content can be refused. It shares no code with the
+// program.
 type forged struct {
 	workload, sid string
 	doc           map[string]any   // the manifest

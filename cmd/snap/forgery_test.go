@@ -280,8 +280,8 @@ func second(f *forged, field string, value any) {
 	f.doc["volumes"] = []any{f.volume, v}
 }
 
-// What a store holds is as little trusted as an archive. Where a restore takes
-// it all the same, it puts back the honest tree and nothing else.
+// The content of a store is trusted as little as an archive. If a restore accepts
+// it, it restores the honest tree and nothing else.
 func TestARestoreRefusesEachForgedStoreOrPutsBackWhatIsTrue(t *testing.T) {
 	list := slices.Concat(forgedMembers, forgedManifests, forgedZstd())
 	lanes(t, len(list), func(h *host, i int) {
@@ -306,8 +306,8 @@ func TestARestoreRefusesEachForgedStoreOrPutsBackWhatIsTrue(t *testing.T) {
 	})
 }
 
-// memory is how much a run may take, in MiB. Of a manifest it takes several
-// times the length, for what is read, parsed and kept.
+// memory is how many MiB a run may take. A manifest takes several times its length,
+// for what is read, parsed and kept.
 func (f forgery) memory() int64 {
 	if f.name == "the last member 200,000 times" { // 26 MiB
 		return 200
@@ -315,8 +315,8 @@ func (f forgery) memory() int64 {
 	return 96
 }
 
-// everyKind fails the test unless the honest tree is live, and all else as it
-// was.
+// everyKind fails the test unless the honest tree is live and everything else is
+// unchanged.
 func (h *host) everyKind() {
 	h.Helper()
 	h.outsideUntouched()

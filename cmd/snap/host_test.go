@@ -24,9 +24,9 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 )
 
-// installed is a folder with the command as it is installed, built once: what a
-// race detector or a test binary needs of memory says nothing about it. It lies
-// where testscript has put its own commands, and goes with them.
+// installed is a folder with the command as users install it, built once: a test
+// binary, or one with the race detector, needs another amount of memory. The folder
+// lies beside testscript's own commands and is removed with them.
 var installed = sync.OnceValues(func() (string, error) {
 	beside, err := exec.LookPath("snap")
 	if err != nil {
@@ -50,7 +50,7 @@ func installedSnap(t *testing.T) string {
 	return dir
 }
 
-// outcome is what one run of the command did.
+// outcome is the result of one run of the command.
 type outcome struct {
 	exit           int
 	stdout, stderr string
@@ -67,8 +67,8 @@ func (o outcome) code() string {
 	return object.Error.Code
 }
 
-// host is a host in small with canaries around everything that a snapshot can
-// be put into.
+// host is a small host with canaries around every place that a restore may write
+// to.
 type host struct {
 	*testing.T
 	snap   string // where the command lies
@@ -113,7 +113,7 @@ func newHost(t *testing.T, snap, dir string) *host {
 	return h
 }
 
-// emptyStore takes away whatever the store holds.
+// emptyStore removes everything in the store.
 func (h *host) emptyStore() {
 	h.Helper()
 	store := filepath.Join(h.dir, "store")
@@ -122,12 +122,12 @@ func (h *host) emptyStore() {
 	}
 }
 
-// outside is the directory at which hostile names and links are aimed.
+// outside is the directory that hostile names and links aim at.
 func (h *host) outside() string { return filepath.Join(h.dir, "outside") }
 
 func (h *host) liveDir() string { return filepath.Join(h.dir, "srv/files") }
 
-// remember takes the host as it is now for what it has to stay.
+// remember records the host, which has to stay as it is now.
 func (h *host) remember() {
 	h.Helper()
 	h.before, h.live = h.tree(), h.handle()
@@ -147,9 +147,9 @@ func (h *host) handle() disk.Handle {
 	return handle
 }
 
-// tree is all of the host but the store, which holds files that must not be
-// read to their end. The times of a directory in which a wrapper stands for a
-// while do change.
+// tree describes the whole host except the store, some of whose files must not be
+// read to their end. It leaves out the times of directories that hold a wrapper for
+// a while.
 func (h *host) tree() []string {
 	h.Helper()
 	var lines []string
@@ -169,8 +169,8 @@ func (h *host) tree() []string {
 	return lines
 }
 
-// untouched fails the test where anything but the store has changed, or where
-// something was left behind.
+// untouched fails the test if anything except the store has changed, or if
+// something is left over.
 func (h *host) untouched() {
 	h.Helper()
 	if d := disktest.Diff(h.before, h.tree()); d != "" {
@@ -182,7 +182,7 @@ func (h *host) untouched() {
 	h.clean()
 }
 
-// outsideUntouched is untouched but for what is in the live directory.
+// outsideUntouched is untouched, but allows changes in the live directory.
 func (h *host) outsideUntouched() {
 	h.Helper()
 	notLive := func(lines []string) []string {
@@ -194,7 +194,7 @@ func (h *host) outsideUntouched() {
 	h.clean()
 }
 
-// clean fails the test where an operation has left something behind.
+// clean fails the test if an operation has left something over.
 func (h *host) clean() {
 	h.Helper()
 	for _, pattern := range []string{"srv/.snap-*", "store/tx/*", "store/tx/.*"} {
@@ -204,7 +204,7 @@ func (h *host) clean() {
 	}
 }
 
-// snapshots are those of a workload that have a manifest.
+// snapshots returns the manifests of a workload.
 func (h *host) snapshots(workload string) []string {
 	found, _ := filepath.Glob(filepath.Join(h.dir, "store/snapshots", workload, "*/manifest.json"))
 	return found
@@ -251,8 +251,8 @@ func (h *host) run(args ...string) outcome {
 	return o
 }
 
-// tidy fails the test where a byte was printed that a terminal could take as a
-// command, and where --json did not print exactly one object.
+// tidy fails the test if a printed byte could control a terminal, or if --json did
+// not print exactly one object.
 func (h *host) tidy(args []string, o outcome) {
 	h.Helper()
 	asJSON := slices.Contains(args, "--json")
@@ -274,8 +274,8 @@ func (h *host) tidy(args []string, o outcome) {
 	}
 }
 
-// unprintable returns where in text the first rune is that a terminal obeys, or
-// that a reader does not see; -1 for none.
+// unprintable returns the place of the first rune that a terminal obeys or that is
+// invisible; -1 if there is none.
 func unprintable(text string, asJSON bool) int {
 	for i, r := range text {
 		control := r < ' ' && r != '\n' && r != '\t' || r >= 0x7f && r <= 0x9f
@@ -287,8 +287,8 @@ func unprintable(text string, asJSON bool) int {
 	return -1
 }
 
-// modest fails the test where a run took more memory than that many MiB, or so
-// long that it would hold up an operator.
+// modest fails the test if a run took more than that many MiB of memory, or too
+// long for an operator to wait.
 func (h *host) modest(o outcome, mib int64) {
 	h.Helper()
 	if o.peak > mib<<20 {
@@ -299,7 +299,7 @@ func (h *host) modest(o outcome, mib int64) {
 	}
 }
 
-// field is a text field of the one object that --json printed.
+// field returns a text field of the object that --json printed.
 func field(t *testing.T, object, name string) string {
 	t.Helper()
 	var fields map[string]any

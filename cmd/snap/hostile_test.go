@@ -41,8 +41,8 @@ func (h *host) named(name string, part func(h *host)) {
 	})
 }
 
-// Each forged archive comes as a snapshot whose checksums are all true. The
-// restore refuses it while the app runs, and nothing is different behind it.
+// Each forged archive is a snapshot with correct checksums. The restore refuses it
+// while the app runs, and changes nothing.
 func TestARestoreRefusesEachForgedArchive(t *testing.T) {
 	attacks := archivetest.Attacks()
 	lanes(t, len(attacks), func(h *host, i int) {
@@ -164,7 +164,7 @@ var taken = []string{
 	"the magic of GNU tar", "the magic of no tar", "another version of ustar", "type \x00", "an owner in base 256", "a time in base 256",
 	"a blank size", "a mode with a file's type in it", "padding that is not zero", "a file with a link", "a directory with a link",
 	"a byte behind the end",
-	// Long names and records without an entry behind them say nothing.
+	// Long names and records that no entry follows have no effect.
 	"type K", "type L", "a long name of GNU and nothing behind it", "records and then the end", "no records",
 	// Pax records: of two the last counts, a size before the header's, and what snap does not know is passed over.
 	"a charset record", "a device record", "a map with leading zeros", "a size of zero on a directory that has one",
@@ -220,8 +220,8 @@ func TestAnImportRefusesEachForgedArchiveOrMakesItHarmless(t *testing.T) {
 	})
 }
 
-// harmless restores the snapshot sid and looks that nothing but the live
-// directory is different.
+// harmless restores the snapshot sid and checks that only the live directory has
+// changed.
 func (h *host) harmless(sid string) {
 	h.Helper()
 	f := &forged{workload: "files", sid: sid}

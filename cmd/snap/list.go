@@ -43,8 +43,8 @@ func (a *app) listCommand() *cobra.Command {
 	return cmd
 }
 
-// listed returns the workloads to list: the one that was asked for, or those of
-// the config and those that only the store still knows.
+// listed returns the workloads to list: the one of the command line, or those of
+// the config and those of which only the store has snapshots.
 func listed(e *restore.Engine, args []string) ([]string, error) {
 	var stored []string
 	if e.Store != nil {
@@ -84,7 +84,7 @@ type showJSON struct {
 func (a *app) showCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show <workload> <sid>",
-		Short: "Show what a snapshot holds",
+		Short: "Show the contents of a snapshot",
 		Args:  cobra.ExactArgs(2),
 	}
 	cmd.RunE = a.look(func(_ context.Context, e *restore.Engine, args []string) error {
@@ -95,7 +95,7 @@ func (a *app) showCommand() *cobra.Command {
 		s := showSnapshot(m)
 		a.result = showJSON{s, m.Snap, m.Images}
 		a.table(snapshotRows([]snapshotJSON{s}))
-		a.say("quiesce %s, made by snap %s", m.Quiesce, m.Snap)
+		a.say("quiesce %s, taken by snap %s", m.Quiesce, m.Snap)
 		for _, i := range m.Images {
 			a.say("image %s %s", i.Image, i.ImageID)
 		}

@@ -17,13 +17,13 @@ import (
 )
 
 // TestTheOOMKillerTakesSnapAndTheWatchdogBringsTheAppBack lets the kernel's OOM
-// killer choose between snap, its watchdog and who uses up the memory. That one
-// writes to a tmpfs, whose pages are nobody's: what snap has is the most. Snap's
-// own score is raised, as a service manager may do; the watchdog takes that back.
+// killer choose between snap, its watchdog and the process that uses up the memory.
+// That process writes to a tmpfs, whose pages count for no process, so snap has
+// most. Snap's score is raised, as a service manager may do; the watchdog sets its
+// own back.
 //
-// The allocation that has snap killed is tried again at once, and where the
-// kernel has not freed snap's memory by then, the next in line goes as well:
-// then there is nothing to see, and it is done over.
+// The kernel retries the allocation at once. If it has not freed snap's memory by
+// then, it kills the next process as well; the test then starts over.
 func TestTheOOMKillerTakesSnapAndTheWatchdogBringsTheAppBack(t *testing.T) {
 	h := newAppHost(t)
 	for try := 1; ; try++ {
@@ -46,8 +46,8 @@ func TestTheOOMKillerTakesSnapAndTheWatchdogBringsTheAppBack(t *testing.T) {
 	}
 }
 
-// outOfMemory has the OOM killer kill snap during a capture. It returns when
-// that was, and how many processes were killed.
+// outOfMemory makes the OOM killer kill snap during a capture. It returns the time,
+// and how many processes were killed.
 func (h *appHost) outOfMemory() (when time.Time, killed int) {
 	h.Helper()
 	h.bulk(192)
@@ -62,13 +62,13 @@ func (h *appHost) outOfMemory() (when time.Time, killed int) {
 	if len(watchdogs) != 1 {
 		h.Fatalf("the watchdogs are %v", watchdogs)
 	}
-	// Not below what it began with where that takes a capability we lack.
+	// Without the capability for less, the score is 0.
 	score, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", watchdogs[0]))
 	if got := strings.TrimSpace(string(score)); err != nil || got != "0" && got != fmt.Sprint(watchdogScore) {
 		h.Errorf("the watchdog's oom_score_adj is %q, %v", got, err)
 	}
-	// It is stopped, so it cannot end before memory does, and the hog sees when it
-	// is dead, though not yet waited for: that then takes no more.
+	// snap is stopped, so that it cannot end before the memory is used up. The hog
+	// takes no more memory when it sees that snap is dead.
 	hog := exec.Command("sh", "-c", join+fmt.Sprintf(
 		"while grep -q '^State:.T' /proc/%d/status 2>/dev/null; do head -c 262144 /dev/zero >> %s/full || exit 1; done", p.Process.Pid, tmpfs))
 	h.must(hog.Start())
@@ -84,8 +84,8 @@ func (h *appHost) outOfMemory() (when time.Time, killed int) {
 	return when, killed
 }
 
-// memoryGroup makes a cgroup with so much memory and no swap, in whichever
-// version the machine has.
+// memoryGroup makes a cgroup with that much memory and no swap, of the cgroup
+// version that the machine has.
 func memoryGroup(t *testing.T, limit int) string {
 	t.Helper()
 	text, err := os.ReadFile("/proc/self/cgroup")
@@ -120,8 +120,7 @@ func memoryGroup(t *testing.T, limit int) string {
 	return group
 }
 
-// oomKills returns how many processes of a cgroup the kernel killed for want of
-// memory.
+// oomKills returns how many processes of a cgroup the OOM killer has killed.
 func oomKills(t *testing.T, group string) (n int) {
 	t.Helper()
 	for _, name := range []string{"memory.oom_control", "memory.events"} {

@@ -8,7 +8,7 @@ import (
 )
 
 // What belongs to the whole process is set here: the garbage collector's limits
-// and the environment. The packages below leave both alone.
+// and the environment. The packages below change neither.
 
 const (
 	// gcPercent keeps snap small beside the app that it serves. Most of snap's
@@ -17,7 +17,7 @@ const (
 	gcPercent = 75
 	// importMemory is the heap size from which on the collector does not wait for
 	// gcPercent while snap reads a foreign archive: the windows of its frames may
-	// take 100 MiB each, and are garbage soon. It is no upper limit, since memory
+	// take 100 MiB each, and are garbage soon. It is not an upper limit, since memory
 	// in use stays. Other commands have no such size: much memory there means much
 	// memory in use, for a snapshot of terabytes, and the collector would only be
 	// kept busy.

@@ -45,14 +45,14 @@ var scenes = []struct{ swapped, verb string }{
 	{"stage", "restore"},
 }
 
-// A container owns its volume. It swaps directories for symlinks to a secret of
-// the host, files for fifos and devices, and components above them, while root
-// captures and restores: nothing from outside is ever opened, let alone stored,
-// nothing there is changed, and nothing hangs.
+// A container owns its volume. While root captures and restores, it swaps
+// directories for symlinks to a secret of the host, files for fifos and devices, and
+// the components above them. Nothing outside the volume is ever opened or changed,
+// and nothing hangs.
 //
-// What the window between a look and an opening would let through shows itself
-// in the many walks of pkg/archive/race_test.go sooner than here, where a walk
-// is a small part of a run. SNAP_CRASH=all makes both longer: a million swaps.
+// A race between a check and an open shows sooner in the many walks of
+// pkg/archive/race_test.go than here, where a walk is a small part of a run.
+// SNAP_CRASH=all makes both tests longer: a million swaps.
 func TestNoContainerMakesSnapReachOutOfItsVolume(t *testing.T) {
 	disktest.NeedRoot(t)
 	swaps, runs := 40_000, 3
@@ -304,8 +304,8 @@ func (r *race) answer() string {
 	return strings.TrimSpace(line)
 }
 
-// nothingLeaked looks for the secret in every byte of the store, published or
-// left behind, and at what lies outside.
+// nothingLeaked looks for the secret in every byte of the store, published or not,
+// and checks everything outside.
 func (r *race) nothingLeaked() {
 	r.Helper()
 	r.observed()

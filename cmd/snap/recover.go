@@ -36,35 +36,35 @@ func (a *app) recoverCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "recover [workload]...",
 		Short: "Finish or undo what a crash interrupted",
-		Long: `Finish or undo every operation whose process is gone: all volumes of a workload
-end up old or all new, its containers as they were, and nothing is left beside
-the data. Run it at boot; running it when there is nothing to do is harmless.
+		Long: `Finish or undo every operation whose process is gone. Afterwards all volumes of a
+workload are old, or all are new; its containers are as they were; and nothing is
+left beside the data. Run it at boot. If there is nothing to do, it does nothing.
 
---offline does the data part alone, for the time before the container engine is
-up; the next run does the rest. What snap does not recognise is reported
-("frozen", exit 6) and left untouched.
+--offline recovers only the data, for the time before the container engine is
+up; the next run does the rest. If snap finds something that it does not
+recognise, it reports that ("frozen", exit 6) and leaves everything untouched.
 
---resolve keep-old or keep-new is your decision about a restore that is frozen:
-all volumes of the one workload old, or all new. Without --confirm it shows what
-it would do. It moves and deletes only directories that the restore has
-recorded; what else stands in the way is put aside, and what is not kept becomes
-a snapshot first.`,
+--resolve keep-old or keep-new is your decision about a frozen restore: all
+volumes of the workload old, or all new. Without --confirm it shows what it would
+do. It moves and deletes only directories that the restore has recorded. Anything
+else in the way is preserved under another name, and the data that you do not
+keep becomes a snapshot first.`,
 	}
 	flags := cmd.Flags()
-	flags.BoolVar(&req.Offline, "offline", false, "data only: the container engine is not running")
-	durationVar(flags, &wait, "wait-docker", "wait this long for the container engine")
+	flags.BoolVar(&req.Offline, "offline", false, "recover only the data: the container engine is not running")
+	durationVar(flags, &wait, "wait-docker", "how long to wait for the container engine")
 	flags.StringVar(&resolve, "resolve", "", "decide about a frozen restore: `keep-old|keep-new`")
 	flags.StringVar(&confirm, "confirm", "", "with --resolve: the id of the `transaction` (snap status shows it)")
 	cmd.PreRunE = func(_ *cobra.Command, args []string) error {
 		switch {
 		case resolve == "" && confirm != "":
-			return errorf("--confirm goes with --resolve")
+			return errorf("--confirm is only for --resolve")
 		case resolve == "":
 			return nil
 		case req.Offline:
-			return errorf("--resolve needs the container engine: leave --offline out")
+			return errorf("--resolve needs the container engine, so it cannot be used with --offline")
 		case len(args) != 1:
-			return errorf("--resolve is for one workload: name it")
+			return errorf("--resolve takes exactly one workload")
 		}
 		return oneOf("--resolve", resolve, "keep-"+journal.KeepOld, "keep-"+journal.KeepNew)
 	}
@@ -92,13 +92,13 @@ a snapshot first.`,
 	return cmd
 }
 
-// resolve shows what a decision would do, asks, and has it done.
+// resolve shows what a decision would do, asks for confirmation, and carries it out.
 func (a *app) resolve(ctx context.Context, e *restore.Engine, req restore.ResolveRequest) error {
 	r, err := e.Resolve(ctx, req)
 	if r.Resolution != nil && r.Action == "" {
 		a.sayResolution(r)
 	}
-	if r.Resolution != nil && req.Confirm == "" && a.out.lost == nil { // nobody decides about what nobody was shown
+	if r.Resolution != nil && req.Confirm == "" && a.out.lost == nil { // what could not be shown cannot be confirmed
 		question := fmt.Sprintf("This makes all volumes of %s %s. Type the transaction's id to confirm:", r.Workload, req.Keep)
 		if req.Confirm = a.confirm(question, r.Tx); req.Confirm != "" {
 			r, err = e.Resolve(ctx, req)
@@ -132,8 +132,8 @@ func (a *app) showRecoveries(list []restore.Recovery) {
 	a.result = map[string]any{"transactions": shown}
 }
 
-// sayRecovery prints a recovery. Where its error is the one that the command
-// ends with it is not printed twice: it is returned, with its transaction.
+// sayRecovery prints a recovery. If its error is the one that the command ends
+// with, the error is returned with its transaction, and so printed only once.
 func (a *app) sayRecovery(r restore.Recovery, last error) error {
 	action := r.Action
 	if action == "" {
@@ -148,7 +148,7 @@ func (a *app) sayRecovery(r restore.Recovery, last error) error {
 	}
 	a.say("%s %s (%s): %s", whose, r.Tx, r.Found, action)
 	for _, path := range r.Kept {
-		a.say("put aside, yours to look at and to delete: %s", path)
+		a.say("preserved for you to look at and delete: %s", path)
 	}
 	if r.Err == nil {
 		return last
@@ -160,7 +160,7 @@ func (a *app) sayRecovery(r restore.Recovery, last error) error {
 	return last
 }
 
-// ofTx says whose an error is, where it does not itself.
+// ofTx adds the transaction to an error that does not name it.
 func ofTx(tx string, err error) error {
 	if strings.Contains(err.Error(), tx) {
 		return err
@@ -168,7 +168,7 @@ func ofTx(tx string, err error) error {
 	return fmt.Errorf("transaction %s: %w", tx, err)
 }
 
-// sayResolution prints what a decision does, volume by volume.
+// sayResolution prints what a decision would do to each volume.
 func (a *app) sayResolution(r restore.Recovery) {
 	a.say("%s: transaction %s (%s), keep-%s", r.Workload, r.Tx, r.Found, r.Resolution.Keep)
 	for _, v := range r.Resolution.Volumes {
@@ -176,13 +176,13 @@ func (a *app) sayResolution(r restore.Recovery) {
 		a.say("  found: %s", v.Found)
 		a.say("  recorded: old %s, new %s", v.Old, v.New)
 		for _, step := range v.Steps {
-			a.say("  does: %s", step)
+			a.say("  would: %s", step)
 		}
 		if len(v.Steps) == 0 {
-			a.say("  does: nothing")
+			a.say("  would: do nothing")
 		}
 		if v.Stays != "" {
-			a.say("  never deleted: %s, which is not snap's", v.Stays)
+			a.say("  never deleted: %s, because it is not snap's", v.Stays)
 		}
 	}
 }

@@ -45,29 +45,29 @@ func (a *app) restoreCommand() *cobra.Command {
 		Short: "Put a snapshot back under the running app",
 		Long: `Put a snapshot back: all of a workload's volumes, or those chosen with --volume.
 
-The new data is extracted and verified while the app runs. Then the app is
-stopped, what it has is kept as a pre-restore snapshot, all directories are
-exchanged, and the app is brought up again from the current config on the image
-that ran before. When it does not become healthy, everything goes back.
+The new data is extracted and verified while the app runs. Then snap stops the
+app, takes a pre-restore snapshot of the current data, exchanges all directories,
+and brings the app up again from the current config, on the image that ran
+before. If the app does not become healthy, everything is put back.
 
-With --guard after the app does not wait for the pre-restore snapshot: the
-replaced directories themselves are the copy, and become that snapshot when the
-app is up again. Until it exists and is on disk they are kept; when it cannot be
-made the restore ends with 7, and snap recover tries again.
+With --guard after, the app does not wait for the pre-restore snapshot: it is
+made from the replaced directories when the app is up again. These directories
+are kept until the snapshot is on disk. If it cannot be made, the restore ends
+with 7, and snap recover tries again.
 
---plan shows what would be done, or why it would be refused, and changes
+--plan shows what a restore would do, or why it would be refused, and changes
 nothing. After a crash or a power cut, run snap recover.`,
 		Args: cobra.ExactArgs(2),
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&req.Confirm, "confirm", "", "the `sid` again: this replaces live data")
+	flags.StringVar(&req.Confirm, "confirm", "", "the `sid` again, because a restore replaces live data")
 	flags.BoolVar(&plan, "plan", false, "show what would be done and change nothing")
 	flags.StringArrayVar(&req.Volumes, "volume", nil, "restore only the volume of this `name` (may be repeated)")
-	flags.StringVar(&req.OnUnhealthy, "on-unhealthy", restore.RevertUnhealthy, "what to do when the app does not become healthy: `revert|keep`")
-	flags.StringVar(&req.Guard, "guard", "", "make the pre-restore snapshot `before|after` the exchange, with the app down or up again (default: guard in the config, else before)")
+	flags.StringVar(&req.OnUnhealthy, "on-unhealthy", restore.RevertUnhealthy, "what to do if the app does not become healthy: `revert|keep`")
+	flags.StringVar(&req.Guard, "guard", "", "make the pre-restore snapshot `before|after` the exchange: while the app is down, or when it is up again (default: guard in the config, else before)")
 	durationVar(flags, &req.HealthTimeout, "health-timeout", "how long to wait for health (default 2m)")
-	durationVar(flags, &req.StopTimeout, "stop-timeout", "how long to wait for a clean stop (default: what the container asks for)")
-	flags.BoolVar(&req.TrustIndex, "trust-index", false, "do not check files that were cloned because they have not changed since the snapshot")
+	durationVar(flags, &req.StopTimeout, "stop-timeout", "how long to wait for a clean stop (default: the container's own setting)")
+	flags.BoolVar(&req.TrustIndex, "trust-index", false, "do not verify files that are cloned because they have not changed since the snapshot")
 	flags.BoolVar(&a.pacer.fullSpeed, "full-speed", false, "do not lower snap's priority while the app runs")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		if cmd.Flags().Changed("guard") {
@@ -105,11 +105,11 @@ func (a *app) plan(ctx context.Context, e *restore.Engine, req restore.RestoreRe
 	a.table(rows)
 	for _, c := range p.Containers {
 		if c.Running {
-			a.say("stops and brings up again: container %s (%s)", c.Name, c.Image)
+			a.say("will stop and come up again: container %s (%s)", c.Name, c.Image)
 		}
 	}
 	if p.Guard == workload.GuardAfter {
-		a.say("what is live stays beside it until it is a snapshot, which is made when the app is up again")
+		a.say("the replaced data is kept until it is a snapshot, which is made when the app is up again")
 	}
 	for _, s := range p.Space {
 		a.say("needs %s on the filesystem of %s, which has %s free", size(int64(s.NeedBytes)), s.Path, size(int64(s.FreeBytes)))
@@ -144,7 +144,7 @@ func (a *app) restore(ctx context.Context, e *restore.Engine, req restore.Restor
 	a.result, a.effect = shown, replaces
 	a.say("%s %s: snapshot %s, %d files, %s", r.Outcome, r.Workload, r.SID, shown.Files, size(shown.Bytes))
 	if r.PreRestoreSID != "" {
-		a.say("what was there before: snapshot %s", r.PreRestoreSID)
+		a.say("the data from before: snapshot %s", r.PreRestoreSID)
 	}
 	a.progress("the app was down %.1f s of %.1f s%s", r.DowntimeSeconds, r.Seconds, timing(r.Phases))
 	return err

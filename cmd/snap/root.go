@@ -23,13 +23,13 @@ import (
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
-// app is one run of the command.
+// app is one run of snap.
 type app struct {
 	*ui
 	config     string
 	waitDocker time.Duration
-	recovers   bool // the verb needs no volumes from the config
-	entered    bool // a verb has begun: what fails now is not the command line
+	recovers   bool // the command does not need the config's volumes
+	entered    bool // a command has begun, so an error is not one of usage
 	pacer      pacer
 
 	opened func(*restore.Engine) // lets a test change the engine; nil outside tests
@@ -52,7 +52,7 @@ func (a *app) run(args []string) (code int) {
 	defer stop()
 	root := a.root()
 	root.SetArgs(args)
-	a.guessJSON(args) // the command line itself may be what fails
+	a.guessJSON(args) // the command line may be what fails
 	cmd, err := root.ExecuteContextC(ctx)
 	a.command = cmd.CommandPath()
 	var usage *usageError
@@ -93,10 +93,10 @@ func signals() (context.Context, func()) {
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "snap",
-		Short: "Capture the data of Docker workloads, and put it back",
-		Long: `snap captures the data directories of Docker workloads on this host, and puts
-them back under the running app: all of a workload's volumes or none, with the
-app down for seconds, and with what was there before kept as a snapshot.
+		Short: "Capture and restore the data of Docker workloads",
+		Long: `snap captures the data directories of Docker workloads on this host, and restores
+them under the running app: all volumes of a workload or none, with the app down
+for seconds. The data from before the restore is kept as a snapshot.
 
 Exit codes: 0 done, 1 failed (data and containers are as before), 2 snap itself
 crashed (run snap recover), 3 refused, 4 busy, 5 rolled back, 6 frozen (an
@@ -121,8 +121,7 @@ operator must look), 7 done but something is pending, 64 usage or config,
 	return root
 }
 
-// duration is a flag that says how long to wait; none, which is 0, where it is
-// not given.
+// duration is a flag for how long to wait. It is 0 if it is not given.
 type duration time.Duration
 
 func durationVar(flags *pflag.FlagSet, d *time.Duration, name, usage string) {
@@ -157,13 +156,13 @@ func version() string {
 	return "(devel)"
 }
 
-// verb wraps what a command does with the engine opened for it. What fails from
-// here on is no longer the command line's fault.
+// verb returns a command's function, which opens the engine and then calls do.
+// Errors from here on are not errors of usage.
 func (a *app) verb(do func(ctx context.Context, e *restore.Engine, args []string) error) func(*cobra.Command, []string) error {
 	return a.with(store.Open, do)
 }
 
-// look is verb for commands that make no store where there is none.
+// look is verb for commands that do not create a missing store.
 func (a *app) look(do func(ctx context.Context, e *restore.Engine, args []string) error) func(*cobra.Command, []string) error {
 	return a.with(store.OpenExisting, do)
 }
@@ -183,8 +182,8 @@ func (a *app) with(open func(string) (*store.Store, error), do func(ctx context.
 	}
 }
 
-// engine opens config, store and journal; where open finds no store and makes
-// none, the engine is without. The returned function closes them.
+// engine opens config, store and journal. If open finds no store and creates none,
+// the engine has neither store nor journal. The returned function closes them.
 func (a *app) engine(open func(string) (*store.Store, error)) (*restore.Engine, func(), error) {
 	cfg, err := workload.Load(a.config)
 	if err != nil {
@@ -218,13 +217,13 @@ func (a *app) engine(open func(string) (*store.Store, error)) (*restore.Engine, 
 	}, nil
 }
 
-// runtime opens the runtime of a workload; a Compose workload that lists no
-// volumes gets those of its file.
+// runtime opens the runtime of a workload. A Compose workload that lists no volumes
+// gets those of its Compose file.
 func (a *app) runtime(ctx context.Context, cfg *workload.Config, w *workload.Workload) (runtime.Runtime, error) {
 	notice := func(line string) { a.progress("notice: %s", line) }
 	rt, err := docker.Open(w, docker.Options{Notice: notice})
 	if errors.Is(err, docker.ErrNotLocal) {
-		return nil, &workload.Error{Where: "of the environment", Err: err, Hint: "unset DOCKER_HOST, or let it name a unix socket of this host"}
+		return nil, &workload.Error{Where: "of the environment", Err: err, Hint: "unset DOCKER_HOST, or set it to a unix socket of this host"}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("workload %s: %w", w.Name, err)
@@ -246,7 +245,7 @@ func (a *app) prepare(ctx context.Context, cfg *workload.Config, w *workload.Wor
 	}
 	volumes, notices, err := docker.ComposeVolumes(ctx, w)
 	if err != nil && a.recovers {
-		notice(err.Error()) // a recovery goes by its records
+		notice(err.Error()) // a recovery works from its records
 		return nil
 	}
 	if err != nil {
@@ -256,7 +255,7 @@ func (a *app) prepare(ctx context.Context, cfg *workload.Config, w *workload.Wor
 		notice(line)
 	}
 	if err := w.SetVolumes(cfg, volumes); err != nil {
-		return &workload.Error{Where: w.Compose, Err: err, Hint: "list the volumes to keep under `volumes:` of the workload in the config"}
+		return &workload.Error{Where: w.Compose, Err: err, Hint: "list the volumes to capture under `volumes:` of the workload in the config"}
 	}
 	return nil
 }

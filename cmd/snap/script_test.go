@@ -15,8 +15,8 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// TestScripts plays the sessions of testdata/script with the real command, on
-// data-only workloads. Each ends with a look that nothing was left behind.
+// TestScripts runs the sessions of testdata/script with the real command, on
+// workloads of only data. Each ends with a check that nothing is left over.
 func TestScripts(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
@@ -66,8 +66,7 @@ func source(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
 }
 
-// leftovers fails where something lies beside the live directories in DIR, or
-// in the transactions of STORE.
+// leftovers DIR STORE fails if a wrapper lies in DIR, or a transaction in STORE.
 func leftovers(ts *testscript.TestScript, _ bool, args []string) {
 	for _, pattern := range []string{args[0] + "/.snap-*", args[1] + "/tx/*", args[1] + "/tx/.*"} {
 		found, err := filepath.Glob(ts.MkAbs(pattern))

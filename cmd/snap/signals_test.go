@@ -15,8 +15,8 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 )
 
-// TestSignals sends a signal to a restore when it begins to stage: a hang-up
-// ends nothing, the others leave all as it was.
+// TestSignals sends a signal to a restore when it begins to stage. SIGHUP does not
+// interrupt it; after the others everything is as before.
 func TestSignals(t *testing.T) {
 	for sig, want := range map[syscall.Signal]struct {
 		exit int
@@ -84,9 +84,8 @@ func TestSignals(t *testing.T) {
 	}
 }
 
-// TestSignalsAtEveryRename sends a signal at each rename of a restore under a
-// real app: before the commit it is as if nothing had been asked for, and after
-// it the work is finished.
+// TestSignalsAtEveryRename sends a signal at each rename of a restore under a real
+// app. Before the commit everything is as before; after it the restore finishes.
 func TestSignalsAtEveryRename(t *testing.T) {
 	disktest.Need(t, "strace")
 	h := newAppHost(t)
@@ -114,7 +113,7 @@ func TestSignalsAtEveryRename(t *testing.T) {
 		switch {
 		case code != 0 && !interrupted, interrupted && sig == syscall.SIGHUP, interrupted && n > commit:
 			t.Errorf("%s: exit code %d", what, code)
-		// At the commit itself the signal may be heard on either side of it.
+		// A signal at the commit itself may come before or after it.
 		case code == 0 && sig != syscall.SIGHUP && n < commit:
 			t.Errorf("%s: not heard", what)
 		}

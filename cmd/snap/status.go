@@ -51,7 +51,7 @@ type statusJSON struct {
 func (a *app) statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status [workload]",
-		Short: "Tell what runs, the last snapshot, and what is pending",
+		Short: "Show what runs, the last snapshot, and what is pending",
 		Args:  cobra.MaximumNArgs(1),
 	}
 	cmd.RunE = a.look(func(ctx context.Context, e *restore.Engine, args []string) error {
@@ -90,7 +90,7 @@ func (a *app) showStatus(st restore.WorkloadStatus) statusJSON {
 	return j
 }
 
-// explain prints what a table has no room for.
+// explain prints what the table has no room for.
 func (a *app) explain(st restore.WorkloadStatus) {
 	if p := st.Pending; p != nil {
 		a.say("\n%s: transaction %s: %s", st.Workload, p.Tx, p.Message)

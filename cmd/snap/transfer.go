@@ -25,21 +25,21 @@ func (a *app) exportCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export <workload> <sid> -o FILE|-",
 		Short: "Write a volume of a snapshot as a plain .tar.gz or .tar.zst",
-		Long: `Write a volume of a snapshot as a plain .tar.gz or .tar.zst: as --compression
-says, else as the file's name ends (.gz, .tgz, .zst, .tzst; never .tar, .xz and
-the like), else as the snapshot is compressed in the store. Each byte is checked on
-the way.`,
+		Long: `Write a volume of a snapshot as a plain .tar.gz or .tar.zst. The compression is
+that of --compression. Without it, the file's name decides (.gz, .tgz, .zst,
+.tzst; a name such as .tar or .xz is refused). If the name does not tell, the
+compression is the snapshot's own. Every byte is verified before it is written.`,
 		Args: cobra.ExactArgs(2),
 	}
-	cmd.Flags().StringVar(&volume, "volume", "", "the volume's `name`; needed where the snapshot has several")
-	cmd.Flags().StringVarP(&output, "output", "o", "", "the `file` to write, - for stdout")
-	cmd.Flags().StringVar(&compression, "compression", "", "compress with `gzip|zstd` (default: by the file's name, or the snapshot's own)")
+	cmd.Flags().StringVar(&volume, "volume", "", "the volume's `name`; needed if the snapshot has several")
+	cmd.Flags().StringVarP(&output, "output", "o", "", "the `file` to write; - is stdout")
+	cmd.Flags().StringVar(&compression, "compression", "", "compress with `gzip|zstd` (default: what the file's name says, else the snapshot's own)")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		switch {
 		case output == "":
-			return &usageError{err: errorf("say where to: -o FILE, or -o - for stdout")}
+			return &usageError{err: errorf("no file to write: use -o FILE, or -o - for stdout")}
 		case output == "-" && a.json:
-			return &usageError{err: errorf("-o - and --json both want stdout")}
+			return &usageError{err: errorf("-o - and --json both write to stdout")}
 		}
 		if !cmd.Flags().Changed("compression") {
 			var err error
@@ -61,9 +61,9 @@ the way.`,
 	return cmd
 }
 
-// compressionOf returns what a file of this name is expected to hold, "" where
-// it does not say, and an error where that is nothing that snap writes. A script
-// that writes a .tar.gz gets one whatever the snapshot.
+// compressionOf returns the compression that the file's name promises, "" if the
+// name promises none, and an error if snap does not write what it promises. So a
+// script that names a .tar.gz gets one, whatever the snapshot's compression is.
 func compressionOf(name string) (string, error) {
 	switch ext := filepath.Ext(name); strings.ToLower(ext) {
 	case ".gz", ".tgz", ".gzip":
@@ -72,15 +72,15 @@ func compressionOf(name string) (string, error) {
 		return "zstd", nil
 	case ".tar", ".xz", ".txz", ".bz2", ".tbz", ".tbz2", ".lz", ".lzma", ".tlz", ".lz4", ".lzo", ".br", ".z", ".taz", ".zip", ".7z", ".rar":
 		return "", &usageError{
-			errorf("a file that is named %s would hold no %s: snap writes .tar.gz or .tar.zst", name, ext),
-			"name it so, or say --compression gzip or zstd if the name must stay",
+			errorf("%s would not be a %s file: snap writes .tar.gz or .tar.zst", name, ext),
+			"use one of these names, or --compression gzip or zstd to keep the name",
 		}
 	}
 	return "", nil
 }
 
-// exportFile writes to a temporary name, so that a file of the right name is
-// always whole.
+// exportFile writes to a temporary name and renames at the end, so that a file of
+// the final name is always complete.
 func (a *app) exportFile(ctx context.Context, e *restore.Engine, name, sid, volume, compression, output string) error {
 	path, err := filepath.Abs(output)
 	if err != nil {
@@ -97,8 +97,8 @@ func (a *app) exportFile(ctx context.Context, e *restore.Engine, name, sid, volu
 		return err
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
 		return &usageError{
-			errorf("%s is no regular file, and would be replaced by one", output),
-			"name another file, or redirect -o - to it",
+			errorf("%s is not a regular file, and would be replaced by one", output),
+			"use another name, or redirect -o - to it",
 		}
 	}
 	tmp := filepath.Base(path) + "." + sid + ".tmp"
@@ -137,18 +137,18 @@ func (a *app) importCommand() *cobra.Command {
 	var volume, note string
 	cmd := &cobra.Command{
 		Use:   "import <workload> --volume NAME FILE",
-		Short: "Make a snapshot of one volume from a foreign .tar.gz, .tar.zst or .tar",
+		Short: "Make a snapshot of one volume from another tool's archive",
 		Long: `Make a snapshot of one volume from a .tar.gz, .tar.zst or .tar that another tool
-made, for example with tar czf; which it is is seen by its first bytes. Names may
-begin with "./". FILE may be - for stdin. The archive is not trusted: what could
-reach outside the volume is refused.`,
+made, for example tar czf. snap tells the format by the first bytes. Names may
+begin with "./". FILE may be - for stdin. The archive is not trusted: an entry that
+could reach outside the volume is refused.`,
 		Args: cobra.ExactArgs(2),
 	}
-	cmd.Flags().StringVar(&volume, "volume", "", "the `name` of the volume it becomes")
-	cmd.Flags().StringVar(&note, "note", "", "a `text` to find the snapshot by (default: the file's name)")
+	cmd.Flags().StringVar(&volume, "volume", "", "the `name` of the volume that the archive is for")
+	cmd.Flags().StringVar(&note, "note", "", "a `text` that list shows with the snapshot (default: the file's name)")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		if volume == "" {
-			return &usageError{err: errorf("say which volume it becomes: --volume NAME")}
+			return &usageError{err: errorf("no volume: use --volume NAME")}
 		}
 		return nil
 	}
@@ -175,7 +175,7 @@ reach outside the volume is refused.`,
 		a.say("%s", shown.SID)
 		a.progress("imported volume %s of %s: %d files, %s in %.1f s", volume, args[0], shown.Files, size(shown.Bytes), r.Seconds)
 		for _, what := range slices.Sorted(maps.Keys(r.Dropped)) {
-			a.progress("warning: %d entries lost their %s, which a volume does not carry in this form", r.Dropped[what], what)
+			a.progress("warning: %d entries lost their %s, which a snapshot cannot hold in this form", r.Dropped[what], what)
 		}
 		return nil
 	})

@@ -24,14 +24,15 @@ import (
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
-// The rules of the user interface, all of which are kept here:
+// The rules of the user interface. All of them are kept here:
 //
 //   - stdout carries the result, stderr everything else.
-//   - With --json stdout carries exactly one JSON object, also on failure.
-//   - A result that cannot be written is an error, and undoes nothing: it is
-//     written when the work is done. What the exit code says of the data and
-//     the containers holds then too.
-//   - An error is printed once, here: "error: …", and what to do as "hint: …".
+//   - With --json stdout carries exactly one JSON object, also on failure and
+//     after a crash that snap can still report.
+//   - A result that cannot be written is an error, but undoes nothing: results
+//     are written when the work is done. The exit code still tells the truth
+//     about data and containers.
+//   - An error is printed once, here: "error: …", and the remedy as "hint: …".
 //   - No byte that a terminal could take as a command is ever printed: names
 //     come from archives and containers.
 //   - Only this file knows the exit codes.
@@ -40,15 +41,15 @@ type ui struct {
 	out         *stdout
 	err         io.Writer
 	json        bool
-	command     string // as it is typed: "snap capture"
+	command     string // as the user types it: "snap capture"
 	called      string // the name that snap was called by
 	configGiven string // the value of --config, "" where it was not given
-	result      any    // what --json prints beside ok
+	result      any    // the fields that --json prints beside ok
 	printed     bool   // the JSON object
-	effect      effect // of what was done
+	effect      effect // of the command
 }
 
-// effect is what a command has changed when it ends without an error.
+// effect is what a command that succeeded has changed.
 type effect int
 
 const (
@@ -61,8 +62,8 @@ func newUI(in *os.File, out, errOut io.Writer) *ui {
 	return &ui{in: in, out: &stdout{w: out}, err: errOut, called: os.Args[0]}
 }
 
-// stdout remembers what kept it from being written. From then on it takes
-// nothing more: a result has no holes.
+// stdout remembers its first write error. After that it writes nothing more, so
+// that a result never has holes.
 type stdout struct {
 	w    io.Writer
 	lost error
@@ -76,7 +77,7 @@ func (s *stdout) Write(p []byte) (n int, err error) {
 	return n, s.lost
 }
 
-// guessJSON looks for --json before the flags are parsed.
+// guessJSON looks for --json before cobra parses the flags.
 func (u *ui) guessJSON(args []string) {
 	for _, arg := range args {
 		if arg == "--" {
@@ -88,7 +89,7 @@ func (u *ui) guessJSON(args []string) {
 	}
 }
 
-// usageError is a command line that cannot be understood.
+// usageError is an error of the command line.
 type usageError struct {
 	err  error
 	hint string // default: the command's --help
@@ -97,12 +98,12 @@ type usageError struct {
 func (e *usageError) Error() string { return e.err.Error() }
 func (e *usageError) Unwrap() error { return e.err }
 
-// exitStatus passes on the exit code of a command that `snap lock` ran.
+// exitStatus is the exit code of a command that `snap lock` ran.
 type exitStatus int
 
 func (e exitStatus) Error() string { return fmt.Sprintf("the command ended with exit code %d", int(e)) }
 
-// report is an error as it is shown.
+// report is an error as snap prints it.
 type report struct {
 	exit int
 	body struct {
@@ -112,15 +113,14 @@ type report struct {
 	}
 }
 
-// crashExit is also the exit code with which the Go runtime ends a process that
-// panics where nobody can recover.
+// crashExit is also the exit code of the Go runtime when a panic is not recovered.
 const crashExit = 2
 
-// usageExit is EX_USAGE of sysexits.h(3head). It is not 2, as with many tools:
-// the Go runtime itself ends a process that crashes with 2.
+// usageExit is EX_USAGE of sysexits.h(3head). Many tools use 2, but that is what
+// the Go runtime uses for a crash.
 const usageExit = 64
 
-// exitCodes maps what an error leaves on disk to the exit code that tells it.
+// exitCodes maps what an error leaves on disk to the exit code that says so.
 var exitCodes = map[restore.Kind]int{
 	restore.Failed: 1, restore.Usage: usageExit, restore.Refused: 3, restore.Busy: 4,
 	restore.RolledBack: 5, restore.Frozen: 6, restore.Pending: 7,
@@ -164,7 +164,7 @@ func (u *ui) end(err error) int {
 	if err != nil {
 		r = u.describe(err)
 	}
-	if u.json && !(err == nil && u.result == nil) { // --help and --version have none
+	if u.json && !(err == nil && u.result == nil) { // --help and --version have no result
 		u.object(err, r)
 	}
 	if err != nil && (!u.json || u.out.lost != nil) {
@@ -175,13 +175,13 @@ func (u *ui) end(err error) int {
 	case err != nil:
 		u.progress("warning: the result could not be written to stdout: %v", lost)
 	case u.effect == noEffect:
-		if !errors.Is(lost, unix.EPIPE) { // `snap list | head` has what it wants
+		if !errors.Is(lost, unix.EPIPE) { // `snap list | head` has read enough
 			u.complain(fmt.Sprintf("the result could not be written to stdout: %v", lost), "")
 		}
 		return exitCodes[restore.Failed]
 	default:
-		u.complain(fmt.Sprintf("what was asked for is done, but the result could not be written to stdout: %v", lost),
-			fmt.Sprintf("do not repeat it for that alone: `%s` and `%s` show what there is now", u.spell(restore.Operation{Verb: restore.DoList}), u.spell(restore.Operation{Verb: restore.DoStatus})))
+		u.complain(fmt.Sprintf("the command succeeded, but its result could not be written to stdout: %v", lost),
+			fmt.Sprintf("there is no need to run it again: `%s` and `%s` show what there is now", u.spell(restore.Operation{Verb: restore.DoList}), u.spell(restore.Operation{Verb: restore.DoStatus})))
 		if u.effect == replaces {
 			return exitCodes[restore.Pending]
 		}
@@ -190,8 +190,7 @@ func (u *ui) end(err error) int {
 	return r.exit
 }
 
-// crashed reports a panic and returns the exit code. The stack is for whoever
-// looks for the fault in snap.
+// crashed reports a panic and returns the exit code.
 func (u *ui) crashed(v any) int {
 	stack := debug.Stack()
 	var p *crew.Panic
@@ -200,9 +199,9 @@ func (u *ui) crashed(v any) int {
 	}
 	u.line(u.err, string(stack))
 	r := report{exit: crashExit}
-	r.body.Code, r.body.Message, r.body.Hint = "crashed", fmt.Sprintf("snap itself crashed: %v", v), u.spell(restore.Operation{Verb: restore.DoRecover})
+	r.body.Code, r.body.Message, r.body.Hint = "crashed", fmt.Sprintf("snap crashed: %v", v), u.spell(restore.Operation{Verb: restore.DoRecover})
 	if u.json && !u.printed {
-		u.result = nil // it may be half of one
+		u.result = nil // it may be incomplete
 		u.object(errors.New(r.body.Message), r)
 	}
 	if !u.json || u.out.lost != nil {
@@ -245,7 +244,7 @@ func (u *ui) object(err error, r report) {
 	}
 }
 
-// escapeJSON escapes what JSON itself leaves raw and a terminal may not: DEL
+// escapeJSON escapes the characters that JSON allows but a terminal may obey: DEL
 // and the C1 controls.
 func escapeJSON(s string) string {
 	var b strings.Builder
@@ -259,7 +258,7 @@ func escapeJSON(s string) string {
 	return b.String()
 }
 
-// clean makes a text harmless for a terminal; newlines stay.
+// clean makes a text harmless for a terminal. Newlines and tabs stay.
 func clean(s string) string {
 	var b strings.Builder
 	for i, r := range s {
@@ -276,22 +275,22 @@ func clean(s string) string {
 }
 
 func (u *ui) line(w io.Writer, text string) {
-	_, _ = fmt.Fprintln(w, clean(text)) // of stdout it is remembered; without stderr there is nobody to tell
+	_, _ = fmt.Fprintln(w, clean(text)) // stdout remembers its error; without stderr nobody can be told
 }
 
-// say prints a line of the result for people; with --json it prints nothing.
+// say prints a line of the result for people, and nothing with --json.
 func (u *ui) say(format string, args ...any) {
 	if !u.json {
 		u.line(u.out, fmt.Sprintf(format, args...))
 	}
 }
 
-// progress prints a line about what is going on.
+// progress prints a line about the work in progress.
 func (u *ui) progress(format string, args ...any) {
 	u.line(u.err, fmt.Sprintf(format, args...))
 }
 
-// table prints rows of cells for people.
+// table prints rows of cells for people, and nothing with --json.
 func (u *ui) table(rows [][]string) {
 	if u.json {
 		return
@@ -311,8 +310,8 @@ func (u *ui) table(rows [][]string) {
 	}
 }
 
-// confirm asks on a terminal for an id to be typed, and returns what was typed.
-// Without a terminal it asks nothing and returns "".
+// confirm asks the user to type an id, and returns what they typed. Without a
+// terminal it does not ask and returns "".
 func (u *ui) confirm(question, id string) string {
 	if _, err := unix.IoctlGetTermios(int(u.in.Fd()), unix.TCGETS); err != nil {
 		return ""
@@ -328,7 +327,7 @@ func (u *ui) confirm(question, id string) string {
 
 func size(n int64) string { return units.BytesSize(float64(n)) }
 
-// timing prints the phases that took a while.
+// timing lists the phases that took 50 ms or longer.
 func timing(phases restore.Seconds) string {
 	var parts []string
 	for _, name := range slices.Sorted(maps.Keys(phases)) {

@@ -11,8 +11,7 @@ import (
 	"testing"
 )
 
-// mayImport are the walls of the architecture: which rooms each room may look
-// into.
+// mayImport says which packages of the project each package may import.
 var mayImport = map[string][]string{
 	"cmd/snap":                {"pkg/archive", "pkg/crew", "pkg/disk", "pkg/docker", "pkg/journal", "pkg/restore", "pkg/runtime", "pkg/store", "pkg/swap", "pkg/workload"},
 	"pkg/restore":             {"pkg/archive", "pkg/disk", "pkg/journal", "pkg/runtime", "pkg/snapshot", "pkg/store", "pkg/swap", "pkg/workload"},
@@ -33,8 +32,8 @@ var mayImport = map[string][]string{
 	"pkg/archive/archivetest": {"pkg/archive"},
 }
 
-// only says where a call that can lose data, end the program or print may
-// stand: package-qualified name → rooms or files.
+// only says where calls may stand that can lose data, end the program or print:
+// qualified name → packages or files.
 var only = map[string][]string{
 	"os.Rename":             {},
 	"os.Remove":             {},
@@ -72,7 +71,7 @@ func TestTheWallsHold(t *testing.T) {
 		room := filepath.Dir(path)
 		allowed, known := mayImport[room]
 		if !known {
-			t.Errorf("%s: a room that the design does not have", path)
+			t.Errorf("%s: a package that the design does not have", path)
 		}
 		for _, spec := range file.Imports {
 			name, ours := strings.CutPrefix(strings.Trim(spec.Path.Value, `"`), module)
@@ -84,7 +83,7 @@ func TestTheWallsHold(t *testing.T) {
 			}
 		}
 		if room == "pkg/disk/disktest" || room == "pkg/docker/dockertest" {
-			return // they do what tests do
+			return // they may do what tests do
 		}
 		ast.Inspect(file, func(n ast.Node) bool {
 			call, ok := n.(*ast.SelectorExpr)
@@ -115,7 +114,7 @@ func checkCall(t *testing.T, path, name string) {
 	t.Errorf("%s uses %s, which may stand only in %q", path, name, places)
 }
 
-// eachFile gives every file of the program, without its tests.
+// eachFile calls look for every file of the program, without its tests.
 func eachFile(t *testing.T, look func(path string, file *ast.File)) {
 	t.Helper()
 	const top = "../.."

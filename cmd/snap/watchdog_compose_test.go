@@ -44,8 +44,8 @@ services:
 }
 
 // TestARestoreKilledUnderDockerComposeIsFinished kills snap while docker compose
-// brings the new app up, and looks at what that holds open: with a lock, or the
-// pipe, it would keep the watchdog waiting.
+// brings the new app up. It also looks at the open files of docker compose: if one
+// were a lock or the pipe, the watchdog would have to wait for it.
 func TestARestoreKilledUnderDockerComposeIsFinished(t *testing.T) {
 	h := composeHost(t)
 	sid := h.captured()
@@ -90,7 +90,7 @@ func commands(mark string) (pids []int) {
 	return pids
 }
 
-// TestCommandsOfADeadSnapAreWaitedFor has a command of a killed snap go on for a while.
+// TestCommandsOfADeadSnapAreWaitedFor lets a command outlive a killed snap.
 func TestCommandsOfADeadSnapAreWaitedFor(t *testing.T) {
 	mark := watchdogMark + "=" + "20261123T140501Z-" + fmt.Sprintf("%06x", os.Getpid())
 	command := exec.Command("sleep", "1")

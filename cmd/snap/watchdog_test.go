@@ -46,7 +46,7 @@ func (h *appHost) in(t *testing.T) *appHost {
 	return &sub
 }
 
-// bulk adds so many MiB to the posts, which make a second pass last.
+// bulk adds so many MiB to the posts, so that a second pass takes a while.
 func (h *appHost) bulk(mib int) {
 	h.Helper()
 	block := []byte(strings.Repeat("0123456789abcdef", 1<<16))
@@ -60,8 +60,8 @@ func (h *appHost) bulk(mib int) {
 	h.must(f.Close())
 }
 
-// slowStop are lines of an app that does not hear the signal to stop: the engine
-// kills it when its time is over.
+// slowStop are config lines for an app that ignores the signal to stop. The engine
+// kills it after the grace period.
 var slowStop = []string{"stop_signal: SIGWINCH", "stop_grace_period: 3s"}
 
 func TestAStopThatOutlivesSnapIsWaitedForAndUndone(t *testing.T) {
@@ -94,8 +94,8 @@ func (h *appHost) signalled(since time.Time) bool {
 	return dockertest.Happened(h.T, h.name, "kill", since)
 }
 
-// comesBackRestarted is comesBack for an app that is still up at the kill, and
-// about to go down.
+// comesBackRestarted is comesBack for an app that is still up at the kill, but is
+// about to stop.
 func (h *appHost) comesBackRestarted(killed time.Time, before string) string {
 	h.Helper()
 	h.until("the app was started again", func() bool {
@@ -105,8 +105,8 @@ func (h *appHost) comesBackRestarted(killed time.Time, before string) string {
 	return h.comesBack(killed)
 }
 
-// TestARestoreThatIsKilledIsUndoneOrFinished kills it at every rename from the
-// fence on: that is, between any two records and any two exchanges.
+// TestARestoreThatIsKilledIsUndoneOrFinished kills a restore at every rename from
+// the fence on, that is, between any two records and any two exchanges.
 func TestARestoreThatIsKilledIsUndoneOrFinished(t *testing.T) {
 	disktest.Need(t, "strace")
 	h := newAppHost(t)
@@ -152,8 +152,9 @@ func TestARestoreThatIsKilledIsUndoneOrFinished(t *testing.T) {
 	}
 }
 
-// straced runs a command under strace, which keeps to the renames of its own
-// process: it lets go of what that executes, the watchdog among it.
+// straced runs a command under strace, which traces the renames of that process
+// only. It detaches from every program that the process starts, such as the
+// watchdog.
 func straced(trace string, more ...string) []string {
 	words := []string{"strace", "-f", "-b", "execve", "-qq", "-o", trace, "-e", "trace=renameat,renameat2"}
 	for _, e := range more {
@@ -168,13 +169,13 @@ type rename struct {
 	n          int // the n-th of this name
 }
 
-// inject is what makes strace send a signal at this call.
+// inject returns the option that makes strace send a signal at this call.
 func (r rename) inject(signal string) string {
 	return fmt.Sprintf("inject=%s:signal=%s:when=%d", r.name, signal, r.n)
 }
 
-// renames reads from a trace the calls of the thread that made the most:
-// strace counts by thread, and by name.
+// renames reads from a trace the calls of the thread that made most of them:
+// strace counts calls per thread and name.
 func renames(t *testing.T, trace string) (calls []rename) {
 	t.Helper()
 	text, err := os.ReadFile(trace)
@@ -198,7 +199,7 @@ func renames(t *testing.T, trace string) (calls []rename) {
 	return calls
 }
 
-// ignoreExit passes over how a process ended.
+// ignoreExit returns nil for the error that a process ended with an exit code.
 func ignoreExit(err error) error {
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		return nil
@@ -236,7 +237,7 @@ func TestARestoreKilledWhileItGuardsIsFinished(t *testing.T) {
 		t.Errorf("the audit log says %+v", line)
 	}
 	if list := h.snap("list", h.name); !strings.Contains(list, "before the restore of "+sid) {
-		t.Errorf("what was there before is no snapshot:\n%s", list)
+		t.Errorf("the replaced data is not a snapshot:\n%s", list)
 	}
 	if now := h.app().Run(); now != app {
 		t.Errorf("the app was touched: it was %s, and is %s", app, now)
@@ -281,7 +282,7 @@ func TestAnOperationThatEndsTakesItsWatchdogAlong(t *testing.T) {
 	}
 }
 
-// watch notes whether a watchdog of the workload was seen while a process ran.
+// watch reports whether it saw a watchdog of the workload while a process ran.
 func (h *appHost) watch(p *process) *bool {
 	seen := new(bool)
 	for {
@@ -314,9 +315,9 @@ func TestDataAloneNeedsNoWatchdog(t *testing.T) {
 	}
 }
 
-// TestTheWatchdogHoldsNothingOfSnaps looks at its descriptors while snap holds its
-// locks: with one of those, or with the pipe's other end, it would wait for
-// itself.
+// TestTheWatchdogHoldsNothingOfSnaps looks at the watchdog's descriptors while snap
+// holds its locks. If the watchdog held a lock, or the pipe's other end, it would
+// wait for itself.
 func TestTheWatchdogHoldsNothingOfSnaps(t *testing.T) {
 	h := newAppHost(t, slowStop...)
 	p := h.start("capture", h.name, "--quiesce", runtime.Stop)
@@ -325,7 +326,7 @@ func TestTheWatchdogHoldsNothingOfSnaps(t *testing.T) {
 	h.until("the watchdog is started", func() bool { return descriptors(watchdog)[2] == os.DevNull })
 	open := descriptors(watchdog)
 	for fd, what := range open {
-		// Beside its three, those are the Go runtime's own.
+		// These belong to the Go runtime.
 		if fd > 2 && !strings.HasPrefix(what, "anon_inode:") && !strings.HasPrefix(what, "/sys/fs/cgroup/") {
 			t.Errorf("the watchdog has descriptor %d open: %s", fd, what)
 		}
@@ -333,7 +334,7 @@ func TestTheWatchdogHoldsNothingOfSnaps(t *testing.T) {
 	if !strings.HasPrefix(open[0], "pipe:") || open[2] != os.DevNull {
 		t.Errorf("the watchdog's descriptors are %v", open)
 	}
-	h.until("snap has its end of the pipe open, and that alone", func() bool {
+	h.until("snap has only its own end of the pipe open", func() bool {
 		own := 0
 		for _, what := range descriptors(p.Process.Pid) {
 			if what == open[0] {
@@ -364,7 +365,7 @@ func descriptors(pid int) map[int]string {
 	return out
 }
 
-// held counts the open files of a process with this in their path.
+// held counts the open files of a process whose path contains path.
 func (h *appHost) held(pid int, path string) (n int) {
 	for _, what := range descriptors(pid) {
 		if strings.Contains(what, h.dir) && strings.Contains(what, path) {
@@ -374,8 +375,8 @@ func (h *appHost) held(pid int, path string) (n int) {
 	return n
 }
 
-// TestWhatEndsTheTerminalLeavesTheWatchdog sends the signals of a terminal, and of
-// a service manager, to snap's whole process group and to the watchdog itself.
+// TestWhatEndsTheTerminalLeavesTheWatchdog sends the signals of a terminal and of a
+// service manager to the watchdog, and then SIGKILL to snap's process group.
 func TestWhatEndsTheTerminalLeavesTheWatchdog(t *testing.T) {
 	h := newAppHost(t)
 	h.bulk(192)
@@ -398,14 +399,14 @@ func TestWhatEndsTheTerminalLeavesTheWatchdog(t *testing.T) {
 	h.comesBack(when)
 }
 
-// TestAWatchdogActsOnItsOwnTransactionAlone starts watchdogs by hand, at a pipe whose
-// other end is closed.
+// TestAWatchdogActsOnItsOwnTransactionAlone starts watchdogs by hand, with a closed
+// pipe.
 func TestAWatchdogActsOnItsOwnTransactionAlone(t *testing.T) {
 	h := newAppHost(t)
 	h.bulk(192)
 	p := h.start("capture", h.name)
 	stopsWhen(h.T, p.Process, "the app rests", h.rests)
-	for _, pid := range h.watchdogs() { // as a power cut would, snap and watchdog at once
+	for _, pid := range h.watchdogs() { // like a power cut, which ends snap and watchdog at once
 		h.must(syscall.Kill(pid, syscall.SIGKILL))
 	}
 	h.kill(p)
@@ -422,7 +423,7 @@ func TestAWatchdogActsOnItsOwnTransactionAlone(t *testing.T) {
 			t.Fatalf("the watchdog of %v has acted on %v", args, tx)
 		}
 	}
-	// A command that snap ran goes on for a while: the watchdog lets it end first.
+	// A command of the dead snap still runs: the watchdog waits for its end.
 	command := exec.Command("sleep", "1")
 	command.Env = append(os.Environ(), watchdogMark+"="+tx[0])
 	h.must(command.Start())
@@ -441,7 +442,7 @@ func TestAWatchdogActsOnItsOwnTransactionAlone(t *testing.T) {
 	}
 }
 
-// TestAWatchdogThatDiesIsNoFault: what snap does must not depend on it.
+// TestAWatchdogThatDiesIsNoFault: snap's work must not depend on the watchdog.
 func TestAWatchdogThatDiesIsNoFault(t *testing.T) {
 	h := newAppHost(t, slowStop...)
 	p := h.start("capture", h.name, "--quiesce", runtime.Stop)

@@ -78,7 +78,7 @@ func raised(t *testing.T, f func() error) {
 func TestAPanicOfAWorkerIsThatOfWhoCalledIt(t *testing.T) {
 	dir := t.TempDir()
 	files := map[string]string{}
-	for i := range 40 {
+	for i := range 12 {
 		files[fmt.Sprintf("small/%d", i)] = strings.Repeat(fmt.Sprint(i), 3000)
 		files[fmt.Sprintf("large/%d", i)] = strings.Repeat(fmt.Sprintf("%08d", i), 3<<17)
 	}
@@ -107,7 +107,7 @@ func TestAPanicOfAWorkerIsThatOfWhoCalledIt(t *testing.T) {
 					return err
 				})
 				raised(t, extract(panicsAt(kept, n, again), nil))
-				f := panicsAt(kept, min(n, 30), again)
+				f := panicsAt(kept, min(n, 10), again)
 				raised(t, extract(kept, func(*archive.Entry, []archive.Member) archive.Fill {
 					return func(*os.File) (bool, error) { f.theFault(); return false, nil }
 				}))
