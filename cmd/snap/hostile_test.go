@@ -163,15 +163,15 @@ var taken = []string{
 	// Old and GNU headers; numbers in base 256; what pads is not looked at.
 	"the magic of GNU tar", "the magic of no tar", "another version of ustar", "type \x00", "an owner in base 256", "a time in base 256",
 	"a blank size", "a mode with a file's type in it", "padding that is not zero", "a file with a link", "a directory with a link",
-	"a byte behind the end",
+	"a byte after the end",
 	// Long names and records that no entry follows have no effect.
 	"type K", "type L", "a long name of GNU and nothing behind it", "records and then the end", "no records",
 	// Pax records: of two the last counts, a size before the header's, and what snap does not know is passed over.
 	"a charset record", "a device record", "a map with leading zeros", "a size of zero on a directory that has one",
 	"a size record that agrees", "a size record that shows content as an entry", "a symlink with attributes", "a time finer than nanoseconds",
 	"an attribute of a security module", "an attribute of the system", "an attribute without a name", "an attribute written in two ways",
-	"an empty path record", "an empty size", "an owner's name", "an unknown record", "records behind records",
-	"something behind the map in its block", "the same record twice",
+	"an empty path record", "an empty size", "an owner's name", "an unknown record", "records after records",
+	"something after the map in its block", "the same record twice",
 }
 
 // The same archives come as files to import. Each is refused, or it becomes a

@@ -8,7 +8,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/archive/tarstream"
 )
 
-// What a caller says of a name in the stream; see package tarstream.
+// The types for a name in the stream. They belong to package tarstream.
 type (
 	Entry    = tarstream.Entry
 	Type     = tarstream.Type
@@ -18,8 +18,8 @@ type (
 	Stats    = tarstream.Stats
 )
 
-// The types of an entry, the name of the volume's own directory, and how many
-// components a name may have.
+// The types of an entry, the name of the root directory, and how many components a
+// name may have.
 const (
 	Regular   = tarstream.Regular
 	Hardlink  = tarstream.Hardlink
@@ -29,7 +29,7 @@ const (
 	MaxDepth  = tarstream.MaxDepth
 )
 
-// What a caller says of the pieces of a stream; see package member.
+// The types for the pieces of a stream. They belong to package member.
 type (
 	Member = member.Member
 	Codec  = member.Codec

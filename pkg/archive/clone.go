@@ -8,27 +8,27 @@ import (
 	"github.com/tiny-forge/snap/pkg/archive/tarstream"
 )
 
-// maxClones is how many descriptors clones may take where there are enough; what
-// is behind that is read at once.
+// maxClones is how many descriptors clones may take if the process may open enough.
+// Further files are read at once.
 const maxClones = 512
 
-// clone is the content of a large file, to be read when the walk has ended.
+// clone is the content of a large file. It is read after the walk has ended.
 type clone struct {
 	f     *os.File
 	e     tarstream.Entry
 	parts []*member.Piece // its places in the stream
 }
 
-// cloned puts off the reading of a large file by way of a clone. It reports
-// false where there can be none.
+// cloned makes a clone of a large file, so that the file can be read later. It
+// reports false if there can be no clone.
 func (w *writer) cloned(f *live, e *tarstream.Entry) (bool, error) {
 	if w.opt.Clones == nil || len(w.clones) >= w.mostClones || e.Stored() == 0 {
 		return false, nil
 	}
 	copied, err := w.opt.Clones.Clone(f.fd)
 	if err != nil {
-		// Without reflinks, on another filesystem, too many open files: reading
-		// needs none of it, and says what else is the matter.
+		// No reflinks, another filesystem, too many open files: the file is read
+		// instead, and reading reports any other problem.
 		w.opt.Clones = nil
 		return false, nil
 	}
@@ -41,7 +41,7 @@ func (w *writer) cloned(f *live, e *tarstream.Entry) (bool, error) {
 	return true, nil
 }
 
-// readClones stores what was put off.
+// readClones reads the clones and stores their content.
 func (w *writer) readClones() error {
 	for _, c := range w.clones {
 		next := 0
@@ -59,7 +59,7 @@ func (w *writer) readClones() error {
 	return nil
 }
 
-// uncloned forgets the last clone, of a file that has changed meanwhile.
+// uncloned forgets the last clone, because its file changed while it was cloned.
 func (w *writer) uncloned() {
 	last := len(w.clones) - 1
 	w.clones[last].f.Close()

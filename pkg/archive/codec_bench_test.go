@@ -36,8 +36,8 @@ func texts() []byte {
 	return out
 }
 
-// pages is 1 MiB of a database: of eight pages of 8 KiB six hold rows with a
-// padding, as pgbench has them, and two an index.
+// pages is 1 MiB of a database. Of every eight pages of 8 KiB, six hold padded rows
+// as in pgbench, and two hold an index.
 func pages() []byte {
 	r := rand.New(rand.NewPCG(3, 4))
 	out := make([]byte, 0, 1<<20)

@@ -10,12 +10,12 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
-// openDir is an O_PATH descriptor of a directory, shared by the cursor and by
-// the files that are to be made in it.
+// openDir is an O_PATH descriptor of a directory. The cursor shares it with the
+// files that are to be created in the directory.
 type openDir struct {
 	fd   int
 	refs atomic.Int32
-	open *atomic.Int64 // how many are open; nil for the root, which is the caller's
+	open *atomic.Int64 // counts open directories; nil for the root, which belongs to the caller
 }
 
 func (d *openDir) hold() *openDir {
@@ -30,14 +30,14 @@ func (d *openDir) release() {
 	}
 }
 
-// cursor holds the descriptors of one directory and of those above it, up to
-// the root. Names come sorted, so the next directory mostly shares its
-// beginning with the last, however deep the tree is.
+// cursor holds the descriptors of one directory and of all directories above it, up
+// to the root. Names come sorted, so the next directory usually has most of its
+// parents in common with the last one, however deep the tree is.
 type cursor struct {
 	root   *openDir
-	name   string // of the directory; "" for the root
+	name   string // the name of the directory; "" for the root
 	levels []level
-	open   atomic.Int64 // directories open, those that only files hold included
+	open   atomic.Int64 // how many directories are open, even if only a file holds them
 }
 
 // level is one component of the cursor's name.
@@ -52,9 +52,9 @@ func newCursor(root *disk.Dir) *cursor {
 	return c
 }
 
-// to returns the directory name, reached from the root one component at a time
-// without following a symbolic link or crossing into a mount. It is the
-// cursor's: valid until the next call for whoever does not hold it.
+// to returns the directory name. It goes there from the root, one component at a
+// time, and neither follows a symbolic link nor crosses into a mount. The result is
+// valid until the next call; a caller that needs it longer holds it.
 func (c *cursor) to(name string) (*openDir, error) {
 	if name == tarstream.Root {
 		name = ""
@@ -84,7 +84,8 @@ func (c *cursor) to(name string) (*openDir, error) {
 	return c.top(), nil
 }
 
-// shared returns how many components the cursor's name and name begin with.
+// shared returns how many leading components name has in common with the cursor's
+// name.
 func (c *cursor) shared(name string) int {
 	same := 0
 	for same < len(name) && same < len(c.name) && name[same] == c.name[same] {

@@ -8,31 +8,31 @@ import (
 
 // How a stream is cut into pieces.
 //
-// Content of a large file is cut every pieceSize bytes of it, on its own.
-// Everything else is grouped. Where a group ends is decided by the entry
-// behind which it ends, from its path and size alone: a hash of the path is
-// compared with a threshold that grows with the entry. So a name that is added
-// or removed moves no cut but, at most, those of its own group and the next:
-// all later groups hold the same bytes as before and are stored already.
+// The content of a large file is cut on its own, every member.PieceSize bytes.
+// Everything else is grouped. The last entry of a group decides that the group ends
+// there, and the decision depends only on the entry's path and size: a hash of the
+// path is compared with a threshold that grows with the size. So an added or removed
+// name moves at most the cuts of its own group and of the next one. All later groups
+// hold the same bytes as before, and are already in the store.
 //
-// The mean distance is minGroup+meanGroup. The decision does not look at the
-// content, so a walk by stat alone knows the groups.
+// The mean size of a group is minGroup+meanGroup. The decision does not depend on
+// the content, so a walk that only calls stat knows the groups.
 const (
 	largeSize = 256 << 10
 	minGroup  = 64 << 10
 	meanGroup = 128 << 10
 	maxGroup  = 512 << 10
-	// entryWeight is what an entry counts besides its content: its headers.
+	// entryWeight is what the headers of an entry count.
 	entryWeight = 1024
 )
 
-// large reports whether a file of this size has pieces of its own.
+// large reports whether a file of this size is cut into pieces of its own.
 func large(size int64) bool { return size > largeSize }
 
-// cutter decides where groups end; weight is that of the current group.
+// cutter decides where groups end. The weight is that of the current group.
 type cutter struct{ weight int64 }
 
-// after reports whether the group ends behind e; size is what the group holds.
+// after reports whether the group ends after e. The group has size bytes.
 func (c *cutter) after(e *tarstream.Entry, size int) bool {
 	w := entryWeight + e.Size
 	c.weight += w
@@ -42,7 +42,8 @@ func (c *cutter) after(e *tarstream.Entry, size int) bool {
 	return false
 }
 
-// candidate is true with a probability of weight/meanGroup, by the path alone.
+// candidate is true with a probability of weight/meanGroup. It depends on the path
+// and the weight alone.
 func candidate(name string, weight int64) bool {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(name))

@@ -14,7 +14,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 )
 
-// namer is a sink that only names the pieces.
+// namer is a sink that stores nothing and only returns the members.
 type namer struct{}
 
 func (namer) Put(tar []byte) (archive.Member, error) {
@@ -30,8 +30,8 @@ func cut(t *testing.T, dir string) *archive.Result {
 	return result
 }
 
-// anew returns how many bytes of members a second capture stores that a first
-// one has not stored.
+// anew returns how many bytes of members the second capture stores that the first did
+// not store.
 func anew(first, second *archive.Result) (sum int64) {
 	have := map[string]bool{}
 	for _, m := range first.Members {
@@ -45,11 +45,11 @@ func anew(first, second *archive.Result) (sum int64) {
 	return sum
 }
 
-// The group that the name is in, the next, and the one with the header of its
-// directory, whose time changes too; none is larger than half a MiB.
+// The three groups are the one with the name, the next one, and the one with the header
+// of the directory, whose time changes too. None is larger than half a MiB.
 const threeGroups = 3 << 19
 
-func TestOneFileMoreOrLessStoresThreeGroupsAnew(t *testing.T) {
+func TestAnAddedOrRemovedFileRewritesAtMostThreeGroups(t *testing.T) {
 	live := t.TempDir()
 	files := map[string]string{}
 	for i := range 5000 {
@@ -141,7 +141,7 @@ func TestNoMemberIsLargerThanAMemberMayBe(t *testing.T) {
 	}
 }
 
-// ordered is a sink for one worker: the stream itself.
+// ordered is a sink for one worker. It keeps the stream itself.
 type ordered struct{ bytes.Buffer }
 
 func (o *ordered) Put(tar []byte) (archive.Member, error) {
@@ -149,9 +149,9 @@ func (o *ordered) Put(tar []byte) (archive.Member, error) {
 	return archive.Member{}, nil
 }
 
-// More stretches than a map may have: the content is the same, and the map is
-// one that Extract takes.
-func TestAFileOfMoreStretchesThanAMapHoldsComesBack(t *testing.T) {
+// With more extents than a map may have, the content is the same, and Extract accepts
+// the map.
+func TestAFileWithMoreExtentsThanAMapHoldsIsRestored(t *testing.T) {
 	dir := disktest.Mount(t, "ext4", 300) // blocks of 1 KiB
 	live := mkdir(t, dir+"/live")
 	f, err := os.Create(live + "/holey")

@@ -12,7 +12,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/archive/archivetest"
 )
 
-func TestACutArchiveIsRefusedWhereverItIsCut(t *testing.T) {
+func TestATruncatedArchiveIsRefusedWhereverItEnds(t *testing.T) {
 	whole := archivetest.EveryKind()
 	for at := 0; at < len(whole); at++ {
 		if at%512 > 1 && at%512 != 511 && at%512 != 100 {
@@ -28,7 +28,7 @@ func TestACutArchiveIsRefusedWhereverItIsCut(t *testing.T) {
 	}
 }
 
-// An operator answers a failing disk otherwise than a forged archive.
+// An operator does not react to a failing disk as to a forged archive.
 func TestAFailingDiskIsNotCalledAForgedArchive(t *testing.T) {
 	whole := archivetest.EveryKind()
 	disk := errors.New("input/output error")
@@ -41,7 +41,7 @@ func TestAFailingDiskIsNotCalledAForgedArchive(t *testing.T) {
 	}
 }
 
-func TestNoFlippedBitOfAHeaderMakesAPanicOrAnEscape(t *testing.T) {
+func TestAFlippedBitInAHeaderCausesNoPanicAndNoEscape(t *testing.T) {
 	whole := archivetest.EveryKind()
 	stage, _, untouched := sandbox(t)
 	refused := 0
@@ -76,7 +76,7 @@ func TestACancelledExtractionSaysWhy(t *testing.T) {
 	}
 }
 
-func TestWhatStandsInTheStageIsNotReplaced(t *testing.T) {
+func TestAFileInTheStageIsNotReplaced(t *testing.T) {
 	dir := t.TempDir()
 	into := open(t, dir)
 	if err := into.WriteTemp("a", []byte("mine")); err != nil {

@@ -15,56 +15,58 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
-// ExtractOptions bound and filter what an archive may do. All of it comes from
-// the current config and the disk, none from the archive.
+// ExtractOptions limit what an archive may create. All of them come from the current
+// config and the disk, and none from the archive.
 type ExtractOptions struct {
-	RejectSymlinks bool // refuse the archive where it holds a symbolic link
-	KeepPrivileges bool // keep setuid and setgid of files, capabilities, trusted.*
-	// MaxEntries, MaxBytes and MaxDepth are the most that may be made. MaxBytes
-	// counts apparent sizes.
+	RejectSymlinks bool // refuse an archive that holds a symbolic link
+	KeepPrivileges bool // keep setuid and setgid bits of files, capabilities, trusted.*
+	// MaxEntries, MaxBytes and MaxDepth limit what may be created. MaxBytes counts
+	// apparent sizes.
 	MaxEntries int64
 	MaxBytes   int64
 	MaxDepth   int
-	// Foreign accepts an archive that leaves out directories, the root among
-	// them: they are made with Default's owner and mode.
+	// Foreign accepts an archive that leaves out directories, even the root. They
+	// are created with Default's owner, mode and time.
 	Foreign bool
 	Default tarstream.Entry
-	// Supply, when set, is asked about each large file of a [Reader] whose
-	// content is whole members, in order, the last of them padded with zeros to a
-	// multiple of 512 bytes. Where it returns a Fill these members are neither
-	// read nor checked: whoever fills the file answers for what is in it.
+	// Supply, if set, is called for each large file of a [Reader] whose content is
+	// whole members, in order, the last of them padded with zeros to a multiple of
+	// 512 bytes. If it returns a Fill, the members are neither read nor checked: the
+	// Fill is responsible for the content.
 	Supply func(e *tarstream.Entry, content []member.Member) Fill
-	// Wrote, when set, is told how many bytes more were written to files, by
-	// several goroutines at a time.
+	// Wrote, if set, is called with the number of bytes after each write to a file.
+	// Several goroutines call it at a time.
 	Wrote func(bytes int64)
 }
 
-// Fill gives a new, empty file its whole content, its size and its holes
-// included; metadata are set afterwards. Several run at a time. Where it reports
-// false the file is emptied again and its members are inflated after all.
+// Fill gives a new, empty file its whole content, including its size and its holes.
+// The metadata is set afterwards. Several Fills run at a time. If Fill reports false,
+// the file is emptied again and its members are inflated after all. An error ends the
+// extraction.
 type Fill func(into *os.File) (done bool, err error)
 
-// source gives entries, and between two of them the content of the first.
+// source returns entries, and between two entries the content of the first.
 type source interface {
+	// Next returns the next entry, and io.EOF at the end of the archive.
 	Next() (*tarstream.Entry, error)
-	// Take returns the next bytes of the content, at least one and at most n,
-	// where no more than n are left. They are valid until the next call of any
-	// method for whoever does not hold the buffer that they lie in.
+	// Take returns the next bytes of the content: at least one and at most n. The
+	// caller must not ask for more than is left. The bytes are valid until the next
+	// call of any method; a caller that needs them longer holds their buffer.
 	Take(n int64) ([]byte, *member.Buffer, error)
 	Close()
 }
 
-// Extract makes, in the empty directory into, the tree that the tar stream r
-// holds, and returns what it made. Nothing outside into is ever read, changed
-// or created, whatever the stream says. After an error into holds a part; an
-// error that is the archive's fault wraps [ErrRefused]. When it returns nothing
-// is being written any more.
+// Extract creates the tree of the tar stream r in the empty directory into, and
+// returns what it created. Whatever the stream says, nothing outside into is read,
+// changed or created. After an error into holds a part of the tree. An error that is
+// the fault of the archive wraps [ErrRefused]. After Extract has returned, nothing is
+// being written.
 //
-// Headers are read in order, directories and hardlinks made in order; files are
-// written by several goroutines meanwhile, straight from the members where r is
-// a [Reader]. Symbolic links come behind all of these (so no link exists while
-// names are looked up), then the metadata of directories. Nothing is durable
-// before the caller's syncfs.
+// Headers are read in order, and directories and hardlinks are created in order.
+// Meanwhile several goroutines write the files, straight from the members if r is a
+// [Reader]. Symbolic links are created after all of these, so that no link exists
+// while names are looked up. The metadata of directories comes last. Nothing is
+// durable before the caller has called syncfs.
 func Extract(ctx context.Context, r io.Reader, into *disk.Dir, opt ExtractOptions) (tarstream.Stats, error) {
 	if _, members := r.(*member.Reader); !members {
 		opt.Supply = nil
@@ -72,8 +74,8 @@ func Extract(ctx context.Context, r io.Reader, into *disk.Dir, opt ExtractOption
 	return extract(ctx, into, opt, func(before func()) source { return tarstream.NewParser(ctx, r, before) })
 }
 
-// extract reads from the source that from makes. The source has to call before
-// whenever it may come to wait.
+// extract reads from the source that from returns. The source must call before
+// whenever it may wait.
 func extract(ctx context.Context, into *disk.Dir, opt ExtractOptions, from func(before func()) source) (tarstream.Stats, error) {
 	x := &extractor{ctx: ctx, opt: opt, cursor: newCursor(into), writers: newWriters(ctx, opt), mostOpen: int64(mostOpen(mostDirs)), links: map[string]bool{}}
 	defer x.cursor.close()
@@ -92,15 +94,15 @@ type extractor struct {
 	src      source
 	cursor   *cursor
 	writers  *writers
-	batch    *batch // small files that no writer has got yet
-	place    int64  // of the current entry in the archive
+	batch    *batch // small files that no writer has yet
+	place    int64  // the place of the current entry in the archive
 	mostOpen int64
 	stats    tarstream.Stats
 
-	dirs     kept           // their metadata are set last
-	implied  map[string]int // those that the archive has not named yet: index in dirs
+	dirs     kept           // directories, whose metadata is set last
+	implied  map[string]int // directories that the archive has not named yet: index in dirs
 	symlinks kept
-	links    map[string]bool // their names
+	links    map[string]bool // the names of the symlinks
 }
 
 func (x *extractor) run() error {
@@ -127,7 +129,7 @@ func (x *extractor) run() error {
 		}
 	}
 	if x.dirs.n == 0 {
-		return member.Refuse("it holds nothing, not even the volume's own directory")
+		return member.Refuse("it is empty: not even the root directory is in it")
 	}
 	if err := x.settle(); err != nil {
 		return err
@@ -135,7 +137,8 @@ func (x *extractor) run() error {
 	return x.finish()
 }
 
-// errStopped is a follow-up: a writer has failed, at an earlier entry.
+// errStopped means that a writer has failed at an earlier entry. That error is the
+// one that Extract returns.
 var errStopped = errors.New("stopped by another error")
 
 func (x *extractor) stopped() error {
@@ -149,7 +152,7 @@ func (x *extractor) stopped() error {
 	}
 }
 
-// settle waits until all files so far are made.
+// settle waits until all files so far have been created.
 func (x *extractor) settle() error {
 	x.flush()
 	x.writers.idle()
@@ -158,15 +161,15 @@ func (x *extractor) settle() error {
 
 func (x *extractor) entry(e *tarstream.Entry) error {
 	if !x.opt.Foreign && (x.dirs.n == 0) != (e.Name == tarstream.Root) {
-		return member.Refuse("%q: the volume's own directory stands first, and once", e.Name)
+		return member.Refuse("%q: the root directory must come first, and only once", e.Name)
 	}
-	if i, ok := x.implied[e.Name]; ok && e.Type == tarstream.Directory { // now it is named
+	if i, ok := x.implied[e.Name]; ok && e.Type == tarstream.Directory { // now the archive names it
 		delete(x.implied, e.Name)
 		x.dirs.set(i, e)
 		return nil
 	}
 	if e.Name == tarstream.Root && x.dirs.n > 0 {
-		return member.Refuse("the volume's own directory twice")
+		return member.Refuse("the root directory appears twice")
 	}
 	if err := x.count(e); err != nil {
 		return err
@@ -180,29 +183,30 @@ func (x *extractor) entry(e *tarstream.Entry) error {
 		return x.hardlink(e)
 	case tarstream.Symlink:
 		if x.opt.RejectSymlinks {
-			return member.Refuse("symlink %q, and the config says symlinks: reject", e.Name)
+			return member.Refuse("it holds symlink %q, and the config says symlinks: reject", e.Name)
 		}
-		// They are kept until the end, so one that comes twice is noticed now: a
-		// member that is named many times would otherwise fill the memory.
+		// Symlinks are kept in memory until the end. A second one of the same name is
+		// refused now, or a manifest that names one member many times would fill the
+		// memory.
 		if x.links[e.Name] {
 			return member.Refuse("symlink %q: %w", e.Name, unix.EEXIST)
 		}
 		x.links[x.symlinks.name(x.symlinks.add(e))] = true
 		return nil
 	}
-	return member.Refuse("%q is of %s", e.Name, e.Type)
+	return member.Refuse("%q is a %s", e.Name, e.Type)
 }
 
-// count holds the archive to the limits, before anything is made.
+// count compares the archive with the limits before anything is created.
 func (x *extractor) count(e *tarstream.Entry) error {
 	x.stats.Add(e)
 	switch {
 	case x.stats.Entries() > x.opt.MaxEntries:
-		return member.Refuse("more than the %d entries that were announced", x.opt.MaxEntries)
+		return member.Refuse("it has more than the %d entries that were declared", x.opt.MaxEntries)
 	case e.Type == tarstream.Regular && (e.Size > x.opt.MaxBytes || x.stats.Bytes > x.opt.MaxBytes || x.stats.Bytes < 0):
-		return member.Refuse("more than the %d bytes that were announced", x.opt.MaxBytes)
+		return member.Refuse("it has more than the %d bytes that were declared", x.opt.MaxBytes)
 	case x.stats.Depth > x.opt.MaxDepth:
-		return member.Refuse("%q is deeper than the %d directories that were announced", e.Name, x.opt.MaxDepth)
+		return member.Refuse("%q is deeper than the %d levels that were declared", e.Name, x.opt.MaxDepth)
 	}
 	return nil
 }
@@ -229,9 +233,9 @@ func split(name string) (dir, base string) {
 	return name[:i], name[i+1:]
 }
 
-// parent returns the directory that name is to be made in. Nothing is below the
-// root but what this extraction has made, and no symbolic link yet: a lookup
-// that fails says that the archive names no such directory before name.
+// parent returns the directory in which name is to be created. Everything below the
+// root was created by this extraction, and there is no symbolic link yet. So a lookup
+// that fails means that the archive does not name the directory before name.
 func (x *extractor) parent(name string) (*openDir, string, error) {
 	dir, base := split(name)
 	at, err := x.cursor.to(dir)
@@ -247,7 +251,7 @@ func (x *extractor) parent(name string) (*openDir, string, error) {
 	return at, base, nil
 }
 
-// imply makes a directory that the archive leaves out.
+// imply creates a directory that the archive leaves out.
 func (x *extractor) imply(dir string) error {
 	e := x.opt.Default
 	e.Name, e.Type, e.Xattrs = dir, tarstream.Directory, nil
@@ -261,28 +265,28 @@ func (x *extractor) imply(dir string) error {
 	return nil
 }
 
-// lookup turns the failure to reach a name into a refusal where no directory
-// stands on the way.
+// lookup turns the failure to reach a name into a refusal if a directory on the way
+// is missing, or is not a directory.
 func lookup(name string, err error) error {
 	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EXDEV) {
-		return member.Refuse("%q: its directory does not stand before it: %w", name, err)
+		return member.Refuse("%q: its directory does not come before it: %w", name, err)
 	}
 	return fail("open the directory of", name, err)
 }
 
-// hardlink gives a further name to a file of this archive. Nothing but what
-// this extraction made is below the root, and no symbolic link yet, so the
-// lookup cannot leave it.
+// hardlink gives an additional name to a file of this archive. Everything below the
+// root was created by this extraction, and there is no symbolic link yet, so the
+// lookup cannot leave the root.
 func (x *extractor) hardlink(e *tarstream.Entry) error {
 	target, err := x.pin(e.Link)
-	if errors.Is(err, unix.ENOENT) { // perhaps it has not been made yet; that it is still being written does no harm
+	if errors.Is(err, unix.ENOENT) { // it may not exist yet; a file that is still being written does no harm
 		if err := x.settle(); err != nil {
 			return err
 		}
 		target, err = x.pin(e.Link)
 	}
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
-		return member.Refuse("hardlink %q to %q, which does not stand before it: %w", e.Name, e.Link, err)
+		return member.Refuse("hardlink %q links to %q, which does not come before it: %w", e.Name, e.Link, err)
 	}
 	if err != nil {
 		return lookup(e.Link, err)
@@ -293,7 +297,7 @@ func (x *extractor) hardlink(e *tarstream.Entry) error {
 		return fail("stat", e.Link, err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return member.Refuse("hardlink %q to %q, which is not a regular file", e.Name, e.Link)
+		return member.Refuse("hardlink %q links to %q, which is not a regular file", e.Name, e.Link)
 	}
 	parent, base, err := x.parent(e.Name)
 	if err != nil {
@@ -301,14 +305,14 @@ func (x *extractor) hardlink(e *tarstream.Entry) error {
 	}
 	if err := linkFD(target, parent.fd, base); err != nil {
 		if errors.Is(err, unix.EMLINK) {
-			return member.Refuse("hardlink %q to %q: more links than the filesystem keeps: %w", e.Name, e.Link, err)
+			return member.Refuse("hardlink %q links to %q, which has more links than the filesystem allows: %w", e.Name, e.Link, err)
 		}
 		return made("link", e.Name, err)
 	}
 	return nil
 }
 
-// pin returns an O_PATH descriptor of what stands at name.
+// pin returns an O_PATH descriptor of the inode at name.
 func (x *extractor) pin(name string) (int, error) {
 	dir, base := split(name)
 	from, err := x.cursor.to(dir)
@@ -318,8 +322,8 @@ func (x *extractor) pin(name string) (int, error) {
 	return disk.Openat2(from.fd, base, unix.O_PATH|unix.O_NOFOLLOW, 0, resolve)
 }
 
-// linkFD names an open inode. AT_EMPTY_PATH wants CAP_DAC_READ_SEARCH, and says
-// ENOENT without it; the way through /proc does not (linkat(2)).
+// linkFD gives an open inode a name. AT_EMPTY_PATH needs CAP_DAC_READ_SEARCH, and
+// fails with ENOENT without it. The way through /proc does not need it (linkat(2)).
 func linkFD(fd, dir int, name string) error {
 	err := disk.Retry(func() error { return unix.Linkat(fd, "", dir, name, unix.AT_EMPTY_PATH) })
 	if !errors.Is(err, unix.ENOENT) {
@@ -330,9 +334,9 @@ func linkFD(fd, dir int, name string) error {
 	})
 }
 
-// finish makes the symbolic links and then sets the metadata of directories,
-// the deepest first: a directory's times would change with every name made in
-// it, and its default ACL would be inherited.
+// finish creates the symbolic links and then sets the metadata of directories, the
+// deepest first. If it were set earlier, the times of a directory would change with
+// every name created in it, and its default ACL would be inherited.
 func (x *extractor) finish() error {
 	for i := range x.symlinks.n {
 		if x.ctx.Err() != nil {
@@ -359,7 +363,7 @@ func (x *extractor) metadata(e *tarstream.Entry) error {
 	if err != nil {
 		return lookup(e.Name, err)
 	}
-	// fchmod and fsetxattr want more than O_PATH.
+	// fchmod and fsetxattr do not work on an O_PATH descriptor.
 	fd, err := disk.Openat2(at.fd, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0, resolve)
 	if err != nil {
 		return lookup(e.Name, err)

@@ -12,8 +12,8 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
-// BenchmarkExtract puts the many files back, from members in memory, until they
-// are durable. TMPDIR says on which filesystem.
+// BenchmarkExtract restores many files from members in memory, and ends when they are
+// durable. TMPDIR selects the filesystem.
 func BenchmarkExtract(b *testing.B) {
 	for _, codec := range bothCodecs {
 		b.Run(codec.String(), func(b *testing.B) {

@@ -15,7 +15,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 )
 
-// memory is a store without a disk.
+// memory is a store in memory.
 type memory struct {
 	mu      sync.Mutex
 	members map[string][]byte
@@ -72,7 +72,7 @@ func mkdir(t *testing.T, path string) string {
 	return path
 }
 
-func TestWhatWasCapturedComesBackIdentical(t *testing.T) {
+func TestACapturedTreeIsRestoredIdentically(t *testing.T) {
 	disktest.EachFS(t, func(t *testing.T, dir string) {
 		live, staged := mkdir(t, filepath.Join(dir, "live")), mkdir(t, filepath.Join(dir, "staged"))
 		disktest.Rich(t, live)
@@ -112,7 +112,7 @@ func TestMembersInOrderAreATarballForGNUTar(t *testing.T) {
 	disktest.Same(t, "unpacked by tar", disktest.Tree(t, live), disktest.Tree(t, out))
 }
 
-func TestAForeignTarballComesBackIdentical(t *testing.T) {
+func TestAForeignTarballIsRestoredIdentically(t *testing.T) {
 	for name, args := range map[string][]string{
 		"dot":    {"--format=posix", "--xattrs", "--xattrs-include=*", "."},
 		"gnu":    {"--format=gnu", "."},

@@ -11,11 +11,11 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
-// attempts is how often a file that changes while it is read is read again.
+// attempts is how many times a file that changes while it is read is read.
 const attempts = 3
 
-// file stores a regular file. A file that is not the same after reading as it
-// was before is read again.
+// file stores a regular file. A file that has changed while it was read is read
+// again.
 func (w *writer) file(n *node, e *tarstream.Entry, seen *sighting) error {
 	f, err := w.walker.open(n)
 	if err != nil {
@@ -23,14 +23,14 @@ func (w *writer) file(n *node, e *tarstream.Entry, seen *sighting) error {
 	}
 	defer f.close()
 	for try := 1; ; try++ {
-		// The first time what the walk saw of this inode a moment ago has to do: a
-		// change since then is one that unchanged tells, like any other.
+		// The first attempt uses the stat of the walk, from a moment ago. If the file
+		// has changed since, unchanged reports it like any other change.
 		if try > 1 {
 			at := n.st.Ctim
 			if err := disk.Retry(func() error { return unix.Fstat(f.fd, &n.st) }); err != nil {
 				return fail("stat", n.name, err)
 			}
-			if n.st.Ctim != at { // what was known of it is no longer so
+			if n.st.Ctim != at { // the earlier reading no longer applies
 				seen = nil
 			}
 		}
@@ -49,7 +49,7 @@ func (w *writer) file(n *node, e *tarstream.Entry, seen *sighting) error {
 	}
 }
 
-// describe brings e up to what was seen of n, and to what only the open file tells.
+// describe updates e from the stat of n and from the open file.
 func (w *writer) describe(f *live, n *node, e *tarstream.Entry) error {
 	e.Mode, e.UID, e.GID = n.st.Mode&0o7777, n.st.Uid, n.st.Gid
 	e.Mtime, e.Size, e.Extents = timespec(n.st.Mtim), n.st.Size, nil
@@ -64,8 +64,8 @@ func (w *writer) describe(f *live, n *node, e *tarstream.Entry) error {
 	return err
 }
 
-// attempt stores the file once. It reports whether the file stayed the same;
-// when it did not, nothing is kept unless this is the last attempt.
+// attempt stores the file once. It reports whether the file stayed the same. If the
+// file changed, what was stored is dropped, unless this is the last attempt.
 func (w *writer) attempt(f *live, n *node, e *tarstream.Entry, seen *sighting, last bool) (bool, error) {
 	if large(e.Size) {
 		return w.attemptLarge(f, n, e, seen, last)
@@ -93,9 +93,9 @@ func (w *writer) attempt(f *live, n *node, e *tarstream.Entry, seen *sighting, l
 	return stable, w.endSmall(e)
 }
 
-// attemptLarge puts the header behind what the group holds, ends the group,
-// and stores the content in pieces of its own: a file whose metadata alone
-// change shares all of them, and one that changes in place shares the rest.
+// attemptLarge appends the header to the group, ends the group, and stores the
+// content in pieces of its own. A file of which only the metadata changes shares all
+// of its pieces. A file that changes in place shares the pieces that did not change.
 func (w *writer) attemptLarge(f *live, n *node, e *tarstream.Entry, seen *sighting, last bool) (bool, error) {
 	w.before = append(w.before[:0], w.group...)
 	mark := w.pieces.Mark()
@@ -134,7 +134,7 @@ func (w *writer) largeContent(f *live, e *tarstream.Entry) (torn bool, err error
 	return w.readLarge(f, e, w.pieces.Put)
 }
 
-// readLarge reads the content of a large file and gives it away in pieces.
+// readLarge reads the content of a large file, and calls put with each piece.
 func (w *writer) readLarge(f io.ReaderAt, e *tarstream.Entry, put func(tar []byte) error) (torn bool, err error) {
 	r := content(f, e)
 	for left := e.Stored(); left > 0; {
@@ -155,8 +155,8 @@ func (w *writer) readLarge(f io.ReaderAt, e *tarstream.Entry, put func(tar []byt
 	return torn, nil
 }
 
-// readExactly appends n bytes of r to buf. Where r ends early the rest is
-// zeros, and torn says so: the file has been cut meanwhile.
+// readExactly appends n bytes of r to buf. If r ends early, the rest is zeros and
+// torn is true: the file has been truncated in the meantime.
 func readExactly(r io.Reader, buf []byte, n int64) (data []byte, torn bool, err error) {
 	start := len(buf)
 	if need := start + int(n); cap(buf) < need {
@@ -171,8 +171,8 @@ func readExactly(r io.Reader, buf []byte, n int64) (data []byte, torn bool, err 
 	return buf, torn, err
 }
 
-// unchanged reports whether the file is, by its size and times, what it was
-// when its header was made.
+// unchanged reports whether the size and the times of the file are still what they
+// were when its header was made.
 func unchanged(f *live, n *node) bool {
 	var st unix.Stat_t
 	if err := disk.Retry(func() error { return unix.Fstat(f.fd, &st) }); err != nil {

@@ -9,20 +9,20 @@ import (
 )
 
 const (
-	// A batch is small enough that writers end at about the same time, and
-	// large enough that handing it over costs nothing beside writing it.
+	// A batch is small enough that all writers end at about the same time, and large
+	// enough that passing it to a writer costs little compared with writing it.
 	batchFiles = 32
 	batchBytes = 256 << 10
 	// chunksAhead is how many chunks of a large file wait for its writer.
 	chunksAhead = 4
 )
 
-// mostDirs is how many directories may be open at a time because files are still
-// to be made in them, where there are descriptors enough.
+// mostDirs is how many directories may be open because files are still to be created
+// in them, if the process may open enough descriptors.
 const mostDirs = 256
 
-// mostOpen returns how many descriptors one of those who hold many may have: so
-// many, but no more than a quarter of what this process may have open.
+// mostOpen returns how many descriptors a part of the package may hold that asks for
+// many: at most a quarter of what this process may open.
 func mostOpen(many int) int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
@@ -31,7 +31,7 @@ func mostOpen(many int) int {
 	return int(min(max(limit.Cur/4, 1), uint64(many)))
 }
 
-// file hands a regular file over to the writers.
+// file passes a regular file to the writers.
 func (x *extractor) file(e *tarstream.Entry) error {
 	dir, base, err := x.parent(e.Name)
 	if err != nil {
@@ -50,8 +50,8 @@ func (x *extractor) file(e *tarstream.Entry) error {
 	return nil
 }
 
-// content returns all n bytes of the content of a small file, as a part of the
-// stream in memory where they lie together, and as a copy otherwise.
+// content returns all n bytes of the content of a small file. They are a part of the
+// buffer if they lie together, and a copy otherwise.
 func (x *extractor) content(n int64) ([]byte, *member.Buffer, error) {
 	if n == 0 {
 		return nil, nil, nil
@@ -70,8 +70,8 @@ func (x *extractor) content(n int64) ([]byte, *member.Buffer, error) {
 	return all, nil, nil
 }
 
-// add puts a small file into the batch. Before the source moves on to another
-// buffer it has the batch flushed, so one hold serves all files of a batch.
+// add puts a small file into the batch. The source flushes the batch before it moves
+// on to another buffer, so one hold is enough for all files of a batch.
 func (x *extractor) add(f file, buf *member.Buffer) {
 	if x.batch == nil {
 		x.batch = &batch{files: make([]file, 0, batchFiles)}
@@ -91,7 +91,7 @@ func (x *extractor) add(f file, buf *member.Buffer) {
 	}
 }
 
-// flush gives the batch to a writer.
+// flush passes the batch to a writer.
 func (x *extractor) flush() {
 	if b := x.batch; b != nil {
 		x.batch = nil
@@ -99,7 +99,7 @@ func (x *extractor) flush() {
 	}
 }
 
-// large gives a file to a writer and then its content, as the stream goes on.
+// large passes a file to a writer, and then its content as the stream is read.
 func (x *extractor) large(f file) error {
 	x.flush()
 	b := &batch{files: []file{f}, large: make(chan chunk, chunksAhead)}

@@ -14,18 +14,17 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
-// Foreign is what was noticed while a foreign archive was extracted.
+// Foreign is the result of extracting a foreign archive.
 type Foreign struct {
 	Stats tarstream.Stats
-	// Dropped counts metadata that a volume does not carry, by what they are:
-	// ACLs in text form, labels of security modules.
+	// Dropped counts metadata that a volume does not keep, by kind: ACLs in text
+	// form, labels of security modules.
 	Dropped map[string]int64
 }
 
-// ExtractForeign is [Extract] for an archive that another program made, a .tar,
-// .tar.gz or .tar.zst: with or without a leading "./", in any order, in the old,
-// GNU or pax format. The same rules hold for it. Behind the archive only zeros
-// may follow.
+// ExtractForeign is [Extract] for an archive that another program made: a .tar,
+// .tar.gz or .tar.zst, with or without a leading "./", in any order, in the old, GNU
+// or pax format. The same rules apply. Only zeros may follow the archive.
 func ExtractForeign(ctx context.Context, in io.Reader, into *disk.Dir, opt ExtractOptions) (*Foreign, error) {
 	plain, err := unpack(in)
 	if err != nil {
@@ -45,15 +44,15 @@ func ExtractForeign(ctx context.Context, in io.Reader, into *disk.Dir, opt Extra
 type foreign struct {
 	tail    *tailReader
 	tr      *tar.Reader
-	before  func() // see parser
+	before  func() // see extract
 	slabs   *member.Slabs
 	now     *member.Buffer
-	free    []byte // what of now has nothing in it yet
+	free    []byte // the unused part of now
 	dropped map[string]int64
 }
 
-// Take implements source: the content of small files goes side by side into one
-// buffer, that of large ones fills as many as it takes.
+// Take implements source. The contents of small files share a buffer. The content of
+// a large file fills as many buffers as it needs.
 func (f *foreign) Take(n int64) ([]byte, *member.Buffer, error) {
 	if len(f.free) == 0 || n > int64(len(f.free)) && n <= member.SlabSize {
 		f.Close()
@@ -82,8 +81,8 @@ func (f *foreign) Close() {
 
 func (f *foreign) Next() (*tarstream.Entry, error) {
 	for {
-		// What is zero from here on is padding, of less than a block, and the
-		// end; the zeros of a file's content do not count.
+		// The zeros of a file's content do not count. Zeros from here on are padding,
+		// which is shorter than a block, and the end of the archive.
 		if _, err := io.Copy(io.Discard, f.tr); err != nil {
 			return nil, member.Refuse("%w", err)
 		}
@@ -95,7 +94,7 @@ func (f *foreign) Next() (*tarstream.Entry, error) {
 		if err != nil {
 			return nil, member.Refuse("%w", err)
 		}
-		// git archive and others put a comment for the whole archive in front.
+		// git archive and others begin with a comment for the whole archive.
 		if h.Typeflag == tar.TypeXGlobalHeader && len(h.PAXRecords) == 1 && h.PAXRecords["comment"] != "" {
 			continue
 		}
@@ -103,15 +102,15 @@ func (f *foreign) Next() (*tarstream.Entry, error) {
 	}
 }
 
-// end has read the archive's end: what follows must be the padding of its last
-// record, and the end must have been marked.
+// end reads what follows the archive. It must be the padding of the last record, and
+// the archive must have ended with two zero blocks.
 func (f *foreign) end() error {
 	buf := make([]byte, 32<<10)
 	for {
 		before := f.tail.zeros
 		n, err := f.tail.Read(buf)
 		if n > 0 && f.tail.zeros < before+int64(n) {
-			return member.Refuse("data behind the end")
+			return member.Refuse("there is data after the end")
 		}
 		if errors.Is(err, io.EOF) {
 			break
@@ -121,7 +120,7 @@ func (f *foreign) end() error {
 		}
 	}
 	if f.tail.zeros < 2*tarstream.Block {
-		return member.Refuse("its end is missing: the archive was cut")
+		return member.Refuse("its end is missing: the archive is truncated")
 	}
 	return io.EOF
 }
@@ -150,16 +149,16 @@ func (f *foreign) convert(h *tar.Header) (*tarstream.Entry, error) {
 	case tar.TypeSymlink:
 		e.Type, e.Link = tarstream.Symlink, h.Linkname
 		if e.Link == "" || len(e.Link) >= 4096 || strings.IndexByte(e.Link, 0) >= 0 {
-			return nil, member.Refuse("symlink %q cannot be made", e.Name)
+			return nil, member.Refuse("symlink %q is not valid", e.Name)
 		}
 	default:
-		return nil, member.Refuse("%q is neither directory, file, symlink nor hardlink: type %q", e.Name, rune(h.Typeflag))
+		return nil, member.Refuse("%q is not a directory, file, symlink or hardlink: type %q", e.Name, rune(h.Typeflag))
 	}
 	if e.Type != tarstream.Regular && h.Size != 0 {
 		return nil, member.Refuse("%s %q has %d bytes of content", e.Type, e.Name, h.Size)
 	}
 	if e.Name == tarstream.Root && e.Type != tarstream.Directory {
-		return nil, member.Refuse("the volume's own directory is a %s", e.Type)
+		return nil, member.Refuse("the root directory is a %s", e.Type)
 	}
 	f.attributes(e, h)
 	return e, nil
@@ -181,8 +180,8 @@ func (f *foreign) attributes(e *tarstream.Entry, h *tar.Header) {
 	tarstream.SortXattrs(e.Xattrs)
 }
 
-// plainName takes the "./" that tar puts in front, and the "/" behind a
-// directory, off a name; what is left must be a plain one.
+// plainName removes from a name the leading "./" of tar and the trailing "/" of a
+// directory. What is left must be a plain relative path.
 func plainName(name string) (string, error) {
 	plain := strings.TrimSuffix(strings.TrimPrefix(name, "./"), "/")
 	if name == "." || name == "./" {

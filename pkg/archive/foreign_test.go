@@ -17,8 +17,8 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 )
 
-// foreignTar is what another program wrote: entries through archive/tar, and
-// what the test appends by hand.
+// foreignTar is the archive of another program: entries that archive/tar writes, and
+// bytes that the test appends.
 type foreignTar struct {
 	t   *testing.T
 	buf bytes.Buffer
@@ -63,7 +63,7 @@ func TestAForeignArchiveIsHeldToTheSameRules(t *testing.T) {
 	for name, make := range map[string]func(f *foreignTar, outside string){
 		"an absolute name":              func(f *foreignTar, out string) { f.put('0', out+"/evil", "", "x") },
 		".. in front":                   func(f *foreignTar, _ string) { f.put('0', "../x", "", "x") },
-		".. behind ./":                  func(f *foreignTar, _ string) { f.put('0', "./../x", "", "x") },
+		".. after ./":                   func(f *foreignTar, _ string) { f.put('0', "./../x", "", "x") },
 		".. in the middle":              func(f *foreignTar, _ string) { f.put('0', "a/../../x", "", "x") },
 		"an empty component":            func(f *foreignTar, _ string) { f.put('0', "a//x", "", "x") },
 		"two times ./":                  func(f *foreignTar, _ string) { f.put('0', "././x", "", "x") },
@@ -126,8 +126,8 @@ func TestAForeignArchiveIsHeldToTheSameRules(t *testing.T) {
 	}
 }
 
-// plain is an honest archive whose last file ends in zeros, which look like the
-// end of an archive.
+// plain is an honest archive. Its last file ends in zeros, which look like the end of
+// an archive.
 func plain(t *testing.T) []byte {
 	f := &foreignTar{t: t}
 	f.Writer = tar.NewWriter(&f.buf)
@@ -142,7 +142,7 @@ func plain(t *testing.T) []byte {
 	return f.buf.Bytes()
 }
 
-func TestACutForeignArchiveIsRefusedWhereverItIsCut(t *testing.T) {
+func TestATruncatedForeignArchiveIsRefusedWhereverItEnds(t *testing.T) {
 	whole := plain(t)
 	for at := 0; at < len(whole); at += 256 {
 		if _, err := importing(t, packed(whole[:at]), t.TempDir()); !errors.Is(err, archive.ErrRefused) {
@@ -157,7 +157,7 @@ func TestACutForeignArchiveIsRefusedWhereverItIsCut(t *testing.T) {
 	}
 }
 
-func TestBehindAForeignArchiveOnlyZerosMayFollow(t *testing.T) {
+func TestOnlyZerosMayFollowAForeignArchive(t *testing.T) {
 	whole := plain(t)
 	record := append(bytes.Clone(whole), make([]byte, 9216)...) // tar(1) fills up its last record
 	for name, c := range map[string]struct {
@@ -170,7 +170,7 @@ func TestBehindAForeignArchiveOnlyZerosMayFollow(t *testing.T) {
 		"a gzip member of zeros":         {append(packed(whole), packed(make([]byte, 512))...), true},
 		"an empty gzip member":           {append(packed(whole), packed(nil)...), true},
 		"a byte":                         {packed(append(bytes.Clone(whole), 'x')), false},
-		"a byte far behind":              {packed(append(bytes.Clone(record), 'x')), false},
+		"a byte far after the end":       {packed(append(bytes.Clone(record), 'x')), false},
 		"a second archive":               {packed(append(bytes.Clone(whole), whole...)), false},
 		"a second archive, gzipped":      {append(packed(whole), packed(whole)...), false},
 		"bytes that are no gzip":         {append(packed(whole), "trailing garbage that is no gzip"...), false},
@@ -178,7 +178,7 @@ func TestBehindAForeignArchiveOnlyZerosMayFollow(t *testing.T) {
 		"a wrong checksum of the gzip":   {flipped(packed(whole), -6), false},
 		"no gzip at all, a plain tar":    {whole, true},
 		"a plain tar, cut":               {whole[:len(whole)-512], false},
-		"gzip behind a plain tar":        {append(bytes.Clone(whole), packed(make([]byte, 512))...), false},
+		"gzip after a plain tar":         {append(bytes.Clone(whole), packed(make([]byte, 512))...), false},
 		"neither":                        {[]byte(strings.Repeat("no archive\n", 1000)), false},
 		"a lone byte":                    {[]byte{0x1f}, false},
 		"an empty file":                  {nil, false},
@@ -237,7 +237,7 @@ func TestTheDialectsOfOtherTarsAreUnderstood(t *testing.T) {
 	}
 }
 
-func TestWhatAVolumeDoesNotCarryIsDroppedAndCounted(t *testing.T) {
+func TestMetadataThatAVolumeDoesNotKeepIsDroppedAndCounted(t *testing.T) {
 	f := &foreignTar{t: t}
 	f.Writer = tar.NewWriter(&f.buf)
 	f.header(&tar.Header{Typeflag: '0', Name: "a", Mode: 0o4755, PAXRecords: map[string]string{

@@ -15,7 +15,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 )
 
-// seeds are honest archives and each of the forged ones.
+// seeds adds honest archives and all forged ones.
 func seeds(f *testing.F) {
 	f.Helper()
 	f.Add(archivetest.EveryKind())
@@ -30,8 +30,8 @@ func seeds(f *testing.F) {
 	}
 }
 
-// resum gives every header block a true checksum, so that a mutation is seen by
-// more than the check of it.
+// resum gives every header block the right checksum. Otherwise the check of the checksum
+// would be the only one that sees a mutation.
 func resum(data []byte) []byte {
 	all := bytes.Clone(data)
 	for data = all; len(data) >= 512; data = data[512:] {
@@ -64,8 +64,8 @@ func stageOf(t *testing.T) (into *disk.Dir, check func()) {
 	}
 }
 
-// What Extract takes, Write captures again with the same counts; what it does
-// not take leaves nothing outside the stage.
+// An archive that Extract accepts is captured again with the same counts. An archive
+// that it refuses leaves nothing outside the stage.
 func FuzzExtract(f *testing.F) {
 	seeds(f)
 	f.Fuzz(func(t *testing.T, data []byte) {

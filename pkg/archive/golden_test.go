@@ -18,9 +18,9 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// The stream of a fixed tree is the same to the byte, in this version of snap and
-// in later ones: other bytes would have other members, and no member of an older
-// snapshot would be shared any more.
+// The stream of a fixed tree has the same bytes in this version of snap and in later
+// ones. Other bytes would make other members, and a new snapshot would share no members
+// with older ones.
 func TestTheStreamOfAFixedTreeIsTheGoldenFile(t *testing.T) {
 	disktest.NeedRoot(t)
 	m, result := capture(t, goldenTree(t), archive.WriteOptions{})
@@ -49,8 +49,8 @@ func TestTheStreamOfAFixedTreeIsTheGoldenFile(t *testing.T) {
 	}
 }
 
-// A stream that an earlier version wrote is still taken, and is written again as
-// it was.
+// A stream of an earlier version is accepted, and the restored tree gives the same
+// stream.
 func TestTheGoldenStreamIsRestored(t *testing.T) {
 	disktest.NeedRoot(t)
 	want, err := os.ReadFile(filepath.Join("testdata", "stream.v1.tar"))
@@ -70,7 +70,7 @@ func TestTheGoldenStreamIsRestored(t *testing.T) {
 	}
 }
 
-// goldenTree makes a directory with an entry of each kind, and values at the ends
+// goldenTree makes a directory with an entry of each kind, and with values at the limits
 // of what a header holds.
 func goldenTree(t *testing.T) string {
 	t.Helper()

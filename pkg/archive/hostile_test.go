@@ -30,9 +30,9 @@ func TestEachForgedArchiveIsRefusedAndNothingOutsideChanges(t *testing.T) {
 	}
 }
 
-// The refusals above mean something only if the same forger's honest archive
-// is taken.
-func TestAnHonestForgeryIsTaken(t *testing.T) {
+// The refusals above mean something only if an honest archive of the same forger is
+// accepted.
+func TestAnHonestArchiveOfTheForgerIsAccepted(t *testing.T) {
 	stage, _, untouched := sandbox(t)
 	f := &archivetest.Forge{}
 	f.Root()
@@ -58,9 +58,8 @@ func TestAnHonestForgeryIsTaken(t *testing.T) {
 	untouched()
 }
 
-// sandbox makes a stage with canaries all around it, and returns the stage, the
-// directory that hostile names and links are aimed at, and a check that nothing
-// but the stage has changed.
+// sandbox makes a stage with canaries all around it. It returns the stage, the directory
+// at which hostile names and links aim, and a check that only the stage has changed.
 func sandbox(t *testing.T) (stage, outside string, untouched func()) {
 	t.Helper()
 	box := t.TempDir()

@@ -6,11 +6,11 @@ import (
 	"github.com/tiny-forge/snap/pkg/archive/tarstream"
 )
 
-// kept are entries that are needed again at the end: directories, whose
-// metadata are set last, and symbolic links. There may be a million of them, so
-// they take as little memory as they can.
+// kept holds the entries that are needed again at the end: directories, whose metadata
+// is set last, and symbolic links. There may be a million of them, so they take as
+// little memory as possible.
 type kept struct {
-	pages  [][]keptEntry // of keptPage each, so that growing copies nothing
+	pages  [][]keptEntry // of keptPage entries each, so that nothing is copied when it grows
 	n      int
 	xattrs map[int][]tarstream.Xattr
 }
@@ -35,7 +35,7 @@ func (k *kept) add(e *tarstream.Entry) int {
 }
 
 func (k *kept) set(i int, e *tarstream.Entry) {
-	// A name may be part of a larger string, which is not to be kept with it.
+	// A name may be a part of a larger string, which must not stay in memory with it.
 	k.pages[i/keptPage][i%keptPage] = keptEntry{
 		name: strings.Clone(e.Name), link: strings.Clone(e.Link),
 		mode: e.Mode, uid: e.UID, gid: e.GID, sec: e.Mtime.Sec, nsec: int32(e.Mtime.Nsec),

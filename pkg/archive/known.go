@@ -8,43 +8,44 @@ import (
 	"github.com/tiny-forge/snap/pkg/archive/tarstream"
 )
 
-// Known is what an earlier reading of the same directory saw and stored. What
-// it proves to be unchanged is not read again.
+// Known is what an earlier reading of the same directory saw and stored. A file that
+// Known proves to be unchanged is not read again.
 //
-// The proof of a file is its handle, its size and its times, and it holds only
-// on a filesystem whose times say all ([disk.Dir.TimesProve]) and for what had
-// no time at or after Since: the kernel moves ctime when a page of a mapped
-// file becomes writable, not with every store to it, so a page that was
-// writable before the reading may have been stored to behind it. A syncfs takes
-// that away from all pages; Since is when the one before the earlier reading
-// began, less what a time may be older than the change that it stamps.
+// The proof is the file's handle, size and times. It is valid only on a filesystem
+// whose times show every change ([disk.Dir.TimesProve]), and only for a file whose
+// times are earlier than Since. The kernel updates ctime when a page of a mapped file
+// becomes writable, but not with every later store to that page. So a page that was
+// writable before the earlier reading may have been changed after it without a new
+// ctime. A syncfs makes all pages read-only. Since is the time when the last syncfs
+// before the earlier reading began, minus the most by which a time stamp may be older
+// than the change.
 type Known struct {
-	// Next returns the lines of the earlier reading in their order, and io.EOF
-	// behind the last. Any other error ends the writing with it.
+	// Next returns the lines of the earlier reading in order, and io.EOF after the
+	// last. Write returns any other error.
 	Next func() (*Line, error)
-	// Members is the stream that the lines' members count through.
+	// Members is the earlier stream. The Member and Span of a line count in it.
 	Members []member.Member
 	Since   tarstream.Timespec
-	// Reuse asks whether the sink can do without being given m once more, and
-	// returns m as it has it. With false the files are read.
+	// Reuse reports whether the sink still has m, and returns m as the sink stores
+	// it. If it reports false, the files are read.
 	Reuse func(m member.Member) (stored member.Member, ok bool, err error)
 }
 
-// sighting is a line of the earlier reading and where it stood.
+// sighting is a line of the earlier reading, and its place there.
 type sighting struct {
 	*Line
 	seq   int  // its place among the lines
-	first bool // it begins a member
-	last  bool // its member, or what its content fills, ends with it
+	first bool // the line begins a member
+	last  bool // the line ends its member, or the members that its content fills
 	final bool // no line follows
 }
 
-// recall goes through the lines of an earlier reading beside a walk.
+// recall goes through the lines of an earlier reading during a walk.
 type recall struct {
 	known *Known
-	next  *Line // nil behind the last
-	seq   int   // of next
-	begun int   // the member that the line before next began in; -1 before the first
+	next  *Line // nil after the last
+	seq   int   // the place of next
+	begun int   // the member in which the line before next begins; -1 before the first
 }
 
 func newRecall(k *Known) (*recall, error) {
@@ -81,8 +82,8 @@ func (r *recall) step() error {
 	return nil
 }
 
-// find returns what the earlier reading saw under a name, nil where it saw
-// nothing. Names come in the order of the walk.
+// find returns what the earlier reading saw under a name, and nil if it saw nothing.
+// Names must come in the order of the walk.
 func (r *recall) find(name string) (*sighting, error) {
 	for r.next != nil && order(r.next.Name, name) < 0 {
 		if err := r.step(); err != nil {
@@ -97,7 +98,7 @@ func (r *recall) find(name string) (*sighting, error) {
 		return nil, err
 	}
 	s.final = r.next == nil
-	if s.final { // what stands behind it can only be the end of the stream
+	if s.final { // only the end of the stream can follow
 		s.last = len(r.known.Members) > s.Member+s.Span+1
 	} else {
 		s.last = r.next.Member != s.Member
@@ -105,8 +106,8 @@ func (r *recall) find(name string) (*sighting, error) {
 	return s, nil
 }
 
-// order compares two names as the walk meets them: by components, a directory
-// before what is in it.
+// order compares two names in the order of the walk: by components, and a directory
+// before its content.
 func order(a, b string) int {
 	if a == b {
 		return 0
@@ -133,7 +134,7 @@ func order(a, b string) int {
 	return len(a) - len(b)
 }
 
-// proves reports whether n, which is to become the entry e, is what l saw.
+// proves reports whether n, which becomes the entry e, is the unchanged file of l.
 func (k *Known) proves(l *Line, n *node, e *tarstream.Entry) (bool, error) {
 	ctime := timespec(n.st.Ctim)
 	same := l.Type == e.Type && hardlinkOf(&l.Entry) == hardlinkOf(e) && l.Mode == e.Mode && l.UID == e.UID && l.GID == e.GID &&
@@ -145,7 +146,7 @@ func (k *Known) proves(l *Line, n *node, e *tarstream.Entry) (bool, error) {
 	return err == nil && handle == l.Handle, err
 }
 
-// hardlinkOf returns the first name of the file that e is a further name of.
+// hardlinkOf returns the first name of the file, if e is an additional name of it.
 func hardlinkOf(e *tarstream.Entry) string {
 	if e.Type == tarstream.Hardlink {
 		return e.Link

@@ -23,7 +23,7 @@ func write(t *testing.T, dir string, opt archive.WriteOptions) (*archive.Result,
 	return archive.Write(context.Background(), open(t, dir), newMemory(), opt)
 }
 
-// extract puts a capture back below a new directory and returns where.
+// extract restores a capture below a new directory, and returns its path.
 func extract(t *testing.T, m *memory, result *archive.Result, into string) string {
 	t.Helper()
 	r := archive.NewReader(context.Background(), m, result.Members)
@@ -126,7 +126,7 @@ func TestTheVolumeItselfMayBeAMount(t *testing.T) {
 	}
 }
 
-func TestAThousandDirectoriesDeepComeBackAndNoMore(t *testing.T) {
+func TestATreeOfAThousandLevelsIsRestoredAndNoDeeperOne(t *testing.T) {
 	dir := disktest.Mount(t, "ext4", 64)
 	live := mkdir(t, dir+"/live")
 	at := open(t, live)
@@ -165,9 +165,9 @@ func TestAThousandDirectoriesDeepComeBackAndNoMore(t *testing.T) {
 	}
 }
 
-// btrfs keeps any 64-bit time, and whoever owns a file can give it one: what
-// the capture takes the restore must take too.
-func TestTheFirstAndTheLastTimeOfAKernelComeBack(t *testing.T) {
+// btrfs stores any 64-bit time, and the owner of a file can set it. The restore must
+// accept every time that the capture accepts.
+func TestTheEarliestAndTheLatestTimeAreRestored(t *testing.T) {
 	disktest.EachFS(t, func(t *testing.T, dir string) {
 		live := mkdir(t, dir+"/live")
 		for i, sec := range []int64{math.MinInt64, math.MinInt64 + 1, -1 << 62, -1 << 31, -1, 0, 1<<33 - 1, 1 << 33, 1 << 62, math.MaxInt64} {
@@ -186,7 +186,7 @@ func TestTheFirstAndTheLastTimeOfAKernelComeBack(t *testing.T) {
 	})
 }
 
-// Two files of 2^62 bytes, which take no space on XFS, overflow the sum.
+// The sizes of two files of 2^62 bytes, which take no space on XFS, overflow the sum.
 func TestAVolumeWhoseBytesOverflowIsNotCaptured(t *testing.T) {
 	live := disktest.Mount(t, "xfs", 512)
 	for _, name := range []string{"a", "b", "c", "d", "e"} {
@@ -200,7 +200,7 @@ func TestAVolumeWhoseBytesOverflowIsNotCaptured(t *testing.T) {
 	}
 }
 
-func TestMetadataThatAreTooLargeAreNotCaptured(t *testing.T) {
+func TestTooMuchMetadataIsNotCaptured(t *testing.T) {
 	live := disktest.Mount(t, "xfs", 512)
 	disktest.Write(t, live, map[string]string{"small": "x", "large": strings.Repeat("x", 1<<20)})
 	value := make([]byte, 60<<10)

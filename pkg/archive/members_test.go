@@ -31,13 +31,13 @@ func member(tar []byte) archive.Member {
 
 var bothCodecs = []archive.Codec{archive.Gzip, archive.Zstd}
 
-// coded is m as codec stores it.
+// coded returns m with another codec.
 func coded(m archive.Member, codec archive.Codec) archive.Member {
 	m.Codec = codec
 	return m
 }
 
-func TestInflateTakesExactlyTheMemberThatWasNamed(t *testing.T) {
+func TestInflateAcceptsOnlyTheNamedMember(t *testing.T) {
 	for _, codec := range bothCodecs {
 		t.Run(codec.String(), func(t *testing.T) { exactly(t, codec) })
 	}
@@ -66,8 +66,8 @@ func exactly(t *testing.T, codec archive.Codec) {
 		{"cut in the head", good[:5], m, no},
 		{"cut in the data", good[:len(good)/2], m, ""},
 		{"cut in the checksum", good[:len(good)-3], m, ""},
-		{"a byte behind it", append(bytes.Clone(good), 0), m, "follow"},
-		{"a second member behind it", append(bytes.Clone(good), good...), m, "follow"},
+		{"a byte after it", append(bytes.Clone(good), 0), m, "follow"},
+		{"a second member after it", append(bytes.Clone(good), good...), m, "follow"},
 		{"two members in one", append(codec.Deflate(nil, tar[:100]), codec.Deflate(nil, tar[100:])...), m, ""},
 		{"a flipped bit in the data", flip(len(good) / 2), m, ""},
 		{"a flipped bit in the checksum", flip(len(good) - 6), m, ""},
@@ -98,7 +98,7 @@ func exactly(t *testing.T, codec archive.Codec) {
 	}
 }
 
-// A megabyte of zeros is a kilobyte of either.
+// A megabyte of zeros is a kilobyte in either codec.
 func TestABombInflatesNoFurtherThanDeclared(t *testing.T) {
 	var gz bytes.Buffer
 	zw, _ := gzip.NewWriterLevel(&gz, gzip.BestSpeed)
@@ -133,7 +133,7 @@ func allocated(f func() error) (uint64, error) {
 	return after.TotalAlloc - before.TotalAlloc, err
 }
 
-func TestDeflateGivesTheSameBytesAndStoresWhatDoesNotCompress(t *testing.T) {
+func TestDeflateIsDeterministicAndStoresIncompressibleData(t *testing.T) {
 	for _, codec := range bothCodecs {
 		for _, in := range inputs {
 			tar := in.make()
@@ -148,7 +148,7 @@ func TestDeflateGivesTheSameBytesAndStoresWhatDoesNotCompress(t *testing.T) {
 	}
 }
 
-// opener gives members from memory and fails on request.
+// opener returns members from memory, and fails on request.
 type opener struct {
 	data map[string][]byte
 	err  map[string]error
@@ -158,7 +158,7 @@ func (o opener) Open(m archive.Member, buf []byte) ([]byte, error) {
 	return append(buf[:0], o.data[m.ID]...), o.err[m.ID]
 }
 
-func TestTheReaderGivesNoByteOfAMemberThatIsNotTrue(t *testing.T) {
+func TestTheReaderReturnsNoByteOfAWrongMember(t *testing.T) {
 	var members []archive.Member
 	o := opener{map[string][]byte{}, map[string]error{}}
 	var want []byte
@@ -200,7 +200,7 @@ func TestTheReaderGivesNoByteOfAMemberThatIsNotTrue(t *testing.T) {
 	}
 }
 
-func TestAReaderThatIsCancelledDoesNotEndAsIfItWereWhole(t *testing.T) {
+func TestACancelledReaderReturnsAnErrorAndNotEOF(t *testing.T) {
 	var members []archive.Member
 	o := opener{map[string][]byte{}, nil}
 	for i := range 200 {

@@ -11,17 +11,18 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
-// times leaves the access time alone.
+// times returns the argument of utimensat(2) that sets mtime and leaves the access
+// time as it is.
 func times(t tarstream.Timespec) []unix.Timespec {
 	return []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: t.Sec, Nsec: t.Nsec}}
 }
 
-// apply sets the metadata of an open file or directory, in the only order that
-// keeps all of them: chown clears setuid and capabilities (chown(2)), an ACL
-// rules the group bits that chmod sets (acl(5)), and everything moves ctime.
+// apply sets the metadata of an open file or directory. Only this order keeps all of
+// it: chown clears setuid and capabilities (chown(2)), an ACL overrides the group bits
+// that chmod sets (acl(5)), and every step updates ctime.
 func apply(fd int, e *tarstream.Entry, keepPrivileges bool) error {
-	// What it has already need not be set: each would be a change of its own in
-	// the filesystem's journal.
+	// Values that are right already are not set: each would be another change in the
+	// filesystem's journal.
 	var st unix.Stat_t
 	if err := disk.Retry(func() error { return unix.Fstat(fd, &st) }); err != nil {
 		return fail("stat", e.Name, err)
@@ -52,8 +53,8 @@ func apply(fd int, e *tarstream.Entry, keepPrivileges bool) error {
 }
 
 func xattrError(e *tarstream.Entry, attr tarstream.Xattr, err error) error {
-	// EINVAL: an ACL that is none; EACCES: a default ACL of a file; E2BIG and
-	// ERANGE: a value or a name that no filesystem takes (setxattr(2), xattr(7)).
+	// EINVAL: an invalid ACL; EACCES: a default ACL of a file; E2BIG and ERANGE: a
+	// value or a name that no filesystem accepts (setxattr(2), xattr(7)).
 	forged := errors.Is(err, unix.EINVAL) || errors.Is(err, unix.E2BIG) || errors.Is(err, unix.ERANGE) ||
 		errors.Is(err, unix.EACCES) && attr.Name == tarstream.ACLDefault && e.Type != tarstream.Directory
 	if forged {
@@ -62,8 +63,8 @@ func xattrError(e *tarstream.Entry, attr tarstream.Xattr, err error) error {
 	return fail(fmt.Sprintf("set extended attribute %q of", attr.Name), e.Name, err)
 }
 
-// futimens is utimensat(2) on a descriptor: a null path, which the x/sys
-// wrapper cannot pass; AT_EMPTY_PATH does the same since Linux 5.8.
+// futimens is utimensat(2) on a descriptor. The x/sys wrapper cannot pass a null
+// path; AT_EMPTY_PATH does the same since Linux 5.8.
 func futimens(fd int, ts []unix.Timespec) error {
 	return disk.Retry(func() error { return unix.UtimesNanoAt(fd, "", ts, unix.AT_EMPTY_PATH) })
 }
@@ -75,8 +76,8 @@ func wrapIf(op, name string, err error) error {
 	return fail(op, name, err)
 }
 
-// made turns the failure to make a name into a refusal where it is the
-// archive's fault: a name that is taken, or that no filesystem takes.
+// made turns the failure to create a name into a refusal if it is the fault of the
+// archive: the name exists already, or no filesystem accepts it.
 func made(op, name string, err error) error {
 	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENAMETOOLONG) || errors.Is(err, unix.EILSEQ) || errors.Is(err, unix.EINVAL) {
 		return member.Refuse("%s %q: %w", op, name, err)

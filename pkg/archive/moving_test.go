@@ -20,8 +20,8 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 )
 
-// captured captures dir, calls act behind the line of a name, and returns where
-// the capture was put back.
+// captured captures dir, calls act after the line of a name, and returns the directory
+// to which the capture was restored.
 func captured(t *testing.T, dir, name string, act func()) (*archive.Result, string) {
 	t.Helper()
 	sink := newMemory()
@@ -46,9 +46,9 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// TestAnInodeThatIsUsedAgainIsNoFurtherName delivers mail, by a link from one
-// directory to another, while the walk goes on.
-func TestAnInodeThatIsUsedAgainIsNoFurtherName(t *testing.T) {
+// TestAReusedInodeNumberIsNotAnAdditionalName delivers mail during the
+// walk, by a link from one directory to another.
+func TestAReusedInodeNumberIsNotAnAdditionalName(t *testing.T) {
 	dir := filepath.Join(disktest.Mount(t, "ext4", 64), "mail")
 	disktest.Write(t, mkdir(t, dir), map[string]string{"new/1": "the first", "old/": "", "tmp/": "", "z/": ""})
 	must(t, os.Link(dir+"/new/1", dir+"/tmp/1"))
@@ -106,8 +106,8 @@ func TestANameThatVanishesIsLookedForAgainAndReported(t *testing.T) {
 	}
 }
 
-// TestAllNamesOfADirectoryMayVanish removes all at once. The next listing has
-// none of them; each is reported.
+// TestAllNamesOfADirectoryMayVanish removes all names at once. The next
+// listing has none of them, and each is reported.
 func TestAllNamesOfADirectoryMayVanish(t *testing.T) {
 	dir := mkdir(t, filepath.Join(t.TempDir(), "v"))
 	files := map[string]string{"a": "1"}
@@ -126,8 +126,8 @@ func TestAllNamesOfADirectoryMayVanish(t *testing.T) {
 	}
 }
 
-// TestALeaseIsWaitedFor has a file that somebody holds a write lease on, as
-// Samba does, and who gives it up when the kernel asks for it.
+// TestALeaseIsWaitedFor captures a file on which somebody holds a write lease, as Samba
+// does. The holder gives the lease up when the kernel asks for it.
 func TestALeaseIsWaitedFor(t *testing.T) {
 	dir := mkdir(t, filepath.Join(t.TempDir(), "v"))
 	disktest.Write(t, dir, map[string]string{"a": "1", "leased": "2"})
@@ -161,8 +161,8 @@ func TestALeaseIsWaitedFor(t *testing.T) {
 	}
 }
 
-// TestLeasesAreNotWaitedForForever has three files whose holder lets go, but so
-// late that the time for all of them is over before the last.
+// TestLeasesAreNotWaitedForForever has three files. Their holder gives up each
+// lease, but so late that the total time is over before the last one.
 func TestLeasesAreNotWaitedForForever(t *testing.T) {
 	dir := mkdir(t, filepath.Join(t.TempDir(), "v"))
 	names := []string{"a", "b", "c"}
@@ -192,8 +192,8 @@ func TestLeasesAreNotWaitedForForever(t *testing.T) {
 	}
 }
 
-// TestFewDescriptorsAreEnough captures, again after a change, what would fill
-// the descriptors with what waits to be taken over and with clones.
+// TestFewDescriptorsAreEnough captures a tree twice, with a change between. Its waiting
+// entries and its clones would need more descriptors than there are.
 func TestFewDescriptorsAreEnough(t *testing.T) {
 	mount := disktest.Mount(t, "xfs", 512)
 	dir := mkdir(t, mount+"/v")

@@ -10,29 +10,29 @@ import (
 )
 
 const (
-	// A dense file of reserveFrom bytes and more gets its blocks by
-	// fallocate(2), reserveAhead at a time: a size that is forged may promise
-	// more than ever follows, and must not fill the disk.
+	// A dense file of reserveFrom bytes or more gets its blocks from fallocate(2),
+	// reserveAhead bytes at a time. A forged size may be larger than the content, and
+	// must not fill the disk.
 	reserveFrom  = 2 << 20
 	reserveAhead = 16 << 20
-	// holeSize is the least run of zeros that becomes a hole where a foreign
-	// archive's sparse file is written.
+	// holeSize is the shortest run of zeros that becomes a hole in a sparse file of a
+	// foreign archive.
 	holeSize = 64 << 10
 )
 
-// output lays the content of one entry out in its file.
+// output writes the content of one entry to its file.
 type output struct {
 	fd       int
 	entry    *tarstream.Entry
-	left     int64             // content that has not been written
-	at       int64             // where it goes
-	extent   int               // of a sparse file: the next one
-	room     int64             // of a sparse file: what is left of the last one
-	reserved int64             // the file has blocks up to here
-	wrote    func(bytes int64) // nil, or told of each write
+	left     int64             // bytes that have not been written
+	at       int64             // where the next byte goes
+	extent   int               // of a sparse file: the next extent
+	room     int64             // of a sparse file: how much of the last extent is left
+	reserved int64             // blocks are reserved up to here
+	wrote    func(bytes int64) // if not nil, called after each write
 }
 
-// write writes the next content, never more than the entry has.
+// write writes the next bytes. The caller never passes more than the entry has.
 func (o *output) write(b []byte) error {
 	o.left -= int64(len(b))
 	if o.entry.ZeroHoles {
@@ -57,7 +57,7 @@ func (o *output) write(b []byte) error {
 	return nil
 }
 
-// sparing leaves holes where b has nothing but zeros.
+// sparing writes b and leaves holes in place of long runs of zeros.
 func (o *output) sparing(b []byte) error {
 	for len(b) > 0 {
 		part := b[:min(holeSize, len(b))]
@@ -70,9 +70,9 @@ func (o *output) sparing(b []byte) error {
 	return nil
 }
 
-// reserve gives the file blocks for the next n bytes and some ahead of them. It
-// is a hint: where it fails, as on a filesystem that has no fallocate, writing
-// tells what is the matter.
+// reserve reserves blocks for the next n bytes and for some after them. It is only a
+// hint: if it fails, as on a filesystem without fallocate, the write itself reports
+// any problem.
 func (o *output) reserve(n int64) {
 	if o.entry.Size < reserveFrom || o.at+n <= o.reserved {
 		return
@@ -99,7 +99,7 @@ func (o *output) pwrite(b []byte) error {
 	return nil
 }
 
-// end gives the file its size: a hole at its end was not written.
+// end sets the size of the file, because a hole at its end was not written.
 func (o *output) end() error {
 	if !o.entry.Sparse() && !o.entry.ZeroHoles {
 		return nil

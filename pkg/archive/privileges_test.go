@@ -18,7 +18,8 @@ import (
 // (VFS_CAP_REVISION_2, include/uapi/linux/capability.h).
 var capNetBind = []byte{1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
-// powers makes what gives power, beside what only looks like it.
+// powers makes files and attributes that grant privileges, and some that only look like
+// it.
 func powers(t *testing.T, dir string) {
 	t.Helper()
 	disktest.Write(t, dir, map[string]string{"setuid": "x", "setgid": "x", "capable": "x", "trusted": "x", "shared/": ""})
@@ -32,7 +33,7 @@ func powers(t *testing.T, dir string) {
 			t.Fatal(err)
 		}
 	}
-	// A label of the host, which a volume does not carry.
+	// A label of the host, which a volume does not keep.
 	if err := unix.Setxattr(filepath.Join(dir, "trusted"), "user.plain", []byte("kept"), 0); err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +94,7 @@ func TestPrivilegesAreStrippedUnlessKept(t *testing.T) {
 	}
 }
 
-// A forged header asks for the same without any file that had it.
+// A forged header asks for privileges that no file ever had.
 func TestAForgedSetuidRootShellIsStripped(t *testing.T) {
 	f := &archivetest.Forge{}
 	f.Root()
@@ -114,9 +115,9 @@ func TestAForgedSetuidRootShellIsStripped(t *testing.T) {
 	}
 }
 
-// GNU tar decodes %3D and %25 in the keyword of an attribute, since a pax
-// keyword ends at the first "=".
-func TestAnAttributeWhoseNameHoldsAnEqualsSignComesBack(t *testing.T) {
+// A pax keyword ends at the first "=". So GNU tar decodes %3D and %25 in the keyword of
+// an attribute.
+func TestAnAttributeWithAnEqualsSignInItsNameIsRestored(t *testing.T) {
 	dir := disktest.Mount(t, "ext4", 64)
 	live, staged, out := mkdir(t, dir+"/live"), mkdir(t, dir+"/staged"), mkdir(t, dir+"/out")
 	disktest.Write(t, live, map[string]string{"f": "x"})

@@ -20,7 +20,7 @@ import (
 
 const canary = "CANARY-of-the-host-that-no-volume-may-carry"
 
-// scanner is a sink that keeps nothing and looks for the canary.
+// scanner is a sink that stores nothing and searches for the canary.
 type scanner struct{ found atomic.Int64 }
 
 func (s *scanner) Put(tar []byte) (archive.Member, error) {
@@ -30,8 +30,8 @@ func (s *scanner) Put(tar []byte) (archive.Member, error) {
 	return archive.Member{ID: strings.Repeat("0", 64), Tar: int64(len(tar)), Stored: 1}, nil
 }
 
-// while runs attack over and over until the returned function is called, which
-// returns how often it ran.
+// while runs attack again and again until the returned function is called. That function
+// returns how many times attack ran.
 func while(attack func()) (stop func() int64) {
 	var over atomic.Bool
 	var rounds atomic.Int64
@@ -49,8 +49,8 @@ func while(attack func()) (stop func() int64) {
 	}
 }
 
-// A container owns its volume and can exchange any two names in it, thousands
-// of times a second, while root walks it.
+// While root walks a volume, the container that owns it can exchange any two names in it
+// thousands of times a second.
 func TestNothingFromOutsideIsCapturedWhateverIsSwappedDuringTheWalk(t *testing.T) {
 	disktest.NeedRoot(t)
 	rounds := 300
@@ -112,8 +112,8 @@ func TestNothingFromOutsideIsCapturedWhateverIsSwappedDuringTheWalk(t *testing.T
 	}
 }
 
-// Whatever is done to a file while it is read, the stream stays one that can be
-// extracted, and the capture says that it is no single state.
+// Whatever happens to a file while it is read, the stream can be extracted, and the
+// capture reports that the file has no single state.
 func TestAFileThatChangesWhileItIsReadIsReportedAndTheStreamStaysWhole(t *testing.T) {
 	big := bytes.Repeat([]byte("0123456789abcdef"), 3<<16) // 3 MiB
 	for name, attack := range map[string]func(f *os.File, i int64) error{
@@ -176,7 +176,7 @@ func TestAFileThatChangesWhileItIsReadIsReportedAndTheStreamStaysWhole(t *testin
 	}
 }
 
-func TestAFileThatIsStillIsNotReportedAsChanged(t *testing.T) {
+func TestAnUnchangedFileIsNotReportedAsChanged(t *testing.T) {
 	dir := t.TempDir()
 	disktest.Write(t, dir, map[string]string{"a": "x", "large": strings.Repeat("x", 2<<20)})
 	if _, result := capture(t, dir, archive.WriteOptions{}); result.ChangedCount != 0 || result.Changed != nil {

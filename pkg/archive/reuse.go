@@ -5,25 +5,26 @@ import (
 	"github.com/tiny-forge/snap/pkg/archive/tarstream"
 )
 
-// A group of the stream whose entries are all unchanged, and are the same
-// entries as before, is the same bytes as before: it is taken over without a
-// look at any content. Until the end of the group is reached that is not yet
-// known, so the entries wait, with their inodes held open. Where something else
-// turns up among them, they are read after all.
+// A group of the stream has the same bytes as before if it has the same entries as
+// before and all of them are unchanged. Such a group is reused without reading any
+// content. Whether that is so shows only at the end of the group. Until then the
+// entries wait, with their inodes held open. If another entry appears among them,
+// they are read after all.
 
-// maxWaiting is how many inodes may be held open where there are descriptors
-// enough: no group has more names. A group for which there are too few is read.
+// maxWaiting is how many inodes may be held open, if the process may open enough
+// descriptors. No group has more names. If there are too few descriptors for a group,
+// it is read.
 const maxWaiting = 512
 
-// waiting is an entry that is unchanged, in a group that may be.
+// waiting is an unchanged entry of a group that may be unchanged.
 type waiting struct {
 	node *node
 	e    *tarstream.Entry
 	seen *sighting
 }
 
-// await takes e where the group is, as far as it goes, one of the earlier
-// reading. Where it is not, that settles what has been waiting.
+// await lets e wait if the group so far is one of the earlier reading. If it is not,
+// await reads the entries that were waiting and reports false.
 func (w *writer) await(n *node, e *tarstream.Entry, seen *sighting) (bool, error) {
 	if seen == nil || !w.continues(seen) || len(w.waiting) >= w.mostWaiting {
 		return false, w.readWaiting()
@@ -44,8 +45,8 @@ func (w *writer) continues(seen *sighting) bool {
 	return seen.seq == before.seq+1 && seen.Member == before.Member
 }
 
-// reuse takes over the members of the group that has been waiting. Where the
-// sink has them no longer it is read, and the answer is false.
+// reuse reuses the members of the group that was waiting. If the sink no longer has
+// them, the group is read, and reuse reports false.
 func (w *writer) reuse() (bool, error) {
 	last := w.waiting[len(w.waiting)-1].seen
 	members, err := w.stored(last.Member, last.Span+1)
@@ -70,7 +71,7 @@ func (w *writer) reuse() (bool, error) {
 	return true, nil
 }
 
-// stored returns n members of the earlier reading, or nil where the sink has not
+// stored returns n members of the earlier reading, or nil if the sink does not have
 // all of them.
 func (w *writer) stored(from, n int) ([]member.Member, error) {
 	members := make([]member.Member, 0, n)
@@ -84,8 +85,8 @@ func (w *writer) stored(from, n int) ([]member.Member, error) {
 	return members, nil
 }
 
-// readWaiting stores the entries that have been waiting as if nothing had been
-// known of them.
+// readWaiting reads and stores the entries that were waiting, as if there had been no
+// earlier reading.
 func (w *writer) readWaiting() error {
 	list := w.waiting
 	w.waiting = nil
@@ -100,8 +101,8 @@ func (w *writer) readWaiting() error {
 	return err
 }
 
-// reuseEnd ends the stream with the last member of the earlier reading, which
-// holds the end as well, where all that is left waits for just that.
+// reuseEnd ends the stream with the last member of the earlier reading, if that member
+// holds exactly the entries that are waiting and the end of the stream.
 func (w *writer) reuseEnd() (done bool, err error) {
 	if len(w.waiting) == 0 {
 		return false, nil
@@ -113,9 +114,9 @@ func (w *writer) reuseEnd() (done bool, err error) {
 	return false, w.readWaiting()
 }
 
-// sameContent takes over the content of a large file that is unchanged, behind
-// a header that is made anew. A sparse file is read: where its data lie is
-// found out with every reading, and the kernel may have moved that.
+// sameContent reuses the content of an unchanged large file, after a new header. A
+// sparse file is read: where its data is gets looked up in every reading, and the
+// kernel may have moved it.
 func (w *writer) sameContent(e *tarstream.Entry, seen *sighting) (bool, error) {
 	if seen == nil || seen.Span == 0 || e.Sparse() || seen.Data != e.Size {
 		return false, nil

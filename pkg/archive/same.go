@@ -9,9 +9,10 @@ import (
 	"github.com/tiny-forge/snap/pkg/archive/tarstream"
 )
 
-// SameContent reports whether a dense file of size bytes holds what these
-// members hold, which are nothing but the content of one (see
-// [ExtractOptions.Supply]). It reads the file and goes by the members' checksums.
+// SameContent reports whether a dense file of size bytes has the content of these
+// members. The members must hold nothing but the content of one file (see
+// [ExtractOptions.Supply]). SameContent reads the file and compares checksums; it does
+// not open the members.
 func SameContent(f *os.File, size int64, content []member.Member) (bool, error) {
 	r := io.NewSectionReader(f, 0, size)
 	buf := make([]byte, 0, member.PieceSize+tarstream.Block)

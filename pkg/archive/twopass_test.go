@@ -24,8 +24,7 @@ type reading struct {
 	lines  []*archive.Line
 }
 
-// read makes a pass that is told what an earlier one saw, and calls seen behind
-// each line.
+// read makes a pass that knows what an earlier pass saw, and calls seen after each line.
 func read(t *testing.T, dir string, sink *memory, earlier *reading, since archive.Timespec, seen func(n int)) *reading {
 	t.Helper()
 	r := &reading{}
@@ -47,7 +46,7 @@ func read(t *testing.T, dir string, sink *memory, earlier *reading, since archiv
 	return r
 }
 
-// known is what a reading saw, as the store would give it.
+// known returns what a reading saw, as the store would return it.
 func known(sink *memory, earlier *reading, since archive.Timespec) *archive.Known {
 	next := 0
 	return &archive.Known{
@@ -70,10 +69,10 @@ func ago(d time.Duration) archive.Timespec {
 	return archive.Timespec{Sec: at.Unix(), Nsec: int64(at.Nanosecond())}
 }
 
-// TestTwoPassesGiveTheFrozenTree runs random schedules of a writer that changes
-// a tree in every way that is known to deceive, before and during the first
-// pass. What the second pass gives, which goes by times, must be what a reading
-// of everything gives.
+// TestTwoPassesGiveTheFrozenTree runs random schedules of a writer that changes a tree
+// before and during the first pass, in every way that is known to deceive. The second
+// pass relies on times. Its result must be the same as that of a pass that reads
+// everything.
 func TestTwoPassesGiveTheFrozenTree(t *testing.T) {
 	all := 600
 	if s := os.Getenv("SNAP_TEST_SCHEDULES"); s != "" {
@@ -92,7 +91,7 @@ func TestTwoPassesGiveTheFrozenTree(t *testing.T) {
 			for i := range min(batch, all/3-at) {
 				list = append(list, newSchedule(t, filepath.Join(dir, strconv.Itoa(i)), rand.New(rand.NewPCG(seed, uint64(at+i)))))
 			}
-			time.Sleep(1100 * time.Millisecond) // behind that an untouched file is not hot
+			time.Sleep(1100 * time.Millisecond) // after that an untouched file is not hot
 			for i, s := range list {
 				r, n := s.run(t)
 				reused, names = reused+r, names+n
@@ -110,8 +109,7 @@ func TestTwoPassesGiveTheFrozenTree(t *testing.T) {
 	})
 }
 
-// schedule is a tree, and what is done to it before which line of the first
-// pass.
+// schedule is a tree, and the changes to it, each before a line of the first pass.
 type schedule struct {
 	dir    string
 	random *rand.Rand
@@ -226,7 +224,7 @@ func (s *schedule) run(t *testing.T) (reused, names int64) {
 		<-done
 		stop = nil
 	}
-	// A page that is stored to again and again moves the times only once.
+	// Repeated stores to a page change the times only once.
 	busy, rate := s.random.IntN(len(s.files)), s.random.IntN(3)
 	first := read(t, s.dir, sink, nil, since, func(n int) {
 		if rate > 0 && s.random.IntN(3) < rate {
@@ -246,7 +244,7 @@ func (s *schedule) run(t *testing.T) (reused, names int64) {
 		close(stop)
 		<-done
 	}
-	// From here on nothing writes.
+	// Nothing writes from here on.
 	second := read(t, s.dir, sink, first, since, nil)
 	truth := read(t, s.dir, newMemory(), nil, since, nil)
 	if !reflect.DeepEqual(second.result.Members, truth.result.Members) || second.result.Stats != truth.result.Stats {
@@ -260,14 +258,14 @@ func (s *schedule) run(t *testing.T) (reused, names int64) {
 	return second.result.Reused, second.result.Stats.Entries()
 }
 
-// bare is a line without what the index does not keep.
+// bare returns a line without the fields that the index does not record.
 func bare(l *archive.Line) archive.Line {
 	out := *l
 	out.Xattrs, out.Extents = nil, nil
 	return out
 }
 
-// act does one thing to the tree.
+// act makes one change to the tree.
 func (s *schedule) act() {
 	i, j := s.random.IntN(len(s.files)), s.random.IntN(len(s.files))
 	path, other := s.path(i), s.path(j)
@@ -340,9 +338,9 @@ func (s *schedule) overwrite(path string, info os.FileInfo) {
 	s.try(err)
 }
 
-// TestAClonedFileIsOfTheMomentOfTheWalk writes to a file between the two halves
-// of a writing.
-func TestAClonedFileIsOfTheMomentOfTheWalk(t *testing.T) {
+// TestACloneHasTheContentOfTheWalk writes to a file between the two halves of a
+// capture.
+func TestACloneHasTheContentOfTheWalk(t *testing.T) {
 	for fstype, clones := range map[string]bool{"xfs": true, "btrfs": true, "ext4": false} {
 		t.Run(fstype, func(t *testing.T) {
 			dir := disktest.Mount(t, fstype, 512)

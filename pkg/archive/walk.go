@@ -18,22 +18,22 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
-// resolve is how every name of a live volume is looked up.
+// resolve is how every name is looked up.
 const resolve = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV
 
-// node is a name of the live tree, pinned: fd is an O_PATH descriptor, so the
-// inode that was looked at is the one that is read, whatever the name is made
-// to be meanwhile, and nothing was opened whose opening has an effect (a
-// device, a fifo).
+// node is a name of the live tree. Its O_PATH descriptor pins the inode, so the inode
+// that was examined is the one that is read, even if the name is moved to another
+// inode. And nothing is opened whose opening has an effect, such as a device or a
+// fifo.
 type node struct {
 	fd    int
-	name  string // path below the volume
+	name  string // the path below the volume
 	st    unix.Stat_t
-	holds int    // who still needs fd, besides whoever opened it
-	known string // what handle returned
+	holds int    // how many still need fd, besides the one that opened it
+	known string // the result of handle
 }
 
-// hold keeps the inode open until release has been called once more.
+// hold keeps the inode open until one more call of release.
 func (n *node) hold() *node {
 	n.holds++
 	return n
@@ -45,8 +45,8 @@ func (n *node) release() {
 	}
 }
 
-// handle returns the kernel's handle of the inode, which no other has had or
-// will have ([disk.FileHandle]). It is "" where the filesystem has none.
+// handle returns the kernel's handle of the inode. No other inode has had it or will
+// have it ([disk.FileHandle]). It is "" if the filesystem has no handles.
 func (n *node) handle() (string, error) {
 	if n.known != "" {
 		return n.known, nil
@@ -60,16 +60,16 @@ func (n *node) handle() (string, error) {
 
 func (n *node) kind() uint32 { return n.st.Mode & unix.S_IFMT }
 
-// walker visits a live directory in the order of sorted names, a directory
-// before its content.
+// walker visits the names of a live directory in sorted order, each directory before
+// its content.
 type walker struct {
 	ctx     context.Context
 	procFDs int // /proc/self/fd
 	visit   func(*node) error
-	// vanished, when set, is told of names that were gone between their listing
-	// and their opening.
+	// vanished, if set, is called with each name that was listed, and was gone when it
+	// was to be opened.
 	vanished func(name string)
-	leases   time.Duration // how long those that are met from here on are waited for
+	leases   time.Duration // how much longer the walk may wait for leases
 }
 
 func newWalker(ctx context.Context, visit func(*node) error) (*walker, error) {
@@ -86,7 +86,7 @@ func (w *walker) close() { unix.Close(w.procFDs) }
 
 // walk visits root and everything below it.
 func (w *walker) walk(root *disk.Dir) error {
-	n := &node{name: tarstream.Root, fd: root.FD(), holds: 1} // it stays the caller's
+	n := &node{name: tarstream.Root, fd: root.FD(), holds: 1} // the descriptor belongs to the caller
 	if err := disk.Retry(func() error { return unix.Fstat(n.fd, &n.st) }); err != nil {
 		return fail("stat", tarstream.Root, err)
 	}
@@ -111,7 +111,7 @@ func (w *walker) children(dir *node, depth int) error {
 		case again == 0:
 			w.gone(dir, names[:1], nil)
 			names = names[1:]
-		default: // it may have been renamed: a name that is still to come is met then
+		default: // it may have been renamed, to a name that is still to come
 			again--
 			now, err := listFrom(dir, names[0])
 			if err != nil {
@@ -124,7 +124,7 @@ func (w *walker) children(dir *node, depth int) error {
 	return nil
 }
 
-// gone reports the names of a listing that a later one does not have; both are
+// gone reports the names of a listing that a later listing does not have. Both must be
 // sorted.
 func (w *walker) gone(dir *node, names, now []string) {
 	if w.vanished == nil {
@@ -138,10 +138,10 @@ func (w *walker) gone(dir *node, names, now []string) {
 	}
 }
 
-// errVanished is of a name that stands there no more.
+// errVanished means that a listed name no longer exists.
 var errVanished = errors.New("vanished")
 
-// listFrom is list from a name on.
+// listFrom returns the names of list that are not before name.
 func listFrom(dir *node, name string) ([]string, error) {
 	names, err := list(dir)
 	if err != nil {
@@ -151,7 +151,7 @@ func listFrom(dir *node, name string) ([]string, error) {
 	return names[at:], nil
 }
 
-// below is the path of a name in dir.
+// below returns the path of a name in dir.
 func below(dir *node, name string) string {
 	if dir.name == tarstream.Root {
 		return name
@@ -162,14 +162,14 @@ func below(dir *node, name string) string {
 func (w *walker) child(dir *node, name string, depth int) error {
 	path := below(dir, name)
 	if depth > tarstream.MaxDepth {
-		return fmt.Errorf("%q: more than %d names deep", path, tarstream.MaxDepth)
+		return fmt.Errorf("%q is more than %d levels deep", path, tarstream.MaxDepth)
 	}
 	fd, err := disk.Openat2(dir.fd, name, unix.O_PATH|unix.O_NOFOLLOW, 0, resolve)
 	switch {
 	case errors.Is(err, unix.ENOENT):
 		return errVanished
 	case errors.Is(err, unix.EXDEV):
-		return fmt.Errorf("%q: another filesystem is mounted here, inside the volume: %w", path, err)
+		return fmt.Errorf("%q: another filesystem is mounted inside the volume: %w", path, err)
 	case err != nil:
 		return fail("open", path, err)
 	}
@@ -179,7 +179,7 @@ func (w *walker) child(dir *node, name string, depth int) error {
 		return fail("stat", path, err)
 	}
 	if n.kind() == unix.S_IFDIR && n.st.Dev != dir.st.Dev {
-		return fmt.Errorf("%q: a subvolume of its own inside the volume: %w", path, unix.EXDEV)
+		return fmt.Errorf("%q is a subvolume inside the volume: %w", path, unix.EXDEV)
 	}
 	if err := w.visit(n); err != nil {
 		return err
@@ -190,8 +190,7 @@ func (w *walker) child(dir *node, name string, depth int) error {
 	return w.children(n, depth)
 }
 
-// list returns the names in a directory, sorted. A directory that has been
-// removed is empty.
+// list returns the names in a directory, sorted. A removed directory is empty.
 func list(dir *node) ([]string, error) {
 	fd, err := disk.Openat2(dir.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0, resolve)
 	if err != nil {
@@ -207,8 +206,8 @@ func list(dir *node) ([]string, error) {
 	return names, nil
 }
 
-// open opens the very inode of n for reading, without updating its access
-// time where that is allowed.
+// open opens the pinned inode of n for reading. It does not update the access time if
+// the process may avoid that.
 func (w *walker) open(n *node) (*live, error) {
 	name := strconv.Itoa(n.fd)
 	flags := unix.O_RDONLY | unix.O_NONBLOCK | unix.O_CLOEXEC
@@ -230,7 +229,7 @@ func (w *walker) open(n *node) (*live, error) {
 		case !errors.Is(err, unix.EWOULDBLOCK):
 			return nil, fail("open", n.name, err)
 		case time.Since(start) > w.leases:
-			return nil, fail("open", n.name, fmt.Errorf("a process holds a lease on it (/proc/locks) and does not let go: try again when the kernel has taken it away, in a minute: %w", err))
+			return nil, fail("open", n.name, fmt.Errorf("a process holds a lease on it (/proc/locks) and does not give it up: try again in a minute, when the kernel has broken the lease: %w", err))
 		}
 		if err := sleep(w.ctx, 10*time.Millisecond); err != nil {
 			return nil, err
@@ -238,10 +237,10 @@ func (w *walker) open(n *node) (*live, error) {
 	}
 }
 
-// leaseBreak is for how long leases on files that are to be read are waited for
-// where nobody waits for the walk. The first attempt to open has the kernel ask
-// for the lease, and take it away after /proc/sys/fs/lease-break-time, 45 s by
-// default (fcntl(2), F_SETLEASE).
+// leaseBreak is how long a walk waits in total for leases on its files, if nobody
+// waits for the walk. The first attempt to open a file makes the kernel ask for the
+// lease. The kernel breaks it after /proc/sys/fs/lease-break-time, 45 s by default
+// (fcntl(2), F_SETLEASE).
 const leaseBreak = 2 * time.Minute
 
 func sleep(ctx context.Context, d time.Duration) error {
@@ -253,8 +252,8 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// live is an open file of the volume: a bare descriptor, since os.NewFile asks
-// epoll about each, which has nothing to say of files.
+// live is an open file of the volume. It is a bare descriptor, because os.NewFile
+// would make an epoll call for each file, to no use.
 type live struct {
 	fd   int
 	name string
@@ -277,7 +276,7 @@ func (f *live) ReadAt(p []byte, at int64) (n int, err error) {
 
 func (f *live) close() { unix.Close(f.fd) }
 
-// target returns what the symbolic link n points to.
+// target returns the target of the symbolic link n.
 func (n *node) target() (string, error) {
 	buf := make([]byte, 4096)
 	size, err := disk.RetryValue(func() (int, error) { return unix.Readlinkat(n.fd, "", buf) })
@@ -291,16 +290,16 @@ func fail(op, path string, err error) error {
 	return &fs.PathError{Op: op, Path: strconv.Quote(path), Err: err}
 }
 
-// Unrestorable says that a live tree holds what a restore would refuse, so that
-// it must not be captured as if all were well.
+// Unrestorable is the error for a live tree that holds something that a restore would
+// refuse. Such a tree must not be captured.
 type Unrestorable struct {
-	Offenders []string // the first of them, in words
-	More      int      // how many besides
+	Offenders []string // descriptions of the first few
+	More      int      // how many more there are
 }
 
 func (u *Unrestorable) Error() string {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "the volume holds what cannot be restored: ")
+	fmt.Fprintf(&b, "the volume holds entries that cannot be restored: ")
 	for i, o := range u.Offenders {
 		if i > 0 {
 			b.WriteString(", ")
@@ -319,7 +318,7 @@ func (u *Unrestorable) symlink(name string) {
 	u.add(fmt.Sprintf("symlink %q (the config says symlinks: reject)", name))
 }
 
-// err returns u when there are offenders, and nil otherwise.
+// err returns u if there are offenders, and nil otherwise.
 func (u *Unrestorable) err() error {
 	if len(u.Offenders) == 0 {
 		return nil
@@ -339,9 +338,9 @@ func seek(f *live, at int64, whence int) (int64, error) {
 	return disk.RetryValue(func() (int64, error) { return unix.Seek(f.fd, at, whence) })
 }
 
-// extents returns where a sparse file holds data (lseek(2), SEEK_DATA), and nil
-// for a file without holes. Where there are more stretches than can be kept,
-// the smallest holes between them are filled in.
+// extents returns where a sparse file has data (lseek(2), SEEK_DATA), and nil for a
+// file without holes. If there are more extents than a map may have, the smallest
+// holes are treated as data.
 func extents(f *live, size int64) ([]tarstream.Extent, error) {
 	list := []tarstream.Extent{}
 	for at := int64(0); at < size; {
@@ -353,7 +352,7 @@ func extents(f *live, size int64) ([]tarstream.Extent, error) {
 			return nil, fail("lseek", f.name, err)
 		}
 		to, err := seek(f, from, unix.SEEK_HOLE)
-		if errors.Is(err, unix.ENXIO) { // cut since: seen when it has been read
+		if errors.Is(err, unix.ENXIO) { // truncated since; unchanged will report it
 			break
 		}
 		if err != nil {
@@ -372,14 +371,14 @@ func extents(f *live, size int64) ([]tarstream.Extent, error) {
 	for gap := int64(64 << 10); len(list) >= tarstream.MaxExtents; gap *= 2 {
 		list = merge(list, gap)
 	}
-	// An empty stretch at the end tells other readers how long the file is.
+	// An empty extent at the end tells other tar programs how long the file is.
 	if n := len(list); n == 0 || list[n-1].Offset+list[n-1].Length < size {
 		list = append(list, tarstream.Extent{Offset: size, Length: 0})
 	}
 	return list, nil
 }
 
-// merge joins stretches that lie less than gap bytes apart.
+// merge joins extents that are less than gap bytes apart.
 func merge(list []tarstream.Extent, gap int64) []tarstream.Extent {
 	out := list[:1]
 	for _, x := range list[1:] {
@@ -393,8 +392,8 @@ func merge(list []tarstream.Extent, gap int64) []tarstream.Extent {
 	return out
 }
 
-// content reads what of a file an entry stores: all of it, or the data of a
-// sparse one.
+// content returns a reader of what the stream stores of a file: all of it, or the
+// data of a sparse file.
 func content(f io.ReaderAt, e *tarstream.Entry) io.Reader {
 	if !e.Sparse() {
 		return io.NewSectionReader(f, 0, e.Size)
@@ -408,22 +407,22 @@ func content(f io.ReaderAt, e *tarstream.Entry) io.Reader {
 	return io.MultiReader(parts...)
 }
 
-// Locked says that a live tree has files that cannot be removed, and could
-// therefore be exchanged but not be deleted.
+// Locked is the error for a live tree with files that cannot be removed. Such a tree
+// could be exchanged, but not be deleted afterwards.
 type Locked struct {
-	Name string // the first of them, below the volume
-	More int    // how many besides
+	Name string // the first locked file, below the volume
+	More int    // how many more there are
 }
 
 func (l *Locked) Error() string {
-	text := fmt.Sprintf("%q has the immutable or the append-only flag, with which it cannot be deleted", l.Name)
+	text := fmt.Sprintf("%q has the immutable or the append-only flag, so it cannot be deleted", l.Name)
 	if l.More > 0 {
-		text += fmt.Sprintf(", and %d more have", l.More)
+		text += fmt.Sprintf(", and so do %d more", l.More)
 	}
 	return text
 }
 
-// look counts n where it is locked.
+// look counts n if it is locked.
 func (l *Locked) look(n *node) error {
 	locked, err := disk.Locked(n.fd)
 	if err != nil {
@@ -439,9 +438,9 @@ func (l *Locked) look(n *node) error {
 	return nil
 }
 
-// Survey walks the directory root by stat alone and returns what Write would
-// find, or [*Unrestorable] where Write would, and [*Locked] where a file has such
-// a flag. Holes count as data.
+// Survey walks the directory root, reads no content, and returns the counts of what
+// Write would find. Holes count as data. Survey returns [*Unrestorable] if Write would,
+// and [*Locked] if a file has the immutable or the append-only flag.
 func Survey(ctx context.Context, root *disk.Dir, opt WriteOptions) (tarstream.Stats, error) {
 	var stats tarstream.Stats
 	bad := &Unrestorable{}

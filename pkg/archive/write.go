@@ -14,62 +14,62 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
-// Line is what the index keeps of one name.
+// Line is what the index records about one name.
 type Line struct {
 	tarstream.Entry
 	Ctime  tarstream.Timespec
 	Inode  uint64
-	Handle string // of the inode ([disk.FileHandle])
-	Member int    // index, in Result.Members, of the member where the entry begins
-	Span   int    // how many members behind it hold nothing but its content
-	Data   int64  // bytes of its content without holes
+	Handle string // the handle of the inode ([disk.FileHandle])
+	Member int    // the index in Result.Members of the member where the entry begins
+	Span   int    // how many members after that one hold only its content
+	Data   int64  // bytes of its content, without holes
 }
 
-// WriteOptions say how a volume is to be read.
+// WriteOptions control how a volume is read.
 type WriteOptions struct {
-	// RejectSymlinks makes a symbolic link something that cannot be restored.
+	// RejectSymlinks treats a symbolic link as an entry that cannot be restored.
 	RejectSymlinks bool
-	// Index, when set, is given every name in order.
+	// Index, if set, is called with each name in order. Write returns its error.
 	Index func(*Line) error
-	// Known, when set, is what need not be read again.
+	// Known, if set, is an earlier reading. Unchanged files are not read again.
 	Known *Known
-	// Clones, when set, is a directory on the filesystem of the volume. Of a large
-	// file that has to be read a clone is made there, where the filesystem can,
-	// and read by [Writing.Finish].
+	// Clones, if set, is a directory on the filesystem of the volume. Start makes
+	// clones of large files there, if the filesystem can, and [Writing.Finish] reads
+	// the clones.
 	Clones *disk.Dir
-	// Writers is how many of them keep clones at the same time, and share what
-	// descriptors there are for them; 0 means one.
+	// Writers is how many Writings keep clones at the same time. They share the
+	// descriptors for clones. 0 means one.
 	Writers int
-	// Leases is how long leases on files that are to be read are waited for,
-	// all of them together (fcntl(2), F_SETLEASE); 0 means two minutes.
+	// Leases is how long the walk waits in total for leases on files (fcntl(2),
+	// F_SETLEASE). 0 means two minutes.
 	Leases time.Duration
-	// Once reads a file that changes while it is read only once: it will be read
-	// again by a later pass.
+	// Once reads a file only once even if it changes in the meantime, because a later
+	// pass reads it again.
 	Once bool
-	// Workers is how many goroutines compress; 0 means one a core.
+	// Workers is how many goroutines compress. 0 means one per core.
 	Workers int
 }
 
-// Result is a volume as it was written.
+// Result describes a volume that was written.
 type Result struct {
 	Members []member.Member
 	Stats   tarstream.Stats
-	Sockets int64 // left out: a socket means nothing without its process
-	// Reused are names of which nothing was read, Read bytes of content that
-	// were.
+	Sockets int64 // how many were left out: a socket is useless without its process
+	// Reused is how many names were taken from the earlier reading. Read is how many
+	// bytes of content were read.
 	Reused int64
 	Read   int64
-	// Changed are files that changed while they were read, each time anew, so
-	// that what was stored of them is no single state, and names that vanished
-	// before they were read. The first few, and how many.
+	// Changed lists files that changed during every attempt to read them, so that no
+	// single state of them was stored, and names that vanished before they were read.
+	// It has the first few, and ChangedCount counts all.
 	Changed      []string
 	ChangedCount int64
 }
 
-// Write reads the directory root, which anybody may be changing, and gives its
-// tar stream in pieces to sink. The pieces are cut by cutter's rule. An error
-// is returned when something cannot be read, or as [*Unrestorable] when it
-// could not be put back; nothing that sink has taken then means anything.
+// Write reads the directory root, which anybody may be changing, and passes its tar
+// stream to sink in pieces. cut.go has the rule for the pieces. Write returns an error
+// if something cannot be read, and [*Unrestorable] if something could not be restored.
+// After an error the pieces that sink has stored mean nothing.
 func Write(ctx context.Context, root *disk.Dir, sink member.Sink, opt WriteOptions) (*Result, error) {
 	w, err := Start(ctx, root, sink, opt)
 	if err != nil {
@@ -78,13 +78,13 @@ func Write(ctx context.Context, root *disk.Dir, sink member.Sink, opt WriteOptio
 	return w.Finish()
 }
 
-// Writing is a directory that has been walked, and that is not needed any more:
-// what is still to be read are clones.
+// Writing is a directory that has been walked. The directory is no longer needed: only
+// clones are still to be read.
 type Writing struct{ w *writer }
 
-// Start is the first half of [Write], the one for which nothing may write to
-// root where its content is to be of one moment. After an error there is no
-// second half.
+// Start is the first half of [Write]. If the content is to be of one moment, nothing
+// may write to root during Start. After an error there is nothing to finish or
+// abandon.
 func Start(ctx context.Context, root *disk.Dir, sink member.Sink, opt WriteOptions) (*Writing, error) {
 	pieces := member.NewPieces(ctx, sink, opt.Workers)
 	w := &writer{
@@ -93,7 +93,7 @@ func Start(ctx context.Context, root *disk.Dir, sink member.Sink, opt WriteOptio
 	}
 	if err := w.write(root); err != nil {
 		w.closeClones()
-		if _, perr := pieces.Finish(); perr != nil { // the cause of err, where both failed
+		if _, perr := pieces.Finish(); perr != nil { // if both failed, perr is the cause of err
 			err = perr
 		}
 		return nil, err
@@ -101,7 +101,7 @@ func Start(ctx context.Context, root *disk.Dir, sink member.Sink, opt WriteOptio
 	return &Writing{w}, nil
 }
 
-// Cloned returns how many bytes Finish is going to read from clones.
+// Cloned returns how many bytes Finish will read from clones.
 func (x *Writing) Cloned() (n int64) {
 	for _, c := range x.w.clones {
 		n += c.e.Stored()
@@ -109,7 +109,8 @@ func (x *Writing) Cloned() (n int64) {
 	return n
 }
 
-// Finish is the second half: it reads the clones and waits for the sink.
+// Finish is the second half. It reads the clones and waits for the sink. Whether it
+// succeeds or fails, the clones are closed afterwards.
 func (x *Writing) Finish() (*Result, error) {
 	w := x.w
 	err := w.readClones()
@@ -125,7 +126,7 @@ func (x *Writing) Finish() (*Result, error) {
 	return w.result, nil
 }
 
-// Abandon ends the writing instead of Finish.
+// Abandon stops the writing and closes the clones. It takes the place of Finish.
 func (x *Writing) Abandon() {
 	x.w.closeClones()
 	x.w.pieces.Abandon(errAbandoned)
@@ -133,8 +134,8 @@ func (x *Writing) Abandon() {
 
 var errAbandoned = errors.New("the capture was given up")
 
-// inode is a file, whatever its names. The handle tells it from a later one that
-// has been given the number of one that was removed while the walk went on.
+// inode identifies a file independently of its names. A file may be removed during the
+// walk and a new one be given its number; the handle tells the two apart.
 type inode struct {
 	dev, ino uint64
 	handle   string
@@ -146,12 +147,12 @@ type writer struct {
 	walker *walker
 	pieces *member.Pieces
 	cut    cutter
-	group  []byte // the piece being filled
+	group  []byte // the piece that is being filled
 	recall *recall
-	// waiting are entries that are to be in group when it is known to have
-	// changed; group is empty then.
+	// waiting are the entries that go into the group if it turns out to have changed.
+	// Until then the group is empty.
 	waiting []waiting
-	links   map[inode]string // first names of files that have several
+	links   map[inode]string // the first names of files with several names
 	bad     *Unrestorable
 	result  *Result
 	xbuf    []byte
@@ -225,8 +226,8 @@ func (w *writer) visit(n *node) error {
 	return w.store(n, e, seen)
 }
 
-// seen returns what the earlier reading saw of e, where that proves e to be
-// unchanged, and nil otherwise.
+// seen returns what the earlier reading saw of e if that proves e to be unchanged, and
+// nil otherwise.
 func (w *writer) seen(n *node, e *tarstream.Entry) (*sighting, error) {
 	seen, err := w.recall.find(n.name)
 	if err != nil || seen == nil {
@@ -238,8 +239,8 @@ func (w *writer) seen(n *node, e *tarstream.Entry) (*sighting, error) {
 	return seen, nil
 }
 
-// store reads an entry and puts it into the stream; seen is not nil where it is
-// unchanged.
+// store reads an entry and puts it into the stream. If the entry is unchanged, seen is
+// not nil.
 func (w *writer) store(n *node, e *tarstream.Entry, seen *sighting) error {
 	switch e.Type {
 	case tarstream.Directory:
@@ -289,7 +290,7 @@ func (w *writer) symlink(n *node, e *tarstream.Entry) error {
 	return w.plain(n, e)
 }
 
-// regular tells whether a file is a further name of one that has been met.
+// regular makes a file a hardlink if one of its names has been visited before.
 func (w *writer) regular(n *node, e *tarstream.Entry) error {
 	e.Type = tarstream.Regular
 	if n.st.Nlink < 2 {
@@ -320,8 +321,8 @@ func (w *writer) plain(n *node, e *tarstream.Entry) error {
 	return w.endSmall(e)
 }
 
-// header appends e's header to the group, and returns e's line, which is still
-// to be noted; nil where e cannot be kept, which has then been noted.
+// header appends e's header to the group and returns e's line, which the caller passes
+// to note. It returns nil if e cannot be kept, and has then added e to bad.
 func (w *writer) header(n *node, e *tarstream.Entry) (*Line, error) {
 	group, err := tarstream.AppendHeader(w.group, e)
 	if err != nil {
@@ -337,11 +338,11 @@ func (w *writer) header(n *node, e *tarstream.Entry) (*Line, error) {
 	return line, err
 }
 
-// note counts an entry that is in the stream, and gives it to the index.
+// note counts an entry that is in the stream, and passes it to the index.
 func (w *writer) note(line *Line) error {
 	w.result.Stats.Count(line.Name, line.Type, line.Size, line.Data)
-	if w.result.Stats.Bytes < 0 { // holes make files of any size
-		return fmt.Errorf("%q: the files of the volume are larger, taken together, than can be counted", line.Name)
+	if w.result.Stats.Bytes < 0 { // sparse files may have any size
+		return fmt.Errorf("%q: the total size of the files in the volume is too large to count", line.Name)
 	}
 	if w.opt.Index == nil {
 		return nil
@@ -365,7 +366,7 @@ func (w *writer) flush() error {
 	return w.pieces.Put(piece)
 }
 
-// letGo closes what still waits after an error.
+// letGo releases the entries that are still waiting after an error.
 func (w *writer) letGo() {
 	for _, x := range w.waiting {
 		x.node.release()
@@ -373,7 +374,7 @@ func (w *writer) letGo() {
 	w.waiting = nil
 }
 
-// changed notes a name of which no single state was stored.
+// changed records a name of which no single state was stored.
 func (w *writer) changed(name string) {
 	w.result.ChangedCount++
 	if len(w.result.Changed) < 5 {

@@ -13,7 +13,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
-// nowhere is a sink that compresses and forgets.
+// nowhere is a sink that compresses the pieces and discards them.
 type nowhere struct{}
 
 func (nowhere) Put(tar []byte) (archive.Member, error) {
@@ -21,8 +21,8 @@ func (nowhere) Put(tar []byte) (archive.Member, error) {
 	return archive.Member{ID: archive.MemberID(tar), Tar: int64(len(tar)), Stored: int64(len(data))}, nil
 }
 
-// manyFiles makes 5,000 files of 0.5–16 KiB, of text as JSON has it, and returns
-// where, with how many bytes they have. SNAP_BENCH_TREE names another tree.
+// manyFiles makes 5,000 files of 0.5–16 KiB of JSON text. It returns their directory and
+// their total size. SNAP_BENCH_TREE names another tree.
 func manyFiles(b *testing.B) (*disk.Dir, int64) {
 	dir := os.Getenv("SNAP_BENCH_TREE")
 	if dir == "" {
@@ -55,7 +55,7 @@ func manyFiles(b *testing.B) (*disk.Dir, int64) {
 	return root, stats.Bytes
 }
 
-// BenchmarkSurvey is the walk by stat alone.
+// BenchmarkSurvey measures a walk that only calls stat.
 func BenchmarkSurvey(b *testing.B) {
 	root, _ := manyFiles(b)
 	b.ResetTimer()
@@ -66,7 +66,7 @@ func BenchmarkSurvey(b *testing.B) {
 	}
 }
 
-// BenchmarkWrite is a first capture, without the disk.
+// BenchmarkWrite measures a first capture, without the disk.
 func BenchmarkWrite(b *testing.B) {
 	root, bytes := manyFiles(b)
 	b.SetBytes(bytes)
@@ -78,7 +78,7 @@ func BenchmarkWrite(b *testing.B) {
 	}
 }
 
-// BenchmarkWriteUnchanged is a pass that finds everything unchanged.
+// BenchmarkWriteUnchanged measures a pass that finds everything unchanged.
 func BenchmarkWriteUnchanged(b *testing.B) {
 	root, bytes := manyFiles(b)
 	b.SetBytes(bytes)

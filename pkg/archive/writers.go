@@ -15,15 +15,16 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
-// writers make the files of an extraction, several at a time. Of all errors
-// that of the first entry in the archive's order is kept, whichever happened
-// first: what stands before it is written, what stands behind it is not begun.
+// writers create the files of an extraction, several at a time. If several fail, the
+// error that is kept is that of the entry that comes first in the archive, whichever
+// happened first. Files before that entry are written, and files after it are not
+// begun.
 type writers struct {
 	ctx  context.Context
 	opt  ExtractOptions
 	jobs chan *batch
 	done sync.WaitGroup // the writers
-	busy sync.WaitGroup // batches that are not finished
+	busy sync.WaitGroup // the batches that are not finished
 
 	mu     sync.Mutex
 	err    error
@@ -31,24 +32,24 @@ type writers struct {
 	failed chan struct{} // closed with the first error
 }
 
-// batch is what one writer does in one go: some small files, or a large one.
+// batch is the work that one writer gets at a time: some small files, or a large one.
 type batch struct {
 	files   []file
 	bytes   int64
-	content *member.Buffer // that of the small files
+	content *member.Buffer // of the small files
 	large   chan chunk
-	from    member.Opener // for the large file's members, where fill is set
+	from    member.Opener // the store of the large file's members, if fill is set
 	fill    Fill
 	members []member.Member
 }
 
-// file is a file to be made. What it holds of dir is released with it.
+// file is a file to be created. Its hold of dir ends when it has been created.
 type file struct {
 	place int64
 	entry *tarstream.Entry
 	dir   *openDir
 	base  string
-	data  []byte // of a small one
+	data  []byte // the content of a small file
 }
 
 // chunk is the next part of a large file.
@@ -57,9 +58,8 @@ type chunk struct {
 	buf *member.Buffer
 }
 
-// writing is how many writers there are: more than cores, since one that waits
-// for the filesystem leaves its core idle, but four are all that a disk gains
-// from. One core gets one: its system calls come in an order.
+// writing is how many writers there are: one per core, and at most four, because a
+// disk gains nothing from more. With one core, system calls come in a fixed order.
 func writing() int {
 	n := runtime.GOMAXPROCS(0)
 	if n == 1 {
@@ -84,7 +84,7 @@ func newWriters(ctx context.Context, opt ExtractOptions) *writers {
 	return w
 }
 
-// put gives a batch to a writer; it waits while all are busy.
+// put passes a batch to a writer. It waits while all writers are busy.
 func (w *writers) put(b *batch) {
 	w.busy.Add(1)
 	w.jobs <- b
@@ -113,8 +113,8 @@ func (w *writers) fail(place int64, err error) {
 	}
 }
 
-// pointless reports whether what stands at this place in the archive need not
-// be made any more.
+// pointless reports whether the file at this place in the archive need not be created
+// any more.
 func (w *writers) pointless(place int64) bool {
 	if w.ctx.Err() != nil {
 		return true
@@ -165,8 +165,8 @@ func (w *writers) file(f *file, b *batch) error {
 	return err
 }
 
-// content writes the file's content. It reports false where the content ends
-// early, of which the parser, or whoever cancelled, has told.
+// content writes the file's content. It reports false if the content ends early. The
+// parser, or whoever cancelled the context, has then reported the reason.
 func (w *writers) content(fd int, f *file, b *batch) (whole bool, err error) {
 	out := output{fd: fd, entry: f.entry, left: f.entry.Stored(), wrote: w.opt.Wrote}
 	switch {
@@ -199,10 +199,10 @@ func (w *writers) large(out *output, place int64, chunks <-chan chunk) error {
 	return nil
 }
 
-// supplied lets the caller of Extract fill the file, and where it does not,
-// does what else had been done.
+// supplied lets the caller of Extract fill the file. If the caller does not fill it,
+// supplied inflates the members.
 func (w *writers) supplied(out *output, b *batch) error {
-	// A descriptor of its own, which os.File may close.
+	// os.File closes its descriptor, so it gets one of its own.
 	fd, err := unix.FcntlInt(uintptr(out.fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return fail("dup", out.entry.Name, err)
@@ -232,7 +232,7 @@ func (w *writers) supplied(out *output, b *batch) error {
 		}
 		content := data[:min(int64(len(data)), out.left)]
 		if !tarstream.IsZero(data[len(content):]) {
-			return member.Refuse("padding that is not zero")
+			return member.Refuse("its padding is not zero")
 		}
 		if err := out.write(content); err != nil {
 			return err

@@ -11,8 +11,8 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
-// readXattrs returns the kept attributes of an open file or directory, sorted.
-// A filesystem without attributes has none.
+// readXattrs returns the attributes of an open file or directory that a volume keeps,
+// sorted. On a filesystem without attributes there are none.
 func readXattrs(fd int, buf []byte) ([]tarstream.Xattr, []byte, error) {
 	names, buf, err := growing(buf, func(b []byte) (int, error) { return unix.Flistxattr(fd, b) })
 	if errors.Is(err, unix.EOPNOTSUPP) {
@@ -40,8 +40,8 @@ func readXattrs(fd int, buf []byte) ([]tarstream.Xattr, []byte, error) {
 	return list, buf, nil
 }
 
-// growing calls get with buf, and with a larger one as long as it answers
-// ERANGE. It returns the part that was filled and the buffer for the next call.
+// growing calls get with buf, and with a larger buffer as long as get fails with
+// ERANGE. It returns the part that was filled, and the buffer for the next call.
 func growing(buf []byte, get func([]byte) (int, error)) (value, next []byte, err error) {
 	for {
 		if len(buf) == 0 {

@@ -18,10 +18,10 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 )
 
-// noisy is a member's content, of which half does not compress.
+// noisy is the content of a member. Half of it is incompressible.
 func noisy() []byte { return append(noise()[:5000], bytes.Repeat([]byte("a member\n"), 500)...) }
 
-func TestOfZstdOnlyOneFrameThatIsTheMemberIsTaken(t *testing.T) {
+func TestOnlyTheOneZstdFrameOfTheMemberIsAccepted(t *testing.T) {
 	tar := noisy()
 	m := coded(member(tar), archive.Zstd)
 	list := archivetest.ZstdMembers(tar)
@@ -49,7 +49,7 @@ func TestOfZstdOnlyOneFrameThatIsTheMemberIsTaken(t *testing.T) {
 	}
 }
 
-func TestZstdThatIsCutOrFlippedAnywhereIsRefused(t *testing.T) {
+func TestATruncatedOrFlippedZstdFrameIsRefused(t *testing.T) {
 	tar := noisy()
 	m := coded(member(tar), archive.Zstd)
 	good := archive.Zstd.Deflate(nil, tar)
@@ -67,9 +67,9 @@ func TestZstdThatIsCutOrFlippedAnywhereIsRefused(t *testing.T) {
 	}
 }
 
-// The largest member there is takes its own size of memory and no second one,
-// also when it is a lie.
-func TestTheLargestMemberOfZstdTakesItsOwnSize(t *testing.T) {
+// Inflating the largest possible member takes memory of its size once, even if the
+// declared size is wrong.
+func TestTheLargestZstdMemberTakesNoMoreMemoryThanItsSize(t *testing.T) {
 	honest := make([]byte, archive.MaxMember)
 	copy(honest, noise())
 	for name, data := range map[string][]byte{
@@ -91,7 +91,7 @@ func TestTheLargestMemberOfZstdTakesItsOwnSize(t *testing.T) {
 	}
 }
 
-func TestInflateIntoUsesTheBufferThatItIsGiven(t *testing.T) {
+func TestInflateUsesTheBufferOfItsCaller(t *testing.T) {
 	for _, codec := range bothCodecs {
 		tar := noisy()
 		data, m := codec.Deflate(nil, tar), coded(member(tar), codec)
@@ -101,7 +101,7 @@ func TestInflateIntoUsesTheBufferThatItIsGiven(t *testing.T) {
 			t.Errorf("%s: %d bytes, in the buffer %v: %v", codec, len(got), &got[0] == &buf[0], err)
 		}
 		if buf[2*len(tar)] != 'x' {
-			t.Errorf("%s: wrote behind what the member may take", codec)
+			t.Errorf("%s: wrote after what the member may take", codec)
 		}
 		if got, err := archive.Inflate(make([]byte, 10), data, m); err != nil || !bytes.Equal(got, tar) {
 			t.Errorf("%s, into a buffer that is too small: %d bytes, %v", codec, len(got), err)
@@ -137,7 +137,7 @@ func TestCodecsLeaveNoGoroutineBehind(t *testing.T) {
 	t.Errorf("%d goroutines, before there were %d", runtime.NumGoroutine(), before)
 }
 
-// foreignZstd are forms of a .tar.zst, and whether they are an archive.
+// foreignZstd returns variants of a .tar.zst, and whether each is an archive.
 func foreignZstd(tar []byte) map[string]struct {
 	data []byte
 	ok   bool
@@ -157,20 +157,20 @@ func foreignZstd(tar []byte) map[string]struct {
 		"one frame":                         {good, true},
 		"several frames":                    {append(pack(tar[:1000]), pack(tar[1000:])...), true},
 		"a frame to be skipped in front":    {append(bytes.Clone(skipped), good...), true},
-		"a frame to be skipped behind":      {append(bytes.Clone(good), skipped...), true},
-		"an empty frame behind":             {append(bytes.Clone(good), window(10)...), true},
-		"a frame of zeros behind":           {append(bytes.Clone(good), pack(make([]byte, 512))...), true},
-		"a window of 128 MiB behind":        {append(bytes.Clone(good), window(27)...), true},
-		"a window of 256 MiB behind":        {append(bytes.Clone(good), window(28)...), false},
+		"a frame to be skipped after":       {append(bytes.Clone(good), skipped...), true},
+		"an empty frame after":              {append(bytes.Clone(good), window(10)...), true},
+		"a frame of zeros after":            {append(bytes.Clone(good), pack(make([]byte, 512))...), true},
+		"a window of 128 MiB after":         {append(bytes.Clone(good), window(27)...), true},
+		"a window of 256 MiB after":         {append(bytes.Clone(good), window(28)...), false},
 		"a window of 256 MiB":               {append(window(28), good...), false},
 		"a window of 2 TiB":                 {append(window(41), good...), false},
 		"a single segment of 1 GiB":         {append(bytes.Clone(segment), make([]byte, 1<<10)...), false},
 		"cut by a byte":                     {good[:len(good)-1], false},
 		"cut by half":                       {good[:len(good)/2], false},
 		"a wrong checksum":                  {flipped(good, -1), false},
-		"a byte behind":                     {append(bytes.Clone(good), 0), false},
-		"gzip behind":                       {append(bytes.Clone(good), packed(make([]byte, 512))...), false},
-		"zstd behind gzip":                  {append(packed(tar), pack(make([]byte, 512))...), false},
+		"a byte after":                      {append(bytes.Clone(good), 0), false},
+		"gzip after":                        {append(bytes.Clone(good), packed(make([]byte, 512))...), false},
+		"zstd after gzip":                   {append(packed(tar), pack(make([]byte, 512))...), false},
 		"zstd inside zstd":                  {pack(good), false},
 		"zstd of nothing":                   {pack(nil), false},
 		"a frame to be skipped alone":       {skipped, false},
@@ -191,7 +191,7 @@ func TestAForeignArchiveMayBeZstd(t *testing.T) {
 	}
 }
 
-func TestJoinWritesWhatTarReadsWhateverIsStored(t *testing.T) {
+func TestJoinWritesAFileThatTarReads(t *testing.T) {
 	source := t.TempDir()
 	disktest.Rich(t, source)
 	want := disktest.Tree(t, source)
@@ -234,7 +234,7 @@ func TestJoinWritesWhatTarReadsWhateverIsStored(t *testing.T) {
 	}
 }
 
-func TestJoinWritesNoByteOfAMemberThatIsNotTrue(t *testing.T) {
+func TestJoinWritesNoByteOfAWrongMember(t *testing.T) {
 	for _, stored := range bothCodecs {
 		for _, to := range bothCodecs {
 			o := opener{map[string][]byte{}, nil}

@@ -7,8 +7,8 @@ import (
 	"github.com/tiny-forge/snap/pkg/archive"
 )
 
-// Attack is one forged archive. The volume's own directory stands before what
-// make appends, and a true end behind it, unless make says otherwise.
+// Attack is one forged archive. The root directory precedes the entries that make
+// appends, and a valid end follows them, unless make sets otherwise.
 type Attack struct {
 	Name  string
 	make  func(*Forge)
@@ -16,13 +16,13 @@ type Attack struct {
 	limit func(*archive.ExtractOptions)
 }
 
-// Attacks are all forged archives. Each is to be refused.
+// Attacks has all forged archives. Each must be refused.
 func Attacks() []Attack {
 	return slices.Concat(forgedNames, forgedLinks, forgedTypes, forgedPax, forgedBlocks, forgedEnds, forgedMaps, forgedAmounts)
 }
 
-// Tar returns the forged archive. What it tries to reach lies in the directory
-// outside, which has the files passwd and dir/file.
+// Tar returns the forged archive. It tries to reach the directory outside, which has the
+// files passwd and dir/file.
 func (a Attack) Tar(outside string) []byte {
 	f := &Forge{Outside: outside}
 	f.Root()
@@ -33,8 +33,8 @@ func (a Attack) Tar(outside string) []byte {
 	return f.Bytes()
 }
 
-// Limits are those under which the attack is to be tried: generous ones, unless
-// it is about them.
+// Limits returns the limits for the attack. They are generous, unless the attack is
+// about limits.
 func (a Attack) Limits() archive.ExtractOptions {
 	opt := Limits()
 	if a.limit != nil {
@@ -71,14 +71,14 @@ var forgedNames = []Attack{
 	{"a file called .", named('0', "."), "not a name", nil},
 	{"no name", named('0', ""), "not a name", nil},
 	{"a directory called /", named('5', "/"), "not a name", nil},
-	{"an empty path record", paxNamed(""), "empty path", nil},
+	{"an empty path record", paxNamed(""), "path record is empty", nil},
 	{"NUL in a path record", paxNamed("a\x00b"), "not a name", nil},
 	{"a component of 256 bytes", paxNamed(strings.Repeat("n", 256)), "not a name", nil},
 	{"a component of 256 bytes for a directory", func(f *Forge) {
 		f.Pax(Record("path", strings.Repeat("n", 256)+"/"))
 		f.Dir("x")
 	}, "not a name", nil},
-	{"a directory without its slash", named('5', "a"), "without its slash", nil},
+	{"a directory without its slash", named('5', "a"), "does not end in a slash", nil},
 	{"a file with a slash", named('0', "a/"), "not a name", nil},
 	{"the same file twice", func(f *Forge) { f.File("a", "1"); f.File("a", "2") }, "file exists", nil},
 	{"the same directory twice", func(f *Forge) { f.Dir("a"); f.Dir("a") }, "file exists", nil},
@@ -89,55 +89,55 @@ var forgedNames = []Attack{
 	{"a symlink where a file stands", func(f *Forge) { f.File("a", "1"); f.Soft("a", "x") }, "file exists", nil},
 	{"a symlink where a directory stands", func(f *Forge) { f.Dir("a"); f.Soft("a", f.Outside) }, "file exists", nil},
 	{"a hardlink where a file stands", func(f *Forge) { f.File("a", "1"); f.File("b", "2"); f.Link("b", "a") }, "file exists", nil},
-	{"an entry below a file", func(f *Forge) { f.File("a", "1"); f.File("a/b", "2") }, "does not stand before", nil},
-	{"an entry whose directory is missing", func(f *Forge) { f.File("a/b", "2") }, "does not stand before", nil},
-	{"the root twice", func(f *Forge) { f.Root() }, "first, and once", nil},
-	{"the root not first", func(f *Forge) { f.Reset(); f.File("a", ""); f.Root() }, "first, and once", nil},
-	{"no root", func(f *Forge) { f.Reset() }, "holds nothing", nil},
+	{"an entry below a file", func(f *Forge) { f.File("a", "1"); f.File("a/b", "2") }, "does not come before", nil},
+	{"an entry whose directory is missing", func(f *Forge) { f.File("a/b", "2") }, "does not come before", nil},
+	{"the root twice", func(f *Forge) { f.Root() }, "first, and only once", nil},
+	{"the root not first", func(f *Forge) { f.Reset(); f.File("a", ""); f.Root() }, "first, and only once", nil},
+	{"no root", func(f *Forge) { f.Reset() }, "is empty", nil},
 	{"a root that is a symlink", func(f *Forge) { f.Reset(); f.Soft(".", f.Outside) }, "not a name", nil},
 }
 
 var forgedLinks = []Attack{
-	{"a file below a symlink", func(f *Forge) { f.Soft("d", f.Outside); f.File("d/evil", "evil") }, "does not stand before", nil},
-	{"a directory below a symlink", func(f *Forge) { f.Soft("d", f.Outside); f.Dir("d/evil") }, "does not stand before", nil},
-	{"a symlink below a symlink", func(f *Forge) { f.Soft("d", f.Outside); f.Soft("d/evil", "x") }, "does not stand before", nil},
+	{"a file below a symlink", func(f *Forge) { f.Soft("d", f.Outside); f.File("d/evil", "evil") }, "does not come before", nil},
+	{"a directory below a symlink", func(f *Forge) { f.Soft("d", f.Outside); f.Dir("d/evil") }, "does not come before", nil},
+	{"a symlink below a symlink", func(f *Forge) { f.Soft("d", f.Outside); f.Soft("d/evil", "x") }, "does not come before", nil},
 	{"two steps: a link up, then a link through it", func(f *Forge) {
 		f.Dir("d")
 		f.Soft("d/up", "..")
 		f.Soft("out", "d/up/../etc")
 		f.File("out/evil", "evil")
-	}, "does not stand before", nil},
+	}, "does not come before", nil},
 	{"a directory replaced by a symlink, then written through", func(f *Forge) {
 		f.Dir("d")
 		f.Soft("d", f.Outside)
 		f.File("d/evil", "evil")
 	}, "file exists", nil},
 	{"a hardlink to a symlink", func(f *Forge) { f.Soft("s", f.Outside+"/passwd"); f.Link("h", "s") }, "no such file", nil},
-	{"a hardlink through a symlink", func(f *Forge) { f.Soft("s", f.Outside); f.Link("h", "s/passwd") }, "does not stand before", nil},
+	{"a hardlink through a symlink", func(f *Forge) { f.Soft("s", f.Outside); f.Link("h", "s/passwd") }, "does not come before", nil},
 	{"a hardlink to a directory", func(f *Forge) { f.Dir("d"); f.Link("h", "d") }, "not a regular file", nil},
 	{"a hardlink to the root", func(f *Forge) { f.Link("h", ".") }, "not a name", nil},
 	{"a hardlink outside, relative", func(f *Forge) { f.Link("h", "../etc/passwd") }, "not a name", nil},
 	{"a hardlink outside, absolute", func(f *Forge) { f.Link("h", "/etc/passwd") }, "not a name", nil},
 	{"a hardlink to what comes later", func(f *Forge) { f.Link("h", "a"); f.File("a", "1") }, "no such file", nil},
 	{"a hardlink to itself", func(f *Forge) { f.Link("h", "h") }, "no such file", nil},
-	{"a hardlink below a file", func(f *Forge) { f.File("a", "1"); f.Link("h", "a/b") }, "does not stand before", nil},
+	{"a hardlink below a file", func(f *Forge) { f.File("a", "1"); f.Link("h", "a/b") }, "does not come before", nil},
 	{"a hardlink with content", func(f *Forge) {
 		f.File("a", "1")
 		f.Block(Header{Name: "h", Type: '1', Link: "a", Size: Octal(1)})
 		f.Content("2")
 	}, "of content", nil},
 	{"a hardlink with NUL in its target", func(f *Forge) { f.Pax(Record("linkpath", "a\x00b")); f.Link("h", "a") }, "not a name", nil},
-	{"a symlink to nothing", func(f *Forge) { f.Soft("s", "") }, "cannot be made", nil},
-	{"a symlink with NUL in its target", func(f *Forge) { f.Pax(Record("linkpath", "a\x00b")); f.Soft("s", "a") }, "cannot be made", nil},
-	{"a symlink of 4096 bytes", func(f *Forge) { f.Pax(Record("linkpath", strings.Repeat("l", 4096))); f.Soft("s", "a") }, "cannot be made", nil},
-	{"a symlink with attributes", func(f *Forge) { f.Pax(Record("SCHILY.xattr.trusted.a", "v")); f.Soft("s", "a") }, "cannot be made", nil},
+	{"a symlink to nothing", func(f *Forge) { f.Soft("s", "") }, "is not valid", nil},
+	{"a symlink with NUL in its target", func(f *Forge) { f.Pax(Record("linkpath", "a\x00b")); f.Soft("s", "a") }, "is not valid", nil},
+	{"a symlink of 4096 bytes", func(f *Forge) { f.Pax(Record("linkpath", strings.Repeat("l", 4096))); f.Soft("s", "a") }, "is not valid", nil},
+	{"a symlink with attributes", func(f *Forge) { f.Pax(Record("SCHILY.xattr.trusted.a", "v")); f.Soft("s", "a") }, "is not valid", nil},
 	{"a symlink under symlinks: reject", func(f *Forge) { f.Soft("s", "a") }, "symlinks: reject", func(o *archive.ExtractOptions) { o.RejectSymlinks = true }},
 	{"a file with a link", func(f *Forge) { f.Block(Header{Name: "a", Type: '0', Link: "b"}) }, "has a link", nil},
 	{"a directory with a link", func(f *Forge) { f.Block(Header{Name: "a/", Type: '5', Link: "b"}) }, "has a link", nil},
 }
 
-// forgedTypes are all other types that have a meaning to some tar (pax(1), GNU
-// tar's tar.h, Solaris).
+// forgedTypes has all other types that some tar program knows (pax(1), GNU tar's tar.h,
+// Solaris).
 var forgedTypes = func() []Attack {
 	var list []Attack
 	for _, typ := range "3467\x00ADEKLMNSVXgs\xff89" {

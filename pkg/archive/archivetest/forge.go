@@ -1,5 +1,5 @@
-// Package archivetest forges tar archives: for the tests of the extraction and
-// for those of the whole command, which meet the same attacks in a forged store.
+// Package archivetest forges tar archives. The tests of the extraction use them, and so
+// do the tests of the whole command, which meet the same attacks in a forged store.
 package archivetest
 
 import (
@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// Header is one header block of a tar archive as a forger writes it: a field is
-// what stands in the block, byte for byte.
+// Header is one header block of a tar archive as a forger writes it. A field holds the
+// bytes of the block as they are.
 type Header struct {
 	Name, Link, Prefix         string
 	Mode, UID, GID, Size, Time string
@@ -25,7 +25,7 @@ type Forge struct {
 	Cut     bool   // no end is appended
 }
 
-// field fills in a header's defaults.
+// field fills in the defaults of a header.
 func field(s, def string) string {
 	if s == "" {
 		return def
@@ -58,16 +58,16 @@ func (f *Forge) Block(h Header) {
 	f.Write(b)
 }
 
-// Octal is a number as a field of 12 bytes holds it.
+// Octal returns a number in the form of a field of 12 bytes.
 func Octal(n int) string { return fmt.Sprintf("%011o\x00", n) }
 
-// Content appends data and fills up the block.
+// Content appends data and pads it to a block.
 func (f *Forge) Content(data string) {
 	f.WriteString(data)
 	f.Write(make([]byte, -len(data)&511))
 }
 
-// Root appends the volume's own directory, with which an archive begins.
+// Root appends the root directory, with which an archive begins.
 func (f *Forge) Root() { f.Block(Header{Name: "./", Type: '5', Mode: "0000755\x00"}) }
 
 // Dir appends a directory.
@@ -88,7 +88,7 @@ func (f *Forge) File(name, data string) {
 	f.Content(data)
 }
 
-// Record is one pax record with its true length.
+// Record returns one pax record with the right length.
 func Record(key, value string) string {
 	rest := len(key) + len(value) + 3
 	n := rest
@@ -114,7 +114,7 @@ func (f *Forge) Sparse(name, realSize, holes, data string) {
 	f.Content(body)
 }
 
-// EveryKind is a small archive with an entry of every kind.
+// EveryKind returns a small archive with an entry of every kind.
 func EveryKind() []byte {
 	f := &Forge{}
 	f.Root()

@@ -6,7 +6,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/archive"
 )
 
-// paxFile is a small file behind the given pax records.
+// paxFile is a small file after the given pax records.
 func paxFile(records ...string) func(*Forge) {
 	return func(f *Forge) { f.Pax(records...); f.File("a", "1") }
 }
@@ -42,15 +42,15 @@ var forgedPax = []Attack{
 		f.Pax(Record("size", "0"))
 		f.Block(Header{Name: "a/", Type: '5', Size: Octal(512)})
 	}, "size", nil},
-	{"a size of -1", paxEmpty(Record("size", "-1")), "not a number", nil},
-	{"a size of +1", paxEmpty(Record("size", "+1")), "not a number", nil},
-	{"a size of 2^63", paxEmpty(Record("size", "9223372036854775808")), "not a number", nil},
-	{"a size of 2^64+1", paxEmpty(Record("size", "18446744073709551617")), "not a number", nil},
-	{"a size of 2^63-1", func(f *Forge) { f.Pax(Record("size", "9223372036854775807")); f.File("a", "") }, "announced", nil},
-	{"a size with leading zeros", paxEmpty(Record("size", "01")), "not a number", nil},
-	{"a size in hexadecimal", paxEmpty(Record("size", "0x1")), "not a number", nil},
-	{"an empty size", paxEmpty(Record("size", "")), "not a number", nil},
-	{"a size with a blank", paxEmpty(Record("size", " 1")), "not a number", nil},
+	{"a size of -1", paxEmpty(Record("size", "-1")), "not a valid number", nil},
+	{"a size of +1", paxEmpty(Record("size", "+1")), "not a valid number", nil},
+	{"a size of 2^63", paxEmpty(Record("size", "9223372036854775808")), "not a valid number", nil},
+	{"a size of 2^64+1", paxEmpty(Record("size", "18446744073709551617")), "not a valid number", nil},
+	{"a size of 2^63-1", func(f *Forge) { f.Pax(Record("size", "9223372036854775807")); f.File("a", "") }, "declared", nil},
+	{"a size with leading zeros", paxEmpty(Record("size", "01")), "not a valid number", nil},
+	{"a size in hexadecimal", paxEmpty(Record("size", "0x1")), "not a valid number", nil},
+	{"an empty size", paxEmpty(Record("size", "")), "not a valid number", nil},
+	{"a size with a blank", paxEmpty(Record("size", " 1")), "not a valid number", nil},
 	{"the same record twice", paxFile(Record("path", "a"), Record("path", "b")), "twice", nil},
 	{"an unknown record", paxFile(Record("comment", "x")), "pax record", nil},
 	{"a device record", paxFile(Record("SCHILY.devmajor", "1")), "pax record", nil},
@@ -66,32 +66,32 @@ var forgedPax = []Attack{
 	{"an ACL that is none", paxFile(Record("SCHILY.xattr.system.posix_acl_access", "x")), "posix_acl_access", nil},
 	{"a default ACL on a file", paxFile(Record("SCHILY.xattr.system.posix_acl_default", "\x02\x00\x00\x00\x01\x00\x07\x00\xff\xff\xff\xff")), "posix_acl_default", nil},
 	{"an attribute written in two ways", paxFile(Record("SCHILY.xattr.user.%25", "x"), Record("SCHILY.xattr.user.%", "y")), "pax record", nil},
-	{"a record of length 0", rawPax("0 path=x\n"), "length is wrong", nil},
-	{"a record shorter than it says", rawPax("99 path=x\n"), "length is wrong", nil},
+	{"a record of length 0", rawPax("0 path=x\n"), "wrong length", nil},
+	{"a record shorter than it says", rawPax("99 path=x\n"), "wrong length", nil},
 	{"a record longer than it says", rawPax("9 path=xxxx\n"), "malformed", nil},
-	{"a record whose length has a zero in front", rawPax("010 path=x\n"), "length is wrong", nil},
-	{"a record whose length is negative", rawPax("-10 path=x\n"), "length is wrong", nil},
-	{"a record of 2^32+10 bytes", rawPax("4294967306 path=x\n"), "length is wrong", nil},
-	{"a record of 2^64+10 bytes", rawPax("18446744073709551626 path=x\n"), "length is wrong", nil},
-	{"a record without a length", rawPax(" path=x\n"), "length is wrong", nil},
-	{"a record that is its length alone", rawPax("2 "), "length is wrong", nil},
+	{"a record whose length has a zero in front", rawPax("010 path=x\n"), "wrong length", nil},
+	{"a record whose length is negative", rawPax("-10 path=x\n"), "wrong length", nil},
+	{"a record of 2^32+10 bytes", rawPax("4294967306 path=x\n"), "wrong length", nil},
+	{"a record of 2^64+10 bytes", rawPax("18446744073709551626 path=x\n"), "wrong length", nil},
+	{"a record without a length", rawPax(" path=x\n"), "wrong length", nil},
+	{"a record that is its length alone", rawPax("2 "), "wrong length", nil},
 	{"a record without =", rawPax("8 pathx\n"), "malformed", nil},
 	{"a record without a key", rawPax("5 =x\n"), "malformed", nil},
 	{"a record without its newline", rawPax("9 path=xy"), "malformed", nil},
-	{"records that are one NUL", rawPax("\x00"), "length is wrong", nil},
-	{"no records", func(f *Forge) { f.Block(Header{Name: "pax", Type: 'x'}); f.File("a", "1") }, "pax records of 0", nil},
-	{"records of 8 GiB", func(f *Forge) { f.Block(Header{Name: "pax", Type: 'x', Size: "77777777777\x00"}) }, "pax records of", nil},
-	{"records behind records", func(f *Forge) { f.Pax(Record("path", "a")); paxFile(Record("path", "b"))(f) }, "type 'x'", nil},
+	{"records that are one NUL", rawPax("\x00"), "wrong length", nil},
+	{"no records", func(f *Forge) { f.Block(Header{Name: "pax", Type: 'x'}); f.File("a", "1") }, "0 bytes of pax records", nil},
+	{"records of 8 GiB", func(f *Forge) { f.Block(Header{Name: "pax", Type: 'x', Size: "77777777777\x00"}) }, "bytes of pax records", nil},
+	{"records after records", func(f *Forge) { f.Pax(Record("path", "a")); paxFile(Record("path", "b"))(f) }, "type 'x'", nil},
 	{"records and then the end", func(f *Forge) { f.Pax(Record("path", "a")) }, "header", nil},
 	{"a time that is no number", paxFile(Record("mtime", "nan")), "not a time", nil},
 	{"a time with an exponent", paxFile(Record("mtime", "1e9")), "not a time", nil},
 	{"a time finer than nanoseconds", paxFile(Record("mtime", "1.0000000001")), "not a time", nil},
 	{"a time with two signs", paxFile(Record("mtime", "--1")), "not a time", nil},
-	{"a time with a sign behind the point", paxFile(Record("mtime", "1.-5")), "not a time", nil},
+	{"a time with a sign after the point", paxFile(Record("mtime", "1.-5")), "not a time", nil},
 	{"a time of 2^64", paxFile(Record("mtime", "18446744073709551616")), "not a time", nil},
-	{"the owner -1", paxFile(Record("uid", "4294967295")), "not a number", nil},
-	{"the owner -1, with a sign", paxFile(Record("uid", "-1")), "not a number", nil},
-	{"the group 2^32", paxFile(Record("gid", "4294967296")), "not a number", nil},
+	{"the owner -1", paxFile(Record("uid", "4294967295")), "not a valid number", nil},
+	{"the owner -1, with a sign", paxFile(Record("uid", "-1")), "not a valid number", nil},
+	{"the group 2^32", paxFile(Record("gid", "4294967296")), "not a valid number", nil},
 }
 
 func forgedFile(h Header) func(*Forge) {
@@ -127,11 +127,11 @@ var forgedBlocks = []Attack{
 
 var forgedEnds = []Attack{
 	{"a lone zero block", func(f *Forge) { f.Write(make([]byte, 512)); f.File("a", "1") }, "lone zero block", nil},
-	{"one zero block and no more", func(f *Forge) { f.Cut = true; f.Write(make([]byte, 512)) }, "ends in the middle", nil},
-	{"no end", func(f *Forge) { f.Cut = true }, "ends in the middle", nil},
-	{"an archive behind the end", func(f *Forge) { f.End(); f.Root(); f.File("a", "1") }, "behind the end", nil},
-	{"a byte behind the end", func(f *Forge) { f.Cut = true; f.End(); f.WriteByte(0) }, "behind the end", nil},
-	{"nothing at all", func(f *Forge) { f.Reset(); f.Cut = true }, "ends in the middle", nil},
+	{"one zero block and no more", func(f *Forge) { f.Cut = true; f.Write(make([]byte, 512)) }, "ends too early", nil},
+	{"no end", func(f *Forge) { f.Cut = true }, "ends too early", nil},
+	{"an archive after the end", func(f *Forge) { f.End(); f.Root(); f.File("a", "1") }, "after the end", nil},
+	{"a byte after the end", func(f *Forge) { f.Cut = true; f.End(); f.WriteByte(0) }, "after the end", nil},
+	{"nothing at all", func(f *Forge) { f.Reset(); f.Cut = true }, "ends too early", nil},
 	{"no tar", func(f *Forge) { f.Reset(); f.WriteString(strings.Repeat("no tar at all. ", 1000)) }, "POSIX header", nil},
 }
 
@@ -149,21 +149,21 @@ var forgedMaps = []Attack{
 	{"a stretch whose end overflows", sparse("9223372036854775807", "1\n9223372036854775807\n1024\n", kib), "not in order", nil},
 	{"more data than the map names", sparse("4096", "1\n0\n512\n", kib), "names 512 bytes", nil},
 	{"less data than the map names", sparse("4096", "1\n0\n1024\n", kib[:512]), "names 1024 bytes", nil},
-	{"a map of 10^18 stretches", sparse("4096", "1000000000000000000\n", ""), "stretches", nil},
-	{"a map of 65,537 stretches", sparse("4096", "65537\n", ""), "stretches", nil},
+	{"a map of 10^18 stretches", sparse("4096", "1000000000000000000\n", ""), "extents", nil},
+	{"a map of 65,537 stretches", sparse("4096", "65537\n", ""), "extents", nil},
 	{"a map that is cut", sparse("4096", "60000\n0\n0\n", ""), "map", nil},
-	{"a map of a negative count", sparse("4096", "-1\n", ""), "not a number", nil},
-	{"a map of negative lengths", sparse("4096", "1\n0\n-512\n", ""), "not a number", nil},
-	{"a map with leading zeros", sparse("4096", "01\n0\n0512\n", kib[:512]), "not a number", nil},
-	{"a map of one endless number", sparse("4096", strings.Repeat("1", 600), ""), "no map", nil},
-	{"an empty line in a map", sparse("4096", "1\n\n512\n", kib[:512]), "not a number", nil},
-	{"no map", func(f *Forge) {
+	{"a map of a negative count", sparse("4096", "-1\n", ""), "not a valid number", nil},
+	{"a map of negative lengths", sparse("4096", "1\n0\n-512\n", ""), "not a valid number", nil},
+	{"a map with leading zeros", sparse("4096", "01\n0\n0512\n", kib[:512]), "not a valid number", nil},
+	{"a map of one endless number", sparse("4096", strings.Repeat("1", 600), ""), "malformed", nil},
+	{"an empty line in a map", sparse("4096", "1\n\n512\n", kib[:512]), "not a valid number", nil},
+	{"malformed", func(f *Forge) {
 		f.Pax(Record("GNU.sparse.major", "1"), Record("GNU.sparse.minor", "0"), Record("GNU.sparse.name", "a"), Record("GNU.sparse.realsize", "9"))
 		f.File("a", "")
 	}, "map", nil},
-	{"something behind the map in its block", sparse("4096", "1\n0\n512\nevil", kib[:512]), "map", nil},
-	{"a real size of -1", sparse("-1", "1\n0\n512\n", kib[:512]), "not a number", nil},
-	{"100 TiB that take no space", sparse("109951162777600", "1\n109951162777600\n0\n", ""), "announced", nil},
+	{"something after the map in its block", sparse("4096", "1\n0\n512\nevil", kib[:512]), "map", nil},
+	{"a real size of -1", sparse("-1", "1\n0\n512\n", kib[:512]), "not a valid number", nil},
+	{"100 TiB that take no space", sparse("109951162777600", "1\n109951162777600\n0\n", ""), "declared", nil},
 	{"sparse format 0.1", paxFile(Record("GNU.sparse.major", "0"), Record("GNU.sparse.minor", "1")), "sparse format", nil},
 	{"half of the sparse records", paxFile(Record("GNU.sparse.major", "1"), Record("GNU.sparse.minor", "0")), "incomplete", nil},
 	{"a sparse name and a path", paxFile(Record("path", "b"), Record("GNU.sparse.major", "1"), Record("GNU.sparse.minor", "0"),
@@ -180,7 +180,7 @@ var forgedAmounts = []Attack{
 	{"symlinks count", func(f *Forge) { f.Soft("a", "x"); f.Soft("b", "x") }, "2 entries", func(o *archive.ExtractOptions) { o.MaxEntries = 2 }},
 	{"hardlinks count", func(f *Forge) { f.File("a", ""); f.Link("b", "a") }, "2 entries", func(o *archive.ExtractOptions) { o.MaxEntries = 2 }},
 	{"one byte too many", func(f *Forge) { f.File("a", "1"); f.File("b", "23") }, "2 bytes", func(o *archive.ExtractOptions) { o.MaxBytes = 2 }},
-	{"8 GiB announced in a header", forgedFile(Header{Size: "77777777777\x00"}), "bytes that were announced", nil},
+	{"8 GiB declared in a header", forgedFile(Header{Size: "77777777777\x00"}), "bytes that were declared", nil},
 	{"holes count as bytes", sparse("3", "1\n3\n0\n", ""), "2 bytes", func(o *archive.ExtractOptions) { o.MaxBytes = 2 }},
 	{"one directory too deep", func(f *Forge) { f.Dir("a"); f.Dir("a/b"); f.Dir("a/b/c") }, "deeper", func(o *archive.ExtractOptions) { o.MaxDepth = 2 }},
 	{"a name of 1,001 components", func(f *Forge) {

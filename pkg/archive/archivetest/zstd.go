@@ -8,7 +8,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// StoredMember is what may lie in a store under the name of a member.
+// StoredMember is a file that may be in a store under the ID of a member.
 type StoredMember struct {
 	Name  string
 	Data  []byte
@@ -23,7 +23,7 @@ const (
 	reserved
 )
 
-// ZstdBlock is a block that says that it has n bytes.
+// ZstdBlock returns a block that declares n bytes.
 func ZstdBlock(typ, n int, last bool, data []byte) []byte {
 	head := uint32(n)<<3 | uint32(typ)<<1
 	if last {
@@ -32,8 +32,8 @@ func ZstdBlock(typ, n int, last bool, data []byte) []byte {
 	return append([]byte{byte(head), byte(head >> 8), byte(head >> 16)}, data...)
 }
 
-// ZstdFrame is a frame with the descriptor, the fields that it announces, and
-// the blocks.
+// ZstdFrame returns a frame with the descriptor, the fields that the descriptor declares,
+// and the blocks.
 func ZstdFrame(descriptor byte, fields []byte, blocks ...[]byte) []byte {
 	return slices.Concat([]byte{0x28, 0xb5, 0x2f, 0xfd, descriptor}, fields, slices.Concat(blocks...))
 }
@@ -51,7 +51,7 @@ const (
 
 func number(n uint64) []byte { return binary.LittleEndian.AppendUint64(nil, n) }
 
-// PackZstd is an honest zstd frame, as snap writes one.
+// PackZstd returns an honest zstd frame, as snap writes it.
 func PackZstd(data []byte) []byte { return packZstd(data, true) }
 
 func packZstd(data []byte, sum bool) []byte {
@@ -62,8 +62,8 @@ func packZstd(data []byte, sum bool) []byte {
 	return w.EncodeAll(data, nil)
 }
 
-// ZstdBomb is a frame of that many MiB of zeros which does not say so, in blocks
-// that are compressed.
+// ZstdBomb returns a frame of that many MiB of zeros in compressed blocks. The frame does
+// not declare its size.
 func ZstdBomb(mib int) []byte {
 	var out bytes.Buffer
 	w, err := zstd.NewWriter(&out, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(1<<20))
@@ -77,8 +77,8 @@ func ZstdBomb(mib int) []byte {
 	return out.Bytes()
 }
 
-// ZstdMembers are forged members, and a few odd ones that are true, for the name
-// of one that holds tar, at most 128 KiB.
+// ZstdMembers returns forged members under the ID of the member that holds tar, and a few
+// unusual members that are valid. tar may have at most 128 KiB.
 func ZstdMembers(tar []byte) []StoredMember {
 	good, n := PackZstd(tar), len(tar)
 	whole := ZstdBlock(ZstdRaw, n, true, tar)
@@ -103,12 +103,12 @@ func ZstdMembers(tar []byte) []StoredMember {
 		{Name: "cut by its checksum", Data: good[:len(good)-4]},
 		{Name: "cut by half", Data: good[:len(good)/2]},
 		{Name: "a block that never ends", Data: declared(uint64(n), ZstdBlock(ZstdRaw, n, false, tar))},
-		{Name: "a byte behind it", Data: append(bytes.Clone(good), 0)},
-		{Name: "the beginning of a frame behind it", Data: append(bytes.Clone(good), good[:3]...)},
-		{Name: "itself behind it", Data: append(bytes.Clone(good), good...)},
-		{Name: "an empty frame behind it", Data: append(bytes.Clone(good), ZstdFrame(segment, []byte{0}, end)...)},
+		{Name: "a byte after it", Data: append(bytes.Clone(good), 0)},
+		{Name: "the beginning of a frame after it", Data: append(bytes.Clone(good), good[:3]...)},
+		{Name: "itself after it", Data: append(bytes.Clone(good), good...)},
+		{Name: "an empty frame after it", Data: append(bytes.Clone(good), ZstdFrame(segment, []byte{0}, end)...)},
 		{Name: "an empty frame before it", Data: append(ZstdFrame(segment, []byte{0}, end), good...)},
-		{Name: "a frame to be skipped behind it", Data: append(bytes.Clone(good), skipped...)},
+		{Name: "a frame to be skipped after it", Data: append(bytes.Clone(good), skipped...)},
 		{Name: "a frame to be skipped before it", Data: append(bytes.Clone(skipped), good...)},
 		{Name: "a frame to be skipped alone", Data: skipped},
 		{Name: "a frame to be skipped of 4 GiB", Data: append([]byte(skippable), 0xff, 0xff, 0xff, 0xff)},
@@ -158,7 +158,7 @@ func ZstdMembers(tar []byte) []StoredMember {
 	return append(list, odd...)
 }
 
-// byBytes is data in blocks that repeat a byte once.
+// byBytes returns data in blocks that each repeat a byte once.
 func byBytes(data []byte) (blocks []byte) {
 	for _, b := range data {
 		blocks = append(blocks, ZstdBlock(ZstdRepeated, 1, false, []byte{b})...)

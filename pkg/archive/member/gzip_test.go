@@ -16,8 +16,8 @@ import (
 	"github.com/klauspost/compress/gzip"
 )
 
-// plains is what members hold: text, pages of zeros and of numbers, noise, runs,
-// and repetitions at every distance that is copied in a way of its own.
+// plains returns contents of members: text, zeros, noise, runs, and repetitions at many
+// distances.
 func plains() map[string][]byte {
 	r := rand.New(rand.NewPCG(7, 8))
 	noise := make([]byte, PieceSize)
@@ -47,7 +47,7 @@ func plains() map[string][]byte {
 	return all
 }
 
-// packers are the compressors whose members come by.
+// packers returns compressors whose members a store may hold.
 func packers() map[string]func(plain []byte) []byte {
 	all := map[string]func([]byte) []byte{"snap": func(plain []byte) []byte { return deflateGzip(nil, plain) }}
 	type writer interface {
@@ -73,7 +73,7 @@ func packers() map[string]func(plain []byte) []byte {
 	return all
 }
 
-// dirty is memory that has been used: nothing may rest on its being zero.
+// dirty returns memory that has been used. Nothing may rely on its being zero.
 func dirty(n int64) []byte { return bytes.Repeat([]byte{0xa5}, int(n))[:0] }
 
 // A gzip member is inflated whichever program compressed it.
@@ -93,7 +93,7 @@ func TestAMemberOfAnyCompressorIsInflated(t *testing.T) {
 	}
 }
 
-// A member that is damaged, cut, longer or shorter than declared is inflated where
+// A member that is damaged, truncated, longer or shorter than declared is inflated where
 // the standard library inflates it, and to the same content.
 func TestADamagedMemberIsJudgedAsByTheStandardLibrary(t *testing.T) {
 	r := rand.New(rand.NewPCG(9, 10))
@@ -110,7 +110,7 @@ func TestADamagedMemberIsJudgedAsByTheStandardLibrary(t *testing.T) {
 				}
 			}
 			agree("as it is", good, size)
-			agree("with a byte behind it", append(bytes.Clone(good), 0), size)
+			agree("with a byte after it", append(bytes.Clone(good), 0), size)
 			agree("twice", append(bytes.Clone(good), good...), 2*size)
 			agree("a byte short of what is declared", good, size+1)
 			if size > 1 {
@@ -136,8 +136,8 @@ func TestADamagedMemberIsJudgedAsByTheStandardLibrary(t *testing.T) {
 	}
 }
 
-// retrailed is a member with the trailer that its blocks call for, as far as they
-// can be inflated.
+// retrailed returns a member with the trailer that fits its blocks, as far as they can be
+// inflated.
 func retrailed(data []byte) []byte {
 	if len(data) < 18 {
 		return data
@@ -190,7 +190,7 @@ func standardWay(data []byte, size int64) (plain []byte, ok bool) {
 	return plain, err == nil && int64(len(plain)) == size && in.Len() == 0
 }
 
-// bitWriter writes blocks that no compressor makes.
+// bitWriter writes blocks that no compressor would make.
 type bitWriter struct {
 	out  []byte
 	used uint
@@ -223,7 +223,7 @@ func (w *bitWriter) block(last bool, kind uint) {
 	w.number(kind, 2)
 }
 
-// stored is a block that says twice how long it is.
+// stored writes a stored block, with its length and the complement of its length.
 func (w *bitWriter) stored(last bool, n, opposite uint16, content string) {
 	w.block(last, 0)
 	w.used = uint(len(w.out)) * 8
@@ -260,7 +260,7 @@ func (w *bitWriter) header(lits, dists uint, cl [19]uint) {
 	}
 }
 
-// plainly are code lengths in four bits each.
+// plainly has code lengths of four bits each.
 var plainly = [19]uint{4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4}
 
 // lengths begins a block with codes of these lengths.
@@ -278,8 +278,8 @@ func (w *bitWriter) lengths(lits map[int]uint, dists ...uint) {
 	}
 }
 
-// shortly begins a block whose lengths are those of 'a', one bit, and none
-// behind it for 138 and so many symbols more.
+// shortly begins a block with a code length of one bit for 'a', and of zero for the next
+// 138 symbols and for as many more as zeros says.
 func (w *bitWriter) shortly(zeros uint) {
 	w.header(257, 1, [19]uint{0: 2, 1: 2, 18: 1})
 	w.code(0, 1)
@@ -291,8 +291,8 @@ func (w *bitWriter) shortly(zeros uint) {
 	w.number(zeros-11, 7)
 }
 
-// matching is a block of one literal and a match, with one distance that has a
-// code of so many bits, and the bit that stands where it is used.
+// matching writes a block of one literal and one match. The only distance has a code of
+// distance bits, and bit is written where the code is used.
 func matching(distance, bit uint) func(*bitWriter) {
 	return func(w *bitWriter) {
 		w.lengths(map[int]uint{'a': 2, 256: 2, 257: 1}, distance)
@@ -305,8 +305,7 @@ func matching(distance, bit uint) func(*bitWriter) {
 
 const undefinedDistance = "a distance code of nothing, used"
 
-// forged are members whose blocks are out of the ordinary. Those that are good
-// mean something all the same.
+// forged has members with unusual blocks. The good ones are valid all the same.
 var forged = []struct {
 	name  string
 	write func(w *bitWriter)
@@ -315,12 +314,12 @@ var forged = []struct {
 }{
 	{"fixed codes", func(w *bitWriter) { w.block(true, 1); w.fixed('a', 200, 256) }, "a\xc8", true},
 	{"an empty block before", func(w *bitWriter) { w.block(false, 1); w.fixed(256); w.block(true, 1); w.fixed('a', 256) }, "a", true},
-	{"fixed codes behind a stored block", func(w *bitWriter) {
+	{"fixed codes after a stored block", func(w *bitWriter) {
 		w.stored(false, 1, 65534, "a")
 		w.block(true, 1)
 		w.fixed('b', 256)
 	}, "ab", true},
-	{"a stored block behind fixed codes", func(w *bitWriter) {
+	{"a stored block after fixed codes", func(w *bitWriter) {
 		w.block(false, 1)
 		w.fixed('b', 256)
 		w.stored(true, 1, 65534, "a")
@@ -450,8 +449,8 @@ func forge(write func(*bitWriter), plain string) []byte {
 	return append(append([]byte{0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255}, w.out...), trailer([]byte(plain))...)
 }
 
-// Each is the only block of a member once, and the first of a larger one once.
-func TestBlocksOutOfTheOrdinary(t *testing.T) {
+// Each block is tried as the only block of a member, and as the first of a larger member.
+func TestUnusualBlocks(t *testing.T) {
 	for _, c := range forged {
 		size := int64(len(c.plain))
 		data := forge(c.write, c.plain)
@@ -475,7 +474,7 @@ func TestBlocksOutOfTheOrdinary(t *testing.T) {
 		w.stored(true, 1000, ^uint16(1000), x)
 		whole := c.plain + x + x
 		if err := agrees(forge(func(to *bitWriter) { to.out = w.out }, whole), int64(len(whole))); err != nil {
-			t.Errorf("%s, with much behind it: %v", c.name, err)
+			t.Errorf("%s, with much after it: %v", c.name, err)
 		}
 	}
 }

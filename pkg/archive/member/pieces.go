@@ -36,7 +36,7 @@ type Pieces struct {
 	free   sync.Pool
 }
 
-// Piece is a place in the stream, and what stands there.
+// Piece is one place in the order of the stream, and the piece that belongs there.
 type Piece struct {
 	tar    []byte
 	member Member
