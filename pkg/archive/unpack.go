@@ -47,7 +47,7 @@ func unpack(in io.Reader) (io.ReadCloser, error) {
 	if tarstream.IsTar(head) {
 		return io.NopCloser(buf), nil
 	}
-	return nil, member.Refuse("it is not a tar archive, compressed with gzip or zstd or not at all")
+	return nil, member.Refuse("it is not a tar archive, neither plain nor compressed with gzip or zstd")
 }
 
 // isZstd reports whether head begins a zstd frame, or a skippable frame, with which
