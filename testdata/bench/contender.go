@@ -47,8 +47,9 @@ const (
 	whoKopia   = "kopia"
 )
 
-// What snap does as a contender. It restores in place, for it has no other way:
-// meanwhile an empty directory takes the place of the live one.
+// What snap does as a contender, with a workload called data, or by $name. It
+// restores in place, for it has no other way: meanwhile an empty directory takes
+// the place of the live one.
 const (
 	snapConfig = `parent=$(dirname "$live")
 cat >"$repo.yaml" <<END
@@ -61,7 +62,9 @@ workloads:
 END
 `
 	snapPrepare = snapConfig + `echo "  data: {volumes: [{scope: absolute, source: $live}]}" >>"$repo.yaml"`
-	snapCapture = `"$snap" --config "$repo.yaml" --json capture data | grep -o '"sid": *"[^"]*"' | head -n 1 | cut -d '"' -f 4 >"$repo.sid"`
+	snapCapture = `
+		"$snap" --config "$repo.yaml" --json capture "${name:-data}" >"$repo.json" || { cat "$repo.json" >&2; exit 1; }
+		grep -o '"sid": *"[^"]*"' "$repo.json" | head -n 1 | cut -d '"' -f 4 >"$repo.sid"`
 	snapRestore = `
 		mv "$live" "$live.kept"; mkdir "$live"
 		sid=$(<"$repo.sid"); "$snap" --config "$repo.yaml" restore data "$sid" --confirm "$sid"
@@ -82,7 +85,7 @@ var contenders = []*contender{
 	}, {
 		who: whoBorg, program: "borg", incremental: true,
 		prepare: `borg init --encryption=none "$repo"`,
-		capture: `name=$(date +%s%N); borg create "$repo::$name" .; echo "$name" >"$repo.name"`,
+		capture: `archive=$(date +%s%N); borg create "$repo::$archive" .; echo "$archive" >"$repo.name"`,
 		restore: `borg extract "$repo::$(<"$repo.name")"`,
 	}, {
 		who: whoKopia, program: "kopia", incremental: true,

@@ -8,7 +8,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -224,7 +223,7 @@ func rewritePages(dir string, round int) (changed int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	path, _ := output(exec.Command("sh", "-c", `find "$1" -type f -size +7k -printf '%s %p\n' | sort -n | tail -n 1 | cut -d ' ' -f 2-`, "sh", dir))
+	path, _ := output(job{live: dir}.script(context.Background(), `find "$live" -type f -size +7k -printf '%s %p\n' | sort -n | tail -n 1 | cut -d ' ' -f 2-`))
 	biggest, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
 		return 0, fmt.Errorf("no file of a page: %w", err)

@@ -118,7 +118,7 @@ END
 		if err := makeFiles(live, sc.files); err != nil {
 			return err
 		}
-		if _, err := run(s.script(ctx, strings.Replace(snapCapture, "capture data", `capture "$name"`, 1)+`
+		if _, err := run(s.script(ctx, snapCapture+`
 			gzip=$(command -v pigz || echo gzip); tar cf - -C "$live" . | "$gzip" -1 >"$repo.tar.gz"
 			! command -v restic || { `+byRestic+`restic -q init; cd "$live"; restic -q backup .; }`)); err != nil {
 			return err

@@ -1,7 +1,6 @@
 // Command bench measures snap beside what operators use today, from outside:
-// the built program with a config file and --json, each peer by its own command
-// line. "make bench" runs it; docs/performance.md explains what it measures and
-// shows what it found.
+// the built program and each peer by its own command line. "make bench" runs it;
+// docs/performance.md explains what it measures and shows what it found.
 package main
 
 import (

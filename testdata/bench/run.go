@@ -114,13 +114,14 @@ func (b *bench) mount(ctx context.Context, parent string) (err error) {
 	// Containers and PostgreSQL go through the directory. Nothing is left for the
 	// kernel to do in the background; many small files take more inodes than the
 	// default.
-	if _, err = run(job{live: b.work}.script(ctx, fmt.Sprintf(`
+	_, err = run(job{live: b.work}.script(ctx, fmt.Sprintf(`
 		chmod 0755 "$live"; mkdir "$live/mnt"; dd if=/dev/zero of="$live/image" bs=1M count=%d conv=fsync
 		mkfs.ext4 -q -F -m 0 -i 6144 -O has_journal -E lazy_itable_init=0,lazy_journal_init=0,nodiscard "$live/image"
-		mount -o loop "$live/image" "$live/mnt"`, b.imageMiB))); err != nil {
-		return errors.Join(err, os.RemoveAll(b.work))
+		mount -o loop "$live/image" "$live/mnt"`, b.imageMiB)))
+	if err != nil {
+		err = errors.Join(err, os.RemoveAll(b.work))
 	}
-	return nil
+	return err
 }
 
 func (b *bench) unmount() error {
@@ -140,10 +141,9 @@ func (b *bench) settle(ctx context.Context, write int64, trees ...string) error 
 			return err
 		}
 	}
-	// A virtual machine gives its host the memory that has been free for a second;
-	// getting it again is slow, and would be charged to whoever needs it first.
-	// What a kernel gives back is huge pages (Linux, mm/page_reporting.c), so dd's
-	// buffer is to be made of those.
+	// A virtual machine gives free memory back to its host, and getting it again is
+	// slow. A kernel gives back huge pages (Linux, mm/page_reporting.c), so dd's
+	// buffer must be made of those.
 	_, err := run(job{}.script(ctx, fmt.Sprintf("sync; GLIBC_TUNABLES=glibc.malloc.hugetlb=1 dd if=/dev/zero of=/dev/null bs=%dM count=1", 1+write/mib*5/4)))
 	return err
 }

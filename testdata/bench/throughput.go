@@ -214,9 +214,7 @@ func (b *bench) scale(ctx context.Context, who string, n int) error {
 			return err
 		}
 		b.report.add(part.row+rowPerFile, "µs", who, used.seconds/float64(n)*1e6)
-		if who == whoSnap {
-			b.report.add(rowMillion, "MiB", who, used.peak)
-		}
+		b.report.add(rowMillion, "MiB", who, used.peak)
 		b.say("scale: %s: %.2f s, peak %.0f MiB", part.row, used.seconds, used.peak)
 	}
 	return nil
