@@ -11,8 +11,7 @@ import (
 const (
 	plotLeft, plotRight = 80.0, 570.0
 	plotTop, plotBottom = 60.0, 430.0
-	// Less than this cannot be told from the wait for a container.
-	floor = 0.05
+	floor               = 0.05 // seconds; less cannot be told from the wait for a container
 )
 
 // curves are the lines of the picture, with how they are dashed.
@@ -25,11 +24,11 @@ var curves = []struct{ who, colour, dash string }{
 	{whoAfter, "#c0488b", "1 2"},
 }
 
-// axis maps a logarithmic range to pixels.
+// axis maps a logarithmic range to pixels, and what is beyond it to its ends.
 type axis struct{ least, most, from, to float64 }
 
 func (a axis) at(v float64) float64 {
-	return a.from + math.Log(v/a.least)/math.Log(a.most/a.least)*(a.to-a.from)
+	return a.from + math.Log(min(max(v, a.least), a.most)/a.least)/math.Log(a.most/a.least)*(a.to-a.from)
 }
 
 // draw draws the downtime of a report as SVG, "" where none was measured.
@@ -40,7 +39,6 @@ func (r *report) draw() string {
 		var p point
 		if _, err := fmt.Sscanf(m.Row, rowAdded+"%g MiB", &p.mib); err == nil {
 			p.seconds, _ = median(m.Values)
-			p.seconds = max(p.seconds, floor)
 			lines[m.Who] = append(lines[m.Who], p)
 		}
 	}
@@ -57,7 +55,7 @@ func (r *report) draw() string {
 	draw(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 820 500" width="820" height="500" role="img">`)
 	draw("<style>text { font: 13px system-ui, sans-serif; fill: #1f2328 } line { stroke: #8b949e; stroke-opacity: 0.4 } path { fill: none; stroke-width: 2.5 }")
 	draw("@media (prefers-color-scheme: dark) { text { fill: #e6edf3 } }</style>")
-	label(plotLeft, 30, "start", "Downtime that the data adds to an app's own stop and start")
+	label(plotLeft, 30, "start", "Downtime that the data adds to an app's own stop and start (at the bottom: 0.05 s and less)")
 	label((plotLeft+plotRight)/2, plotBottom+46, "middle", "size of the volume, of which 1 % has changed since the snapshot")
 	for _, v := range []float64{floor, 0.5, 5, 50} {
 		draw(`<line x1="%.0f" y1="%.1f" x2="%.0f" y2="%.1f"/>`, plotLeft, y.at(v), plotRight, y.at(v))
