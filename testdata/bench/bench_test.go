@@ -18,7 +18,7 @@ import (
 )
 
 // TestTheBenchmarkRuns runs it on tiny data, with what there is. Each contender
-// restores what it captured, the file that a target is about is measured, and
+// restores what it captured, every row that a target is about is measured, and
 // nothing is left behind. The numbers mean nothing.
 func TestTheBenchmarkRuns(t *testing.T) {
 	disktest.NeedRoot(t)

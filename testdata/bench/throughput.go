@@ -53,7 +53,7 @@ func (b *bench) throughput(ctx context.Context, set dataset) error {
 	if err := t.captures(ctx); err != nil {
 		return err
 	}
-	if b.wants("verify") {
+	if b.wants("verify") && isTarget(set.name+rowCheck, whoSnap) {
 		err = t.checks(ctx)
 	}
 	if err == nil && b.wants("again") {
