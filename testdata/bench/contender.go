@@ -1,49 +1,96 @@
 package main
 
-import "context"
+import (
+	"context"
+	"os"
+	"os/exec"
+)
 
-// contender is a way to keep the data of a directory, as an operator would run
-// it. What prepares and cleans up around a run is not timed; capture and restore
-// return what the commands alone took.
-type contender interface {
-	// names are what a reader knows it by: while it captures, and while it restores.
-	names() (capture, restore string)
-	// incremental says whether a second capture knows of the first.
-	incremental() bool
-	// prepare makes an empty repository at j.repo, which does not exist.
-	prepare(ctx context.Context, j job) error
-	// capture takes j.live into the repository.
-	capture(ctx context.Context, j job) (cost, error)
-	// restore puts what was captured last into j.out, which does not exist,
-	// without waiting for the disk unless the contender does so itself.
-	restore(ctx context.Context, j job) (cost, error)
+// contender is a way to keep the data of a directory, in the commands that an
+// operator would type. They are bash scripts in a job, and what they take is
+// what is measured. What is stored is the size of job.repo.
+type contender struct {
+	who, program string
+	prepare      string // makes an empty repository, which does not exist; not measured
+	capture      string // runs in the data and takes it into the repository
+	restore      string // runs in an empty directory and brings back what was captured last; it need not sync
+	incremental  bool   // a second capture knows of the first
 }
 
 // job is where a contender works.
 type job struct {
 	live string // the data
-	repo string // what it keeps; whatever else it needs lies beside, under names that begin with this one
+	repo string // what it keeps; whatever else it needs lies beside, under names that begin with this one and a dot
 	out  string // where it restores to
 }
 
-// contenders are those that are there: snap first. What is not there is noted.
-func (b *bench) contenders(ctx context.Context) []contender {
-	list := []contender{&snapper{bench: b}}
-	if b.zstd {
-		list = append(list, &snapper{bench: b, zstd: true})
-	} else {
-		b.report.note("this snap does not know `compression: zstd`")
-	}
-	list = append(list, packers()...)
-	for _, c := range []struct {
-		program string
-		as      contender
-	}{{"restic", &restic{}}, {"borg", &borg{}}, {"kopia", &kopia{}}} {
-		if have(c.program) {
-			list = append(list, c.as)
-		} else {
-			b.report.note("%s is not on this machine, and is left out", c.program)
-		}
-	}
-	return list
+// script is a bash script that works there.
+func (j job) script(ctx context.Context, text string) *exec.Cmd {
+	c := command(ctx, "bash", "-euo", "pipefail", "-c", text)
+	c.Env = append(os.Environ(), "live="+j.live, "repo="+j.repo, "out="+j.out,
+		"RESTIC_REPOSITORY="+j.repo, "RESTIC_PASSWORD=bench", "RESTIC_CACHE_DIR="+j.repo+".cache",
+		"BORG_BASE_DIR="+j.repo+".home", "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK=yes", "BORG_RELOCATED_REPO_ACCESS_IS_OK=yes",
+		"KOPIA_CONFIG_PATH="+j.repo+".config", "KOPIA_PASSWORD=bench", "KOPIA_CACHE_DIRECTORY="+j.repo+".cache",
+		"KOPIA_LOG_DIR="+j.repo+".log", "KOPIA_CHECK_FOR_UPDATES=false")
+	return c
+}
+
+// What the contenders are called in the tables.
+const (
+	whoSnap    = "snap"
+	whoZstd    = "snap, zstd"
+	whoPigz1   = "tar, pigz -1"
+	whoPigz6   = "tar, pigz -6"
+	whoTarZstd = "tar, zstd"
+	whoRestic  = "restic"
+	whoBorg    = "borg"
+	whoKopia   = "kopia"
+)
+
+// What snap does as a contender, with a workload called data, or by $name. It
+// restores in place, for it has no other way: meanwhile an empty directory takes
+// the place of the live one.
+const (
+	snapConfig = `parent=$(dirname "$live")
+cat >"$repo.yaml" <<END
+version: 1
+store: $repo
+base: $parent
+absolute_roots: [$parent]
+compression: ${compression:-gzip}
+workloads:
+END
+`
+	snapPrepare = snapConfig + `echo "  data: {volumes: [{scope: absolute, source: $live}]}" >>"$repo.yaml"`
+	snapCapture = `
+		"$snap" --config "$repo.yaml" --json capture "${name:-data}" >"$repo.json" || { cat "$repo.json" >&2; exit 1; }
+		grep -o '"sid": *"[^"]*"' "$repo.json" | head -n 1 | cut -d '"' -f 4 >"$repo.sid"`
+	snapRestore = `
+		mv "$live" "$live.kept"; mkdir "$live"
+		sid=$(<"$repo.sid"); "$snap" --config "$repo.yaml" restore data "$sid" --confirm "$sid"
+		rmdir "$out"; mv "$live" "$out"; mv "$live.kept" "$live"`
+)
+
+// contenders are all of them. restic has its defaults, and always encrypts; borg
+// does not encrypt, which is its fastest; kopia compresses only when it is told.
+var contenders = []*contender{
+	{who: whoSnap, program: "tar", prepare: snapPrepare, capture: snapCapture, restore: snapRestore, incremental: true},
+	{who: whoZstd, program: "tar", prepare: "compression=zstd\n" + snapPrepare, capture: snapCapture, restore: snapRestore, incremental: true},
+	{who: whoPigz1, program: "pigz", capture: `tar cf - . | pigz -1 >"$repo"`, restore: `pigz -dc "$repo" | tar xf -`},
+	{who: whoPigz6, program: "pigz", capture: `tar cf - . | pigz -6 >"$repo"`, restore: `tar xzf "$repo"`},
+	{who: whoTarZstd, program: "zstd", capture: `tar cf - . | zstd -q -T0 -c >"$repo"`, restore: `zstd -q -dc "$repo" | tar xf -`},
+	{
+		who: whoRestic, program: "restic", incremental: true,
+		prepare: `restic -q init`, capture: `restic -q backup .`, restore: `restic -q restore latest --target .`,
+	}, {
+		who: whoBorg, program: "borg", incremental: true,
+		prepare: `borg init --encryption=none "$repo"`,
+		capture: `archive=$(date +%s%N); borg create "$repo::$archive" .; echo "$archive" >"$repo.name"`,
+		restore: `borg extract "$repo::$(<"$repo.name")"`,
+	}, {
+		who: whoKopia, program: "kopia", incremental: true,
+		prepare: `kopia repository create filesystem --path "$repo"; kopia policy set --global --compression zstd-fastest`,
+		capture: `kopia --no-progress snapshot create --json "$live" | grep -o '"id":"[^"]*"' | head -n 1 | cut -d '"' -f 4 >"$repo.name"`,
+		restore: `kopia --no-progress snapshot restore "$(<"$repo.name")" .`,
+	},
 }

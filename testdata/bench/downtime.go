@@ -4,304 +4,244 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
+	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
-// stage is an app with a volume that has been captured in every way.
-type stage struct {
-	*bench
-	app     *app
-	files   []file // what the volume was made of
-	sid     string // snap's snapshot of it
-	restic  job    // restic's
-	archive string // tar's
-}
-
-// scene is a volume, what happens to it, and who brings it back.
-type scene struct {
-	name  string
-	files []file
-	// change makes the volume differ from its snapshot and returns the files that do.
-	change func(dir string, files []file, round int) ([]file, error)
-	takes  func(method) bool
-	// hot touches every file again and again for as long as the app answers.
-	hot    bool
-	rounds int // 0: as many as usual, for those that a target is about
-}
-
-// The scenes whose names the targets and the picture go by.
+// The rows of the table of downtimes, and what the ways to bring data back are
+// called there. All but snap are what operators do by hand.
 const (
-	sceneEmpty = "empty volume"
-	sceneTenth = "a tenth of the bytes"
-	sceneTen   = "ten times the bytes"
-	sceneMany  = "many small files"
-	sceneHot   = "everything hot"
+	rowEmpty = "downtime, all but empty volume"
+	rowAdded = "downtime added by the data, "
+	rowMany  = rowAdded + "100,000 files of 1 KiB"
+
+	whoAfter       = "snap, --guard after"
+	whoResticPlace = "restic in place"
+	whoTarPlace    = "tar in place"
+	whoSwap        = "stop, extract, swap"
+	whoAhead       = "extract, stop, swap"
 )
 
-func sceneMiB(mib int) string { return fmt.Sprintf("%d MiB", mib) }
+// method is a way to bring a volume back to its snapshot while an app lives on
+// it, in the commands that an operator would type. It ends when the app has been
+// started again, which need not answer yet.
+type method struct{ name, script string }
 
-func onlySnap(m method) bool  { return strings.HasPrefix(m.name, whoSnap) }
-func byDefault(m method) bool { return m.name == whoSnap }
+// A container binds a directory, not a path, so after a swap it sees the new one
+// once it is started again.
+const (
+	stopApp  = `docker stop "$name"; `
+	startApp = `docker start "$name"`
+	extract  = `mkdir "$out"; tar xzf "$repo.tar.gz" -C "$out"; `
+	exchange = `mv "$live" "$live.old"; mv "$out" "$live"; `
+	bySnap   = `sid=$(<"$repo.sid"); "$snap" --config "$repo.yaml" restore "$name" "$sid" --confirm "$sid" `
+	byRestic = `export RESTIC_REPOSITORY=$repo.restic; `
+)
 
-// scenes are the volumes of the downtime scenarios. A change is of one file in a
-// hundred, all of it; in the pair of a tenth and ten times it is of the same
-// number of bytes.
+var methods = []method{
+	{whoSnap, bySnap},
+	{whoAfter, bySnap + "--guard after"},
+	// Newer versions rewrite only what differs; older ones write everything again.
+	{whoResticPlace, byRestic + `newer=; ! grep -q -e --overwrite <<<"$(restic restore --help)" || newer='--overwrite if-changed --delete'; ` +
+		stopApp + `restic -q restore latest --target "$live" $newer; ` + startApp},
+	{whoTarPlace, stopApp + `find "$live" -mindepth 1 -delete; tar xzf "$repo.tar.gz" -C "$live"; ` + startApp},
+	{whoSwap, stopApp + extract + exchange + startApp},
+	{whoAhead, extract + stopApp + exchange + startApp},
+}
+
+// scene is a volume of which one file in a hundred changes before each run. snap
+// brings it back in every round, all others in the first alone.
+type scene struct {
+	row     string // of the table
+	files   []file
+	methods []method
+}
+
 func (b *bench) scenes() []scene {
-	rewrite := func(dir string, files []file, round int) ([]file, error) {
-		changed, _, err := scatter(dir, files, round)
-		return changed, err
-	}
-	everybody := func(method) bool { return true }
 	// Not quite empty: restic takes no snapshot of nothing.
-	list := []scene{{name: sceneEmpty, files: appFiles(1, 1<<10, seedApp), takes: everybody}}
-	for _, mib := range b.plan.AppMiB {
-		list = append(list, scene{name: sceneMiB(mib), files: appFiles(b.plan.AppFiles, int64(mib)<<20, seedApp), change: rewrite, takes: everybody})
-		if mib < slices.Max(b.plan.AppMiB) { // a point of the picture, no target
-			list[len(list)-1].rounds = 1
-		}
+	list := []scene{{rowEmpty, appFiles(1, 1<<10), methods}}
+	for _, size := range b.appMiB {
+		list = append(list, scene{fmt.Sprintf(rowAdded+"%d MiB", size), appFiles(2_000/b.shrink, int64(size)*mib), methods})
 	}
-	if b.plan.Tiny { // enough to see that all of it works
-		return append(list, scene{name: sceneHot, files: list[1].files, change: rewrite, takes: onlySnap, hot: true})
-	}
-	largest := int64(slices.Max(b.plan.AppMiB)) << 20
-	each := largest / 10 / int64(b.plan.AppFiles)
-	same := func(dir string, files []file, round int) ([]file, error) { return dab(dir, files, round, each) }
-	list = append(list,
-		scene{name: sceneTen, files: appFiles(b.plan.AppFiles, largest, seedApp), change: same, takes: byDefault, rounds: 3}, // of two, one that is odd would count for half
-		scene{name: sceneHot, files: appFiles(b.plan.AppFiles, largest, seedApp), change: same, takes: onlySnap, hot: true, rounds: 1},
-		scene{name: sceneTenth, files: appFiles(b.plan.AppFiles, largest/10, seedApp), change: same, takes: byDefault},
-		scene{name: sceneMany, files: appFiles(b.plan.ManyFiles, int64(b.plan.ManyFiles)<<10, seedMany), takes: byDefault})
-	return list
+	return append(list, scene{rowMany, appFiles(100_000/b.shrink, 100_000<<10/int64(b.shrink)), methods[:1]})
 }
 
 // downtime measures for how long an app is away while its data is brought back.
-func (b *bench) downtime(ctx context.Context) error {
+// The app is testdata/app in a container, deployed with snap on an empty volume;
+// its image is one file and needs no registry. Its health is asked for often, so
+// that the wait for the next time is not what is measured.
+func (b *bench) downtime(ctx context.Context) (err error) {
 	if !b.engine {
-		b.report.note("no Docker engine answers: the downtime scenarios were left out")
-		b.say("no Docker engine answers: no downtime scenarios")
+		b.note("no Docker engine answers: the downtime was left out")
 		return nil
 	}
-	var suffix [4]byte
-	rand.Read(suffix[:])
-	name := "snap-bench-" + hex.EncodeToString(suffix[:])
-	dir := b.place.path("app")
-	defer os.RemoveAll(dir)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	a, err := b.newApp(ctx, name, filepath.Join(dir, "live"), filepath.Join(dir, "store"))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
-	defer a.remove()
-	var last *stage
-	for _, sc := range b.scenes() {
-		if last == nil || !slices.Equal(last.files, sc.files) {
-			if last, err = b.newStage(ctx, a, dir, sc); err != nil {
-				return fmt.Errorf("downtime: %s: %w", sc.name, err)
-			}
-		}
-		if err := b.play(ctx, last, sc); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// newStage fills the volume and captures it in every way that the scene needs.
-func (b *bench) newStage(ctx context.Context, a *app, dir string, sc scene) (*stage, error) {
-	b.say("downtime: %s: making the volume", sc.name)
-	s := &stage{bench: b, app: a, files: sc.files, restic: job{live: a.live, repo: filepath.Join(dir, "restic")}, archive: filepath.Join(dir, "tar.gz")}
-	if err := errors.Join(removeAll(s.restic.repo), os.RemoveAll(s.archive), clearDir(a.live)); err != nil {
-		return nil, err
-	}
-	if err := makeFiles(a.live, sc.files); err != nil {
-		return nil, err
-	}
-	_, t, err := b.snapRun(ctx, a.config, "capture", a.name)
-	if err != nil {
-		return nil, err
-	}
-	s.sid = t.SID
-	for _, m := range b.methods() {
-		if !sc.takes(m) {
-			continue
-		}
-		switch m.name {
-		case whoResticInPlace:
-			if err := a.restic.prepare(ctx, s.restic); err != nil {
-				return nil, err
-			}
-			if _, err := a.restic.capture(ctx, s.restic); err != nil {
-				return nil, err
-			}
-		case whoTarInPlace: // the archive is that of the two others as well
-			if _, err := (&packer{compress: compressor()}).capture(ctx, job{live: a.live, repo: s.archive}); err != nil {
-				return nil, err
-			}
-		}
-	}
-	return s, nil
-}
-
-// compressor is the quickest that makes a .tar.gz.
-func compressor() command {
-	if have("pigz") {
-		return cmd("pigz", "-1")
-	}
-	return cmd("gzip", "-1")
-}
-
-// clearDir removes what is in a directory, which containers are bound to.
-func clearDir(dir string) error {
-	entries, err := os.ReadDir(dir)
-	for _, e := range entries {
-		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
-	}
-	return err
-}
-
-// play lets the methods take turns at bringing the volume back.
-func (b *bench) play(ctx context.Context, s *stage, sc scene) error {
-	var turns []turn
-	for _, m := range b.methods() {
-		if !sc.takes(m) {
-			continue
-		}
-		ranked := m.name == whoSnap || m.name == whoAfter && sc.name == sceneMiB(slices.Max(b.plan.AppMiB))
-		turns = append(turns, turn{m.name, ranked, func(round int) error {
-			return s.once(ctx, sc, m, round)
-		}})
-	}
-	limits := b.limits()
-	if sc.rounds > 0 {
-		limits.least, limits.most, limits.within = sc.rounds, sc.rounds, time.Hour
-	}
-	return b.rounds(ctx, "downtime: "+sc.name, limits, nil, turns)
-}
-
-// once changes the volume, brings it back, and takes down how long the app was
-// away by the word of who watched from outside, and by snap's own.
-func (s *stage) once(ctx context.Context, sc scene, m method, round int) error {
-	var changed []file
-	if sc.change != nil {
-		var err error
-		if changed, err = sc.change(s.app.live, s.files, round); err != nil {
-			return err
-		}
-	}
-	if err := s.place.settle(s.app.live, s.restic.repo, s.archive); err != nil {
-		return err
-	}
-	// What was just changed is hot for a second. An operator is not that quick.
-	if !s.plan.Tiny {
-		if err := pause(ctx, 1200*time.Millisecond); err != nil {
-			return err
-		}
-	}
-	size, err := measureTree(s.app.live)
-	if err != nil {
-		return err
-	}
-	if err := s.touchFor(ctx, size); err != nil {
-		return err
-	}
-	w, err := newWatch(ctx, s.app.url)
-	if err != nil {
-		return err
-	}
-	hot, cool := context.WithCancel(ctx)
-	defer cool()
-	var heat <-chan error
-	if sc.hot {
-		heat = keepHot(hot, s.app.live, s.files, w.gone)
-	}
-	start := time.Now()
-	word, phases, failed := m.bring(ctx, s)
-	took := time.Since(start).Seconds()
-	away, err := w.end(ctx)
-	if cool(); heat != nil {
-		err = errors.Join(err, <-heat)
-	}
-	if err := errors.Join(failed, err); err != nil {
-		return err
-	}
-	if err := s.verify(changed); err != nil {
-		return err
-	}
-	s.report.add(key{"downtime", sc.name, m.name, outage}, away.Seconds())
-	s.report.add(key{"downtime", sc.name, m.name, seconds}, took)
-	if onlySnap(m) {
-		s.report.add(key{"downtime", sc.name, m.name, told}, word)
-		s.report.add(key{"downtime", sc.name, m.name, inner}, m.inner(phases))
-		for name, value := range phases {
-			s.report.add(key{"downtime", sc.name, m.name, phaseOf + name}, value)
-		}
-	}
-	s.say("downtime: %s, round %d: %s: away %.2f s (its own word: %.2f s), %.2f s in all", sc.name, round+1, m.name, away.Seconds(), word, took)
-	return s.tidy()
-}
-
-// verify compares the files that had been changed with what they were.
-func (s *stage) verify(changed []file) error {
-	for _, f := range changed {
-		content, err := os.ReadFile(filepath.Join(s.app.live, f.path))
-		if err != nil {
-			return err
-		}
-		if !bytes.Equal(content, f.content()) {
-			return fmt.Errorf("%s is not what it was", f.path)
-		}
-	}
-	return nil
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
-	}
-}
-
-// keepHot sets the times of every file again and again, by path, so that it
-// holds none open, until gone is closed.
-func keepHot(ctx context.Context, dir string, files []file, gone <-chan struct{}) <-chan error {
-	ended := make(chan error, 1)
-	go func() {
-		for {
-			for _, f := range files {
-				select {
-				case <-gone:
-					ended <- nil
-					return
-				case <-ctx.Done():
-					ended <- errors.New("it never stopped")
-					return
-				default:
-				}
-				if err := touch(filepath.Join(dir, f.path)); err != nil {
-					ended <- err
-					return
-				}
-			}
-			time.Sleep(100 * time.Millisecond)
-		}
+	listen := l.Addr().String() // where nothing listens any more
+	l.Close()
+	os.Setenv("name", "snap-bench-"+strings.ToLower(rand.Text()[:8]))
+	os.Setenv("listen", listen)
+	live := filepath.Join(b.dir, "app/live")
+	s := &stage{bench: b, url: "http://" + listen + "/healthz", job: job{live, filepath.Join(b.dir, "app/repo"), live + ".new"}}
+	defer func() {
+		// Also after an interrupt.
+		_, rerr := run(s.script(context.Background(), `docker ps -aqf "label=snap.workload=$name" | xargs -r docker rm -f
+			docker network rm "$name"_default || true; docker image rm "snap-bench/$name:latest" || true; rm -rf "$(dirname "$live")"`))
+		err = errors.Join(err, rerr)
 	}()
-	return ended
+	if _, err := run(s.script(ctx, `mkdir -p "$live"; tar cf - -C "$(dirname "$app")" app | docker import --change 'ENTRYPOINT ["/app"]' - "snap-bench/$name:latest"`+"\n"+snapConfig+`
+cat >>"$repo.yaml" <<END
+  $name:
+    image: snap-bench/$name:latest
+    ports: ["$listen:8080"]
+    restart: unless-stopped
+    healthcheck: {test: ["CMD", "/app", "healthcheck"], interval: 500ms}
+    volumes: [{scope: absolute, source: $live, target: /data}]
+END
+"$snap" --config "$repo.yaml" deploy "$name"`)); err != nil {
+		return err
+	}
+	for _, sc := range b.scenes() {
+		b.say("%s: making the volume", sc.row)
+		if _, err := run(s.script(ctx, `rm -rf "$repo".[rt]*; find "$live" -mindepth 1 -delete`)); err != nil {
+			return err
+		}
+		if err := makeFiles(live, sc.files); err != nil {
+			return err
+		}
+		if _, err := run(s.script(ctx, snapCapture+`
+			gzip=$(command -v pigz || echo gzip); tar cf - -C "$live" . | "$gzip" -1 >"$repo.tar.gz"
+			! command -v restic || { `+byRestic+`restic -q init; cd "$live"; restic -q backup .; }`)); err != nil {
+			return err
+		}
+		var turns []turn
+		for _, m := range sc.methods {
+			if m.name != whoResticPlace || have("restic") {
+				turns = append(turns, turn{m.name, m.name == whoSnap, func(round int) error { return s.once(ctx, sc, m, round) }})
+			}
+		}
+		if err := s.inRounds(ctx, sc.row, b.rounds, turns); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// touch sets the times of a file to now.
-func touch(path string) error {
-	return unix.UtimesNanoAt(unix.AT_FDCWD, path, nil, 0)
+// stage is the app and its volume, which was captured in every way.
+type stage struct {
+	*bench
+	url string
+	job // of all methods: the archive of tar is beside the repository
+}
+
+// once changes the volume, brings it back, and reports how long a client of the
+// app had no answer.
+func (s *stage) once(ctx context.Context, sc scene, m method, round int) (err error) {
+	var changed []file
+	if sc.row != rowEmpty {
+		if changed, _, err = rewrite(s.live, sc.files, round); err != nil {
+			return err
+		}
+	}
+	time.Sleep(notHot)
+	if err := s.settle(ctx, int64(len(sc.files))*sc.files[0].bytes, filepath.Dir(s.live)); err != nil {
+		return err
+	}
+	w := newWatch(ctx, s.url)
+	time.Sleep(50 * time.Millisecond) // for its first answers
+	_, err = run(s.script(ctx, m.script))
+	away, werr := w.end(ctx)
+	if err := errors.Join(err, werr); err != nil {
+		return err
+	}
+	for _, f := range changed {
+		if content, err := os.ReadFile(filepath.Join(s.live, f.path)); err != nil || !bytes.Equal(content, f.content()) {
+			return fmt.Errorf("%s is not what it was: %v", f.path, err)
+		}
+	}
+	s.say("%s, round %d: %s: away %.2f s", sc.row, round+1, m.name, away)
+	if sc.row != rowEmpty { // the app's own stop and start is no part of it
+		own, _ := median(s.report.values(rowEmpty, m.name))
+		away -= own
+	}
+	s.report.add(sc.row, "s", m.name, away)
+	// What an operator would remove in the end.
+	return errors.Join(os.RemoveAll(s.live+".old"), os.RemoveAll(s.out))
+}
+
+// watch asks the app for its health every few milliseconds, as a client would,
+// from when it is made until its end.
+type watch struct {
+	stop context.CancelFunc
+	done sync.WaitGroup
+	mu   sync.Mutex
+	seen []sample
+}
+
+// sample is whether there was an answer at a moment.
+type sample struct {
+	at     time.Time
+	answer bool
+}
+
+func newWatch(ctx context.Context, url string) *watch {
+	asking, stop := context.WithCancel(ctx)
+	w := &watch{stop: stop}
+	// A connection of its own each time: one that is kept says nothing of the next.
+	client := http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	w.done.Go(func() {
+		for ; asking.Err() == nil; time.Sleep(4 * time.Millisecond) {
+			resp, err := client.Get(url)
+			answer := err == nil && resp.StatusCode == http.StatusOK
+			if err == nil {
+				resp.Body.Close()
+			}
+			w.mu.Lock()
+			w.seen = append(w.seen, sample{time.Now(), answer})
+			w.mu.Unlock()
+		}
+	})
+	return w
+}
+
+// end waits until the app, which has been away, has been back for a moment, and
+// returns for how many seconds it was away.
+func (w *watch) end(ctx context.Context) (float64, error) {
+	defer w.done.Wait()
+	defer w.stop()
+	for begin := time.Now(); ctx.Err() == nil && time.Since(begin) < time.Minute; time.Sleep(5 * time.Millisecond) {
+		w.mu.Lock()
+		before, back := outage(w.seen)
+		w.mu.Unlock()
+		if !back.IsZero() && time.Since(back) > 200*time.Millisecond {
+			return back.Sub(before).Seconds(), nil
+		}
+	}
+	return 0, errors.Join(ctx.Err(), errors.New("the app was never away, or did not come back within a minute"))
+}
+
+// outage is from the last answer before the first silence to the first answer
+// after the last silence; back is zero as long as there is none.
+func outage(seen []sample) (before, back time.Time) {
+	silent := false
+	for _, s := range seen {
+		switch {
+		case !s.answer:
+			silent, back = !before.IsZero(), time.Time{}
+		case !silent:
+			before = s.at
+		case back.IsZero():
+			back = s.at
+		}
+	}
+	return before, back
 }

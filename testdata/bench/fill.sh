@@ -8,9 +8,7 @@ dir=$1 scale=$2
 bin=$(ls -d /usr/lib/postgresql/*/bin | tail -n 1)
 socket=$(mktemp -d)
 trap 'rm -rf -- "$socket"' EXIT
-mkdir -p -- "$dir"
-chown postgres:postgres -- "$dir" "$socket"
-chmod 0700 -- "$dir"
+install -d -o postgres -g postgres -m 0700 -- "$dir" "$socket"
 cd -- "$socket"
 
 as_postgres() { setpriv --reuid=postgres --regid=postgres --init-groups -- "$@"; }

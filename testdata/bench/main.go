@@ -1,16 +1,20 @@
+// Command bench measures snap beside what operators use today, from outside:
+// the built program and each peer by its own command line. "make bench" runs it;
+// docs/performance.md explains what it measures and shows what it found.
 package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -19,7 +23,7 @@ import (
 func main() {
 	// SIGHUP too: a session that drops must not leave a filesystem mounted.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	err := start(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	err := start(ctx, os.Args[1:])
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -27,153 +31,150 @@ func main() {
 	}
 }
 
-// options are the flags.
-type options struct {
-	only, dir, docs, json, from string
-	rounds                      int
-	tiny                        bool
-}
+// The parts by which "make bench BENCH=…" names what it wants.
+var (
+	setNames = []string{"small", "pg", "random"}
+	setParts = []string{"capture", "verify", "again", "restore"} // of each data set
+	parts    = slices.Concat(setNames, setParts, []string{"scale", "downtime"})
+)
 
-func start(ctx context.Context, args []string, out, log io.Writer) error {
-	var o options
+func start(ctx context.Context, args []string) error {
+	b := &bench{shrink: 1, appMiB: []int{64, 256, 1024}, imageMiB: 12 << 10, log: os.Stderr}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	flags.SetOutput(log)
-	flags.StringVar(&o.only, "only", "", "the `parts` to measure, with commas between: "+strings.Join(append(setNames, scenarioNames...), " ")+"; docs are then not written")
-	flags.StringVar(&o.dir, "dir", "/var/tmp", "a `directory` with room for the image of the filesystem that is measured on")
-	flags.StringVar(&o.docs, "docs", "docs", "the `directory` of performance.md and downtime.svg")
-	flags.StringVar(&o.json, "json", "", "a `file` for the numbers")
-	flags.StringVar(&o.from, "from", "", "measure nothing; write the docs from a `file` of -json")
-	flags.IntVar(&o.rounds, "rounds", 0, "the `number` of rounds, however long they take")
-	flags.BoolVar(&o.tiny, "tiny", false, "tiny data sets and one round, to see that the benchmark works; not a measurement")
+	only := flags.String("only", "", "the `parts` to measure, separated by commas: "+strings.Join(parts, " ")+"; docs/ is then not written")
+	dir := flags.String("dir", "/var/tmp", "a `directory` with room for the image of the filesystem that is measured on")
+	file := flags.String("json", "", "a `file` for the numbers")
+	flags.IntVar(&b.rounds, "rounds", 3, "the `number` of rounds")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if flags.NArg() > 0 {
-		return fmt.Errorf("%q: there are only flags; see -help", flags.Arg(0))
-	}
-	if o.from != "" {
-		r, err := readReport(o.from)
-		if err != nil {
-			return err
+	b.only = strings.FieldsFunc(*only, func(r rune) bool { return r == ',' || r == ' ' })
+	for _, part := range append(b.only, flags.Args()...) {
+		if !slices.Contains(parts, part) {
+			return fmt.Errorf("there is no part %q; the parts are %s", part, strings.Join(parts, ", "))
 		}
-		return writeDocs(o.docs, r)
 	}
-	p := fullPlan()
-	if o.tiny {
-		p = tinyPlan()
-	}
-	if o.rounds > 0 {
-		p.Least, p.Most, p.Due = o.rounds, o.rounds, nil
-	}
-	if err := p.choose(o.only); err != nil {
+	if err := b.measure(ctx, *dir); err != nil {
 		return err
 	}
-	r, err := measureAll(ctx, p, o.dir, log)
-	if err != nil {
-		return err
-	}
-	if o.json != "" {
-		if err := r.write(o.json); err != nil {
+	if *file != "" {
+		numbers, err := json.MarshalIndent(b.report, "", "\t")
+		if err = errors.Join(err, os.WriteFile(*file, numbers, 0o644)); err != nil {
 			return err
 		}
 	}
-	fmt.Fprint(out, tables(r))
-	if !p.complete() {
+	fmt.Print(b.report.tables())
+	if len(b.only) > 0 {
 		return nil
 	}
-	return writeDocs(o.docs, r)
+	return b.report.writeDocs(filepath.Join(b.source, "docs"))
 }
 
 // bench is a run.
 type bench struct {
-	plan   plan
-	place  *place
-	report *report
-	source string // of the repository
-	snap   string // the programs
-	app    string
-	engine bool // a Docker engine answers
-	zstd   bool // what this snap knows
-	guard  bool
-	log    io.Writer
-	began  time.Time
-	part   string // that is being measured
+	shrink    int   // the number of files, and the like, is divided by this
+	appMiB    []int // the sizes of volumes in the downtime scenes, ascending
+	imageMiB  int   // of the filesystem that is measured on
+	rounds    int
+	only      []string // the wanted parts; empty: all
+	source    string   // the repository
+	work, dir string   // what the image lies in, and where it is mounted
+	engine    bool     // a Docker engine answers
+	leftOut   map[string]bool
+	peaks     map[string]float64 // the most memory of each contender, in MiB
+	report    *report
+	log       io.Writer
+	began     time.Time
 }
 
 func (b *bench) say(format string, args ...any) {
 	fmt.Fprintf(b.log, "bench %6.1f s: %s\n", time.Since(b.began).Seconds(), fmt.Sprintf(format, args...))
 }
 
-// late says whether two rounds have to do: a whole run is to take less than a
-// quarter of an hour, of which each part has its share.
-func (b *bench) late() bool {
-	due, has := b.plan.Due[b.part]
-	return has && time.Since(b.began) > due
+// note says what was left out, here and on the page.
+func (b *bench) note(format string, args ...any) {
+	text := strings.Join(strings.Fields(fmt.Sprintf(format, args...)), " ")
+	if !slices.Contains(b.report.About, text) {
+		b.report.About = append(b.report.About, text)
+		b.say("%s", text)
+	}
 }
 
-// measureAll makes a filesystem in dir and measures everything that the plan wants.
-func measureAll(ctx context.Context, p plan, dir string, log io.Writer) (_ *report, err error) {
-	if os.Geteuid() != 0 {
-		return nil, errors.New("it takes root: it mounts a filesystem and owns files as others")
+// wants says whether something is to be measured. Data sets and what is done
+// with them choose separately: "small,restore" is the restore of the set small.
+func (b *bench) wants(name string) bool {
+	named := func(parts ...string) bool {
+		return slices.ContainsFunc(parts, func(p string) bool { return slices.Contains(b.only, p) })
 	}
-	// The kernel charges a program with the memory of whoever started it.
+	return len(b.only) == 0 || named(name) ||
+		slices.Contains(setNames, name) && !named(setNames...) && named(setParts...) ||
+		slices.Contains(setParts, name) && !named(setParts...)
+}
+
+// measure makes a filesystem in parent and measures everything that is wanted.
+func (b *bench) measure(ctx context.Context, parent string) (err error) {
+	// The kernel charges a program with the memory of the process that started it.
 	debug.SetGCPercent(20)
-	b := &bench{plan: p, report: &report{Tiny: p.Tiny, Complete: p.complete()}, log: log, began: time.Now()}
-	if p.Tiny {
-		b.say("tiny data sets, one round: this is NOT a measurement")
-	}
+	b.report, b.peaks, b.leftOut, b.began = &report{}, map[string]float64{}, map[string]bool{}, time.Now()
 	b.say("making the filesystem")
-	if err := b.touch(ctx, p.ImageMiB/2); err != nil {
-		return nil, err
+	if err := b.mount(ctx, parent); err != nil {
+		return fmt.Errorf("making the filesystem, which takes root: %w", err)
 	}
-	if b.place, err = newPlace(ctx, dir, p.ImageMiB); err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, b.place.close()) }()
+	defer func() { err = errors.Join(err, b.unmount()) }()
 	if err := b.build(ctx); err != nil {
-		return nil, err
+		return err
 	}
-	_, noEngine := output(ctx, cmd("docker", "version"))
-	b.engine = noEngine == nil
-	b.zstd, b.guard = b.knowsZstd(ctx), b.knowsGuard(ctx)
-	b.report.Machine, b.report.Versions = b.machine(), b.versions(ctx)
-
+	b.about(ctx)
 	for _, set := range b.datasets() {
-		if b.part = set.name; p.wants(set.name) {
+		if b.wants(set.name) {
 			if err := b.throughput(ctx, set); err != nil {
-				return nil, err
+				return err
 			}
 		}
 	}
-	for _, part := range []struct {
-		name string
-		run  func(context.Context) error
-	}{{"sparse", b.sparse}, {"downtime", b.downtime}, {"scale", b.scale}} {
-		if b.part = part.name; p.wants(part.name) {
-			if err := part.run(ctx); err != nil {
-				return nil, err
-			}
+	for _, c := range contenders {
+		if peak := b.peaks[c.who]; peak > 0 {
+			b.report.add(rowMemory, "MiB", c.who, peak)
 		}
 	}
-	b.report.FloorMiB = max(b.report.FloorMiB, ownPeak())
-	b.report.Seconds = time.Since(b.began).Seconds()
-	b.say("done")
-	return b.report, nil
+	if b.wants("scale") {
+		err = errors.Join(b.scale(ctx, whoFewFiles, 10_000/b.shrink), b.scale(ctx, whoSnap, 1_000_000/b.shrink))
+	}
+	if err == nil && b.wants("downtime") {
+		err = b.downtime(ctx)
+	}
+	b.report.About = append(b.report.About, fmt.Sprintf("the run of %s: %.1f minutes, %d rounds", b.began.Format(time.DateOnly), time.Since(b.began).Minutes(), b.rounds))
+	return err
 }
 
-// build builds snap as it is installed, and the app for its container.
-func (b *bench) build(ctx context.Context) error {
-	module, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
-	if err != nil {
-		return fmt.Errorf("go list: %w: run it in the repository", err)
+// build builds snap as it is installed, and the app for its container. Scripts
+// find them by the environment.
+func (b *bench) build(ctx context.Context) (err error) {
+	if b.source, err = output(command(ctx, "go", "list", "-m", "-f", "{{.Dir}}")); err != nil {
+		return fmt.Errorf("%w: run it in the repository", err)
 	}
-	b.source = strings.TrimSpace(string(module))
-	b.snap, b.app = filepath.Join(b.place.work, "snap"), filepath.Join(b.place.work, "app")
-	for program, source := range map[string]string{b.snap: "./cmd/snap", b.app: "./testdata/app"} {
-		build := cmd("go", "build", "-trimpath", "-buildvcs=false", "-o", program, source).in(b.source).with("CGO_ENABLED=0")
-		if _, err := run(ctx, build); err != nil {
+	for name, from := range map[string]string{"snap": "./cmd/snap", "app": "./testdata/app"} {
+		program := filepath.Join(b.work, name)
+		c := command(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-o", program, from)
+		c.Dir, c.Env = b.source, append(os.Environ(), "CGO_ENABLED=0")
+		if _, err := run(c); err != nil {
 			return err
 		}
+		os.Setenv(name, program)
 	}
 	return nil
+}
+
+// about describes what the numbers were measured on, and looks for an engine.
+func (b *bench) about(ctx context.Context) {
+	text, _ := output(job{}.script(ctx, `
+		echo "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(nproc) cores, $(awk '/^MemTotal/ {printf "%.0f", $2 / 1048576}' /proc/meminfo) GiB of memory, Linux $(uname -r)"
+		for program in 'tar --version' 'pigz --version' 'zstd --version' 'restic version' 'borg --version' 'kopia --version'; do
+			! command -v "${program%% *}" >/dev/null || $program 2>&1 | head -n 1
+		done`))
+	engine, err := output(command(ctx, "docker", "version", "--format", "docker {{.Server.Version}}"))
+	b.engine = err == nil
+	machine, versions, _ := strings.Cut(text, "\n")
+	b.report.About = []string{machine, strings.ReplaceAll(versions+"\n"+engine, "\n", ", "),
+		fmt.Sprintf("ext4 with a journal, in a loop-mounted image of %d MiB", b.imageMiB)}
 }

@@ -1,106 +1,175 @@
 package main
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
+	"math"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // report is all that a run has found. The tables and the picture are made from
-// it alone. As JSON it is what -json writes and -from reads.
+// it alone. As JSON it is what -json writes.
 type report struct {
-	Tiny     bool       `json:"tiny"`     // not a measurement
-	Complete bool       `json:"complete"` // every part
-	Seconds  float64    `json:"seconds"`  // the whole run
-	Machine  []fact     `json:"machine"`
-	Versions []fact     `json:"versions"`
-	Data     []fact     `json:"data"`  // the data sets as they turned out
-	Notes    []string   `json:"notes"` // what was left out, and why
-	FloorMiB float64    `json:"floor_mib"`
+	About    []string   `json:"about"` // the machine, the data sets, what was left out
 	Measures []*measure `json:"measures"`
 }
 
-type fact struct {
-	Name  string `json:"name"`
-	Value string `json:"value"`
-}
-
-// measure is one thing measured, with a value for each round.
+// measure is a cell of a table, with a value for each round.
 type measure struct {
-	key
+	Row    string    `json:"row"`
+	Unit   string    `json:"unit"`
+	Who    string    `json:"who"`
 	Values []float64 `json:"values"`
 }
 
-// key names what is measured: in which scenario, on which data, of whom, and what.
-type key struct {
-	Scenario string `json:"scenario"`
-	Set      string `json:"set"`
-	Who      string `json:"who"`
-	Metric   string `json:"metric"`
-}
-
-// The metrics. A phase that snap tells is "phase " and its name, in seconds.
-const (
-	seconds   = "seconds"
-	peakMiB   = "peak_mib"
-	stored    = "stored_bytes"
-	grown     = "grown_per_changed_byte"
-	perFile   = "microseconds_per_file"
-	outage    = "outage_seconds" // as a client saw it
-	told      = "told_seconds"   // as snap tells it
-	inner     = "inner_seconds"  // what snap tells of its phases between the app's stop and its start
-	phaseOf   = "phase "
-	inMiB     = 1 << 20
-	unchanged = "unchanged"
-	changed   = "changed"
-)
-
-func (r *report) note(format string, args ...any) {
-	if text := fmt.Sprintf(format, args...); !slices.Contains(r.Notes, text) {
-		r.Notes = append(r.Notes, text)
+func (r *report) add(row, unit, who string, value float64) {
+	m := r.cell(row, who)
+	if m == nil {
+		m = &measure{Row: row, Unit: unit, Who: who}
+		r.Measures = append(r.Measures, m)
 	}
+	m.Values = append(m.Values, value)
 }
 
-func (r *report) add(k key, value float64) {
+func (r *report) cell(row, who string) *measure {
 	for _, m := range r.Measures {
-		if m.key == k {
-			m.Values = append(m.Values, value)
-			return
-		}
-	}
-	r.Measures = append(r.Measures, &measure{k, []float64{value}})
-}
-
-// spent adds what a run took.
-func (r *report) spent(scenario, set, who string, c cost) {
-	r.add(key{scenario, set, who, seconds}, c.seconds)
-	r.add(key{scenario, set, who, peakMiB}, c.peak)
-	for name, s := range c.phases {
-		r.add(key{scenario, set, who, phaseOf + name}, s)
-	}
-}
-
-// of are the values of a measure, nil when there is none.
-func (r *report) of(scenario, set, who, metric string) []float64 {
-	for _, m := range r.Measures {
-		if m.key == (key{scenario, set, who, metric}) {
-			return m.Values
+		if m.Row == row && m.Who == who {
+			return m
 		}
 	}
 	return nil
 }
 
-// who are those of whom something was measured, in the order of their first time.
-func (r *report) who(scenario, set, metric string) []string {
-	var names []string
-	for _, m := range r.Measures {
-		if m.Scenario == scenario && m.Set == set && m.Metric == metric && !slices.Contains(names, m.Who) {
-			names = append(names, m.Who)
+// values are those of a cell, nil when it was not measured.
+func (r *report) values(row, who string) []float64 {
+	if m := r.cell(row, who); m != nil {
+		return m.Values
+	}
+	return nil
+}
+
+// target is what snap is to reach in a row: at most so much, or at most so many
+// times what a peer has there.
+type target struct {
+	row, who, peer string
+	limit          float64
+}
+
+var targets = []target{
+	{"small" + rowCapture, whoSnap, whoPigz1, 0.75},
+	{"small" + rowCapture, whoSnap, whoRestic, 0.33},
+	{"small" + rowStored, whoSnap, whoPigz6, 1.06},
+	{"small" + rowCheck, whoSnap, whoByHand, 1.25},
+	{"small" + rowAgain, whoSnap, whoRestic, 0.25},
+	{"small" + rowAgain, whoSnap, whoKopia, 0.8},
+	{"small" + rowChanged, whoSnap, whoRestic, 0.35},
+	{"small" + rowGrowth, whoSnap, "", 30},
+	{"small" + rowRestore, whoSnap, whoPigz6, 0.85},
+	{"small" + rowRestore, whoSnap, whoRestic, 0.35},
+	{"pg" + rowCapture, whoSnap, whoPigz1, 0.6},
+	{"pg" + rowCapture, whoSnap, whoRestic, 0.45},
+	{"pg" + rowStored, whoSnap, whoPigz6, 1.05},
+	{"pg" + rowCheck, whoSnap, whoByHand, 1.25},
+	{"pg" + rowAgain, whoSnap, whoRestic, 0.25},
+	{"pg" + rowAgain, whoSnap, whoKopia, 0.8},
+	{"pg" + rowChanged, whoSnap, whoRestic, 0.8},
+	{"pg" + rowGrowth, whoSnap, "", 2},
+	{"pg" + rowRestore, whoSnap, whoPigz6, 0.4},
+	{"pg" + rowRestore, whoZstd, whoRestic, 0.7},
+	{"random" + rowCapture, whoSnap, whoPigz6, 0.12},
+	{"random" + rowCapture, whoSnap, whoRestic, 0.25},
+	{"random" + rowAgain, whoSnap, whoRestic, 0.25},
+	{"random" + rowAgain, whoSnap, whoKopia, 0.8},
+	{"random" + rowRestore, whoSnap, whoRestic, 0.4},
+	{rowMemory, whoSnap, "", 96},
+	{rowMillion, whoSnap, "", 400},
+	{"first capture" + rowPerFile, whoSnap, whoFewFiles, 1.3},
+	{"capture again" + rowPerFile, whoSnap, whoFewFiles, 1.3},
+	{"restore" + rowPerFile, whoSnap, whoFewFiles, 1.3},
+	{rowAdded + "1024 MiB", whoSnap, "", 1},
+	{rowMany, whoSnap, "", 1.5},
+}
+
+// isTarget says whether a target of a row is about somebody.
+func isTarget(row, who string) bool {
+	return slices.ContainsFunc(targets, func(t target) bool { return t.row == row && (t.who == who || t.peer == who) })
+}
+
+// verdicts say what became of the targets of a row, as far as they were
+// measured. A ratio is that of the medians; the least and the greatest are of the
+// rounds, in each of which the two took turns.
+func (r *report) verdicts(row string) string {
+	var list []string
+	for _, t := range targets {
+		own, peer := r.values(row, t.who), r.values(row, t.peer)
+		value, has := median(own)
+		base, known := median(peer)
+		if t.row != row || !has || t.peer != "" && !known {
+			continue
+		}
+		text := ""
+		if t.who != whoSnap {
+			text = t.who + ": "
+		}
+		if known {
+			var ratios []float64
+			for i := range min(len(own), len(peer)) {
+				ratios = append(ratios, own[i]/peer[i])
+			}
+			value /= base
+			text += fmt.Sprintf("%s × %s (%s – %s), ", number(value), t.peer, number(slices.Min(ratios)), number(slices.Max(ratios)))
+		}
+		verdict := "met"
+		if value > t.limit {
+			verdict = "**missed**"
+		}
+		list = append(list, fmt.Sprintf("%sat most %s: %s", text, number(t.limit), verdict))
+	}
+	return strings.Join(list, "; ")
+}
+
+// tables shows a report: a row for each thing measured, a column for each
+// contender with its median, and what became of the targets.
+func (r *report) tables() string {
+	var s strings.Builder
+	for _, line := range r.About {
+		fmt.Fprintf(&s, "- %s\n", line)
+	}
+	for _, columns := range [][]string{
+		{whoSnap, whoZstd, whoPigz1, whoPigz6, whoTarZstd, whoRestic, whoBorg, whoKopia},
+		{whoSnap, whoAfter, whoResticPlace, whoTarPlace, whoSwap, whoAhead},
+	} {
+		downtime := slices.Contains(columns, whoAfter)
+		var rows []*measure // the first of each row
+		measured := map[string]bool{}
+		for _, m := range r.Measures {
+			if strings.HasPrefix(m.Row, "downtime") != downtime {
+				continue
+			}
+			measured[m.Who] = true
+			if !slices.ContainsFunc(rows, func(o *measure) bool { return o.Row == m.Row }) {
+				rows = append(rows, m)
+			}
+		}
+		if len(rows) == 0 {
+			continue
+		}
+		columns = slices.DeleteFunc(columns, func(who string) bool { return !measured[who] })
+		fmt.Fprintf(&s, "\n| | %s | snap's targets |\n|%s\n", strings.Join(columns, " | "), strings.Repeat(" --- |", len(columns)+2))
+		for _, row := range rows {
+			fmt.Fprintf(&s, "| %s, %s |", row.Row, row.Unit)
+			for _, who := range columns {
+				if v, has := median(r.values(row.Row, who)); has {
+					s.WriteString(" " + number(v))
+				}
+				s.WriteString(" |")
+			}
+			fmt.Fprintf(&s, " %s |\n", r.verdicts(row.Row))
 		}
 	}
-	return names
+	return s.String()
 }
 
 // median of an even number is the mean of the two in the middle. Of none it is
@@ -114,25 +183,35 @@ func median(values []float64) (m float64, has bool) {
 	return (sorted[(n-1)/2] + sorted[n/2]) / 2, true
 }
 
-func (r *report) write(path string) error {
-	data, err := json.MarshalIndent(r, "", "\t")
-	if err != nil {
-		return err
+// number has three digits that count.
+func number(v float64) string {
+	if math.Abs(v) >= 99.95 {
+		return fmt.Sprintf("%.0f", v)
 	}
-	return os.WriteFile(path, append(data, '\n'), 0o644)
+	return fmt.Sprintf("%.3g", v)
 }
 
-func readReport(path string) (*report, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
+// What lies between these lines of docs/performance.md is written by a run.
+const (
+	beginMark = "<!-- bench: from here on written by make bench -->"
+	endMark   = "<!-- bench: until here -->"
+)
+
+// writeDocs writes a report into performance.md, whose other text stays, and
+// draws downtime.svg beside it.
+func (r *report) writeDocs(dir string) error {
+	path := filepath.Join(dir, "performance.md")
+	text, err := os.ReadFile(path)
+	before, rest, begins := strings.Cut(string(text), beginMark)
+	_, after, ends := strings.Cut(rest, endMark)
+	if err == nil && !(begins && ends) {
+		err = fmt.Errorf("%s: the lines %q and %q are not there", path, beginMark, endMark)
 	}
-	r := new(report)
-	if err := json.Unmarshal(data, r); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+	if err == nil {
+		err = os.WriteFile(path, []byte(before+beginMark+"\n\n"+r.tables()+"\n"+endMark+after), 0o644)
 	}
-	if len(r.Measures) == 0 {
-		return nil, errors.New(path + ": no measures")
+	if drawing := r.draw(); err == nil && drawing != "" {
+		err = os.WriteFile(filepath.Join(dir, "downtime.svg"), []byte(drawing), 0o644)
 	}
-	return r, nil
+	return err
 }
