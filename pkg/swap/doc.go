@@ -8,9 +8,8 @@
 // [Tx.Plan] observes all of them before one is touched. It is the table of
 // recovery: the [Layout] that was observed is the row, the [Goal] that [Decide]
 // reads off the records is the column, and [ActionFor] gives the [Action].
-// [Tx.Apply] takes the actions: it contains the only exchange and the only repair
-// of directory times. [Tx.Discard] deletes the trees that the goal drops, and ends
-// the transaction.
+// [Tx.Apply] takes the actions, repairs directory times and syncs. [Tx.Discard]
+// deletes the trees that the goal drops, and ends the transaction.
 //
 // A restore calls [Tx.RecordReady] when everything is staged, [Tx.RecordTimes]
 // before the first exchange, and [Tx.PlanSwap] in place of Plan. Before that,
@@ -72,8 +71,8 @@
 // # Not promised
 //
 // Nothing stops another process from renaming a directory in the moment between the
-// look and the exchange: renameat2(2) takes names. The exchange is then found out
-// afterwards, by handle, and is an error. That nobody writes to the trees is the
-// caller's to see to: the package knows the disk and the journal, and nothing of
+// look and the exchange: renameat2(2) takes names. Apply and Resolve notice it
+// afterwards, by handle, and return an error. The caller makes sure that nobody
+// writes to the trees: the package knows the disk and the journal, and nothing of
 // containers or of the store.
 package swap
