@@ -12,9 +12,10 @@
 // about a frozen restore.
 //
 // Each call takes the locks that it needs and returns an error of kind [Busy] where
-// another process has them. The context may end Capture and Restore until their
-// work counts; its cause is then a [*Signal]. Set Engine.Watchdog to have a second
-// process call [Engine.RecoverKilled] when this one is killed.
+// another process has them. The context may end Capture before it publishes, and
+// Restore before it commits; a [*Signal] as its cause makes the error one of kind
+// [Interrupted]. Set Engine.Watchdog to have a second process call
+// [Engine.RecoverKilled] when this one is killed.
 //
 // phase.go has the phases of a restore in order, with what a power cut right after
 // each leaves to recovery. docs/design.md shows the same lists.
@@ -63,7 +64,9 @@
 // that did, when a snapshot holds it and the app is up. The new tree of a restore
 // that is taken back becomes a snapshot first: the app was up on it, and what it
 // wrote is nowhere else. So does what an operator decides against. What no snapshot
-// can hold is preserved beside the live directory.
+// can hold is preserved beside the live directory. A live directory that was missing
+// is made after the begin record, and removed again by a restore that is undone,
+// while it is empty.
 //
 // # Guard after
 //
