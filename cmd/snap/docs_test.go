@@ -3,6 +3,7 @@ package main
 import (
 	"io"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -63,5 +64,33 @@ func TestEveryFlagIsDocumented(t *testing.T) {
 				t.Errorf("%s --%s is not in its section", cmd.CommandPath(), f.Name)
 			}
 		})
+	}
+}
+
+// docs/design.md shows which package imports which, as the command above the list
+// prints it.
+func TestTheDesignShowsTheImports(t *testing.T) {
+	const top = "../.."
+	text, err := os.ReadFile(top + "/docs/design.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "```sh\ngo list ")
+	args, rest, _ := strings.Cut(rest, "\n```\n\n```\n")
+	shown, _, found := strings.Cut(rest, "```\n")
+	if !found {
+		t.Fatal("there is no `go list` in docs/design.md with a list after it")
+	}
+	list := exec.Command("sh", "-c", "go list "+args)
+	list.Dir, list.Stderr = top, os.Stderr
+	printed, err := list.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(mayImport) != strings.Count(shown, "\n") {
+		t.Errorf("the page lists %d packages, and TestTheWallsHold knows %d", strings.Count(shown, "\n"), len(mayImport))
+	}
+	if shown != string(printed) {
+		t.Errorf("docs/design.md shows\n%s\nand go list prints\n%s", shown, printed)
 	}
 }

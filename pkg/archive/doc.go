@@ -1,47 +1,66 @@
-// Package archive turns a directory into a tar stream in compressed members, and
-// such a stream back into a directory.
+// Package archive turns a directory into a tar stream cut into members, and such a
+// stream back into a directory.
 //
 // # How to call it
 //
-// [Write] walks a directory and passes its stream to a [Sink] in pieces. [Start] and
-// [Writing.Finish] are Write in two halves: only the first needs the directory to
-// rest. With [WriteOptions].Known, files that an earlier reading proves to be
-// unchanged are not read again. [Survey] counts what Write would find, and finds out
-// whether a restore could put it back.
+// [Write] reads a directory into a [Sink] of members; [Start] does so in two parts,
+// with clones. [Extract] makes a tree in an empty directory from a stream of ours,
+// [ExtractForeign] from an archive of another program. [Survey] tells by stat alone
+// what Write would find.
 //
-// [NewReader] returns the stream of a list of members. [Extract] creates the tree of
-// a stream in an empty directory, and [ExtractForeign] does the same for an archive
-// that another program made. [Check] verifies a single member. [Join] writes members
-// as one .tar.gz or .tar.zst.
+// The stream is POSIX pax (pax(1), "pax Interchange Format"), one entry a name in
+// the order of a sorted walk, a directory before what is in it, the root as "./"
+// first. Sparse files are in GNU's format 1.0. Concatenated, the members are a
+// .tar.gz or .tar.zst that GNU tar reads. docs/formats.md has the details.
 //
-// The formats have packages of their own: [tarstream] the headers, [member] the
-// compressed pieces. docs/formats.md describes both.
+// # A hostile live directory
 //
-// # Untrusted on both sides
+// The containers own the live directory and may change it while root walks it: swap
+// a directory for a symbolic link, put a fifo where a file was. So nothing is ever
+// looked up along a path. Every name is looked up below a descriptor (openat2(2):
+// BENEATH, NO_SYMLINKS, NO_MAGICLINKS, NO_XDEV), pinned by an O_PATH descriptor and
+// looked at; then that very inode and no other is opened, through /proc/self/fd.
+// Opening waits for nothing but a lease (fcntl(2), F_SETLEASE), and for that not
+// for ever: [WriteOptions].Leases.
 //
-// Write runs as root on a directory that its owner may be changing maliciously.
-// Extract reads a stream that anybody may have forged. Neither ever uses a path. Each
-// name is looked up below a descriptor; the lookup follows no symbolic link and does
-// not cross into another mount. So Write reads nothing outside the directory, and
-// Extract changes nothing outside it.
+// A file that changes while it is read is read again, three times in all, and then
+// reported. When a name has vanished since its directory was listed, the directory
+// is listed again, so that a file that was renamed to a name further on is met
+// there. What a restore would refuse fails Write with [*Unrestorable], which names
+// the first offenders.
 //
-// # After a failure
+// # A forged archive
 //
-//   - Write and Start never change the directory. Pieces that the sink has already
-//     stored mean nothing, and no goroutine calls the sink any more. An error of type
-//     [*Unrestorable] says that a restore would refuse what the directory holds.
-//   - Extract leaves a part of the tree in its directory, which the caller deletes. No
-//     goroutine writes to it any more. An error that wraps [ErrRefused] is the fault of
-//     the archive; any other error is one of the disk, or of the context.
-//   - A [Reader] returns no byte of a member that is not what its ID says. It must be
-//     closed.
+// Anybody may have forged the stream that Extract reads. Below the root of the
+// extraction is nothing but what it has made itself:
+//
+//   - The lookups are those of Write. Files are made with O_EXCL and O_NOFOLLOW.
+//   - Directories, files and hardlinks come first. Symbolic links come last,
+//     verbatim, and are never followed.
+//   - A hardlink refers to a regular file of the same archive, and is made by
+//     descriptor.
+//   - All else is refused: other types; absolute names, "..", ".", empty components,
+//     NUL; a name that comes twice; a directory that comes after what is in it; a
+//     pax record that Write does not write; more entries, bytes or depth than
+//     [ExtractOptions] allow; a member of another length or checksum; data after the
+//     end. The error wraps [ErrRefused].
+//   - setuid and setgid bits of files, security.capability and trusted.* are dropped
+//     unless ExtractOptions keep them.
+//
+// Memory is bounded by the length of the stream and by a few members at a time, and
+// not by what a few forged kilobytes inflate to. archivetest.Attacks is the list of
+// the forged archives that the tests try.
+//
+// # What holds after an error
+//
+// Write has changed nothing, and what it gave to the sink is the caller's to drop.
+// Extract has left a part of the tree in its directory, and nothing elsewhere. What
+// it made is durable only after the caller's [disk.Dir.SyncFS].
 //
 // # Not promised
 //
-//   - Consistency: files that change during Write are stored in states of different
-//     moments, and [Result].Changed names files without a single state.
-//   - Durability: nothing that Extract creates is durable before the caller's syncfs.
-//   - Access times, inode numbers, file attributes (chattr), labels of security
-//     modules, sockets. They are not stored.
-//   - Authenticity: checksums guard against accidents, and are not signatures.
+// Not kept are access times, inode numbers, labels of security modules, file
+// attributes (chattr(1)) and project quotas. Sockets are left out, and counted. A
+// btrfs subvolume inside the directory is refused. Checksums show accidents: whoever
+// can write the stream can compute them.
 package archive

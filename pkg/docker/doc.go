@@ -13,6 +13,10 @@
 // Compose workload Compose's own. So every method may be cut short between any
 // two requests, and called again by another process.
 //
+// The engine is assumed to be this host's, reached over a unix socket, and a
+// container that it reports as stopped to write nothing any more. The engine carries
+// out a request whether or not the process that made it lives.
+//
 // Not promised: that Compose keeps a container which it replaces. It removes
 // the old one before it starts the new one, so a Compose workload goes back by
 // being made anew on the images it had.

@@ -1,22 +1,111 @@
-// Package restore is the engine: it captures the volumes of a workload, puts
-// them back under the running app, and finishes or undoes what a crash
-// interrupted.
+// Package restore is the engine: it captures the volumes of a workload, puts them
+// back under the running app, and finishes or undoes what a crash interrupted.
 //
-// Call [Engine.Capture], [Engine.Restore] and [Engine.Recover]; [Engine.Plan]
-// says what a restore would do, [Engine.Status] what is pending.
+// # How to call it
 //
-// After a crash, a power cut or an error at any moment of a restore, Recover
-// leaves all volumes of the workload old or all new. The commit point is the
-// record "commit" of package journal: it is written when every live directory
-// has been exchanged for its staged one and that is on disk, and before a
-// container of the workload starts. Without it recovery goes back, with it
-// forward, with "revert" behind it back again. phase.go holds the order of the
-// steps and the table of decisions.
+// Fill in an [Engine]. [Engine.Capture] makes a snapshot, [Engine.Restore] puts one
+// back, and [Engine.Recover] deals with what a dead process left. [Engine.Plan] says
+// what a restore would do and changes nothing, [Engine.Status] what is pending.
+// [Engine.Deploy] brings a workload up from the config, [Engine.Export] and
+// [Engine.Import] pass volumes on and take them in, and [Engine.Lock] keeps snap out
+// while another tool deploys. [Engine.Resolve] carries out what an operator decides
+// about a frozen restore.
 //
-// What is deleted: the staged tree of a restore that did not happen, and the
-// displaced tree of one that did, after the snapshot of it was published and
-// the app is up. Nothing else.
+// Each call takes the locks that it needs and returns an error of kind [Busy] where
+// another process has them. The context may end Capture before it publishes, and
+// Restore before it commits; a [*Signal] as its cause makes the error one of kind
+// [Interrupted]. Set Engine.Watchdog to have a second process call
+// [Engine.RecoverKilled] when this one is killed.
 //
-// Not promised: consistency of a capture taken with quiesce "none"; volumes on
-// NFS, FUSE or tmpfs; protection from root on the host.
+// phase.go has the phases of a restore in order, with what a power cut right after
+// each leaves to recovery. docs/design.md shows the same lists.
+//
+// # A capture
+//
+// Capture refuses first what a restore could not put back later, and records the
+// containers as they are. It makes the first pass while the app runs, quiesces the
+// app, makes the second pass, thaws the app, reads the clones, and publishes. Where
+// nothing is quiesced the second pass is the only one. In the end the path of each
+// volume must lead to the directory that was read.
+//
+// # What holds after a crash
+//
+// After a crash or a power cut at any moment of a restore, Recover leaves all
+// volumes of the workload old or all new. The commit point is the record "commit"
+// of package journal. It is written when every live directory has been exchanged
+// for its staged one and that is on disk, and before a container of the workload
+// starts. Without it recovery goes back, with it forward, and with "revert" after
+// it back again. Recover may itself be cut anywhere and run again.
+//
+// Before the ready record nothing live has been touched: recovery deletes the
+// wrappers, provided that they lie in the directory that the begin record names and
+// that no trace of a later phase exists. Otherwise a filesystem is not mounted or a
+// record was lost, and the transaction freezes. A pre-flight that was cut leaves the
+// empty directories of its trial exchange, in a transaction of kind "probe".
+//
+// A capture, a deploy or an import has no directories to exchange: recovery brings
+// the containers back as recorded and removes what was stored.
+//
+// Offline, Recover exchanges and leaves containers, snapshots and deletions to the
+// next run. That is for the time before the engine is up, and safe because the
+// fence has set every restart policy to "no" before the first exchange.
+//
+// # What holds after an error
+//
+// The [Kind] of an [Error] says what is on disk: nothing changed ([Failed],
+// [Usage], [Refused], [Busy]), all old ([RolledBack], [Interrupted]), all new
+// ([Pending]), or not touched because disk and journal disagree ([Frozen]). A
+// restore that fails goes through the same phases as the recovery of one that was
+// killed.
+//
+// # What is deleted
+//
+// The staged tree of a restore that did not happen, and the displaced tree of one
+// that did, when a snapshot holds it and the app is up. The new tree of a restore
+// that is taken back becomes a snapshot first: the app was up on it, and what it
+// wrote is nowhere else. So does what an operator decides against. What no snapshot
+// can hold is preserved beside the live directory. A live directory that was missing
+// is made after the begin record, and removed again by a restore that is undone,
+// while it is empty.
+//
+// # Guard after
+//
+// With `--guard after` nothing is read while the app is down. Each displaced tree
+// is the old data, whole, and the syncfs that follows the exchange has made it
+// durable. It stays in a wrapper that only root can enter until the pre-restore
+// snapshot has been published from it.
+//
+//   - Until then the goal is swap.Guarding: a displaced tree that is missing
+//     freezes, and Tx.Discard refuses to delete one. Only the snapshot's manifest
+//     ends that.
+//   - The record "guarding" says that the app was brought up. It may be days old
+//     when the publication succeeds at last, for instance because the store was
+//     full. From that record on no recovery touches the containers, or takes the
+//     restore back because the app is unhealthy then.
+//   - A publication that fails is of kind [Pending] with the code "guarding". What
+//     it had stored is removed, and Recover tries again.
+//   - Somebody may have kept a way into a displaced tree: a working directory, a
+//     descriptor of a directory. So after the reading the trees are looked through
+//     for open files and walked once more by stat alone. What is written after that
+//     walk, in the moment before the deletion, is lost.
+//   - A snapshot that an earlier run published is synced before anything is deleted:
+//     that run may have been killed in between.
+//   - A restore that is undone or taken back makes no pre-restore snapshot, because
+//     the old data is live again.
+//   - The begin record has the handles of the live directories. Should "ready" and
+//     "times" be lost after the exchange, they alone tell that what lies in the
+//     wrapper is the old data.
+//
+// # Not promised
+//
+// A capture with quiesce "none" is not consistent. Volumes on NFS, SMB, Ceph, 9p,
+// FUSE, overlayfs or tmpfs are refused. Nothing holds against root on the host.
+//
+// A container that another tool starts during a restore, without [Engine.Lock], may
+// see old and new volumes mixed, and what it writes to the old ones stays there.
+// Restore looks right before the exchange and right before the commit, and then
+// goes back; the pre-restore snapshot has the volumes as they were. A container
+// that starts and ends between the two looks goes unnoticed.
+//
+// A recovery has no watchdog of its own. When it is killed, the next one goes on.
 package restore

@@ -34,35 +34,37 @@ type phase[T any] struct {
 	name Phase
 	skip func(T) bool // nil: never
 	do   func(T, context.Context) error
-	cut  string // what a power cut after it leaves to recovery
+	cut  string // what a power cut right after it leaves to recovery
 }
 
 // forward is a restore up to its commit, in order. "Live" is what the app's
 // containers mount, "staged" the new tree beside it, in the wrapper .snap-<tx>.
 // No container of the workload starts between the fence and the commit.
 //
-// Recovery does not ask how far a restore came beyond its records. It looks where
-// each volume's two directories are and takes the step of swap's table, so it may
-// itself be cut anywhere and run again.
+// Recovery does not ask how far a restore came beyond its records. It observes
+// where the two directories of each volume are and takes the action of swap's
+// table, so recovery may itself be cut anywhere and run again. What cut says is the
+// consequence, phase by phase.
 var forward = []phase[*restoration]{
 	{Preflight, nil, (*restoration).preflight, "nothing"},
-	{Begin, nil, (*restoration).begin, "delete the staged trees"},
+	{Begin, nil, (*restoration).begin, "end the transaction"},
 	{Stage, nil, (*restoration).stage, "delete the staged trees"},
 	{PassOne, (*restoration).guardsAfter, (*restoration).passOne, "delete the staged trees"},
-	{Ready, nil, (*restoration).ready, "delete the staged trees"},
+	{Ready, nil, (*restoration).ready, "bring the old app up, delete the staged trees"},
 	{Fence, nil, (*restoration).fence, "bring the old app up, delete the staged trees"},
 	{PassTwo, (*restoration).guardsAfter, (*restoration).passTwo, "bring the old app up, delete the staged trees"},
 	{Publish, (*restoration).guardsAfter, (*restoration).publish, "bring the old app up, delete the staged trees"},
-	{Swap, nil, (*restoration).swap, "exchange back what was exchanged, bring the old app up, delete the staged trees"},
-	{Commit, nil, (*restoration).commit, "exchange the rest, bring the new app up, delete the displaced trees"},
+	{Swap, nil, (*restoration).swap, "exchange all volumes back, bring the old app up, delete the staged trees"},
+	{Commit, nil, (*restoration).commit, "bring the new app up, delete the displaced trees"},
 }
 
 // finishing brings a restore's transaction to its end: after the commit, or after
 // a failure before it; for the restore itself, for its recovery, and for an
 // operator's resolution. It goes where the records point, and no signal ends it.
+// Recovery runs it from the start, so cut says which of its work is left.
 var finishing = []phase[*finish]{
-	{Follow, nil, (*finish).follow, "the same again"},
-	{Redeploy, (*finish).appIsDone, (*finish).bringUp, "bring the app up again"},
-	{Guard, (*finish).isGuarded, (*finish).guard, "make the pre-restore snapshot of the displaced trees"},
-	{Settle, nil, (*finish).settle, "delete what the goal does not keep"},
+	{Follow, nil, (*finish).follow, "bring the app up, delete what the goal drops"},
+	{Redeploy, (*finish).appIsDone, (*finish).bringUp, "see that the app is up, delete what the goal drops"},
+	{Guard, (*finish).isGuarded, (*finish).guard, "delete the displaced trees"},
+	{Settle, nil, (*finish).settle, "nothing"},
 }

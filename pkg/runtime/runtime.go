@@ -1,10 +1,3 @@
-// Package runtime is the interface to the containers of a workload, and its
-// words: what a container is, who else uses a volume, how to bring a workload
-// up, and what can keep it down.
-//
-// pkg/docker implements [Runtime]. pkg/restore calls it. pkg/journal records its
-// words, so the JSON names of [Container], [Policy], [Mount] and [Pin] belong to
-// the format of the records.
 package runtime
 
 import (

@@ -1,14 +1,3 @@
-// Package snapshot makes one snapshot in two passes, into a batch of the store.
-//
-// [Start] prepares it. [Capture.PassOne] reads the volumes while the app runs,
-// [Capture.PassTwo] reads what has changed since while the app is at rest, and
-// [Capture.Publish] makes the snapshot exist. Until Publish returns nil there is
-// no snapshot, and what was stored goes with the caller's scratch directory.
-//
-// A second pass reads only what may have changed. What proves a file unchanged is
-// its handle, size and times, all older than a syncfs that an earlier pass began
-// with (see provenBefore). Where the filesystem's times or the clock prove
-// nothing, everything is read.
 package snapshot
 
 import (

@@ -1,12 +1,37 @@
 // Package store keeps snapshots: the members that hold the data, and for each
 // snapshot a manifest that names them.
 //
-// A [Batch] takes the pieces of a capture, keeps those that the store lacks,
-// and publishes them: members first, their sync, then the manifest. A snapshot
-// whose manifest is not there, whole and valid, does not exist. Members are
-// immutable and shared between snapshots.
+// # How to call it
 //
-// [Store.Open] gives a member's bytes as they lie on disk. Nothing that is read
-// here is trusted: a manifest is checked before it is given out, a member by
-// whoever inflates it, and neither says where data goes.
+// [Open] opens the store, and makes it where nothing is; [OpenExisting] makes
+// nothing. A [Batch] takes the pieces of a capture and keeps those that the store
+// lacks; [Batch.Publish] makes a snapshot of them. [Store.Load] and [Store.All]
+// return manifests, [Store.Open] a member's bytes as they lie on disk.
+//
+// Members are immutable, named by the checksum of what is inside, and shared between
+// snapshots.
+//
+// # What holds after a crash
+//
+// A snapshot whose manifest is not there, whole and valid, does not exist. Publish
+// therefore makes the content of the new members durable, gives them their names,
+// makes these durable, and writes the manifest last. Before Publish, new members
+// wait in a scratch directory of the caller's. What a Publish that was cut has left
+// of a snapshot, [Store.Discard] removes; members without a manifest stay, and
+// serve the next capture.
+//
+// # What holds after an error
+//
+// After an error of Publish the snapshot does not exist, or, where only the last
+// sync failed, it is not known to be durable. Reading changes nothing.
+// An error wraps [disk.ErrTooNew] where a newer version wrote what was read, and
+// [disk.ErrDamaged] or [archive.ErrRefused] where it is damaged.
+//
+// # Not promised
+//
+// Nothing that is read here is trusted: a manifest is checked before it is given
+// out, a member by whoever inflates it, and neither says where data goes. Snapshots
+// are neither encrypted nor signed; the checksums show accidents. Nothing is ever
+// pruned, so the store only grows. The index of a snapshot is a hint to the next
+// capture, and nothing is put back because an index says so.
 package store
