@@ -14,8 +14,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-
-	"github.com/tiny-forge/snap/pkg/store"
 )
 
 // The guard is a second process of snap, started before the containers are
@@ -147,14 +145,11 @@ func (a *app) stand(ctx context.Context, workload, tx string) error {
 	}
 	endOrphans("/proc", guardMark+"="+tx)
 	a.recovers, a.waitDocker = true, time.Minute
-	e, done, err := a.engine(store.OpenExisting)
+	e, done, err := a.engine(anyStore)
 	if err != nil {
 		return err
 	}
 	defer done()
-	if e.Journal == nil {
-		return errorf("the store of transaction %s is gone", tx)
-	}
 	r, _ := e.RecoverKilled(ctx, workload, tx)
 	return r.Err
 }

@@ -67,9 +67,9 @@ func source(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // leftovers fails where something lies beside the live directories in DIR, or
-// in the transactions of STORE.
+// in the transactions of STATE, or in what STORE has not published.
 func leftovers(ts *testscript.TestScript, _ bool, args []string) {
-	for _, pattern := range []string{args[0] + "/.snap-*", args[1] + "/tx/*", args[1] + "/tx/.*"} {
+	for _, pattern := range []string{args[0] + "/.snap-*", args[1] + "/tx/*", args[1] + "/tx/.*", args[2] + "/scratch/*"} {
 		found, err := filepath.Glob(ts.MkAbs(pattern))
 		ts.Check(err)
 		if len(found) > 0 {

@@ -14,9 +14,10 @@ import (
 // mayImport are the walls of the architecture: which rooms each room may look
 // into.
 var mayImport = map[string][]string{
-	"cmd/snap":                {"pkg/archive", "pkg/disk", "pkg/docker", "pkg/journal", "pkg/restore", "pkg/store", "pkg/workload"},
+	"cmd/snap":                {"pkg/archive", "pkg/disk", "pkg/docker", "pkg/journal", "pkg/restore", "pkg/state", "pkg/store", "pkg/workload"},
 	"pkg/restore":             {"pkg/archive", "pkg/disk", "pkg/journal", "pkg/store", "pkg/workload"},
 	"pkg/docker":              {"pkg/disk", "pkg/journal", "pkg/workload"},
+	"pkg/state":               {"pkg/disk", "pkg/journal", "pkg/store"},
 	"pkg/store":               {"pkg/archive", "pkg/disk"},
 	"pkg/archive":             {"pkg/disk"},
 	"pkg/journal":             {"pkg/disk"},

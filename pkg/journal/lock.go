@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,26 +22,64 @@ import (
 // ErrBusy says that another process holds a lock that is needed.
 var ErrBusy = errors.New("busy")
 
-// Journal is the lock and tx folders of one store.
+// Journal is the lock and tx folders of a host's state.
 type Journal struct {
-	locks, txs *disk.Dir
+	root  *disk.Dir   // of the state: the audit log lies there
+	locks []*disk.Dir // a lock is taken in each
+	txs   []*disk.Dir // new transactions go into the first
 }
 
-// Open opens the journal of a store, making its folders when they are missing.
-func Open(store *disk.Dir) (*Journal, error) {
-	locks, err := store.Ensure("lock", 0o700)
+// Open opens the journal in state, the directory of a host's state, and makes
+// its folders when they are missing. It keeps state, which the caller closes
+// after the journal.
+func Open(state *disk.Dir) (*Journal, error) {
+	locks, err := state.Ensure("lock", 0o700)
 	if err != nil {
 		return nil, err
 	}
-	txs, err := store.Ensure("tx", 0o700)
+	txs, err := state.Ensure("tx", 0o700)
 	if err != nil {
 		return nil, errors.Join(err, locks.Close())
 	}
-	return &Journal{locks: locks, txs: txs}, nil
+	return &Journal{root: state, locks: []*disk.Dir{locks}, txs: []*disk.Dir{txs}}, nil
 }
 
+// Adopt takes over the transactions that an earlier version of snap, which kept
+// its journal in the store, has left there: they are listed, loaded and ended
+// where they are, and new ones go into the state. Where such a journal exists
+// every lock is taken in its folder too, so that a process of the earlier
+// version that still runs keeps others out. A store without one, and one that is
+// the state itself, changes nothing.
+func (j *Journal) Adopt(store *disk.Dir) error {
+	if same, err := store.SameAs(j.root); err != nil || same {
+		return err
+	}
+	txs, err := store.OpenSameMount("tx")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open the journal in the store: %w", err)
+	}
+	locks, err := store.Ensure("lock", 0o700)
+	if err != nil {
+		return errors.Join(fmt.Errorf("open the journal in the store: %w", err), txs.Close())
+	}
+	j.locks, j.txs = append(j.locks, locks), append(j.txs, txs)
+	return nil
+}
+
+// Root returns the directory of the state.
+func (j *Journal) Root() *disk.Dir { return j.root }
+
 // Close closes the folders; held locks stay held.
-func (j *Journal) Close() error { return errors.Join(j.locks.Close(), j.txs.Close()) }
+func (j *Journal) Close() error {
+	var errs []error
+	for _, d := range append(slices.Clone(j.locks), j.txs...) {
+		errs = append(errs, d.Close())
+	}
+	return errors.Join(errs...)
+}
 
 // Held is the proof that a workload is locked by this process. Whoever starts
 // containers of the workload takes one as an argument.
@@ -188,31 +227,50 @@ func lockName(path string) (string, error) {
 	return "vol-" + string(handle) + ".lock", nil
 }
 
+// take takes a lock, in each folder of locks.
 func (h *Held) take(name string, how int) error {
 	if h.names[name] {
 		return nil
 	}
-	fd, err := disk.Openat2(h.journal.locks.FD(), name, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW, 0o600,
+	for _, locks := range h.journal.locks {
+		f, err := h.lock(locks, name, how)
+		if err != nil {
+			return err
+		}
+		h.files = append(h.files, f)
+	}
+	h.names[name] = true
+	return nil
+}
+
+func (h *Held) lock(locks *disk.Dir, name string, how int) (*os.File, error) {
+	fd, err := disk.Openat2(locks.FD(), name, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW, 0o600,
 		unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS)
 	if err != nil {
-		return fmt.Errorf("open lock %s/%s: %w", h.journal.locks.Path(), name, err)
+		return nil, fmt.Errorf("open lock %s/%s: %w", locks.Path(), name, err)
 	}
 	f := os.NewFile(uintptr(fd), name)
 	if err := flock(fd, how); err != nil {
 		defer f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return fmt.Errorf("%w: %s", ErrBusy, holder(f))
+			return nil, fmt.Errorf("%w: %s", ErrBusy, holder(f))
 		}
-		return fmt.Errorf("lock %s: %w", name, err)
+		return nil, fmt.Errorf("lock %s: %w", name, err)
 	}
 	if how == unix.LOCK_EX {
 		// For the message of whoever finds it locked; nothing depends on it.
 		_ = f.Truncate(0)
-		_, _ = fmt.Fprintf(f, "snap %s %s, process %d, since %s", h.verb, h.workload, os.Getpid(), time.Now().UTC().Format(time.RFC3339))
+		_, _ = fmt.Fprintf(f, "snap %s, process %d, since %s", h.who(), os.Getpid(), time.Now().UTC().Format(time.RFC3339))
 	}
-	h.files = append(h.files, f)
-	h.names[name] = true
-	return nil
+	return f, nil
+}
+
+// who is what others read of the holder.
+func (h *Held) who() string {
+	if h.workload == "" {
+		return h.verb
+	}
+	return h.verb + " " + h.workload
 }
 
 // Directories locks directories by their handles, for this process alone: what

@@ -363,8 +363,9 @@ func TestALoadThatCannotReadDoesNotFindLess(t *testing.T) {
 
 func TestTheAuditLogIsAppendedLineByLine(t *testing.T) {
 	dir := t.TempDir()
+	j := journalAt(t, dir)
 	for i := range 3 {
-		if err := journal.Record(dirAt(t, dir), journal.Audit{Verb: "capture", Workload: fmt.Sprint("w", i), Result: "a\nb", Error: "\x1b[2J"}); err != nil {
+		if err := j.Record(journal.Audit{Verb: "capture", Workload: fmt.Sprint("w", i), Result: "a\nb", Error: "\x1b[2J"}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -378,7 +379,7 @@ func TestTheAuditLogIsAppendedLineByLine(t *testing.T) {
 	if err := os.Symlink("/dev/null", dir+"/audit.jsonl"); err != nil {
 		t.Fatal(err)
 	}
-	if err := journal.Record(dirAt(t, dir), journal.Audit{}); err == nil {
+	if err := j.Record(journal.Audit{}); err == nil {
 		t.Error("the log was written through a symlink")
 	}
 }

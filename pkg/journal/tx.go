@@ -28,9 +28,9 @@ type Tx struct {
 	Resolved    string
 	ResolvedSID string // the snapshot that what is not kept becomes
 
-	begun   bool // Begin is read
-	journal *Journal
-	dir     *disk.Dir
+	begun bool      // Begin is read
+	txs   *disk.Dir // the tx folder that it lies in
+	dir   *disk.Dir
 }
 
 // Names inside the tx folder that are not transactions: one being made, which
@@ -51,17 +51,18 @@ const maxRecord = 16 << 20
 // exists of the transaction after an error but a folder that Sweep removes.
 func (j *Journal) Begin(h *Held, b *Begin) (*Tx, error) {
 	// Sweep keeps out while a folder is made: see there.
-	if err := j.txs.Flock(unix.LOCK_SH); err != nil {
+	txs := j.txs[0]
+	if err := txs.Flock(unix.LOCK_SH); err != nil {
 		return nil, fmt.Errorf("open a transaction: %w", err)
 	}
-	defer j.unlock()
+	defer unlock(txs)
 	now := time.Now().UTC()
 	b.Tx, b.Created, b.Workload = disk.NewID(now), now, h.workload
 	building := newPrefix + b.Tx
-	if err := j.txs.Mkdir(building, 0o700); err != nil {
+	if err := txs.Mkdir(building, 0o700); err != nil {
 		return nil, fmt.Errorf("open a transaction: %w", err)
 	}
-	dir, err := j.txs.OpenSameMount(building)
+	dir, err := txs.OpenSameMount(building)
 	if err != nil {
 		return nil, fmt.Errorf("open a transaction: %w", err)
 	}
@@ -70,18 +71,18 @@ func (j *Journal) Begin(h *Held, b *Begin) (*Tx, error) {
 	if err := dir.Flock(unix.LOCK_EX | unix.LOCK_NB); err != nil {
 		return nil, fmt.Errorf("open a transaction: %w", errors.Join(err, dir.Close()))
 	}
-	t := &Tx{ID: b.Tx, Begin: b, journal: j, dir: dir}
+	t := &Tx{ID: b.Tx, Begin: b, txs: txs, dir: dir}
 	if err := t.build(building); err != nil {
 		return nil, fmt.Errorf("open a transaction: %w", errors.Join(err, t.takeBack(building), dir.Close()))
 	}
-	dir.Renamed(j.txs, t.ID)
+	dir.Renamed(txs, t.ID)
 	return t, nil
 }
 
 // takeBack removes what a failed build left. The folder may have its own name
 // already, when only the sync behind the rename failed.
 func (t *Tx) takeBack(building string) error {
-	txs, done := t.journal.txs, donePrefix+t.ID
+	txs, done := t.txs, donePrefix+t.ID
 	if err := txs.Rename(t.ID, txs, done); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -109,12 +110,8 @@ func (t *Tx) build(building string) error {
 		return err
 	}
 	// The folder appears under its own name with its records whole in it.
-	return t.journal.txs.RenameSync(building, t.journal.txs, t.ID)
+	return t.txs.RenameSync(building, t.txs, t.ID)
 }
-
-// Dir returns the transaction's folder, for what only this transaction needs;
-// it goes with the transaction.
-func (t *Tx) Dir() *disk.Dir { return t.dir }
 
 // Ready records that everything is staged.
 func (t *Tx) Ready(r *Ready) error {
@@ -199,15 +196,15 @@ func (t *Tx) decide(decision string) error {
 // End ends the transaction: its folder leaves the list in one step and is then
 // removed. After a nil return it will not be found again.
 func (t *Tx) End() error {
-	if err := t.journal.txs.Flock(unix.LOCK_SH); err != nil {
+	if err := t.txs.Flock(unix.LOCK_SH); err != nil {
 		return fmt.Errorf("end transaction %s: %w", t.ID, err)
 	}
-	defer t.journal.unlock()
+	defer unlock(t.txs)
 	done := donePrefix + t.ID
-	if err := t.journal.txs.RenameSync(t.ID, t.journal.txs, done); err != nil {
+	if err := t.txs.RenameSync(t.ID, t.txs, done); err != nil {
 		return fmt.Errorf("end transaction %s: %w", t.ID, err)
 	}
-	if err := errors.Join(t.journal.txs.RemoveTree(done), t.dir.Close()); err != nil {
+	if err := errors.Join(t.txs.RemoveTree(done), t.dir.Close()); err != nil {
 		return fmt.Errorf("end transaction %s: %w", t.ID, err)
 	}
 	return nil
@@ -218,29 +215,29 @@ func (t *Tx) Close() error { return t.dir.Close() }
 
 // List returns the transactions that have not ended, oldest first.
 func (j *Journal) List() ([]string, error) {
-	names, err := j.txs.Names()
-	if err != nil {
-		return nil, err
-	}
-	var ids []string
-	for _, name := range names {
-		if disk.ValidID(name) {
-			ids = append(ids, name)
-		}
-	}
+	names, err := j.names()
+	ids := slices.DeleteFunc(names, func(name string) bool { return !disk.ValidID(name) })
 	slices.Sort(ids)
-	return ids, nil
+	return ids, err
 }
 
-// Strangers returns names in the tx folder that snap never gave.
+// Strangers returns names in the tx folders that snap never gave.
 func (j *Journal) Strangers() ([]string, error) {
-	names, err := j.txs.Names()
-	if err != nil {
-		return nil, err
-	}
+	names, err := j.names()
 	return slices.DeleteFunc(names, func(name string) bool {
 		return disk.ValidID(strings.TrimPrefix(strings.TrimPrefix(name, newPrefix), donePrefix))
-	}), nil
+	}), err
+}
+
+func (j *Journal) names() (all []string, err error) {
+	for _, txs := range j.txs {
+		names, err := txs.Names()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, names...)
+	}
+	return all, nil
 }
 
 // Sweep removes the folders of transactions that had ended, and of those that
@@ -250,15 +247,23 @@ func (j *Journal) Strangers() ([]string, error) {
 // It does nothing while another process makes or ends a transaction: the next
 // run does.
 func (j *Journal) Sweep() error {
-	err := j.txs.Flock(unix.LOCK_EX | unix.LOCK_NB)
+	var errs []error
+	for _, txs := range j.txs {
+		errs = append(errs, sweep(txs))
+	}
+	return errors.Join(errs...)
+}
+
+func sweep(txs *disk.Dir) error {
+	err := txs.Flock(unix.LOCK_EX | unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer j.unlock()
-	names, err := j.txs.Names()
+	defer unlock(txs)
+	names, err := txs.Names()
 	if err != nil {
 		return err
 	}
@@ -271,19 +276,19 @@ func (j *Journal) Sweep() error {
 		if id == name || !disk.ValidID(id) {
 			continue
 		}
-		if making && !j.abandoned(name) {
+		if making && !abandoned(txs, name) {
 			continue
 		}
-		errs = append(errs, j.txs.RemoveTree(name))
+		errs = append(errs, txs.RemoveTree(name))
 	}
 	return errors.Join(errs...)
 }
 
-// unlock gives back the lock of the tx folder; closing it would do so too.
-func (j *Journal) unlock() { _ = j.txs.Flock(unix.LOCK_UN) }
+// unlock gives back the lock of a tx folder. Closing the folder would do so too.
+func unlock(txs *disk.Dir) { _ = txs.Flock(unix.LOCK_UN) }
 
-func (j *Journal) abandoned(name string) bool {
-	dir, err := j.txs.OpenSameMount(name)
+func abandoned(txs *disk.Dir, name string) bool {
+	dir, err := txs.OpenSameMount(name)
 	if err != nil {
 		return false
 	}
@@ -302,15 +307,25 @@ func (j *Journal) Load(id string) (*Tx, error) {
 	if !disk.ValidID(id) {
 		return nil, fmt.Errorf("%q is not the id of a transaction", id)
 	}
-	dir, err := j.txs.OpenSameMount(id)
+	for _, txs := range j.txs {
+		t, err := load(txs, id)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return t, err
+		}
+	}
+	return nil, fmt.Errorf("transaction %s: %w", id, fs.ErrNotExist)
+}
+
+func load(txs *disk.Dir, id string) (*Tx, error) {
+	dir, err := txs.OpenSameMount(id)
 	if err != nil {
 		return nil, err
 	}
-	t := &Tx{ID: id, journal: j, dir: dir}
+	t := &Tx{ID: id, txs: txs, dir: dir}
 	if err := t.load(); err != nil {
 		err = errors.Join(err, dir.Close())
 		// Its process may have ended it while it was being read.
-		if there, e := j.txs.Exists(id); e == nil && !there {
+		if there, e := txs.Exists(id); e == nil && !there {
 			return nil, fmt.Errorf("transaction %s: %w", id, fs.ErrNotExist)
 		}
 		if t.begun {
@@ -333,7 +348,7 @@ func (u *Unusable) Error() string { return u.Err.Error() }
 func (u *Unusable) Unwrap() error { return u.Err }
 
 func (t *Tx) load() error {
-	if err := errors.Join(t.journal.txs.Sync(), t.dir.Sync()); err != nil {
+	if err := errors.Join(t.txs.Sync(), t.dir.Sync()); err != nil {
 		return err
 	}
 	t.Begin = &Begin{}

@@ -50,6 +50,13 @@ func (e *Engine) lookForGuard(x *txn) error {
 	}
 	there, err := e.published(x.Begin)
 	x.unguarded = !there
+	var missing *store.Missing
+	if errors.As(err, &missing) {
+		// Nothing that the records lead to then is wrong where the snapshot does
+		// exist: what guarding keeps, a later recovery deletes.
+		x.noStore = err
+		return nil
+	}
 	// Before the commit and after a revert the live directory is the old data.
 	if err != nil && x.guardsAfter() {
 		return fmt.Errorf("whether the old data is a snapshot cannot be seen: %w", err)
@@ -92,10 +99,9 @@ func (s *session) guardAfter(ctx context.Context, x *txn) *Error {
 }
 
 func (s *session) publishDisplaced(ctx context.Context, x *txn) error {
-	const scratch = "guard"
 	sid := x.Begin.PreRestoreSID
 	sweep := func() error { // of what a run that was cut has left; and a store that is full needs the room
-		return errors.Join(s.Store.Discard(s.w.Name, sid), x.Dir().RemoveTree(scratch))
+		return errors.Join(s.discard(s.w.Name, sid), s.clear(x.ID))
 	}
 	if err := sweep(); err != nil {
 		return err
@@ -112,7 +118,7 @@ func (s *session) publishDisplaced(ctx context.Context, x *txn) error {
 	if err := holders(places, disk.AllProcesses); err != nil {
 		return err
 	}
-	shot, err := s.newShooting(x.Tx, scratch, places, true)
+	shot, err := s.newShooting(x.Tx, places, true)
 	if err != nil {
 		return err
 	}

@@ -86,7 +86,7 @@ func (c *capturing) run(ctx context.Context) (*CaptureResult, error) {
 	}
 	added := c.shot.batch.Added()
 	c.shot.close()
-	if err := tx.End(); err != nil {
+	if err := errors.Join(c.clear(tx.ID), tx.End()); err != nil {
 		return nil, fault(Pending, "cleanup", "snap recover "+c.w.Name, "snapshot %s exists, but: %w", c.sid, err)
 	}
 	result := &CaptureResult{
@@ -142,7 +142,7 @@ func (c *capturing) makes(p *place) string {
 // shoot takes the snapshot and brings the app back.
 func (c *capturing) shoot(ctx context.Context, tx *journal.Tx) (*store.Manifest, error) {
 	var err error
-	if c.shot, err = c.newShooting(tx, "members", c.places, false); err != nil {
+	if c.shot, err = c.newShooting(tx, c.places, false); err != nil {
 		return nil, err
 	}
 	c.hasten = gently(c.req.FullSpeed)
@@ -264,7 +264,7 @@ func (s *session) undoCapture(ctx context.Context, tx *journal.Tx) error {
 		}
 	}
 	if tx.Begin.SID != "" {
-		if err := s.Store.Discard(s.w.Name, tx.Begin.SID); err != nil {
+		if err := errors.Join(s.discard(s.w.Name, tx.Begin.SID), s.clear(tx.ID)); err != nil {
 			return err
 		}
 	}

@@ -19,11 +19,13 @@ import (
 
 // Engine does the work on the workloads of one config and one store.
 //
-// Store and Journal are nil where there is no store yet; only Recover, Resolve,
-// Status, Snapshots and Snapshot then work.
+// Store is nil where there is no store yet, or where it is missing; only
+// Recover, Resolve, Status, Snapshots and Snapshot then work, and NoStore says
+// why it is nil.
 type Engine struct {
 	Config  *workload.Config
 	Store   *store.Store
+	NoStore error
 	Journal *journal.Journal
 	// Runtime opens the runtime of a workload. It may complete the workload's
 	// volumes (a Compose file names its own), so it comes first.
@@ -131,7 +133,7 @@ func (s *session) audit(sid, tx string, err error) {
 	if err != nil {
 		a.Result, a.Error = classify(err).Code, err.Error()
 	}
-	if err := journal.Record(s.Store.Root(), a); err != nil {
+	if err := s.Journal.Record(a); err != nil {
 		s.say("the audit log: %v", err)
 	}
 }

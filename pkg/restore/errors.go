@@ -6,6 +6,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/store"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
@@ -57,6 +58,7 @@ func classify(err error) *Error {
 	var own *Error
 	var bad *archive.Unrestorable
 	var config *workload.Error
+	var missing *store.Missing
 	switch {
 	case err == nil:
 		return nil
@@ -64,6 +66,8 @@ func classify(err error) *Error {
 		return &Error{own.Kind, own.Code, err, own.Hint} // the whole of the message
 	case errors.As(err, &config):
 		return &Error{Usage, "config", err, config.Hint}
+	case errors.As(err, &missing):
+		return &Error{Refused, "store_missing", err, missing.Hint()}
 	case interruption(err) != nil:
 		return interruption(err)
 	case errors.Is(err, journal.ErrBusy):

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/store"
 )
 
 // This file says what an operator can do about a transaction that is frozen:
@@ -35,17 +36,20 @@ func remedies(tx string, err error) []string {
 	const again = ", then run snap recover again"
 	var odd *oddity
 	var away *unmounted
+	var missing *store.Missing
 	var number unix.Errno
 	switch {
 	case errors.As(err, &odd):
 		return odd.next
 	case errors.As(err, &away):
 		return []string{"mount the filesystem of " + away.path + " (or put the directory above it back)" + again}
+	case errors.As(err, &missing):
+		return []string{missing.Hint() + again}
 	case errors.Is(err, disk.ErrTooNew):
 		return []string{"use the version of snap that wrote it, or a newer one: it is nothing that this version may decide"}
 	case errors.Is(err, disk.ErrDamaged):
 		return []string{
-			"put tx/" + tx + " back from a copy of the store" + again,
+			"put tx/" + tx + " back from a copy of the state" + again,
 			"see docs/operating.md, section Frozen, damaged records: without them snap can name no directory",
 		}
 	case errors.Is(err, fs.ErrPermission):
@@ -70,6 +74,9 @@ func (x *txn) odd(views []view) error {
 			return &unmounted{s.Name, s.path()}
 		}
 		if views[i].sight() == newGone && x.decision() == guarding {
+			if x.noStore != nil { // the old data may be a snapshot, and the tree be deleted for that
+				return x.noStore
+			}
 			words, next := s.astray(x)
 			text, o.next = append(text, words), append(o.next, next...)
 			continue
@@ -131,7 +138,11 @@ func (d decision) lost() what {
 
 // published reports whether the snapshot that a restore makes first exists.
 func (e *Engine) published(b *journal.Begin) (bool, error) {
-	_, err := e.Store.Load(b.Workload, b.PreRestoreSID)
+	st, err := e.stored()
+	if err != nil {
+		return false, err
+	}
+	_, err = st.Load(b.Workload, b.PreRestoreSID)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}

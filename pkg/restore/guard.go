@@ -43,11 +43,11 @@ const (
 	passName  = "pass-one.gz" // the index of the first pass
 )
 
-// newShooting prepares a capture of places. Its members wait in the folder name
-// of the transaction. With verify, members that the store already has are read
-// and checked before they are relied upon.
-func (s *session) newShooting(tx *journal.Tx, name string, places []*place, verify bool) (*shooting, error) {
-	scratch, err := tx.Dir().EnsureUnsynced(name, 0o700)
+// newShooting prepares a capture of places. Its members wait in the scratch
+// folder of the transaction. With verify, members that the store already has
+// are read and checked before they are relied upon.
+func (s *session) newShooting(tx *journal.Tx, places []*place, verify bool) (*shooting, error) {
+	scratch, err := s.Store.Scratch(tx.ID)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/store"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
@@ -68,18 +69,16 @@ func (e *Engine) Recover(ctx context.Context, req RecoverRequest) ([]Recovery, e
 		}
 	}
 	list := []Recovery{}
-	if e.Journal != nil {
-		if err := e.Journal.Sweep(); err != nil {
-			return nil, classify(err)
-		}
-		ids, err := e.Journal.List()
-		if err != nil {
-			return nil, classify(err)
-		}
-		for _, id := range ids {
-			if r, ok := e.recoverTx(ctx, id, req); ok {
-				list = append(list, r)
-			}
+	if err := e.sweep(); err != nil {
+		return nil, classify(err)
+	}
+	ids, err := e.Journal.List()
+	if err != nil {
+		return nil, classify(err)
+	}
+	for _, id := range ids {
+		if r, ok := e.recoverTx(ctx, id, req); ok {
+			list = append(list, r)
 		}
 	}
 	strays, err := e.strays(ctx, req.Workloads)
@@ -88,6 +87,14 @@ func (e *Engine) Recover(ctx context.Context, req RecoverRequest) ([]Recovery, e
 		return list, classify(err)
 	}
 	return list, gravest(list)
+}
+
+// sweep removes what transactions left that have ended.
+func (e *Engine) sweep() error {
+	if err := e.Journal.Sweep(); err != nil || e.Store == nil {
+		return err
+	}
+	return e.Store.Sweep(e.Journal.List)
 }
 
 func gravest(list []Recovery) error {
@@ -201,7 +208,7 @@ func (s *session) finish(ctx context.Context, tx *journal.Tx, offline bool, r *R
 	end := s.resolve(ctx, tx, offline)
 	r.Kept = end.kept
 	r.Action, r.Pending = end.action, end.app != nil || end.guard != nil || end.cleanup != nil || end.postponed
-	hint := "snap recover " + s.w.Name
+	hint := s.again(end.cleanup)
 	switch {
 	case end.frozen != nil:
 		r.Err = end.frozen
@@ -218,6 +225,16 @@ func (s *session) finish(ctx context.Context, tx *journal.Tx, offline bool, r *R
 	case end.cleanup != nil:
 		r.Err = fault(Pending, "cleanup", hint, "transaction %s: the clean-up is not finished: %w", tx.ID, end.cleanup)
 	}
+}
+
+// again is what an operator can do about a recovery that err left unfinished.
+func (s *session) again(err error) string {
+	next := "snap recover " + s.w.Name
+	var missing *store.Missing
+	if errors.As(err, &missing) {
+		return missing.Hint() + "; then " + next
+	}
+	return next
 }
 
 // controls makes sure that the runtime which the config gives now is the one
@@ -264,7 +281,7 @@ func (s *session) recoverApp(ctx context.Context, tx *journal.Tx, req RecoverReq
 	if err != nil {
 		tx.Close()
 		r.Pending = true
-		r.Err = fault(Pending, "app_not_up", "snap recover "+s.w.Name, "transaction %s: %w", tx.ID, err)
+		r.Err = fault(Pending, "app_not_up", s.again(err), "transaction %s: %w", tx.ID, err)
 	}
 	if resting {
 		r.Action = Thawed

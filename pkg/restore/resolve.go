@@ -109,7 +109,7 @@ func (s *session) follow(ctx context.Context, x *txn, offline bool) error {
 
 func (s *session) discardUnready(x *txn) error {
 	if x.Begin.PreRestoreSID != "" {
-		if err := s.Store.Discard(s.w.Name, x.Begin.PreRestoreSID); err != nil {
+		if err := errors.Join(s.discard(s.w.Name, x.Begin.PreRestoreSID), s.clear(x.ID)); err != nil {
 			return err
 		}
 	}
@@ -229,11 +229,11 @@ func (s *session) revert(ctx context.Context, x *txn) error {
 // goes too.
 func (s *session) settle(ctx context.Context, x *txn) error {
 	s.at("before settle")
-	if err := s.Store.Discard(s.w.Name, x.Begin.PreRestoreSID); err != nil {
+	if err := s.discard(s.w.Name, x.Begin.PreRestoreSID); err != nil {
 		return err
 	}
 	if x.Resolved != "" { // a revert that was cut may have left of its own
-		if err := s.Store.Discard(s.w.Name, x.Begin.RevertSID); err != nil {
+		if err := s.discard(s.w.Name, x.Begin.RevertSID); err != nil {
 			return err
 		}
 	}
@@ -249,6 +249,9 @@ func (s *session) settle(ctx context.Context, x *txn) error {
 			return fmt.Errorf("keep the data that was taken back, as snapshot %s: %w", x.takenSID(), err)
 		}
 	}
+	if err := s.clear(x.ID); err != nil {
+		return err
+	}
 	if err := x.clean(); err != nil {
 		return fmt.Errorf("clean up after transaction %s: %w", x.ID, err)
 	}
@@ -261,7 +264,6 @@ func (s *session) settle(ctx context.Context, x *txn) error {
 // told to keep is nowhere else; and of whatever an operator has decided
 // against, since the app may have been started on it by hand.
 func (s *session) keepTaken(ctx context.Context, x *txn) error {
-	const scratch = "taken"
 	sid, note := x.takenSID(), "taken back: the restore of "+x.Begin.SID
 	if x.decision() == committed {
 		note = "from before the restore of " + x.Begin.SID + ", which the operator kept"
@@ -269,7 +271,7 @@ func (s *session) keepTaken(ctx context.Context, x *txn) error {
 	if _, err := s.Store.Load(s.w.Name, sid); err == nil {
 		return s.Store.Root().SyncFS() // an earlier run has done it, and may have been killed before it synced that
 	}
-	if err := errors.Join(s.Store.Discard(s.w.Name, sid), x.Dir().RemoveTree(scratch)); err != nil {
+	if err := errors.Join(s.discard(s.w.Name, sid), s.clear(x.ID)); err != nil {
 		return err
 	}
 	places, err := s.taken(x)
@@ -281,7 +283,7 @@ func (s *session) keepTaken(ctx context.Context, x *txn) error {
 	if err != nil || len(places) == 0 {
 		return err
 	}
-	shot, err := s.newShooting(x.Tx, scratch, places, true) // the only copy that will be left
+	shot, err := s.newShooting(x.Tx, places, true) // the only copy that will be left
 	if err != nil {
 		return err
 	}

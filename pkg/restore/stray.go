@@ -12,12 +12,13 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/store"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
 // strays looks beside the live directories of workloads (none means all) for
-// wrappers of restores that the store does not know: then the store is another
-// than the one that they have recorded in, or its filesystem is not mounted,
+// wrappers of restores that the journal does not know: then the state is another
+// than the one that they were recorded in, or its filesystem is not mounted,
 // and "nothing to recover" would be a guess.
 func (e *Engine) strays(ctx context.Context, names []string) ([]Recovery, error) {
 	if len(names) == 0 {
@@ -63,7 +64,7 @@ func (e *Engine) withVolumes(ctx context.Context, name string) (*workload.Worklo
 }
 
 // stray returns the transaction of a wrapper beside a volume's live directory
-// that the store does not know, or "".
+// that the journal does not know, or "".
 func (e *Engine) stray(v *workload.Volume) (string, error) {
 	root, err := disk.OpenRoot(v.Root())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -95,10 +96,8 @@ func (e *Engine) strayIn(parent *disk.Dir) (string, error) {
 	// Behind the look at the names: a transaction is known before its wrapper
 	// is made.
 	var known []string
-	if e.Journal != nil {
-		if known, err = e.Journal.List(); err != nil {
-			return "", err
-		}
+	if known, err = e.Journal.List(); err != nil {
+		return "", err
 	}
 	for _, name := range names {
 		id, ok := strings.CutPrefix(name, journal.Wrapper(""))
@@ -117,14 +116,15 @@ func (e *Engine) strayIn(parent *disk.Dir) (string, error) {
 }
 
 func (e *Engine) strayError(v *workload.Volume, id string) error {
-	why := "does not know"
+	// An earlier version of snap kept its records in the store.
+	hint := "use the state that the restore was recorded in: mount its filesystem, or correct `state:`, then snap recover; where that state is lost, see docs/operating.md, section Frozen"
 	if e.Store == nil {
-		why = "(where there is none) does not know"
+		hint = "mount the store; or " + hint
 	}
 	parent, _ := dirName(v.Path())
-	return fault(Frozen, "stray_wrapper", "mount the store that the restore was made with, or correct `store:`, then snap recover; where that store is lost, see docs/operating.md, section Frozen",
-		"volume %s: %s/%s is of a restore that the store %s %s: its data may be half old and half new",
-		v.Name, parent, journal.Wrapper(id), e.Config.Store, why)
+	return fault(Frozen, "stray_wrapper", hint,
+		"volume %s: %s/%s is of a restore that the state %s does not know: its data may be half old and half new",
+		v.Name, parent, journal.Wrapper(id), e.Config.State)
 }
 
 // strayWrappers refuses to work on places beside which such a wrapper lies.
@@ -147,5 +147,38 @@ func (s *session) strayWrappers(places []*place) error {
 // noStore is the status of a workload whose snapshots cannot be listed because
 // there is no store.
 func (e *Engine) noStore() string {
+	if e.NoStore != nil {
+		return e.NoStore.Error()
+	}
 	return fmt.Sprintf("there is no store in %s: nothing was captured yet, or its filesystem is not mounted", e.Config.Store)
+}
+
+// stored returns the store for what cannot be done without it. Its error is what
+// keeps a transaction pending while the store is not there.
+func (e *Engine) stored() (*store.Store, error) {
+	if e.Store != nil {
+		return e.Store, nil
+	}
+	if e.NoStore != nil {
+		return nil, e.NoStore
+	}
+	return nil, &store.Missing{Path: e.Config.Store, Reason: "there is no store"}
+}
+
+// discard removes what an unfinished publication of a snapshot left.
+func (e *Engine) discard(workload, sid string) error {
+	st, err := e.stored()
+	if err != nil {
+		return err
+	}
+	return st.Discard(workload, sid)
+}
+
+// clear removes what a transaction has in the store and has not published.
+func (e *Engine) clear(tx string) error {
+	st, err := e.stored()
+	if err != nil {
+		return err
+	}
+	return st.Clear(tx)
 }

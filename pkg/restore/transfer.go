@@ -25,7 +25,7 @@ func (e *Engine) Snapshot(name, sid string) (*store.Manifest, error) {
 		return nil, fault(Usage, "bad_sid", "snap list "+name, "%q is not the id of a snapshot", sid)
 	}
 	if e.Store == nil {
-		return nil, fault(Failed, "snapshot_not_found", "mount the store, or correct `store:`", "snapshot %s of workload %s: %s", sid, name, e.noStore())
+		return nil, fault(Failed, "snapshot_not_found", "is the filesystem of the store mounted? else correct `store:`", "snapshot %s of workload %s: %s", sid, name, e.noStore())
 	}
 	m, err := e.Store.Load(name, sid)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -138,7 +138,7 @@ func (i *importing) run(ctx context.Context, volume string, in io.Reader) (*Impo
 		}
 		return nil, importFault(err)
 	}
-	if err := tx.End(); err != nil {
+	if err := errors.Join(i.clear(tx.ID), tx.End()); err != nil {
 		return nil, fault(Pending, "cleanup", "snap recover "+i.w.Name, "snapshot %s exists, but: %w", i.sid, err)
 	}
 	return &ImportResult{Manifest: m, Dropped: i.dropped, Seconds: time.Since(i.when).Seconds()}, nil
@@ -155,7 +155,12 @@ func importFault(err error) error {
 }
 
 func (i *importing) take(ctx context.Context, tx *journal.Tx, v *workload.Volume, in io.Reader) (*store.Manifest, error) {
-	tree, err := tx.Dir().MakePrivate("tree")
+	scratch, err := i.Store.Scratch(tx.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer scratch.Close()
+	tree, err := scratch.MakePrivate("tree")
 	if err != nil {
 		return nil, err
 	}
@@ -176,7 +181,7 @@ func (i *importing) take(ctx context.Context, tx *journal.Tx, v *workload.Volume
 		return nil, err
 	}
 	i.dropped = found.Dropped
-	shot, err := i.newShooting(tx, "members", []*place{{vol: v, live: tree}}, false)
+	shot, err := i.newShooting(tx, []*place{{vol: v, live: tree}}, false)
 	if err != nil {
 		return nil, err
 	}

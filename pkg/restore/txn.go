@@ -20,6 +20,7 @@ type txn struct {
 	at    func(point string)
 	// unguarded: with guard after, the snapshot of the old data does not exist.
 	unguarded bool
+	noStore   error // why that could not be seen: the store is not there
 }
 
 // site is one volume of a transaction.

@@ -16,40 +16,41 @@ import (
 // Store is an open store; see the package's comment.
 type Store struct {
 	root, members, snapshots *disk.Dir
+	id                       string
 
 	mu  sync.Mutex
 	fan map[string]*disk.Dir // members/ab, by "ab"
 }
 
-// Unusable says that a directory cannot be a store, and why.
-type Unusable struct {
-	Path   string
-	Reason string
-	Hint   string
-}
-
-func (u *Unusable) Error() string { return fmt.Sprintf("store %s: %s", u.Path, u.Reason) }
-
 // Open opens the store at path, an absolute one, and makes it when nothing is
 // there. The store holds copies of everything, so it is the user's alone:
-// mode 0700. The error is [*Unusable] where path can never be a store.
+// mode 0700. The error is [*disk.Unusable] where path can never be a store.
+// When Open returns nil the store and its identity are durable.
 func Open(path string) (*Store, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("make the store: %w", err)
 	}
-	return openAt(path)
+	s, err := openAt(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Identify(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
 }
 
-// OpenExisting is Open that makes nothing where there is no store, but returns
-// an error that wraps fs.ErrNotExist: a directory that is not there, or an
-// empty one, as the point is at which the store's filesystem is not mounted.
+// OpenExisting is Open that makes nothing where there is no store. Its error
+// then wraps fs.ErrNotExist: the directory is not there, or it is empty, as the
+// mount point of a filesystem that is not mounted is. A store that has no
+// identity yet is given none: see [Store.ID].
 func OpenExisting(path string) (*Store, error) {
 	root, err := disk.OpenRoot(path)
 	if err != nil {
 		return nil, fmt.Errorf("open the store: %w", err)
 	}
 	defer root.Close()
-	for _, name := range []string{"members", "snapshots", "tx"} {
+	for _, name := range []string{identityFile, "members", "snapshots"} {
 		there, err := root.Exists(name)
 		if err != nil {
 			return nil, fmt.Errorf("open the store: %w", err)
@@ -62,9 +63,9 @@ func OpenExisting(path string) (*Store, error) {
 }
 
 func openAt(path string) (*Store, error) {
-	root, err := disk.OpenRoot(path)
+	root, err := disk.OpenPrivate("store", path)
 	if err != nil {
-		return nil, fmt.Errorf("open the store: %w", err)
+		return nil, err
 	}
 	s := &Store{root: root, fan: map[string]*disk.Dir{}}
 	if err := s.open(); err != nil {
@@ -74,18 +75,9 @@ func openAt(path string) (*Store, error) {
 	return s, nil
 }
 
-func (s *Store) open() error {
-	if err := s.own(); err != nil {
+func (s *Store) open() (err error) {
+	if s.id, err = readIdentity(s.root); err != nil {
 		return err
-	}
-	why, err := s.root.Unsuitable()
-	if err != nil {
-		return err
-	}
-	// An overlay's upper layer is a local filesystem, and the store needs no
-	// handles: only volumes do.
-	if name, _ := s.root.FSName(); why != "" && name != "overlayfs" {
-		return &Unusable{s.root.Path(), why, "put the store on a local filesystem (ext4, xfs, btrfs)"}
 	}
 	if s.members, err = s.root.Ensure("members", 0o700); err != nil {
 		return err
@@ -94,40 +86,14 @@ func (s *Store) open() error {
 	return err
 }
 
-// own makes sure that nobody else can write the store, nor read it.
-func (s *Store) own() error {
-	st, err := s.root.Stat()
-	if err != nil {
-		return err
-	}
-	path := s.root.Path()
-	if int(st.Uid) != os.Geteuid() {
-		return &Unusable{path, fmt.Sprintf("belongs to user %d, not to the one that runs snap", st.Uid), fmt.Sprintf("chown %d %q", os.Geteuid(), path)}
-	}
-	if st.Mode&0o022 != 0 {
-		names, err := s.root.Names()
-		if err != nil {
-			return err
-		}
-		if len(names) > 0 {
-			return &Unusable{path, fmt.Sprintf("others may write it (mode %#o), so what it holds cannot be trusted", st.Mode&0o7777),
-				fmt.Sprintf("look at its content, then chmod 700 %q", path)}
-		}
-	}
-	if st.Mode&0o7777 == 0o700 {
-		return nil
-	}
-	if err := disk.Retry(func() error { return unix.Fchmod(s.root.FD(), 0o700) }); err != nil {
-		return fmt.Errorf("chmod %s: %w", path, err)
-	}
-	return nil
-}
-
 // Root returns the store's own directory.
 func (s *Store) Root() *disk.Dir { return s.root }
 
-// Close closes the store's directories.
+// Close closes the store's directories. A nil store has none.
 func (s *Store) Close() error {
+	if s == nil {
+		return nil
+	}
 	errs := []error{s.members.Close(), s.snapshots.Close()}
 	for _, d := range s.fan {
 		errs = append(errs, d.Close())

@@ -430,3 +430,56 @@ func TestTheFirstPassLeavesSpaceForOthers(t *testing.T) {
 		t.Errorf("the second pass cannot use what was left: %v", err)
 	}
 }
+
+// What a transaction has not published goes with it; what a power cut brings
+// back is swept, unless somebody works there.
+func TestWhatNoTransactionOwnsIsSwept(t *testing.T) {
+	path := t.TempDir()
+	s := storeAt(t, path)
+	const ended, unfinished, open = "20260102T030405Z-000001", "20260102T030405Z-000002", "20260102T030405Z-000003"
+	folders := func() []string {
+		found, err := filepath.Glob(path + "/scratch/*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range found {
+			found[i] = filepath.Base(found[i])
+		}
+		return found
+	}
+	if err := errors.Join(s.Clear(ended), s.Sweep(func() ([]string, error) { return nil, nil })); err != nil {
+		t.Errorf("before there was any: %v", err)
+	}
+	for _, tx := range []string{ended, unfinished, open} {
+		d, err := s.Scratch(tx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.WriteUnsynced("member", []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		if tx == open {
+			defer d.Close()
+		} else {
+			d.Close()
+		}
+	}
+	disktest.Write(t, path, map[string]string{"scratch/stranger/": ""})
+	if err := s.Sweep(func() ([]string, error) { return nil, errors.New("the journal cannot be read") }); err == nil || len(folders()) != 4 {
+		t.Errorf("without a list of transactions: %q, %v", folders(), err)
+	}
+	if err := s.Sweep(func() ([]string, error) { return []string{unfinished}, nil }); err != nil {
+		t.Error(err)
+	}
+	if got := folders(); !slices.Equal(got, []string{unfinished, open, "stranger"}) {
+		t.Errorf("left are %q", got)
+	}
+	for range 2 {
+		if err := s.Clear(unfinished); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := folders(); !slices.Equal(got, []string{open, "stranger"}) {
+		t.Errorf("left are %q", got)
+	}
+}

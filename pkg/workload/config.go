@@ -19,9 +19,20 @@ import (
 // otherwise.
 const DefaultPath = "/etc/snap/snap.yaml"
 
+// StateVariable is the environment variable that stands above `state:` of the
+// config, for a host whose config is shared with others.
+const StateVariable = "SNAP_STATE"
+
+// The directories that the config need not name.
+const (
+	defaultState = "/var/lib/snap"
+	defaultStore = "/var/lib/snap/store"
+)
+
 // Config is the whole file, checked and with its defaults filled in.
 type Config struct {
 	Path          string
+	State         string // of the host: journal, locks, audit log
 	Store         string
 	Base          string
 	AbsoluteRoots []string
@@ -61,6 +72,7 @@ func (e *Error) Unwrap() error { return e.Err }
 // file is the YAML as it is written.
 type file struct {
 	Version       int                  `yaml:"version"`
+	State         string               `yaml:"state"`
 	Store         string               `yaml:"store"`
 	Base          string               `yaml:"base"`
 	AbsoluteRoots []string             `yaml:"absolute_roots"`
@@ -156,7 +168,7 @@ func trusted(path string, info os.FileInfo) error {
 func parse(data []byte) (*Config, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	dec.KnownFields(true)
-	f := file{Store: "/var/lib/snap", Base: "/srv/apps", AbsoluteRoots: []string{"/srv", "/opt"}, Compression: Gzip}
+	f := file{State: defaultState, Store: defaultStore, Base: "/srv/apps", AbsoluteRoots: []string{"/srv", "/opt"}, Compression: Gzip}
 	if err := dec.Decode(&f); err != nil {
 		if errors.Is(err, io.EOF) {
 			return nil, errors.New("the file is empty")
@@ -169,7 +181,10 @@ func parse(data []byte) (*Config, error) {
 	if f.Version != 1 {
 		return nil, fmt.Errorf("version is %d, this program knows version 1", f.Version)
 	}
-	return &Config{Store: f.Store, Base: f.Base, AbsoluteRoots: f.AbsoluteRoots, Compression: f.Compression, Workloads: f.Workloads}, nil
+	if state := os.Getenv(StateVariable); state != "" {
+		f.State = state
+	}
+	return &Config{State: f.State, Store: f.Store, Base: f.Base, AbsoluteRoots: f.AbsoluteRoots, Compression: f.Compression, Workloads: f.Workloads}, nil
 }
 
 // plainYAML drops the decoder's Go types from its message, which an operator
@@ -194,7 +209,7 @@ func plainYAML(err error) error {
 
 // check fills in defaults and refuses what cannot be meant.
 func (c *Config) check() error {
-	for key, path := range map[string]*string{"store": &c.Store, "base": &c.Base} {
+	for key, path := range map[string]*string{"state": &c.State, "store": &c.Store, "base": &c.Base} {
 		if err := cleanAbsolute(path); err != nil {
 			return &Error{Where: c.Path + ": " + key, Err: err, Hint: "give an absolute path"}
 		}

@@ -145,14 +145,17 @@ var systemDirs = []string{
 	"/var/lib/docker", "/var/lib/containerd", "/var/run",
 }
 
-// CheckPath refuses a directory that is, contains, or lies in one that the system
-// or the store needs.
+// CheckPath refuses a directory that is, contains, or lies in one that the
+// system, the store or the state needs.
 func (c *Config) CheckPath(path string) error {
-	for _, dir := range append(slices.Clone(systemDirs), c.Store) {
+	for _, dir := range append(slices.Clone(systemDirs), c.Store, c.State) {
 		if Contains(path, dir) || Contains(dir, path) {
 			what := "system directory " + dir
-			if dir == c.Store {
+			switch dir {
+			case c.Store:
 				what = "the store " + dir
+			case c.State:
+				what = "the state " + dir
 			}
 			return fmt.Errorf("%s is refused: it is, contains, or lies in %s", path, what)
 		}

@@ -106,7 +106,7 @@ func (w *Workload) check(c *Config) error {
 	if !ValidName(w.Name) {
 		return fmt.Errorf("%q is not a name (letters, digits, and _ . - behind the first, at most 63)", w.Name)
 	}
-	// The store's lock folder has a file of this name, and vol-… for volumes.
+	// The state's lock folder has a file store.lock, and vol-… for volumes.
 	if w.Name == "store" || strings.HasPrefix(w.Name, "vol-") {
 		return fmt.Errorf("%q is a name that snap needs for itself: choose another", w.Name)
 	}

@@ -44,7 +44,7 @@ func (s *snapper) prepare(_ context.Context, j job) error {
 // snapConfig is a config as far as its workloads.
 func snapConfig(store, root string, zstd bool) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "version: 1\nstore: %s\nbase: %s\nabsolute_roots: [%s]\n", store, root, root)
+	fmt.Fprintf(&b, "version: 1\nstate: %s/state\nstore: %s\nbase: %s\nabsolute_roots: [%s]\n", store, store, root, root)
 	if zstd {
 		b.WriteString("compression: zstd\n")
 	}
