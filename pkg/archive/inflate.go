@@ -13,7 +13,7 @@ import (
 // whatever that holds, where its capacity is enough, else in new memory. Either
 // is the caller's, who may give it to the next call.
 type Opener interface {
-	Open(m Member, buf []byte) ([]byte, error)
+	Open(ctx context.Context, m Member, buf []byte) ([]byte, error)
 }
 
 // NewReader returns the tar stream of the members, in order. They are inflated
@@ -21,12 +21,14 @@ type Opener interface {
 // no byte of a member is given out before the whole of it was found true. The
 // error of a member that is not wraps [ErrRefused].
 func NewReader(ctx context.Context, from Opener, members []Member) *Reader {
-	return newReader(ctx, from, members, (*memory).inflate)
+	return newReader(ctx, from, members, func(ctx context.Context, mem *memory, from Opener, m Member) ([]byte, error) {
+		return mem.inflate(ctx, from, m)
+	})
 }
 
 // taking makes of a member what a Reader gives out, in memory that is the
 // member's alone until the reader has passed it.
-type taking func(mem *memory, from Opener, m Member) ([]byte, error)
+type taking func(ctx context.Context, mem *memory, from Opener, m Member) ([]byte, error)
 
 // newReader is NewReader of what take makes of the members.
 func newReader(ctx context.Context, from Opener, members []Member, take taking) *Reader {
@@ -91,7 +93,7 @@ func (r *Reader) inflate(i int, m Member, free func()) inflated {
 		return inflated{err: context.Cause(r.ctx)}
 	}
 	mem := newMemory()
-	data, err := r.take(mem, r.from, m)
+	data, err := r.take(r.ctx, mem, r.from, m)
 	if err != nil {
 		mem.free()
 		free()

@@ -11,8 +11,8 @@ import (
 // byte of it is written. The error of a member that is not true wraps
 // [ErrRefused]; w then holds a part.
 func Join(ctx context.Context, w io.Writer, from Opener, members []Member, codec Codec) error {
-	r := newReader(ctx, from, members, func(mem *memory, from Opener, m Member) ([]byte, error) {
-		tar, err := mem.inflate(from, m)
+	r := newReader(ctx, from, members, func(ctx context.Context, mem *memory, from Opener, m Member) ([]byte, error) {
+		tar, err := mem.inflate(ctx, from, m)
 		if err != nil || m.Codec == codec {
 			return mem.stored, err
 		}

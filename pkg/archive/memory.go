@@ -1,6 +1,9 @@
 package archive
 
-import "sync"
+import (
+	"context"
+	"sync"
+)
 
 // memory is what one member is read and inflated into. It is used again and
 // again: memory that the kernel has yet to give costs as much as to inflate.
@@ -27,8 +30,8 @@ func (m *memory) free() {
 }
 
 // inflate reads a member and inflates it. The result is valid until m is free.
-func (m *memory) inflate(from Opener, member Member) ([]byte, error) {
-	data, err := from.Open(member, m.stored)
+func (m *memory) inflate(ctx context.Context, from Opener, member Member) ([]byte, error) {
+	data, err := from.Open(ctx, member, m.stored)
 	if err != nil {
 		return nil, err
 	}
@@ -42,9 +45,9 @@ func (m *memory) inflate(from Opener, member Member) ([]byte, error) {
 
 // Check inflates a member, throws the content away, and returns why it is not
 // what its name says; see [Inflate].
-func Check(from Opener, member Member) error {
+func Check(ctx context.Context, from Opener, member Member) error {
 	m := newMemory()
 	defer m.free()
-	_, err := m.inflate(from, member)
+	_, err := m.inflate(ctx, from, member)
 	return err
 }

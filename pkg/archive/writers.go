@@ -213,7 +213,7 @@ func (w *writers) supplied(out *output, b *batch) error {
 		if w.ctx.Err() != nil {
 			return context.Cause(w.ctx)
 		}
-		data, err := mem.inflate(b.from, m)
+		data, err := mem.inflate(w.ctx, b.from, m)
 		if err != nil {
 			return err
 		}

@@ -118,7 +118,7 @@ func (s *session) publishDisplaced(ctx context.Context, x *txn) error {
 	if err := holders(places, disk.AllProcesses); err != nil {
 		return err
 	}
-	shot, err := s.newShooting(x.Tx, places, true)
+	shot, err := s.newShooting(ctx, x.Tx, places, true)
 	if err != nil {
 		return err
 	}

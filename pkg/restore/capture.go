@@ -142,7 +142,7 @@ func (c *capturing) makes(p *place) string {
 // shoot takes the snapshot and brings the app back.
 func (c *capturing) shoot(ctx context.Context, tx *journal.Tx) (*store.Manifest, error) {
 	var err error
-	if c.shot, err = c.newShooting(tx, c.places, false); err != nil {
+	if c.shot, err = c.newShooting(ctx, tx, c.places, false); err != nil {
 		return nil, err
 	}
 	c.hasten = gently(c.req.FullSpeed)

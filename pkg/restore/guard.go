@@ -46,7 +46,7 @@ const (
 // newShooting prepares a capture of places. Its members wait in the scratch
 // folder of the transaction. With verify, members that the store already has
 // are read and checked before they are relied upon.
-func (s *session) newShooting(tx *journal.Tx, places []*place, verify bool) (*shooting, error) {
+func (s *session) newShooting(ctx context.Context, tx *journal.Tx, places []*place, verify bool) (*shooting, error) {
 	scratch, err := s.Store.Scratch(tx.ID)
 	if err != nil {
 		return nil, err
@@ -59,7 +59,7 @@ func (s *session) newShooting(tx *journal.Tx, places []*place, verify bool) (*sh
 	if err != nil {
 		return nil, errors.Join(err, scratch.Close())
 	}
-	batch := s.Store.NewBatch(scratch, verify, codec)
+	batch := s.Store.NewBatch(ctx, scratch, verify, codec)
 	batch.OnWrite(back.Wrote)
 	return &shooting{s: s, scratch: scratch, back: back, codec: codec, batch: batch, places: places}, nil
 }

@@ -283,7 +283,7 @@ func (s *session) keepTaken(ctx context.Context, x *txn) error {
 	if err != nil || len(places) == 0 {
 		return err
 	}
-	shot, err := s.newShooting(x.Tx, places, true) // the only copy that will be left
+	shot, err := s.newShooting(ctx, x.Tx, places, true) // the only copy that will be left
 	if err != nil {
 		return err
 	}

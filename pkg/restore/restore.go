@@ -278,7 +278,7 @@ func (r *restoration) stageOne(ctx context.Context, site *site, m *store.Volume,
 
 func (r *restoration) passOne(ctx context.Context) error {
 	var err error
-	if r.shot, err = r.newShooting(r.tx, r.plan.places, true); err != nil {
+	if r.shot, err = r.newShooting(ctx, r.tx, r.plan.places, true); err != nil {
 		return err
 	}
 	r.say("first pass of the pre-restore snapshot %s", r.result.PreRestoreSID)

@@ -181,7 +181,7 @@ func (i *importing) take(ctx context.Context, tx *journal.Tx, v *workload.Volume
 		return nil, err
 	}
 	i.dropped = found.Dropped
-	shot, err := i.newShooting(tx, []*place{{vol: v, live: tree}}, false)
+	shot, err := i.newShooting(ctx, tx, []*place{{vol: v, live: tree}}, false)
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -18,6 +19,7 @@ import (
 // New members wait in a scratch directory of the caller's, on the store's
 // filesystem; when that is removed instead of published, nothing is left.
 type Batch struct {
+	ctx     context.Context // of the capture, whose end ends what waits for the store
 	store   *Store
 	scratch *disk.Dir
 	verify  bool
@@ -49,8 +51,8 @@ type pending struct {
 // checked before it is relied upon, and stored anew where it is damaged. The
 // batch knows only members of the codec, so that those of a volume can be
 // concatenated: the same bytes as another's are stored a second time.
-func (s *Store) NewBatch(scratch *disk.Dir, verify bool, codec archive.Codec) *Batch {
-	return &Batch{store: s, scratch: scratch, verify: verify, codec: codec, known: map[string]*pending{}}
+func (s *Store) NewBatch(ctx context.Context, scratch *disk.Dir, verify bool, codec archive.Codec) *Batch {
+	return &Batch{ctx: ctx, store: s, scratch: scratch, verify: verify, codec: codec, known: map[string]*pending{}}
 }
 
 // Put keeps a piece, unless the store has it. It may be called from several
@@ -111,7 +113,7 @@ func (b *Batch) look(p *pending, m archive.Member) error {
 	if p.damaged {
 		return nil
 	}
-	size, err := b.store.size(m)
+	size, err := b.store.size(b.ctx, m)
 	if err != nil || size == 0 || !b.intact(m) {
 		return err
 	}
@@ -128,7 +130,7 @@ func (b *Batch) Reuse(m archive.Member) (archive.Member, bool, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.kept && !p.damaged && m.Codec == b.codec {
-		size, err := b.store.size(m)
+		size, err := b.store.size(b.ctx, m)
 		if err != nil {
 			return m, false, err
 		}
@@ -194,7 +196,7 @@ func (b *Batch) check(p *pending) bool {
 
 // intact reports whether the store's copy of m may be relied upon.
 func (b *Batch) intact(m archive.Member) bool {
-	return !b.verify || archive.Check(b.store, m) == nil
+	return !b.verify || archive.Check(b.ctx, b.store, m) == nil
 }
 
 // Reserve makes Put fail, or no longer, where it would take the last hundredth of
@@ -252,7 +254,11 @@ func (b *Batch) Publish(m *Manifest, index string) error {
 	if err := b.scratch.SyncFS(); err != nil {
 		return fmt.Errorf("publish snapshot %s: %w", m.SID, err)
 	}
-	if err := b.place(m); err != nil {
+	if err := b.named(m); err != nil {
+		return fmt.Errorf("publish snapshot %s: %w", m.SID, err)
+	}
+	// No signal cuts a publication that has begun.
+	if err := b.store.members.Put(context.WithoutCancel(b.ctx), b.fresh(m)); err != nil {
 		return fmt.Errorf("publish snapshot %s: %w", m.SID, err)
 	}
 	if err := b.publish(m, index, data); err != nil {
@@ -261,31 +267,38 @@ func (b *Batch) Publish(m *Manifest, index string) error {
 	return nil
 }
 
-// place gives the new members their names.
-func (b *Batch) place(m *Manifest) error {
+// named makes sure that every member that m names went through the batch.
+func (b *Batch) named(m *Manifest) error {
 	for i := range m.Volumes {
-		if v := &m.Volumes[i]; v.Compression != b.codec {
+		v := &m.Volumes[i]
+		if v.Compression != b.codec {
 			return fmt.Errorf("volume %q is said to be %s, its members are %s", v.Name, v.Compression, b.codec)
 		}
-		for _, member := range m.Volumes[i].Members {
-			p := b.known[member.ID]
-			if p == nil || !p.kept || p.unchecked {
+		for _, member := range v.Members {
+			if p := b.known[member.ID]; p == nil || !p.kept || p.unchecked {
 				return fmt.Errorf("member %s never went through the batch", member.ID)
 			}
-			if !p.fresh {
-				continue
-			}
-			shard, err := b.store.shard(member.ID, true)
-			if err != nil {
-				return err
-			}
-			if err := b.scratch.Rename(memberFile(member), shard, memberFile(member)); err != nil {
-				return err
-			}
-			p.fresh = false
 		}
 	}
-	return b.store.members.SyncFS()
+	return nil
+}
+
+// fresh gives the members of m that wait in the scratch directory, each once.
+func (b *Batch) fresh(m *Manifest) iter.Seq[Staged] {
+	return func(yield func(Staged) bool) {
+		for i := range m.Volumes {
+			for _, member := range m.Volumes[i].Members {
+				p := b.known[member.ID]
+				if !p.fresh {
+					continue
+				}
+				p.fresh = false
+				if !yield(Staged{p.member, b.scratch, memberFile(p.member)}) {
+					return
+				}
+			}
+		}
+	}
 }
 
 func (b *Batch) publish(m *Manifest, index string, manifest []byte) error {

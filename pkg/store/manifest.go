@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -314,19 +315,20 @@ func (s *Store) Workloads() ([]string, error) {
 // returns how many are not, and the first of them. That they are whole is seen
 // when they are inflated. Their length is not compared: a member stored anew by
 // another version of the compressor may have another.
-func (s *Store) Missing(v *Volume) (int, string, error) {
+func (s *Store) Missing(ctx context.Context, v *Volume) (int, string, error) {
+	sizes, err := s.members.Stat(ctx, v.Members)
+	if err != nil {
+		return 0, "", refused(err)
+	}
 	n, first := 0, ""
-	for _, m := range v.Members {
-		size, err := s.size(m)
-		if err != nil {
-			return n, first, refused(err)
+	for i, size := range sizes {
+		if size > 0 {
+			continue
 		}
-		if size == 0 {
-			if n == 0 {
-				first = m.ID
-			}
-			n++
+		if n == 0 {
+			first = v.Members[i].ID
 		}
+		n++
 	}
 	return n, first, nil
 }

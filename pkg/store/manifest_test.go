@@ -308,7 +308,7 @@ func TestAManifestThatCannotBeRestoredIsNotPublished(t *testing.T) {
 	path := t.TempDir()
 	s := storeAt(t, path)
 	dir := scratch(t, s)
-	b := s.NewBatch(dir, false, archive.Gzip)
+	b := s.NewBatch(t.Context(), dir, false, archive.Gzip)
 	m := manifest("blog", sid, put(t, b, piece("a")))
 	m.Volumes[0].Files = -1
 	if err := b.Publish(m, index(t, dir)); err == nil {

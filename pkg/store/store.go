@@ -1,11 +1,11 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -15,11 +15,10 @@ import (
 
 // Store is an open store; see the package's comment.
 type Store struct {
-	root, members, snapshots *disk.Dir
-	id                       string
-
-	mu  sync.Mutex
-	fan map[string]*disk.Dir // members/ab, by "ab"
+	root, snapshots *disk.Dir
+	id              string
+	members         Members
+	closeMembers    func() error
 }
 
 // Open opens the store at path, an absolute one, and makes it when nothing is
@@ -67,7 +66,7 @@ func openAt(path string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{root: root, fan: map[string]*disk.Dir{}}
+	s := &Store{root: root, closeMembers: func() error { return nil }}
 	if err := s.open(); err != nil {
 		s.Close()
 		return nil, err
@@ -79,9 +78,11 @@ func (s *Store) open() (err error) {
 	if s.id, err = readIdentity(s.root); err != nil {
 		return err
 	}
-	if s.members, err = s.root.Ensure("members", 0o700); err != nil {
+	members, err := openDirectory(s.root)
+	if err != nil {
 		return err
 	}
+	s.members, s.closeMembers = members, members.Close
 	s.snapshots, err = s.root.Ensure("snapshots", 0o700)
 	return err
 }
@@ -94,78 +95,27 @@ func (s *Store) Close() error {
 	if s == nil {
 		return nil
 	}
-	errs := []error{s.members.Close(), s.snapshots.Close()}
-	for _, d := range s.fan {
-		errs = append(errs, d.Close())
-	}
-	return errors.Join(append(errs, s.root.Close())...)
+	return errors.Join(s.closeMembers(), s.snapshots.Close(), s.root.Close())
 }
-
-// shard returns members/ab for a member's id; with create it is made. A nil
-// directory without an error means that it does not exist.
-func (s *Store) shard(id string, create bool) (*disk.Dir, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	name := id[:2]
-	if d := s.fan[name]; d != nil {
-		return d, nil
-	}
-	var d *disk.Dir
-	var err error
-	if create {
-		d, err = s.members.EnsureUnsynced(name, 0o700) // Batch.place syncs it all
-	} else if d, err = s.members.OpenSameMount(name); errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	s.fan[name] = d
-	return d, nil
-}
-
-func memberFile(m archive.Member) string { return m.ID + m.Codec.Ext() }
 
 // size returns how many bytes the store holds as m, by its id and codec, 0 when
 // it holds none.
-func (s *Store) size(m archive.Member) (int64, error) {
-	shard, err := s.shard(m.ID, false)
-	if err != nil || shard == nil {
-		return 0, err
-	}
-	st, err := shard.Lstat(memberFile(m))
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
-	}
+func (s *Store) size(ctx context.Context, m archive.Member) (int64, error) {
+	sizes, err := s.members.Stat(ctx, []archive.Member{m})
 	if err != nil {
 		return 0, err
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return 0, fmt.Errorf("%w: member %s is not a regular file", disk.ErrDamaged, m.ID)
-	}
-	return st.Size, nil
+	return sizes[0], nil
 }
 
 // Open returns the bytes of a member as they lie on disk, unchecked, in buf
-// where they fit (see [archive.Opener]). A member that is missing, that is no
+// where they fit (see [archive.Opener]). A member that is missing, that is not a
 // regular file, or that is larger than a member can be, is an error that wraps
 // [archive.ErrRefused].
-func (s *Store) Open(m archive.Member, buf []byte) ([]byte, error) {
-	if !archive.ValidMemberID(m.ID) {
-		return nil, fmt.Errorf("%w: %q is not the id of a member", archive.ErrRefused, m.ID)
-	}
-	shard, err := s.shard(m.ID, false)
-	if err != nil {
-		return nil, refused(err)
-	}
-	if shard == nil {
-		return nil, missing(m.ID)
-	}
-	// What does not compress is stored as it is, in blocks: both codecs expand
-	// by less than 1 %.
-	data, err := shard.ReadFileInto(memberFile(m), archive.MaxMember+archive.MaxMember/64, buf)
+func (s *Store) Open(ctx context.Context, m archive.Member, buf []byte) ([]byte, error) {
+	data, err := s.members.Get(ctx, m, buf)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, missing(m.ID)
+		return nil, fmt.Errorf("%w: member %s is not in the store", archive.ErrRefused, m.ID)
 	}
 	return data, refused(err)
 }
@@ -182,8 +132,4 @@ func refused(err error) error {
 		return fmt.Errorf("%w: %w", archive.ErrRefused, err)
 	}
 	return err
-}
-
-func missing(id string) error {
-	return fmt.Errorf("%w: member %s is not in the store", archive.ErrRefused, id)
 }
