@@ -81,30 +81,35 @@ func (j *Journal) Close() error {
 	return errors.Join(errs...)
 }
 
-// Held is the proof that a workload is locked by this process. Whoever starts
-// containers of the workload takes one as an argument.
+// Held is what this process has locked: a workload, or the stores alone.
+// Whoever starts containers of the workload takes one as an argument.
 type Held struct {
 	journal  *Journal
-	workload string
+	workload string // "" where the stores alone are locked
 	verb     string
 	files    []*os.File
 	names    map[string]bool
 }
 
-// Workload returns whose lock this is.
+// Workload returns whose lock this is, "" where the stores alone are locked.
 func (h *Held) Workload() string { return h.workload }
 
-// storeLock keeps prune out. The config lets no workload have this name.
+// storeLock is held shared by whoever relies upon members that are in a store,
+// and exclusively by whoever removes some. It is one for all stores of the
+// host, in the state: a removal of one store's members waits for an operation on
+// another store, which few hosts have. The config lets no workload have this
+// name.
 const storeLock = "store.lock"
 
-// Lock locks a workload for this process, and the store against prune. The
+// Lock locks a workload for this process, and shares the stores' lock. The
 // locks are the kernel's (flock(2)): they end with the process, whatever ends
 // it, and a file of a dead process locks nothing. It returns [ErrBusy], with
-// the holder, when another process has the workload; verb is what others then
-// read of us.
+// the holder, when another process has the workload, or the stores alone; verb
+// is what others then read of us.
 func (j *Journal) Lock(workload, verb string) (*Held, error) {
-	h := &Held{journal: j, workload: workload, verb: verb, names: map[string]bool{}}
+	h := j.held(workload, verb)
 	if err := h.take(workload+".lock", unix.LOCK_EX); err != nil {
+		h.Release()
 		return nil, fmt.Errorf("workload %s: %w", workload, err)
 	}
 	if err := h.take(storeLock, unix.LOCK_SH); err != nil {
@@ -116,10 +121,46 @@ func (j *Journal) Lock(workload, verb string) (*Held, error) {
 
 // LockWait is Lock that tries again until ctx ends; then it returns ErrBusy.
 func (j *Journal) LockWait(ctx context.Context, workload, verb string) (*Held, error) {
+	return wait(ctx, func() (*Held, error) { return j.Lock(workload, verb) })
+}
+
+// ShareStore shares the stores' lock without a workload: no member that is there
+// goes until Release. It returns [ErrBusy] when another process has the stores
+// alone.
+func (j *Journal) ShareStore(verb string) (*Held, error) {
+	h := j.held("", verb)
+	if err := h.take(storeLock, unix.LOCK_SH); err != nil {
+		h.Release()
+		return nil, fmt.Errorf("the store: %w", err)
+	}
+	return h, nil
+}
+
+// LockStore locks the stores for this process alone, for what removes members.
+// It waits, until ctx ends, for whoever works on a workload or reads a snapshot;
+// then it returns [ErrBusy]. It has no precedence: on a host that is never idle
+// it may wait for long.
+func (j *Journal) LockStore(ctx context.Context, verb string) (*Held, error) {
+	return wait(ctx, func() (*Held, error) {
+		h := j.held("", verb)
+		if err := h.take(storeLock, unix.LOCK_EX); err != nil {
+			h.Release()
+			return nil, fmt.Errorf("the store: %w", err)
+		}
+		return h, nil
+	})
+}
+
+func (j *Journal) held(workload, verb string) *Held {
+	return &Held{journal: j, workload: workload, verb: verb, names: map[string]bool{}}
+}
+
+// wait tries to lock until it is not busy, or ctx ends.
+func wait(ctx context.Context, lock func() (*Held, error)) (*Held, error) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		h, err := j.Lock(workload, verb)
+		h, err := lock()
 		if !errors.Is(err, ErrBusy) {
 			return h, err
 		}
@@ -256,6 +297,11 @@ func (h *Held) lock(locks *disk.Dir, name string, how int) (*os.File, error) {
 			return nil, fmt.Errorf("%w: %s", ErrBusy, holder(f))
 		}
 		return nil, fmt.Errorf("lock %s: %w", name, err)
+	}
+	if info, err := f.Stat(); how == unix.LOCK_SH && err == nil && info.Size() > 0 {
+		// Nobody has it alone any more. Who shares a lock writes nothing, and
+		// whoever finds it shared must not read of the one before.
+		_ = f.Truncate(0)
 	}
 	if how == unix.LOCK_EX {
 		// For the message of whoever finds it locked; nothing depends on it.

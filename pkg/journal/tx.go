@@ -50,6 +50,9 @@ const maxRecord = 16 << 20
 // temporary names, so that taking one is a rename and needs no space. Nothing
 // exists of the transaction after an error but a folder that Sweep removes.
 func (j *Journal) Begin(h *Held, b *Begin) (*Tx, error) {
+	if h.workload == "" {
+		return nil, errors.New("open a transaction: no workload is locked")
+	}
 	// Sweep keeps out while a folder is made: see there.
 	txs := j.txs[0]
 	if err := txs.Flock(unix.LOCK_SH); err != nil {

@@ -101,6 +101,16 @@ func (e *Engine) lookup(ctx context.Context, verb, name string) (*session, error
 	return &session{Engine: e, w: w, rt: rt, verb: verb, when: time.Now(), time: phases{}}, nil
 }
 
+// view opens a session without a workload, for what reads snapshots: until it is
+// closed no member is removed.
+func (e *Engine) view(verb string) (*session, error) {
+	held, err := e.Journal.ShareStore(verb)
+	if err != nil {
+		return nil, classify(err)
+	}
+	return &session{Engine: e, held: held, verb: verb, when: time.Now(), time: phases{}}, nil
+}
+
 func (s *session) lockVolumes() error {
 	paths := make([]string, len(s.w.Volumes))
 	for i := range s.w.Volumes {
@@ -117,6 +127,9 @@ func (s *session) lockVolumes() error {
 func (s *session) close() {
 	if s.held != nil {
 		s.held.Release()
+	}
+	if s.rt == nil {
+		return
 	}
 	if err := s.rt.Close(); err != nil {
 		s.say("closing the connection to the engine: %v", err)

@@ -18,6 +18,15 @@ import (
 
 // Snapshot returns the manifest of a snapshot.
 func (e *Engine) Snapshot(name, sid string) (*store.Manifest, error) {
+	s, err := e.view("show")
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	return e.snapshot(name, sid)
+}
+
+func (e *Engine) snapshot(name, sid string) (*store.Manifest, error) {
 	if _, err := e.Config.Workload(name); err != nil {
 		return nil, err
 	}
@@ -51,7 +60,12 @@ type Exported struct {
 // snapshot. Every byte is checked against the store's checksums before it is
 // written. After an error w holds a part.
 func (e *Engine) Export(ctx context.Context, name, sid, volume, compression string, w io.Writer) (*Exported, error) {
-	m, err := e.Snapshot(name, sid)
+	s, err := e.view("export")
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	m, err := e.snapshot(name, sid)
 	if err != nil {
 		return nil, err
 	}
