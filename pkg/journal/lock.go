@@ -94,8 +94,8 @@ type Held struct {
 // Workload returns whose lock this is, "" where the stores alone are locked.
 func (h *Held) Workload() string { return h.workload }
 
-// storeLock is held shared by whoever relies upon members that are in a store,
-// and exclusively by whoever removes some. It is one for all stores of the
+// storeLock is held shared by whoever relies on members that are in a store, and
+// exclusively by whoever removes members. It is one for all stores of the
 // host, in the state: a removal of one store's members waits for an operation on
 // another store, which few hosts have. The config lets no workload have this
 // name.
@@ -172,13 +172,13 @@ func wait(ctx context.Context, lock func() (*Held, error)) (*Held, error) {
 	}
 }
 
-// Volumes locks directories besides, each by its file handle, so that two
-// workloads that share one, or of which one lies inside the other's, exclude
-// each other under whatever path they know it. A directory is locked for this
-// process alone and those above it are shared. A path that does not exist is
-// locked by the nearest directory above it that does. Locks are taken in the
-// order of the handles and without waiting; those taken stay held after an
-// error, until Release.
+// Volumes also locks directories, each by its file handle. Two workloads whose
+// directories are the same, or lie inside one another, so exclude each other,
+// whatever paths they use. A directory is locked for this process alone, and the
+// directories above it are shared. For a path that does not exist, a name is
+// made from the nearest directory above it that exists. Locks are taken in the
+// order of the handles and without waiting. After an error the locks that were
+// taken stay held until Release.
 func (h *Held) Volumes(paths []string) error {
 	own := map[string]string{}    // lock name → path
 	shared := map[string]string{} // the same, of the directories above
@@ -215,10 +215,10 @@ func (h *Held) Volumes(paths []string) error {
 	return nil
 }
 
-// lockNames returns the lock of path, and those of the directories above it:
-// both of those that the path names and of those that it really lies in, which
-// symbolic links on the way make others. The directories that do not exist yet
-// have names of their own below the nearest one that does.
+// lockNames returns the lock of path, and those of the directories above it.
+// These are the directories that the path names and those that it really lies
+// in, which differ where symbolic links are on the way. Directories that do not
+// exist yet have names below that of the nearest existing one.
 func lockNames(path string) (own string, above []string, err error) {
 	dir := path
 	var missing []string
@@ -246,7 +246,7 @@ func lockNames(path string) (own string, above []string, err error) {
 		for dir != "/" {
 			dir = filepath.Dir(dir)
 			// A directory whose filesystem has no handles (an overlay as root) is
-			// passed over: no volume can be there either.
+			// skipped: no volume can be there either.
 			if name, err := lockName(dir); err == nil {
 				above = append(above, name)
 			}
@@ -304,7 +304,7 @@ func (h *Held) lock(locks *disk.Dir, name string, how int) (*os.File, error) {
 		_ = f.Truncate(0)
 	}
 	if how == unix.LOCK_EX {
-		// For the message of whoever finds it locked; nothing depends on it.
+		// This is for the message of whoever finds it locked. Nothing depends on it.
 		_ = f.Truncate(0)
 		_, _ = fmt.Fprintf(f, "snap %s, process %d, since %s", h.who(), os.Getpid(), time.Now().UTC().Format(time.RFC3339))
 	}
@@ -319,8 +319,9 @@ func (h *Held) who() string {
 	return h.verb + " " + h.workload
 }
 
-// Directories locks directories by their handles, for this process alone: what
-// is about to become live, so that nobody takes it for unlocked when it is.
+// Directories locks directories by their handles, for this process alone. A
+// restore locks so what is about to become live, because that must be locked
+// from the moment when it is live.
 func (h *Held) Directories(handles []disk.Handle) error {
 	for _, handle := range handles {
 		if err := h.take("vol-"+string(handle)+".lock", unix.LOCK_EX); err != nil {
@@ -330,8 +331,8 @@ func (h *Held) Directories(handles []disk.Handle) error {
 	return nil
 }
 
-// flock tries for a moment: `snap status` may hold a lock for as long as it
-// takes to see that nobody does.
+// flock tries several times: `snap status` holds a lock for a moment to find out
+// that nobody else does.
 func flock(fd, how int) error {
 	var err error
 	for range 5 {
@@ -351,7 +352,7 @@ func holder(f *os.File) string {
 	return "held by " + string(text)
 }
 
-// Release gives the locks back.
+// Release releases the locks. It may be called again.
 func (h *Held) Release() {
 	for _, f := range slices.Backward(h.files) {
 		f.Close()

@@ -33,8 +33,8 @@ type Tx struct {
 	dir   *disk.Dir
 }
 
-// Names inside the tx folder that are not transactions: one being made, which
-// nothing depends on yet, and one that has ended.
+// Names inside the tx folder that are not transactions: one that is being made,
+// on which nothing depends yet, and one that has ended.
 const (
 	newPrefix  = ".new-"
 	donePrefix = ".done-"
@@ -47,8 +47,9 @@ const maxRecord = 16 << 20
 
 // Begin opens a transaction: it fills in b's head, tx and time, and writes the
 // begin record. The decisions that may come later are written now, under
-// temporary names, so that taking one is a rename and needs no space. Nothing
-// exists of the transaction after an error but a folder that Sweep removes.
+// temporary names: taking one is then a rename, and needs no space. After an
+// error the transaction does not exist; at most a folder is left that Sweep
+// removes.
 func (j *Journal) Begin(h *Held, b *Begin) (*Tx, error) {
 	if h.workload == "" {
 		return nil, errors.New("open a transaction: no workload is locked")
@@ -82,8 +83,8 @@ func (j *Journal) Begin(h *Held, b *Begin) (*Tx, error) {
 	return t, nil
 }
 
-// takeBack removes what a failed build left. The folder may have its own name
-// already, when only the sync behind the rename failed.
+// takeBack removes what a failed build left. The folder may already have its own
+// name, if only the sync after the rename failed.
 func (t *Tx) takeBack(building string) error {
 	txs, done := t.txs, donePrefix+t.ID
 	if err := txs.Rename(t.ID, txs, done); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -175,8 +176,8 @@ func (t *Tx) Guard() error {
 	return nil
 }
 
-// Resolve records the operator's decision about a frozen restore. Another one
-// that is recorded already is replaced.
+// Resolve records the operator's decision about a frozen restore. It replaces a
+// decision that was recorded earlier.
 func (t *Tx) Resolve(keep, sid string) error {
 	data, err := disk.MarshalSealed(&Resolution{Tx: t.ID, Keep: keep, SID: sid}, resolveFormat, recordVersion)
 	if err != nil {
@@ -196,8 +197,8 @@ func (t *Tx) decide(decision string) error {
 	return nil
 }
 
-// End ends the transaction: its folder leaves the list in one step and is then
-// removed. After a nil return it will not be found again.
+// End ends the transaction: its folder leaves the list in one step, and is then
+// removed. When End returns nil, the transaction will not be found again.
 func (t *Tx) End() error {
 	if err := t.txs.Flock(unix.LOCK_SH); err != nil {
 		return fmt.Errorf("end transaction %s: %w", t.ID, err)
@@ -243,12 +244,10 @@ func (j *Journal) names() (all []string, err error) {
 	return all, nil
 }
 
-// Sweep removes the folders of transactions that had ended, and of those that
-// had not yet begun, when their process died; a live one holds a lock on its
-// folder.
-//
-// It does nothing while another process makes or ends a transaction: the next
-// run does.
+// Sweep removes the folders of transactions that had ended, or had not yet
+// begun, when their process died. A process that lives holds a lock on its
+// folder. While another process makes or ends a transaction, Sweep does nothing;
+// a later run does.
 func (j *Journal) Sweep() error {
 	var errs []error
 	for _, txs := range j.txs {
@@ -299,13 +298,14 @@ func abandoned(txs *disk.Dir, name string) bool {
 	return dir.Flock(unix.LOCK_EX|unix.LOCK_NB) == nil
 }
 
-// Load reads a transaction after its process is gone. What it read is durable
-// when it returns: a record that was renamed but not yet synced when its
-// process was killed could otherwise be acted on and then be lost to a power
-// cut. Only ENOENT counts as "not recorded"; whatever else fails, and a record
-// that is damaged or of a newer version, is an [*Unusable] and nothing must be
-// done about the transaction. fs.ErrNotExist means that there is no such
-// transaction (any more).
+// Load reads a transaction whose process is gone. What it has read is durable
+// when it returns. Without that, a record that was renamed but not synced when
+// its process was killed could be acted on, and then be lost in a power cut.
+//
+// Only ENOENT counts as "not recorded". Every other error, and a record that is
+// damaged or of a newer version, is an [*Unusable], and nothing must be done
+// about the transaction. fs.ErrNotExist means that the transaction does not
+// exist, or has ended.
 func (j *Journal) Load(id string) (*Tx, error) {
 	if !disk.ValidID(id) {
 		return nil, fmt.Errorf("%q is not the id of a transaction", id)
@@ -339,11 +339,11 @@ func load(txs *disk.Dir, id string) (*Tx, error) {
 	return t, nil
 }
 
-// Unusable is a transaction whose records cannot be read, or contradict one
-// another.
+// Unusable is the error of a transaction whose records cannot be read, or
+// contradict one another.
 type Unusable struct {
 	Tx    string
-	Begin *Begin // nil where that record is the one
+	Begin *Begin // nil if that record cannot be used
 	Err   error
 }
 
@@ -369,9 +369,9 @@ func (t *Tx) load() error {
 	return t.loadLater()
 }
 
-// loadLater reads the records behind begin, the last first: where its process
-// lives and writes them meanwhile, one is then never found without those that
-// came before it.
+// loadLater reads the records that follow begin, the last one first. If the
+// process lives and writes them meanwhile, a record is then never found without
+// those that were written before it.
 func (t *Tx) loadLater() error {
 	resolution := &Resolution{}
 	found, err := t.read("resolve", resolution, resolveFormat)
@@ -418,11 +418,12 @@ func (t *Tx) loadLater() error {
 	return t.consistent()
 }
 
-// loadDecision reports whether a decision is taken. One of a restore is there
-// from the start, under its temporary name or under its own: what is under
-// neither was taken away, and nobody can tell whether it had been taken.
+// loadDecision reports whether a decision was taken. The decisions of a restore
+// exist from its beginning, under their temporary names or under their own. If
+// one has neither name, somebody has removed it, and nobody can tell whether it
+// was taken.
 func (t *Tx) loadDecision(name string) (bool, error) {
-	// This name first: its process may live, and take the decision just now.
+	// This name comes first: the process may live, and take the decision just now.
 	waiting, err := t.dir.Exists(name + tmpSuffix)
 	if err != nil {
 		return false, err
@@ -450,7 +451,7 @@ func (t *Tx) loadDecision(name string) (bool, error) {
 	return taken, nil
 }
 
-// consistent refuses a set of records that no order of steps leaves behind.
+// consistent refuses a set of records that no order of steps can leave.
 func (t *Tx) consistent() error {
 	switch {
 	case (t.Committed || t.TimesRecord != nil || t.Resolved != "") && t.ReadyRecord == nil:

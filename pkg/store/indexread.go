@@ -143,7 +143,7 @@ func (r *IndexReader) read(text *bufio.Reader) {
 	}
 }
 
-// peek returns the next line, and io.EOF behind the last.
+// peek returns the next line, and io.EOF after the last.
 func (r *IndexReader) peek() (line, error) {
 	for len(r.now) == 0 {
 		if r.err != nil {
@@ -155,7 +155,7 @@ func (r *IndexReader) peek() (line, error) {
 	return r.now[0], nil
 }
 
-// Volume goes on to the lines of the next volume; io.EOF behind the last.
+// Volume goes on to the lines of the next volume; io.EOF after the last.
 func (r *IndexReader) Volume() (*IndexVolume, error) {
 	for {
 		l, err := r.peek()
@@ -169,7 +169,7 @@ func (r *IndexReader) Volume() (*IndexVolume, error) {
 	}
 }
 
-// Next returns the next line of the volume, and io.EOF behind its last.
+// Next returns the next line of the volume, and io.EOF after its last.
 func (r *IndexReader) Next() (*archive.Line, error) {
 	l, err := r.peek()
 	if err != nil {

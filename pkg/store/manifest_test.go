@@ -103,13 +103,13 @@ func readsBack(t *testing.T, d *disk.Dir, lines []*archive.Line) {
 		}
 	}
 	if l, err := r.Next(); err != io.EOF {
-		t.Errorf("behind the volume's last line: %+v, %v", l, err)
+		t.Errorf("after the volume's last line: %+v, %v", l, err)
 	}
 	if v, err := r.Volume(); err != nil || v.Name != "second" {
 		t.Errorf("the second volume: %+v, %v", v, err)
 	}
 	if v, err := r.Volume(); err != io.EOF {
-		t.Errorf("behind the last volume: %+v, %v", v, err)
+		t.Errorf("after the last volume: %+v, %v", v, err)
 	}
 }
 

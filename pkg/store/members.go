@@ -28,7 +28,7 @@ type Members interface {
 	// Get returns the bytes of a member as they are stored, unchecked: in the
 	// memory of buf where its capacity is enough, else in new memory. The error
 	// wraps fs.ErrNotExist where the member is not there, and [disk.ErrDamaged]
-	// where what is there is no member: not a file, or longer than one can be.
+	// where something else is there: not a file, or longer than a member can be.
 	Get(ctx context.Context, m archive.Member, buf []byte) ([]byte, error)
 
 	// Put stores members, in the place of those that are there under the same

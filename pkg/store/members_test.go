@@ -254,7 +254,7 @@ func TestABatchPublishesIntoAnyStorage(t *testing.T) {
 	}
 }
 
-// What nobody has put there is no member, and is not taken for one.
+// What nobody has put there is not taken for a member.
 func TestWhatIsNoMemberIsRefusedAndNotListed(t *testing.T) {
 	store := t.TempDir()
 	d, err := openDirectory(open(t, store))

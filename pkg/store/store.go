@@ -120,8 +120,8 @@ func (s *Store) Open(ctx context.Context, m archive.Member, buf []byte) ([]byte,
 	return data, refused(err)
 }
 
-// altered reports whether err says that something stands at a name that snap
-// never puts there, unlike an error of the disk.
+// altered reports whether err says that something stands at a name where snap
+// never puts such a thing. Errors of the disk are not of this kind.
 func altered(err error) bool {
 	return errors.Is(err, disk.ErrDamaged) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR)
 }
