@@ -114,9 +114,15 @@ func newHost(t *testing.T, snap, dir string) *host {
 	return h
 }
 
-// emptyStore takes away whatever the store holds, but for its identity.
+// emptyStore takes away whatever the store holds, but for its identity. It makes
+// the folders of store and state where they are missing.
 func (h *host) emptyStore() {
 	h.Helper()
+	for _, dir := range []string{"store", "state"} {
+		if err := os.MkdirAll(filepath.Join(h.dir, dir), 0o700); err != nil {
+			h.Fatal(err)
+		}
+	}
 	names, err := os.ReadDir(filepath.Join(h.dir, "store"))
 	for _, name := range names {
 		if name.Name() != "store.json" {
