@@ -122,6 +122,7 @@ mkdir -p -- "$posts" "$counts"
 {
   cat <<END
 version: 1
+state: $tmp/state
 store: $tmp/store
 base: $tmp/apps
 workloads:
@@ -265,7 +266,7 @@ if [[ $engine == yes ]]; then
   run strace -f -b execve -qq -o /dev/null -e trace=renameat2 -e "inject=renameat2:signal=SIGKILL:when=$when" \
     snap restore "$name" "$second" --confirm "$second" || status=$?
   claim "it was killed" equal "$status" 137
-  ended() { [[ -z $(find "$tmp/store/tx" -mindepth 1) ]]; }
+  ended() { [[ -z $(find "$tmp/state/tx" -mindepth 1) ]]; }
   for _ in {1..300}; do
     ! ended || break
     sleep 0.1

@@ -70,7 +70,7 @@ func bareHost(t *testing.T) *appHost {
 
 func (h *appHost) lines(lines ...string) {
 	h.Helper()
-	text := fmt.Sprintf("version: 1\nstore: %[1]s/store\nbase: %[1]s\nabsolute_roots: [%[1]s/srv]\nworkloads:\n  %[2]s:\n", h.dir, h.name)
+	text := fmt.Sprintf("version: 1\nstate: %[1]s/state\nstore: %[1]s/store\nbase: %[1]s\nabsolute_roots: [%[1]s/srv]\nworkloads:\n  %[2]s:\n", h.dir, h.name)
 	for _, line := range append(lines,
 		"volumes:", "  - {scope: absolute, source: "+h.posts+", target: /data}", "  - {scope: absolute, source: "+h.meta+", target: /meta}") {
 		text += "    " + line + "\n"
@@ -315,7 +315,7 @@ func (h *appHost) settled() {
 
 func (h *appHost) nothingLeft() {
 	h.Helper()
-	for _, pattern := range []string{"srv/.snap-*", "store/tx/*", "store/tx/.*"} {
+	for _, pattern := range []string{"srv/.snap-*", "state/tx/*", "state/tx/.*", "store/scratch/*"} {
 		if left, _ := filepath.Glob(filepath.Join(h.dir, pattern)); len(left) > 0 {
 			h.Errorf("left behind: %q", left)
 		}
@@ -342,7 +342,7 @@ func (h *appHost) watchdogs() (pids []int) {
 // audit returns the last line of the audit log.
 func (h *appHost) audit() (line struct{ Verb, Tx, Action, Result, Error string }) {
 	h.Helper()
-	text, err := os.ReadFile(filepath.Join(h.dir, "store/audit.jsonl"))
+	text, err := os.ReadFile(filepath.Join(h.dir, "state/audit.jsonl"))
 	h.must(err)
 	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
 	h.must(json.Unmarshal([]byte(lines[len(lines)-1]), &line))
@@ -351,7 +351,7 @@ func (h *appHost) audit() (line struct{ Verb, Tx, Action, Result, Error string }
 
 // pending returns the transactions that have not ended.
 func (h *appHost) pending() []string {
-	found, _ := filepath.Glob(filepath.Join(h.dir, "store/tx/[0-9]*"))
+	found, _ := filepath.Glob(filepath.Join(h.dir, "state/tx/[0-9]*"))
 	for i := range found {
 		found[i] = filepath.Base(found[i])
 	}
@@ -360,6 +360,6 @@ func (h *appHost) pending() []string {
 
 // recorded reports whether the pending transaction has a record.
 func (h *appHost) recorded(record string) bool {
-	found, _ := filepath.Glob(filepath.Join(h.dir, "store/tx/[0-9]*", record))
+	found, _ := filepath.Glob(filepath.Join(h.dir, "state/tx/[0-9]*", record))
 	return len(found) > 0
 }

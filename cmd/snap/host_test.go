@@ -80,6 +80,7 @@ type host struct {
 }
 
 const hostConfig = `version: 1
+state: %[1]s/state
 store: %[1]s/store
 base: %[1]s/srv/base
 absolute_roots: [%[1]s/srv]
@@ -113,11 +114,22 @@ func newHost(t *testing.T, snap, dir string) *host {
 	return h
 }
 
-// emptyStore removes everything in the store.
+// emptyStore takes away whatever the store holds, but for its identity. It makes
+// the folders of store and state where they are missing.
 func (h *host) emptyStore() {
 	h.Helper()
-	store := filepath.Join(h.dir, "store")
-	if err := errors.Join(os.RemoveAll(store), os.Mkdir(store, 0o700)); err != nil {
+	for _, dir := range []string{"store", "state"} {
+		if err := os.MkdirAll(filepath.Join(h.dir, dir), 0o700); err != nil {
+			h.Fatal(err)
+		}
+	}
+	names, err := os.ReadDir(filepath.Join(h.dir, "store"))
+	for _, name := range names {
+		if name.Name() != "store.json" {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(h.dir, "store", name.Name())))
+		}
+	}
+	if err != nil {
 		h.Fatal(err)
 	}
 }
@@ -163,7 +175,7 @@ func (h *host) tree() []string {
 	}
 	slices.Sort(lines)
 	names, err := os.ReadDir(h.dir)
-	if err != nil || len(names) != 6 {
+	if err != nil || len(names) != 7 {
 		h.Errorf("on the host stand %v: %v", names, err)
 	}
 	return lines
@@ -197,7 +209,7 @@ func (h *host) outsideUntouched() {
 // clean fails the test if an operation has left something over.
 func (h *host) clean() {
 	h.Helper()
-	for _, pattern := range []string{"srv/.snap-*", "store/tx/*", "store/tx/.*"} {
+	for _, pattern := range []string{"srv/.snap-*", "state/tx/*", "state/tx/.*", "store/scratch/*"} {
 		if left, _ := filepath.Glob(filepath.Join(h.dir, pattern)); len(left) > 0 {
 			h.Errorf("left behind: %q", left)
 		}

@@ -119,7 +119,7 @@ func newRace(t *testing.T, snap, image string) *race {
 	dir := t.TempDir()
 	r := &race{host: &host{T: t, snap: snap, dir: dir}, secret: random(t), outside: filepath.Join(dir, "host")}
 	disktest.Write(t, dir, map[string]string{
-		"snap.yaml": fmt.Sprintf("version: 1\nstore: %[1]s/store\nabsolute_roots: [%[1]s/vol]\nworkloads:\n"+
+		"snap.yaml": fmt.Sprintf("version: 1\nstate: %[1]s/state\nstore: %[1]s/store\nabsolute_roots: [%[1]s/vol]\nworkloads:\n"+
 			"  files: {volumes: [{name: files, scope: absolute, source: %[1]s/vol/top/live}]}\n", dir),
 		"vol/top/live/a": "harmless", "vol/top/live/z/z": "harmless",
 		"host/secret": r.secret, "host/d/secret": r.secret, "host/p/q/secret": r.secret, "host/" + secretName: r.secret,
@@ -311,7 +311,7 @@ func (r *race) nothingLeaked() {
 	r.observed()
 	marks := []string{r.secret[:64], secretName, secretAttr, fmt.Sprint(secretOwner), fmt.Sprint(secretTime), fmt.Sprintf("%011o", secretTime)}
 	looked := 0
-	files := strings.Split(strings.TrimSpace(disktest.Run(r.T, "find", filepath.Join(r.dir, "store"), "-type", "f")), "\n")
+	files := strings.Split(strings.TrimSpace(disktest.Run(r.T, "find", filepath.Join(r.dir, "store"), filepath.Join(r.dir, "state"), "-type", "f")), "\n")
 	for _, name := range files {
 		data, err := os.ReadFile(name)
 		if err != nil {

@@ -68,7 +68,7 @@ keep becomes a snapshot first.`,
 		}
 		return oneOf("--resolve", resolve, "keep-"+journal.KeepOld, "keep-"+journal.KeepNew)
 	}
-	cmd.RunE = a.look(func(ctx context.Context, e *restore.Engine, args []string) error {
+	cmd.RunE = a.mend(func(ctx context.Context, e *restore.Engine, args []string) error {
 		req.Workloads, a.recovers = args, true
 		if !req.Offline {
 			a.waitDocker = wait

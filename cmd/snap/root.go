@@ -16,9 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tiny-forge/snap/pkg/docker"
-	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/restore"
 	"github.com/tiny-forge/snap/pkg/runtime"
+	"github.com/tiny-forge/snap/pkg/state"
 	"github.com/tiny-forge/snap/pkg/store"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
@@ -156,24 +156,38 @@ func version() string {
 	return "(devel)"
 }
 
+// need says what a command needs of the store.
+type need int
+
+const (
+	anyStore   need = iota // it recovers, as far as it can, without one too
+	knownStore             // it makes none, and none is there before the first capture
+	ownStore               // it makes one where the host has never seen any
+)
+
 // verb returns a command's function, which opens the engine and then calls do.
 // Errors from here on are not errors of usage.
 func (a *app) verb(do func(ctx context.Context, e *restore.Engine, args []string) error) func(*cobra.Command, []string) error {
-	return a.with(store.Open, do)
+	return a.with(ownStore, do)
 }
 
 // look is verb for commands that do not create a missing store.
 func (a *app) look(do func(ctx context.Context, e *restore.Engine, args []string) error) func(*cobra.Command, []string) error {
-	return a.with(store.OpenExisting, do)
+	return a.with(knownStore, do)
 }
 
-func (a *app) with(open func(string) (*store.Store, error), do func(ctx context.Context, e *restore.Engine, args []string) error) func(*cobra.Command, []string) error {
+// mend is look for commands that work while the store is missing.
+func (a *app) mend(do func(ctx context.Context, e *restore.Engine, args []string) error) func(*cobra.Command, []string) error {
+	return a.with(anyStore, do)
+}
+
+func (a *app) with(store need, do func(ctx context.Context, e *restore.Engine, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		a.entered = true
 		if cmd.Flags().Changed("config") {
 			a.configGiven = a.config
 		}
-		e, done, err := a.engine(open)
+		e, done, err := a.engine(store)
 		if err != nil {
 			return err
 		}
@@ -182,9 +196,9 @@ func (a *app) with(open func(string) (*store.Store, error), do func(ctx context.
 	}
 }
 
-// engine opens config, store and journal. If open finds no store and creates none,
-// the engine has neither store nor journal. The returned function closes them.
-func (a *app) engine(open func(string) (*store.Store, error)) (*restore.Engine, func(), error) {
+// engine opens config, state and store. Where there is no store and the command
+// does not need one, the engine has none. The returned function closes them.
+func (a *app) engine(store need) (*restore.Engine, func(), error) {
 	cfg, err := workload.Load(a.config)
 	if err != nil {
 		return nil, nil, err
@@ -198,23 +212,31 @@ func (a *app) engine(open func(string) (*store.Store, error)) (*restore.Engine, 
 	if a.opened != nil {
 		a.opened(e)
 	}
-	st, err := open(cfg.Store)
-	if errors.Is(err, fs.ErrNotExist) {
-		return e, func() {}, nil
-	}
+	host, err := state.Open(cfg.State)
 	if err != nil {
 		return nil, nil, err
 	}
-	j, err := journal.Open(st.Root())
-	if err != nil {
-		return nil, nil, errors.Join(err, st.Close())
-	}
-	e.Store, e.Journal = st, j
-	return e, func() {
-		if err := errors.Join(j.Close(), st.Close()); err != nil {
+	done := func() {
+		if err := errors.Join(e.Store.Close(), host.Close()); err != nil {
 			a.progress("closing the store: %v", err)
 		}
-	}, nil
+	}
+	e.Journal = host.Journal
+	if e.Store, err = host.Store(cfg.Store, store == ownStore); err != nil && !tolerates(store, err) {
+		done()
+		return nil, nil, err
+	}
+	if !errors.Is(err, fs.ErrNotExist) { // nothing was captured yet
+		e.NoStore = err
+	}
+	return e, done, nil
+}
+
+// tolerates reports whether a command can do without the store that err says is
+// not there.
+func tolerates(need need, err error) bool {
+	var missing *store.Missing
+	return need == anyStore && errors.As(err, &missing) || need != ownStore && errors.Is(err, fs.ErrNotExist)
 }
 
 // runtime opens the runtime of a workload. A Compose workload that lists no volumes

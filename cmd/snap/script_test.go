@@ -66,9 +66,10 @@ func source(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
 }
 
-// leftovers DIR STORE fails if a wrapper lies in DIR, or a transaction in STORE.
+// leftovers DIR STATE STORE fails where something lies beside the live directories in DIR, or
+// in the transactions of STATE, or in what STORE has not published.
 func leftovers(ts *testscript.TestScript, _ bool, args []string) {
-	for _, pattern := range []string{args[0] + "/.snap-*", args[1] + "/tx/*", args[1] + "/tx/.*"} {
+	for _, pattern := range []string{args[0] + "/.snap-*", args[1] + "/tx/*", args[1] + "/tx/.*", args[2] + "/scratch/*"} {
 		found, err := filepath.Glob(ts.MkAbs(pattern))
 		ts.Check(err)
 		if len(found) > 0 {

@@ -36,7 +36,7 @@ func TestSignals(t *testing.T) {
 			}
 			disktest.Write(t, filepath.Join(dir, "srv/files"), files)
 			disktest.Write(t, dir, map[string]string{"snap.yaml": fmt.Sprintf(
-				"version: 1\nstore: %[1]s/store\nabsolute_roots: [%[1]s/srv]\nworkloads:\n  files: {volumes: [{scope: absolute, source: %[1]s/srv/files}]}\n", dir)})
+				"version: 1\nstate: %[1]s/state\nstore: %[1]s/store\nabsolute_roots: [%[1]s/srv]\nworkloads:\n  files: {volumes: [{scope: absolute, source: %[1]s/srv/files}]}\n", dir)})
 			config := "--config=" + filepath.Join(dir, "snap.yaml")
 			out, err := exec.Command("snap", config, "capture", "files").Output()
 			if err != nil {
@@ -75,7 +75,7 @@ func TestSignals(t *testing.T) {
 			if page, err := os.ReadFile(filepath.Join(dir, "srv/files/page")); err != nil || string(page) != want.page {
 				t.Errorf("the data is %q (%v), expected %q", page, err, want.page)
 			}
-			for _, pattern := range []string{"srv/.snap-*", "store/tx/*"} {
+			for _, pattern := range []string{"srv/.snap-*", "state/tx/*", "store/scratch/*"} {
 				if left, _ := filepath.Glob(filepath.Join(dir, pattern)); len(left) > 0 {
 					t.Errorf("left behind: %q", left)
 				}

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tiny-forge/snap/pkg/crew"
+	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/restore"
 	"github.com/tiny-forge/snap/pkg/store"
 	"github.com/tiny-forge/snap/pkg/workload"
@@ -131,7 +132,8 @@ func (u *ui) describe(err error) report {
 	r.body.Code, r.body.Message = "failed", err.Error()
 	var engine *restore.Error
 	var config *workload.Error
-	var unusable *store.Unusable
+	var unusable *disk.Unusable
+	var missing *store.Missing
 	var usage *usageError
 	var sig *restore.Signal
 	switch {
@@ -144,7 +146,9 @@ func (u *ui) describe(err error) report {
 	case errors.As(err, &config):
 		r.exit, r.body.Code, r.body.Hint = usageExit, "config", config.Hint
 	case errors.As(err, &unusable):
-		r.exit, r.body.Code, r.body.Hint = usageExit, "store", unusable.Hint
+		r.exit, r.body.Code, r.body.Hint = usageExit, unusable.What, unusable.Hint
+	case errors.As(err, &missing):
+		r.exit, r.body.Code, r.body.Hint = exitCodes[restore.Refused], "store_missing", missing.Hint()
 	case errors.As(err, &usage):
 		r.exit, r.body.Code, r.body.Hint = usageExit, "usage", usage.hint
 		if usage.hint == "" {

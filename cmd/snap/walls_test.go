@@ -13,11 +13,12 @@ import (
 
 // mayImport says which packages of the project each package may import.
 var mayImport = map[string][]string{
-	"cmd/snap":                {"pkg/archive", "pkg/crew", "pkg/disk", "pkg/docker", "pkg/journal", "pkg/restore", "pkg/runtime", "pkg/store", "pkg/swap", "pkg/workload"},
+	"cmd/snap":                {"pkg/archive", "pkg/crew", "pkg/disk", "pkg/docker", "pkg/journal", "pkg/restore", "pkg/runtime", "pkg/state", "pkg/store", "pkg/swap", "pkg/workload"},
 	"pkg/restore":             {"pkg/archive", "pkg/disk", "pkg/journal", "pkg/runtime", "pkg/snapshot", "pkg/store", "pkg/swap", "pkg/workload"},
 	"pkg/swap":                {"pkg/disk", "pkg/journal"},
 	"pkg/snapshot":            {"pkg/archive", "pkg/disk", "pkg/store", "pkg/workload"},
 	"pkg/docker":              {"pkg/crew", "pkg/disk", "pkg/runtime", "pkg/workload"},
+	"pkg/state":               {"pkg/disk", "pkg/journal", "pkg/store"},
 	"pkg/store":               {"pkg/archive", "pkg/crew", "pkg/disk"},
 	"pkg/archive":             {"pkg/archive/member", "pkg/archive/tarstream", "pkg/crew", "pkg/disk"},
 	"pkg/archive/tarstream":   {"pkg/archive/member"},

@@ -16,7 +16,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tiny-forge/snap/pkg/restore"
-	"github.com/tiny-forge/snap/pkg/store"
 )
 
 // The watchdog is a second process of snap. It is started before the containers
@@ -145,14 +144,11 @@ func (a *app) stand(ctx context.Context, workload, tx string) error {
 	}
 	endCommands("/proc", watchdogMark+"="+tx)
 	a.recovers, a.waitDocker = true, time.Minute
-	e, done, err := a.engine(store.OpenExisting)
+	e, done, err := a.engine(anyStore)
 	if err != nil {
 		return err
 	}
 	defer done()
-	if e.Journal == nil {
-		return errorf("the store of transaction %s is gone", tx)
-	}
 	r, _ := e.RecoverKilled(ctx, workload, tx)
 	return r.Err
 }

@@ -63,7 +63,7 @@ func TestARestoreKilledUnderDockerComposeIsFinished(t *testing.T) {
 	h.until("docker and its plugin are at work", func() bool { seen = commands(mark); return len(seen) >= 2 })
 	for _, pid := range seen {
 		for fd, what := range descriptors(pid) {
-			if what == pipe || strings.HasPrefix(what, h.dir) && strings.Contains(what, "/store/") {
+			if what == pipe || strings.HasPrefix(what, h.dir) && (strings.Contains(what, "/store/") || strings.Contains(what, "/state/")) {
 				t.Errorf("a docker compose of snap's has descriptor %d open: %s", fd, what)
 			}
 		}

@@ -61,7 +61,7 @@ func MemberID(tar []byte) string { return member.IDOf(tar) }
 func Inflate(buf, data []byte, m Member) ([]byte, error) { return member.Inflate(buf, data, m) }
 
 // Check is [member.Check].
-func Check(from Opener, m Member) error { return member.Check(from, m) }
+func Check(ctx context.Context, from Opener, m Member) error { return member.Check(ctx, from, m) }
 
 // NewReader is [member.NewReader].
 func NewReader(ctx context.Context, from Opener, members []Member) *Reader {

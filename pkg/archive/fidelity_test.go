@@ -40,7 +40,7 @@ func (m *memory) has(id string) bool {
 	return ok
 }
 
-func (m *memory) Open(member archive.Member, buf []byte) ([]byte, error) {
+func (m *memory) Open(_ context.Context, member archive.Member, buf []byte) ([]byte, error) {
 	return append(buf[:0], m.members[member.ID]...), nil
 }
 

@@ -154,7 +154,7 @@ type opener struct {
 	err  map[string]error
 }
 
-func (o opener) Open(m archive.Member, buf []byte) ([]byte, error) {
+func (o opener) Open(_ context.Context, m archive.Member, buf []byte) ([]byte, error) {
 	return append(buf[:0], o.data[m.ID]...), o.err[m.ID]
 }
 

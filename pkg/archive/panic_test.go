@@ -1,6 +1,7 @@
 package archive_test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"strings"
@@ -46,9 +47,9 @@ func (f *faulty) Put(tar []byte) (archive.Member, error) {
 	return f.memory.Put(tar)
 }
 
-func (f *faulty) Open(m archive.Member, buf []byte) ([]byte, error) {
+func (f *faulty) Open(ctx context.Context, m archive.Member, buf []byte) ([]byte, error) {
 	f.theFault()
-	return f.memory.Open(m, buf)
+	return f.memory.Open(ctx, m, buf)
 }
 
 // raised runs f, which has to panic with what a worker panicked with, and must

@@ -226,7 +226,7 @@ func (w *writers) supplied(out *output, b *batch) error {
 		if w.ctx.Err() != nil {
 			return context.Cause(w.ctx)
 		}
-		data, err := mem.Inflate(b.from, m)
+		data, err := mem.Inflate(w.ctx, b.from, m)
 		if err != nil {
 			return err
 		}

@@ -12,7 +12,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
-// Audit is one line of <store>/audit.jsonl: what was done, by whom, with what
+// Audit is one line of <state>/audit.jsonl: what was done, by whom, with what
 // result.
 type Audit struct {
 	Time     time.Time `json:"time"`
@@ -27,8 +27,8 @@ type Audit struct {
 	User     string    `json:"user"` // SUDO_USER where there is one, else the uid
 }
 
-// Record appends a line to the audit log of a store and makes it durable.
-func Record(store *disk.Dir, a Audit) error {
+// Record appends a line to the audit log and makes it durable.
+func (j *Journal) Record(a Audit) error {
 	if a.User = os.Getenv("SUDO_USER"); a.User == "" {
 		a.User = fmt.Sprint(os.Getuid())
 	}
@@ -36,7 +36,7 @@ func Record(store *disk.Dir, a Audit) error {
 	if err != nil {
 		return err
 	}
-	fd, err := disk.Openat2(store.FD(), "audit.jsonl", unix.O_WRONLY|unix.O_CREAT|unix.O_APPEND|unix.O_NOFOLLOW, 0o600,
+	fd, err := disk.Openat2(j.root.FD(), "audit.jsonl", unix.O_WRONLY|unix.O_CREAT|unix.O_APPEND|unix.O_NOFOLLOW, 0o600,
 		unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS)
 	if err != nil {
 		return fmt.Errorf("open the audit log: %w", err)

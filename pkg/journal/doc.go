@@ -1,16 +1,30 @@
-// Package journal holds the locks of a workload and the records of a
-// transaction.
+// Package journal holds the locks and the transactions of a host, in the
+// directory of its state (package state).
 //
-// An operation first takes its locks ([Journal.Lock], [Held.Volumes]), then
-// opens a transaction ([Journal.Begin]), and records what it decides as it goes
-// ([Tx.Ready], [Tx.Commit], [Tx.Revert], [Tx.End]; [Tx.Resolve] is the operator's). After a crash
-// [Journal.Load] tells how far it came. What follows from that is not decided
-// here but in pkg/swap.
+// An operation first takes its locks ([Journal.Lock], [Held.Volumes]). Then it
+// opens a transaction ([Journal.Begin]) and records its progress: [Tx.Ready],
+// [Tx.Times], [Tx.Commit], [Tx.Revert], [Tx.Guard]. [Tx.Resolve] records the
+// decision of an operator. [Tx.End] ends the transaction. What was done is noted
+// in the audit log ([Journal.Record]).
 //
-// A record is a small immutable file with a checksum, in
-// <store>/tx/<txid>/: begin, ready, times, commit, revert, resolve. When a method that writes
-// one returns nil the record is durable; when it returns an error the record is
-// either wholly there or not at all, and only Load can tell.
+// After a crash, [Journal.List] and [Journal.Load] say which transactions have
+// not ended, and how far each came. What a recovery then does is decided in
+// pkg/swap, not here.
+//
+// A record is a small file with a checksum in <state>/tx/<txid>/. It does not
+// change once it has its name; only a later resolve replaces an earlier one.
+// When a method that writes a record returns nil, the record is durable. When it
+// returns an error, the record is either there as a whole or not at all, and
+// only Load can tell. The decisions commit, revert and guarding are written
+// before the transaction begins, and a rename takes them, so that they need no
+// space on the disk.
+//
+// An operation that only reads snapshots shares the lock of the stores
+// ([Journal.ShareStore]), as an operation on a workload does. An operation that
+// removes members holds that lock alone ([Journal.LockStore]).
+//
+// Locks are advisory (flock(2)). They keep processes of snap apart that use the
+// same state, and nobody else.
 //
 // # Why it is like this
 //

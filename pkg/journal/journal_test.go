@@ -1,6 +1,7 @@
 package journal_test
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -29,8 +30,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// other does "lock WORKLOAD [PATH…]" and holds it, "begin WORKLOAD", or "load
-// TX" and says how far that came.
+// other does "lock WORKLOAD [PATH…]", "lock share-the-store" or "lock
+// lock-the-store" and holds it, "begin WORKLOAD", or "load TX" and says how far
+// that came.
 func other(store string, do []string) int {
 	root, err := disk.OpenRoot(store)
 	if err != nil {
@@ -51,9 +53,16 @@ func other(store string, do []string) int {
 		fmt.Println(tx.Found())
 		return 0
 	}
-	held, err := j.Lock(do[1], "test")
-	if err == nil {
-		err = held.Volumes(do[2:])
+	var held *journal.Held
+	switch do[1] {
+	case "share-the-store":
+		held, err = j.ShareStore("test")
+	case "lock-the-store":
+		held, err = j.LockStore(context.Background(), "prune")
+	default:
+		if held, err = j.Lock(do[1], "test"); err == nil {
+			err = held.Volumes(do[2:])
+		}
 	}
 	if err == nil && do[0] == "begin" {
 		_, err = j.Begin(held, begin())

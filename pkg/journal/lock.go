@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,38 +22,77 @@ import (
 // ErrBusy says that another process holds a lock that is needed.
 var ErrBusy = errors.New("busy")
 
-// Journal is the lock and tx folders of one store.
+// Journal is the lock and tx folders of a host's state.
 type Journal struct {
-	locks, txs *disk.Dir
+	root  *disk.Dir   // of the state: the audit log lies there
+	locks []*disk.Dir // a lock is taken in each
+	txs   []*disk.Dir // new transactions go into the first
 }
 
-// Open opens the journal of a store, making its folders when they are missing.
-func Open(store *disk.Dir) (*Journal, error) {
-	locks, err := store.Ensure("lock", 0o700)
+// Open opens the journal in state, the directory of a host's state, and makes
+// its folders when they are missing. It keeps state, which the caller closes
+// after the journal.
+func Open(state *disk.Dir) (*Journal, error) {
+	locks, err := state.Ensure("lock", 0o700)
 	if err != nil {
 		return nil, err
 	}
-	txs, err := store.Ensure("tx", 0o700)
+	txs, err := state.Ensure("tx", 0o700)
 	if err != nil {
 		return nil, errors.Join(err, locks.Close())
 	}
-	return &Journal{locks: locks, txs: txs}, nil
+	return &Journal{root: state, locks: []*disk.Dir{locks}, txs: []*disk.Dir{txs}}, nil
 }
 
-// Close closes the folders; held locks stay held.
-func (j *Journal) Close() error { return errors.Join(j.locks.Close(), j.txs.Close()) }
+// Adopt takes over the transactions that an earlier version of snap, which kept
+// its journal in the store, has left there: they are listed, loaded and ended
+// where they are, and new ones go into the state. Where such a journal exists
+// every lock is taken in its folder too, so that a process of the earlier
+// version that still runs keeps others out. A store without one, and one that is
+// the state itself, changes nothing.
+func (j *Journal) Adopt(store *disk.Dir) error {
+	if same, err := store.SameAs(j.root); err != nil || same {
+		return err
+	}
+	txs, err := store.OpenSameMount("tx")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open the journal in the store: %w", err)
+	}
+	locks, err := store.Ensure("lock", 0o700)
+	if err != nil {
+		return errors.Join(fmt.Errorf("open the journal in the store: %w", err), txs.Close())
+	}
+	j.locks, j.txs = append(j.locks, locks), append(j.txs, txs)
+	return nil
+}
 
-// Held is the proof that a workload is locked by this process. Whoever starts
-// containers of the workload takes one as an argument.
+// Root returns the directory of the state.
+func (j *Journal) Root() *disk.Dir { return j.root }
+
+// Close closes the folders; held locks stay held.
+func (j *Journal) Close() error {
+	var errs []error
+	for _, d := range append(slices.Clone(j.locks), j.txs...) {
+		errs = append(errs, d.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Held is what this process has locked: a workload, or the stores alone.
+// Whoever starts containers of the workload takes one as an argument.
 type Held struct {
 	journal  *Journal
-	workload string
+	workload string // "" where the stores alone are locked
 	verb     string
 	files    []*os.File
 	names    map[string]bool
 }
 
-// Workload returns whose lock this is, "" where h is nil.
+// Workload returns whose lock this is, "" where the stores alone are locked, and
+// for nil.
 func (h *Held) Workload() string {
 	if h == nil {
 		return ""
@@ -60,17 +100,22 @@ func (h *Held) Workload() string {
 	return h.workload
 }
 
-// storeLock keeps prune out. The config lets no workload have this name.
+// storeLock is held shared by whoever relies on members that are in a store, and
+// exclusively by whoever removes members. It is one for all stores of the
+// host, in the state: a removal of one store's members waits for an operation on
+// another store, which few hosts have. The config lets no workload have this
+// name.
 const storeLock = "store.lock"
 
-// Lock locks a workload for this process, and the store against prune. The
+// Lock locks a workload for this process, and shares the stores' lock. The
 // locks are the kernel's (flock(2)): they end with the process, whatever ends
 // it, and a file of a dead process locks nothing. It returns [ErrBusy], with
-// the holder, when another process has the workload; verb is what others then
-// read of us.
+// the holder, when another process has the workload, or the stores alone; verb
+// is what others then read of us.
 func (j *Journal) Lock(workload, verb string) (*Held, error) {
-	h := &Held{journal: j, workload: workload, verb: verb, names: map[string]bool{}}
+	h := j.held(workload, verb)
 	if err := h.take(workload+".lock", unix.LOCK_EX); err != nil {
+		h.Release()
 		return nil, fmt.Errorf("workload %s: %w", workload, err)
 	}
 	if err := h.take(storeLock, unix.LOCK_SH); err != nil {
@@ -82,10 +127,46 @@ func (j *Journal) Lock(workload, verb string) (*Held, error) {
 
 // LockWait is Lock that tries again until ctx ends; then it returns ErrBusy.
 func (j *Journal) LockWait(ctx context.Context, workload, verb string) (*Held, error) {
+	return wait(ctx, func() (*Held, error) { return j.Lock(workload, verb) })
+}
+
+// ShareStore shares the stores' lock without a workload: no member that is there
+// goes until Release. It returns [ErrBusy] when another process has the stores
+// alone.
+func (j *Journal) ShareStore(verb string) (*Held, error) {
+	h := j.held("", verb)
+	if err := h.take(storeLock, unix.LOCK_SH); err != nil {
+		h.Release()
+		return nil, fmt.Errorf("the store: %w", err)
+	}
+	return h, nil
+}
+
+// LockStore locks the stores for this process alone, for what removes members.
+// It waits, until ctx ends, for whoever works on a workload or reads a snapshot;
+// then it returns [ErrBusy]. It has no precedence: on a host that is never idle
+// it may wait for long.
+func (j *Journal) LockStore(ctx context.Context, verb string) (*Held, error) {
+	return wait(ctx, func() (*Held, error) {
+		h := j.held("", verb)
+		if err := h.take(storeLock, unix.LOCK_EX); err != nil {
+			h.Release()
+			return nil, fmt.Errorf("the store: %w", err)
+		}
+		return h, nil
+	})
+}
+
+func (j *Journal) held(workload, verb string) *Held {
+	return &Held{journal: j, workload: workload, verb: verb, names: map[string]bool{}}
+}
+
+// wait tries to lock until it is not busy, or ctx ends.
+func wait(ctx context.Context, lock func() (*Held, error)) (*Held, error) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		h, err := j.Lock(workload, verb)
+		h, err := lock()
 		if !errors.Is(err, ErrBusy) {
 			return h, err
 		}
@@ -97,13 +178,13 @@ func (j *Journal) LockWait(ctx context.Context, workload, verb string) (*Held, e
 	}
 }
 
-// Volumes locks directories besides, each by its file handle, so that two
-// workloads that share one, or of which one lies inside the other's, exclude
-// each other under whatever path they know it. A directory is locked for this
-// process alone and those above it are shared. A path that does not exist is
-// locked by the nearest directory above it that does. Locks are taken in the
-// order of the handles and without waiting; those taken stay held after an
-// error, until Release.
+// Volumes also locks directories, each by its file handle. Two workloads whose
+// directories are the same, or lie inside one another, so exclude each other,
+// whatever paths they use. A directory is locked for this process alone, and the
+// directories above it are shared. For a path that does not exist, a name is
+// made from the nearest directory above it that exists. Locks are taken in the
+// order of the handles and without waiting. After an error the locks that were
+// taken stay held until Release.
 func (h *Held) Volumes(paths []string) error {
 	own := map[string]string{}    // lock name → path
 	shared := map[string]string{} // the same, of the directories above
@@ -140,10 +221,10 @@ func (h *Held) Volumes(paths []string) error {
 	return nil
 }
 
-// lockNames returns the lock of path, and those of the directories above it:
-// both of those that the path names and of those that it really lies in, which
-// symbolic links on the way make others. The directories that do not exist yet
-// have names of their own below the nearest one that does.
+// lockNames returns the lock of path, and those of the directories above it.
+// These are the directories that the path names and those that it really lies
+// in, which differ where symbolic links are on the way. Directories that do not
+// exist yet have names below that of the nearest existing one.
 func lockNames(path string) (own string, above []string, err error) {
 	dir := path
 	var missing []string
@@ -171,7 +252,7 @@ func lockNames(path string) (own string, above []string, err error) {
 		for dir != "/" {
 			dir = filepath.Dir(dir)
 			// A directory whose filesystem has no handles (an overlay as root) is
-			// passed over: no volume can be there either.
+			// skipped: no volume can be there either.
 			if name, err := lockName(dir); err == nil {
 				above = append(above, name)
 			}
@@ -193,35 +274,60 @@ func lockName(path string) (string, error) {
 	return "vol-" + string(handle) + ".lock", nil
 }
 
+// take takes a lock, in each folder of locks.
 func (h *Held) take(name string, how int) error {
 	if h.names[name] {
 		return nil
 	}
-	fd, err := disk.Openat2(h.journal.locks.FD(), name, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW, 0o600,
+	for _, locks := range h.journal.locks {
+		f, err := h.lock(locks, name, how)
+		if err != nil {
+			return err
+		}
+		h.files = append(h.files, f)
+	}
+	h.names[name] = true
+	return nil
+}
+
+func (h *Held) lock(locks *disk.Dir, name string, how int) (*os.File, error) {
+	fd, err := disk.Openat2(locks.FD(), name, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW, 0o600,
 		unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS)
 	if err != nil {
-		return fmt.Errorf("open lock %s/%s: %w", h.journal.locks.Path(), name, err)
+		return nil, fmt.Errorf("open lock %s/%s: %w", locks.Path(), name, err)
 	}
 	f := os.NewFile(uintptr(fd), name)
 	if err := flock(fd, how); err != nil {
 		defer f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return fmt.Errorf("%w: %s", ErrBusy, holder(f))
+			return nil, fmt.Errorf("%w: %s", ErrBusy, holder(f))
 		}
-		return fmt.Errorf("lock %s: %w", name, err)
+		return nil, fmt.Errorf("lock %s: %w", name, err)
+	}
+	if info, err := f.Stat(); how == unix.LOCK_SH && err == nil && info.Size() > 0 {
+		// Nobody has it alone any more. Who shares a lock writes nothing, and
+		// whoever finds it shared must not read of the one before.
+		_ = f.Truncate(0)
 	}
 	if how == unix.LOCK_EX {
-		// For the message of whoever finds it locked; nothing depends on it.
+		// This is for the message of whoever finds it locked. Nothing depends on it.
 		_ = f.Truncate(0)
-		_, _ = fmt.Fprintf(f, "snap %s %s, process %d, since %s", h.verb, h.workload, os.Getpid(), time.Now().UTC().Format(time.RFC3339))
+		_, _ = fmt.Fprintf(f, "snap %s, process %d, since %s", h.who(), os.Getpid(), time.Now().UTC().Format(time.RFC3339))
 	}
-	h.files = append(h.files, f)
-	h.names[name] = true
-	return nil
+	return f, nil
 }
 
-// Directories locks directories by their handles, for this process alone: what
-// is about to become live, so that nobody takes it for unlocked when it is.
+// who is what others read of the holder.
+func (h *Held) who() string {
+	if h.workload == "" {
+		return h.verb
+	}
+	return h.verb + " " + h.workload
+}
+
+// Directories locks directories by their handles, for this process alone. A
+// restore locks so what is about to become live, because that must be locked
+// from the moment when it is live.
 func (h *Held) Directories(handles []disk.Handle) error {
 	for _, handle := range handles {
 		if err := h.take("vol-"+string(handle)+".lock", unix.LOCK_EX); err != nil {
@@ -231,8 +337,8 @@ func (h *Held) Directories(handles []disk.Handle) error {
 	return nil
 }
 
-// flock tries for a moment: `snap status` may hold a lock for as long as it
-// takes to see that nobody does.
+// flock tries several times: `snap status` holds a lock for a moment to find out
+// that nobody else does.
 func flock(fd, how int) error {
 	var err error
 	for range 5 {
@@ -252,7 +358,7 @@ func holder(f *os.File) string {
 	return "held by " + string(text)
 }
 
-// Release gives the locks back.
+// Release releases the locks. It may be called again.
 func (h *Held) Release() {
 	for _, f := range slices.Backward(h.files) {
 		f.Close()

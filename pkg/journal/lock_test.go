@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 	"github.com/tiny-forge/snap/pkg/journal"
@@ -79,6 +80,65 @@ func TestTwoProcessesExcludeEachOther(t *testing.T) {
 		t.Fatalf("waiting until it ends: %v", err)
 	}
 	h.Release()
+}
+
+// Whoever removes members has the stores alone; whoever works on a workload or
+// reads a snapshot shares them.
+func TestTheStoreIsLockedByManyOrByOne(t *testing.T) {
+	state := t.TempDir()
+	j := journalAt(t, state)
+	soon := func() context.Context {
+		ctx, cancel := context.WithTimeout(t.Context(), 150*time.Millisecond)
+		t.Cleanup(cancel)
+		return ctx
+	}
+	free := func(h *journal.Held, err error) error {
+		if err == nil {
+			h.Release()
+		}
+		return err
+	}
+	for _, holder := range []string{"blog", "share-the-store"} {
+		end, _ := holding(t, state, holder)
+		if err := free(j.LockStore(soon(), "prune")); !errors.Is(err, journal.ErrBusy) {
+			t.Errorf("%s holds it, and it was had alone: %v", holder, err)
+		}
+		if err := errors.Join(free(j.Lock("shop", "test")), free(j.ShareStore("test"))); err != nil {
+			t.Errorf("%s holds it, and it cannot be shared: %v", holder, err)
+		}
+		time.AfterFunc(200*time.Millisecond, end)
+		if err := free(j.LockStore(t.Context(), "prune")); err != nil {
+			t.Errorf("waiting until %s ends: %v", holder, err)
+		}
+	}
+	end, _ := holding(t, state, "lock-the-store")
+	_, lock := j.Lock("blog", "test")
+	_, share := j.ShareStore("test")
+	_, alone := j.LockStore(soon(), "prune")
+	for what, err := range map[string]error{"a workload": lock, "shared": share, "alone": alone} {
+		if !errors.Is(err, journal.ErrBusy) || !strings.Contains(err.Error(), "held by snap prune, process ") {
+			t.Errorf("another has the stores alone, and %s: %v", what, err)
+		}
+	}
+	// The workload is not left locked by the attempt.
+	end()
+	if err := attempt(t, state, "blog"); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+	// Who shared it has not written who it is, and nobody else is named.
+	shared, _ := holding(t, state, "share-the-store")
+	if err := free(j.LockStore(soon(), "prune")); !errors.Is(err, journal.ErrBusy) || strings.Contains(err.Error(), "prune, process") {
+		t.Errorf("somebody shares it: %v", err)
+	}
+	shared()
+	h, err := j.LockStore(t.Context(), "prune")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Release()
+	if _, err := j.Begin(h, begin()); err == nil {
+		t.Error("a transaction was opened without a workload")
+	}
 }
 
 func TestALockEndsWithItsProcessHoweverThatEnds(t *testing.T) {

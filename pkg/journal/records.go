@@ -34,8 +34,8 @@ const (
 	Probe   Kind = "probe" // a pre-flight that tries an exchange
 )
 
-// Begin is the first record: what is about to be done, and under which names
-// it may leave something behind.
+// Begin is the first record: what the operation is about to do, and under which
+// names it may leave something.
 type Begin struct {
 	disk.Seal
 	Tx       string    `json:"tx"`
@@ -59,7 +59,7 @@ type Begin struct {
 	Containers []runtime.Container `json:"containers,omitempty"`
 
 	// Guard says when a restore makes the pre-restore snapshot: "" before the
-	// exchange, GuardAfter behind the commit, of the displaced trees. Version 2.
+	// exchange, GuardAfter after the commit, of the displaced trees. Version 2.
 	Guard string `json:"guard,omitempty"`
 
 	// What the operator asked of a restore; its recovery keeps to it.
@@ -84,13 +84,13 @@ type Volume struct {
 	// while they are empty.
 	Created []string `json:"created,omitempty"`
 	// Anchor is the nearest directory above the live one that existed, below
-	// Root, and its handle: where another stands there now, a filesystem is not
-	// mounted, and what the transaction left cannot be seen.
+	// Root. If another directory stands there now, a filesystem is not mounted,
+	// and what the transaction left cannot be seen.
 	Anchor       string      `json:"anchor,omitempty"`
 	AnchorHandle disk.Handle `json:"anchor_handle,omitempty"`
-	// Live is the handle of the live directory, where there is one and Guard is
-	// GuardAfter: should the later records be lost, it alone tells that what lies
-	// in the wrapper is the old data, of which no snapshot exists. Version 2.
+	// Live is the handle of the live directory, if there is one and Guard is
+	// GuardAfter. If the later records are lost, only this handle tells that the
+	// wrapper holds the old data, of which no snapshot exists. Version 2.
 	Live disk.Handle `json:"live,omitempty"`
 }
 

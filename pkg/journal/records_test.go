@@ -87,6 +87,69 @@ func TestRecordsOfVersion1AreWrittenAndReadAsEver(t *testing.T) {
 	}
 }
 
+// A guarding decision is of a restore that was not reverted, so it is in no set
+// of the others.
+func TestGuardingOfVersion1IsWrittenAndReadAsEver(t *testing.T) {
+	guarding, err := disk.MarshalSealed(&journal.Decision{Tx: goldenTx, Decision: "guarding"}, "snap-tx-decision", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "guarding.v1.json", guarding)
+	state := t.TempDir()
+	for _, name := range []string{"begin.v2.json", "ready.v1.json", "times.v1.json", "commit.v1.json", "guarding.v1.json"} {
+		data, err := os.ReadFile(filepath.Join("testdata", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		record, _, _ := strings.Cut(name, ".")
+		disktest.Write(t, state, map[string]string{"tx/" + goldenTx + "/" + record: string(data)})
+	}
+	disktest.Write(t, state, map[string]string{"tx/" + goldenTx + "/revert.tmp": string(records(t)["revert"])})
+	tx, err := journalAt(t, state).Load(goldenTx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Close()
+	if !tx.Guarding || tx.Found() != "guarding" {
+		t.Errorf("it is read as %s", tx.Found())
+	}
+}
+
+// golden compares data with a file of testdata, or writes that anew.
+func golden(t *testing.T, name string, data []byte) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil || !bytes.Equal(data, want) {
+		t.Errorf("%s is written as\n%s\nexpected\n%s: %v", name, data, want, err)
+	}
+}
+
+// Programs read the log: fields are added at most.
+func TestAnAuditLineIsWrittenAsEver(t *testing.T) {
+	t.Setenv("SUDO_USER", "ann")
+	state := t.TempDir()
+	whole := journal.Audit{
+		Time: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC), Verb: "recover", Workload: "blog", SID: "20260101T000000Z-000001", Tx: goldenTx,
+		Action: "rolled_back", Result: "cleanup", Error: "a \"quoted\" <line>\nand another", Seconds: 1.25,
+	}
+	bare := journal.Audit{Time: whole.Time, Verb: "capture", Workload: "blog", Result: "ok"}
+	j := journalAt(t, state)
+	if err := errors.Join(j.Record(whole), j.Record(bare)); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(state + "/audit.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "audit.jsonl", data)
+}
+
 // Version 2 of begin has what a restore with guard after needs; one without is
 // written as version 1.
 func TestABeginOfVersion2IsWrittenAndReadAsEver(t *testing.T) {
@@ -363,8 +426,9 @@ func TestALoadThatCannotReadDoesNotFindLess(t *testing.T) {
 
 func TestTheAuditLogIsAppendedLineByLine(t *testing.T) {
 	dir := t.TempDir()
+	j := journalAt(t, dir)
 	for i := range 3 {
-		if err := journal.Record(dirAt(t, dir), journal.Audit{Verb: "capture", Workload: fmt.Sprint("w", i), Result: "a\nb", Error: "\x1b[2J"}); err != nil {
+		if err := j.Record(journal.Audit{Verb: "capture", Workload: fmt.Sprint("w", i), Result: "a\nb", Error: "\x1b[2J"}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -378,7 +442,7 @@ func TestTheAuditLogIsAppendedLineByLine(t *testing.T) {
 	if err := os.Symlink("/dev/null", dir+"/audit.jsonl"); err != nil {
 		t.Fatal(err)
 	}
-	if err := journal.Record(dirAt(t, dir), journal.Audit{}); err == nil {
+	if err := j.Record(journal.Audit{}); err == nil {
 		t.Error("the log was written through a symlink")
 	}
 }

@@ -28,13 +28,13 @@ type Tx struct {
 	Resolved    string
 	ResolvedSID string // the snapshot that what is not kept becomes
 
-	begun   bool // Begin is read
-	journal *Journal
-	dir     *disk.Dir
+	begun bool      // Begin is read
+	txs   *disk.Dir // the tx folder that it lies in
+	dir   *disk.Dir
 }
 
-// Names inside the tx folder that are not transactions: one being made, which
-// nothing depends on yet, and one that has ended.
+// Names inside the tx folder that are not transactions: one that is being made,
+// on which nothing depends yet, and one that has ended.
 const (
 	newPrefix  = ".new-"
 	donePrefix = ".done-"
@@ -47,21 +47,26 @@ const maxRecord = 16 << 20
 
 // Begin opens a transaction: it fills in b's head, tx and time, and writes the
 // begin record. The decisions that may come later are written now, under
-// temporary names, so that taking one is a rename and needs no space. Nothing
-// exists of the transaction after an error but a folder that Sweep removes.
+// temporary names: taking one is then a rename, and needs no space. After an
+// error the transaction does not exist; at most a folder is left that Sweep
+// removes.
 func (j *Journal) Begin(h *Held, b *Begin) (*Tx, error) {
+	if h.workload == "" {
+		return nil, errors.New("open a transaction: no workload is locked")
+	}
 	// Sweep keeps out while a folder is made: see there.
-	if err := j.txs.Flock(unix.LOCK_SH); err != nil {
+	txs := j.txs[0]
+	if err := txs.Flock(unix.LOCK_SH); err != nil {
 		return nil, fmt.Errorf("open a transaction: %w", err)
 	}
-	defer j.unlock()
+	defer unlock(txs)
 	now := time.Now().UTC()
 	b.Tx, b.Created, b.Workload = disk.NewID(now), now, h.workload
 	building := newPrefix + b.Tx
-	if err := j.txs.Mkdir(building, 0o700); err != nil {
+	if err := txs.Mkdir(building, 0o700); err != nil {
 		return nil, fmt.Errorf("open a transaction: %w", err)
 	}
-	dir, err := j.txs.OpenSameMount(building)
+	dir, err := txs.OpenSameMount(building)
 	if err != nil {
 		return nil, fmt.Errorf("open a transaction: %w", err)
 	}
@@ -70,18 +75,18 @@ func (j *Journal) Begin(h *Held, b *Begin) (*Tx, error) {
 	if err := dir.Flock(unix.LOCK_EX | unix.LOCK_NB); err != nil {
 		return nil, fmt.Errorf("open a transaction: %w", errors.Join(err, dir.Close()))
 	}
-	t := &Tx{ID: b.Tx, Begin: b, journal: j, dir: dir}
+	t := &Tx{ID: b.Tx, Begin: b, txs: txs, dir: dir}
 	if err := t.build(building); err != nil {
 		return nil, fmt.Errorf("open a transaction: %w", errors.Join(err, t.takeBack(building), dir.Close()))
 	}
-	dir.Renamed(j.txs, t.ID)
+	dir.Renamed(txs, t.ID)
 	return t, nil
 }
 
-// takeBack removes what a failed build left. The folder may have its own name
-// already, when only the sync behind the rename failed.
+// takeBack removes what a failed build left. The folder may already have its own
+// name, if only the sync after the rename failed.
 func (t *Tx) takeBack(building string) error {
-	txs, done := t.journal.txs, donePrefix+t.ID
+	txs, done := t.txs, donePrefix+t.ID
 	if err := txs.Rename(t.ID, txs, done); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -109,12 +114,8 @@ func (t *Tx) build(building string) error {
 		return err
 	}
 	// The folder appears under its own name with its records whole in it.
-	return t.journal.txs.RenameSync(building, t.journal.txs, t.ID)
+	return t.txs.RenameSync(building, t.txs, t.ID)
 }
-
-// Dir returns the transaction's folder, for what only this transaction needs;
-// it goes with the transaction.
-func (t *Tx) Dir() *disk.Dir { return t.dir }
 
 // Ready records that everything is staged.
 func (t *Tx) Ready(r *Ready) error {
@@ -175,8 +176,8 @@ func (t *Tx) Guard() error {
 	return nil
 }
 
-// Resolve records the operator's decision about a frozen restore. Another one
-// that is recorded already is replaced.
+// Resolve records the operator's decision about a frozen restore. It replaces a
+// decision that was recorded earlier.
 func (t *Tx) Resolve(keep, sid string) error {
 	data, err := disk.MarshalSealed(&Resolution{Tx: t.ID, Keep: keep, SID: sid}, resolveFormat, recordVersion)
 	if err != nil {
@@ -196,18 +197,18 @@ func (t *Tx) decide(decision string) error {
 	return nil
 }
 
-// End ends the transaction: its folder leaves the list in one step and is then
-// removed. After a nil return it will not be found again.
+// End ends the transaction: its folder leaves the list in one step, and is then
+// removed. When End returns nil, the transaction will not be found again.
 func (t *Tx) End() error {
-	if err := t.journal.txs.Flock(unix.LOCK_SH); err != nil {
+	if err := t.txs.Flock(unix.LOCK_SH); err != nil {
 		return fmt.Errorf("end transaction %s: %w", t.ID, err)
 	}
-	defer t.journal.unlock()
+	defer unlock(t.txs)
 	done := donePrefix + t.ID
-	if err := t.journal.txs.RenameSync(t.ID, t.journal.txs, done); err != nil {
+	if err := t.txs.RenameSync(t.ID, t.txs, done); err != nil {
 		return fmt.Errorf("end transaction %s: %w", t.ID, err)
 	}
-	if err := errors.Join(t.journal.txs.RemoveTree(done), t.dir.Close()); err != nil {
+	if err := errors.Join(t.txs.RemoveTree(done), t.dir.Close()); err != nil {
 		return fmt.Errorf("end transaction %s: %w", t.ID, err)
 	}
 	return nil
@@ -218,47 +219,53 @@ func (t *Tx) Close() error { return t.dir.Close() }
 
 // List returns the transactions that have not ended, oldest first.
 func (j *Journal) List() ([]string, error) {
-	names, err := j.txs.Names()
-	if err != nil {
-		return nil, err
-	}
-	var ids []string
-	for _, name := range names {
-		if disk.ValidID(name) {
-			ids = append(ids, name)
-		}
-	}
+	names, err := j.names()
+	ids := slices.DeleteFunc(names, func(name string) bool { return !disk.ValidID(name) })
 	slices.Sort(ids)
-	return ids, nil
+	return ids, err
 }
 
-// Strangers returns names in the tx folder that snap never gave.
+// Strangers returns names in the tx folders that snap never gave.
 func (j *Journal) Strangers() ([]string, error) {
-	names, err := j.txs.Names()
-	if err != nil {
-		return nil, err
-	}
+	names, err := j.names()
 	return slices.DeleteFunc(names, func(name string) bool {
 		return disk.ValidID(strings.TrimPrefix(strings.TrimPrefix(name, newPrefix), donePrefix))
-	}), nil
+	}), err
 }
 
-// Sweep removes the folders of transactions that had ended, and of those that
-// had not yet begun, when their process died; a live one holds a lock on its
-// folder.
-//
-// It does nothing while another process makes or ends a transaction: the next
-// run does.
+func (j *Journal) names() (all []string, err error) {
+	for _, txs := range j.txs {
+		names, err := txs.Names()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, names...)
+	}
+	return all, nil
+}
+
+// Sweep removes the folders of transactions that had ended, or had not yet
+// begun, when their process died. A process that lives holds a lock on its
+// folder. While another process makes or ends a transaction, Sweep does nothing;
+// a later run does.
 func (j *Journal) Sweep() error {
-	err := j.txs.Flock(unix.LOCK_EX | unix.LOCK_NB)
+	var errs []error
+	for _, txs := range j.txs {
+		errs = append(errs, sweep(txs))
+	}
+	return errors.Join(errs...)
+}
+
+func sweep(txs *disk.Dir) error {
+	err := txs.Flock(unix.LOCK_EX | unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer j.unlock()
-	names, err := j.txs.Names()
+	defer unlock(txs)
+	names, err := txs.Names()
 	if err != nil {
 		return err
 	}
@@ -271,19 +278,19 @@ func (j *Journal) Sweep() error {
 		if id == name || !disk.ValidID(id) {
 			continue
 		}
-		if making && !j.abandoned(name) {
+		if making && !abandoned(txs, name) {
 			continue
 		}
-		errs = append(errs, j.txs.RemoveTree(name))
+		errs = append(errs, txs.RemoveTree(name))
 	}
 	return errors.Join(errs...)
 }
 
-// unlock gives back the lock of the tx folder; closing it would do so too.
-func (j *Journal) unlock() { _ = j.txs.Flock(unix.LOCK_UN) }
+// unlock gives back the lock of a tx folder. Closing the folder would do so too.
+func unlock(txs *disk.Dir) { _ = txs.Flock(unix.LOCK_UN) }
 
-func (j *Journal) abandoned(name string) bool {
-	dir, err := j.txs.OpenSameMount(name)
+func abandoned(txs *disk.Dir, name string) bool {
+	dir, err := txs.OpenSameMount(name)
 	if err != nil {
 		return false
 	}
@@ -291,26 +298,37 @@ func (j *Journal) abandoned(name string) bool {
 	return dir.Flock(unix.LOCK_EX|unix.LOCK_NB) == nil
 }
 
-// Load reads a transaction after its process is gone. What it read is durable
-// when it returns: a record that was renamed but not yet synced when its
-// process was killed could otherwise be acted on and then be lost to a power
-// cut. Only ENOENT counts as "not recorded"; whatever else fails, and a record
-// that is damaged or of a newer version, is an [*Unusable] and nothing must be
-// done about the transaction. fs.ErrNotExist means that there is no such
-// transaction (any more).
+// Load reads a transaction whose process is gone. What it has read is durable
+// when it returns. Without that, a record that was renamed but not synced when
+// its process was killed could be acted on, and then be lost in a power cut.
+//
+// Only ENOENT counts as "not recorded". Every other error, and a record that is
+// damaged or of a newer version, is an [*Unusable], and nothing must be done
+// about the transaction. fs.ErrNotExist means that the transaction does not
+// exist, or has ended.
 func (j *Journal) Load(id string) (*Tx, error) {
 	if !disk.ValidID(id) {
 		return nil, fmt.Errorf("%q is not the id of a transaction", id)
 	}
-	dir, err := j.txs.OpenSameMount(id)
+	for _, txs := range j.txs {
+		t, err := load(txs, id)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return t, err
+		}
+	}
+	return nil, fmt.Errorf("transaction %s: %w", id, fs.ErrNotExist)
+}
+
+func load(txs *disk.Dir, id string) (*Tx, error) {
+	dir, err := txs.OpenSameMount(id)
 	if err != nil {
 		return nil, err
 	}
-	t := &Tx{ID: id, journal: j, dir: dir}
+	t := &Tx{ID: id, txs: txs, dir: dir}
 	if err := t.load(); err != nil {
 		err = errors.Join(err, dir.Close())
 		// Its process may have ended it while it was being read.
-		if there, e := j.txs.Exists(id); e == nil && !there {
+		if there, e := txs.Exists(id); e == nil && !there {
 			return nil, fmt.Errorf("transaction %s: %w", id, fs.ErrNotExist)
 		}
 		if t.begun {
@@ -321,11 +339,11 @@ func (j *Journal) Load(id string) (*Tx, error) {
 	return t, nil
 }
 
-// Unusable is a transaction whose records cannot be read, or contradict one
-// another.
+// Unusable is the error of a transaction whose records cannot be read, or
+// contradict one another.
 type Unusable struct {
 	Tx    string
-	Begin *Begin // nil where that record is the one
+	Begin *Begin // nil if that record cannot be used
 	Err   error
 }
 
@@ -333,7 +351,7 @@ func (u *Unusable) Error() string { return u.Err.Error() }
 func (u *Unusable) Unwrap() error { return u.Err }
 
 func (t *Tx) load() error {
-	if err := errors.Join(t.journal.txs.Sync(), t.dir.Sync()); err != nil {
+	if err := errors.Join(t.txs.Sync(), t.dir.Sync()); err != nil {
 		return err
 	}
 	t.Begin = &Begin{}
@@ -351,9 +369,9 @@ func (t *Tx) load() error {
 	return t.loadLater()
 }
 
-// loadLater reads the records behind begin, the last first: where its process
-// lives and writes them meanwhile, one is then never found without those that
-// came before it.
+// loadLater reads the records that follow begin, the last one first. If the
+// process lives and writes them meanwhile, a record is then never found without
+// those that were written before it.
 func (t *Tx) loadLater() error {
 	resolution := &Resolution{}
 	found, err := t.read("resolve", resolution, resolveFormat)
@@ -400,11 +418,12 @@ func (t *Tx) loadLater() error {
 	return t.consistent()
 }
 
-// loadDecision reports whether a decision is taken. One of a restore is there
-// from the start, under its temporary name or under its own: what is under
-// neither was taken away, and nobody can tell whether it had been taken.
+// loadDecision reports whether a decision was taken. The decisions of a restore
+// exist from its beginning, under their temporary names or under their own. If
+// one has neither name, somebody has removed it, and nobody can tell whether it
+// was taken.
 func (t *Tx) loadDecision(name string) (bool, error) {
-	// This name first: its process may live, and take the decision just now.
+	// This name comes first: the process may live, and take the decision just now.
 	waiting, err := t.dir.Exists(name + tmpSuffix)
 	if err != nil {
 		return false, err
@@ -432,7 +451,7 @@ func (t *Tx) loadDecision(name string) (bool, error) {
 	return taken, nil
 }
 
-// consistent refuses a set of records that no order of steps leaves behind.
+// consistent refuses a set of records that no order of steps can leave.
 func (t *Tx) consistent() error {
 	switch {
 	case (t.Committed || t.TimesRecord != nil || t.Resolved != "") && t.ReadyRecord == nil:

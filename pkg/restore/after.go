@@ -36,15 +36,27 @@ func (s *session) guardFor(req RestoreRequest) (string, error) {
 // snapshot of what was live before it exists.
 func (e *Engine) openTxn(tx *journal.Tx) (*swap.Tx, error) {
 	guarded := true
+	var noStore error
 	if tx.Begin.Guard == journal.GuardAfter {
 		var err error
 		guarded, err = e.published(tx.Begin)
+		var missing *store.Missing
+		if errors.As(err, &missing) {
+			// Where the snapshot does exist, nothing that the goal then leads to is
+			// wrong: what guarding keeps, a later recovery deletes.
+			noStore, err = err, nil
+		}
 		// Before the commit and after a revert the live directory is the old data.
 		if err != nil && swap.Decide(tx, false) == swap.Guarding {
 			return nil, fmt.Errorf("whether the old data is a snapshot cannot be seen: %w", err)
 		}
 	}
-	return swap.Open(tx, guarded, e.at)
+	x, err := swap.Open(tx, guarded, e.at)
+	if err != nil {
+		return nil, err
+	}
+	x.GuardUnknown = noStore
+	return x, nil
 }
 
 // isGuarded reports whether there is nothing to guard after the app is up. What an
@@ -72,7 +84,11 @@ func (f *finish) guard(ctx context.Context) error {
 
 func (f *finish) makeGuard(ctx context.Context) error {
 	if f.x.Goal() == swap.Committed { // an earlier run made it, and may have been killed before it synced it
-		return f.Store.Root().SyncFS()
+		st, err := f.stored()
+		if err != nil {
+			return err
+		}
+		return st.Root().SyncFS()
 	}
 	if !f.x.Guarding {
 		f.at("before guarding")
@@ -85,10 +101,9 @@ func (f *finish) makeGuard(ctx context.Context) error {
 }
 
 func (f *finish) publishDisplaced(ctx context.Context) error {
-	const scratch = "guard"
 	sid := f.x.Begin.PreRestoreSID
 	sweep := func() error { // of what a run that was cut has left; and a store that is full needs the room
-		return errors.Join(f.Store.Discard(f.w.Name, sid), f.x.Dir().RemoveTree(scratch))
+		return errors.Join(f.discard(f.w.Name, sid), f.clear(f.x.ID))
 	}
 	if err := sweep(); err != nil {
 		return err
@@ -105,7 +120,7 @@ func (f *finish) publishDisplaced(ctx context.Context) error {
 		return err
 	}
 	f.say("what was there before becomes snapshot %s", sid)
-	if err := f.captureDisplaced(ctx, scratch, sid, trees); err != nil {
+	if err := f.captureDisplaced(ctx, sid, trees); err != nil {
 		return errors.Join(err, sweep())
 	}
 	return nil
@@ -114,8 +129,8 @@ func (f *finish) publishDisplaced(ctx context.Context) error {
 // captureDisplaced captures the displaced trees. Nobody should write to them, and
 // reading them takes long. Whoever still can and does is seen by the second pass,
 // which is a walk by stat alone.
-func (f *finish) captureDisplaced(ctx context.Context, scratch, sid string, trees []snapshot.Source) error {
-	capture, err := f.newCapture(f.x.Tx, scratch, trees, snapshot.Options{Verify: true})
+func (f *finish) captureDisplaced(ctx context.Context, sid string, trees []snapshot.Source) error {
+	capture, err := f.newCapture(ctx, f.x.Tx, trees, snapshot.Options{Verify: true})
 	if err != nil {
 		return err
 	}

@@ -234,7 +234,7 @@ func (w *world) failsToGuard(sid string, states map[string][][]string, spoil fun
 		if len(list) != 1 || list[0].Action != RolledForwardTx || !list[0].Pending || list[0].Found != "guarding" {
 			w.Errorf("recover found %+v", list)
 		}
-		if left, err := filepath.Glob(filepath.Join(w.dir, "store/tx/*/guard")); err != nil || len(left) > 0 {
+		if left, err := filepath.Glob(filepath.Join(w.dir, "store/scratch/*")); err != nil || len(left) > 0 {
 			w.Errorf("the room is not given back: %q, %v", left, err)
 		}
 	}
@@ -305,7 +305,7 @@ func TestGuardingAfterWhatIsWrittenBehindTheReadingIsKept(t *testing.T) {
 		if point != "displaced read" {
 			return
 		}
-		if read, err := filepath.Glob(filepath.Join(w.dir, "store/tx/*/guard/*.gz")); err != nil || len(read) < 2 {
+		if read, err := filepath.Glob(filepath.Join(w.dir, "store/scratch/*/*.gz")); err != nil || len(read) < 2 {
 			t.Errorf("what has been read is %q, %v", read, err)
 		}
 		disktest.Write(t, w.displaced()[0], want)

@@ -98,7 +98,7 @@ func TestGuardingAfterALostReadyRecordFreezes(t *testing.T) {
 	w.fill("old")
 	w.dieGuardingAfter(sid, "exchanged v0")
 	for _, record := range []string{"ready", "times"} {
-		lost, err := filepath.Glob(filepath.Join(w.dir, "store/tx/*", record))
+		lost, err := filepath.Glob(filepath.Join(w.dir, "state/tx/*", record))
 		if err != nil || len(lost) != 1 {
 			t.Fatal(lost, err)
 		}

@@ -89,7 +89,7 @@ func (c *capturing) run(ctx context.Context) (*CaptureResult, error) {
 	}
 	added := c.capture.Added()
 	c.capture.Close()
-	if err := tx.End(); err != nil {
+	if err := errors.Join(c.clear(tx.ID), tx.End()); err != nil {
 		return nil, fault(Pending, "cleanup", remedy(recovers(c.w.Name)), "snapshot %s exists, but: %w", c.sid, err)
 	}
 	result := &CaptureResult{
@@ -141,7 +141,7 @@ func (c *capturing) makes(v *swap.Volume) Remedy {
 // take takes the snapshot and brings the app back.
 func (c *capturing) take(ctx context.Context, tx *journal.Tx) (*store.Manifest, error) {
 	var err error
-	if c.capture, err = c.newCapture(tx, "members", c.sources(c.volumes), snapshot.Options{}); err != nil {
+	if c.capture, err = c.newCapture(ctx, tx, c.sources(c.volumes), snapshot.Options{}); err != nil {
 		return nil, err
 	}
 	if c.quiesces() {
@@ -266,7 +266,7 @@ func (s *session) undoCapture(ctx context.Context, tx *journal.Tx) error {
 		}
 	}
 	if tx.Begin.SID != "" {
-		if err := s.Store.Discard(s.w.Name, tx.Begin.SID); err != nil {
+		if err := errors.Join(s.discard(s.w.Name, tx.Begin.SID), s.clear(tx.ID)); err != nil {
 			return err
 		}
 	}

@@ -21,11 +21,13 @@ import (
 
 // Engine does the work on the workloads of one config and one store.
 //
-// Store and Journal are nil where there is no store yet; only Recover, Resolve,
-// Status, Snapshots and Snapshot then work.
+// Store is nil where there is no store yet, or where it is missing; only
+// Recover, Resolve, Status, Snapshots and Snapshot then work, and NoStore says
+// why it is nil.
 type Engine struct {
 	Config  *workload.Config
 	Store   *store.Store
+	NoStore error
 	Journal *journal.Journal
 	// Runtime opens the runtime of a workload. It may complete the workload's
 	// volumes (a Compose file names its own), so it comes first.
@@ -91,6 +93,16 @@ func (e *Engine) lookup(ctx context.Context, verb, name string) (*session, error
 	return &session{Engine: e, w: w, rt: rt, verb: verb, when: time.Now(), seconds: Seconds{}, observer: observer(ctx)}, nil
 }
 
+// view opens a session without a workload, for what reads snapshots: until it is
+// closed no member is removed.
+func (e *Engine) view(verb string) (*session, error) {
+	held, err := e.Journal.ShareStore(verb)
+	if err != nil {
+		return nil, classify(err)
+	}
+	return &session{Engine: e, held: held, verb: verb, when: time.Now(), seconds: Seconds{}, observer: nobody{}}, nil
+}
+
 func (s *session) lockVolumes() error {
 	paths := make([]string, len(s.w.Volumes))
 	for i := range s.w.Volumes {
@@ -108,6 +120,9 @@ func (s *session) close() {
 	if s.held != nil {
 		s.held.Release()
 	}
+	if s.rt == nil {
+		return
+	}
 	if err := s.rt.Close(); err != nil {
 		s.say("closing the connection to the engine: %v", err)
 	}
@@ -123,7 +138,7 @@ func (s *session) audit(sid, tx string, err error) {
 	if err != nil {
 		a.Result, a.Error = classify(err).Code, err.Error()
 	}
-	if err := journal.Record(s.Store.Root(), a); err != nil {
+	if err := s.Journal.Record(a); err != nil {
 		s.say("the audit log: %v", err)
 	}
 }
@@ -227,18 +242,23 @@ func (s *session) sources(volumes []*swap.Volume) []snapshot.Source {
 }
 
 // newCapture prepares a capture in the transaction of a capture, a restore or an
-// import. Its members wait in the folder name of the transaction.
-func (s *session) newCapture(tx *journal.Tx, name string, sources []snapshot.Source, opt snapshot.Options) (*snapshot.Capture, error) {
+// import. Its members wait in the scratch folder that the transaction has in the
+// store.
+func (s *session) newCapture(ctx context.Context, tx *journal.Tx, sources []snapshot.Source, opt snapshot.Options) (*snapshot.Capture, error) {
 	var err error
 	if opt.Codec, err = archive.ParseCodec(string(s.Config.Compression)); err != nil {
 		return nil, err
 	}
-	scratch, err := tx.Dir().EnsureUnsynced(name, 0o700)
+	st, err := s.stored()
+	if err != nil {
+		return nil, err
+	}
+	scratch, err := st.Scratch(tx.ID)
 	if err != nil {
 		return nil, err
 	}
 	opt.Workload, opt.Snap, opt.Say = s.w.Name, s.Version, s.say
-	return snapshot.Start(s.Store, scratch, sources, opt)
+	return snapshot.Start(ctx, st, scratch, sources, opt)
 }
 
 // images are what a manifest says of the containers that ran.

@@ -8,6 +8,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/snapshot"
+	"github.com/tiny-forge/snap/pkg/store"
 	"github.com/tiny-forge/snap/pkg/swap"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
@@ -68,6 +69,7 @@ func classify(err error) *Error {
 	var bad *archive.Unrestorable
 	var config *workload.Error
 	var unfit *swap.Unfit
+	var missing *store.Missing
 	var changed *snapshot.Changed
 	switch {
 	case err == nil:
@@ -80,6 +82,8 @@ func classify(err error) *Error {
 		return &Error{Refused, "in_use", err, remedy("find what writes there (fuser -vm), end it, then try again")}
 	case errors.As(err, &config):
 		return &Error{Usage, "config", err, words(config.Hint)}
+	case errors.As(err, &missing):
+		return &Error{Refused, "store_missing", err, remedy(missing.Hint())}
 	case interruption(err) != nil:
 		return interruption(err)
 	case errors.Is(err, journal.ErrBusy):

@@ -84,7 +84,7 @@ func (f *finish) discardUnready() {
 	}
 	err := func() error {
 		if f.x.Begin.PreRestoreSID != "" {
-			if err := f.Store.Discard(f.w.Name, f.x.Begin.PreRestoreSID); err != nil {
+			if err := errors.Join(f.discard(f.w.Name, f.x.Begin.PreRestoreSID), f.clear(f.x.ID)); err != nil {
 				return err
 			}
 		}
@@ -251,11 +251,11 @@ func (f *finish) settle(ctx context.Context) error {
 func (f *finish) clearAway(ctx context.Context) error {
 	f.at("before settle")
 	x := f.x
-	if err := f.Store.Discard(f.w.Name, x.Begin.PreRestoreSID); err != nil {
+	if err := f.discard(f.w.Name, x.Begin.PreRestoreSID); err != nil {
 		return err
 	}
 	if x.Resolved != "" { // a revert that was cut may have left of its own
-		if err := f.Store.Discard(f.w.Name, x.Begin.RevertSID); err != nil {
+		if err := f.discard(f.w.Name, x.Begin.RevertSID); err != nil {
 			return err
 		}
 	}
@@ -271,6 +271,9 @@ func (f *finish) clearAway(ctx context.Context) error {
 			return fmt.Errorf("keep the data that was taken back, as snapshot %s: %w", f.takenSID(), err)
 		}
 	}
+	if err := f.clear(x.ID); err != nil {
+		return err
+	}
 	if err := x.Discard(); err != nil {
 		return fmt.Errorf("clean up after transaction %s: %w", x.ID, err)
 	}
@@ -282,7 +285,6 @@ func (f *finish) clearAway(ctx context.Context) error {
 // to keep is in no other place. After an operator's decision it is whatever was
 // decided against, since the app may have been started on it by hand.
 func (f *finish) keepTaken(ctx context.Context) error {
-	const scratch = "taken"
 	sid, note := f.takenSID(), "taken back: the restore of "+f.x.Begin.SID
 	if f.x.Goal() == swap.Committed {
 		note = "from before the restore of " + f.x.Begin.SID + ", which the operator kept"
@@ -290,7 +292,7 @@ func (f *finish) keepTaken(ctx context.Context) error {
 	if _, err := f.Store.Load(f.w.Name, sid); err == nil {
 		return f.Store.Root().SyncFS() // an earlier run made it, and may have been killed before it synced it
 	}
-	if err := errors.Join(f.Store.Discard(f.w.Name, sid), f.x.Dir().RemoveTree(scratch)); err != nil {
+	if err := errors.Join(f.discard(f.w.Name, sid), f.clear(f.x.ID)); err != nil {
 		return err
 	}
 	trees, err := f.openTrees(func(i int) (*disk.Dir, error) { return f.x.Volumes[i].OpenTaken(f.x.Goal().Drops()) })
@@ -298,7 +300,7 @@ func (f *finish) keepTaken(ctx context.Context) error {
 	if err != nil || len(trees) == 0 {
 		return err
 	}
-	capture, err := f.newCapture(f.x.Tx, scratch, trees, snapshot.Options{Verify: true, Leaving: true}) // the only copy that will be left
+	capture, err := f.newCapture(ctx, f.x.Tx, trees, snapshot.Options{Verify: true, Leaving: true}) // the only copy that will be left
 	if err != nil {
 		return err
 	}

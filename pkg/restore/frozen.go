@@ -9,6 +9,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/store"
 	"github.com/tiny-forge/snap/pkg/swap"
 )
 
@@ -28,6 +29,7 @@ var seeFrozen = remedy("see `", statusAll, "`, then docs/operating.md, section F
 func remedies(tx string, err error) []Remedy {
 	var mismatch *swap.Mismatch
 	var away *swap.Unmounted
+	var missing *store.Missing
 	var number unix.Errno
 	switch {
 	case errors.As(err, &mismatch):
@@ -38,11 +40,13 @@ func remedies(tx string, err error) []Remedy {
 		return list
 	case errors.As(err, &away):
 		return []Remedy{thenRecover("mount the filesystem of " + away.Path + " (or put the directory above it back)")}
+	case errors.As(err, &missing):
+		return []Remedy{thenRecover(missing.Hint())}
 	case errors.Is(err, disk.ErrTooNew):
 		return []Remedy{remedy("use the version of snap that wrote it, or a newer one: this version cannot decide about it")}
 	case errors.Is(err, disk.ErrDamaged):
 		return []Remedy{
-			thenRecover("put tx/" + tx + " back from a copy of the store"),
+			thenRecover("put tx/" + tx + " back from a copy of the state"),
 			remedy("see docs/operating.md, section Frozen, damaged records: without them snap can name no directory"),
 		}
 	case errors.Is(err, fs.ErrPermission):
@@ -87,7 +91,11 @@ func wayOut(tx string, way swap.Way) Remedy {
 
 // published reports whether the snapshot that a restore makes first exists.
 func (e *Engine) published(b *journal.Begin) (bool, error) {
-	_, err := e.Store.Load(b.Workload, b.PreRestoreSID)
+	st, err := e.stored()
+	if err != nil {
+		return false, err
+	}
+	_, err = st.Load(b.Workload, b.PreRestoreSID)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}

@@ -16,7 +16,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/store"
 )
 
-func (s *scene) record(name string) string { return filepath.Join(s.dir, "store/tx", s.tx.ID, name) }
+func (s *scene) record(name string) string { return filepath.Join(s.dir, "state/tx", s.tx.ID, name) }
 
 func (s *scene) remove(names ...string) {
 	s.Helper()
@@ -29,7 +29,7 @@ func (s *scene) remove(names ...string) {
 func (s *scene) dataAndRecords() []string {
 	s.Helper()
 	var lines []string
-	for _, dir := range []string{"live", "elsewhere", "store/tx", "store/snapshots"} {
+	for _, dir := range []string{"live", "elsewhere", "state/tx", "store/snapshots"} {
 		if _, err := os.Lstat(filepath.Join(s.dir, dir)); err == nil {
 			for _, line := range disktest.Tree(s.T, filepath.Join(s.dir, dir)) {
 				lines = append(lines, dir+" "+line)
@@ -73,29 +73,29 @@ func TestEachFrozenStateSaysWhatItIsAndWhatToDo(t *testing.T) {
 		says, next string
 	}{
 		"a record is damaged": {
-			func(s *scene) { s.must(os.Truncate(s.record("ready"), 20)) }, "ready: damaged", "back from a copy of the store",
+			func(s *scene) { s.must(os.Truncate(s.record("ready"), 20)) }, "ready: damaged", "back from a copy of the state",
 		},
 		"a record is newer": {
 			func(s *scene) { s.makeNewer("ready") }, "written by a newer version of snap", "use the version of snap that wrote it",
 		},
 		"commit is gone under both names": {
-			func(s *scene) { s.remove("commit.tmp") }, "neither commit nor commit.tmp is there", "back from a copy of the store",
+			func(s *scene) { s.remove("commit.tmp") }, "neither commit nor commit.tmp is there", "back from a copy of the state",
 		},
 		"commit is there twice": {
 			func(s *scene) {
 				data, err := os.ReadFile(s.record("commit.tmp"))
 				s.must(err)
 				s.must(os.WriteFile(s.record("commit"), data, 0o600))
-			}, "commit and commit.tmp are both there", "back from a copy of the store",
+			}, "commit and commit.tmp are both there", "back from a copy of the state",
 		},
 		"revert is gone under both names": {
-			func(s *scene) { s.remove("revert.tmp") }, "neither revert nor revert.tmp is there", "back from a copy of the store",
+			func(s *scene) { s.remove("revert.tmp") }, "neither revert nor revert.tmp is there", "back from a copy of the state",
 		},
 		"ready was removed": {
-			func(s *scene) { s.remove("ready", "times"); s.publishedBefore() }, "the ready record is missing", "back from a copy of the store",
+			func(s *scene) { s.remove("ready", "times"); s.publishedBefore() }, "the ready record is missing", "back from a copy of the state",
 		},
 		"times was removed": {
-			func(s *scene) { s.must(s.tx.Commit()); s.remove("times") }, "commit without times", "back from a copy of the store",
+			func(s *scene) { s.must(s.tx.Commit()); s.remove("times") }, "commit without times", "back from a copy of the state",
 		},
 		"the directory above is another": {
 			func(s *scene) {

@@ -58,7 +58,7 @@ func (e *Engine) RecoverKilled(ctx context.Context, workload, tx string) (Recove
 			time.Sleep(pause)
 			continue
 		}
-		if err := e.Journal.Sweep(); err != nil { // it may have died while it ended
+		if err := e.sweep(); err != nil { // it may have died while it ended
 			r.Err = errors.Join(r.Err, err)
 		}
 		if found && r.Err != nil && !r.audited { // nobody reads what a watchdog prints
@@ -70,7 +70,7 @@ func (e *Engine) RecoverKilled(ctx context.Context, workload, tx string) (Recove
 
 // auditLost records a recovery that did not even begin.
 func (e *Engine) auditLost(r *Recovery, start time.Time) error {
-	return journal.Record(e.Store.Root(), journal.Audit{
+	return e.Journal.Record(journal.Audit{
 		Time: time.Now().UTC(), Verb: "watchdog", Workload: r.Workload, Tx: r.Tx, Action: r.Action,
 		Result: classify(r.Err).Code, Error: r.Err.Error(), Seconds: time.Since(start).Seconds(),
 	})

@@ -71,7 +71,7 @@ func TestWhatAWatchdogCannotRecoverIsInTheAuditLog(t *testing.T) {
 	if !found || kindOf(r.Err) != Frozen {
 		t.Errorf("it found %+v, %v", r, found)
 	}
-	log, err := os.ReadFile(filepath.Join(w.dir, "store/audit.jsonl"))
+	log, err := os.ReadFile(filepath.Join(w.dir, "state/audit.jsonl"))
 	w.must(err)
 	lines := strings.Split(strings.TrimSpace(string(log)), "\n")
 	if last := lines[len(lines)-1]; !strings.Contains(last, `"verb":"watchdog"`) || !strings.Contains(last, tx) || !strings.Contains(last, `"result":"frozen"`) {

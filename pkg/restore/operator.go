@@ -60,9 +60,6 @@ func (e *Engine) Resolve(ctx context.Context, req ResolveRequest) (Recovery, err
 	if req.Keep != journal.KeepOld && req.Keep != journal.KeepNew {
 		return r, fault(Usage, "usage", remedy(Operation{Verb: DoResolve, Workload: req.Workload, Keep: journal.KeepOld}), "there is no decision %q: keep-old or keep-new", req.Keep)
 	}
-	if e.Journal == nil {
-		return r, nothingFrozen(req.Workload)
-	}
 	s, err := e.lookup(ctx, "recover", req.Workload)
 	if err != nil {
 		return r, err
@@ -96,6 +93,9 @@ func (s *session) decideFor(ctx context.Context, req ResolveRequest, r *Recovery
 		return errors.Join(err, tx.Close())
 	}
 	if err := errors.Join(s.controls(tx), s.prepare(tx, req, r)); err != nil {
+		return errors.Join(err, tx.Close())
+	}
+	if _, err := s.stored(); err != nil { // what is not kept becomes a snapshot
 		return errors.Join(err, tx.Close())
 	}
 	if tx.Resolved != "" { // the snapshot that an earlier decision was making

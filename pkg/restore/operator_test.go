@@ -116,7 +116,7 @@ func (s *scene) resolves(keep, want string, stranger bool) {
 			s.Fatalf("resolve returned %+v, %v; expected a refusal", r, err)
 		}
 		disktest.Same(s.T, "after a refusal", before, disktest.Tree(s.T, s.dir+"/live"))
-		if _, err := os.Stat(filepath.Join(s.dir, "store/tx", s.tx.ID, "resolve")); !os.IsNotExist(err) {
+		if _, err := os.Stat(filepath.Join(s.dir, "state/tx", s.tx.ID, "resolve")); !os.IsNotExist(err) {
 			s.Errorf("a decision that was refused is recorded: %v", err)
 		}
 		s.refusesToWork()
@@ -215,7 +215,7 @@ func TestADecisionMustBeConfirmed(t *testing.T) {
 func withoutLocks(lines []string) []string {
 	var out []string
 	for _, line := range lines {
-		if !strings.Contains(line, `"store/lock`) {
+		if !strings.Contains(line, `"state/lock`) {
 			out = append(out, line)
 		}
 	}

@@ -6,12 +6,13 @@ import (
 	"path/filepath"
 
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/store"
 	"github.com/tiny-forge/snap/pkg/swap"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
 // orphans looks beside the live directories of workloads (none means all) for
-// wrappers of restores that the store does not know: then the store is another
+// wrappers of restores that the journal does not know: then the store is another
 // than the one that they have recorded in, or its filesystem is not mounted,
 // and "nothing to recover" would be a guess.
 func (e *Engine) orphans(ctx context.Context, names []string) ([]Recovery, error) {
@@ -65,21 +66,19 @@ func (e *Engine) orphan(v *workload.Volume) (string, error) {
 
 // knownTxs lists the transactions that have not ended.
 func (e *Engine) knownTxs() ([]string, error) {
-	if e.Journal == nil {
-		return nil, nil
-	}
 	return e.Journal.List()
 }
 
 func (e *Engine) orphanError(volume, path, id string) error {
-	why := "does not know"
+	// An earlier version of snap kept its records in the store.
+	mount := ""
 	if e.Store == nil {
-		why = "(where there is none) does not know"
+		mount = "mount the store; or "
 	}
-	parent := filepath.Dir(path)
-	return fault(Frozen, "stray_wrapper", remedy("mount the store that the restore was made with, or correct `store:`, then ", recoverAll, "; where that store is lost, see docs/operating.md, section Frozen"),
-		"volume %s: %s/%s is of a restore that the store %s %s: its data may be half old and half new",
-		volume, parent, journal.Wrapper(id), e.Config.Store, why)
+	return fault(Frozen, "stray_wrapper",
+		remedy(mount+"use the state that the restore was recorded in: mount its filesystem, or correct `state:`, then ", recoverAll, "; where that state is lost, see docs/operating.md, section Frozen"),
+		"volume %s: %s/%s is of a restore that the state %s does not know: its data may be half old and half new",
+		volume, filepath.Dir(path), journal.Wrapper(id), e.Config.State)
 }
 
 // noOrphans refuses to work on volumes beside which such a wrapper lies.
@@ -99,5 +98,38 @@ func (s *session) noOrphans(volumes []*swap.Volume) error {
 // noStore is the status of a workload whose snapshots cannot be listed because
 // there is no store.
 func (e *Engine) noStore() string {
+	if e.NoStore != nil {
+		return e.NoStore.Error()
+	}
 	return fmt.Sprintf("there is no store in %s: nothing was captured yet, or its filesystem is not mounted", e.Config.Store)
+}
+
+// stored returns the store for what cannot be done without it. Its error is what
+// keeps a transaction pending while the store is not there.
+func (e *Engine) stored() (*store.Store, error) {
+	if e.Store != nil {
+		return e.Store, nil
+	}
+	if e.NoStore != nil {
+		return nil, e.NoStore
+	}
+	return nil, &store.Missing{Path: e.Config.Store, Reason: "there is no store"}
+}
+
+// discard removes what an unfinished publication of a snapshot left.
+func (e *Engine) discard(workload, sid string) error {
+	st, err := e.stored()
+	if err != nil {
+		return err
+	}
+	return st.Discard(workload, sid)
+}
+
+// clear removes what a transaction has in the store and has not published.
+func (e *Engine) clear(tx string) error {
+	st, err := e.stored()
+	if err != nil {
+		return err
+	}
+	return st.Clear(tx)
 }

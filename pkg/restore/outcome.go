@@ -1,8 +1,11 @@
 package restore
 
 import (
+	"errors"
 	"fmt"
 	"time"
+
+	"github.com/tiny-forge/snap/pkg/store"
 )
 
 // outcome is how the finishing phases left a restore's transaction.
@@ -69,7 +72,15 @@ type ended struct {
 	preRestoreSID string // where there is one
 }
 
-func again(workload string, _ *ended) Remedy { return remedy(recovers(workload)) }
+// again is to recover once more; where end.err is of a missing store, when that is
+// back.
+func again(workload string, end *ended) Remedy {
+	var missing *store.Missing
+	if errors.As(end.err, &missing) {
+		return remedy(missing.Hint(), "; then ", recovers(workload))
+	}
+	return remedy(recovers(workload))
+}
 
 func lookThenAgain(workload string, _ *ended) Remedy {
 	return remedy("look at the app's log; ", recovers(workload))

@@ -129,7 +129,7 @@ func (s *session) planSnapshot(_ context.Context, p *Plan, req RestoreRequest) e
 
 // planVolumes matches the snapshot's volumes with those of the current config,
 // which alone says where data goes.
-func (s *session) planVolumes(_ context.Context, p *Plan, req RestoreRequest) error {
+func (s *session) planVolumes(ctx context.Context, p *Plan, req RestoreRequest) error {
 	for i := range p.manifest.Volumes {
 		m := &p.manifest.Volumes[i]
 		if s.configured(m) == nil {
@@ -147,7 +147,7 @@ func (s *session) planVolumes(_ context.Context, p *Plan, req RestoreRequest) er
 			return refused("volume_missing", remedy("choose volumes with --volume, or restore a snapshot that has it"),
 				"the snapshot lacks volume %q (scope %s, source %q) of workload %s", v.Name, v.Scope, v.Source, s.w.Name)
 		}
-		n, first, err := s.Store.Missing(m)
+		n, first, err := s.Store.Missing(ctx, m)
 		if err != nil {
 			return err
 		}

@@ -69,18 +69,16 @@ func (e *Engine) Recover(ctx context.Context, req RecoverRequest) ([]Recovery, e
 		}
 	}
 	list := []Recovery{}
-	if e.Journal != nil {
-		if err := e.Journal.Sweep(); err != nil {
-			return nil, classify(err)
-		}
-		ids, err := e.Journal.List()
-		if err != nil {
-			return nil, classify(err)
-		}
-		for _, id := range ids {
-			if r, ok := e.recoverTx(ctx, id, req); ok {
-				list = append(list, r)
-			}
+	if err := e.sweep(); err != nil {
+		return nil, classify(err)
+	}
+	ids, err := e.Journal.List()
+	if err != nil {
+		return nil, classify(err)
+	}
+	for _, id := range ids {
+		if r, ok := e.recoverTx(ctx, id, req); ok {
+			list = append(list, r)
 		}
 	}
 	orphans, err := e.orphans(ctx, req.Workloads)
@@ -89,6 +87,14 @@ func (e *Engine) Recover(ctx context.Context, req RecoverRequest) ([]Recovery, e
 		return list, classify(err)
 	}
 	return list, gravest(list)
+}
+
+// sweep removes what transactions left that have ended.
+func (e *Engine) sweep() error {
+	if err := e.Journal.Sweep(); err != nil || e.Store == nil {
+		return err
+	}
+	return e.Store.Sweep(e.Journal.List)
 }
 
 func gravest(list []Recovery) error {
@@ -249,7 +255,7 @@ func (s *session) recoverApp(ctx context.Context, tx *journal.Tx, req RecoverReq
 	if err != nil {
 		tx.Close()
 		r.Pending = true
-		r.Err = fault(Pending, "app_not_up", remedy(recovers(s.w.Name)), "transaction %s: %w", tx.ID, err)
+		r.Err = fault(Pending, "app_not_up", again(s.w.Name, &ended{err: err}), "transaction %s: %w", tx.ID, err)
 	}
 	if resting {
 		r.Action = Thawed

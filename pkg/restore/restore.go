@@ -239,7 +239,7 @@ func (r *restoration) cloning(i int, opt *archive.ExtractOptions) error {
 
 func (r *restoration) passOne(ctx context.Context) error {
 	var err error
-	if r.capture, err = r.newCapture(r.tx, "members", r.sources(r.plan.volumes), snapshot.Options{Verify: true}); err != nil {
+	if r.capture, err = r.newCapture(ctx, r.tx, r.sources(r.plan.volumes), snapshot.Options{Verify: true}); err != nil {
 		return err
 	}
 	r.say("first pass of the pre-restore snapshot %s", r.result.PreRestoreSID)

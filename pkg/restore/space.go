@@ -55,7 +55,7 @@ func (s *session) planSpace(_ context.Context, p *Plan, _ RestoreRequest) error 
 	// the first pass of the pre-restore capture does that, before anything
 	// stops; with guard after nothing does until the app is up again. Here:
 	// enough for the records and the manifest.
-	if err := add(s.Store.Root(), 4<<20, 64); err != nil {
+	if err := errors.Join(add(s.Store.Root(), 4<<20, 64), add(s.Journal.Root(), 1<<20, 64)); err != nil {
 		return err
 	}
 	for _, space := range need {

@@ -160,9 +160,6 @@ func (e *Engine) Snapshots(name string) iter.Seq2[*store.Manifest, error] {
 // cannot be attributed to one.
 func (e *Engine) pending() (map[string]*PendingTx, []Remedy, error) {
 	out := map[string]*PendingTx{}
-	if e.Journal == nil {
-		return out, nil, nil
-	}
 	ids, err := e.Journal.List()
 	if err != nil {
 		return nil, nil, err
@@ -173,7 +170,7 @@ func (e *Engine) pending() (map[string]*PendingTx, []Remedy, error) {
 	}
 	var problems []Remedy
 	for _, name := range strangers {
-		problems = append(problems, words(fmt.Sprintf("%q in the store's tx folder is not snap's", name)))
+		problems = append(problems, words(fmt.Sprintf("%q in a tx folder is not snap's", name)))
 	}
 	for _, id := range ids {
 		tx, err := e.Journal.Load(id)

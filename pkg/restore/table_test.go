@@ -209,7 +209,7 @@ func (s *scene) recover(want string) {
 		s.Fatalf("recover returned %+v, %v; expected frozen", list, err)
 	}
 	disktest.Same(s.T, "a frozen transaction's directories", before, disktest.Tree(s.T, filepath.Join(s.dir, "live")))
-	if _, err := os.Stat(filepath.Join(s.dir, "store/tx", s.tx.ID, "ready")); err != nil {
+	if _, err := os.Stat(filepath.Join(s.dir, "state/tx", s.tx.ID, "ready")); err != nil {
 		s.Errorf("the records are gone: %v", err)
 	}
 	s.refusesToWork()
@@ -261,7 +261,7 @@ func TestARecordThatCannotBeReadFreezes(t *testing.T) {
 				s := newScene(w)
 				s.arrange(1, "new / old")
 				s.decide(swap.Committed)
-				w.must(spoil(s, filepath.Join(w.dir, "store/tx", s.tx.ID, record)))
+				w.must(spoil(s, filepath.Join(w.dir, "state/tx", s.tx.ID, record)))
 				before := disktest.Tree(t, filepath.Join(w.dir, "live"))
 				list, err := w.engine().Recover(t.Context(), RecoverRequest{})
 				if kindOf(err) != Frozen || len(list) != 1 || list[0].Action != FrozenTx {

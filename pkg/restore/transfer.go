@@ -20,6 +20,15 @@ import (
 
 // Snapshot returns the manifest of a snapshot.
 func (e *Engine) Snapshot(name, sid string) (*store.Manifest, error) {
+	s, err := e.view("show")
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	return e.snapshot(name, sid)
+}
+
+func (e *Engine) snapshot(name, sid string) (*store.Manifest, error) {
 	if _, err := e.Config.Workload(name); err != nil {
 		return nil, err
 	}
@@ -53,7 +62,12 @@ type Exported struct {
 // snapshot. Every byte is checked against the store's checksums before it is
 // written. After an error w holds a part.
 func (e *Engine) Export(ctx context.Context, name, sid, volume, compression string, w io.Writer) (*Exported, error) {
-	m, err := e.Snapshot(name, sid)
+	s, err := e.view("export")
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	m, err := e.snapshot(name, sid)
 	if err != nil {
 		return nil, err
 	}
@@ -157,7 +171,12 @@ func importFault(err error) error {
 }
 
 func (i *importing) take(ctx context.Context, tx *journal.Tx, v *workload.Volume, in io.Reader) (*store.Manifest, error) {
-	tree, err := tx.Dir().MakePrivate("tree")
+	scratch, err := i.Store.Scratch(tx.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer scratch.Close()
+	tree, err := scratch.MakePrivate("tree")
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +197,7 @@ func (i *importing) take(ctx context.Context, tx *journal.Tx, v *workload.Volume
 		return nil, err
 	}
 	i.dropped = found.Dropped
-	capture, err := i.newCapture(tx, "members", []snapshot.Source{{Volume: v, Live: tree}}, snapshot.Options{Leaving: true})
+	capture, err := i.newCapture(ctx, tx, []snapshot.Source{{Volume: v, Live: tree}}, snapshot.Options{Leaving: true})
 	if err != nil {
 		return nil, err
 	}

@@ -13,8 +13,8 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 	"github.com/tiny-forge/snap/pkg/docker"
 	"github.com/tiny-forge/snap/pkg/docker/dockertest"
-	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/runtime"
+	"github.com/tiny-forge/snap/pkg/state"
 	"github.com/tiny-forge/snap/pkg/store"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
@@ -51,7 +51,7 @@ func newWorld(t *testing.T, dir string, volumes int, more ...string) *world {
 // write writes the config: workload → its lines.
 func (w *world) write(workloads map[string][]string) {
 	w.Helper()
-	text := fmt.Sprintf("version: 1\nstore: %s/store\nbase: %s\nabsolute_roots: [%s/live]\nworkloads:\n", w.dir, w.dir, w.dir)
+	text := fmt.Sprintf("version: 1\nstate: %s/state\nstore: %s/store\nbase: %s\nabsolute_roots: [%s/live]\nworkloads:\n", w.dir, w.dir, w.dir, w.dir)
 	for name, lines := range workloads {
 		text += "  " + name + ":\n    " + strings.Join(lines, "\n    ") + "\n"
 	}
@@ -71,20 +71,21 @@ func openEngine(config string) (*Engine, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	st, err := store.Open(cfg.Store)
+	host, err := state.Open(cfg.State)
 	if err != nil {
 		return nil, nil, err
 	}
-	j, err := journal.Open(st.Root())
-	if err != nil {
-		return nil, nil, err
+	st, err := host.Store(cfg.Store, true)
+	var missing *store.Missing
+	if err != nil && !errors.As(err, &missing) {
+		return nil, nil, errors.Join(err, host.Close())
 	}
 	return &Engine{
-		Config: cfg, Store: st, Journal: j, Version: "test",
+		Config: cfg, Store: st, NoStore: err, Journal: host.Journal, Version: "test",
 		Runtime: func(_ context.Context, w *workload.Workload) (runtime.Runtime, error) {
 			return docker.Open(w, docker.Options{})
 		},
-	}, func() { j.Close(); st.Close() }, nil
+	}, func() { st.Close(); host.Close() }, nil
 }
 
 func (w *world) engine() *Engine {
@@ -174,10 +175,12 @@ func (w *world) clean() {
 			w.Errorf("left beside the live directory: %q", found)
 		}
 	}
-	left, err := os.ReadDir(filepath.Join(w.dir, "store/tx"))
-	w.must(err)
-	for _, e := range left {
-		w.Errorf("left in the store: tx/%s", e.Name())
+	for _, pattern := range []string{"state/tx/*", "store/scratch/*"} {
+		left, err := filepath.Glob(filepath.Join(w.dir, pattern))
+		w.must(err)
+		if len(left) > 0 {
+			w.Errorf("left behind: %q", left)
+		}
 	}
 	snapshots, err := filepath.Glob(filepath.Join(w.dir, "store/snapshots/*/*"))
 	w.must(err)

@@ -65,12 +65,12 @@ type Capture struct {
 
 // Start prepares a capture of sources. Its members wait in scratch, a new
 // directory on the store's filesystem, which the Capture closes.
-func Start(st *store.Store, scratch *disk.Dir, sources []Source, opt Options) (*Capture, error) {
+func Start(ctx context.Context, st *store.Store, scratch *disk.Dir, sources []Source, opt Options) (*Capture, error) {
 	back, err := scratch.StartWriteBack()
 	if err != nil {
 		return nil, errors.Join(err, scratch.Close())
 	}
-	batch := st.NewBatch(scratch, opt.Verify, opt.Codec)
+	batch := st.NewBatch(ctx, scratch, opt.Verify, opt.Codec)
 	batch.OnWrite(func(n int64) {
 		back.Wrote(n)
 		if opt.Wrote != nil {

@@ -64,7 +64,7 @@ func TestACloneThatIsNotWhatItShouldBeIsNotUsed(t *testing.T) {
 	source := Source{Volume: &workload.Volume{Name: "v", Scope: workload.Absolute, Source: dir + "/live"}, Live: live, Parent: parent}
 	scratch, err := st.Root().Ensure("scratch", 0o700)
 	must(err)
-	capture, err := Start(st, scratch, []Source{source}, Options{Workload: "app"})
+	capture, err := Start(t.Context(), st, scratch, []Source{source}, Options{Workload: "app"})
 	must(err)
 	defer capture.Close()
 	must(capture.PassTwo(t.Context()))

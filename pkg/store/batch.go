@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -16,9 +17,10 @@ import (
 )
 
 // Batch collects the members of one capture. It implements [archive.Sink].
-// New members wait in a scratch directory of the caller's, on the store's
-// filesystem; when that is removed instead of published, nothing is left.
+// New members wait in a scratch directory (see [Store.Scratch]). If that is
+// removed before the batch is published, nothing of the batch is left.
 type Batch struct {
+	ctx     context.Context // of the capture, whose end ends what waits for the store
 	store   *Store
 	scratch *disk.Dir
 	verify  bool
@@ -32,7 +34,7 @@ type Batch struct {
 	wrote   func(bytes int64)
 }
 
-// buffers hold what is compressed, one for each that is at work.
+// buffers hold compressed members, one for each goroutine that compresses.
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
 type pending struct {
@@ -40,22 +42,23 @@ type pending struct {
 	member archive.Member
 	kept   bool // in the store, or in scratch
 	fresh  bool // waits in scratch
-	// What Reuse has promised of a member that nobody has checked yet.
+	// Reuse has promised the member, and nobody has checked it yet.
 	unchecked bool
-	damaged   bool // the store's copy serves for nothing
+	damaged   bool // the store's copy cannot be used
 }
 
 // NewBatch begins a batch that keeps new members in scratch, an empty
-// directory. With verify a member that the store already has is read and
-// checked before it is relied upon, and stored anew where it is damaged. The
-// batch knows only members of the codec, so that those of a volume can be
-// concatenated: the same bytes as another's are stored a second time.
-func (s *Store) NewBatch(scratch *disk.Dir, verify bool, codec archive.Codec) *Batch {
-	return &Batch{store: s, scratch: scratch, verify: verify, codec: codec, known: map[string]*pending{}}
+// directory. With verify, members already in the store are read and checked
+// before the batch relies on them; a damaged one is written again. The batch
+// uses only members of its codec, so that the members of a volume can be
+// concatenated: bytes that the store has with the other codec are stored a
+// second time. When ctx ends, calls that wait for the store may fail.
+func (s *Store) NewBatch(ctx context.Context, scratch *disk.Dir, verify bool, codec archive.Codec) *Batch {
+	return &Batch{ctx: ctx, store: s, scratch: scratch, verify: verify, codec: codec, known: map[string]*pending{}}
 }
 
-// Put keeps a piece, unless the store has it. It may be called from several
-// goroutines. Nothing is durable before Publish.
+// Put stores a piece, unless the store already has it. It may be called from
+// several goroutines. Nothing is durable before Publish.
 func (b *Batch) Put(tar []byte) (archive.Member, error) {
 	id := archive.MemberID(tar)
 	p := b.pending(id)
@@ -107,12 +110,12 @@ func (b *Batch) put(p *pending, id string, tar []byte) error {
 	return nil
 }
 
-// look keeps m where the store has it and it may be relied upon.
+// look takes the store's copy of m, if there is one that can be relied on.
 func (b *Batch) look(p *pending, m archive.Member) error {
 	if p.damaged {
 		return nil
 	}
-	size, err := b.store.size(m)
+	size, err := b.store.size(b.ctx, m)
 	if err != nil || size == 0 || !b.intact(m) {
 		return err
 	}
@@ -121,15 +124,15 @@ func (b *Batch) look(p *pending, m archive.Member) error {
 	return nil
 }
 
-// Reuse reports whether a member of an earlier snapshot can serve again without
-// its content, and how many bytes it takes. In a batch that verifies, that is a
-// promise which Check has to make good.
+// Reuse reports whether a member of an earlier snapshot can be used again
+// without its content, and how many bytes it takes. In a batch that verifies,
+// this is a promise, and Check finds out whether it holds.
 func (b *Batch) Reuse(m archive.Member) (archive.Member, bool, error) {
 	p := b.pending(m.ID)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.kept && !p.damaged && m.Codec == b.codec {
-		size, err := b.store.size(m)
+		size, err := b.store.size(b.ctx, m)
 		if err != nil {
 			return m, false, err
 		}
@@ -141,10 +144,10 @@ func (b *Batch) Reuse(m archive.Member) (archive.Member, bool, error) {
 	return p.member, p.kept && p.member.Tar == m.Tar, nil
 }
 
-// Check reads and checks what Reuse has promised, on all cores, and returns how
-// many members are damaged: whatever was built upon those is to be built anew,
-// and finds them no longer. A batch that verifies publishes nothing that was not
-// checked.
+// Check reads and checks the members that Reuse has promised, on all cores, and
+// returns how many are damaged. The caller then repeats the pass that used them,
+// and Reuse no longer promises them. A batch that verifies refuses to publish a
+// member that was not checked.
 func (b *Batch) Check(ctx context.Context) (damaged int, err error) {
 	var bad atomic.Int64
 	work := make(chan *pending)
@@ -201,14 +204,14 @@ func (b *Batch) check(p *pending) bool {
 	return false
 }
 
-// intact reports whether the store's copy of m may be relied upon.
+// intact reports whether the store's copy of m can be relied on.
 func (b *Batch) intact(m archive.Member) bool {
-	return !b.verify || archive.Check(b.store, m) == nil
+	return !b.verify || archive.Check(b.ctx, b.store, m) == nil
 }
 
-// Reserve makes Put fail, or no longer, where it would take the last hundredth of
-// the filesystem, 256 MiB at most: while the app runs it may need space on the
-// same disk, and a capture is not worth its failure.
+// Reserve switches on or off that Put fails when less than a hundredth of the
+// filesystem, or 256 MiB if that is less, would stay free. A running app may
+// need space on the same disk, and must not fail because of a capture.
 func (b *Batch) Reserve(on bool) error {
 	if !on {
 		b.reserve.Store(0)
@@ -222,7 +225,7 @@ func (b *Batch) Reserve(on bool) error {
 	return nil
 }
 
-// room refuses n bytes more that would take what is to be left free.
+// room refuses n more bytes if they would take space that is reserved.
 func (b *Batch) room(n int) error {
 	reserve := b.reserve.Load()
 	if reserve == 0 {
@@ -235,19 +238,20 @@ func (b *Batch) room(n int) error {
 	return err
 }
 
-// OnWrite has wrote called with the size of each member that is new, by whoever
-// has put it. It is to be set before the first Put.
+// OnWrite sets a function that is called with the size of each new member, by
+// the goroutine that puts it. OnWrite is called before the first Put.
 func (b *Batch) OnWrite(wrote func(bytes int64)) { b.wrote = wrote }
 
 // Added returns how many bytes the batch has added to the store so far.
 func (b *Batch) Added() int64 { return b.added.Load() }
 
-// Publish makes a snapshot of the members that m names, all of which went
-// through this batch, and of the index in the file index of the scratch
-// directory ("" for none). In order: the content of the new members is made durable, they
-// take their names, those are made durable, then index and manifest. When it
-// returns nil the snapshot exists and survives a power cut; after an error it
-// does not exist, and what it left is found by Discard.
+// Publish makes a snapshot of the members that m names, which all went through
+// this batch, and of the index in the file index of the scratch directory (""
+// for none). The content of the new members is made durable first; then they
+// get their names, which are made durable too; then come the index and, last,
+// the manifest. When Publish returns nil the snapshot exists and survives a
+// power cut. After an error the snapshot does not exist, and Discard removes
+// what is left of it.
 func (b *Batch) Publish(m *Manifest, index string) error {
 	if err := m.validate(m.Workload, m.SID); err != nil {
 		return fmt.Errorf("publish snapshot %s: %w", m.SID, err)
@@ -256,12 +260,16 @@ func (b *Batch) Publish(m *Manifest, index string) error {
 	if err != nil {
 		return err
 	}
-	// The scratch directory was opened before the first write, so a failed
+	// The scratch directory was opened before the first write, so that a failed
 	// write-back of any member is reported here (syncfs(2)).
 	if err := b.scratch.SyncFS(); err != nil {
 		return fmt.Errorf("publish snapshot %s: %w", m.SID, err)
 	}
-	if err := b.place(m); err != nil {
+	if err := b.named(m); err != nil {
+		return fmt.Errorf("publish snapshot %s: %w", m.SID, err)
+	}
+	// No signal cuts a publication that has begun.
+	if err := b.store.members.Put(context.WithoutCancel(b.ctx), b.fresh(m)); err != nil {
 		return fmt.Errorf("publish snapshot %s: %w", m.SID, err)
 	}
 	if err := b.publish(m, index, data); err != nil {
@@ -270,31 +278,38 @@ func (b *Batch) Publish(m *Manifest, index string) error {
 	return nil
 }
 
-// place gives the new members their names.
-func (b *Batch) place(m *Manifest) error {
+// named makes sure that every member that m names went through the batch.
+func (b *Batch) named(m *Manifest) error {
 	for i := range m.Volumes {
-		if v := &m.Volumes[i]; v.Compression != b.codec {
+		v := &m.Volumes[i]
+		if v.Compression != b.codec {
 			return fmt.Errorf("volume %q is said to be %s, its members are %s", v.Name, v.Compression, b.codec)
 		}
-		for _, member := range m.Volumes[i].Members {
-			p := b.known[member.ID]
-			if p == nil || !p.kept || p.unchecked {
+		for _, member := range v.Members {
+			if p := b.known[member.ID]; p == nil || !p.kept || p.unchecked {
 				return fmt.Errorf("member %s never went through the batch", member.ID)
 			}
-			if !p.fresh {
-				continue
-			}
-			shard, err := b.store.shard(member.ID, true)
-			if err != nil {
-				return err
-			}
-			if err := b.scratch.Rename(memberFile(member), shard, memberFile(member)); err != nil {
-				return err
-			}
-			p.fresh = false
 		}
 	}
-	return b.store.members.SyncFS()
+	return nil
+}
+
+// fresh gives the members of m that wait in the scratch directory, each once.
+func (b *Batch) fresh(m *Manifest) iter.Seq[Staged] {
+	return func(yield func(Staged) bool) {
+		for i := range m.Volumes {
+			for _, member := range m.Volumes[i].Members {
+				p := b.known[member.ID]
+				if !p.fresh {
+					continue
+				}
+				p.fresh = false
+				if !yield(Staged{p.member, b.scratch, memberFile(p.member)}) {
+					return
+				}
+			}
+		}
+	}
 }
 
 func (b *Batch) publish(m *Manifest, index string, manifest []byte) error {
@@ -314,8 +329,8 @@ func (b *Batch) publish(m *Manifest, index string, manifest []byte) error {
 		return err
 	}
 	defer snapshot.Close()
-	// Its content was made durable with that of the members, its name will be
-	// with the manifest's.
+	// The content of the index was made durable together with the members. Its
+	// name becomes durable together with the manifest's.
 	if index != "" {
 		if err := b.scratch.Rename(index, snapshot, indexFile); err != nil {
 			return err
@@ -324,8 +339,8 @@ func (b *Batch) publish(m *Manifest, index string, manifest []byte) error {
 	return snapshot.Publish(manifestFile, manifest)
 }
 
-// Discard removes what an unfinished Publish of a snapshot left: its folder,
-// provided that no manifest is in it. Nothing there is no error.
+// Discard removes what an unfinished Publish of a snapshot left: its folder, if
+// there is no manifest in it. It is not an error if there is no such folder.
 func (s *Store) Discard(workload, sid string) error {
 	dir, err := s.workload(workload)
 	if err != nil || dir == nil {

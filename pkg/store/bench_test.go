@@ -31,7 +31,7 @@ func BenchmarkCheck(b *testing.B) {
 	const n = 256
 	path := b.TempDir()
 	s := storeAt(b, path)
-	first := s.NewBatch(scratch(b, s), false, archive.Gzip)
+	first := s.NewBatch(b.Context(), scratch(b, s), false, archive.Gzip)
 	var list []archive.Member
 	for i := range n {
 		list = append(list, put(b, first, string(table(i))))
@@ -42,7 +42,7 @@ func BenchmarkCheck(b *testing.B) {
 	b.Run("snap", func(b *testing.B) {
 		b.SetBytes(n << 20)
 		for b.Loop() {
-			batch := s.NewBatch(scratch(b, s), true, archive.Gzip)
+			batch := s.NewBatch(b.Context(), scratch(b, s), true, archive.Gzip)
 			for _, m := range list {
 				if _, ok, err := batch.Reuse(m); !ok || err != nil {
 					b.Fatal("a member is gone: ", err)

@@ -20,7 +20,7 @@ import (
 func shoot(t *testing.T, s *store.Store, sid string, codec archive.Codec, verify bool, pieces ...string) (*store.Manifest, int64) {
 	t.Helper()
 	dir := scratch(t, s)
-	b := s.NewBatch(dir, verify, codec)
+	b := s.NewBatch(t.Context(), dir, verify, codec)
 	var list []archive.Member
 	for _, p := range pieces {
 		list = append(list, put(t, b, p))
@@ -109,17 +109,17 @@ func TestAMemberOfTheOtherCodecDoesNotReplaceOne(t *testing.T) {
 	if err := os.Remove(file + ".zst"); err != nil {
 		t.Fatal(err)
 	}
-	if n, first, err := s.Missing(v); n != 1 || first != v.Members[0].ID || err != nil {
+	if n, first, err := s.Missing(t.Context(), v); n != 1 || first != v.Members[0].ID || err != nil {
 		t.Errorf("missing are %d, %q: %v", n, first, err)
 	}
-	if _, err := s.Open(v.Members[0], nil); !errors.Is(err, archive.ErrRefused) {
+	if _, err := s.Open(t.Context(), v.Members[0], nil); !errors.Is(err, archive.ErrRefused) {
 		t.Errorf("it is opened: %v", err)
 	}
 	// Nor does it pass for one under the other's name.
 	if err := os.Link(file+".gz", file+".zst"); err != nil {
 		t.Fatal(err)
 	}
-	data, err := s.Open(v.Members[0], nil)
+	data, err := s.Open(t.Context(), v.Members[0], nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +134,7 @@ func TestAMemberOfTheOtherCodecDoesNotReplaceOne(t *testing.T) {
 func TestASnapshotThatDeniesItsCodecIsNotPublished(t *testing.T) {
 	s := storeAt(t, t.TempDir())
 	dir := scratch(t, s)
-	b := s.NewBatch(dir, false, archive.Zstd)
+	b := s.NewBatch(t.Context(), dir, false, archive.Zstd)
 	if err := b.Publish(manifest("blog", sid, put(t, b, piece("a"))), index(t, dir)); err == nil || !strings.Contains(err.Error(), "its members are zstd") {
 		t.Errorf("published: %v", err)
 	}

@@ -1,15 +1,25 @@
 // Package store keeps snapshots: the members that hold the data, and for each
-// snapshot a manifest that names them.
+// snapshot a manifest that names its members.
 //
 // # How to call it
 //
-// [Open] opens the store, and makes it where nothing is; [OpenExisting] makes
-// nothing. A [Batch] takes the pieces of a capture and keeps those that the store
+// [Open] opens a store, or makes one. A [Batch] takes the pieces of a capture and keeps those that the store
 // lacks; [Batch.Publish] makes a snapshot of them. [Store.Load] and [Store.All]
 // return manifests, [Store.Open] a member's bytes as they lie on disk.
 //
 // Members are immutable, named by the checksum of what is inside, and shared between
 // snapshots.
+//
+// The members lie behind the interface [Members]; directory.go is the one
+// implementation. [Store.Open] gives the bytes of a member as they are stored.
+//
+// What is not published yet is in the folder of its transaction ([Store.Scratch]).
+// Whoever ends the transaction clears that folder ([Store.Clear]), and removes a
+// snapshot that was published by half ([Store.Discard]). After a crash, a
+// recovery does both.
+//
+// Each store has an identity ([Store.ID]), by which a host notices that another
+// store, or an empty mount point, is in its place ([Missing]; package state).
 //
 // # What holds after a crash
 //

@@ -13,9 +13,9 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
-// IndexVersion is the newest index that this program writes, and the only one
-// that it reads: another serves for nothing, and is written anew by the next
-// capture.
+// IndexVersion is the version of the index that this program writes, and the
+// only one that it reads. An index of another version is not used, and the next
+// capture writes a new one.
 const IndexVersion = 2
 
 const indexFormat = "snap-index"
@@ -24,14 +24,14 @@ const indexFormat = "snap-index"
 type Origin struct {
 	Machine string // machine-id(5), empty where it has none
 	// Boot is boot_id of random(4). Times prove nothing across a boot: a power cut
-	// may have kept what was written and lost the time of it, for fdatasync(2)
-	// need not keep that.
+	// may keep written data and lose its time, which fdatasync(2) need not make
+	// durable.
 	Boot string
 }
 
 // Index writes index.gz: what was seen of every file, so that the next capture
-// can tell what is unchanged. It serves as a hint; nothing is ever put back
-// because an index says so. The format is in docs/formats.md.
+// can tell what is unchanged. It is a hint: nothing is ever restored because an
+// index says so. The format is in docs/formats.md.
 type Index struct {
 	f    *os.File
 	out  *bufio.Writer // the compressor writes a few hundred bytes at a time
@@ -59,9 +59,9 @@ func NewIndex(dir *disk.Dir, name string, from Origin) (*Index, error) {
 	return x, nil
 }
 
-// Volume begins the lines of a volume. fsid is the filesystem it is on: inodes
-// mean nothing on another. since is that of [archive.Known]; the zero time says
-// that nothing is proven.
+// Volume begins the lines of a volume. fsid is the filesystem that the volume is
+// on, because inodes mean nothing on another one. since is that of
+// [archive.Known]; the zero time says that nothing is proven.
 func (x *Index) Volume(name string, fsid disk.FSID, since archive.Timespec) error {
 	b := appendQuoted(append(x.line[:0], "volume\t"...), name)
 	b = append(append(append(b, '\t'), fsid...), '\t')
@@ -102,8 +102,8 @@ func (x *Index) write(line []byte) error {
 	return err
 }
 
-// appendTime writes seconds and, behind a point, nine digits that count
-// forward, as the kernel keeps them.
+// appendTime writes seconds, a point, and nine digits that count forward, as the
+// kernel keeps them.
 func appendTime(b []byte, t archive.Timespec) []byte {
 	b = append(strconv.AppendInt(b, t.Sec, 10), '.')
 	n := len(b)
@@ -115,8 +115,8 @@ func appendTime(b []byte, t archive.Timespec) []byte {
 	return b
 }
 
-// appendQuoted is strconv.AppendQuote, with a short way for names that need no
-// escape.
+// appendQuoted is strconv.AppendQuote, with a shortcut for names that need no
+// escapes.
 func appendQuoted(b []byte, s string) []byte {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c >= 0x7f || c == '"' || c == '\\' {

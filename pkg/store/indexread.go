@@ -150,7 +150,7 @@ func (r *IndexReader) readAll(text *bufio.Reader, send func(batch) bool) {
 	}
 }
 
-// peek returns the next line, and io.EOF behind the last.
+// peek returns the next line, and io.EOF after the last.
 func (r *IndexReader) peek() (line, error) {
 	for len(r.now) == 0 {
 		if r.err != nil {
@@ -163,7 +163,7 @@ func (r *IndexReader) peek() (line, error) {
 	return r.now[0], nil
 }
 
-// Volume goes on to the lines of the next volume; io.EOF behind the last.
+// Volume goes on to the lines of the next volume; io.EOF after the last.
 func (r *IndexReader) Volume() (*IndexVolume, error) {
 	for {
 		l, err := r.peek()
@@ -177,7 +177,7 @@ func (r *IndexReader) Volume() (*IndexVolume, error) {
 	}
 }
 
-// Next returns the next line of the volume, and io.EOF behind its last.
+// Next returns the next line of the volume, and io.EOF after its last.
 func (r *IndexReader) Next() (*archive.Line, error) {
 	l, err := r.peek()
 	if err != nil {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -108,8 +109,8 @@ func (m *Manifest) Volume(name, scope, source string) *Volume {
 	return nil
 }
 
-// needs returns the version of the format that m is written in: the oldest that
-// says all of it, so that an older program reads what it can. Version 2 has the
+// needs returns the version of the format that m is written in: the oldest one
+// that can express it, so that older programs read what they can. Version 2 has the
 // compression of volumes.
 func (m *Manifest) needs() int {
 	for i := range m.Volumes {
@@ -120,8 +121,8 @@ func (m *Manifest) needs() int {
 	return 1
 }
 
-// validate refuses a manifest that no capture writes: it may be forged, with a
-// true checksum.
+// validate refuses a manifest that no capture writes. A forged manifest may have
+// a correct checksum.
 func (m *Manifest) validate(workload, sid string) error {
 	bad := func(format string, args ...any) error {
 		return fmt.Errorf("%w: %w", disk.ErrDamaged, fmt.Errorf(format, args...))
@@ -140,7 +141,7 @@ func (m *Manifest) validate(workload, sid string) error {
 	for i := range m.Volumes {
 		v := &m.Volumes[i]
 		if v.Name == "" || names[v.Name] {
-			return bad("volume name %q is empty or stands twice", v.Name)
+			return bad("volume name %q is empty or not unique", v.Name)
 		}
 		names[v.Name] = true
 		if err := v.validate(); err != nil {
@@ -236,8 +237,8 @@ func (s *Store) Load(workload, sid string) (*Manifest, error) {
 	return m, nil
 }
 
-// All goes through the snapshots of a workload, newest first, holding one
-// manifest at a time. One that cannot be read is an error in its place.
+// All goes through the snapshots of a workload, newest first, and holds one
+// manifest at a time. For one that cannot be read it gives an error in its place.
 func (s *Store) All(workload string) iter.Seq2[*Manifest, error] {
 	return func(yield func(*Manifest, error) bool) {
 		dir, err := s.workload(workload)
@@ -279,8 +280,8 @@ type found struct {
 	err error
 }
 
-// load returns the manifests of these snapshots, newest first, the unreadable
-// behind them.
+// load returns the manifests of these snapshots, newest first, and the
+// unreadable ones after them.
 func (s *Store) load(workload string, sids []string) (list []found) {
 	for _, sid := range sids {
 		m, err := s.Load(workload, sid)
@@ -311,22 +312,23 @@ func (s *Store) Workloads() ([]string, error) {
 }
 
 // Missing looks, by name alone, whether the members of a volume are there. It
-// returns how many are not, and the first of them. That they are whole is seen
-// when they are inflated. Their length is not compared: a member stored anew by
-// another version of the compressor may have another.
-func (s *Store) Missing(v *Volume) (int, string, error) {
+// returns how many are not, and the first of them. Whether they are whole shows
+// when they are inflated. Their length is not compared: another version of the
+// compressor may have stored a member again, with another length.
+func (s *Store) Missing(ctx context.Context, v *Volume) (int, string, error) {
+	sizes, err := s.members.Stat(ctx, v.Members)
+	if err != nil {
+		return 0, "", refused(err)
+	}
 	n, first := 0, ""
-	for _, m := range v.Members {
-		size, err := s.size(m)
-		if err != nil {
-			return n, first, refused(err)
+	for i, size := range sizes {
+		if size > 0 {
+			continue
 		}
-		if size == 0 {
-			if n == 0 {
-				first = m.ID
-			}
-			n++
+		if n == 0 {
+			first = v.Members[i].ID
 		}
+		n++
 	}
 	return n, first, nil
 }

@@ -14,6 +14,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -102,13 +103,13 @@ func readsBack(t *testing.T, d *disk.Dir, lines []*archive.Line) {
 		}
 	}
 	if l, err := r.Next(); err != io.EOF {
-		t.Errorf("behind the volume's last line: %+v, %v", l, err)
+		t.Errorf("after the volume's last line: %+v, %v", l, err)
 	}
 	if v, err := r.Volume(); err != nil || v.Name != "second" {
 		t.Errorf("the second volume: %+v, %v", v, err)
 	}
 	if v, err := r.Volume(); err != io.EOF {
-		t.Errorf("behind the last volume: %+v, %v", v, err)
+		t.Errorf("after the last volume: %+v, %v", v, err)
 	}
 }
 
@@ -307,7 +308,7 @@ func TestAManifestThatCannotBeRestoredIsNotPublished(t *testing.T) {
 	path := t.TempDir()
 	s := storeAt(t, path)
 	dir := scratch(t, s)
-	b := s.NewBatch(dir, false, archive.Gzip)
+	b := s.NewBatch(t.Context(), dir, false, archive.Gzip)
 	m := manifest("blog", sid, put(t, b, piece("a")))
 	m.Volumes[0].Files = -1
 	if err := b.Publish(m, index(t, dir)); err == nil {
@@ -315,6 +316,42 @@ func TestAManifestThatCannotBeRestoredIsNotPublished(t *testing.T) {
 	}
 	if len(members(t, path)) != 0 {
 		t.Error("its members were published")
+	}
+}
+
+// What version 1 wrote, every later version must read.
+func TestTheIdentityOfVersion1IsWrittenAndReadAsEver(t *testing.T) {
+	data, err := disk.MarshalSealed(&store.Identity{ID: sid, Created: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)}, "snap-store", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *update {
+		if err := os.WriteFile("testdata/store.v1.json", data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile("testdata/store.v1.json")
+	if err != nil || !bytes.Equal(data, want) {
+		t.Errorf("it is written as\n%s\nexpected\n%s: %v", data, want, err)
+	}
+	path := t.TempDir()
+	disktest.Write(t, path, map[string]string{"store.json": string(want)})
+	if s := storeAt(t, path); s.ID() != sid {
+		t.Errorf("it is read as %q", s.ID())
+	}
+	for damage, want := range map[string]error{
+		"": disk.ErrDamaged, string(data[:40]): disk.ErrDamaged, string(reseal(bytes.Replace(data, []byte(`"version": 1`), []byte(`"version": 2`), 1))): disk.ErrTooNew,
+		string(reseal(bytes.Replace(data, []byte(sid), []byte("x"), 1))): disk.ErrDamaged,
+	} {
+		disktest.Write(t, path, map[string]string{"store.json": damage})
+		for _, open := range []func(string) (*store.Store, error){store.Open, store.OpenExisting} {
+			if _, err := open(path); !errors.Is(err, want) {
+				t.Errorf("%q: the answer is %v", damage, err)
+			}
+		}
+		if now, err := os.ReadFile(path + "/store.json"); err != nil || string(now) != damage {
+			t.Errorf("it was written anew: %q, %v", now, err)
+		}
 	}
 }
 
@@ -326,8 +363,8 @@ func TestAStoreIsTheUsersAlone(t *testing.T) {
 		if err == nil {
 			s.Close()
 		}
-		var u *store.Unusable
-		if !errors.As(err, &u) || !strings.Contains(u.Reason, want) || u.Hint == "" {
+		var u *disk.Unusable
+		if !errors.As(err, &u) || u.What != "store" || !strings.Contains(u.Reason, want) || u.Hint == "" {
 			t.Errorf("the answer is %v; expected one that says %q and a hint", err, want)
 		}
 	}

@@ -99,7 +99,7 @@ func index(t testing.TB, dir *disk.Dir) string {
 func publish(t testing.TB, s *store.Store, workload, sid, tar string) *store.Manifest {
 	t.Helper()
 	dir := scratch(t, s)
-	b := s.NewBatch(dir, false, archive.Gzip)
+	b := s.NewBatch(t.Context(), dir, false, archive.Gzip)
 	m := manifest(workload, sid, put(t, b, tar))
 	if err := b.Publish(m, index(t, dir)); err != nil {
 		t.Fatal(err)
@@ -133,14 +133,14 @@ func TestWhatWasPublishedIsLoadedAndOpened(t *testing.T) {
 		t.Errorf("loaded\n%+v\npublished\n%+v", got, want)
 	}
 	m := got.Volumes[0].Members[0]
-	data, err := s.Open(m, nil)
+	data, err := s.Open(t.Context(), m, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if tar, err := archive.Inflate(nil, data, m); string(tar) != piece("a") || m.Stored != int64(len(data)) {
 		t.Errorf("the member holds %d bytes: %v", len(tar), err)
 	}
-	if n, first, err := s.Missing(&got.Volumes[0]); n != 0 || first != "" || err != nil {
+	if n, first, err := s.Missing(t.Context(), &got.Volumes[0]); n != 0 || first != "" || err != nil {
 		t.Errorf("missing are %d, %q: %v", n, first, err)
 	}
 	for file, mode := range map[string]fs.FileMode{"": 0o700, "members": 0o700, "snapshots/blog": 0o700, "snapshots/blog/" + sid: 0o700, "snapshots/blog/" + sid + "/manifest.json": 0o600, "snapshots/blog/" + sid + "/index.gz": 0o600} {
@@ -155,7 +155,7 @@ func TestAPieceIsStoredOnceHoweverOftenItComes(t *testing.T) {
 	s := storeAt(t, path)
 	publish(t, s, "blog", sid, piece("a"))
 	dir := scratch(t, s)
-	b := s.NewBatch(dir, false, archive.Gzip)
+	b := s.NewBatch(t.Context(), dir, false, archive.Gzip)
 	var all sync.WaitGroup
 	got := make([]archive.Member, 40)
 	for i := range got {
@@ -196,7 +196,7 @@ func TestADamagedMemberIsStoredAnewWhenItIsVerified(t *testing.T) {
 				t.Fatal(err)
 			}
 			dir := scratch(t, s)
-			b := s.NewBatch(dir, true, archive.Gzip)
+			b := s.NewBatch(t.Context(), dir, true, archive.Gzip)
 			again := put(t, b, piece("a"))
 			if b.Added() == 0 {
 				t.Error("the damaged member is relied upon")
@@ -204,7 +204,7 @@ func TestADamagedMemberIsStoredAnewWhenItIsVerified(t *testing.T) {
 			if err := b.Publish(manifest("blog", "20260102T030405Z-000002", again), index(t, dir)); err != nil {
 				t.Fatal(err)
 			}
-			data, err := s.Open(m, nil)
+			data, err := s.Open(t.Context(), m, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -215,7 +215,7 @@ func TestADamagedMemberIsStoredAnewWhenItIsVerified(t *testing.T) {
 				t.Fatal("it cannot be damaged again")
 			}
 			promises(t, s, m)
-			intact := s.NewBatch(scratch(t, s), true, archive.Gzip)
+			intact := s.NewBatch(t.Context(), scratch(t, s), true, archive.Gzip)
 			if put(t, intact, piece("a")); intact.Added() != 0 {
 				t.Error("an intact member was stored anew")
 			}
@@ -228,7 +228,7 @@ func TestADamagedMemberIsStoredAnewWhenItIsVerified(t *testing.T) {
 func promises(t *testing.T, s *store.Store, m archive.Member) {
 	t.Helper()
 	dir := scratch(t, s)
-	b := s.NewBatch(dir, true, archive.Gzip)
+	b := s.NewBatch(t.Context(), dir, true, archive.Gzip)
 	name := index(t, dir)
 	_, ok, err := b.Reuse(m)
 	if err != nil {
@@ -257,7 +257,7 @@ func promises(t *testing.T, s *store.Store, m archive.Member) {
 func TestWithoutItsManifestASnapshotDoesNotExist(t *testing.T) {
 	path := t.TempDir()
 	s := storeAt(t, path)
-	b := s.NewBatch(scratch(t, s), false, archive.Gzip)
+	b := s.NewBatch(t.Context(), scratch(t, s), false, archive.Gzip)
 	m := put(t, b, piece("a"))
 	if _, err := s.Load("blog", sid); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("before publishing: %v", err)
@@ -306,7 +306,7 @@ func TestOnlyMembersOfTheBatchArePublished(t *testing.T) {
 	s := storeAt(t, path)
 	m := publish(t, s, "blog", sid, piece("a")).Volumes[0].Members[0]
 	dir := scratch(t, s)
-	b := s.NewBatch(dir, false, archive.Gzip)
+	b := s.NewBatch(t.Context(), dir, false, archive.Gzip)
 	if err := b.Publish(manifest("blog", "20260102T030405Z-000002", m), index(t, dir)); err == nil || !strings.Contains(err.Error(), "never went through") {
 		t.Errorf("a member that was not looked at: %v", err)
 	}
@@ -321,7 +321,7 @@ func TestSnapshotsAreListedNewestFirstAndUnreadableOnesBeside(t *testing.T) {
 	ids := []string{"20260101T000000Z-000001", "20260103T000000Z-000003", "20260102T000000Z-000002", "20260104T000000Z-000004", "20260105T000000Z-000005"}
 	for i, id := range ids {
 		dir := scratch(t, s)
-		b := s.NewBatch(dir, false, archive.Gzip)
+		b := s.NewBatch(t.Context(), dir, false, archive.Gzip)
 		m := manifest("blog", id, put(t, b, piece(fmt.Sprint(i))))
 		m.Created, _ = time.Parse("20060102T150405Z", id[:16])
 		if err := b.Publish(m, index(t, dir)); err != nil {
@@ -383,11 +383,11 @@ func TestNoNameLeadsOutOfTheStore(t *testing.T) {
 		}
 	}
 	for _, id := range []string{"", "..", "../../../evil", strings.Repeat("A", 64), strings.Repeat("0", 63), strings.Repeat("0", 61) + "/.."} {
-		if _, err := s.Open(archive.Member{ID: id, Tar: 1}, nil); !errors.Is(err, archive.ErrRefused) {
+		if _, err := s.Open(t.Context(), archive.Member{ID: id, Tar: 1}, nil); !errors.Is(err, archive.ErrRefused) {
 			t.Errorf("member %q: %v", id, err)
 		}
 	}
-	if _, err := s.Open(archive.Member{ID: strings.Repeat("0", 64), Tar: 1}, nil); !errors.Is(err, archive.ErrRefused) {
+	if _, err := s.Open(t.Context(), archive.Member{ID: strings.Repeat("0", 64), Tar: 1}, nil); !errors.Is(err, archive.ErrRefused) {
 		t.Errorf("a missing member: %v", err)
 	}
 	disktest.Same(t, "everything", before, disktest.Tree(t, box))
@@ -396,7 +396,7 @@ func TestNoNameLeadsOutOfTheStore(t *testing.T) {
 func TestTheFirstPassLeavesSpaceForOthers(t *testing.T) {
 	s := storeAt(t, filepath.Join(disktest.Mount(t, "ext4", 128), "store"))
 	dir := scratch(t, s)
-	b := s.NewBatch(dir, false, archive.Gzip)
+	b := s.NewBatch(t.Context(), dir, false, archive.Gzip)
 	if err := b.Reserve(true); err != nil {
 		t.Fatal(err)
 	}
@@ -428,5 +428,58 @@ func TestTheFirstPassLeavesSpaceForOthers(t *testing.T) {
 	}
 	if err := put(); err != nil {
 		t.Errorf("the second pass cannot use what was left: %v", err)
+	}
+}
+
+// What a transaction has not published goes with it; what a power cut brings
+// back is swept, unless somebody works there.
+func TestWhatNoTransactionOwnsIsSwept(t *testing.T) {
+	path := t.TempDir()
+	s := storeAt(t, path)
+	const ended, unfinished, open = "20260102T030405Z-000001", "20260102T030405Z-000002", "20260102T030405Z-000003"
+	folders := func() []string {
+		found, err := filepath.Glob(path + "/scratch/*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range found {
+			found[i] = filepath.Base(found[i])
+		}
+		return found
+	}
+	if err := errors.Join(s.Clear(ended), s.Sweep(func() ([]string, error) { return nil, nil })); err != nil {
+		t.Errorf("before there was any: %v", err)
+	}
+	for _, tx := range []string{ended, unfinished, open} {
+		d, err := s.Scratch(tx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.WriteUnsynced("member", []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		if tx == open {
+			defer d.Close()
+		} else {
+			d.Close()
+		}
+	}
+	disktest.Write(t, path, map[string]string{"scratch/stranger/": ""})
+	if err := s.Sweep(func() ([]string, error) { return nil, errors.New("the journal cannot be read") }); err == nil || len(folders()) != 4 {
+		t.Errorf("without a list of transactions: %q, %v", folders(), err)
+	}
+	if err := s.Sweep(func() ([]string, error) { return []string{unfinished}, nil }); err != nil {
+		t.Error(err)
+	}
+	if got := folders(); !slices.Equal(got, []string{unfinished, open, "stranger"}) {
+		t.Errorf("left are %q", got)
+	}
+	for range 2 {
+		if err := s.Clear(unfinished); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := folders(); !slices.Equal(got, []string{open, "stranger"}) {
+		t.Errorf("left are %q", got)
 	}
 }

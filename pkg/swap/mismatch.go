@@ -65,6 +65,9 @@ func (x *Tx) mismatch(seen []Observation) error {
 			return &Unmounted{v.Name, v.Path()}
 		}
 		if seen[i].Layout() == NewGone && x.Goal() == Guarding {
+			if x.GuardUnknown != nil { // the old data may be a snapshot, and the tree be deleted for that
+				return x.GuardUnknown
+			}
 			words, ways := v.astray(x)
 			text, m.Ways = append(text, words), append(m.Ways, ways...)
 			continue

@@ -16,6 +16,10 @@ type Tx struct {
 	*journal.Tx
 	Volumes []*Volume
 
+	// GuardUnknown is why it could not be seen whether the pre-restore snapshot of a
+	// restore with guard after exists; nil where it could.
+	GuardUnknown error
+
 	at      func(point string)
 	guarded bool
 }

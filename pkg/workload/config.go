@@ -19,9 +19,20 @@ import (
 // otherwise.
 const DefaultPath = "/etc/snap/snap.yaml"
 
+// StateVariable is the environment variable that stands above `state:` of the
+// config, for a host whose config is shared with others.
+const StateVariable = "SNAP_STATE"
+
+// The directories that the config need not name.
+const (
+	defaultState = "/var/lib/snap"
+	defaultStore = "/var/lib/snap/store"
+)
+
 // Config is the whole file, checked and with its defaults filled in.
 type Config struct {
 	Path          string
+	State         string // of the host: journal, locks, audit log
 	Store         string
 	Base          string
 	AbsoluteRoots []string
@@ -29,8 +40,8 @@ type Config struct {
 	Workloads     map[string]*Workload
 }
 
-// Compression is how snap compresses what it captures; what it reads may be
-// either.
+// Compression is how snap compresses the snapshots that it makes. It reads both
+// kinds.
 type Compression string
 
 const (
@@ -48,7 +59,8 @@ func (c *Compression) UnmarshalYAML(node *yaml.Node) error {
 	return fmt.Errorf("line %d: compression is %q: use gzip or zstd", node.Line, node.Value)
 }
 
-// Error is a fault of the config or of how it was asked: where, and what to do.
+// Error is a mistake in the config, or in the question to it, such as an unknown
+// workload.
 type Error struct {
 	Where string // path of the file, and the workload or key
 	Err   error
@@ -61,6 +73,7 @@ func (e *Error) Unwrap() error { return e.Err }
 // file is the YAML as it is written.
 type file struct {
 	Version       int                  `yaml:"version"`
+	State         string               `yaml:"state"`
 	Store         string               `yaml:"store"`
 	Base          string               `yaml:"base"`
 	AbsoluteRoots []string             `yaml:"absolute_roots"`
@@ -135,8 +148,8 @@ func trusted(path string, info os.FileInfo) error {
 	if !ok {
 		return &Error{Where: path, Err: errors.New("owner unknown")}
 	}
-	// With an ACL the group bits are the most that any entry of it may give
-	// (acl(5)), whoever it names.
+	// In a file with an ACL, the group bits are the mask: the most that any entry
+	// may grant, whomever it names (acl(5)).
 	_, err := unix.Getxattr(path, "system.posix_acl_access", nil)
 	byGroup := info.Mode()&0o020 != 0 && (st.Gid != 0 || err == nil)
 	if st.Uid == 0 && !byGroup && info.Mode()&0o002 == 0 {
@@ -156,7 +169,7 @@ func trusted(path string, info os.FileInfo) error {
 func parse(data []byte) (*Config, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	dec.KnownFields(true)
-	f := file{Store: "/var/lib/snap", Base: "/srv/apps", AbsoluteRoots: []string{"/srv", "/opt"}, Compression: Gzip}
+	f := file{State: defaultState, Store: defaultStore, Base: "/srv/apps", AbsoluteRoots: []string{"/srv", "/opt"}, Compression: Gzip}
 	if err := dec.Decode(&f); err != nil {
 		if errors.Is(err, io.EOF) {
 			return nil, errors.New("the file is empty")
@@ -169,11 +182,14 @@ func parse(data []byte) (*Config, error) {
 	if f.Version != 1 {
 		return nil, fmt.Errorf("version is %d, this program knows version 1", f.Version)
 	}
-	return &Config{Store: f.Store, Base: f.Base, AbsoluteRoots: f.AbsoluteRoots, Compression: f.Compression, Workloads: f.Workloads}, nil
+	if state := os.Getenv(StateVariable); state != "" {
+		f.State = state
+	}
+	return &Config{State: f.State, Store: f.Store, Base: f.Base, AbsoluteRoots: f.AbsoluteRoots, Compression: f.Compression, Workloads: f.Workloads}, nil
 }
 
-// plainYAML drops the decoder's Go types from its message, which an operator
-// has no use for, and keeps the lines.
+// plainYAML removes the Go types from the decoder's message, because they mean
+// nothing to an operator, and keeps the line numbers.
 func plainYAML(err error) error {
 	var te *yaml.TypeError
 	if !errors.As(err, &te) {
@@ -192,9 +208,9 @@ func plainYAML(err error) error {
 	return errors.New(strings.Join(lines, "; "))
 }
 
-// check fills in defaults and refuses what cannot be meant.
+// check fills in defaults and refuses values that make no sense.
 func (c *Config) check() error {
-	for key, path := range map[string]*string{"store": &c.Store, "base": &c.Base} {
+	for key, path := range map[string]*string{"state": &c.State, "store": &c.Store, "base": &c.Base} {
 		if err := cleanAbsolute(path); err != nil {
 			return &Error{Where: c.Path + ": " + key, Err: err, Hint: "give an absolute path"}
 		}

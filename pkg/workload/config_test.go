@@ -58,12 +58,13 @@ func TestAVolumeIsWhereTheConfigSays(t *testing.T) {
 }
 
 func TestDefaults(t *testing.T) {
+	t.Setenv(workload.StateVariable, "")
 	cfg, err := load(t, one("{scope: stage, source: x}"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := cfg.Workloads["blog"]
-	if cfg.Store != "/var/lib/snap" || cfg.Base != "/srv/apps" || !reflect.DeepEqual(cfg.AbsoluteRoots, []string{"/srv", "/opt"}) ||
+	if cfg.State != "/var/lib/snap" || cfg.Store != "/var/lib/snap/store" || cfg.Base != "/srv/apps" || !reflect.DeepEqual(cfg.AbsoluteRoots, []string{"/srv", "/opt"}) ||
 		w.Project != "blog" || w.Stage != "default" || w.ContainerName != "blog" || w.Kind() != workload.Data {
 		t.Errorf("%+v, %+v", cfg, w)
 	}
@@ -72,6 +73,20 @@ func TestDefaults(t *testing.T) {
 	}
 	if _, err := w.Volume("y"); err == nil || !strings.Contains(err.Error(), "it has: x") {
 		t.Errorf("an unknown volume: %v", err)
+	}
+}
+
+func TestTheEnvironmentOverridesTheState(t *testing.T) {
+	const config = "version: 1\nstate: /data/state\n"
+	for set, want := range map[string]string{"": "/data/state", "/srv/host/../state": "/srv/state"} {
+		t.Setenv(workload.StateVariable, set)
+		if cfg, err := load(t, config); err != nil || cfg.State != want {
+			t.Errorf("with %q the state is %q: %v", set, cfg.State, err)
+		}
+	}
+	t.Setenv(workload.StateVariable, "relative")
+	if _, err := load(t, config); err == nil {
+		t.Error("a relative path was taken")
 	}
 }
 
@@ -112,6 +127,7 @@ func TestWhatIsRefusedAndWhatIsSaid(t *testing.T) {
 		{"a relative store", "version: 1\nstore: snap\n", "not an absolute path"},
 		{"a relative base", "version: 1\nbase: ./apps\n", "not an absolute path"},
 		{"a relative root", "version: 1\nabsolute_roots: [srv]\n", "not an absolute path"},
+		{"a relative state", "version: 1\nstate: snap\n", "not an absolute path"},
 		{"an empty store", "version: 1\nstore: ''\n", "not an absolute path"},
 		{"an empty workload", "version: 1\nworkloads: {blog: }\n", "is empty"},
 		{"a workload of nothing", "version: 1\nworkloads: {blog: {}}\n", "no image, no compose file and no volumes"},
@@ -138,13 +154,13 @@ func TestWhatIsRefusedAndWhatIsSaid(t *testing.T) {
 		{"a source that leads out", one("{scope: project, source: ../x}"), "no .."},
 		{"a source with .. inside", one("{scope: stage, source: a/../b}"), "no .."},
 		{"a source that is the stage itself", one("{scope: stage, source: .}"), "plain relative path"},
-		{"a source with a slash behind", one("{scope: stage, source: a/}"), "plain relative path"},
+		{"a source with a trailing slash", one("{scope: stage, source: a/}"), "plain relative path"},
 		{"a source with two slashes", one("{scope: stage, source: a//b}"), "plain relative path"},
 		{"a source with NUL", one(`{scope: stage, source: "a\0b"}`), "source is missing"},
 		{"an absolute source in scope stage", one("{scope: stage, source: /srv/x}"), "plain relative path"},
 		{"a relative source in scope absolute", one("{scope: absolute, source: srv/x}"), `write "/srv/x"`},
 		{"a source with .. in scope absolute", one("{scope: absolute, source: /srv/../etc/x}"), `write "/etc/x"`},
-		{"a source with a slash behind in scope absolute", one("{scope: absolute, source: /srv/x/}"), `write "/srv/x"`},
+		{"a source with a trailing slash in scope absolute", one("{scope: absolute, source: /srv/x/}"), `write "/srv/x"`},
 		{"a source that is a root", one("{scope: absolute, source: /srv}"), "none of absolute_roots"},
 		{"a source outside the roots", one("{scope: absolute, source: /home/x}"), "none of absolute_roots (/srv, /opt)"},
 		{"a source whose name begins like a root", one("{scope: absolute, source: /srvx/y}"), "none of absolute_roots"},
@@ -192,12 +208,13 @@ func TestWhatIsRefusedAndWhatIsSaid(t *testing.T) {
 
 // What the system or the store needs is no volume, nor is what holds it or lies
 // in it.
-func TestSystemDirectoriesAndTheStoreAreNoVolumes(t *testing.T) {
-	const head = "version: 1\nabsolute_roots: [/]\nstore: /data/snap\nworkloads:\n  blog: {volumes: [{scope: absolute, source: %s}]}\n"
+func TestSystemDirectoriesTheStoreAndTheStateAreNoVolumes(t *testing.T) {
+	const head = "version: 1\nabsolute_roots: [/]\nstate: /state/snap\nstore: /data/snap\nworkloads:\n  blog: {volumes: [{scope: absolute, source: %s}]}\n"
 	for path, ok := range map[string]bool{
 		"/etc": false, "/etc/ssh": false, "/usr": false, "/usr/local/share/x": false, "/bin": false, "/sbin": false, "/lib": false, "/lib64": false,
 		"/boot": false, "/dev/shm": false, "/proc": false, "/sys": false, "/run/x": false, "/var/run/x": false, "/": false, "/var": false, "/var/lib": false,
 		"/var/lib/docker": false, "/var/lib/docker/volumes/x/_data": false, "/var/lib/containerd": false,
+		"/state": false, "/state/snap": false, "/state/snap/tx": false,
 		"/data": false, "/data/snap": false, "/data/snap/members": false,
 		"/data/snapper": true, "/data/x": true, "/home/x": true, "/var/lib/ghost": true, "/etcetera": true, "/var/lib/dockerish": true,
 	} {

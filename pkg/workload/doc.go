@@ -3,8 +3,6 @@
 //
 // [Load] reads and checks the file. A [Volume] is then resolved from the config
 // alone: its root is a directory that the operator named (base, or one of
-// absolute_roots) and its path below that root is followed without symbolic
-// links by whoever opens it. The roots themselves are the operator's, and may be
-// symbolic links. Nothing of an archive or a manifest has a say in where data
-// goes.
+// absolute_roots), and whoever opens its path below that root follows no symbolic
+// link. Nothing in an archive or a manifest decides where data goes.
 package workload

@@ -34,9 +34,10 @@ const (
 	Project  Scope = "project"  // <base>/<project>/<source>
 )
 
-// unsupported are scopes that other tools know and snap refuses, with why.
+// unsupported are scopes that other tools have and snap refuses, each with the
+// reason.
 var unsupported = map[Scope]string{
-	"instance":      "an instance's directory ends with its container, so there is nothing to put back",
+	"instance":      "an instance's directory ends with its container, so there is nothing to restore",
 	"ephemeral":     "an ephemeral volume is gone when its container stops",
 	"named":         "a named volume lies in the engine's own folder, which only the engine may change",
 	"project_named": "a named volume lies in the engine's own folder, which only the engine may change",
@@ -60,11 +61,11 @@ const (
 )
 
 // Root returns the directory that the operator trusts: the base, or the
-// absolute root. Rel is the volume's path below it, along which no symbolic
-// link is followed.
+// absolute root.
 func (v *Volume) Root() string { return v.root }
 
-// Rel returns the volume's path below Root; see there.
+// Rel returns the volume's path below Root. No symbolic link in that path is
+// followed.
 func (v *Volume) Rel() string { return v.rel }
 
 // Path returns the volume's host path, for messages and for mounts.
@@ -139,20 +140,23 @@ func (c *Config) absoluteRoot(source string) (string, error) {
 	return best, nil
 }
 
-// systemDirs are directories that no volume may be, be in, or contain.
+// systemDirs are directories that a volume may not be, contain, or lie in.
 var systemDirs = []string{
 	"/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/run", "/sbin", "/sys", "/usr",
 	"/var/lib/docker", "/var/lib/containerd", "/var/run",
 }
 
-// CheckPath refuses a directory that is, contains, or lies in one that the system
-// or the store needs.
+// CheckPath refuses a directory that is, contains, or lies in one that the
+// system, the store or the state needs.
 func (c *Config) CheckPath(path string) error {
-	for _, dir := range append(slices.Clone(systemDirs), c.Store) {
+	for _, dir := range append(slices.Clone(systemDirs), c.Store, c.State) {
 		if Contains(path, dir) || Contains(dir, path) {
 			what := "system directory " + dir
-			if dir == c.Store {
+			switch dir {
+			case c.Store:
 				what = "the store " + dir
+			case c.State:
+				what = "the state " + dir
 			}
 			return fmt.Errorf("%s is refused: it is, contains, or lies in %s", path, what)
 		}

@@ -76,16 +76,16 @@ type Healthcheck struct {
 	Disable     bool     `yaml:"disable"`
 }
 
-// Kind is what brings a workload's containers up.
+// Kind says who starts a workload's containers.
 type Kind string
 
 const (
-	Data    Kind = "data"    // nothing: no containers
+	Data    Kind = "data"    // nobody: it has none
 	Image   Kind = "image"   // snap itself
 	Compose Kind = "compose" // the host's docker compose
 )
 
-// Kind returns what brings the workload up.
+// Kind returns who starts the workload's containers.
 func (w *Workload) Kind() Kind {
 	switch {
 	case w.Compose != "":
@@ -98,15 +98,15 @@ func (w *Workload) Kind() Kind {
 
 var nameForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$`)
 
-// ValidName reports whether name may name a workload, a project or a stage: it
-// becomes one component of paths and a part of container names.
+// ValidName reports whether name can be the name of a workload, a project or a
+// stage. It becomes one component of paths, and a part of container names.
 func ValidName(name string) bool { return nameForm.MatchString(name) }
 
 func (w *Workload) check(c *Config) error {
 	if !ValidName(w.Name) {
-		return fmt.Errorf("%q is not a name (letters, digits, and _ . - behind the first, at most 63)", w.Name)
+		return fmt.Errorf("%q is not a name (letters and digits, after the first also _ . -, at most 63)", w.Name)
 	}
-	// The store's lock folder has a file of this name, and vol-… for volumes.
+	// The state's lock folder has a file store.lock, and vol-… for volumes.
 	if w.Name == "store" || strings.HasPrefix(w.Name, "vol-") {
 		return fmt.Errorf("%q is a name that snap needs for itself: choose another", w.Name)
 	}
@@ -212,8 +212,8 @@ func (w *Workload) Volume(name string) (*Volume, error) {
 	return nil, fmt.Errorf("workload %s has no volume %q (it has: %s)", w.Name, name, strings.Join(names, ", "))
 }
 
-// Words is a command: one string, which the image's shell does not see but
-// which is split at blanks with quotes honoured, or a list.
+// Words is a command: a list, or one string. No shell sees the string; it is
+// split at blanks, and quotes are honoured.
 type Words []string
 
 // UnmarshalYAML takes a string or a list of strings.

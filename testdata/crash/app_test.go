@@ -35,6 +35,7 @@ func newBlog(t *testing.T) *blog {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	b := &blog{T: t, name: "soak" + disk.NewID(time.Now())[17:], dir: dir, config: filepath.Join(dir, "snap.yaml")}
 	text := fmt.Sprintf(`version: 1
+state: %[1]s/state
 store: %[1]s/store
 absolute_roots: [%[1]s/live]
 workloads:
@@ -107,7 +108,7 @@ func (b *blog) settled() []finding {
 		}
 	}
 	var found []finding
-	for _, pattern := range []string{"live/.snap-*", "store/tx/*", "store/tx/.[!.]*"} {
+	for _, pattern := range []string{"live/.snap-*", "state/tx/*", "state/tx/.[!.]*", "store/scratch/*"} {
 		left, err := filepath.Glob(filepath.Join(b.dir, pattern))
 		if err != nil || len(left) > 0 {
 			found = append(found, finding{"stuck", fmt.Sprintf("left behind: %q %v", left, err)})

@@ -42,7 +42,7 @@ func (p *progress) note(c *call) {
 		p.exchanged = true
 	case c.name == "renameat" && strings.HasSuffix(c.path2, "/commit"):
 		p.committed = true
-	case p.committed && c.syncs && strings.HasPrefix(c.path, "store/s/tx/"):
+	case p.committed && c.syncs && strings.HasPrefix(c.path, "store/state/tx/"):
 		// Nothing is stopped before the call behind it, when it has returned.
 		p.durable = true
 	case c.name == "renameat" && strings.Contains(c.path2, ".done-"):
@@ -125,7 +125,7 @@ func (w *world) recovered(p *progress, want string) (generation string, found []
 }
 
 func (w *world) auditLines() int {
-	text, err := os.ReadFile(filepath.Join(w.store(), "audit.jsonl"))
+	text, err := os.ReadFile(filepath.Join(w.state(), "audit.jsonl"))
 	w.must(err)
 	return strings.Count(string(text), "\n")
 }
@@ -155,7 +155,7 @@ func (w *world) generation() (string, string) {
 func (w *world) leftovers() []string {
 	var left []string
 	for _, pattern := range []string{
-		"v*/.snap-*", "store/s/tx/*", "store/s/tx/.[!.]*", "store/s/members/*/*.tmp", "store/s/*.tmp", "store/s/snapshots/*/*/*.tmp",
+		"v*/.snap-*", "store/state/tx/*", "store/state/tx/.[!.]*", "store/state/*.tmp", "store/s/scratch/*", "store/s/members/*/*.tmp", "store/s/*.tmp", "store/s/snapshots/*/*/*.tmp",
 	} {
 		found, err := filepath.Glob(filepath.Join(w.dir, pattern))
 		w.must(err)

@@ -139,18 +139,18 @@ func TestACaptureKilledBeforeAnyCall(t *testing.T) {
 // crises are calls before which a restore is killed so that its recovery has
 // something to do: one of each kind.
 var crises = []string{
-	"renameat store/s/tx/ID/ready.tmp",                   // staged, nothing recorded
-	"openat2 store/s/snapshots/app/ID/manifest.json.tmp", // a snapshot half published
-	"renameat2 v1/data",                                  // one of three exchanged
-	"renameat store/s/tx/ID/commit.tmp",                  // all exchanged, not committed
-	"renameat2 v0/.snap-ID/0 → v0/.snap-ID/0.trash",      // committed
-	"unlinkat v1/.snap-ID/1.trash/generation",            // the displaced trees half deleted
-	"renameat store/s/tx/ID → store/s/tx/.done-ID",       // all done but the record of it
+	"renameat store/state/tx/ID/ready.tmp",                 // staged, nothing recorded
+	"openat2 store/s/snapshots/app/ID/manifest.json.tmp",   // a snapshot half published
+	"renameat2 v1/data",                                    // one of three exchanged
+	"renameat store/state/tx/ID/commit.tmp",                // all exchanged, not committed
+	"renameat2 v0/.snap-ID/0 → v0/.snap-ID/0.trash",        // committed
+	"unlinkat v1/.snap-ID/1.trash/generation",              // the displaced trees half deleted
+	"renameat store/state/tx/ID → store/state/tx/.done-ID", // all done but the record of it
 }
 
 // guardings are those of a restore that guards after, from the commit on.
 var guardings = []string{
-	"renameat store/s/tx/ID/guarding.tmp",                // committed
+	"renameat store/state/tx/ID/guarding.tmp",            // committed
 	"openat2 store/s/snapshots/app/ID/manifest.json.tmp", // guarding, a snapshot half published
 	"fsync store/s/snapshots/app/ID$",                    // published, but that not synced
 	"unlinkat v1/.snap-ID/1.trash/generation",            // guarded, the displaced trees half deleted

@@ -186,11 +186,14 @@ func (w *world) live(m *medium) string {
 }
 func (w *world) store() string { return filepath.Join(w.dir, "store/s") }
 
+// state lies on the filesystem of the store, so that a power cut of it takes both.
+func (w *world) state() string { return filepath.Join(w.dir, "store/state") }
+
 // write writes the config, and both generations: "new" into a snapshot, "old"
 // into the live directories.
 func (w *world) write() {
 	w.Helper()
-	text := fmt.Sprintf("version: 1\nstore: %s\nabsolute_roots: [%s]\nworkloads:\n  %s:\n    volumes:\n", w.store(), w.dir, workloadName)
+	text := fmt.Sprintf("version: 1\nstate: %s\nstore: %s\nabsolute_roots: [%s]\nworkloads:\n  %s:\n    volumes:\n", w.state(), w.store(), w.dir, workloadName)
 	for _, m := range w.volumes() {
 		text += fmt.Sprintf("      - {name: %s, scope: absolute, source: %s}\n", m.name, w.live(m))
 		w.must(os.Mkdir(w.live(m), 0o751))
@@ -268,6 +271,7 @@ func (w *world) keep() {
 		disktest.Run(w.T, "cp", "-a", w.live(m), filepath.Join(w.scratch, m.name))
 	}
 	disktest.Run(w.T, "cp", "-a", w.store(), filepath.Join(w.scratch, "store"))
+	disktest.Run(w.T, "cp", "-a", w.state(), filepath.Join(w.scratch, "state"))
 	w.unmountAll()
 	for _, m := range w.disks {
 		w.clone(m.image, m.image+".kept")
@@ -304,8 +308,9 @@ func (w *world) reset() {
 			w.must(os.RemoveAll(dir))
 		}
 	}
-	w.must(empty(w.store()))
+	w.must(errors.Join(empty(w.store()), empty(w.state())))
 	disktest.Run(w.T, "cp", "-a", filepath.Join(w.scratch, "store")+"/.", w.store())
+	disktest.Run(w.T, "cp", "-a", filepath.Join(w.scratch, "state")+"/.", w.state())
 }
 
 // resetImages puts the filesystems themselves back as keep found them.

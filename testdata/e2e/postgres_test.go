@@ -58,6 +58,7 @@ func deploy(t *testing.T) *postgres {
 		}
 	}
 	config := fmt.Sprintf(`version: 1
+state: %[1]s/state
 store: %[1]s/store
 base: %[1]s/apps
 workloads:

@@ -11,8 +11,8 @@ import (
 // written, several members at a time. When a member is not what its ID says, the
 // error wraps [ErrRefused], and w holds a part of the file.
 func Join(ctx context.Context, w io.Writer, from Opener, members []Member, codec Codec) error {
-	r := newReader(ctx, from, members, func(mem *Memory, from Opener, m Member) ([]byte, error) {
-		tar, err := mem.Inflate(from, m)
+	r := newReader(ctx, from, members, func(ctx context.Context, mem *Memory, from Opener, m Member) ([]byte, error) {
+		tar, err := mem.Inflate(ctx, from, m)
 		if err != nil || m.Codec == codec {
 			return mem.stored, err
 		}

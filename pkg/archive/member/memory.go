@@ -1,6 +1,9 @@
 package member
 
-import "sync"
+import (
+	"context"
+	"sync"
+)
 
 // Memory is what one member is read and inflated into. It is used again and
 // again: memory that the kernel has yet to give costs as much as to inflate.
@@ -27,8 +30,8 @@ func (m *Memory) Free() {
 }
 
 // Inflate reads a member and inflates it. The result is valid until Free is called.
-func (m *Memory) Inflate(from Opener, member Member) ([]byte, error) {
-	data, err := from.Open(member, m.stored)
+func (m *Memory) Inflate(ctx context.Context, from Opener, member Member) ([]byte, error) {
+	data, err := from.Open(ctx, member, m.stored)
 	if err != nil {
 		return nil, err
 	}
@@ -42,9 +45,9 @@ func (m *Memory) Inflate(from Opener, member Member) ([]byte, error) {
 
 // Check inflates a member and discards the content. It returns why the member is
 // not what its ID says; see [Inflate].
-func Check(from Opener, member Member) error {
+func Check(ctx context.Context, from Opener, member Member) error {
 	m := NewMemory()
 	defer m.Free()
-	_, err := m.Inflate(from, member)
+	_, err := m.Inflate(ctx, from, member)
 	return err
 }

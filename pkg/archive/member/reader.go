@@ -16,7 +16,7 @@ type Opener interface {
 	// Open returns the stored bytes of a member. They lie in the memory of buf if
 	// its capacity is large enough, else in new memory. The memory belongs to the
 	// caller, who may pass it to the next call.
-	Open(m Member, buf []byte) ([]byte, error)
+	Open(ctx context.Context, m Member, buf []byte) ([]byte, error)
 }
 
 // NewReader returns the tar stream of the members, in order. Several members at a
@@ -24,12 +24,14 @@ type Opener interface {
 // asks. No byte of a member is returned before the whole member has been checked.
 // When a member is not what its ID says, the error wraps [ErrRefused].
 func NewReader(ctx context.Context, from Opener, members []Member) *Reader {
-	return newReader(ctx, from, members, (*Memory).Inflate)
+	return newReader(ctx, from, members, func(ctx context.Context, mem *Memory, from Opener, m Member) ([]byte, error) {
+		return mem.Inflate(ctx, from, m)
+	})
 }
 
 // taking turns a member into what a Reader returns for it. The memory belongs to
 // this member alone until the reader has passed it.
-type taking func(mem *Memory, from Opener, m Member) ([]byte, error)
+type taking func(ctx context.Context, mem *Memory, from Opener, m Member) ([]byte, error)
 
 // newReader is NewReader for what take returns for each member.
 func newReader(ctx context.Context, from Opener, members []Member, take taking) *Reader {
@@ -102,7 +104,7 @@ func (r *Reader) inflate(i int, m Member, free func()) inflated {
 		return inflated{err: context.Cause(r.ctx)}
 	}
 	mem := NewMemory()
-	data, err := r.take(mem, r.from, m)
+	data, err := r.take(r.ctx, mem, r.from, m)
 	if err != nil {
 		mem.Free()
 		free()

@@ -1,0 +1,78 @@
+package restore
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/tiny-forge/snap/pkg/disk/disktest"
+	"github.com/tiny-forge/snap/pkg/swap"
+)
+
+// While the store is missing a recovery decides from the journal, which is in
+// the state: all volumes old or all new. It deletes nothing, the transaction
+// stays, and the next recovery that finds the store finishes it.
+func TestARecoveryDecidesWithoutTheStore(t *testing.T) {
+	for _, c := range []struct {
+		d    swap.Goal
+		want string // the generation that is live then
+		kind Kind
+	}{{swap.Undecided, "old", RolledBack}, {swap.Committed, "new", Pending}, {swap.Reverted, "old", RolledBack}, {swap.Guarding, "new", Pending}} {
+		t.Run(c.d.String(), func(t *testing.T) {
+			s := newScene(newWorld(t, t.TempDir(), 2), guardOf(c.d))
+			if c.d == swap.Undecided {
+				s.arrange(0, "new / old")
+			}
+			s.decide(c.d)
+			s.tx.Close()
+			store := filepath.Join(s.dir, "store")
+			s.must(os.Rename(store, store+".away"))
+			for range 2 {
+				list, err := s.engine().Recover(t.Context(), RecoverRequest{})
+				if kindOf(err) != c.kind || !strings.Contains(hintOf(err), "is its filesystem mounted?") || !strings.Contains(hintOf(err), "snap recover") {
+					t.Errorf("recover returned %v, hint %q; expected kind %v", err, hintOf(err), c.kind)
+				}
+				if len(list) != 1 || !list[0].Pending || list[0].Action == FrozenTx {
+					t.Errorf("recover says %+v", list)
+				}
+				if got := s.generation(s.states); got != c.want {
+					t.Errorf("all volumes are %s, expected %s", got, c.want)
+				}
+				for i := range s.volumes {
+					if _, err := os.Stat(s.staged(i)); err != nil {
+						t.Errorf("what is not live has gone: %v", err)
+					}
+				}
+				if _, err := os.Lstat(store); err == nil {
+					t.Error("a store was made")
+				}
+			}
+			s.must(os.Rename(store+".away", store))
+			s.recover(c.want)
+		})
+	}
+}
+
+// A capture's transaction keeps what it may have left in the store, and a
+// restore without a ready record cannot be told from one that has lost it.
+func TestWhatNeedsTheStoreWaitsForIt(t *testing.T) {
+	s := newScene(newWorld(t, t.TempDir(), 2))
+	s.remove("ready", "times")
+	s.tx.Close()
+	store := filepath.Join(s.dir, "store")
+	s.must(os.Rename(store, store+".away"))
+	before := disktest.Tree(t, filepath.Join(s.dir, "live"))
+	for range 2 {
+		list, err := s.engine().Recover(t.Context(), RecoverRequest{})
+		if kindOf(err) != Frozen || !strings.Contains(hintOf(err), "is its filesystem mounted?") || len(list) != 1 {
+			t.Errorf("recover returned %+v, %v, hint %q", list, err, hintOf(err))
+		}
+	}
+	s.must(os.Rename(store+".away", store))
+	disktest.Same(t, "the data", before, disktest.Tree(t, filepath.Join(s.dir, "live")))
+	s.recoverTwice()
+	if got := s.generation(s.states); got != "old" {
+		t.Errorf("all volumes are %s", got)
+	}
+}

@@ -1,0 +1,107 @@
+package state
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tiny-forge/snap/pkg/disk"
+)
+
+const (
+	storesFile    = "stores.json"
+	storesFormat  = "snap-stores"
+	storesVersion = 1
+	maxStores     = 16 << 20
+)
+
+// Stores is the content of stores.json: the stores that the host has seen, in
+// the order in which it met them, each path once.
+type Stores struct {
+	disk.Seal
+	Stores []Seen `json:"stores"`
+}
+
+// Seen is a store that the host has seen.
+type Seen struct {
+	Path string `json:"path"` // as the config named it
+	ID   string `json:"id"`   // of its store.json
+}
+
+// seen returns the id of the store that the host has seen at path, "" where it
+// has seen none.
+func (s *State) seen(path string) (string, error) {
+	list, err := s.stores()
+	if err != nil {
+		return "", err
+	}
+	for _, seen := range list.Stores {
+		if seen.Path == path {
+			return seen.ID, nil
+		}
+	}
+	return "", nil
+}
+
+func (s *State) stores() (*Stores, error) {
+	list := &Stores{}
+	data, err := s.root.ReadFile(storesFile, maxStores)
+	if errors.Is(err, fs.ErrNotExist) {
+		return list, nil
+	}
+	if err == nil {
+		err = disk.UnmarshalSealed(data, list, storesFormat, storesVersion)
+	}
+	if err == nil {
+		err = list.validate()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s/%s: %w", s.root.Path(), storesFile, err)
+	}
+	return list, nil
+}
+
+func (l *Stores) validate() error {
+	paths := map[string]bool{}
+	for _, seen := range l.Stores {
+		if !filepath.IsAbs(seen.Path) || paths[seen.Path] || !disk.ValidID(seen.ID) {
+			return fmt.Errorf("%w: store %q at %q", disk.ErrDamaged, seen.ID, seen.Path)
+		}
+		paths[seen.Path] = true
+	}
+	return nil
+}
+
+// remember adds a store to the list. When it returns nil that is durable; after
+// an error the list is as it was, or has the store.
+func (s *State) remember(path, id string) error {
+	// Two processes may meet two stores at the same time.
+	if err := s.root.Flock(unix.LOCK_EX); err != nil {
+		return err
+	}
+	defer func() { _ = s.root.Flock(unix.LOCK_UN) }()
+	list, err := s.stores()
+	if err != nil {
+		return err
+	}
+	for _, seen := range list.Stores {
+		if seen.Path == path && seen.ID == id {
+			return nil
+		}
+		if seen.Path == path {
+			return fmt.Errorf("remember the store %s: another process has just met the store %s there", path, seen.ID)
+		}
+	}
+	list.Stores = append(list.Stores, Seen{path, id})
+	data, err := disk.MarshalSealed(list, storesFormat, storesVersion)
+	if err == nil {
+		err = s.root.Publish(storesFile, data)
+	}
+	if err != nil {
+		return fmt.Errorf("remember the store %s: %w", path, err)
+	}
+	return nil
+}

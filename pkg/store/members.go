@@ -1,0 +1,63 @@
+package store
+
+import (
+	"context"
+	"iter"
+
+	"github.com/tiny-forge/snap/pkg/archive"
+	"github.com/tiny-forge/snap/pkg/disk"
+)
+
+// Members is where the members of a store lie. A [Store] reaches them through
+// these five methods alone, so another kind of storage is one more
+// implementation. A member is named by its id and its codec; the other fields of
+// an [archive.Member] name nothing.
+//
+// A method may be called from several goroutines, but for Put and Remove, which
+// nothing else runs beside (see journal.LockStore). A context that ends may end
+// a call early, with its cause as the error.
+type Members interface {
+	// Stat returns how many bytes are stored as each member, in the order of the
+	// list, and 0 for a member that is not there. Whether the bytes are those of
+	// the member it does not say. What it finds may come from a Put that was cut,
+	// and is durable when the next Put returns. An error, which wraps
+	// [disk.ErrDamaged] where something stands at a member's name that no Put
+	// makes, says nothing of any member.
+	Stat(ctx context.Context, list []archive.Member) ([]int64, error)
+
+	// Get returns the bytes of a member as they are stored, unchecked: in the
+	// memory of buf where its capacity is enough, else in new memory. The error
+	// wraps fs.ErrNotExist where the member is not there, and [disk.ErrDamaged]
+	// where something else is there: not a file, or longer than a member can be.
+	Get(ctx context.Context, m archive.Member, buf []byte) ([]byte, error)
+
+	// Put stores members, in the place of those that are there under the same
+	// names. When it returns nil all of them are durable, and so is every member
+	// that Stat has found. After an error each of the list is stored whole or not
+	// at all, what was stored under its name before is gone or whole, and its
+	// staged file may be gone: a caller stages them anew.
+	Put(ctx context.Context, list iter.Seq[Staged]) error
+
+	// List goes through all members, in no order, with the fields ID, Codec and
+	// Stored. It passes over what is not a member. An error ends it; what it gave
+	// before that is there.
+	List(ctx context.Context) iter.Seq2[archive.Member, error]
+
+	// Remove removes members; one that is not there is not an error. When it
+	// returns nil that is durable. After an error some may be gone, and it may be
+	// called again.
+	Remove(ctx context.Context, list []archive.Member) error
+}
+
+// Staged is a member that waits in a file of its own until [Members.Put] takes
+// it. The content of the file is durable; its name need not be.
+type Staged struct {
+	archive.Member // Stored is the length of the file
+
+	Dir  *disk.Dir
+	Name string
+}
+
+// maxStored bounds what is stored as a member, in bytes. What does not compress
+// is stored as it is, in blocks: both codecs expand by less than 1 %.
+const maxStored = archive.MaxMember + archive.MaxMember/64
