@@ -36,7 +36,7 @@ func (e *Engine) snapshot(name, sid string) (*store.Manifest, error) {
 		return nil, fault(Usage, "bad_sid", remedy(lists(name)), "%q is not the id of a snapshot", sid)
 	}
 	if e.Store == nil {
-		return nil, fault(Failed, "snapshot_not_found", remedy("mount the store, or correct `store:`"), "snapshot %s of workload %s: %s", sid, name, e.noStore())
+		return nil, fault(Failed, "snapshot_not_found", remedy("is the filesystem of the store mounted? else correct `store:`"), "snapshot %s of workload %s: %s", sid, name, e.noStore())
 	}
 	m, err := e.Store.Load(name, sid)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -154,7 +154,7 @@ func (i *importing) run(ctx context.Context, volume string, in io.Reader) (*Impo
 		}
 		return nil, importFault(err)
 	}
-	if err := tx.End(); err != nil {
+	if err := errors.Join(i.clear(tx.ID), tx.End()); err != nil {
 		return nil, fault(Pending, "cleanup", remedy(recovers(i.w.Name)), "snapshot %s exists, but: %w", i.sid, err)
 	}
 	return &ImportResult{Manifest: m, Dropped: i.dropped, Seconds: time.Since(i.when).Seconds()}, nil
