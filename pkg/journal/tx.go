@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
 // Tx is one transaction: its folder and the records in it.
@@ -485,6 +486,15 @@ func (t *Tx) read(name string, doc disk.Sealed, format string) (bool, error) {
 		return false, fmt.Errorf("%s/%s: %w", t.dir.Path(), name, err)
 	}
 	return true, nil
+}
+
+// Before returns the workload's containers as they were before they were touched,
+// with their images.
+func (t *Tx) Before() []runtime.Container {
+	if t.ReadyRecord != nil {
+		return t.ReadyRecord.Containers
+	}
+	return t.Begin.Containers
 }
 
 // Found says in one word how far the transaction came.

@@ -47,7 +47,7 @@ func (e *Engine) openTxn(tx *journal.Tx) (*swap.Tx, error) {
 			noStore, err = err, nil
 		}
 		// Before the commit and after a revert the live directory is the old data.
-		if err != nil && swap.Decide(tx, false) == swap.Guarding {
+		if err != nil && swap.Decide(tx, false).Goal == swap.Guarding {
 			return nil, fmt.Errorf("whether the old data is a snapshot cannot be seen: %w", err)
 		}
 	}
@@ -62,7 +62,7 @@ func (e *Engine) openTxn(tx *journal.Tx) (*swap.Tx, error) {
 // isGuarded reports whether there is nothing to guard after the app is up. What an
 // operator has decided against becomes a snapshot in any case: see keepTaken.
 func (f *finish) isGuarded() bool {
-	return f.x.Begin.Guard != journal.GuardAfter || f.x.Resolved != "" || f.x.Goal().Keeps() != swap.New
+	return !f.x.Decision().Guards
 }
 
 // guard makes the pre-restore snapshot of the displaced trees. When it returns nil
@@ -90,7 +90,7 @@ func (f *finish) makeGuard(ctx context.Context) error {
 		}
 		return st.Root().SyncFS()
 	}
-	if !f.x.Guarding {
+	if !f.x.Decision().AppUp {
 		f.at("before guarding")
 		if err := f.x.Guard(); err != nil {
 			return err
@@ -149,7 +149,7 @@ func (f *finish) captureDisplaced(ctx context.Context, sid string, trees []snaps
 		return err
 	}
 	return capture.Publish(&store.Manifest{
-		SID: sid, Reason: store.PreRestore, Note: beforeRestore(f.x.Begin.SID), Quiesce: runtime.Stop, Images: images(f.x.ReadyRecord.Containers),
+		SID: sid, Reason: store.PreRestore, Note: beforeRestore(f.x.Begin.SID), Quiesce: runtime.Stop, Images: images(f.x.Before()),
 	})
 }
 

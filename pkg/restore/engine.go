@@ -164,7 +164,7 @@ func (s *session) unfinished() error {
 			return fault(Frozen, "frozen", seeFrozen,
 				"an unfinished transaction cannot be read, and may be this workload's: %w", err)
 		}
-		concerns, guarding := tx.Begin.Workload == s.w.Name || s.overlaps(tx.Begin), tx.Guarding
+		concerns, guarding := tx.Begin.Workload == s.w.Name || s.overlaps(tx.Begin), swap.Decide(tx, true).AppUp
 		tx.Close()
 		if concerns && guarding {
 			return fault(Frozen, "unfinished", remedy(recovers(tx.Begin.Workload)),

@@ -51,7 +51,7 @@ func (f *finish) run(ctx context.Context, tx *journal.Tx) {
 		}
 		f.x.CloseVolumes()
 	}()
-	if tx.ReadyRecord == nil { // nothing that is live has been touched
+	if !f.x.Decision().Staged { // nothing that is live has been touched
 		f.discardUnready()
 		return
 	}
@@ -124,10 +124,10 @@ func (f *finish) follow(ctx context.Context) error {
 
 // resolve takes the steps of the operator's decision, where one is recorded.
 func (f *finish) resolve(ctx context.Context) error {
-	if f.x.Resolved == "" {
+	if !f.x.Decision().Operator {
 		return nil
 	}
-	keep := swap.Generation(f.x.Resolved)
+	keep := f.x.Goal().Keeps()
 	plan, err := f.x.PlanResolution(keep)
 	if err != nil || !swap.NeedsSteps(plan) {
 		return err
@@ -155,7 +155,7 @@ func (f *finish) stopApp(ctx context.Context) error {
 // guard and the clean-up are left, and what became of the app since is the
 // operator's.
 func (f *finish) appIsDone() bool {
-	return f.x.Guarding && f.x.Resolved == ""
+	return f.x.Decision().AppUp
 }
 
 // bringUp starts the app on the data that is now in place: the new one after a
@@ -167,7 +167,7 @@ func (f *finish) bringUp(ctx context.Context) error {
 }
 
 func (f *finish) startApp(ctx context.Context) error {
-	before := f.x.ReadyRecord.Containers
+	before := f.x.Before()
 	if f.x.Goal().Keeps() == swap.Old || !ran(before) {
 		return f.appDown(f.rt.Resume(ctx, f.held, before))
 	}
@@ -205,7 +205,7 @@ func (f *finish) appDown(err error) error {
 // staysNew reports whether an app that does not come up is to stay on the new
 // data: that was asked for, or the operator has decided so.
 func (f *finish) staysNew() bool {
-	return f.x.Begin.OnUnhealthy == KeepUnhealthy || f.x.Resolved != ""
+	return f.x.Begin.OnUnhealthy == KeepUnhealthy || f.x.Decision().Operator
 }
 
 // ran reports whether a container of the workload ran.
@@ -254,12 +254,13 @@ func (f *finish) clearAway(ctx context.Context) error {
 	if err := f.discard(f.w.Name, x.Begin.PreRestoreSID); err != nil {
 		return err
 	}
-	if x.Resolved != "" { // a revert that was cut may have left of its own
+	decision := x.Decision()
+	if decision.Operator { // a revert that was cut may have left of its own
 		if err := f.discard(f.w.Name, x.Begin.RevertSID); err != nil {
 			return err
 		}
 	}
-	if x.Goal() == swap.Reverted || x.Resolved != "" {
+	if decision.Goal == swap.Reverted || decision.Operator {
 		err := f.keepTaken(ctx)
 		var bad *archive.Unrestorable
 		if errors.As(err, &bad) {
@@ -268,7 +269,7 @@ func (f *finish) clearAway(ctx context.Context) error {
 			err = x.PreserveTaken()
 		}
 		if err != nil {
-			return fmt.Errorf("keep the data that was taken back, as snapshot %s: %w", f.takenSID(), err)
+			return fmt.Errorf("keep the data that was taken back, as snapshot %s: %w", f.x.Decision().TakenSID, err)
 		}
 	}
 	if err := f.clear(x.ID); err != nil {
@@ -285,7 +286,7 @@ func (f *finish) clearAway(ctx context.Context) error {
 // to keep is in no other place. After an operator's decision it is whatever was
 // decided against, since the app may have been started on it by hand.
 func (f *finish) keepTaken(ctx context.Context) error {
-	sid, note := f.takenSID(), "taken back: the restore of "+f.x.Begin.SID
+	sid, note := f.x.Decision().TakenSID, "taken back: the restore of "+f.x.Begin.SID
 	if f.x.Goal() == swap.Committed {
 		note = "from before the restore of " + f.x.Begin.SID + ", which the operator kept"
 	}
@@ -336,12 +337,4 @@ func closeTrees(list []snapshot.Source) {
 	for _, source := range list {
 		source.Live.Close()
 	}
-}
-
-// takenSID is the snapshot that what is taken away becomes.
-func (f *finish) takenSID() string {
-	if f.x.Resolved != "" {
-		return f.x.ResolvedSID
-	}
-	return f.x.Begin.RevertSID
 }

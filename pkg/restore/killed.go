@@ -8,6 +8,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/runtime"
+	"github.com/tiny-forge/snap/pkg/swap"
 )
 
 // A process that is killed (SIGKILL, the OOM killer) leaves its app paused or
@@ -80,7 +81,7 @@ func (e *Engine) auditLost(r *Recovery, start time.Time) error {
 // of it: it does so whether or not anybody waits for the answer. The app would
 // be found running, left so, and stop all the same.
 func (s *session) letFinish(ctx context.Context, tx *journal.Tx) {
-	switch b := tx.Begin; {
+	switch b, d := tx.Begin, swap.Decide(tx, true); {
 	case b.Kind == journal.Capture && b.Quiesce == runtime.Stop:
 		s.untilAtRest(ctx, b.Containers, killing, 0)
 	case b.Kind == journal.Capture:
@@ -88,11 +89,11 @@ func (s *session) letFinish(ctx context.Context, tx *journal.Tx) {
 	case b.Kind == journal.Deploy:
 		time.Sleep(settling)
 		s.untilAtRest(ctx, b.Containers, killing, 0)
-	case tx.Guarding: // nothing was asked of it any more
-	case tx.Committed:
+	case d.AppUp: // nothing was asked of it any more
+	case d.Committed:
 		time.Sleep(settling)
-	case tx.ReadyRecord != nil:
-		s.untilAtRest(ctx, tx.ReadyRecord.Containers, killing, b.StopTimeout)
+	case d.Staged:
+		s.untilAtRest(ctx, tx.Before(), killing, b.StopTimeout)
 	}
 }
 

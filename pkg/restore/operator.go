@@ -98,8 +98,8 @@ func (s *session) decideFor(ctx context.Context, req ResolveRequest, r *Recovery
 	if _, err := s.stored(); err != nil { // what is not kept becomes a snapshot
 		return errors.Join(err, tx.Close())
 	}
-	if tx.Resolved != "" { // the snapshot that an earlier decision was making
-		if err := s.Store.Discard(s.w.Name, tx.ResolvedSID); err != nil {
+	if earlier := swap.Decide(tx, true); earlier.Operator { // the snapshot that an earlier decision was making
+		if err := s.Store.Discard(s.w.Name, earlier.TakenSID); err != nil {
 			return errors.Join(err, tx.Close())
 		}
 	}
@@ -166,7 +166,7 @@ func (s *session) prepare(tx *journal.Tx, req ResolveRequest, r *Recovery) error
 		return frozen(tx.ID, "its directories cannot be opened: %w", err)
 	}
 	defer x.CloseVolumes()
-	if tx.ReadyRecord == nil {
+	if !x.Decision().Staged {
 		if err := s.untouched(x); err != nil {
 			return frozen(tx.ID, "%w", err)
 		}

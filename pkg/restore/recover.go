@@ -215,11 +215,7 @@ func (s *session) conclude(ctx context.Context, tx *journal.Tx, offline bool, r 
 // whose containers are recorded. Another knows nothing of them: it would stop
 // none before the exchange, and leave them stopped or paused at the end.
 func (s *session) controls(tx *journal.Tx) error {
-	before := tx.Begin.Containers
-	if tx.ReadyRecord != nil {
-		before = tx.ReadyRecord.Containers
-	}
-	for _, c := range before {
+	for _, c := range tx.Before() {
 		was := workload.Image
 		if c.Service != "" {
 			was = workload.Compose

@@ -241,7 +241,7 @@ func (e *Engine) describe(tx *journal.Tx) *PendingTx {
 	b := tx.Begin
 	p := &PendingTx{Tx: tx.ID, Kind: string(b.Kind), Found: tx.Found()}
 	if e.active(p, b.Workload) {
-		if p.guarding = tx.Guarding; p.guarding {
+		if p.guarding = swap.Decide(tx, true).AppUp; p.guarding {
 			p.Message += "; the app was brought up, and what was there before becomes snapshot " + b.PreRestoreSID
 		}
 		return p
@@ -264,14 +264,14 @@ func (e *Engine) describe(tx *journal.Tx) *PendingTx {
 		return p
 	}
 	defer x.CloseVolumes()
-	if tx.ReadyRecord == nil {
+	if !x.Decision().Staged {
 		if err := e.untouched(x); err != nil {
 			p.freeze(tx.ID, err)
 		}
 		return p
 	}
 	p.Volumes = x.Describe()
-	if p.guarding = tx.Guarding && x.Goal() == swap.Guarding; p.guarding {
+	if p.guarding = x.Decision().AppUp && x.Goal() == swap.Guarding; p.guarding {
 		p.Message = fmt.Sprintf("the restore of %s is done and the app was brought up, but what was there before is not yet a snapshot and is kept as it is (%s)",
 			b.Created.Format("2006-01-02 15:04:05 MST"), strings.Join(x.EntryPaths(), ", "))
 		p.Next = []Remedy{remedy("`", recovers(b.Workload), "` makes it a snapshot")}
@@ -284,8 +284,8 @@ func (e *Engine) describe(tx *journal.Tx) *PendingTx {
 
 // ready reports what keeps a recovery from following the records.
 func ready(x *swap.Tx) error {
-	if x.Resolved != "" {
-		_, err := x.PlanResolution(swap.Generation(x.Resolved))
+	if x.Decision().Operator {
+		_, err := x.PlanResolution(x.Goal().Keeps())
 		return err
 	}
 	_, err := x.Plan()

@@ -80,11 +80,45 @@ func (g Goal) Keeps() Occupant {
 // Drops is the generation that the goal wants deleted.
 func (g Goal) Drops() Occupant { return g.Keeps().other() }
 
-// Decide reads the goal off the records. What the operator has decided stands
-// above what snap had. guarded tells whether the snapshot of the old data exists;
-// it matters for `--guard after` only, since `--guard before` makes that snapshot
-// before the commit.
-func Decide(tx *journal.Tx, guarded bool) Goal {
+// Decision is what the records of a transaction say. Nobody but [Decide] looks at
+// the flags behind it.
+type Decision struct {
+	Goal Goal
+	// Staged says that the ready record exists: everything is staged, and the
+	// handles are known. Before it nothing live was touched.
+	Staged bool
+	// Committed says that the commit was recorded, whatever was decided later.
+	Committed bool
+	// AppUp says that the app was brought up, and that only the guard and the
+	// clean-up are left. What became of the app since is the operator's.
+	AppUp bool
+	// Operator says that the goal is an operator's decision.
+	Operator bool
+	// Guards says that the old data must become the pre-restore snapshot before it
+	// is deleted: with `--guard after`, where the new data stays. What an operator
+	// decides against becomes a snapshot in any case, and not that one.
+	Guards bool
+	// TakenSID is the snapshot that data which is taken away becomes.
+	TakenSID string
+}
+
+// Decide reads the records. What the operator has decided stands above what snap
+// had. guarded tells whether the snapshot of the old data exists. It matters for
+// `--guard after` only, since `--guard before` makes that snapshot before the
+// commit.
+func Decide(tx *journal.Tx, guarded bool) Decision {
+	d := Decision{
+		Goal: goal(tx, guarded), Staged: tx.ReadyRecord != nil, Committed: tx.Committed, Operator: tx.Resolved != "",
+		AppUp: tx.Guarding && tx.Resolved == "", TakenSID: tx.Begin.RevertSID,
+	}
+	if d.Operator {
+		d.TakenSID = tx.ResolvedSID
+	}
+	d.Guards = tx.Begin.Guard == journal.GuardAfter && !d.Operator && d.Goal.Keeps() == New
+	return d
+}
+
+func goal(tx *journal.Tx, guarded bool) Goal {
 	switch {
 	case tx.Resolved == journal.KeepOld:
 		return Reverted

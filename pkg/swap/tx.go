@@ -63,8 +63,11 @@ func (x *Tx) CloseVolumes() {
 	}
 }
 
-// Goal is what the records want.
-func (x *Tx) Goal() Goal { return Decide(x.Tx, x.guarded) }
+// Decision is what the records say now.
+func (x *Tx) Decision() Decision { return Decide(x.Tx, x.guarded) }
+
+// Goal is which data the records want live.
+func (x *Tx) Goal() Goal { return x.Decision().Goal }
 
 // Guarded notes that the pre-restore snapshot exists now.
 func (x *Tx) Guarded() { x.guarded = true }
