@@ -158,7 +158,7 @@ func holdersOf(trees []snapshot.Source) error {
 	for _, tree := range trees {
 		dirs = append(dirs, tree.Live)
 	}
-	return holders(dirs, disk.AllProcesses)
+	return swap.NoHolders(dirs, disk.AllProcesses)
 }
 
 // beforeRestore is the note of a pre-restore snapshot.

@@ -119,7 +119,7 @@ func (s *session) makeLive() error {
 func (s *session) undoDeploy(ctx context.Context, tx *journal.Tx, before []runtime.Container, cause error) error {
 	var sick *runtime.Unhealthy
 	unhealthy := errors.As(cause, &sick)
-	if unhealthy && !ran(before) {
+	if unhealthy && !runtime.Containers(before).Ran() {
 		// Nothing to go back to: it stays, so that its log can be read.
 		err := errors.Join(s.rt.Settle(ctx, before), tx.End())
 		return fault(Pending, "unhealthy", remedy("look at the app's log (docker logs)"), "%w", errors.Join(cause, err))

@@ -264,7 +264,7 @@ func (s *session) newCapture(ctx context.Context, tx *journal.Tx, sources []snap
 // images are what a manifest says of the containers that ran.
 func images(list []runtime.Container) []store.Image {
 	out := []store.Image{}
-	for service, pin := range pins(list) {
+	for service, pin := range runtime.Containers(list).Pins() {
 		out = append(out, store.Image{Service: service, Image: pin.Image, ImageID: pin.ImageID, Digest: pin.Digest})
 	}
 	return out

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"time"
 
@@ -168,7 +169,7 @@ func (f *finish) bringUp(ctx context.Context) error {
 
 func (f *finish) startApp(ctx context.Context) error {
 	before := f.x.Before()
-	if f.x.Goal().Keeps() == swap.Old || !ran(before) {
+	if f.x.Goal().Keeps() == swap.Old || !runtime.Containers(before).Ran() {
 		return f.appDown(f.rt.Resume(ctx, f.held, before))
 	}
 	err := f.rt.Redeploy(ctx, f.held, runtime.Redeploy{
@@ -206,11 +207,6 @@ func (f *finish) appDown(err error) error {
 // data: that was asked for, or the operator has decided so.
 func (f *finish) staysNew() bool {
 	return f.x.Begin.OnUnhealthy == KeepUnhealthy || f.x.Decision().Operator
-}
-
-// ran reports whether a container of the workload ran.
-func ran(list []runtime.Container) bool {
-	return slices.ContainsFunc(list, func(c runtime.Container) bool { return c.Running && !c.Also })
 }
 
 // revert takes a committed restore back.
@@ -337,4 +333,34 @@ func closeTrees(list []snapshot.Source) {
 	for _, source := range list {
 		source.Live.Close()
 	}
+}
+
+// published reports whether the snapshot that a restore makes first exists.
+func (e *Engine) published(b *journal.Begin) (bool, error) {
+	st, err := e.stored()
+	if err != nil {
+		return false, err
+	}
+	_, err = st.Load(b.Workload, b.PreRestoreSID)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// untouched makes sure of a restore without a ready record that no live directory
+// has moved: otherwise what lies in the wrappers may be the only copy of the old
+// data, and the record was lost.
+func (e *Engine) untouched(x *swap.Tx) error {
+	if err := x.Untouched(); err != nil || x.Begin.Kind != journal.Restore {
+		return err
+	}
+	published, err := e.published(x.Begin)
+	if err != nil {
+		return err
+	}
+	if published {
+		return fmt.Errorf("the ready record is missing: the pre-restore snapshot %s, which is made after it, exists: %w", x.Begin.PreRestoreSID, disk.ErrDamaged)
+	}
+	return nil
 }

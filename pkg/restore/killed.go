@@ -23,8 +23,6 @@ const (
 	settling = time.Second
 	// killing is how long it may take until a container is gone that did not stop.
 	killing = 5 * time.Second
-	// longestStop bounds the wait for a stop: a container may ask for any time.
-	longestStop = 10 * time.Minute
 	// locked is how long others may hold what the transaction needs. The locks
 	// of the killed process itself go with its last thread.
 	locked = 10 * time.Minute
@@ -83,58 +81,16 @@ func (e *Engine) auditLost(r *Recovery, start time.Time) error {
 func (s *session) letFinish(ctx context.Context, tx *journal.Tx) {
 	switch b, d := tx.Begin, swap.Decide(tx, true); {
 	case b.Kind == journal.Capture && b.Quiesce == runtime.Stop:
-		s.untilAtRest(ctx, b.Containers, killing, 0)
+		runtime.UntilAtRest(ctx, s.rt, b.Containers, killing, 0)
 	case b.Kind == journal.Capture:
-		s.untilAtRest(ctx, b.Containers, 0, settling)
+		runtime.UntilAtRest(ctx, s.rt, b.Containers, 0, settling)
 	case b.Kind == journal.Deploy:
 		time.Sleep(settling)
-		s.untilAtRest(ctx, b.Containers, killing, 0)
+		runtime.UntilAtRest(ctx, s.rt, b.Containers, killing, 0)
 	case d.AppUp: // nothing was asked of it any more
 	case d.Committed:
 		time.Sleep(settling)
 	case d.Staged:
-		s.untilAtRest(ctx, tx.Before(), killing, b.StopTimeout)
+		runtime.UntilAtRest(ctx, s.rt, tx.Before(), killing, b.StopTimeout)
 	}
-}
-
-// untilAtRest waits while a container that ran before still does, since it may
-// be about to be paused or stopped: at most for the time that the engine gives
-// it (0: what the container itself asks for) and a little more. Once all are at
-// rest there is nothing to wait for.
-func (s *session) untilAtRest(ctx context.Context, before []runtime.Container, more, timeout time.Duration) {
-	for start := time.Now(); ; time.Sleep(50 * time.Millisecond) {
-		awake, longest, err := s.awake(ctx, before)
-		if err != nil || !awake {
-			return // an error is met again, and told, by what comes next
-		}
-		if timeout > 0 {
-			longest = timeout
-		}
-		if time.Since(start) > min(longest+more, longestStop) {
-			return
-		}
-	}
-}
-
-// awake reports whether a container that ran before is awake now, and the
-// longest time that those ask for to stop.
-func (s *session) awake(ctx context.Context, before []runtime.Container) (awake bool, longest time.Duration, err error) {
-	ran := map[string]bool{}
-	for _, c := range before {
-		ran[c.ID] = c.Running && !c.Paused
-	}
-	now, err := s.rt.Containers(ctx)
-	if err != nil {
-		return false, 0, err
-	}
-	for _, c := range now {
-		if !ran[c.ID] || !c.Running || c.Paused {
-			continue
-		}
-		awake = true
-		if longest = max(longest, c.StopTimeout); c.StopTimeout < 0 {
-			longest = longestStop
-		}
-	}
-	return awake, longest, nil
 }

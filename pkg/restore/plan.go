@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/archive"
@@ -243,7 +242,7 @@ func (s *session) planContainers(ctx context.Context, p *Plan, _ RestoreRequest)
 	if p.Containers, err = s.rt.Containers(ctx); err != nil {
 		return err
 	}
-	p.running = ran(p.Containers)
+	p.running = runtime.Containers(p.Containers).Ran()
 	for _, c := range p.Containers {
 		if c.Paused {
 			return refused("paused", remedy("docker unpause "+c.Name), "container %s is paused: it cannot be stopped cleanly", c.Name)
@@ -261,7 +260,7 @@ func (s *session) planContainers(ctx context.Context, p *Plan, _ RestoreRequest)
 				"volume %s: no container mounts %s now; the config has changed since they were deployed", v.Name, v.Path()))
 		}
 	}
-	return s.rt.Check(ctx, pins(p.Containers))
+	return s.rt.Check(ctx, runtime.Containers(p.Containers).Pins())
 }
 
 // mountedBy reports whether a container mounts the volume or a directory above it.
@@ -274,17 +273,6 @@ func mountedBy(list []runtime.Container, v *swap.Volume) bool {
 		}
 	}
 	return false
-}
-
-// pins returns the images that ran, by service.
-func pins(list []runtime.Container) map[string]runtime.Pin {
-	out := map[string]runtime.Pin{}
-	for _, c := range list {
-		if _, have := out[c.Service]; !c.Also && (!have || c.Running) {
-			out[c.Service] = runtime.Pin{Image: c.Image, ImageID: c.ImageID, Digest: c.Digest}
-		}
-	}
-	return out
 }
 
 // planUsers looks for other containers on the volumes: one that runs would
@@ -316,7 +304,7 @@ func (s *session) planUsers(ctx context.Context, p *Plan, _ RestoreRequest) erro
 // planHolders looks for processes of the host itself; those of the app's
 // containers are looked for when they have been stopped.
 func (s *session) planHolders(_ context.Context, p *Plan, _ RestoreRequest) error {
-	return holders(liveOf(p.volumes), disk.HostProcesses)
+	return swap.NoHolders(liveOf(p.volumes), disk.HostProcesses)
 }
 
 // liveOf are the live directories that exist.
@@ -328,26 +316,6 @@ func liveOf(volumes []*swap.Volume) []*disk.Dir {
 		}
 	}
 	return dirs
-}
-
-func holders(dirs []*disk.Dir, which disk.Processes) error {
-	found, err := disk.Holders(dirs, which)
-	if err != nil || len(found) == 0 {
-		return err
-	}
-	list := make([]string, 0, 5)
-	for _, h := range found[:min(len(found), 5)] {
-		list = append(list, h.String())
-	}
-	hint := "end these processes, then try again"
-	if at := slices.IndexFunc(found, func(h disk.Holder) bool { return h.PID == 0 }); at >= 0 {
-		hint = "unmount what is made of these devices and detach them (losetup -d " + found[at].Command + ")"
-		if at > 0 {
-			hint = "end these processes; " + hint
-		}
-		hint += ", then try again"
-	}
-	return refused("in_use", remedy(hint), "the data is in use: %s", strings.Join(list, "; "))
 }
 
 // limits are what a volume's manifest announces, and what the config allows.

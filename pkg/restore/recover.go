@@ -267,14 +267,5 @@ func (s *session) resting(ctx context.Context, before []runtime.Container) (bool
 	if err != nil {
 		return false, err
 	}
-	awake := map[string]bool{}
-	for _, c := range now {
-		awake[c.ID] = c.Running && !c.Paused
-	}
-	for _, c := range before {
-		if c.Running && !c.Paused && !awake[c.ID] {
-			return true, nil
-		}
-	}
-	return false, nil
+	return runtime.Containers(now).Resting(before), nil
 }

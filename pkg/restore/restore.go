@@ -252,7 +252,7 @@ func (r *restoration) passOne(ctx context.Context) error {
 
 // ready records the handles.
 func (r *restoration) ready(context.Context) error {
-	ready := &journal.Ready{Containers: r.plan.Containers, Pin: pins(r.plan.Containers)}
+	ready := &journal.Ready{Containers: r.plan.Containers, Pin: runtime.Containers(r.plan.Containers).Pins()}
 	return r.x.RecordReady(ready, func() error {
 		if err := r.sameAsPlanned(); err != nil {
 			return err
@@ -303,7 +303,7 @@ func (r *restoration) fence(ctx context.Context) error {
 	if err := r.noUsers(ctx); err != nil {
 		return err
 	}
-	return holders(liveOf(r.plan.volumes), disk.AllProcesses)
+	return swap.NoHolders(liveOf(r.plan.volumes), disk.AllProcesses)
 }
 
 func (r *restoration) passTwo(ctx context.Context) error {

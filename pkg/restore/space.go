@@ -102,44 +102,16 @@ func (s *session) warnOfSpace(p *Plan, need map[disk.FSID]*Space) error {
 
 // planExchange tries a real exchange on each filesystem, in a wrapper of its
 // own that a transaction records, so that a crash leaves nothing unnamed.
-func (s *session) planExchange(_ context.Context, p *Plan, _ RestoreRequest) (err error) {
-	begin := &journal.Begin{Kind: journal.Probe, Snap: s.Version}
-	probed := map[disk.FSID]bool{}
-	for _, v := range p.volumes {
-		id, err := v.Nearest().Filesystem()
-		if err != nil {
-			return err
-		}
-		if probed[id] {
-			continue
-		}
-		probed[id] = true
-		begin.Volumes = append(begin.Volumes, probeVolume(v))
-	}
-	tx, err := s.Journal.Begin(s.held, begin)
-	if err != nil {
-		return err
-	}
-	x, err := swap.Open(tx, true, nil) // its points are not a restore's
-	if err != nil {
-		return errors.Join(err, tx.Close())
-	}
-	defer x.CloseVolumes()
-	err = x.Probe()
+func (s *session) planExchange(_ context.Context, p *Plan, _ RestoreRequest) error {
+	err, cleanErr := swap.Probe(p.volumes, func(begin *journal.Begin) (*journal.Tx, error) {
+		begin.Snap = s.Version
+		return s.Journal.Begin(s.held, begin)
+	})
 	if errors.Is(err, disk.ErrNoExchange) {
 		err = refused("no_exchange", remedy("keep the volume on ext4, xfs or btrfs"), "%w", err)
 	}
-	if cleanErr := x.Discard(); cleanErr != nil {
+	if cleanErr != nil {
 		err = fault(Failed, "cleanup", remedy(recovers(s.w.Name)), "the probe of the pre-flight is not cleared away: %w", errors.Join(err, cleanErr))
 	}
 	return err
-}
-
-// probeVolume names the place beside a live directory, or where it will be.
-func probeVolume(v *swap.Volume) journal.Volume {
-	rel := v.Rel
-	if len(v.Missing) > 0 {
-		rel = v.Missing[0] // its directory exists
-	}
-	return journal.Volume{Name: v.Name, Root: v.Root, Rel: rel, Entry: "probe"}
 }

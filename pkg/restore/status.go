@@ -115,35 +115,8 @@ func (e *Engine) status(ctx context.Context, name string) WorkloadStatus {
 		return st
 	}
 	st.Containers = append(st.Containers, list...)
-	st.State = appState(list)
+	st.State = runtime.Containers(list).State()
 	return st
-}
-
-func appState(list []runtime.Container) string {
-	running, paused, all := 0, 0, 0
-	for _, c := range list {
-		if c.Also {
-			continue
-		}
-		all++
-		switch {
-		case c.Paused:
-			paused++
-		case c.Running:
-			running++
-		}
-	}
-	switch {
-	case all == 0:
-		return "absent"
-	case running == all:
-		return "running"
-	case paused > 0:
-		return "paused"
-	case running > 0:
-		return "partly running"
-	}
-	return "stopped"
 }
 
 // Snapshots goes through the snapshots of a workload, newest first; one that

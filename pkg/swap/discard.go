@@ -138,23 +138,3 @@ func (v *Volume) removeTree(wrapper *disk.Dir, mounts disk.Mounts, g Goal) error
 	}
 	return nil
 }
-
-// Probe tries a real exchange beside every volume, in the wrapper of the
-// transaction. What it leaves after a crash the transaction's record names.
-func (x *Tx) Probe() error {
-	for _, v := range x.Volumes {
-		if err := v.probe(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (v *Volume) probe() error {
-	wrapper, err := v.parent.MakePrivate(v.wrapper)
-	if err != nil {
-		return err
-	}
-	defer wrapper.Close()
-	return wrapper.ProbeExchange()
-}

@@ -3,6 +3,8 @@ package swap
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -93,4 +95,26 @@ func (v *Volume) unlocked() error {
 		}
 	}
 	return nil
+}
+
+// NoHolders refuses, with [*Unfit], directories that somebody holds: a process of
+// those that which names, or a loop device.
+func NoHolders(dirs []*disk.Dir, which disk.Processes) error {
+	found, err := disk.Holders(dirs, which)
+	if err != nil || len(found) == 0 {
+		return err
+	}
+	list := make([]string, 0, 5)
+	for _, h := range found[:min(len(found), 5)] {
+		list = append(list, h.String())
+	}
+	hint := "end these processes, then try again"
+	if at := slices.IndexFunc(found, func(h disk.Holder) bool { return h.PID == 0 }); at >= 0 {
+		hint = "unmount what is made of these devices and detach them (losetup -d " + found[at].Command + ")"
+		if at > 0 {
+			hint = "end these processes; " + hint
+		}
+		hint += ", then try again"
+	}
+	return &Unfit{"in_use", hint, fmt.Errorf("the data is in use: %s", strings.Join(list, "; "))}
 }

@@ -1,0 +1,105 @@
+package runtime
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+// Containers are the containers of a workload at one moment, with those of
+// also_stop.
+type Containers []Container
+
+// Ran reports whether a container of the workload itself ran.
+func (list Containers) Ran() bool {
+	return slices.ContainsFunc(list, func(c Container) bool { return c.Running && !c.Also })
+}
+
+// Pins returns the images that ran, by service.
+func (list Containers) Pins() map[string]Pin {
+	out := map[string]Pin{}
+	for _, c := range list {
+		if _, have := out[c.Service]; !c.Also && (!have || c.Running) {
+			out[c.Service] = Pin{Image: c.Image, ImageID: c.ImageID, Digest: c.Digest}
+		}
+	}
+	return out
+}
+
+// State says in words how the workload's own containers are: absent, running,
+// paused, partly running or stopped.
+func (list Containers) State() string {
+	running, paused, all := 0, 0, 0
+	for _, c := range list {
+		if c.Also {
+			continue
+		}
+		all++
+		switch {
+		case c.Paused:
+			paused++
+		case c.Running:
+			running++
+		}
+	}
+	switch {
+	case all == 0:
+		return "absent"
+	case running == all:
+		return "running"
+	case paused > 0:
+		return "paused"
+	case running > 0:
+		return "partly running"
+	}
+	return "stopped"
+}
+
+// Resting reports whether a container that ran in before is now paused, stopped or
+// gone.
+func (list Containers) Resting(before []Container) bool {
+	awake := list.awake()
+	return slices.ContainsFunc(before, func(c Container) bool { return c.Running && !c.Paused && !awake[c.ID] })
+}
+
+func (list Containers) awake() map[string]bool {
+	awake := map[string]bool{}
+	for _, c := range list {
+		awake[c.ID] = c.Running && !c.Paused
+	}
+	return awake
+}
+
+// longestStop bounds the wait for a stop: a container may ask for any time.
+const longestStop = 10 * time.Minute
+
+// UntilAtRest waits while a container that ran before still does, since it may be
+// about to be paused or stopped. It waits at most for timeout (0: what the
+// container itself asks for) and a little more. Once all are at rest there is
+// nothing to wait for. An error of the runtime ends the wait: whatever the caller
+// does next meets it again.
+func UntilAtRest(ctx context.Context, rt Runtime, before []Container, more, timeout time.Duration) {
+	ran := Containers(before).awake()
+	for start := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		now, err := rt.Containers(ctx)
+		if err != nil {
+			return
+		}
+		awake, longest := false, time.Duration(0)
+		for _, c := range now {
+			if !ran[c.ID] || !c.Running || c.Paused {
+				continue
+			}
+			awake = true
+			if longest = max(longest, c.StopTimeout); c.StopTimeout < 0 {
+				longest = longestStop
+			}
+		}
+		if timeout > 0 {
+			longest = timeout
+		}
+		if !awake || time.Since(start) > min(longest+more, longestStop) {
+			return
+		}
+	}
+}
