@@ -1,0 +1,271 @@
+package swap
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/disk/disktest"
+	"github.com/tiny-forge/snap/pkg/journal"
+)
+
+// bench is a transaction of two volumes on real directories, as it is when
+// everything is staged.
+type bench struct {
+	*testing.T
+	dir     string
+	journal *journal.Journal
+	held    *journal.Held
+	id      string
+	old     []time.Time // the old directories' own times
+}
+
+func newBench(t *testing.T, guard string) *bench {
+	t.Helper()
+	disktest.NeedRoot(t)
+	b := &bench{T: t, dir: t.TempDir()}
+	b.must(os.MkdirAll(filepath.Join(b.dir, "state"), 0o700))
+	root, err := disk.OpenRoot(filepath.Join(b.dir, "state"))
+	b.must(err)
+	t.Cleanup(func() { root.Close() })
+	b.journal, err = journal.Open(root)
+	b.must(err)
+	t.Cleanup(func() { b.journal.Close() })
+	b.held, err = b.journal.Lock("app", "test")
+	b.must(err)
+	t.Cleanup(b.held.Release)
+	begin := &journal.Begin{Kind: journal.Restore, Guard: guard, PreRestoreSID: disk.NewID(time.Now()), RevertSID: disk.NewID(time.Now())}
+	for i := range 2 {
+		disktest.Write(t, b.live(i), map[string]string{"generation": "old"})
+		old := time.Unix(1_600_000_000+int64(i), 42)
+		b.must(os.Chtimes(b.live(i), old, old))
+		b.old = append(b.old, old)
+		begin.Volumes = append(begin.Volumes, journal.Volume{Name: fmt.Sprintf("v%d", i), Root: b.dir, Rel: fmt.Sprintf("v%d", i), Entry: fmt.Sprint(i)})
+	}
+	tx, err := b.journal.Begin(b.held, begin)
+	b.must(err)
+	b.id = tx.ID
+	x, err := Open(tx, false, nil)
+	b.must(err)
+	defer x.CloseVolumes()
+	for _, v := range x.Volumes {
+		staged, err := v.MakeStaged()
+		b.must(err)
+		staged.Close()
+		disktest.Write(t, filepath.Join(b.dir, v.EntryName()), map[string]string{"generation": "new"})
+	}
+	b.must(x.RecordReady(&journal.Ready{}, func() error { return nil }))
+	b.must(x.RecordTimes())
+	b.must(tx.Close())
+	return b
+}
+
+func (b *bench) must(err error) {
+	b.Helper()
+	if err != nil {
+		b.Fatal(err)
+	}
+}
+
+func (b *bench) live(i int) string { return filepath.Join(b.dir, fmt.Sprintf("v%d", i)) }
+
+// generation is what is live of both volumes, "mixed" where they differ.
+func (b *bench) generation() string {
+	b.Helper()
+	var all []string
+	for i := range 2 {
+		text, err := os.ReadFile(filepath.Join(b.live(i), "generation"))
+		b.must(err)
+		all = append(all, string(text))
+	}
+	if all[0] != all[1] {
+		return "mixed"
+	}
+	return all[0]
+}
+
+var errCut = errors.New("cut")
+
+// run brings the transaction to its end by the table, and is cut at the n-th point
+// that it reaches (0: never). It reports whether it was cut.
+func (b *bench) run(n int) (cut bool) {
+	b.Helper()
+	tx, err := b.journal.Load(b.id)
+	b.must(err)
+	defer func() {
+		if v := recover(); v != nil {
+			if v != errCut {
+				panic(v)
+			}
+			tx.Close()
+			cut = true
+		}
+	}()
+	reached := 0
+	x, err := Open(tx, true, func(string) {
+		if reached++; reached == n {
+			panic(errCut)
+		}
+	})
+	b.must(err)
+	defer x.CloseVolumes()
+	plan, err := x.Plan()
+	b.must(err)
+	b.must(x.Apply(plan))
+	b.must(x.Discard())
+	return false
+}
+
+// TestATransactionThatIsCutAnywhereEndsWhereTheRecordsWant plans, applies and
+// discards under every goal, cut at every point and run again.
+func TestATransactionThatIsCutAnywhereEndsWhereTheRecordsWant(t *testing.T) {
+	for _, c := range []struct {
+		goal  Goal
+		start []int // volumes that are exchanged already
+		want  string
+	}{
+		{Undecided, nil, "old"}, {Undecided, []int{0}, "old"}, {Undecided, []int{0, 1}, "old"},
+		{Committed, []int{0, 1}, "new"}, {Committed, []int{1}, "new"}, {Committed, nil, "new"},
+		{Reverted, []int{0, 1}, "old"}, {Reverted, []int{1}, "old"}, {Reverted, nil, "old"},
+	} {
+		t.Run(fmt.Sprintf("%s, exchanged %v", c.goal, c.start), func(t *testing.T) {
+			for n := 1; ; n++ {
+				b := newBench(t, "")
+				b.arrange(c.goal, c.start)
+				cut := b.run(n)
+				if cut && b.pending() {
+					b.run(0)
+				}
+				b.ended(c.want)
+				if !cut {
+					if n < 3 {
+						t.Errorf("only %d points were reached", n-1)
+					}
+					return
+				}
+			}
+		})
+	}
+}
+
+// arrange exchanges volumes and takes the decisions.
+func (b *bench) arrange(g Goal, exchanged []int) {
+	b.Helper()
+	tx, err := b.journal.Load(b.id)
+	b.must(err)
+	defer tx.Close()
+	x, err := Open(tx, true, nil)
+	b.must(err)
+	defer x.CloseVolumes()
+	plan := make([]Action, len(x.Volumes))
+	for i := range plan {
+		if plan[i] = Keep; slices.Contains(exchanged, i) {
+			plan[i] = Exchange
+		}
+	}
+	b.must(x.Apply(plan))
+	if g == Committed || g == Reverted || g == Guarding {
+		b.must(tx.Commit())
+	}
+	if g == Reverted {
+		b.must(tx.Revert())
+	}
+}
+
+func (b *bench) pending() bool {
+	b.Helper()
+	ids, err := b.journal.List()
+	b.must(err)
+	return len(ids) > 0
+}
+
+// ended fails the test unless one generation is live, the transaction has ended,
+// nothing is left beside the live directories, and old directories have their own
+// times.
+func (b *bench) ended(want string) {
+	b.Helper()
+	if got := b.generation(); got != want {
+		b.Errorf("%s data is live, expected %s", got, want)
+	}
+	if b.pending() {
+		b.Error("the transaction has not ended")
+	}
+	if left, _ := filepath.Glob(filepath.Join(b.dir, ".snap-*")); len(left) > 0 {
+		b.Errorf("left over: %q", left)
+	}
+	for i := range 2 {
+		info, err := os.Stat(b.live(i))
+		b.must(err)
+		if want == "old" && !info.ModTime().Equal(b.old[i]) {
+			b.Errorf("the old directory %d has the time %v, it had %v", i, info.ModTime(), b.old[i])
+		}
+	}
+}
+
+// TestWhatIsNotRecognisedIsNotTouched puts something foreign at one of a volume's
+// two names, and takes a displaced tree away.
+func TestWhatIsNotRecognisedIsNotTouched(t *testing.T) {
+	foreign := func(path string) func(*bench) {
+		return func(b *bench) {
+			at := filepath.Join(b.dir, path)
+			if path == "staged" {
+				at = filepath.Join(b.dir, journal.Wrapper(b.id), "1")
+			}
+			b.must(os.Rename(at, filepath.Join(b.dir, "away")))
+			disktest.Write(b.T, at, map[string]string{"foreign": "f"})
+		}
+	}
+	for name, c := range map[string]struct {
+		goal  Goal
+		start []int
+		spoil func(*bench)
+	}{
+		"foreign and live":         {Undecided, nil, foreign("v1")},
+		"foreign and staged":       {Committed, []int{0, 1}, foreign("staged")},
+		"no staged tree to commit": {Committed, nil, func(b *bench) { b.must(os.RemoveAll(filepath.Join(b.dir, journal.Wrapper(b.id), "1"))) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, "")
+			b.arrange(c.goal, c.start)
+			c.spoil(b)
+			before := disktest.Tree(t, b.dir)
+			tx, err := b.journal.Load(b.id)
+			b.must(err)
+			defer tx.Close()
+			x, err := Open(tx, true, nil)
+			b.must(err)
+			defer x.CloseVolumes()
+			var mismatch *Mismatch
+			if _, err := x.Plan(); !errors.As(err, &mismatch) || len(mismatch.Ways) == 0 {
+				t.Errorf("the plan is %v, expected a mismatch with ways out", err)
+			}
+			disktest.Same(t, "the directories", before, disktest.Tree(t, b.dir))
+		})
+	}
+}
+
+// TestAGuardedTreeIsNeverDiscarded: until the pre-restore snapshot exists the
+// displaced trees are the only copy of the old data.
+func TestAGuardedTreeIsNeverDiscarded(t *testing.T) {
+	b := newBench(t, journal.GuardAfter)
+	b.arrange(Guarding, []int{0, 1})
+	tx, err := b.journal.Load(b.id)
+	b.must(err)
+	defer tx.Close()
+	x, err := Open(tx, false, nil)
+	b.must(err)
+	defer x.CloseVolumes()
+	before := disktest.Tree(t, b.dir)
+	if err := x.Discard(); err == nil {
+		t.Error("the displaced trees were discarded")
+	}
+	disktest.Same(t, "the directories", before, disktest.Tree(t, b.dir))
+	x.Guarded()
+	b.must(x.Discard())
+	b.ended("new")
+}
