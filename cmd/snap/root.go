@@ -28,7 +28,6 @@ type app struct {
 	*ui
 	config     string
 	waitDocker time.Duration
-	recovers   bool // the verb needs no volumes from the config
 	entered    bool // a verb has begun: what fails now is not the command line
 
 	opened func(*restore.Engine) // lets a test change the engine; nil outside tests
@@ -187,10 +186,7 @@ func (a *app) engine(open func(string) (*store.Store, error)) (*restore.Engine, 
 		return nil, nil, err
 	}
 	e := &restore.Engine{
-		Config: cfg, Version: version(), Say: a.progress, Watchdog: a.watchdog,
-		Runtime: func(ctx context.Context, w *workload.Workload) (runtime.Runtime, error) {
-			return a.runtime(ctx, cfg, w)
-		},
+		Config: cfg, Version: version(), Say: a.progress, Watchdog: a.watchdog, Runtime: a.runtime,
 	}
 	if a.opened != nil {
 		a.opened(e)
@@ -214,9 +210,9 @@ func (a *app) engine(open func(string) (*store.Store, error)) (*restore.Engine, 
 	}, nil
 }
 
-// runtime opens the runtime of a workload; a Compose workload that lists no
-// volumes gets those of its file.
-func (a *app) runtime(ctx context.Context, cfg *workload.Config, w *workload.Workload) (runtime.Runtime, error) {
+// runtime opens the runtime of a workload, and waits for its engine where the
+// command asks for that.
+func (a *app) runtime(ctx context.Context, w *workload.Workload) (runtime.Runtime, error) {
 	notice := func(line string) { a.progress("notice: %s", line) }
 	rt, err := docker.Open(w, docker.Options{Notice: notice})
 	if errors.Is(err, docker.ErrNotLocal) {
@@ -225,36 +221,12 @@ func (a *app) runtime(ctx context.Context, cfg *workload.Config, w *workload.Wor
 	if err != nil {
 		return nil, fmt.Errorf("workload %s: %w", w.Name, err)
 	}
-	if err := a.prepare(ctx, cfg, w, rt, notice); err != nil {
-		return nil, errors.Join(err, rt.Close())
-	}
-	return rt, nil
-}
-
-func (a *app) prepare(ctx context.Context, cfg *workload.Config, w *workload.Workload, rt *docker.Runtime, notice func(string)) error {
 	if w.Kind() != workload.Data && a.waitDocker > 0 {
 		if err := waitFor(ctx, rt, a.waitDocker); err != nil {
-			return err
+			return nil, errors.Join(err, rt.Close())
 		}
 	}
-	if w.Kind() != workload.Compose || len(w.Volumes) > 0 {
-		return nil
-	}
-	volumes, notices, err := docker.ComposeVolumes(ctx, w)
-	if err != nil && a.recovers {
-		notice(err.Error()) // a recovery goes by its records
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	for _, line := range notices {
-		notice(line)
-	}
-	if err := w.SetVolumes(cfg, volumes); err != nil {
-		return &workload.Error{Where: w.Compose, Err: err, Hint: "list the volumes to keep under `volumes:` of the workload in the config"}
-	}
-	return nil
+	return rt, nil
 }
 
 // waitFor waits until the engine answers, at most for d.

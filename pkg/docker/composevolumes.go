@@ -9,32 +9,27 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
-// ComposeVolumes returns the volumes of a Compose workload whose config lists
-// none: every directory that a service of its file binds writable, with scope
-// absolute. Notices say what is left out and why. A named volume refuses the
-// workload: its data lies in the engine's own folder. The engine is not asked.
-func ComposeVolumes(ctx context.Context, w *workload.Workload) (volumes []workload.Volume, notices []string, err error) {
-	e, err := connect(Options{})
+// volumes returns what the services bind. It reads the Compose file anew only
+// where this runtime has not read it yet: what Check and Redeploy look at later
+// is the same project.
+func (a *composeApp) volumes(ctx context.Context) ([]runtime.Volume, []string, error) {
+	p, err := a.config(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	defer e.api.Close()
-	p, err := compose{files: composeFiles(w.Compose), host: e.host}.config(ctx)
+	volumes, notices, err := p.volumes()
 	if err != nil {
-		return nil, nil, fmt.Errorf("workload %s: %w", w.Name, err)
-	}
-	volumes, notices, err = p.volumes()
-	if err != nil {
-		return nil, nil, fmt.Errorf("workload %s: %w", w.Name, err)
+		return nil, nil, fmt.Errorf("workload %s: %w", a.w.Name, err)
 	}
 	return volumes, notices, nil
 }
 
-func (p *project) volumes() ([]workload.Volume, []string, error) {
-	byPath := map[string]workload.Volume{}
+func (p *project) volumes() ([]runtime.Volume, []string, error) {
+	byPath := map[string]runtime.Volume{}
 	skipped := map[string]string{} // what → why, of mounts that no other service has writable
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(p.Services)) {
@@ -48,7 +43,7 @@ func (p *project) volumes() ([]workload.Volume, []string, error) {
 			case m.Type == "bind":
 				source := filepath.Clean(m.Source)
 				if _, twice := byPath[source]; !twice {
-					byPath[source] = workload.Volume{Name: source, Scope: workload.Absolute, Source: source, Target: m.Target}
+					byPath[source] = runtime.Volume{Name: source, Source: source, Target: m.Target}
 				}
 			}
 		}
@@ -56,11 +51,11 @@ func (p *project) volumes() ([]workload.Volume, []string, error) {
 	if len(errs) > 0 {
 		return nil, nil, errors.Join(errs...)
 	}
-	var volumes []workload.Volume
+	var volumes []runtime.Volume
 	var notices []string
 	for _, path := range slices.Sorted(maps.Keys(byPath)) {
 		// Sorted, so that a directory comes before what lies in it.
-		if i := slices.IndexFunc(volumes, func(v workload.Volume) bool { return workload.Contains(v.Source, path) }); i >= 0 {
+		if i := slices.IndexFunc(volumes, func(v runtime.Volume) bool { return workload.Contains(v.Source, path) }); i >= 0 {
 			notices = append(notices, fmt.Sprintf("%s is part of volume %s", path, volumes[i].Source))
 			continue
 		}
@@ -117,8 +112,9 @@ func leftOut(m serviceMount) (why string, err error) {
 	return "mounts of type " + m.Type + " hold no directory of this host", nil
 }
 
-// checkMounted returns ErrNotMounted for each volume that no service binds: it
-// would be restored under the feet of an app that does not look there.
+// checkMounted returns an error for each of the config's volumes that no service
+// binds: it would be restored, and the app would not see it. A config without
+// volumes needs no such check: the engine then takes those of the same file.
 func (p *project) checkMounted(volumes []workload.Volume) error {
 	bound := map[string]bool{}
 	for _, s := range p.Services {

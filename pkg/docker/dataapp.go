@@ -30,4 +30,7 @@ func (a dataApp) settle(ctx context.Context, before []runtime.Container) error {
 	return a.e.restoreAlso(ctx, before)
 }
 
+// volumes returns none: the config lists them.
+func (dataApp) volumes(context.Context) ([]runtime.Volume, []string, error) { return nil, nil, nil }
+
 func (dataApp) upToDate(context.Context) (bool, error) { return true, nil }

@@ -150,6 +150,9 @@ func (a *imageApp) network(ctx context.Context) error {
 	return failed(err, "create network %s", name)
 }
 
+// volumes returns none: the config lists what the container mounts.
+func (a *imageApp) volumes(context.Context) ([]runtime.Volume, []string, error) { return nil, nil, nil }
+
 func (a *imageApp) upToDate(ctx context.Context) (bool, error) {
 	own, err := list(ctx, a.e, a)
 	if err != nil || len(own) != 1 {

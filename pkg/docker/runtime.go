@@ -52,6 +52,7 @@ type app interface {
 	redeploy(ctx context.Context, r runtime.Redeploy) error
 	resume(ctx context.Context, before []runtime.Container) error
 	settle(ctx context.Context, before []runtime.Container) error
+	volumes(ctx context.Context) ([]runtime.Volume, []string, error)
 	upToDate(ctx context.Context) (bool, error)
 }
 
@@ -189,6 +190,13 @@ func (r *Runtime) Resume(ctx context.Context, held runtime.Lock, before []runtim
 // current config and image runs and is healthy. For a Compose workload it is
 // always false: docker compose up finds that out itself. It changes nothing.
 func (r *Runtime) UpToDate(ctx context.Context) (bool, error) { return r.app.upToDate(ctx) }
+
+// Volumes returns every directory that a service of the Compose file binds
+// writable; nothing for other workloads. The engine is not asked, only docker
+// compose, which need not reach it.
+func (r *Runtime) Volumes(ctx context.Context) ([]runtime.Volume, []string, error) {
+	return r.app.volumes(ctx)
+}
 
 func (r *Runtime) demand(held runtime.Lock) error {
 	if held == nil || held.Workload() != r.w.Name {

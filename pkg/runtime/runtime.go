@@ -27,6 +27,14 @@ type Runtime interface {
 	// (marked Also), running or not, sorted by name. It changes nothing.
 	Containers(ctx context.Context) ([]Container, error)
 
+	// Volumes returns the directories of this host that the workload's
+	// containers mount writable, sorted by path, and says in notices what it
+	// leaves out and why. It serves a workload whose config lists no volumes;
+	// only the containers' own description (a Compose file) is asked, so it has
+	// none for other workloads. It fails where leaving a mount out would lose
+	// data, such as a named volume. It changes nothing.
+	Volumes(ctx context.Context) (volumes []Volume, notices []string, err error)
+
 	// Users returns everybody else's containers that mount one of the host
 	// paths, something inside one, or something above one, stopped ones too.
 	// It changes nothing.

@@ -33,6 +33,13 @@ const (
 	Above  Relation = "above"  // it mounts a directory that holds the volume
 )
 
+// Volume is a directory of this host that containers of a workload mount.
+type Volume struct {
+	Name   string // unique among the workload's volumes
+	Source string // the host path: absolute and clean
+	Target string // the path in the container, of the first that mounts it
+}
+
 // User is a container outside the workload that mounts one of its volumes.
 type User struct {
 	ID       string
