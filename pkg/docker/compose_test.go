@@ -250,7 +250,7 @@ func TestComposeVolumes(t *testing.T) {
 		t.Errorf("volumes %q, want %q", got, want)
 	}
 	said := strings.Join(notices, "\n")
-	for _, want := range []string{"data/in is part of", "conf is left out: it is mounted read-only", "one.conf is left out: it is no directory", "anonymous"} {
+	for _, want := range []string{"data/in is part of", "conf is left out: it is mounted read-only", "one.conf is left out: it is not a directory", "anonymous"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("no notice %q in:\n%s", want, said)
 		}
@@ -272,7 +272,7 @@ func TestAListedVolumeMustBeMounted(t *testing.T) {
 	dockertest.NeedCompose(t)
 	ref, _ := b.image("one")
 	r := b.open(b.composed("services: {web: {image: " + ref + ", volumes: ['./other:/data']}}"))
-	if err := r.Check(b.Context(), nil); !errors.Is(err, ErrNotMounted) {
-		t.Errorf("got %v, want ErrNotMounted", err)
+	if err := r.Check(b.Context(), nil); !errors.Is(err, errNotMounted) {
+		t.Errorf("got %v, want errNotMounted", err)
 	}
 }

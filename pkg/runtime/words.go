@@ -21,10 +21,10 @@ const (
 	None  = "none"  // leave them running
 )
 
-// Thaw brings back what a Quiesce put to rest.
+// Thaw brings back what a Quiesce paused or stopped.
 type Thaw func(ctx context.Context) error
 
-// Relation says how a foreign container's mount lies to a volume.
+// Relation says how a foreign container's mount relates to a volume.
 type Relation string
 
 const (
