@@ -122,15 +122,20 @@ func (l *lateNews) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// late is a way to the engine on which a pause takes its time.
+// late is a way to the engine on which a pause is late: it arrives when the engine
+// starts a probe, if one is due.
 type late struct {
 	http.RoundTripper
-	by time.Duration
+	starts <-chan events.Message
 }
 
-func (l late) RoundTrip(req *http.Request) (*http.Response, error) {
+func (l *late) RoundTrip(req *http.Request) (*http.Response, error) {
 	if strings.HasSuffix(req.URL.Path, "/pause") {
-		time.Sleep(l.by)
+		select {
+		case <-l.starts:
+			time.Sleep(10 * time.Millisecond) // the probe's process is being made
+		case <-time.After(100 * time.Millisecond):
+		}
 	}
 	return l.RoundTripper.RoundTrip(req)
 }
@@ -144,10 +149,17 @@ func TestAPauseKeepsClearOfProbes(t *testing.T) {
 	w := b.app(ref, "healthcheck: {test: [CMD, /app, check], interval: 2s, timeout: 20s, retries: 1}")
 	// As on a machine with a lot to do: a probe that is due as snap looks starts
 	// between the look and the pause.
-	r := b.open(w, client.WithHTTPClient(&http.Client{Transport: late{b.transport(), 70 * time.Millisecond}}))
+	way := &late{RoundTripper: b.transport()}
+	r := b.open(w, client.WithHTTPClient(&http.Client{Transport: way}))
 	id := b.deployed(r, b.held()).ID
+	ends := b.news(id, events.ActionExecDie)
 	for range 3 {
-		time.Sleep(time.Until(b.probeEnds(id).Add(2*time.Second - 20*time.Millisecond)))
+		for len(ends) > 0 { // of the probes before
+			<-ends
+		}
+		ended := time.Unix(0, (<-ends).TimeNano)
+		way.starts = b.news(id, events.ActionExecStart)
+		time.Sleep(time.Until(ended.Add(2*time.Second - 20*time.Millisecond)))
 		thaw, err := r.Quiesce(b.Context(), runtime.Pause, 0)
 		b.must(err)
 		// Far more than an unpause takes, far less than the probe has.
@@ -161,21 +173,28 @@ func TestAPauseKeepsClearOfProbes(t *testing.T) {
 	}
 }
 
-// probeEnds waits for the end of the next health probe in a container.
-func (b *bench) probeEnds(id string) time.Time {
+// news returns what the engine tells of a container from now on, of one kind.
+func (b *bench) news(id string, kind events.Action) <-chan events.Message {
 	b.Helper()
-	ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
-	defer cancel()
-	told, failed := b.api.Events(ctx, events.ListOptions{
-		Filters: filters.NewArgs(filters.Arg("container", id), filters.Arg("event", string(events.ActionExecDie))),
+	told, failed := b.api.Events(b.Context(), events.ListOptions{
+		Filters: filters.NewArgs(filters.Arg("container", id), filters.Arg("event", string(kind))),
 	})
-	select {
-	case e := <-told:
-		return time.Unix(0, e.TimeNano)
-	case err := <-failed:
-		b.Fatalf("no probe ends: %v", err)
-		return time.Time{}
-	}
+	news := make(chan events.Message, 100)
+	go func() {
+		for {
+			select {
+			case e := <-told:
+				news <- e
+			case err := <-failed:
+				if b.Context().Err() == nil {
+					b.Errorf("the engine's news end: %v", err)
+				}
+				close(news)
+				return
+			}
+		}
+	}()
+	return news
 }
 
 func TestProbesAreForeseen(t *testing.T) {
