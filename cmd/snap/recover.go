@@ -69,7 +69,7 @@ keep becomes a snapshot first.`,
 		return oneOf("--resolve", resolve, "keep-"+journal.KeepOld, "keep-"+journal.KeepNew)
 	}
 	cmd.RunE = a.mend(func(ctx context.Context, e *restore.Engine, args []string) error {
-		req.Workloads, a.recovers = args, true
+		req.Workloads = args
 		if !req.Offline {
 			a.waitDocker = wait
 		}

@@ -28,7 +28,6 @@ type app struct {
 	*ui
 	config     string
 	waitDocker time.Duration
-	recovers   bool // the command does not need the config's volumes
 	entered    bool // a command has begun, so an error is not one of usage
 	pacer      pacer
 
@@ -204,10 +203,7 @@ func (a *app) engine(store need) (*restore.Engine, func(), error) {
 		return nil, nil, err
 	}
 	e := &restore.Engine{
-		Config: cfg, Version: version(), Watchdog: a.watchdog,
-		Runtime: func(ctx context.Context, w *workload.Workload) (runtime.Runtime, error) {
-			return a.runtime(ctx, cfg, w)
-		},
+		Config: cfg, Version: version(), Watchdog: a.watchdog, Runtime: a.runtime,
 	}
 	if a.opened != nil {
 		a.opened(e)
@@ -239,9 +235,9 @@ func tolerates(need need, err error) bool {
 	return need == anyStore && errors.As(err, &missing) || need != ownStore && errors.Is(err, fs.ErrNotExist)
 }
 
-// runtime opens the runtime of a workload. A Compose workload that lists no volumes
-// gets those of its Compose file.
-func (a *app) runtime(ctx context.Context, cfg *workload.Config, w *workload.Workload) (runtime.Runtime, error) {
+// runtime opens the runtime of a workload, and waits for its engine where the
+// command asks for that.
+func (a *app) runtime(ctx context.Context, w *workload.Workload) (runtime.Runtime, error) {
 	notice := func(line string) { a.progress("notice: %s", line) }
 	rt, err := docker.Open(w, docker.Options{Notice: notice})
 	if errors.Is(err, docker.ErrNotLocal) {
@@ -250,36 +246,12 @@ func (a *app) runtime(ctx context.Context, cfg *workload.Config, w *workload.Wor
 	if err != nil {
 		return nil, fmt.Errorf("workload %s: %w", w.Name, err)
 	}
-	if err := a.prepare(ctx, cfg, w, rt, notice); err != nil {
-		return nil, errors.Join(err, rt.Close())
-	}
-	return rt, nil
-}
-
-func (a *app) prepare(ctx context.Context, cfg *workload.Config, w *workload.Workload, rt *docker.Runtime, notice func(string)) error {
 	if w.Kind() != workload.Data && a.waitDocker > 0 {
 		if err := waitFor(ctx, rt, a.waitDocker); err != nil {
-			return err
+			return nil, errors.Join(err, rt.Close())
 		}
 	}
-	if w.Kind() != workload.Compose || len(w.Volumes) > 0 {
-		return nil
-	}
-	volumes, notices, err := docker.ComposeVolumes(ctx, w)
-	if err != nil && a.recovers {
-		notice(err.Error()) // a recovery works from its records
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	for _, line := range notices {
-		notice(line)
-	}
-	if err := w.SetVolumes(cfg, volumes); err != nil {
-		return &workload.Error{Where: w.Compose, Err: err, Hint: "list the volumes to capture under `volumes:` of the workload in the config"}
-	}
-	return nil
+	return rt, nil
 }
 
 // waitFor waits until the engine answers, at most for d.

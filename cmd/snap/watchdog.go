@@ -143,7 +143,7 @@ func (a *app) stand(ctx context.Context, workload, tx string) error {
 		return nil
 	}
 	endCommands("/proc", watchdogMark+"="+tx)
-	a.recovers, a.waitDocker = true, time.Minute
+	a.waitDocker = time.Minute
 	e, done, err := a.engine(anyStore)
 	if err != nil {
 		return err

@@ -7,14 +7,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
+	goruntime "runtime"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/tiny-forge/snap/pkg/runtime"
+	"github.com/tiny-forge/snap/pkg/workload"
 )
 
 // The labels that docker compose gives its containers.
@@ -55,8 +59,8 @@ type serviceMount struct {
 	ReadOnly bool   `json:"read_only"`
 }
 
-// image returns the reference a service's container is made from; one that is
-// built without a name gets Compose's own.
+// image returns the reference that a service's container is made from. An image
+// that is built without a name gets its name from Compose.
 func (p *project) image(name string) string {
 	if ref := p.Services[name].Image; ref != "" {
 		return ref
@@ -64,8 +68,8 @@ func (p *project) image(name string) string {
 	return p.Name + "-" + name
 }
 
-// composeFiles are the files that docker compose reads in the file's folder:
-// one with a default name brings its override along, which -f would leave out.
+// composeFiles are the files that docker compose would read in the file's folder.
+// A file with a default name has an override beside it, which -f leaves out.
 func composeFiles(path string) []string {
 	files := []string{path}
 	defaults := []string{"compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"}
@@ -98,10 +102,10 @@ func (c compose) config(ctx context.Context) (*project, error) {
 }
 
 // run runs docker compose, with an override on its standard input where there
-// is one. It has a process group of its own: an interrupt of the terminal is
-// snap's to handle, and must not stop Compose half-way. When ctx ends it is
-// asked to end, and when snap is killed too: nothing may go on without the
-// workload's lock.
+// is one. The command has a process group of its own: snap handles an interrupt
+// of the terminal, which must not stop Compose half-way. The command is told to
+// end when ctx ends, and when snap is killed: without the workload's lock nothing
+// may go on.
 func (c compose) run(ctx context.Context, override []byte, args ...string) ([]byte, error) {
 	words := []string{"compose"}
 	for _, file := range c.files {
@@ -125,10 +129,10 @@ func (c compose) run(ctx context.Context, override []byte, args ...string) ([]by
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = 20 * time.Second
-	// Pdeathsig fires when the thread that started the child ends; so that is
-	// kept for as long (golang.org/issue/27505).
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	// Pdeathsig fires when the thread that started the child ends, so the thread
+	// must live as long as the child (golang.org/issue/27505).
+	goruntime.LockOSThread()
+	defer goruntime.UnlockOSThread()
 	err := cmd.Run()
 	switch {
 	case err == nil:
@@ -172,3 +176,124 @@ func (l *lastBytes) Write(p []byte) (int, error) {
 }
 
 func (l *lastBytes) text() string { return string(l.buf) }
+
+// volumes returns what the services bind. It reads the Compose file anew only
+// where this runtime has not read it yet: what Check and Redeploy look at later
+// is the same project.
+func (a *composeApp) volumes(ctx context.Context) ([]runtime.Volume, []string, error) {
+	p, err := a.config(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	volumes, notices, err := p.volumes()
+	if err != nil {
+		return nil, nil, fmt.Errorf("workload %s: %w", a.w.Name, err)
+	}
+	return volumes, notices, nil
+}
+
+func (p *project) volumes() ([]runtime.Volume, []string, error) {
+	byPath := map[string]runtime.Volume{}
+	skipped := map[string]string{} // what → why, of mounts that no other service has writable
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(p.Services)) {
+		for _, m := range p.Services[name].Volumes {
+			why, err := leftOut(m)
+			switch {
+			case err != nil:
+				errs = append(errs, fmt.Errorf("service %s: %w", name, err))
+			case why != "":
+				skipped[m.what()] = fmt.Sprintf("service %s: %s is left out: %s", name, m.what(), why)
+			case m.Type == "bind":
+				source := filepath.Clean(m.Source)
+				if _, twice := byPath[source]; !twice {
+					byPath[source] = runtime.Volume{Name: source, Source: source, Target: m.Target}
+				}
+			}
+		}
+	}
+	if len(errs) > 0 {
+		return nil, nil, errors.Join(errs...)
+	}
+	var volumes []runtime.Volume
+	var notices []string
+	for _, path := range slices.Sorted(maps.Keys(byPath)) {
+		// Sorted, so that a directory comes before what lies in it.
+		if i := slices.IndexFunc(volumes, func(v runtime.Volume) bool { return workload.Contains(v.Source, path) }); i >= 0 {
+			notices = append(notices, fmt.Sprintf("%s is part of volume %s", path, volumes[i].Source))
+			continue
+		}
+		volumes = append(volumes, byPath[path])
+	}
+	for _, what := range slices.Sorted(maps.Keys(skipped)) {
+		if _, writable := byPath[what]; !writable {
+			notices = append(notices, skipped[what])
+		}
+	}
+	return volumes, notices, nil
+}
+
+func (m serviceMount) what() string {
+	switch {
+	case m.Type == "bind":
+		return filepath.Clean(m.Source)
+	case m.Source == "":
+		return "the anonymous volume at " + m.Target
+	}
+	return m.Type + " " + m.Source
+}
+
+// leftOut says why a mount is not a volume of the workload: a reason where the
+// operator should know, an error where leaving it out would lose data.
+func leftOut(m serviceMount) (why string, err error) {
+	switch m.Type {
+	case "tmpfs":
+		return "", nil
+	case "bind":
+		if m.ReadOnly {
+			return "it is mounted read-only", nil
+		}
+		info, err := os.Stat(m.Source)
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+			return "", nil // Compose makes the directory
+		case err != nil:
+			return "", fmt.Errorf("bind mount %s: %w", m.Source, err)
+		case !info.IsDir():
+			return "it is not a directory", nil
+		}
+		return "", nil
+	case "volume":
+		switch {
+		case m.ReadOnly:
+			return "it is mounted read-only", nil
+		case m.Source == "":
+			return "an anonymous volume ends with its container", nil
+		}
+		return "", fmt.Errorf("named volume %s (%s) is not supported: it lies in the engine's own folder, which only the engine may change; "+
+			"mount a directory instead, or list the volumes that snap shall take in the config", m.Source, m.Target)
+	}
+	return "a mount of type " + m.Type + " is not a directory of this host", nil
+}
+
+// checkMounted returns an error for each of the config's volumes that no service
+// binds: it would be restored, and the app would not see it. A config without
+// volumes needs no such check: the engine then takes those of the same file.
+func (p *project) checkMounted(volumes []workload.Volume) error {
+	bound := map[string]bool{}
+	for _, s := range p.Services {
+		for _, m := range s.Volumes {
+			if m.Type == "bind" {
+				bound[filepath.Clean(m.Source)] = true
+				bound[realPath(filepath.Clean(m.Source))] = true
+			}
+		}
+	}
+	var errs []error
+	for i := range volumes {
+		if path := volumes[i].Path(); !bound[path] && !bound[realPath(path)] {
+			errs = append(errs, fmt.Errorf("volume %s (%s): %w: correct volumes in the config, or the Compose file", volumes[i].Name, path, errNotMounted))
+		}
+	}
+	return errors.Join(errs...)
+}

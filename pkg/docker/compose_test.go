@@ -237,11 +237,11 @@ func TestComposeVolumes(t *testing.T) {
 		"  web: {image: x, volumes: ['./data:/data', './conf:/conf:ro', './one.conf:/one.conf', './new:/new']}",
 		"  db: {image: x, volumes: ['./data:/again', './data/in:/in', /cache], tmpfs: [/tmp]}")
 	b.must(os.WriteFile(filepath.Join(b.dir, "compose.override.yaml"), []byte("services: {web: {volumes: ['./more:/more']}}"), 0o644))
-	volumes, notices, err := ComposeVolumes(t.Context(), w)
+	volumes, notices, err := b.open(w).Volumes(t.Context())
 	b.must(err)
 	var got []string
 	for _, v := range volumes {
-		if v.Scope != workload.Absolute || v.Target == "" {
+		if v.Name != v.Source || !filepath.IsAbs(v.Target) {
 			t.Errorf("%+v", v)
 		}
 		got = append(got, strings.TrimPrefix(v.Source, b.dir+"/"))
@@ -250,7 +250,7 @@ func TestComposeVolumes(t *testing.T) {
 		t.Errorf("volumes %q, want %q", got, want)
 	}
 	said := strings.Join(notices, "\n")
-	for _, want := range []string{"data/in is part of", "conf is left out: it is mounted read-only", "one.conf is left out: it is no directory", "anonymous"} {
+	for _, want := range []string{"data/in is part of", "conf is left out: it is mounted read-only", "one.conf is left out: it is not a directory", "anonymous"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("no notice %q in:\n%s", want, said)
 		}
@@ -258,11 +258,11 @@ func TestComposeVolumes(t *testing.T) {
 
 	b.dir = t.TempDir() // without the override
 	w = b.composed("services: {db: {image: x, volumes: ['pg:/var/lib/pg']}}", "volumes: {pg: {}}")
-	if _, _, err := ComposeVolumes(t.Context(), w); err == nil || !strings.Contains(err.Error(), "named volume pg") {
+	if _, _, err := b.open(w).Volumes(t.Context()); err == nil || !strings.Contains(err.Error(), "named volume pg") {
 		t.Errorf("got %v, want a refusal of the named volume", err)
 	}
 	w = b.composed("services: {db: {image: ")
-	if _, _, err := ComposeVolumes(t.Context(), w); err == nil || !strings.Contains(err.Error(), "compose.yaml") {
+	if _, _, err := b.open(w).Volumes(t.Context()); err == nil || !strings.Contains(err.Error(), "compose.yaml") {
 		t.Errorf("got %v, want what compose says of the file", err)
 	}
 }
@@ -272,7 +272,7 @@ func TestAListedVolumeMustBeMounted(t *testing.T) {
 	dockertest.NeedCompose(t)
 	ref, _ := b.image("one")
 	r := b.open(b.composed("services: {web: {image: " + ref + ", volumes: ['./other:/data']}}"))
-	if err := r.Check(b.Context(), nil); !errors.Is(err, ErrNotMounted) {
-		t.Errorf("got %v, want ErrNotMounted", err)
+	if err := r.Check(b.Context(), nil); !errors.Is(err, errNotMounted) {
+		t.Errorf("got %v, want errNotMounted", err)
 	}
 }

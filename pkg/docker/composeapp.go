@@ -26,7 +26,7 @@ type composeApp struct {
 	cli compose
 
 	mu      sync.Mutex
-	project *project // once it was read
+	project *project // nil until the file was read
 }
 
 func (a *composeApp) config(ctx context.Context) (*project, error) {
@@ -52,7 +52,7 @@ func (a *composeApp) filter(ctx context.Context) (filters.Args, bool, error) {
 	return filters.NewArgs(filters.Arg("label", composeProject+"="+p.Name), filters.Arg("label", composeOneOff+"=False")), true, nil
 }
 
-func (a *composeApp) check(ctx context.Context, pins map[string]runtime.Pin, own []*box) error {
+func (a *composeApp) check(ctx context.Context, pins map[string]runtime.Pin, own []*inspected) error {
 	p, err := a.config(ctx)
 	if err != nil {
 		return err
@@ -77,9 +77,10 @@ func (a *composeApp) checkImages(ctx context.Context, p *project, pins map[strin
 	return errors.Join(errs...)
 }
 
-// override returns a Compose file that pins the images of those services whose
-// references mean something else by now, and nil when there is none. Only
-// those: with another image Compose makes the container anew.
+// override returns a Compose file that pins the images of the services whose
+// references mean another image by now; nil when there is no such service. It
+// leaves the others alone: Compose makes a container anew when its image has
+// another name.
 func (a *composeApp) override(ctx context.Context, p *project, pins map[string]runtime.Pin) ([]byte, error) {
 	services := map[string]map[string]string{}
 	for name := range p.Services {
@@ -149,10 +150,10 @@ func (a *composeApp) bringUp(ctx context.Context, p *project, r runtime.Redeploy
 		return err
 	}
 	if len(services) > 0 {
-		own = slices.DeleteFunc(own, func(b *box) bool { return !slices.Contains(services, b.Service) })
+		own = slices.DeleteFunc(own, func(c *inspected) bool { return !slices.Contains(services, c.Service) })
 	}
-	return each(own, func(_ int, b *box) error {
-		w := &watch{id: b.ID, mayEnd: !ran(r.Before, b.Service)}
+	return each(own, func(_ int, c *inspected) error {
+		w := &watch{id: c.ID, mayEnd: !ran(r.Before, c.Service)}
 		return a.e.waitHealthy(ctx, w, r.HealthTimeout)
 	})
 }
@@ -160,8 +161,7 @@ func (a *composeApp) bringUp(ctx context.Context, p *project, r runtime.Redeploy
 // running returns the services to bring up: those that ran before and those
 // that are new. None means all of them.
 func running(p *project, before []runtime.Container) []string {
-	any := slices.ContainsFunc(before, func(c runtime.Container) bool { return !c.Also && c.Running })
-	if !any {
+	if !slices.ContainsFunc(before, func(c runtime.Container) bool { return !c.Also && c.Running }) {
 		return nil
 	}
 	var services []string
@@ -178,8 +178,9 @@ func ran(before []runtime.Container, service string) bool {
 	return slices.ContainsFunc(before, func(c runtime.Container) bool { return !c.Also && c.Service == service && c.Running })
 }
 
-// upFailed tells an app that came up unhealthy, on which another service waits
-// in docker compose up, from everything else that may fail there.
+// upFailed tells an unhealthy app from everything else that may fail in docker
+// compose up, which itself waits for the health of a service that another one
+// depends on.
 func (a *composeApp) upFailed(ctx context.Context, err error) error {
 	var ce *composeError
 	if ctx.Err() != nil || !errors.As(err, &ce) || !strings.Contains(ce.said, "dependency failed to start") {
@@ -189,14 +190,14 @@ func (a *composeApp) upFailed(ctx context.Context, err error) error {
 	if listErr != nil {
 		return errors.Join(err, listErr)
 	}
-	for _, b := range own {
-		if h := b.raw.State.Health; h != nil && h.Status == "unhealthy" {
-			return &runtime.Unhealthy{Container: b.Name, Reason: "its health check fails" + a.e.evidence(ctx, b)}
+	for _, c := range own {
+		if h := c.raw.State.Health; h != nil && h.Status == "unhealthy" {
+			return &runtime.Unhealthy{Container: c.Name, Reason: "its health check fails" + a.e.evidence(ctx, c)}
 		}
 	}
-	for _, b := range own {
-		if !b.Running && b.raw.State.ExitCode != 0 {
-			return &runtime.Unhealthy{Container: b.Name, Reason: fmt.Sprintf("it exited with code %d", b.raw.State.ExitCode) + a.e.evidence(ctx, b)}
+	for _, c := range own {
+		if !c.Running && c.raw.State.ExitCode != 0 {
+			return &runtime.Unhealthy{Container: c.Name, Reason: fmt.Sprintf("it exited with code %d", c.raw.State.ExitCode) + a.e.evidence(ctx, c)}
 		}
 	}
 	return &runtime.Unhealthy{Container: a.w.Name, Reason: ce.said}
@@ -220,12 +221,12 @@ func (a *composeApp) settle(ctx context.Context, before []runtime.Container) err
 	if err != nil {
 		return err
 	}
-	for _, b := range own {
-		i := slices.IndexFunc(before, func(c runtime.Container) bool { return c.ID == b.ID })
+	for _, c := range own {
+		i := slices.IndexFunc(before, func(was runtime.Container) bool { return was.ID == c.ID })
 		if i < 0 {
 			continue
 		}
-		if err := a.e.setPolicy(ctx, b, before[i].Policy); err != nil {
+		if err := a.e.setPolicy(ctx, c, before[i].Policy); err != nil {
 			return err
 		}
 	}
@@ -234,22 +235,22 @@ func (a *composeApp) settle(ctx context.Context, before []runtime.Container) err
 
 func (a *composeApp) upToDate(context.Context) (bool, error) { return false, nil }
 
-// half is the name of a container that Compose has made but not yet put in the
-// place of the old one.
+// half is the name of a container that Compose has made and that has not yet
+// replaced the old one.
 var half = regexp.MustCompile(`^[0-9a-f]{12}_`)
 
-// removeHalves removes what a docker compose up that was cut short has made
-// beside a container that still exists.
+// removeHalves removes the new containers of a docker compose up that was cut
+// short, where the old container still exists.
 func (a *composeApp) removeHalves(ctx context.Context, before []runtime.Container, timeout time.Duration) error {
 	own, err := list(ctx, a.e, a)
 	if err != nil {
 		return err
 	}
-	for _, b := range own {
-		_, name, _ := strings.Cut(b.Name, "_")
-		stands := slices.ContainsFunc(own, func(o *box) bool { return o.Name == name })
-		if !recorded(before, b.ID) && half.MatchString(b.Name) && stands {
-			if err := a.e.discard(ctx, b, timeout); err != nil {
+	for _, c := range own {
+		_, name, _ := strings.Cut(c.Name, "_")
+		stands := slices.ContainsFunc(own, func(o *inspected) bool { return o.Name == name })
+		if !recorded(before, c.ID) && half.MatchString(c.Name) && stands {
+			if err := a.e.discard(ctx, c, timeout); err != nil {
 				return err
 			}
 		}

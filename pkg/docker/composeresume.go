@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
@@ -23,29 +25,29 @@ func (a *composeApp) resume(ctx context.Context, before []runtime.Container) err
 	}
 	var here, gone []runtime.Container
 	pins := map[string]runtime.Pin{}
-	for _, c := range before {
-		if c.Also {
+	for _, was := range before {
+		if was.Also {
 			continue
 		}
-		pins[c.Service] = runtime.Pin{Image: c.Image, ImageID: c.ImageID, Digest: c.Digest}
+		pins[was.Service] = runtime.Pin{Image: was.Image, ImageID: was.ImageID, Digest: was.Digest}
 		switch {
-		case slices.ContainsFunc(own, func(b *box) bool { return b.ID == c.ID }):
-			here = append(here, c)
+		case slices.ContainsFunc(own, func(c *inspected) bool { return c.ID == was.ID }):
+			here = append(here, was)
 		default:
-			gone = append(gone, c)
+			gone = append(gone, was)
 		}
 	}
 	if err := a.canMake(ctx, p, gone); err != nil {
 		return err
 	}
-	// Others go, except those that bear the name of one that is gone: Compose
-	// takes them over, or replaces them where their image is another.
-	for _, b := range own {
-		takesOver := slices.ContainsFunc(gone, func(c runtime.Container) bool { return c.Name == b.Name })
-		if recorded(before, b.ID) || takesOver {
+	// The others are removed, except one with the name of a container that is
+	// gone: Compose takes it over, or replaces it where its image is another.
+	for _, c := range own {
+		takesOver := slices.ContainsFunc(gone, func(was runtime.Container) bool { return was.Name == c.Name })
+		if recorded(before, c.ID) || takesOver {
 			continue
 		}
-		if err := a.e.discard(ctx, b, 0); err != nil {
+		if err := a.e.discard(ctx, c, 0); err != nil {
 			return err
 		}
 	}
@@ -57,8 +59,8 @@ func (a *composeApp) resume(ctx context.Context, before []runtime.Container) err
 	return errors.Join(a.bringBack(ctx, here, gone), a.e.restoreAlso(ctx, before))
 }
 
-// canMake refuses when a container could not be made anew, before anything
-// that might stand for it is touched.
+// canMake refuses when a container that is gone could not be made anew. It comes
+// first, while whatever else may serve the app is still there.
 func (a *composeApp) canMake(ctx context.Context, p *project, gone []runtime.Container) error {
 	for _, c := range gone {
 		if _, ok := p.Services[c.Service]; !ok {
@@ -90,11 +92,11 @@ func (a *composeApp) makeAnew(ctx context.Context, p *project, gone []runtime.Co
 }
 
 // bringBack brings each container to its recorded state: those that are here,
-// and, by the name that Compose gives by rule, those that were made anew. What
-// shall not run is stopped first, then the others start in the order that the
-// Compose file asks for.
+// and those that were made anew, which it finds by the name that Compose always
+// gives. It stops first what shall not run, then starts the others in the order
+// that the Compose file asks for.
 func (a *composeApp) bringBack(ctx context.Context, here, gone []runtime.Container) error {
-	var idle, run []*box
+	var idle, run []*inspected
 	wants := map[string]runtime.Container{}
 	var errs []error
 	for i, want := range slices.Concat(here, gone) {
@@ -102,31 +104,103 @@ func (a *composeApp) bringBack(ctx context.Context, here, gone []runtime.Contain
 		if i >= len(here) {
 			id = want.Name
 		}
-		b, err := a.e.inspect(ctx, id)
+		c, err := a.e.inspect(ctx, id)
 		switch {
 		case err != nil:
 			return err
-		case b == nil:
+		case c == nil:
 			errs = append(errs, fmt.Errorf("container %s is gone, and docker compose did not make it again", want.Name))
 			continue
 		}
-		wants[b.ID] = want
+		wants[c.ID] = want
 		if want.Running {
-			run = append(run, b)
+			run = append(run, c)
 		} else {
-			idle = append(idle, b)
+			idle = append(idle, c)
 		}
 	}
-	for _, b := range append(idle, inOrder(run)...) {
-		want := wants[b.ID]
-		err := a.e.rename(ctx, b, want.Name)
-		if err == nil && want.Running && !b.Running {
-			err = a.e.awaitDependencies(ctx, b, run)
+	for _, c := range append(idle, inOrder(run)...) {
+		want := wants[c.ID]
+		err := a.e.rename(ctx, c, want.Name)
+		if err == nil && want.Running && !c.Running {
+			err = a.e.awaitDependencies(ctx, c, run)
 		}
 		if err == nil {
-			err = a.e.restore(ctx, b, want)
+			err = a.e.restore(ctx, c, want)
 		}
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// composeDepends lists what a container of Compose waits for:
+// "db:service_healthy:false,job:service_completed_successfully:false".
+const composeDepends = "com.docker.compose.depends_on"
+
+const whenHealthy = "service_healthy"
+
+// patience bounds the wait for one dependency: bringing containers back waits
+// for health only to start them in the order that the Compose file asks for.
+const patience = 30 * time.Second
+
+// dependencies returns the services that a container is started after, and
+// under which condition.
+func dependencies(c *inspected) map[string]string {
+	out := map[string]string{}
+	for _, item := range strings.Split(c.label(composeDepends), ",") {
+		if service, rest, ok := strings.Cut(item, ":"); ok {
+			condition, _, _ := strings.Cut(rest, ":")
+			out[service] = condition
+		}
+	}
+	return out
+}
+
+// inOrder sorts containers so that each comes after those it depends on. Those
+// that depend on nothing, or on one another, keep their order.
+func inOrder(containers []*inspected) []*inspected {
+	var out []*inspected
+	visiting := map[string]bool{}
+	var visit func(c *inspected)
+	visit = func(c *inspected) {
+		if visiting[c.ID] {
+			return
+		}
+		visiting[c.ID] = true
+		deps := dependencies(c)
+		for _, other := range containers {
+			if _, ok := deps[other.Service]; ok && other.Service != "" {
+				visit(other)
+			}
+		}
+		out = append(out, c)
+	}
+	for _, c := range containers {
+		visit(c)
+	}
+	return out
+}
+
+// awaitDependencies waits until the containers that c wants healthy are so, or
+// say that they are not. It gives up without an error: c is started in any case.
+func (e *engine) awaitDependencies(ctx context.Context, c *inspected, containers []*inspected) error {
+	for service, condition := range dependencies(c) {
+		i := slices.IndexFunc(containers, func(o *inspected) bool { return o.Service == service })
+		if condition != whenHealthy || i < 0 {
+			continue
+		}
+		for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+			now, err := e.inspect(ctx, containers[i].ID)
+			if err != nil {
+				return err
+			}
+			if now == nil || !now.active() || now.raw.State.Health == nil || now.raw.State.Health.Status != "starting" {
+				break
+			}
+			if err := sleep(ctx, poll); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }

@@ -124,7 +124,7 @@ func resumeKilled(t *testing.T, remove bool) {
 			t.Fatalf("got %v, want an Unhealthy", err)
 		}
 		if remove {
-			b.must(r.e.remove(b.Context(), &box{Container: old}))
+			b.must(r.e.remove(b.Context(), &inspected{Container: old}))
 		}
 		b.sick(false)
 		f, opt := b.faults(n, true)

@@ -1,23 +1,45 @@
-// Package docker brings the containers of a workload down and up again,
-// through the Docker Engine API, and for a Compose workload through the host's
-// own docker compose command.
+// Package docker brings the containers of a workload down and up again, through
+// the Docker Engine API, and for a Compose workload through the host's own docker
+// compose command.
 //
-// [Open] makes the [Runtime] of a workload; it needs no engine that answers
-// ([Runtime.Ping] asks for one). A Runtime is what pkg/restore calls a Runtime;
-// what each method promises is said there, and here only what is particular to
-// Docker.
+// # How to call it
 //
-// Nothing is kept in memory or on disk between calls. What an interrupted call
-// has done is read back from the engine: the containers of an image workload
-// carry the labels snap.workload, snap.config-hash and snap.image, those of a
-// Compose workload Compose's own. So every method may be cut short between any
-// two requests, and called again by another process.
+// [Open] makes the [Runtime] of a workload. It asks the engine for nothing, so it
+// also works while no engine answers; [Runtime.Ping] tells whether one does. The
+// methods are those of the interface in pkg/runtime, which says what each of them
+// promises and leaves when it fails. Here only what is particular to Docker is
+// told. The usual order of a restore is
+//
+//	Volumes      which directories the Compose file mounts, if the config lists none
+//	Containers   what runs now; the caller records it
+//	Users        who else mounts these directories
+//	Check        what would keep Redeploy from working
+//	FenceAndStop restart policies to "no", then stop
+//	Redeploy     the new containers, healthy; the old ones removed
+//
+// and Resume with the recorded containers whenever it is called off. Redeploy and
+// Resume start containers, so they demand the workload's lock. A Runtime may be
+// used by several goroutines, and several Runtimes at once.
+//
+// # When it fails
+//
+// A Runtime keeps nothing that a later call needs, neither in memory nor on disk.
+// What an interrupted call has done is read back from the engine: the containers of
+// an image workload have the labels snap.workload, snap.config-hash and snap.image,
+// those of a Compose workload have Compose's own. So every method may be cut short
+// between any two requests, by an error or by a kill, and called again by another
+// process: Redeploy goes on with what it finds, and Resume undoes it.
+//
+// An error that is [runtime.ErrUnreachable] leaves the state of the containers
+// unknown. After any other error it is what the method's description says. Work that
+// undoes what a failed call has done goes on after the caller's context has ended.
+//
+// # Not promised
+//
+// Compose removes the old container before it starts the new one. A Compose
+// workload therefore goes back by being made anew on the images that it had.
 //
 // The engine is assumed to be this host's, reached over a unix socket, and a
 // container that it reports as stopped to write nothing any more. The engine carries
 // out a request whether or not the process that made it lives.
-//
-// Not promised: that Compose keeps a container which it replaces. It removes
-// the old one before it starts the new one, so a Compose workload goes back by
-// being made anew on the images it had.
 package docker

@@ -74,44 +74,43 @@ func refused(err error) bool {
 	return err != nil && !errors.Is(err, runtime.ErrUnreachable) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
 }
 
-// detached is a context for putting things back after the caller's has ended.
-// Its limit is only there so that an engine that hangs does not hold snap
-// for ever.
+// detached is a context for undoing work after the caller's has ended. It has a
+// limit, so that an engine that hangs does not hold snap for ever.
 func detached(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), 5*time.Minute)
 }
 
-// box is one container as the engine shows it.
-type box struct {
+// inspected is one container as the engine shows it.
+type inspected struct {
 	runtime.Container
 	raw container.InspectResponse
 }
 
-func (b *box) label(key string) string { return b.raw.Config.Labels[key] }
+func (c *inspected) label(key string) string { return c.raw.Config.Labels[key] }
 
 // active reports whether its processes run and are not frozen.
-func (b *box) active() bool { return b.Running && !b.Paused && !b.raw.State.Restarting }
+func (c *inspected) active() bool { return c.Running && !c.Paused && !c.raw.State.Restarting }
 
-func (e *engine) list(ctx context.Context, filter filters.Args) ([]*box, error) {
+func (e *engine) list(ctx context.Context, filter filters.Args) ([]*inspected, error) {
 	found, err := e.api.ContainerList(ctx, container.ListOptions{All: true, Filters: filter})
 	if err != nil {
 		return nil, failed(err, "list containers")
 	}
-	var boxes []*box
-	for _, c := range found {
-		b, err := e.inspect(ctx, c.ID)
+	var containers []*inspected
+	for _, summary := range found {
+		c, err := e.inspect(ctx, summary.ID)
 		if err != nil {
 			return nil, err
 		}
-		if b != nil && b.raw.State.Status != "removing" {
-			boxes = append(boxes, b)
+		if c != nil && c.raw.State.Status != "removing" {
+			containers = append(containers, c)
 		}
 	}
-	return boxes, nil
+	return containers, nil
 }
 
 // inspect returns a container, or nil when there is none of that name or id.
-func (e *engine) inspect(ctx context.Context, id string) (*box, error) {
+func (e *engine) inspect(ctx context.Context, id string) (*inspected, error) {
 	raw, err := e.api.ContainerInspect(ctx, id)
 	if errdefs.IsNotFound(err) {
 		return nil, nil
@@ -119,7 +118,7 @@ func (e *engine) inspect(ctx context.Context, id string) (*box, error) {
 	if err != nil {
 		return nil, failed(err, "inspect container %s", id)
 	}
-	b := &box{raw: raw, Container: runtime.Container{
+	c := &inspected{raw: raw, Container: runtime.Container{
 		ID:      raw.ID,
 		Name:    strings.TrimPrefix(raw.Name, "/"),
 		Service: raw.Config.Labels[composeService],
@@ -131,15 +130,15 @@ func (e *engine) inspect(ctx context.Context, id string) (*box, error) {
 
 		StopTimeout: stopTimeout(raw.Config.StopTimeout),
 	}}
-	if b.Image == "" {
-		b.Image = raw.Config.Image
+	if c.Image == "" {
+		c.Image = raw.Config.Image
 	}
 	for _, m := range raw.Mounts {
 		if m.Type == "bind" {
-			b.Mounts = append(b.Mounts, runtime.Mount{Source: m.Source, Target: m.Destination, Writable: m.RW})
+			c.Mounts = append(c.Mounts, runtime.Mount{Source: m.Source, Target: m.Destination, Writable: m.RW})
 		}
 	}
-	return b, nil
+	return c, nil
 }
 
 // stopTimeout returns how long the engine waits for a clean stop, which is ten
@@ -161,14 +160,14 @@ func policyOf(p container.RestartPolicy) runtime.Policy {
 // never is the policy of a fenced container.
 var never = runtime.Policy{Name: string(container.RestartPolicyDisabled)}
 
-// setPolicy gives a container its restart policy. A container that is gone has
-// none to set. It tries more than once: the engine refuses while a container
-// just exits or starts, as one that crashes over and over often does.
-func (e *engine) setPolicy(ctx context.Context, b *box, p runtime.Policy) error {
+// setPolicy gives a container its restart policy; nothing is to do for one that
+// is gone. It tries more than once: the engine refuses while a container exits or
+// starts, and one that crashes over and over often does.
+func (e *engine) setPolicy(ctx context.Context, c *inspected, p runtime.Policy) error {
 	if p.Name == "" {
 		p = never
 	}
-	if b.Policy == p {
+	if c.Policy == p {
 		return nil
 	}
 	update := container.UpdateConfig{RestartPolicy: container.RestartPolicy{
@@ -176,12 +175,12 @@ func (e *engine) setPolicy(ctx context.Context, b *box, p runtime.Policy) error 
 	}}
 	var err error
 	for range 10 {
-		_, err = e.api.ContainerUpdate(ctx, b.ID, update)
+		_, err = e.api.ContainerUpdate(ctx, c.ID, update)
 		if err == nil || errdefs.IsNotFound(err) {
-			b.Policy = p
+			c.Policy = p
 			return nil
 		}
-		if err = failed(err, "set the restart policy of container %s to %s", b.Name, p.Name); !refused(err) {
+		if err = failed(err, "set the restart policy of container %s to %s", c.Name, p.Name); !refused(err) {
 			return err
 		}
 		if waitErr := sleep(ctx, 200*time.Millisecond); waitErr != nil {
@@ -191,8 +190,8 @@ func (e *engine) setPolicy(ctx context.Context, b *box, p runtime.Policy) error 
 	return err
 }
 
-func (e *engine) start(ctx context.Context, b *box) error {
-	return portTaken(failed(e.api.ContainerStart(ctx, b.ID, container.StartOptions{}), "start container %s", b.Name))
+func (e *engine) start(ctx context.Context, c *inspected) error {
+	return portTaken(failed(e.api.ContainerStart(ctx, c.ID, container.StartOptions{}), "start container %s", c.Name))
 }
 
 // portTaken marks an error that is about a port. The engine has no code for
@@ -204,25 +203,25 @@ func portTaken(err error) error {
 	return err
 }
 
-func (e *engine) pause(ctx context.Context, b *box) error {
-	return e.settled(ctx, b, e.api.ContainerPause(ctx, b.ID), "pause", func(now *box) bool { return now != nil && now.Paused })
+func (e *engine) pause(ctx context.Context, c *inspected) error {
+	return e.alreadySo(ctx, c, e.api.ContainerPause(ctx, c.ID), "pause", func(now *inspected) bool { return now != nil && now.Paused })
 }
 
-func (e *engine) unpause(ctx context.Context, b *box) error {
-	return e.settled(ctx, b, e.api.ContainerUnpause(ctx, b.ID), "unpause", func(now *box) bool { return now != nil && now.Running && !now.Paused })
+func (e *engine) unpause(ctx context.Context, c *inspected) error {
+	return e.alreadySo(ctx, c, e.api.ContainerUnpause(ctx, c.ID), "unpause", func(now *inspected) bool { return now != nil && now.Running && !now.Paused })
 }
 
-// settled forgives the error of a step when the wanted state is there all the
-// same: engines differ in how they answer "already so".
-func (e *engine) settled(ctx context.Context, b *box, err error, verb string, done func(*box) bool) error {
+// alreadySo drops the error of a step when the container is in the wanted state
+// all the same: engines differ in how they answer then.
+func (e *engine) alreadySo(ctx context.Context, c *inspected, err error, verb string, done func(*inspected) bool) error {
 	if err == nil {
 		return nil
 	}
-	err = failed(err, "%s container %s", verb, b.Name)
+	err = failed(err, "%s container %s", verb, c.Name)
 	if !refused(err) {
 		return err
 	}
-	now, lookErr := e.inspect(ctx, b.ID)
+	now, lookErr := e.inspect(ctx, c.ID)
 	if lookErr != nil {
 		return errors.Join(err, lookErr)
 	}
@@ -232,30 +231,30 @@ func (e *engine) settled(ctx context.Context, b *box, err error, verb string, do
 	return err
 }
 
-func (e *engine) rename(ctx context.Context, b *box, name string) error {
-	if b.Name == name {
+func (e *engine) rename(ctx context.Context, c *inspected, name string) error {
+	if c.Name == name {
 		return nil
 	}
-	if err := e.api.ContainerRename(ctx, b.ID, name); err != nil {
-		return failed(err, "rename container %s to %s", b.Name, name)
+	if err := e.api.ContainerRename(ctx, c.ID, name); err != nil {
+		return failed(err, "rename container %s to %s", c.Name, name)
 	}
-	b.Name = name
+	c.Name = name
 	return nil
 }
 
 // remove removes a container, but not its volumes: they may hold data that
 // another container takes over. It returns once the container is gone.
-func (e *engine) remove(ctx context.Context, b *box) error {
+func (e *engine) remove(ctx context.Context, c *inspected) error {
 	var err error
 	for range 20 {
-		err = e.api.ContainerRemove(ctx, b.ID, container.RemoveOptions{Force: true})
+		err = e.api.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true})
 		if errdefs.IsNotFound(err) {
 			return nil
 		}
 		// "Already in progress" and "device or resource busy" pass, and an
 		// answer that is lost says nothing: only a look tells.
-		err = failed(err, "remove container %s", b.Name)
-		now, lookErr := e.inspect(ctx, b.ID)
+		err = failed(err, "remove container %s", c.Name)
+		now, lookErr := e.inspect(ctx, c.ID)
 		if lookErr != nil {
 			return errors.Join(err, lookErr)
 		}
@@ -267,7 +266,7 @@ func (e *engine) remove(ctx context.Context, b *box) error {
 		}
 	}
 	if err == nil {
-		err = fmt.Errorf("remove container %s: it is still there", b.Name)
+		err = fmt.Errorf("remove container %s: it is still there", c.Name)
 	}
 	return err
 }

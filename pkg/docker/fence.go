@@ -15,47 +15,47 @@ import (
 )
 
 // FenceAndStop sets every restart policy to "no" before it stops the first
-// container: between the two a reboot would otherwise start some of them. A
-// paused container is unpaused to be stopped, as it could not hear the signal.
+// container: a reboot would otherwise start those that it has already stopped. A
+// paused container is unpaused first, because it could not hear the signal.
 func (r *Runtime) FenceAndStop(ctx context.Context, timeout time.Duration) error {
-	boxes, err := r.boxes(ctx)
+	containers, err := r.inspectAll(ctx)
 	if err != nil {
 		return err
 	}
-	if err := refuseAutoRemove(boxes); err != nil {
+	if err := refuseAutoRemove(containers); err != nil {
 		return err
 	}
-	if err := r.e.fenceAndStop(ctx, boxes, timeout); err != nil {
+	if err := r.e.fenceAndStop(ctx, containers, timeout); err != nil {
 		return err
 	}
-	// Asked anew: somebody may have started one, or made another, meanwhile.
-	if boxes, err = r.boxes(ctx); err != nil {
+	// Look again: somebody may have started or made a container meanwhile.
+	if containers, err = r.inspectAll(ctx); err != nil {
 		return err
 	}
-	for _, b := range boxes {
-		if b.Running {
-			return fmt.Errorf("container %s runs again after it was stopped: something else starts it", b.Name)
+	for _, c := range containers {
+		if c.Running {
+			return fmt.Errorf("container %s runs again after it was stopped: something else starts it", c.Name)
 		}
 	}
 	return nil
 }
 
-func (e *engine) fenceAndStop(ctx context.Context, boxes []*box, timeout time.Duration) error {
-	for _, b := range boxes {
-		if err := e.setPolicy(ctx, b, never); err != nil {
+func (e *engine) fenceAndStop(ctx context.Context, containers []*inspected, timeout time.Duration) error {
+	for _, c := range containers {
+		if err := e.setPolicy(ctx, c, never); err != nil {
 			return err
 		}
 	}
-	return each(boxes, func(_ int, b *box) error { return e.stop(ctx, b, timeout) })
+	return each(containers, func(_ int, c *inspected) error { return e.stop(ctx, c, timeout) })
 }
 
-// each calls f for all boxes at once and joins what fails. If a call panics, each
+// each calls f for all containers at once and joins what fails. If a call panics, each
 // panics when all calls have ended.
-func each(boxes []*box, f func(int, *box) error) error {
-	errs := make([]error, len(boxes))
+func each(containers []*inspected, f func(int, *inspected) error) error {
+	errs := make([]error, len(containers))
 	var wg sync.WaitGroup
-	for i, b := range boxes {
-		wg.Go(func() { errs[i] = crew.Catch(func() error { return f(i, b) }) })
+	for i, c := range containers {
+		wg.Go(func() { errs[i] = crew.Catch(func() error { return f(i, c) }) })
 	}
 	wg.Wait()
 	err := errors.Join(errs...)
@@ -63,35 +63,35 @@ func each(boxes []*box, f func(int, *box) error) error {
 	return err
 }
 
-// stop stops a container, kills it when it does not, and returns nil only when
-// it does not run.
-func (e *engine) stop(ctx context.Context, b *box, timeout time.Duration) error {
-	if !b.Running {
+// stop stops a container, kills it when it does not stop, and returns nil only
+// when it no longer runs.
+func (e *engine) stop(ctx context.Context, c *inspected, timeout time.Duration) error {
+	if !c.Running {
 		return nil
 	}
-	if b.Paused {
-		if err := e.unpause(ctx, b); err != nil && !refused(err) {
+	if c.Paused {
+		if err := e.unpause(ctx, c); err != nil && !refused(err) {
 			return err
 		}
 	}
-	err := failed(e.api.ContainerStop(ctx, b.ID, container.StopOptions{Timeout: seconds(timeout)}), "stop container %s", b.Name)
+	err := failed(e.api.ContainerStop(ctx, c.ID, container.StopOptions{Timeout: seconds(timeout)}), "stop container %s", c.Name)
 	for deadline := time.Now().Add(15 * time.Second); ; {
-		now, lookErr := e.inspect(ctx, b.ID)
+		now, lookErr := e.inspect(ctx, c.ID)
 		if lookErr != nil {
 			return errors.Join(err, lookErr)
 		}
 		if now == nil || !now.Running {
-			b.Running, b.Paused = false, false
+			c.Running, c.Paused = false, false
 			return nil
 		}
 		if time.Now().After(deadline) {
 			if err == nil {
-				err = fmt.Errorf("stop container %s: it still runs after a kill", b.Name)
+				err = fmt.Errorf("stop container %s: it still runs after a kill", c.Name)
 			}
 			return err
 		}
-		if killErr := e.api.ContainerKill(ctx, b.ID, "SIGKILL"); err == nil {
-			err = failed(killErr, "kill container %s", b.Name)
+		if killErr := e.api.ContainerKill(ctx, c.ID, "SIGKILL"); err == nil {
+			err = failed(killErr, "kill container %s", c.Name)
 		}
 		if waitErr := sleep(ctx, 200*time.Millisecond); waitErr != nil {
 			return errors.Join(err, waitErr)
@@ -99,21 +99,20 @@ func (e *engine) stop(ctx context.Context, b *box, timeout time.Duration) error 
 	}
 }
 
-// discard removes a container that is in the way, after it had its time to
-// stop.
-func (e *engine) discard(ctx context.Context, b *box, timeout time.Duration) error {
-	if err := e.setPolicy(ctx, b, never); err != nil {
+// discard stops and removes a container that is in the way.
+func (e *engine) discard(ctx context.Context, c *inspected, timeout time.Duration) error {
+	if err := e.setPolicy(ctx, c, never); err != nil {
 		return err
 	}
-	if err := e.stop(ctx, b, timeout); err != nil {
+	if err := e.stop(ctx, c, timeout); err != nil {
 		return err
 	}
-	return e.remove(ctx, b)
+	return e.remove(ctx, c)
 }
 
-func (e *engine) discardAll(ctx context.Context, boxes []*box, timeout time.Duration) error {
-	for _, b := range boxes {
-		if err := e.discard(ctx, b, timeout); err != nil {
+func (e *engine) discardAll(ctx context.Context, containers []*inspected, timeout time.Duration) error {
+	for _, c := range containers {
+		if err := e.discard(ctx, c, timeout); err != nil {
 			return err
 		}
 	}
@@ -131,11 +130,11 @@ func seconds(d time.Duration) *int {
 
 // refuseAutoRemove refuses containers that the engine removes when they stop:
 // nobody could bring them back.
-func refuseAutoRemove(boxes []*box) error {
+func refuseAutoRemove(containers []*inspected) error {
 	var names []string
-	for _, b := range boxes {
-		if b.raw.HostConfig.AutoRemove {
-			names = append(names, b.Name)
+	for _, c := range containers {
+		if c.raw.HostConfig.AutoRemove {
+			names = append(names, c.Name)
 		}
 	}
 	if names == nil {
@@ -145,54 +144,53 @@ func refuseAutoRemove(boxes []*box) error {
 		strings.Join(names, ", "))
 }
 
-// restore brings one container to the state that was recorded, whatever it is
-// in now. One that shall run gets its policy before it starts: if it exits at
-// once the engine takes it from there, as it did before.
-func (e *engine) restore(ctx context.Context, b *box, want runtime.Container) error {
+// restore brings one container from any state to the recorded one. A container
+// that shall run gets its policy before it starts: if it exits at once, the engine
+// restarts it as it did before.
+func (e *engine) restore(ctx context.Context, c *inspected, want runtime.Container) error {
 	if !want.Running {
-		if err := e.stop(ctx, b, 0); err != nil {
+		if err := e.stop(ctx, c, 0); err != nil {
 			return err
 		}
-		return e.setPolicy(ctx, b, want.Policy)
+		return e.setPolicy(ctx, c, want.Policy)
 	}
-	if err := e.setPolicy(ctx, b, want.Policy); err != nil {
+	if err := e.setPolicy(ctx, c, want.Policy); err != nil {
 		return err
 	}
 	switch {
-	case !b.Running:
-		if err := e.start(ctx, b); err != nil {
+	case !c.Running:
+		if err := e.start(ctx, c); err != nil {
 			return err
 		}
-	case b.Paused && !want.Paused:
-		_, err := e.unfreeze(ctx, b.ID)
+	case c.Paused && !want.Paused:
+		_, err := e.unfreeze(ctx, c.ID)
 		return err
 	}
-	if !want.Paused || b.Paused {
+	if !want.Paused || c.Paused {
 		return nil
 	}
-	if err := e.calm(ctx, []*box{b}); err != nil {
+	if err := e.calm(ctx, []*inspected{c}); err != nil {
 		return err
 	}
-	return e.pause(ctx, b)
+	return e.pause(ctx, c)
 }
 
 // restoreAlso brings the containers of also_stop back as they were recorded.
-// One that is gone was removed or made anew by whoever it belongs to, and one
-// that does not start is no fault of the workload: both are notices.
+// One that is gone was removed or made anew by its owner, and one that does not start is not the workload's fault: both are notices.
 func (e *engine) restoreAlso(ctx context.Context, before []runtime.Container) error {
 	for _, want := range before {
 		if !want.Also {
 			continue
 		}
-		b, err := e.inspect(ctx, want.ID)
+		c, err := e.inspect(ctx, want.ID)
 		if err != nil {
 			return err
 		}
-		if b == nil {
+		if c == nil {
 			e.notice(fmt.Sprintf("container %s of also_stop is gone; snap did not start it again", want.Name))
 			continue
 		}
-		if err := e.restore(ctx, b, want); err != nil {
+		if err := e.restore(ctx, c, want); err != nil {
 			if !refused(err) {
 				return err
 			}

@@ -1,20 +1,15 @@
 package docker
 
 import (
-	"bytes"
 	"context"
-	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/docker/docker/api/types/container"
-	"github.com/docker/docker/client"
 
 	"github.com/tiny-forge/snap/pkg/crew"
 	"github.com/tiny-forge/snap/pkg/runtime"
@@ -49,7 +44,7 @@ func TestFenceAndStopOutlivesPoliciesPausesAndDeafness(t *testing.T) {
 	}
 	app, err := r.e.inspect(b.Context(), before[0].ID)
 	b.must(err)
-	b.must(r.e.calm(b.Context(), []*box{app}))
+	b.must(r.e.calm(b.Context(), []*inspected{app}))
 	b.must(r.e.pause(b.Context(), app))
 	before[0].Paused = true
 
@@ -130,66 +125,6 @@ func TestAContainerThatRemovesItselfIsNotStopped(t *testing.T) {
 	}
 }
 
-func TestQuiesceAndThaw(t *testing.T) {
-	t.Parallel()
-	b := newBench(t)
-	ref, _ := b.image("one")
-	frozen := b.foreign("frozen", ref, nil)
-	b.must(b.api.ContainerPause(b.Context(), frozen))
-	idle := b.foreign("idle", ref, nil)
-	b.must(b.api.ContainerStop(b.Context(), idle, container.StopOptions{}))
-	w := b.app(ref, "restart: unless-stopped", "also_stop: ["+b.name+"-frozen, "+b.name+"-idle]")
-	r, held := b.open(w), b.held()
-	b.must(r.Redeploy(b.Context(), held, runtime.Redeploy{}))
-	before, err := r.Containers(b.Context())
-	b.must(err)
-	app := before[0].ID
-
-	for mode, at := range map[string]func(*container.State) bool{
-		runtime.Pause: func(s *container.State) bool { return s.Paused },
-		runtime.Stop:  func(s *container.State) bool { return !s.Running },
-		runtime.None:  func(s *container.State) bool { return s.Running && !s.Paused },
-	} {
-		ctx, cancel := context.WithCancel(b.Context())
-		thaw, err := r.Quiesce(ctx, mode, time.Second)
-		b.must(err)
-		if s := b.look(app).State; !at(s) {
-			t.Errorf("%s: the app is %s", mode, s.Status)
-		}
-		cancel()
-		for range 2 {
-			b.must(thaw(ctx)) // under an ended context, and twice
-			now, err := r.Containers(b.Context())
-			b.must(err)
-			for i := range now {
-				if now[i].ID != before[i].ID || now[i].Running != before[i].Running || now[i].Paused != before[i].Paused || now[i].Policy != before[i].Policy {
-					t.Errorf("%s: thawed to %+v\nbefore %+v", mode, now[i], before[i])
-				}
-			}
-		}
-	}
-	if _, err := r.Quiesce(b.Context(), "freeze", 0); err == nil {
-		t.Error("an unknown mode was taken")
-	}
-}
-
-func TestAQuiesceThatFailsThawsWhatItHasDone(t *testing.T) {
-	t.Parallel()
-	b := newBench(t)
-	ref, _ := b.image("one")
-	ids := []string{b.foreign("a", ref, nil), b.foreign("b", ref, nil)}
-	w := b.app(ref, "also_stop: ["+b.name+"-a, "+b.name+"-b]")
-	_, opt := b.faults(2, false)
-	if _, err := b.open(w, opt).Quiesce(b.Context(), runtime.Pause, 0); err == nil {
-		t.Fatal("a refused pause went unnoticed")
-	}
-	for _, id := range ids {
-		if b.look(id).State.Paused {
-			t.Error("left paused")
-		}
-	}
-}
-
 func TestUsers(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -244,50 +179,6 @@ func (b *bench) deployedBesides(r *Runtime) {
 	b.must(r.Redeploy(b.Context(), b.held(), runtime.Redeploy{}))
 }
 
-// containerd tells the engine of a pause in its own time; a container that was
-// unpaused meanwhile is shown paused again until the next news. Here the engine
-// shows so twice: it is too rare to wait for.
-func TestAThawOutlastsLateNewsOfThePause(t *testing.T) {
-	t.Parallel()
-	b := newBench(t)
-	ref, _ := b.image("one")
-	id := b.foreign("a", ref, nil)
-	f, _ := b.faults(-1, false)
-	late := &lateNews{base: f, left: 2}
-	r := b.open(b.app(ref, "also_stop: ["+b.name+"-a]"), client.WithHTTPClient(&http.Client{Transport: late}))
-	thaw, err := r.Quiesce(b.Context(), runtime.Pause, 0)
-	b.must(err)
-	b.must(thaw(b.Context()))
-	if late.left > 0 || b.look(id).State.Paused {
-		t.Errorf("the container is paused, or was never shown so: %d looks left", late.left)
-	}
-}
-
-// lateNews shows a container paused in the first looks that follow an unpause.
-type lateNews struct {
-	base http.RoundTripper
-
-	mu    sync.Mutex
-	awake bool
-	left  int
-}
-
-func (l *lateNews) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := l.base.RoundTrip(req)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.awake = l.awake || strings.HasSuffix(req.URL.Path, "/unpause")
-	if err != nil || !l.awake || l.left == 0 || req.Method != http.MethodGet || !strings.HasSuffix(req.URL.Path, "/json") || !strings.Contains(req.URL.Path, "/containers/") {
-		return resp, err
-	}
-	l.left--
-	text, err := io.ReadAll(resp.Body)
-	resp.Body.Close()
-	text = bytes.Replace(text, []byte(`"Paused":false`), []byte(`"Paused":true`), 1)
-	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(text)), int64(len(text))
-	return resp, err
-}
-
 // TestAPanicOfOneCallWaitsForTheOthers: a container that is being stopped is not
 // left to a call that nobody waits for.
 func TestAPanicOfOneCallWaitsForTheOthers(t *testing.T) {
@@ -297,7 +188,7 @@ func TestAPanicOfOneCallWaitsForTheOthers(t *testing.T) {
 			t.Errorf("it ended with %v; the other call had ended: %v", p, ended.Load())
 		}
 	}()
-	_ = each([]*box{{}, {}}, func(i int, _ *box) error {
+	_ = each([]*inspected{{}, {}}, func(i int, _ *inspected) error {
 		if i == 0 {
 			panic("a fault")
 		}

@@ -26,7 +26,7 @@ const (
 // watch is one container on its way to health.
 type watch struct {
 	id string
-	// mayEnd is for a container that does its work and exits with success.
+	// mayEnd is set for a container that does its work and exits with success.
 	mayEnd bool
 
 	began    string // StartedAt, and
@@ -35,24 +35,23 @@ type watch struct {
 	last     string // the last thing that kept it from being healthy
 }
 
-// waitHealthy returns nil once a container is healthy, or has run without a
-// restart for a while where nobody checks its health. It returns a
-// [*runtime.Unhealthy] when the container says that it is not, when it ends,
-// or when the time is up. A container that the engine restarts by itself has
-// until then.
+// waitHealthy returns nil once a container is healthy; where there is no health
+// check, once it has run without a restart for a while. It returns a
+// [*runtime.Unhealthy] when the health check fails, when the container ends, or
+// when the time is up. A container that the engine itself restarts has until then.
 func (e *engine) waitHealthy(ctx context.Context, w *watch, timeout time.Duration) error {
 	if timeout <= 0 {
 		timeout = defaultHealthTimeout
 	}
 	for deadline := time.Now().Add(timeout); ; {
-		b, err := e.inspect(ctx, w.id)
+		c, err := e.inspect(ctx, w.id)
 		if err != nil {
 			return err
 		}
-		if b == nil {
+		if c == nil {
 			return fmt.Errorf("container %.12s was removed while snap waited for its health", w.id)
 		}
-		done, reason := w.judge(b)
+		done, reason := w.judge(c)
 		if done {
 			return nil
 		}
@@ -63,7 +62,7 @@ func (e *engine) waitHealthy(ctx context.Context, w *watch, timeout time.Duratio
 			}
 		}
 		if reason != "" {
-			return &runtime.Unhealthy{Container: b.Name, Reason: reason + e.evidence(ctx, b)}
+			return &runtime.Unhealthy{Container: c.Name, Reason: reason + e.evidence(ctx, c)}
 		}
 		if err := sleep(ctx, poll); err != nil {
 			return err
@@ -72,8 +71,8 @@ func (e *engine) waitHealthy(ctx context.Context, w *watch, timeout time.Duratio
 }
 
 // judge says whether a container is healthy, or why it will not become so.
-func (w *watch) judge(b *box) (healthy bool, reason string) {
-	state := b.raw.State
+func (w *watch) judge(c *inspected) (healthy bool, reason string) {
+	state := c.raw.State
 	if !state.Running || state.Restarting {
 		w.began = ""
 		w.last = fmt.Sprintf("it exited with code %d", state.ExitCode)
@@ -83,7 +82,7 @@ func (w *watch) judge(b *box) (healthy bool, reason string) {
 		switch {
 		case w.mayEnd && !state.Running && state.ExitCode == 0 && state.Status == "exited":
 			return true, ""
-		case b.Policy.Name == never.Name && state.Status != "created":
+		case c.Policy.Name == never.Name && state.Status != "created":
 			return false, w.last
 		}
 		return false, ""
@@ -98,41 +97,41 @@ func (w *watch) judge(b *box) (healthy bool, reason string) {
 		w.last = "its health check has not passed yet"
 		return false, ""
 	}
-	if w.began != state.StartedAt || w.restarts != b.raw.RestartCount {
-		w.began, w.restarts, w.since = state.StartedAt, b.raw.RestartCount, time.Now()
+	if w.began != state.StartedAt || w.restarts != c.raw.RestartCount {
+		w.began, w.restarts, w.since = state.StartedAt, c.raw.RestartCount, time.Now()
 	}
 	return !state.Paused && time.Since(w.since) >= steady, ""
 }
 
 // evidence is the end of what the health check said, or of what the container
-// logged, to go behind a reason.
-func (e *engine) evidence(ctx context.Context, b *box) string {
-	if h := b.raw.State.Health; b.Running && h != nil && len(h.Log) > 0 {
+// logged. It follows a reason.
+func (e *engine) evidence(ctx context.Context, c *inspected) string {
+	if h := c.raw.State.Health; c.Running && h != nil && len(h.Log) > 0 {
 		last := h.Log[len(h.Log)-1]
 		if said := tail(last.Output); said != "" {
 			return fmt.Sprintf("; the check exited with code %d and said: %s", last.ExitCode, said)
 		}
 		return fmt.Sprintf("; the check exited with code %d", last.ExitCode)
 	}
-	if said := e.logs(ctx, b); said != "" {
+	if said := e.logs(ctx, c); said != "" {
 		return "; its log ends with: " + said
 	}
 	return ""
 }
 
 // logs returns the last lines that a container logged. They only illustrate:
-// without them there is no error either.
-func (e *engine) logs(ctx context.Context, b *box) string {
+// that they cannot be read is not an error.
+func (e *engine) logs(ctx context.Context, c *inspected) string {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	body, err := e.api.ContainerLogs(ctx, b.ID, container.LogsOptions{ShowStdout: true, ShowStderr: true, Tail: "10"})
+	body, err := e.api.ContainerLogs(ctx, c.ID, container.LogsOptions{ShowStdout: true, ShowStderr: true, Tail: "10"})
 	if err != nil {
 		return ""
 	}
 	defer body.Close()
 	var text bytes.Buffer
 	limited := io.LimitReader(body, 64<<10)
-	if b.raw.Config.Tty {
+	if c.raw.Config.Tty {
 		_, _ = io.Copy(&text, limited)
 	} else {
 		_, _ = stdcopy.StdCopy(&text, &text, limited)

@@ -8,38 +8,40 @@ import (
 	"sync"
 	"time"
 
+	"github.com/docker/docker/api/types/container"
+
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
 // Quiesce pauses or stops the containers that run, those of also_stop too.
-// Containers that are paused already stay as they are, now and at the thaw. A
-// pause keeps clear of health probes, for which it waits up to some seconds
-// while all containers still run.
+// Containers that are paused already stay paused, after the thaw too. Before a
+// pause it waits, a few seconds at most, until no health probe is starting; all
+// containers still run meanwhile.
 func (r *Runtime) Quiesce(ctx context.Context, mode string, timeout time.Duration) (runtime.Thaw, error) {
-	var rest func(context.Context, *box) error
+	var quiet func(context.Context, *inspected) error
 	switch mode {
 	case runtime.None:
 		return func(context.Context) error { return nil }, nil
 	case runtime.Pause:
-		rest = r.e.pause
+		quiet = r.e.pause
 	case runtime.Stop:
-		rest = func(ctx context.Context, b *box) error { return r.e.stop(ctx, b, timeout) }
+		quiet = func(ctx context.Context, c *inspected) error { return r.e.stop(ctx, c, timeout) }
 	default:
 		return nil, fmt.Errorf("quiesce mode %q: must be %s, %s or %s", mode, runtime.Pause, runtime.Stop, runtime.None)
 	}
-	boxes, err := r.boxes(ctx)
+	containers, err := r.inspectAll(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if mode == runtime.Stop {
-		if err := refuseAutoRemove(boxes); err != nil {
+		if err := refuseAutoRemove(containers); err != nil {
 			return nil, err
 		}
 	}
-	var chosen []*box
-	for _, b := range boxes {
-		if b.Running && !b.Paused {
-			chosen = append(chosen, b)
+	var chosen []*inspected
+	for _, c := range containers {
+		if c.Running && !c.Paused {
+			chosen = append(chosen, c)
 		}
 	}
 	thaw := r.e.thaw(chosen)
@@ -48,13 +50,13 @@ func (r *Runtime) Quiesce(ctx context.Context, mode string, timeout time.Duratio
 		if err := r.e.calm(ctx, chosen); err != nil {
 			return nil, err
 		}
-		// A request that is cut off may still be carried out after the look that
-		// would have told; so pausing, which takes no time, is not cut off.
+		// The engine may carry out a request that was cut off after snap has looked
+		// whether it did. So pausing, which takes no time, is not cut off.
 		var cancel context.CancelFunc
 		work, cancel = detached(ctx)
 		defer cancel()
 	}
-	err = each(chosen, func(_ int, b *box) error { return rest(work, b) })
+	err = each(chosen, func(_ int, c *inspected) error { return quiet(work, c) })
 	if err == nil {
 		err = ctx.Err()
 	}
@@ -66,11 +68,11 @@ func (r *Runtime) Quiesce(ctx context.Context, mode string, timeout time.Duratio
 	return thaw, nil
 }
 
-// thaw returns what brings these containers back, once: what it has brought
-// back it leaves alone when called again.
-func (e *engine) thaw(boxes []*box) runtime.Thaw {
+// thaw returns the function that brings these containers back. When it is called
+// again it leaves alone those that are back.
+func (e *engine) thaw(containers []*inspected) runtime.Thaw {
 	var mu sync.Mutex
-	left := inOrder(boxes)
+	left := inOrder(containers)
 	return func(ctx context.Context) error {
 		mu.Lock()
 		defer mu.Unlock()
@@ -78,10 +80,10 @@ func (e *engine) thaw(boxes []*box) runtime.Thaw {
 		defer cancel()
 		// First all that are frozen, at once; then those that were stopped, in
 		// their order.
-		err := each(left, func(_ int, b *box) error { _, err := e.unfreeze(ctx, b.ID); return err })
+		err := each(left, func(_ int, c *inspected) error { _, err := e.unfreeze(ctx, c.ID); return err })
 		var errs []error
-		left = slices.DeleteFunc(left, func(b *box) bool {
-			err := e.wake(ctx, b, boxes)
+		left = slices.DeleteFunc(left, func(c *inspected) bool {
+			err := e.wake(ctx, c, containers)
 			errs = append(errs, err)
 			return err == nil
 		})
@@ -89,10 +91,10 @@ func (e *engine) thaw(boxes []*box) runtime.Thaw {
 	}
 }
 
-// unfreeze returns a container, nil where it is gone, once the engine does not
-// show it paused: when the pause has just been, its late news may cover that of
-// its end for a moment.
-func (e *engine) unfreeze(ctx context.Context, id string) (*box, error) {
+// unfreeze unpauses a container and returns it, nil where it is gone, once the
+// engine no longer shows it paused. The engine may learn late of a pause, and then
+// shows a container paused for a moment that is not.
+func (e *engine) unfreeze(ctx context.Context, id string) (*inspected, error) {
 	for deadline := time.Now().Add(15 * time.Second); ; {
 		now, err := e.inspect(ctx, id)
 		if err != nil || now == nil || !now.Paused {
@@ -114,13 +116,13 @@ func (e *engine) unfreeze(ctx context.Context, id string) (*box, error) {
 	}
 }
 
-func (e *engine) wake(ctx context.Context, b *box, all []*box) error {
-	now, err := e.unfreeze(ctx, b.ID)
+func (e *engine) wake(ctx context.Context, c *inspected, all []*inspected) error {
+	now, err := e.unfreeze(ctx, c.ID)
 	switch {
 	case err != nil:
 		return err
 	case now == nil:
-		return fmt.Errorf("container %s cannot be brought back: it was removed meanwhile", b.Name)
+		return fmt.Errorf("container %s cannot be brought back: it was removed meanwhile", c.Name)
 	case now.Running:
 		return nil
 	}
@@ -128,4 +130,67 @@ func (e *engine) wake(ctx context.Context, b *box, all []*box) error {
 		return err
 	}
 	return e.start(ctx, now)
+}
+
+const (
+	// probeInterval is the engine's, where a health check has none of its own.
+	probeInterval = 30 * time.Second
+	// probeStarts is how long a probe that is due may take to start.
+	probeStarts = 2 * time.Second
+	// pauseTakes is longer than it takes to pause a container after a look at it.
+	pauseTakes = 250 * time.Millisecond
+	// calmPatience bounds the wait for a moment without a probe: some checks run
+	// one probe right after another.
+	calmPatience = 4 * time.Second
+)
+
+// calm waits, a few seconds at most, for a moment at which the engine does not
+// start a health probe in any of the containers, so that they can be paused then.
+// `runc exec` joins the container's cgroup before it has started the probe. Frozen
+// there, it never reports that it has, and the container's shim answers nobody
+// until the engine gives the probe up, after 30 s unless configured: an unpause,
+// an update or a stop does not get through.
+func (e *engine) calm(ctx context.Context, containers []*inspected) error {
+	containers = slices.Clone(containers)
+	for deadline := time.Now().Add(calmPatience); ; {
+		now := time.Now()
+		if now.After(deadline) || !slices.ContainsFunc(containers, func(c *inspected) bool { return probed(&c.raw, now) }) {
+			return nil
+		}
+		if err := sleep(ctx, poll/5); err != nil {
+			return err
+		}
+		for i, c := range containers {
+			fresh, err := e.inspect(ctx, c.ID)
+			if err != nil {
+				return err
+			}
+			if fresh != nil {
+				containers[i] = fresh
+			}
+		}
+	}
+}
+
+// probed says whether the engine is about to start a probe in a container, or may
+// be starting one. A probe is due an interval after the end of the one before,
+// which the engine logs (monitor in moby's daemon/health.go).
+func probed(c *container.InspectResponse, now time.Time) bool {
+	check, health := c.Config.Healthcheck, c.State.Health
+	if check == nil || health == nil || health.Status == container.NoHealthcheck || !c.State.Running || c.State.Paused {
+		return false
+	}
+	interval := check.Interval
+	if interval <= 0 {
+		interval = probeInterval
+	}
+	began, err := time.Parse(time.RFC3339Nano, c.State.StartedAt)
+	if err != nil {
+		return false
+	}
+	if n := len(health.Log); n > 0 && health.Log[n-1].End.After(began) {
+		began = health.Log[n-1].End
+	}
+	due := began.Add(interval)
+	return now.After(due.Add(-min(pauseTakes, interval/2))) && now.Before(due.Add(probeStarts))
 }

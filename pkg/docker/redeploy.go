@@ -29,8 +29,8 @@ func (a *imageApp) redeploy(ctx context.Context, r runtime.Redeploy) error {
 	}
 	want, err := a.want(ctx, r.Pins[""], r.Pull)
 	if err != nil {
-		// The old ones are as the caller left them; what an earlier redeploy
-		// left must not run beside them.
+		// The old containers are as the caller left them. What an earlier redeploy
+		// has made must not run beside them.
 		return errors.Join(err, a.e.discardAll(ctx, others, r.StopTimeout))
 	}
 	fresh, err := a.bringUp(ctx, r, want, old, others)
@@ -48,16 +48,16 @@ func (a *imageApp) redeploy(ctx context.Context, r runtime.Redeploy) error {
 }
 
 // split returns the workload's containers that are in before, and the others.
-func (a *imageApp) split(ctx context.Context, before []runtime.Container) (old, others []*box, err error) {
+func (a *imageApp) split(ctx context.Context, before []runtime.Container) (old, others []*inspected, err error) {
 	own, err := list(ctx, a.e, a)
 	if err != nil {
 		return nil, nil, err
 	}
-	for _, b := range own {
-		if recorded(before, b.ID) {
-			old = append(old, b)
+	for _, c := range own {
+		if recorded(before, c.ID) {
+			old = append(old, c)
 		} else {
-			others = append(others, b)
+			others = append(others, c)
 		}
 	}
 	return old, others, nil
@@ -68,9 +68,9 @@ func recorded(before []runtime.Container, id string) bool {
 }
 
 // bringUp puts the old containers to rest, and makes and starts the new one.
-func (a *imageApp) bringUp(ctx context.Context, r runtime.Redeploy, want wanted, old, others []*box) (*box, error) {
-	// An interruption is heard while waiting for health. A request that is cut
-	// may be carried out all the same, behind the back of whoever undoes it.
+func (a *imageApp) bringUp(ctx context.Context, r runtime.Redeploy, want wanted, old, others []*inspected) (*inspected, error) {
+	// An interruption ends the wait for health, but not a request: the engine may
+	// carry out a request that was cut off, after the undo has looked.
 	waiting := ctx
 	ctx = context.WithoutCancel(ctx)
 	if err := a.e.fenceAndStop(ctx, old, r.StopTimeout); err != nil {
@@ -81,9 +81,9 @@ func (a *imageApp) bringUp(ctx context.Context, r runtime.Redeploy, want wanted,
 		if err := a.e.discardAll(ctx, others, r.StopTimeout); err != nil {
 			return nil, err
 		}
-		for _, b := range old {
-			if b.Name == a.w.ContainerName {
-				if err := a.e.rename(ctx, b, fmt.Sprintf("%s.snap-%.12s", b.Name, b.ID)); err != nil {
+		for _, c := range old {
+			if c.Name == a.w.ContainerName {
+				if err := a.e.rename(ctx, c, fmt.Sprintf("%s.snap-%.12s", c.Name, c.ID)); err != nil {
 					return nil, err
 				}
 			}
@@ -101,7 +101,7 @@ func (a *imageApp) bringUp(ctx context.Context, r runtime.Redeploy, want wanted,
 
 // adoptable returns the container of an earlier redeploy that this one can go
 // on with, if that is the only one there is.
-func (a *imageApp) adoptable(others []*box, want wanted) *box {
+func (a *imageApp) adoptable(others []*inspected, want wanted) *inspected {
 	if len(others) == 1 && others[0].active() && want.is(others[0]) && others[0].Name == a.w.ContainerName {
 		return others[0]
 	}
@@ -110,34 +110,34 @@ func (a *imageApp) adoptable(others []*box, want wanted) *box {
 
 // release gives the new container its restart policy and lets the containers
 // of also_stop run again.
-func (a *imageApp) release(ctx context.Context, fresh *box, before []runtime.Container) error {
+func (a *imageApp) release(ctx context.Context, fresh *inspected, before []runtime.Container) error {
 	if err := a.e.setPolicy(ctx, fresh, restartOf(a.w)); err != nil {
 		return err
 	}
 	return a.e.restoreAlso(ctx, before)
 }
 
-// removeOld removes the containers that the new one replaces. That one does not
-// go does not undo the redeploy: it is stopped and fenced.
+// removeOld removes the containers that the new one replaces. One that cannot be
+// removed is stopped and fenced, so it is only a notice.
 func (a *imageApp) removeOld(ctx context.Context, before []runtime.Container) error {
 	old, _, err := a.split(ctx, before)
 	if err != nil {
 		return err
 	}
-	for _, b := range old {
-		if err := a.e.remove(ctx, b); err != nil {
+	for _, c := range old {
+		if err := a.e.remove(ctx, c); err != nil {
 			if !refused(err) {
 				return err
 			}
-			a.e.notice(fmt.Sprintf("the replaced container %s stays behind, stopped: %v; remove it with: docker rm %s", b.Name, err, b.Name))
+			a.e.notice(fmt.Sprintf("the replaced container %s is still there, stopped: %v; remove it with: docker rm %s", c.Name, err, c.Name))
 		}
 	}
 	return nil
 }
 
-// undo takes back what a redeploy that failed has made; the old containers have
-// their names again, and stay stopped and fenced. It asks the engine what there
-// is: the answer to a create may have been lost.
+// undo removes what a redeploy that failed has made. The old containers get their
+// names back, and stay stopped and fenced. It asks the engine which containers
+// exist: the answer to a create may have been lost.
 func (a *imageApp) undo(ctx context.Context, before []runtime.Container, timeout time.Duration) error {
 	ctx, cancel := detached(ctx)
 	defer cancel()
@@ -146,10 +146,10 @@ func (a *imageApp) undo(ctx context.Context, before []runtime.Container, timeout
 		return err
 	}
 	errs := []error{a.e.discardAll(ctx, others, timeout), a.e.fenceAndStop(ctx, old, timeout)}
-	for _, c := range before {
-		i := slices.IndexFunc(old, func(b *box) bool { return b.ID == c.ID })
+	for _, was := range before {
+		i := slices.IndexFunc(old, func(c *inspected) bool { return c.ID == was.ID })
 		if i >= 0 {
-			errs = append(errs, a.e.rename(ctx, old[i], c.Name))
+			errs = append(errs, a.e.rename(ctx, old[i], was.Name))
 		}
 	}
 	return errors.Join(errs...)
@@ -163,10 +163,94 @@ func (a *imageApp) settle(ctx context.Context, before []runtime.Container) error
 	if len(current) == 0 {
 		return fmt.Errorf("workload %s: there is no new container to accept", a.w.Name)
 	}
-	for _, b := range current {
-		if err := a.e.setPolicy(ctx, b, restartOf(a.w)); err != nil {
+	for _, c := range current {
+		if err := a.e.setPolicy(ctx, c, restartOf(a.w)); err != nil {
 			return err
 		}
 	}
 	return errors.Join(a.e.restoreAlso(ctx, before), a.removeOld(ctx, before))
+}
+
+// match is a recorded container and the one that takes its place now.
+type match struct {
+	want runtime.Container
+	now  *inspected // nil: it is gone and must be made
+	anew wanted     // what to make then
+}
+
+// resume brings an image workload back as it was recorded. Whatever else a
+// redeploy has made is removed only when everything recorded is there or can be
+// made: until then the only container of the workload may be among it.
+func (a *imageApp) resume(ctx context.Context, before []runtime.Container) error {
+	old, others, err := a.split(ctx, before)
+	if err != nil {
+		return err
+	}
+	matches, rest, err := a.match(ctx, before, old, others)
+	if err != nil {
+		return err
+	}
+	if err := a.e.discardAll(ctx, rest, 0); err != nil {
+		return err
+	}
+	// Those that shall not run come first: they may hold what the others need.
+	slices.SortStableFunc(matches, func(x, y match) int { return rank(x) - rank(y) })
+	var errs []error
+	for _, m := range matches {
+		errs = append(errs, a.bringBack(ctx, m, old))
+	}
+	return errors.Join(append(errs, a.e.restoreAlso(ctx, before))...)
+}
+
+func rank(m match) int {
+	if m.want.Running {
+		return 1
+	}
+	return 0
+}
+
+// match finds for each recorded container the one that takes its place: itself;
+// where it is gone, one that an earlier redeploy or resume made from the same
+// config and image; or one that is yet to be made. The rest replaces none.
+func (a *imageApp) match(ctx context.Context, before []runtime.Container, old, others []*inspected) (matches []match, rest []*inspected, err error) {
+	rest = others
+	for _, want := range before {
+		if want.Also {
+			continue
+		}
+		m := match{want: want}
+		if i := slices.IndexFunc(old, func(c *inspected) bool { return c.ID == want.ID }); i >= 0 {
+			m.now = old[i]
+		} else {
+			// One that neither ran nor has the workload's name was left over from an
+			// earlier redeploy. Nothing is lost with it.
+			if !want.Running && want.Name != a.w.ContainerName {
+				continue
+			}
+			pin := runtime.Pin{Image: want.Image, ImageID: want.ImageID, Digest: want.Digest}
+			if m.anew, err = a.want(ctx, pin, false); err != nil {
+				return nil, nil, err
+			}
+			if i := slices.IndexFunc(rest, m.anew.is); i >= 0 {
+				m.now = rest[i]
+				rest = slices.Delete(slices.Clone(rest), i, i+1)
+			}
+		}
+		matches = append(matches, m)
+	}
+	return matches, rest, nil
+}
+
+func (a *imageApp) bringBack(ctx context.Context, m match, old []*inspected) error {
+	c := m.now
+	if c == nil {
+		var err error
+		if c, err = a.create(ctx, m.want.Name, m.anew, old); err != nil {
+			return err
+		}
+	}
+	if err := a.e.rename(ctx, c, m.want.Name); err != nil {
+		return err
+	}
+	return a.e.restore(ctx, c, m.want)
 }

@@ -26,9 +26,10 @@ func freePort(b *bench) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
+// get asks the app, which may take a moment to listen after its container started.
 func get(port int) (string, error) {
 	var last error
-	for range 100 {
+	for range 1000 {
 		resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/", port))
 		if err == nil {
 			defer resp.Body.Close()
@@ -36,7 +37,7 @@ func get(port int) (string, error) {
 			return strings.TrimSpace(string(text)), err
 		}
 		last = err
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(10 * time.Millisecond)
 	}
 	return "", last
 }
@@ -231,11 +232,11 @@ func TestAForeignContainerWithTheNameIsNotTouched(t *testing.T) {
 	ref, _ := b.image("one")
 	id := b.foreign("x", ref, nil)
 	r, held := b.open(b.app(ref, "container_name: "+b.name+"-x")), b.held()
-	if err := r.Check(b.Context(), nil); !errors.Is(err, ErrNameTaken) {
-		t.Errorf("check: %v, want ErrNameTaken", err)
+	if err := r.Check(b.Context(), nil); !errors.Is(err, errNameTaken) {
+		t.Errorf("check: %v, want errNameTaken", err)
 	}
-	if err := r.Redeploy(b.Context(), held, runtime.Redeploy{}); !errors.Is(err, ErrNameTaken) {
-		t.Errorf("redeploy: %v, want ErrNameTaken", err)
+	if err := r.Redeploy(b.Context(), held, runtime.Redeploy{}); !errors.Is(err, errNameTaken) {
+		t.Errorf("redeploy: %v, want errNameTaken", err)
 	}
 	if raw := b.look(id); !raw.State.Running || raw.Name != "/"+b.name+"-x" {
 		t.Errorf("the foreign container was touched: %+v", raw.State)

@@ -15,22 +15,20 @@ import (
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
+// ErrNotLocal says that DOCKER_HOST names an engine that may be on another host.
+// The directories that snap changes are on this one.
+var ErrNotLocal = errors.New("not an engine of this host")
+
+// For the tests: callers have nothing to decide by these.
 var (
-	// ErrNotLocal says that DOCKER_HOST names an engine that may be on another
-	// host: the directories that snap changes are this one's.
-	ErrNotLocal = errors.New("not an engine of this host")
-	// ErrNameTaken says that a container outside the workload has the name
-	// that the workload's wants.
-	ErrNameTaken = errors.New("the container name is taken")
-	// ErrNotMounted says that no service of the Compose file mounts a volume
-	// that the config lists.
-	ErrNotMounted = errors.New("no service mounts it")
+	errNameTaken  = errors.New("the container name is taken")
+	errNotMounted = errors.New("no service mounts it")
 )
 
 // Options are what a Runtime may be given.
 type Options struct {
-	// Notice is told what the operator should know and no error says, one line
-	// each: a container of also_stop that is gone or does not start, an old
+	// Notice is told, in one line each, what the operator should know although
+	// nothing has failed: a container of also_stop that is gone or does not start, an old
 	// container that cannot be removed. May be nil.
 	Notice func(line string)
 }
@@ -45,13 +43,13 @@ type Runtime struct {
 // app is what differs between the kinds of workloads: which containers are its
 // own, and how they are made.
 type app interface {
-	// filter returns what finds the workload's own containers; false when it
-	// has none.
+	// filter selects the workload's own containers; false when it has none.
 	filter(ctx context.Context) (filters.Args, bool, error)
-	check(ctx context.Context, pins map[string]runtime.Pin, own []*box) error
+	check(ctx context.Context, pins map[string]runtime.Pin, own []*inspected) error
 	redeploy(ctx context.Context, r runtime.Redeploy) error
 	resume(ctx context.Context, before []runtime.Container) error
 	settle(ctx context.Context, before []runtime.Container) error
+	volumes(ctx context.Context) ([]runtime.Volume, []string, error)
 	upToDate(ctx context.Context) (bool, error)
 }
 
@@ -77,7 +75,7 @@ func open(w *workload.Workload, opts Options, more ...client.Opt) (*Runtime, err
 	return r, nil
 }
 
-// Close gives the connection back.
+// Close closes the connection.
 func (r *Runtime) Close() error { return r.e.api.Close() }
 
 // Ping returns nil when the engine answers, and [runtime.ErrUnreachable] when it does
@@ -94,74 +92,76 @@ func (r *Runtime) Ping(ctx context.Context) error {
 // Containers returns the workload's containers and those of also_stop that
 // exist, sorted by name.
 func (r *Runtime) Containers(ctx context.Context) ([]runtime.Container, error) {
-	boxes, err := r.boxes(ctx)
+	containers, err := r.inspectAll(ctx)
 	if err != nil {
 		return nil, err
 	}
-	out := make([]runtime.Container, len(boxes))
-	for i, b := range boxes {
-		out[i] = b.Container
-		if out[i].Digest, err = r.e.digest(ctx, b.Image, b.ImageID); err != nil {
+	out := make([]runtime.Container, len(containers))
+	for i, c := range containers {
+		out[i] = c.Container
+		if out[i].Digest, err = r.e.digest(ctx, c.Image, c.ImageID); err != nil {
 			return nil, err
 		}
 	}
 	return out, nil
 }
 
-// boxes returns the workload's containers and those of also_stop, by name.
-func (r *Runtime) boxes(ctx context.Context) ([]*box, error) {
-	boxes, err := r.own(ctx)
+// containers returns the workload's containers and those of also_stop, by name.
+func (r *Runtime) inspectAll(ctx context.Context) ([]*inspected, error) {
+	containers, err := r.own(ctx)
 	if err != nil {
 		return nil, err
 	}
 	for _, name := range r.w.AlsoStop {
-		b, err := r.e.inspect(ctx, name)
+		c, err := r.e.inspect(ctx, name)
 		if err != nil {
 			return nil, err
 		}
 		// The engine also takes the beginning of an id for a name: "db" must
 		// not stop whoever's id begins so.
-		if b == nil || b.Name != name && (len(name) < 12 || !strings.HasPrefix(b.ID, name)) {
+		if c == nil || c.Name != name && (len(name) < 12 || !strings.HasPrefix(c.ID, name)) {
 			continue
 		}
-		if slices.ContainsFunc(boxes, func(o *box) bool { return o.ID == b.ID }) {
+		if slices.ContainsFunc(containers, func(o *inspected) bool { return o.ID == c.ID }) {
 			continue
 		}
-		b.Also, b.Service = true, ""
-		boxes = append(boxes, b)
+		c.Also, c.Service = true, ""
+		containers = append(containers, c)
 	}
-	slices.SortFunc(boxes, func(a, b *box) int { return strings.Compare(a.Name, b.Name) })
-	return boxes, nil
+	slices.SortFunc(containers, func(x, y *inspected) int { return strings.Compare(x.Name, y.Name) })
+	return containers, nil
 }
 
-func (r *Runtime) own(ctx context.Context) ([]*box, error) { return list(ctx, r.e, r.app) }
+func (r *Runtime) own(ctx context.Context) ([]*inspected, error) { return list(ctx, r.e, r.app) }
 
-func list(ctx context.Context, e *engine, a app) ([]*box, error) {
-	filter, any, err := a.filter(ctx)
-	if err != nil || !any {
+func list(ctx context.Context, e *engine, a app) ([]*inspected, error) {
+	filter, has, err := a.filter(ctx)
+	if err != nil || !has {
 		return nil, err
 	}
 	return e.list(ctx, filter)
 }
 
-// Check reports what would keep Redeploy from working: [runtime.ErrImageMissing],
-// [runtime.ErrPortTaken], [ErrNameTaken], [ErrNotMounted], or a container of also_stop
-// that would be gone once it stops. All that is found is reported, joined.
+// Check reports what would keep Redeploy from working: an image that is not on
+// this host ([runtime.ErrImageMissing]), a port ([runtime.ErrPortTaken]) or a
+// container name that somebody else has, a volume of the config that no service
+// mounts, or a container of also_stop that the engine would remove once it stops.
+// The error joins everything that was found.
 func (r *Runtime) Check(ctx context.Context, pins map[string]runtime.Pin) error {
-	boxes, err := r.boxes(ctx)
+	containers, err := r.inspectAll(ctx)
 	if err != nil {
 		return err
 	}
-	own := slices.DeleteFunc(slices.Clone(boxes), func(b *box) bool { return b.Also })
-	return errors.Join(refuseAutoRemove(boxes), r.app.check(ctx, pins, own))
+	own := slices.DeleteFunc(slices.Clone(containers), func(c *inspected) bool { return c.Also })
+	return errors.Join(refuseAutoRemove(containers), r.app.check(ctx, pins, own))
 }
 
 // Redeploy brings the workload up from its config, and returns once it is
 // healthy. An image that cannot be had is reported before anything that was
 // there before is touched. A container of also_stop that does not start again
-// is a notice and no error: the workload itself is up. Where the engine stops
-// answering half-way nothing is known of the containers; FenceAndStop, Redeploy
-// and Resume each take it from there.
+// is a notice and not an error: the workload itself is up. When the engine stops
+// answering half-way, the state of the containers is unknown; FenceAndStop,
+// Redeploy and Resume each work from any state.
 func (r *Runtime) Redeploy(ctx context.Context, held runtime.Lock, d runtime.Redeploy) error {
 	if err := r.demand(held); err != nil {
 		return err
@@ -190,9 +190,43 @@ func (r *Runtime) Resume(ctx context.Context, held runtime.Lock, before []runtim
 // always false: docker compose up finds that out itself. It changes nothing.
 func (r *Runtime) UpToDate(ctx context.Context) (bool, error) { return r.app.upToDate(ctx) }
 
+// Volumes returns every directory that a service of the Compose file binds
+// writable; nothing for other workloads. The engine is not asked, only docker
+// compose, which need not reach it.
+func (r *Runtime) Volumes(ctx context.Context) ([]runtime.Volume, []string, error) {
+	return r.app.volumes(ctx)
+}
+
 func (r *Runtime) demand(held runtime.Lock) error {
 	if held == nil || held.Workload() != r.w.Name {
 		return fmt.Errorf("workload %s: its lock is not held", r.w.Name)
 	}
 	return nil
 }
+
+// dataApp is a workload without containers of its own. Those of also_stop are
+// stopped for it and started again all the same.
+type dataApp struct{ e *engine }
+
+func (dataApp) filter(context.Context) (filters.Args, bool, error) {
+	return filters.Args{}, false, nil
+}
+
+func (dataApp) check(context.Context, map[string]runtime.Pin, []*inspected) error { return nil }
+
+func (a dataApp) redeploy(ctx context.Context, r runtime.Redeploy) error {
+	return a.e.restoreAlso(ctx, r.Before)
+}
+
+func (a dataApp) resume(ctx context.Context, before []runtime.Container) error {
+	return a.e.restoreAlso(ctx, before)
+}
+
+func (a dataApp) settle(ctx context.Context, before []runtime.Container) error {
+	return a.e.restoreAlso(ctx, before)
+}
+
+// volumes returns none: the config lists them.
+func (dataApp) volumes(context.Context) ([]runtime.Volume, []string, error) { return nil, nil, nil }
+
+func (dataApp) upToDate(context.Context) (bool, error) { return true, nil }

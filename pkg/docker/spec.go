@@ -158,15 +158,15 @@ func hashOf(w *workload.Workload) (string, error) {
 		Source, Target string
 		ReadOnly       bool
 	}
-	init := ""
+	initProcess := ""
 	if w.Init != nil {
-		init = strconv.FormatBool(*w.Init)
+		initProcess = strconv.FormatBool(*w.Init)
 	}
 	all := struct {
 		Name, Network, Init string
 		Container           workload.Container
 		Binds               []bind
-	}{Name: w.Name, Network: networkName(w), Init: init, Container: w.Container}
+	}{Name: w.Name, Network: networkName(w), Init: initProcess, Container: w.Container}
 	for i := range w.Volumes {
 		v := &w.Volumes[i]
 		all.Binds = append(all.Binds, bind{v.Path(), v.Target, v.ReadOnly})

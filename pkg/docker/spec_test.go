@@ -45,7 +45,7 @@ func TestTheHashChangesWithTheConfigAlone(t *testing.T) {
 		}
 		seen[h] = line
 		if h != hash("image: app:1", line) {
-			t.Errorf("%q has no steady hash", line)
+			t.Errorf("%q has another hash the second time", line)
 		}
 	}
 }
@@ -68,8 +68,8 @@ func TestHealthcheckIsComposes(t *testing.T) {
 }
 
 func TestAnEndedContainerIsJudgedByItsPolicy(t *testing.T) {
-	exited := func(code int, policy string) *box {
-		return &box{Container: runtime.Container{Policy: runtime.Policy{Name: policy}}, raw: container.InspectResponse{
+	exited := func(code int, policy string) *inspected {
+		return &inspected{Container: runtime.Container{Policy: runtime.Policy{Name: policy}}, raw: container.InspectResponse{
 			ContainerJSONBase: &container.ContainerJSONBase{State: &container.State{Status: "exited", ExitCode: code}}}}
 	}
 	for _, c := range []struct {
@@ -101,14 +101,14 @@ func TestWhatContainersSayIsFitForATerminal(t *testing.T) {
 }
 
 func TestStartsInTheOrderOfDependencies(t *testing.T) {
-	make := func(service, depends string) *box {
-		return &box{Container: runtime.Container{ID: service, Service: service}, raw: container.InspectResponse{
+	made := func(service, depends string) *inspected {
+		return &inspected{Container: runtime.Container{ID: service, Service: service}, raw: container.InspectResponse{
 			Config: &container.Config{Labels: map[string]string{composeDepends: depends}}}}
 	}
 	var got []string
-	for _, b := range inOrder([]*box{
-		make("a", "c:service_healthy:false,x:service_started:true"), make("b", "a:service_started:false"),
-		make("c", "d:service_started:false"), make("d", "c:service_started:false"), make("", ""),
+	for _, b := range inOrder([]*inspected{
+		made("a", "c:service_healthy:false,x:service_started:true"), made("b", "a:service_started:false"),
+		made("c", "d:service_started:false"), made("d", "c:service_started:false"), made("", ""),
 	}) {
 		got = append(got, b.Service)
 	}
@@ -153,7 +153,7 @@ func TestWithoutAnEngineNobodyUsesData(t *testing.T) {
 	}
 }
 
-// A directory may have two names that no path tells, by a bind mount.
+// By a bind mount a directory may have two names that no path comparison matches.
 func TestRelationSeesThroughBindMounts(t *testing.T) {
 	dir := t.TempDir()
 	data, alias := filepath.Join(dir, "data"), filepath.Join(dir, "alias")
@@ -181,7 +181,7 @@ func TestRelationSeesThroughBindMounts(t *testing.T) {
 		{filepath.Join(dir, "other"), data, ""},
 		{"/", data, runtime.Above},
 	} {
-		if got := relation(placeOf(c.source), placeOf(c.path)); got != c.want {
+		if got := relation(locate(c.source), locate(c.path)); got != c.want {
 			t.Errorf("%s to %s: %q, want %q", c.source, c.path, got, c.want)
 		}
 	}

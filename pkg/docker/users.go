@@ -2,14 +2,21 @@ package docker
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/volume"
+	"github.com/docker/go-connections/nat"
 
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
@@ -24,7 +31,7 @@ func (r *Runtime) Users(ctx context.Context, paths []string) ([]runtime.User, er
 	if r.w.Kind() == workload.Data && r.e.socketMissing() {
 		return nil, nil
 	}
-	boxes, err := r.boxes(ctx)
+	containers, err := r.inspectAll(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -36,17 +43,17 @@ func (r *Runtime) Users(ctx context.Context, paths []string) ([]runtime.User, er
 	if err != nil {
 		return nil, err
 	}
-	wanted := make([]place, len(paths))
+	wanted := make([]location, len(paths))
 	for i, path := range paths {
-		wanted[i] = placeOf(path)
+		wanted[i] = locate(path)
 	}
 	var users []runtime.User
 	for _, c := range all {
-		if slices.ContainsFunc(boxes, func(b *box) bool { return b.ID == c.ID }) {
+		if slices.ContainsFunc(containers, func(own *inspected) bool { return own.ID == c.ID }) {
 			continue
 		}
 		for _, source := range sources(c, devices) {
-			at := placeOf(source)
+			at := locate(source)
 			for i, path := range paths {
 				if rel := relation(at, wanted[i]); rel != "" {
 					running := c.State == container.StateRunning || c.State == container.StatePaused || c.State == container.StateRestarting
@@ -59,8 +66,8 @@ func (r *Runtime) Users(ctx context.Context, paths []string) ([]runtime.User, er
 	return users, nil
 }
 
-// volumeDevices returns the directories behind the named volumes that are bind
-// mounts in disguise (driver local, with a device).
+// volumeDevices returns the directories of those named volumes that are really
+// bind mounts (driver local, with a device).
 func (e *engine) volumeDevices(ctx context.Context) (map[string]string, error) {
 	found, err := e.api.VolumeList(ctx, volume.ListOptions{})
 	if err != nil {
@@ -88,15 +95,15 @@ func sources(c container.Summary, devices map[string]string) []string {
 	return out
 }
 
-// place is a path as it is written and as it is, and the directories on the
-// way to it, itself last.
-type place struct {
+// location is a path as written and as resolved, with the directories on the way
+// to it: the path itself first, then its parents.
+type location struct {
 	written, real string
 	way           []os.FileInfo
 }
 
-func placeOf(path string) place {
-	p := place{written: filepath.Clean(path)}
+func locate(path string) location {
+	p := location{written: filepath.Clean(path)}
 	p.real = realPath(p.written)
 	// The root is left out: everything lies below it, and prefixes tell that.
 	for dir := p.real; dir != "/"; dir = filepath.Dir(dir) {
@@ -121,10 +128,10 @@ func realPath(path string) string {
 	}
 }
 
-// relation says how a mount's source lies to a volume; "" is not at all. Paths
-// are compared as written and as resolved, and by what they are: the same
-// directory may have two names by a bind mount of the host.
-func relation(source, path place) runtime.Relation {
+// relation says how a mount's source relates to a volume; "" is not at all. Paths
+// are compared as written, as resolved, and by inode: by a bind mount of the host
+// the same directory may have two names.
+func relation(source, path location) runtime.Relation {
 	for _, s := range []string{source.written, source.real} {
 		for _, p := range []string{path.written, path.real} {
 			switch {
@@ -150,7 +157,124 @@ func relation(source, path place) runtime.Relation {
 	return ""
 }
 
-// through reports whether the way to a place leads through dir.
+// through reports whether the way to a location leads through dir.
 func through(way []os.FileInfo, dir os.FileInfo) bool {
 	return dir != nil && slices.ContainsFunc(way, func(step os.FileInfo) bool { return os.SameFile(step, dir) })
+}
+
+// port is one published port of the host.
+type port struct {
+	address  string // "": every one
+	number   uint16
+	protocol string
+}
+
+func (p port) String() string {
+	return net.JoinHostPort(p.address, strconv.Itoa(int(p.number))) + "/" + p.protocol
+}
+
+// meets reports whether two ports cannot be published at once.
+func (p port) meets(o port) bool {
+	return p.number == o.number && p.protocol == o.protocol &&
+		(p.address == o.address || everyAddress(p.address) || everyAddress(o.address))
+}
+
+func everyAddress(address string) bool {
+	a, err := netip.ParseAddr(address)
+	return address == "" || err == nil && a.IsUnspecified()
+}
+
+// portsOf returns the host ports that a config fixes. A port that the engine
+// chooses cannot be taken.
+func portsOf(specs []string) ([]port, error) {
+	_, bindings, err := nat.ParsePortSpecs(specs)
+	if err != nil {
+		return nil, err
+	}
+	var ports []port
+	for key, hosts := range bindings {
+		for _, h := range hosts {
+			ports = appendPort(ports, h.HostIP, h.HostPort, key.Proto())
+		}
+	}
+	return ports, nil
+}
+
+func appendPort(ports []port, address, number, protocol string) []port {
+	n, err := strconv.ParseUint(number, 10, 16)
+	if err != nil || n == 0 {
+		return ports
+	}
+	return append(ports, port{address, uint16(n), protocol})
+}
+
+// checkPorts returns runtime.ErrPortTaken for each port that a foreign container
+// or a process of this host has.
+func (e *engine) checkPorts(ctx context.Context, ports []port, own []*inspected) error {
+	if len(ports) == 0 {
+		return nil
+	}
+	running, err := e.api.ContainerList(ctx, container.ListOptions{})
+	if err != nil {
+		return failed(err, "list containers")
+	}
+	var errs []error
+	for _, p := range ports {
+		errs = append(errs, checkPort(p, running, own))
+	}
+	return errors.Join(errs...)
+}
+
+func checkPort(p port, running []container.Summary, own []*inspected) error {
+	ours := false
+	for _, summary := range running {
+		for _, cp := range summary.Ports {
+			if !p.meets(port{cp.IP, cp.PublicPort, cp.Type}) {
+				continue
+			}
+			if !slices.ContainsFunc(own, func(c *inspected) bool { return c.ID == summary.ID }) {
+				return fmt.Errorf("port %s: %w: container %s publishes it", p, runtime.ErrPortTaken, nameOf(summary))
+			}
+			ours = true
+		}
+	}
+	if ours {
+		return nil
+	}
+	err := tryBind(p)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("port %s: %w: a process of this host listens on it", p, runtime.ErrPortTaken)
+	case errors.Is(err, syscall.EACCES):
+		return nil // low ports are for root; the engine is root
+	case err != nil:
+		return fmt.Errorf("port %s cannot be published: %w", p, err)
+	}
+	return nil
+}
+
+func tryBind(p port) error {
+	at := net.JoinHostPort(p.address, strconv.Itoa(int(p.number)))
+	switch p.protocol {
+	case "tcp":
+		l, err := net.Listen("tcp", at)
+		if err != nil {
+			return err
+		}
+		return l.Close()
+	case "udp":
+		l, err := net.ListenPacket("udp", at)
+		if err != nil {
+			return err
+		}
+		return l.Close()
+	}
+	return nil
+}
+
+func nameOf(c container.Summary) string {
+	if len(c.Names) == 0 {
+		return c.ID
+	}
+	return c.Names[0][1:]
 }

@@ -29,8 +29,7 @@ type Engine struct {
 	Store   *store.Store
 	NoStore error
 	Journal *journal.Journal
-	// Runtime opens the runtime of a workload. It may complete the workload's
-	// volumes (a Compose file names its own), so it comes first.
+	// Runtime opens the runtime of a workload, which it does not change.
 	Runtime func(ctx context.Context, w *workload.Workload) (runtime.Runtime, error)
 	Version string
 	// Watchdog starts a process that outlives this one, and brings the transaction
@@ -90,7 +89,53 @@ func (e *Engine) lookup(ctx context.Context, verb, name string) (*session, error
 	if err != nil {
 		return nil, classify(err)
 	}
-	return &session{Engine: e, w: w, rt: rt, verb: verb, when: time.Now(), seconds: Seconds{}, observer: observer(ctx)}, nil
+	s := &session{Engine: e, w: w, rt: rt, verb: verb, when: time.Now(), seconds: Seconds{}, observer: observer(ctx)}
+	if err := s.findVolumes(ctx); err != nil {
+		s.close()
+		return nil, classify(err)
+	}
+	return s, nil
+}
+
+// findVolumes gives the session a workload with its volumes, and says what is
+// not one. A recovery goes by its records: docker compose need not answer then.
+func (s *session) findVolumes(ctx context.Context) error {
+	w, notices, err := s.withVolumes(ctx, s.rt, s.w)
+	var unfit *workload.Error
+	recovers := s.verb == "recover" || s.verb == "watchdog"
+	switch {
+	case err == nil:
+		s.w = w
+	case recovers && !errors.As(err, &unfit):
+		notices = []string{err.Error()}
+	default:
+		return err
+	}
+	for _, line := range notices {
+		s.say("notice: %s", line)
+	}
+	return nil
+}
+
+// withVolumes returns a workload of the config with its volumes: those that the
+// config lists, or else, in a copy, those that the containers mount. Notices say
+// which mounts are left out. The config stays as it is.
+func (e *Engine) withVolumes(ctx context.Context, rt runtime.Runtime, w *workload.Workload) (own *workload.Workload, notices []string, err error) {
+	if len(w.Volumes) > 0 {
+		return w, nil, nil
+	}
+	mounted, notices, err := rt.Volumes(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	volumes := make([]workload.Volume, len(mounted))
+	for i, m := range mounted {
+		volumes[i] = workload.Volume{Name: m.Name, Scope: workload.Absolute, Source: m.Source, Target: m.Target}
+	}
+	if own, err = w.WithVolumes(e.Config, volumes); err != nil {
+		return nil, nil, &workload.Error{Where: w.Compose, Err: err, Hint: "list the volumes to keep under `volumes:` of the workload in the config"}
+	}
+	return own, notices, nil
 }
 
 // view opens a session without a workload, for what reads snapshots: until it is

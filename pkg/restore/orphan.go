@@ -2,6 +2,7 @@ package restore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -15,14 +16,20 @@ import (
 // wrappers of restores that the journal does not know: then the store is another
 // than the one that they have recorded in, or its filesystem is not mounted,
 // and "nothing to recover" would be a guess.
-func (e *Engine) orphans(ctx context.Context, names []string) ([]Recovery, error) {
+//
+// known are workloads whose volumes the caller has found already.
+func (e *Engine) orphans(ctx context.Context, names []string, known map[string]*workload.Workload) ([]Recovery, error) {
 	if len(names) == 0 {
 		names = e.Config.Names()
 	}
 	var list []Recovery
 	seen := map[string]bool{}
 	for _, name := range names {
-		w, err := e.withVolumes(ctx, name)
+		var err error
+		w := known[name]
+		if w == nil {
+			w, err = e.volumesOf(ctx, name)
+		}
 		if err != nil {
 			observer(ctx).Line(fmt.Sprintf("notice: the volumes of %s cannot be looked for: %v", name, err))
 			continue
@@ -43,19 +50,19 @@ func (e *Engine) orphans(ctx context.Context, names []string) ([]Recovery, error
 	return list, nil
 }
 
-// withVolumes returns a workload with its volumes. Where the config lists them
+// volumesOf returns a workload with its volumes. Where the config lists them
 // nothing else is asked: the engine may not be up yet.
-func (e *Engine) withVolumes(ctx context.Context, name string) (*workload.Workload, error) {
+func (e *Engine) volumesOf(ctx context.Context, name string) (*workload.Workload, error) {
 	w, err := e.Config.Workload(name)
 	if err != nil || len(w.Volumes) > 0 {
 		return w, err
 	}
-	s, err := e.lookup(ctx, "recover", name)
+	rt, err := e.Runtime(ctx, w)
 	if err != nil {
 		return nil, err
 	}
-	s.close()
-	return s.w, nil
+	w, _, err = e.withVolumes(ctx, rt, w)
+	return w, errors.Join(err, rt.Close())
 }
 
 // orphan returns the transaction of a wrapper beside a volume's live directory

@@ -81,7 +81,7 @@ func (e *Engine) Recover(ctx context.Context, req RecoverRequest) ([]Recovery, e
 			list = append(list, r)
 		}
 	}
-	orphans, err := e.orphans(ctx, req.Workloads)
+	orphans, err := e.orphans(ctx, req.Workloads, nil)
 	list = append(list, orphans...)
 	if err != nil {
 		return list, classify(err)

@@ -55,24 +55,26 @@ func (e *Engine) Status(ctx context.Context, name string) ([]WorkloadStatus, err
 	if err != nil {
 		return nil, classify(err)
 	}
-	if err := e.pendingOrphans(ctx, names, txs); err != nil {
+	list, known := []WorkloadStatus{}, map[string]*workload.Workload{}
+	for _, name := range names {
+		list = append(list, e.status(ctx, name, known))
+	}
+	if err := e.pendingOrphans(ctx, names, known, txs); err != nil {
 		problems = append(problems, words(err.Error()))
 	}
 	if name == "" {
 		for _, whose := range slices.Sorted(maps.Keys(txs)) {
 			if !slices.Contains(names, whose) { // the config has lost it
-				names = append(names, whose)
+				list = append(list, e.status(ctx, whose, known))
 			}
 		}
 	}
-	list := []WorkloadStatus{}
-	for _, name := range names {
-		st := e.status(ctx, name)
+	for i := range list {
+		st := &list[i]
 		st.Problems = append(st.Problems, problems...)
-		if p := txs[name]; p != nil {
+		if p := txs[st.Workload]; p != nil {
 			st.Pending, st.State = p, p.state()
 		}
-		list = append(list, st)
 	}
 	return list, nil
 }
@@ -87,7 +89,8 @@ func (p *PendingTx) state() string {
 	return "pending"
 }
 
-func (e *Engine) status(ctx context.Context, name string) WorkloadStatus {
+// status notes the workload with its volumes in known.
+func (e *Engine) status(ctx context.Context, name string, known map[string]*workload.Workload) WorkloadStatus {
 	st := WorkloadStatus{Workload: name, State: "unknown", Containers: []runtime.Container{}}
 	if e.Store == nil {
 		st.Problems = append(st.Problems, words(e.noStore()))
@@ -105,6 +108,7 @@ func (e *Engine) status(ctx context.Context, name string) WorkloadStatus {
 		return st
 	}
 	defer s.close()
+	known[name] = s.w
 	if s.w.Kind() == workload.Data {
 		st.State = "data"
 		return st
@@ -173,8 +177,8 @@ func (e *Engine) pending() (map[string]*PendingTx, []Remedy, error) {
 }
 
 // pendingOrphans adds the restores that the store does not know.
-func (e *Engine) pendingOrphans(ctx context.Context, names []string, out map[string]*PendingTx) error {
-	list, err := e.orphans(ctx, names)
+func (e *Engine) pendingOrphans(ctx context.Context, names []string, known map[string]*workload.Workload, out map[string]*PendingTx) error {
+	list, err := e.orphans(ctx, names, known)
 	for _, r := range list {
 		if out[r.Workload] == nil {
 			out[r.Workload] = &PendingTx{Tx: r.Tx, Kind: string(journal.Restore), Found: r.Found, Frozen: true, Message: r.Err.Error(), Next: []Remedy{classify(r.Err).Remedy}}

@@ -5,20 +5,28 @@ import (
 	"time"
 )
 
-// Lock is the proof that a workload is locked by this process. Whoever starts
-// containers of the workload demands one.
+// Lock is the proof that this process has locked a workload. Every method that
+// starts containers of the workload demands one.
 type Lock interface {
-	// Workload returns whose lock this is, "" for none.
+	// Workload returns the name of the workload, "" when the lock is not held.
 	Workload() string
 }
 
-// Runtime is what brings the containers of one workload up and down. A
-// workload without containers has one that does nothing. Every method honours
-// its context; what holds when it fails is said at each.
+// Runtime brings the containers of one workload up and down. A workload without
+// containers has one that does nothing. Every method honours its context. Each
+// says what holds when it fails.
 type Runtime interface {
 	// Containers returns the workload's containers, and those of also_stop
 	// (marked Also), running or not, sorted by name. It changes nothing.
 	Containers(ctx context.Context) ([]Container, error)
+
+	// Volumes returns the directories of this host that the workload's
+	// containers mount writable, sorted by path, and says in notices what it
+	// leaves out and why. It serves a workload whose config lists no volumes;
+	// only the containers' own description (a Compose file) is asked, so it has
+	// none for other workloads. It fails where leaving a mount out would lose
+	// data, such as a named volume. It changes nothing.
+	Volumes(ctx context.Context) (volumes []Volume, notices []string, err error)
 
 	// Users returns everybody else's containers that mount one of the host
 	// paths, something inside one, or something above one, stopped ones too.
@@ -34,9 +42,9 @@ type Runtime interface {
 	UpToDate(ctx context.Context) (bool, error)
 
 	// Quiesce pauses or stops the containers that run. The returned function
-	// brings exactly those back; it works under an ended context of the call,
-	// and may be called twice. After an error they have been brought back, as
-	// far as that was possible.
+	// brings exactly those back; it works after the context of the call has
+	// ended, and may be called twice. After an error they have been brought back,
+	// as far as that was possible.
 	Quiesce(ctx context.Context, mode string, timeout time.Duration) (Thaw, error)
 
 	// FenceAndStop sets the restart policy of every container to "no", stops
@@ -46,12 +54,11 @@ type Runtime interface {
 	FenceAndStop(ctx context.Context, timeout time.Duration) error
 
 	// Redeploy brings the workload up from the current config on the images of
-	// pins and returns once it is healthy. It takes over from whatever an
-	// earlier Redeploy that was cut short has left, and removes the containers
-	// in before only when the new ones are up. After an error those in before
-	// still exist, stopped and fenced, and nothing of the workload runs unless
-	// the error is a [*Unhealthy]: then the new containers are up but
-	// not healthy.
+	// pins and returns once it is healthy. It continues an earlier
+	// Redeploy that was cut short, and removes the containers in before only when
+	// the new ones are up. After an error those in before still exist, stopped and
+	// fenced, and no container of the workload runs, with one exception: after a
+	// [*Unhealthy] the new containers are up but not healthy.
 	Redeploy(ctx context.Context, held Lock, r Redeploy) error
 
 	// Settle accepts the containers that a Redeploy left up although they are
@@ -59,14 +66,14 @@ type Runtime interface {
 	// may be repeated after an error.
 	Settle(ctx context.Context, before []Container) error
 
-	// Resume brings back the containers as they were recorded in before:
-	// whatever a Redeploy made besides is removed, names and restart policies
-	// are as recorded, those that ran run, those that were paused are paused.
-	// A container that is gone is made anew from the current config on the
-	// image it had. It returns when those that ran are up (it does not wait
-	// for health). It may be repeated after an error.
+	// Resume brings back the containers as they were recorded in before: whatever
+	// else a Redeploy has made is removed, names and restart policies are as
+	// recorded, those that ran run, those that were paused are paused. A container
+	// that is gone is made anew from the current config on the image it had. It
+	// returns when those that ran are up, and does not wait for health. It may be
+	// repeated after an error.
 	Resume(ctx context.Context, held Lock, before []Container) error
 
-	// Close gives the connection back.
+	// Close closes the connection.
 	Close() error
 }

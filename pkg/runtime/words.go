@@ -21,10 +21,10 @@ const (
 	None  = "none"  // leave them running
 )
 
-// Thaw brings back what a Quiesce put to rest.
+// Thaw brings back what a Quiesce paused or stopped.
 type Thaw func(ctx context.Context) error
 
-// Relation says how a foreign container's mount lies to a volume.
+// Relation says how a foreign container's mount relates to a volume.
 type Relation string
 
 const (
@@ -32,6 +32,13 @@ const (
 	Inside Relation = "inside" // it mounts something inside the volume
 	Above  Relation = "above"  // it mounts a directory that holds the volume
 )
+
+// Volume is a directory of this host that containers of a workload mount.
+type Volume struct {
+	Name   string // unique among the workload's volumes
+	Source string // the host path: absolute and clean
+	Target string // the path in the container, of the first that mounts it
+}
 
 // User is a container outside the workload that mounts one of its volumes.
 type User struct {

@@ -372,3 +372,25 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+func TestVolumesFoundLaterLeaveTheConfigAlone(t *testing.T) {
+	cfg, err := load(t, "version: 1\nworkloads: {shop: {compose: /srv/shop/compose.yaml}}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := []workload.Volume{{Scope: workload.Absolute, Source: "/srv/shop/data"}}
+	shop := cfg.Workloads["shop"]
+	own, err := shop.WithVolumes(cfg, found)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v := own.Volumes[0]; v.Path() != "/srv/shop/data" || v.Symlinks != workload.PreserveSymlinks || own.Name != "shop" {
+		t.Errorf("the copy is %+v", own)
+	}
+	if len(shop.Volumes) > 0 || found[0].Symlinks != "" {
+		t.Errorf("the config has %+v, and the argument is %+v", shop.Volumes, found)
+	}
+	if own, err := shop.WithVolumes(cfg, []workload.Volume{{Scope: workload.Absolute, Source: "/etc/x"}}); err == nil {
+		t.Errorf("taken: %+v", own)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -149,7 +150,7 @@ func (w *Workload) check(c *Config) error {
 			return err
 		}
 	}
-	return w.SetVolumes(c, w.Volumes)
+	return w.setVolumes(c, w.Volumes)
 }
 
 func (w *Workload) checkContainer() error {
@@ -173,10 +174,21 @@ func plainNumber(s string) bool {
 	return err == nil
 }
 
-// SetVolumes gives the workload its volumes, each resolved to a host directory
-// and checked against the others. A Compose workload's volumes are known only
-// when its file has been resolved, so they may come after Load.
-func (w *Workload) SetVolumes(c *Config, volumes []Volume) error {
+// WithVolumes returns a copy of a workload of the config that has these volumes,
+// each resolved to a host directory and checked against the others. A Compose
+// workload's volumes are known only when its file has been read, which is after
+// Load. Neither the config nor its workload changes: they may be in use by
+// several operations at once.
+func (w *Workload) WithVolumes(c *Config, volumes []Volume) (*Workload, error) {
+	own := *w
+	if err := own.setVolumes(c, slices.Clone(volumes)); err != nil {
+		return nil, err
+	}
+	return &own, nil
+}
+
+// setVolumes resolves the volumes in place and gives them to the workload.
+func (w *Workload) setVolumes(c *Config, volumes []Volume) error {
 	seen := map[string]bool{}
 	for i := range volumes {
 		v := &volumes[i]
