@@ -125,14 +125,9 @@ func TestVolumesOfAComposeFileBelongToTheOperation(t *testing.T) {
 		{"capture", "/elsewhere", nil, "", "config"},
 		{"watchdog", "/elsewhere", nil, "", "config"},
 	} {
-		var said []string
-		var mu sync.Mutex
+		seen := &lines{}
+		ctx := Observe(t.Context(), seen)
 		e := w.engine()
-		e.Say = func(format string, args ...any) {
-			mu.Lock()
-			defer mu.Unlock()
-			said = append(said, fmt.Sprintf(format, args...))
-		}
 		open := e.Runtime
 		e.Runtime = func(ctx context.Context, w *workload.Workload) (runtime.Runtime, error) {
 			rt, err := open(ctx, w)
@@ -145,7 +140,7 @@ func TestVolumesOfAComposeFileBelongToTheOperation(t *testing.T) {
 		var all sync.WaitGroup
 		for range 4 { // at once, for the race detector
 			all.Go(func() {
-				s, err := e.lookup(t.Context(), c.verb, w.name)
+				s, err := e.lookup(ctx, c.verb, w.name)
 				if codeOf(err) != c.wantErr {
 					t.Errorf("%s, %s: the error is %v, want code %q", c.verb, c.source, err, c.wantErr)
 				}
@@ -163,6 +158,7 @@ func TestVolumesOfAComposeFileBelongToTheOperation(t *testing.T) {
 			})
 		}
 		all.Wait()
+		said := seen.list
 		if c.said == "" && len(said) > 0 || c.said != "" && (len(said) != 4 || said[0] != c.said) {
 			t.Errorf("%s, %s: it said %q", c.verb, c.source, said)
 		}

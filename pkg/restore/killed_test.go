@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -88,10 +89,10 @@ func TestWithoutAWatchdogTheWorkGoesOn(t *testing.T) {
 	w.fill("new")
 	w.deploy()
 	sid := w.capture()
-	var said []string
 	asked := 0
 	e := w.engine()
-	ctx := Observe(t.Context(), &lines{&said})
+	seen := &lines{}
+	ctx := Observe(t.Context(), seen)
 	e.Watchdog = func(workload, tx string) (func(), error) {
 		asked++
 		if ids, _ := e.Journal.List(); workload != w.name || len(ids) != 1 || ids[0] != tx {
@@ -106,8 +107,8 @@ func TestWithoutAWatchdogTheWorkGoesOn(t *testing.T) {
 	w.must(err)
 	_, err = e.Capture(ctx, CaptureRequest{Workload: w.name, Quiesce: runtime.Pause})
 	w.must(err)
-	if warned := strings.Count(strings.Join(said, "\n"), "no watchdog could be started (no more processes)"); asked != 2 || warned != 2 {
-		t.Errorf("asked for %d watchdogs, warned %d times: %q", asked, warned, said)
+	if warned := strings.Count(strings.Join(seen.list, "\n"), "no watchdog could be started (no more processes)"); asked != 2 || warned != 2 {
+		t.Errorf("asked for %d watchdogs, warned %d times: %q", asked, warned, seen.list)
 	}
 	w.appRuns()
 	w.clean()
@@ -138,8 +139,16 @@ func TestACaptureOfDataPausesTheContainersThatAreListed(t *testing.T) {
 }
 
 // lines is an observer that keeps the lines.
-type lines struct{ list *[]string }
+type lines struct {
+	mu   sync.Mutex
+	list []string
+}
 
-func (lines) Phase(Phase)                   {}
-func (lines) Progress(string, int64, int64) {}
-func (l lines) Line(text string)            { *l.list = append(*l.list, text) }
+func (*lines) Phase(Phase)                   {}
+func (*lines) Progress(string, int64, int64) {}
+
+func (l *lines) Line(text string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.list = append(l.list, text)
+}
