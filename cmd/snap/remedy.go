@@ -3,25 +3,25 @@ package main
 import (
 	"strings"
 
-	"github.com/tiny-forge/snap/pkg/restore"
+	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/swap"
 )
 
 // spell returns the command line for an operation that a remedy names: with the
 // name that snap was called by, and with --config where that was given, so that it
 // can be pasted as it is.
-func (u *ui) spell(op restore.Operation) string {
+func (u *ui) spell(op remedy.Operation) string {
 	verb, more := string(op.Verb), []string{}
 	switch op.Verb {
-	case restore.DoRecoverOffline:
+	case remedy.DoRecoverOffline:
 		verb, more = "recover", []string{"--offline"}
-	case restore.DoResolve:
+	case remedy.DoResolve:
 		verb, more = "recover", []string{"--resolve", "keep-" + op.Keep}
 		if op.Confirmed {
 			more = append(more, "--confirm", op.ID)
 		}
 		op.ID = ""
-	case restore.DoRestore:
+	case remedy.DoRestore:
 		if op.Confirmed {
 			more = []string{"--confirm", op.ID}
 		}
@@ -53,7 +53,7 @@ func pasteable(word string) string {
 }
 
 // texts are remedies in words.
-func (u *ui) texts(list []restore.Remedy) []string {
+func (u *ui) texts(list []remedy.Remedy) []string {
 	out := []string{}
 	for _, r := range list {
 		out = append(out, r.Text(u.spell))

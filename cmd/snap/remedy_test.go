@@ -3,25 +3,25 @@ package main
 import (
 	"testing"
 
-	"github.com/tiny-forge/snap/pkg/restore"
+	"github.com/tiny-forge/snap/pkg/remedy"
 )
 
 // TestAnOperationIsSpelledSoThatItCanBePasted spells each kind, under another name
 // and with a config that needs quotes.
 func TestAnOperationIsSpelledSoThatItCanBePasted(t *testing.T) {
 	const tx = "20261129T194036Z-32542c"
-	for want, op := range map[string]restore.Operation{
-		"recover":                                {Verb: restore.DoRecover},
-		"recover web":                            {Verb: restore.DoRecover, Workload: "web"},
-		"recover web --offline":                  {Verb: restore.DoRecoverOffline, Workload: "web"},
-		"recover web --resolve keep-old":         {Verb: restore.DoResolve, Workload: "web", Keep: "old"},
-		"restore web " + tx:                      {Verb: restore.DoRestore, Workload: "web", ID: tx},
-		"show web " + tx:                         {Verb: restore.DoShow, Workload: "web", ID: tx},
-		"status":                                 {Verb: restore.DoStatus},
-		"list web":                               {Verb: restore.DoList, Workload: "web"},
-		"deploy web":                             {Verb: restore.DoDeploy, Workload: "web"},
-		"restore web " + tx + " --confirm " + tx: {Verb: restore.DoRestore, Workload: "web", ID: tx, Confirmed: true},
-		"recover web --resolve keep-new --confirm " + tx: {Verb: restore.DoResolve, Workload: "web", ID: tx, Keep: "new", Confirmed: true},
+	for want, op := range map[string]remedy.Operation{
+		"recover":                                {Verb: remedy.DoRecover},
+		"recover web":                            {Verb: remedy.DoRecover, Workload: "web"},
+		"recover web --offline":                  {Verb: remedy.DoRecoverOffline, Workload: "web"},
+		"recover web --resolve keep-old":         {Verb: remedy.DoResolve, Workload: "web", Keep: "old"},
+		"restore web " + tx:                      {Verb: remedy.DoRestore, Workload: "web", ID: tx},
+		"show web " + tx:                         {Verb: remedy.DoShow, Workload: "web", ID: tx},
+		"status":                                 {Verb: remedy.DoStatus},
+		"list web":                               {Verb: remedy.DoList, Workload: "web"},
+		"deploy web":                             {Verb: remedy.DoDeploy, Workload: "web"},
+		"restore web " + tx + " --confirm " + tx: {Verb: remedy.DoRestore, Workload: "web", ID: tx, Confirmed: true},
+		"recover web --resolve keep-new --confirm " + tx: {Verb: remedy.DoResolve, Workload: "web", ID: tx, Keep: "new", Confirmed: true},
 	} {
 		for _, c := range []struct{ called, config, before, after string }{
 			{"snap", "", "snap ", ""},

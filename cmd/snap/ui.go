@@ -20,6 +20,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/crew"
 	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/restore"
 	"github.com/tiny-forge/snap/pkg/store"
 	"github.com/tiny-forge/snap/pkg/workload"
@@ -185,7 +186,7 @@ func (u *ui) end(err error) int {
 		return exitCodes[restore.Failed]
 	default:
 		u.complain(fmt.Sprintf("the command succeeded, but its result could not be written to stdout: %v", lost),
-			fmt.Sprintf("there is no need to run it again: `%s` and `%s` show what there is now", u.spell(restore.Operation{Verb: restore.DoList}), u.spell(restore.Operation{Verb: restore.DoStatus})))
+			fmt.Sprintf("there is no need to run it again: `%s` and `%s` show what there is now", u.spell(remedy.Operation{Verb: remedy.DoList}), u.spell(remedy.Operation{Verb: remedy.DoStatus})))
 		if u.effect == replaces {
 			return exitCodes[restore.Pending]
 		}
@@ -203,7 +204,7 @@ func (u *ui) crashed(v any) int {
 	}
 	u.line(u.err, string(stack))
 	r := report{exit: crashExit}
-	r.body.Code, r.body.Message, r.body.Hint = "crashed", fmt.Sprintf("snap crashed: %v", v), u.spell(restore.Operation{Verb: restore.DoRecover})
+	r.body.Code, r.body.Message, r.body.Hint = "crashed", fmt.Sprintf("snap crashed: %v", v), u.spell(remedy.Operation{Verb: remedy.DoRecover})
 	if u.json && !u.printed {
 		u.result = nil // it may be incomplete
 		u.object(errors.New(r.body.Message), r)

@@ -13,8 +13,8 @@ import (
 
 // mayImport says which packages of the project each package may import.
 var mayImport = map[string][]string{
-	"cmd/snap":                {"pkg/archive", "pkg/crew", "pkg/disk", "pkg/docker", "pkg/journal", "pkg/restore", "pkg/runtime", "pkg/state", "pkg/store", "pkg/swap", "pkg/workload"},
-	"pkg/restore":             {"pkg/archive", "pkg/disk", "pkg/journal", "pkg/runtime", "pkg/snapshot", "pkg/store", "pkg/swap", "pkg/workload"},
+	"cmd/snap":                {"pkg/archive", "pkg/crew", "pkg/disk", "pkg/docker", "pkg/journal", "pkg/remedy", "pkg/restore", "pkg/runtime", "pkg/state", "pkg/store", "pkg/swap", "pkg/workload"},
+	"pkg/restore":             {"pkg/archive", "pkg/disk", "pkg/journal", "pkg/remedy", "pkg/runtime", "pkg/snapshot", "pkg/store", "pkg/swap", "pkg/workload"},
 	"pkg/swap":                {"pkg/disk", "pkg/journal"},
 	"pkg/snapshot":            {"pkg/archive", "pkg/disk", "pkg/store", "pkg/workload"},
 	"pkg/docker":              {"pkg/crew", "pkg/disk", "pkg/runtime", "pkg/workload"},
@@ -27,6 +27,7 @@ var mayImport = map[string][]string{
 	"pkg/runtime":             {},
 	"pkg/workload":            {},
 	"pkg/crew":                {},
+	"pkg/remedy":              {},
 	"pkg/disk":                {},
 	"pkg/disk/disktest":       {},
 	"pkg/docker/dockertest":   {"pkg/disk"},

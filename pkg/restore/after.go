@@ -9,6 +9,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/snapshot"
 	"github.com/tiny-forge/snap/pkg/store"
@@ -29,7 +30,7 @@ func (s *session) guardFor(req RestoreRequest) (string, error) {
 	case workload.GuardBefore, workload.GuardAfter:
 		return req.Guard, nil
 	}
-	return "", fault(Usage, "usage", Remedy{}, "there is no guard %q: %s or %s", req.Guard, workload.GuardBefore, workload.GuardAfter)
+	return "", fault(Usage, "usage", remedy.Remedy{}, "there is no guard %q: %s or %s", req.Guard, workload.GuardBefore, workload.GuardAfter)
 }
 
 // openTxn opens the directories of a transaction, after a look whether the
@@ -167,19 +168,19 @@ func beforeRestore(sid string) string { return "before the restore of " + sid }
 // keepsDisplaced says why the old data is not a snapshot yet, where it is, and
 // what can be done.
 func (f *finish) keepsDisplaced(err error) *Error {
-	again := recovers(f.w.Name)
+	again := remedy.Recover(f.w.Name)
 	where := strings.Join(f.x.EntryPaths(), ", ")
-	way := remedy("mend that, then ", again)
+	way := remedy.Of("mend that, then ", again)
 	var bad *archive.Unrestorable
 	switch own := classify(err); {
 	case own.Kind == Interrupted:
-		way = remedy(again)
+		way = remedy.Of(again)
 	case errors.As(err, &bad):
-		way = remedy("move what it names out of "+where+", then ", again)
+		way = remedy.Of("move what it names out of "+where+", then ", again)
 	case isNoSpace(err):
-		way = remedy("free space on the filesystem of the store, then ", again)
+		way = remedy.Of("free space on the filesystem of the store, then ", again)
 	case !own.Remedy.Empty():
-		way = remedy(own.Remedy, "; then ", again)
+		way = remedy.Of(own.Remedy, "; then ", again)
 	}
 	return fault(Pending, "guarding", way, "what was there before is not yet a snapshot, and is kept as it is (%s): %w", where, err)
 }

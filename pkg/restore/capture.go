@@ -7,6 +7,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/snapshot"
 	"github.com/tiny-forge/snap/pkg/store"
@@ -90,7 +91,7 @@ func (c *capturing) run(ctx context.Context) (*CaptureResult, error) {
 	added := c.capture.Added()
 	c.capture.Close()
 	if err := errors.Join(c.clear(tx.ID), tx.End()); err != nil {
-		return nil, fault(Pending, "cleanup", remedy(recovers(c.w.Name)), "snapshot %s exists, but: %w", c.sid, err)
+		return nil, fault(Pending, "cleanup", remedy.Of(remedy.Recover(c.w.Name)), "snapshot %s exists, but: %w", c.sid, err)
 	}
 	result := &CaptureResult{
 		Manifest: manifest, QuiescedSeconds: c.quiesced.Seconds(), Seconds: time.Since(c.when).Seconds(), Added: added, Phases: c.seconds,
@@ -131,11 +132,11 @@ func (c *capturing) preflight(ctx context.Context) error {
 }
 
 // makes says how a live directory that does not exist comes to be.
-func (c *capturing) makes(v *swap.Volume) Remedy {
+func (c *capturing) makes(v *swap.Volume) remedy.Remedy {
 	if c.w.Kind() == workload.Data {
-		return remedy("make the directory (mkdir -p " + swap.Quote(v.Path()) + "; a restore makes it as well), or correct the config")
+		return remedy.Of("make the directory (mkdir -p " + swap.Quote(v.Path()) + "; a restore makes it as well), or correct the config")
 	}
-	return remedy("make the directory (", Operation{Verb: DoDeploy, Workload: c.w.Name}, " does), or correct the config")
+	return remedy.Of("make the directory (", remedy.Operation{Verb: remedy.DoDeploy, Workload: c.w.Name}, " does), or correct the config")
 }
 
 // take takes the snapshot and brings the app back.
@@ -251,7 +252,7 @@ func (c *capturing) giveUp(ctx context.Context, tx *journal.Tx, cause error) err
 		c.capture.Close()
 	}
 	if err := c.undoCapture(ctx, tx); err != nil {
-		return fault(Pending, "pending", remedy(recovers(c.w.Name)), "the capture failed (%w), and the app was not brought back: %w", cause, err)
+		return fault(Pending, "pending", remedy.Of(remedy.Recover(c.w.Name)), "the capture failed (%w), and the app was not brought back: %w", cause, err)
 	}
 	return classify(cause)
 }

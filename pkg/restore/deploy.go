@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
@@ -44,7 +45,7 @@ func (e *Engine) Deploy(ctx context.Context, req DeployRequest) (*DeployResult, 
 
 func (s *session) deploy(ctx context.Context, req DeployRequest, txID *string) (*DeployResult, error) {
 	if s.w.Kind() == workload.Data {
-		return nil, fault(Usage, "no_containers", remedy("give the workload an image or a compose file"), "workload %s has no containers to deploy", s.w.Name)
+		return nil, fault(Usage, "no_containers", remedy.Of("give the workload an image or a compose file"), "workload %s has no containers to deploy", s.w.Name)
 	}
 	if err := s.unfinished(); err != nil {
 		return nil, classify(err)
@@ -81,7 +82,7 @@ func (s *session) replace(ctx context.Context, req DeployRequest, tx *journal.Tx
 		return nil, s.undoDeploy(context.WithoutCancel(ctx), tx, before, because(ctx, err))
 	}
 	if err := tx.End(); err != nil {
-		return nil, fault(Pending, "cleanup", remedy(recovers(s.w.Name)), "deployed, but: %w", err)
+		return nil, fault(Pending, "cleanup", remedy.Of(remedy.Recover(s.w.Name)), "deployed, but: %w", err)
 	}
 	now, err := s.rt.Containers(ctx)
 	if err != nil {
@@ -122,7 +123,7 @@ func (s *session) undoDeploy(ctx context.Context, tx *journal.Tx, before []runti
 	if unhealthy && !runtime.Containers(before).Ran() {
 		// Nothing to go back to: it stays, so that its log can be read.
 		err := errors.Join(s.rt.Settle(ctx, before), tx.End())
-		return fault(Pending, "unhealthy", remedy("look at the app's log (docker logs)"), "%w", errors.Join(cause, err))
+		return fault(Pending, "unhealthy", remedy.Of("look at the app's log (docker logs)"), "%w", errors.Join(cause, err))
 	}
 	touched, err := s.resting(ctx, before)
 	if unhealthy {
@@ -134,10 +135,10 @@ func (s *session) undoDeploy(ctx context.Context, tx *journal.Tx, before []runti
 	}
 	if err != nil {
 		tx.Close()
-		return fault(Pending, "app_not_up", remedy(recovers(s.w.Name)), "%w; the containers from before were not brought back: %w", cause, err)
+		return fault(Pending, "app_not_up", remedy.Of(remedy.Recover(s.w.Name)), "%w; the containers from before were not brought back: %w", cause, err)
 	}
 	if err := tx.End(); err != nil {
-		return fault(Pending, "cleanup", remedy(recovers(s.w.Name)), "%w; the containers from before are back, but: %w", cause, err)
+		return fault(Pending, "cleanup", remedy.Of(remedy.Recover(s.w.Name)), "%w; the containers from before are back, but: %w", cause, err)
 	}
 	e := classify(cause)
 	if touched && e.Kind != Interrupted {

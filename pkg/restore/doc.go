@@ -71,30 +71,18 @@
 // # Guard after
 //
 // With `--guard after` nothing is read while the app is down. Each displaced tree
-// is the old data, whole, and the syncfs that follows the exchange has made it
-// durable. It stays in a wrapper that only root can enter until the pre-restore
-// snapshot has been published from it.
+// is the old data, whole and durable, and stays until the pre-restore snapshot has
+// been published from it.
 //
 //   - Until then the goal is swap.Guarding: a displaced tree that is missing
-//     freezes, and Tx.Discard refuses to delete one. Only the snapshot's manifest
-//     ends that.
-//   - The record "guarding" says that the app was brought up. It may be days old
-//     when the publication succeeds at last, for instance because the store was
-//     full. From that record on no recovery touches the containers, or takes the
-//     restore back because the app is unhealthy then.
-//   - A publication that fails is of kind [Pending] with the code "guarding". What
-//     it had stored is removed, and Recover tries again.
-//   - Somebody may have kept a way into a displaced tree: a working directory, a
-//     descriptor of a directory. So after the reading the trees are looked through
-//     for open files and walked once more by stat alone. What is written after that
-//     walk, in the moment before the deletion, is lost.
-//   - A snapshot that an earlier run published is synced before anything is deleted:
-//     that run may have been killed in between.
-//   - A restore that is undone or taken back makes no pre-restore snapshot, because
-//     the old data is live again.
-//   - The begin record has the handles of the live directories. Should "ready" and
-//     "times" be lost after the exchange, they alone tell that what lies in the
-//     wrapper is the old data.
+//     freezes, and Tx.Discard refuses to delete one.
+//   - The record "guarding" says that the app was brought up. From then on no
+//     recovery touches the containers, or takes the restore back.
+//   - A publication that fails is of kind [Pending] with the code "guarding", and
+//     Recover tries again.
+//   - Somebody may have kept a way into a displaced tree. So the trees are looked
+//     through for open files and walked once more by stat. What is written after
+//     that walk, in the moment before the deletion, is lost.
 //
 // # Not promised
 //

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/snapshot"
 	"github.com/tiny-forge/snap/pkg/store"
@@ -212,11 +213,11 @@ func (s *session) unfinished() error {
 		concerns, guarding := tx.Begin.Workload == s.w.Name || s.overlaps(tx.Begin), swap.Decide(tx, true).AppUp
 		tx.Close()
 		if concerns && guarding {
-			return fault(Frozen, "unfinished", remedy(recovers(tx.Begin.Workload)),
+			return fault(Frozen, "unfinished", remedy.Of(remedy.Recover(tx.Begin.Workload)),
 				"the restore %s of %s is done, but what was there before is not yet a snapshot", id, tx.Begin.Workload)
 		}
 		if concerns {
-			return fault(Frozen, "unfinished", remedy(recovers(tx.Begin.Workload)),
+			return fault(Frozen, "unfinished", remedy.Of(remedy.Recover(tx.Begin.Workload)),
 				"transaction %s (%s of %s) was interrupted and has not been recovered", id, tx.Begin.Kind, tx.Begin.Workload)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/snapshot"
 	"github.com/tiny-forge/snap/pkg/store"
@@ -34,13 +35,13 @@ type Error struct {
 	Code string // stable, for machines: "no_space"
 	Err  error
 	// Remedy is what to do; it may be empty.
-	Remedy Remedy
+	Remedy remedy.Remedy
 }
 
 func (e *Error) Error() string { return e.Err.Error() }
 func (e *Error) Unwrap() error { return e.Err }
 
-func fault(kind Kind, code string, way Remedy, format string, args ...any) *Error {
+func fault(kind Kind, code string, way remedy.Remedy, format string, args ...any) *Error {
 	return &Error{Kind: kind, Code: code, Remedy: way, Err: fmt.Errorf(format, args...)}
 }
 
@@ -59,7 +60,7 @@ func kindOf(err error) Kind {
 	return Failed
 }
 
-func refused(code string, way Remedy, format string, args ...any) *Error {
+func refused(code string, way remedy.Remedy, format string, args ...any) *Error {
 	return fault(Refused, code, way, format, args...)
 }
 
@@ -78,31 +79,31 @@ func classify(err error) *Error {
 	case errors.As(err, &own):
 		return &Error{own.Kind, own.Code, err, own.Remedy} // the whole of the message
 	case errors.As(err, &unfit):
-		return &Error{Refused, unfit.Code, err, remedy(unfit.Hint)}
+		return &Error{Refused, unfit.Code, err, remedy.Of(unfit.Hint)}
 	case errors.As(err, &changed):
-		return &Error{Refused, "in_use", err, remedy("find what writes there (fuser -vm), end it, then try again")}
+		return &Error{Refused, "in_use", err, remedy.Of("find what writes there (fuser -vm), end it, then try again")}
 	case errors.As(err, &config):
-		return &Error{Usage, "config", err, words(config.Hint)}
+		return &Error{Usage, "config", err, remedy.Words(config.Hint)}
 	case errors.As(err, &missing):
-		return &Error{Refused, "store_missing", err, remedy(missing.Hint())}
+		return &Error{Refused, "store_missing", err, remedy.Of(missing.Hint())}
 	case interruption(err) != nil:
 		return interruption(err)
 	case errors.Is(err, journal.ErrBusy):
-		return &Error{Busy, "busy", err, remedy("wait for the other operation, or see `", statusAll, "`")}
+		return &Error{Busy, "busy", err, remedy.Of("wait for the other operation, or see `", remedy.StatusAll, "`")}
 	case errors.As(err, &bad):
-		return &Error{Refused, "unrestorable", err, remedy("remove or move these from the volume (sockets may stay), or set `symlinks: preserve` where it is about symlinks")}
+		return &Error{Refused, "unrestorable", err, remedy.Of("remove or move these from the volume (sockets may stay), or set `symlinks: preserve` where it is about symlinks")}
 	case errors.Is(err, archive.ErrRefused):
-		return &Error{Refused, "snapshot_damaged", err, remedy("the snapshot cannot be used; restore another (`", lists(""), "`)")}
+		return &Error{Refused, "snapshot_damaged", err, remedy.Of("the snapshot cannot be used; restore another (`", remedy.List(""), "`)")}
 	case isNoSpace(err):
-		return &Error{Failed, "no_space", err, remedy("free space on the filesystem that the error names, then try again")}
+		return &Error{Failed, "no_space", err, remedy.Of("free space on the filesystem that the error names, then try again")}
 	case errors.Is(err, runtime.ErrImageMissing):
-		return &Error{Refused, "image_missing", err, remedy("load or pull the image, then try again")}
+		return &Error{Refused, "image_missing", err, remedy.Of("load or pull the image, then try again")}
 	case errors.Is(err, runtime.ErrPortTaken):
-		return &Error{Refused, "port_taken", err, remedy("stop what has the port, or change `ports` in the config")}
+		return &Error{Refused, "port_taken", err, remedy.Of("stop what has the port, or change `ports` in the config")}
 	case errors.Is(err, runtime.ErrUnreachable):
-		return &Error{Refused, "docker_unreachable", err, remedy("start the container engine, or set DOCKER_HOST")}
+		return &Error{Refused, "docker_unreachable", err, remedy.Of("start the container engine, or set DOCKER_HOST")}
 	}
-	return &Error{Failed, "failed", err, Remedy{}}
+	return &Error{Failed, "failed", err, remedy.Remedy{}}
 }
 
 // Signal is the cause with which the door ends a context when a signal
@@ -121,7 +122,7 @@ func interruption(err error) *Error {
 	if !errors.As(err, &sig) {
 		return nil
 	}
-	return fault(Interrupted, "interrupted", Remedy{}, "%w; data and containers are as before", sig)
+	return fault(Interrupted, "interrupted", remedy.Remedy{}, "%w; data and containers are as before", sig)
 }
 
 // because returns the signal that ended ctx instead of what that made fail, and

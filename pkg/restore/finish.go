@@ -11,6 +11,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/snapshot"
 	"github.com/tiny-forge/snap/pkg/store"
@@ -146,7 +147,7 @@ func (f *finish) stopApp(ctx context.Context) error {
 		return nil
 	}
 	if err := f.rt.FenceAndStop(ctx, f.x.Begin.StopTimeout); err != nil {
-		return fault(Frozen, "docker_unreachable", remedy("start the engine, then ", recovers(f.w.Name), "; if the engine is meant to be down, ", Operation{Verb: DoRecoverOffline, Workload: f.w.Name}),
+		return fault(Frozen, "docker_unreachable", remedy.Of("start the engine, then ", remedy.Recover(f.w.Name), "; if the engine is meant to be down, ", remedy.Operation{Verb: remedy.DoRecoverOffline, Workload: f.w.Name}),
 			"transaction %s: the volumes are not all old and not all new, and must not be exchanged while the app may run: stop %s: %w", f.x.ID, f.w.Name, err)
 	}
 	return nil
@@ -217,7 +218,7 @@ func (f *finish) revert(ctx context.Context) error {
 	}
 	f.at("revert")
 	if err := f.rt.FenceAndStop(ctx, f.x.Begin.StopTimeout); err != nil {
-		return fault(Frozen, "docker_unreachable", remedy(recovers(f.w.Name)), "stop %s to go back: %w", f.w.Name, err)
+		return fault(Frozen, "docker_unreachable", remedy.Of(remedy.Recover(f.w.Name)), "stop %s to go back: %w", f.w.Name, err)
 	}
 	plan, err := f.x.Plan()
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/swap"
 )
 
@@ -58,7 +59,7 @@ func (e *Engine) Resolve(ctx context.Context, req ResolveRequest) (Recovery, err
 
 	r := Recovery{Workload: req.Workload}
 	if req.Keep != journal.KeepOld && req.Keep != journal.KeepNew {
-		return r, fault(Usage, "usage", remedy(Operation{Verb: DoResolve, Workload: req.Workload, Keep: journal.KeepOld}), "there is no decision %q: keep-old or keep-new", req.Keep)
+		return r, fault(Usage, "usage", remedy.Of(remedy.Operation{Verb: remedy.DoResolve, Workload: req.Workload, Keep: journal.KeepOld}), "there is no decision %q: keep-old or keep-new", req.Keep)
 	}
 	s, err := e.lookup(ctx, "recover", req.Workload)
 	if err != nil {
@@ -78,7 +79,7 @@ func (e *Engine) Resolve(ctx context.Context, req ResolveRequest) (Recovery, err
 }
 
 func nothingFrozen(workload string) error {
-	return refused("not_frozen", remedy(Operation{Verb: DoStatus, Workload: workload}), "workload %s has no restore that is frozen", workload)
+	return refused("not_frozen", remedy.Of(remedy.Operation{Verb: remedy.DoStatus, Workload: workload}), "workload %s has no restore that is frozen", workload)
 }
 
 // decideFor finds the transaction, and carries the decision out.
@@ -181,7 +182,7 @@ func (s *session) prepare(tx *journal.Tx, req ResolveRequest, r *Recovery) error
 		return frozen(tx.ID, "keep-%s: %w", req.Keep, err)
 	}
 	r.Resolution = describe(x, keep, list)
-	command := remedy(resolves(s.w.Name, tx.ID, req.Keep))
+	command := remedy.Of(remedy.Resolve(s.w.Name, tx.ID, req.Keep))
 	switch req.Confirm {
 	case "":
 		r.Action = ""
@@ -195,7 +196,7 @@ func (s *session) prepare(tx *journal.Tx, req ResolveRequest, r *Recovery) error
 
 func (s *session) notFrozen(r *Recovery) error {
 	r.Action = ""
-	return refused("not_frozen", remedy(recovers(s.w.Name)), "transaction %s is not frozen: snap recover finishes or undoes it by itself", r.Tx)
+	return refused("not_frozen", remedy.Of(remedy.Recover(s.w.Name)), "transaction %s is not frozen: snap recover finishes or undoes it by itself", r.Tx)
 }
 
 // consequence says what a decision does to the data.

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/store"
 	"github.com/tiny-forge/snap/pkg/swap"
 	"github.com/tiny-forge/snap/pkg/workload"
@@ -38,7 +39,7 @@ func (e *Engine) orphans(ctx context.Context, names []string, known map[string]*
 			v := &w.Volumes[i]
 			id, err := e.orphan(v)
 			if err != nil {
-				return list, fault(Frozen, "frozen", either(remedies("", err)), "volume %s of workload %s (%s) cannot be looked at: %w", v.Name, name, v.Path(), err)
+				return list, fault(Frozen, "frozen", remedy.Either(remedies("", err)), "volume %s of workload %s (%s) cannot be looked at: %w", v.Name, name, v.Path(), err)
 			}
 			if id == "" || seen[name+id] {
 				continue
@@ -83,7 +84,7 @@ func (e *Engine) orphanError(volume, path, id string) error {
 		mount = "mount the store; or "
 	}
 	return fault(Frozen, "stray_wrapper",
-		remedy(mount+"use the state that the restore was recorded in: mount its filesystem, or correct `state:`, then ", recoverAll, "; where that state is lost, see docs/operating.md, section Frozen"),
+		remedy.Of(mount+"use the state that the restore was recorded in: mount its filesystem, or correct `state:`, then ", remedy.RecoverAll, "; where that state is lost, see docs/operating.md, section Frozen"),
 		"volume %s: %s/%s is of a restore that the state %s does not know: its data may be half old and half new",
 		volume, filepath.Dir(path), journal.Wrapper(id), e.Config.State)
 }

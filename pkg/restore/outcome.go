@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/store"
 )
 
@@ -37,7 +38,7 @@ var outcomes = [...]struct {
 	pending bool // the transaction stays
 	kind    Kind
 	code    string
-	remedy  func(workload string, end *ended) Remedy
+	remedy  func(workload string, end *ended) remedy.Remedy
 	// recovered and restored say what is so; %w is what is left to do. "" is no
 	// error.
 	recovered, restored string
@@ -74,23 +75,23 @@ type ended struct {
 
 // again is to recover once more; where end.err is of a missing store, when that is
 // back.
-func again(workload string, end *ended) Remedy {
+func again(workload string, end *ended) remedy.Remedy {
 	var missing *store.Missing
 	if errors.As(end.err, &missing) {
-		return remedy(missing.Hint(), "; then ", recovers(workload))
+		return remedy.Of(missing.Hint(), "; then ", remedy.Recover(workload))
 	}
-	return remedy(recovers(workload))
+	return remedy.Of(remedy.Recover(workload))
 }
 
-func lookThenAgain(workload string, _ *ended) Remedy {
-	return remedy("look at the app's log; ", recovers(workload))
+func lookThenAgain(workload string, _ *ended) remedy.Remedy {
+	return remedy.Of("look at the app's log; ", remedy.Recover(workload))
 }
 
-func lookOrGoBack(workload string, end *ended) Remedy {
-	return remedy("look at the app's log; to go back, ", restores(workload, end.preRestoreSID))
+func lookOrGoBack(workload string, end *ended) remedy.Remedy {
+	return remedy.Of("look at the app's log; to go back, ", remedy.Restore(workload, end.preRestoreSID))
 }
 
-func ownRemedy(_ string, end *ended) Remedy { return classify(end.err).Remedy }
+func ownRemedy(_ string, end *ended) remedy.Remedy { return classify(end.err).Remedy }
 
 // recovered is the error of a recovery that ended so, nil where all is done.
 func (end *ended) recovered(workload, tx string) error {

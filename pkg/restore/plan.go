@@ -10,6 +10,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/snapshot"
 	"github.com/tiny-forge/snap/pkg/store"
@@ -92,7 +93,7 @@ func (p *Plan) close() {
 // too.
 func (s *session) plan(ctx context.Context, req RestoreRequest) (*Plan, error) {
 	if !disk.ValidID(req.SID) {
-		return nil, fault(Usage, "bad_sid", remedy(lists(s.w.Name)), "%q is not the id of a snapshot", req.SID)
+		return nil, fault(Usage, "bad_sid", remedy.Of(remedy.List(s.w.Name)), "%q is not the id of a snapshot", req.SID)
 	}
 	if err := s.unfinished(); err != nil {
 		return nil, err
@@ -117,11 +118,11 @@ func (s *session) planSnapshot(_ context.Context, p *Plan, req RestoreRequest) e
 	p.manifest, err = s.Store.Load(s.w.Name, req.SID)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return refused("snapshot_not_found", remedy(lists(s.w.Name)), "there is no snapshot %s of workload %s", req.SID, s.w.Name)
+		return refused("snapshot_not_found", remedy.Of(remedy.List(s.w.Name)), "there is no snapshot %s of workload %s", req.SID, s.w.Name)
 	case errors.Is(err, disk.ErrTooNew):
-		return refused("snapshot_too_new", remedy("use the version of snap that made it, or a newer one"), "%w", err)
+		return refused("snapshot_too_new", remedy.Of("use the version of snap that made it, or a newer one"), "%w", err)
 	case errors.Is(err, disk.ErrDamaged):
-		return refused("snapshot_damaged", remedy("the snapshot cannot be used; restore another (`", lists(s.w.Name), "`)"), "%w", err)
+		return refused("snapshot_damaged", remedy.Of("the snapshot cannot be used; restore another (`", remedy.List(s.w.Name), "`)"), "%w", err)
 	}
 	return err
 }
@@ -132,7 +133,7 @@ func (s *session) planVolumes(ctx context.Context, p *Plan, req RestoreRequest) 
 	for i := range p.manifest.Volumes {
 		m := &p.manifest.Volumes[i]
 		if s.configured(m) == nil {
-			return refused("volume_unresolved", remedy("make the config's volumes match the snapshot's (`", Operation{Verb: DoShow, Workload: s.w.Name, ID: req.SID}, "`)"),
+			return refused("volume_unresolved", remedy.Of("make the config's volumes match the snapshot's (`", remedy.Operation{Verb: remedy.DoShow, Workload: s.w.Name, ID: req.SID}, "`)"),
 				"the snapshot has volume %q (scope %s, source %q), which the config of workload %s has not", m.Name, m.Scope, m.Source, s.w.Name)
 		}
 	}
@@ -143,7 +144,7 @@ func (s *session) planVolumes(ctx context.Context, p *Plan, req RestoreRequest) 
 	for _, v := range p.chosen {
 		m := p.manifest.Volume(v.Name, string(v.Scope), v.Source)
 		if m == nil {
-			return refused("volume_missing", remedy("choose volumes with --volume, or restore a snapshot that has it"),
+			return refused("volume_missing", remedy.Of("choose volumes with --volume, or restore a snapshot that has it"),
 				"the snapshot lacks volume %q (scope %s, source %q) of workload %s", v.Name, v.Scope, v.Source, s.w.Name)
 		}
 		n, first, err := s.Store.Missing(ctx, m)
@@ -151,7 +152,7 @@ func (s *session) planVolumes(ctx context.Context, p *Plan, req RestoreRequest) 
 			return err
 		}
 		if n > 0 {
-			return refused("members_missing", remedy("the snapshot cannot be used; restore another (`", lists(s.w.Name), "`)"),
+			return refused("members_missing", remedy.Of("the snapshot cannot be used; restore another (`", remedy.List(s.w.Name), "`)"),
 				"volume %q: the store lacks %d of its %d members, the first is %s", v.Name, n, len(m.Members), first)
 		}
 		p.Volumes = append(p.Volumes, PlannedVolume{
@@ -180,11 +181,11 @@ func (s *session) chosen(names []string) ([]*workload.Volume, error) {
 	}
 	for _, name := range names {
 		if _, err := s.w.Volume(name); err != nil {
-			return nil, fault(Usage, "no_such_volume", Remedy{}, "%w", err)
+			return nil, fault(Usage, "no_such_volume", remedy.Remedy{}, "%w", err)
 		}
 	}
 	if len(list) == 0 {
-		return nil, refused("no_volumes", remedy("give the workload volumes in the config"), "workload %s has no volumes", s.w.Name)
+		return nil, refused("no_volumes", remedy.Of("give the workload volumes in the config"), "workload %s has no volumes", s.w.Name)
 	}
 	return list, nil
 }
@@ -227,7 +228,7 @@ func (s *session) planLive(ctx context.Context, p *Plan, _ RestoreRequest) error
 			if locked.More > 0 {
 				hint = "chattr -R -i -a " + swap.Quote(v.Path()) + " (lsattr -R shows them)"
 			}
-			return refused("immutable", remedy(hint), "volume %s: %w", v.Name, err)
+			return refused("immutable", remedy.Of(hint), "volume %s: %w", v.Name, err)
 		}
 		if err != nil {
 			return fmt.Errorf("volume %s: %w", v.Name, err)
@@ -245,7 +246,7 @@ func (s *session) planContainers(ctx context.Context, p *Plan, _ RestoreRequest)
 	p.running = runtime.Containers(p.Containers).Ran()
 	for _, c := range p.Containers {
 		if c.Paused {
-			return refused("paused", remedy("docker unpause "+c.Name), "container %s is paused: it cannot be stopped cleanly", c.Name)
+			return refused("paused", remedy.Of("docker unpause "+c.Name), "container %s is paused: it cannot be stopped cleanly", c.Name)
 		}
 	}
 	if !p.running {
@@ -290,7 +291,7 @@ func (s *session) planUsers(ctx context.Context, p *Plan, _ RestoreRequest) erro
 		what := fmt.Sprintf("container %s, which is not of the workload, mounts %s", u.Name, u.Source)
 		switch {
 		case u.Running && u.Relation != runtime.Above:
-			return refused("in_use", remedy("stop it (docker stop "+u.Name+"), or list it in also_stop in the config"),
+			return refused("in_use", remedy.Of("stop it (docker stop "+u.Name+"), or list it in also_stop in the config"),
 				"%s (%s volume %s): it would go on writing to the old data", what, u.Relation, u.Path)
 		case u.Running:
 			p.Warnings = append(p.Warnings, what+", above volume "+u.Path)

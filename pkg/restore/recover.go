@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
@@ -177,7 +178,7 @@ func concerns(err error, workload string) bool {
 func unusable(id string, err error) error {
 	var ce *workload.Error
 	if errors.As(err, &ce) {
-		return fault(Frozen, "frozen", remedy("put the workload back into the config, then ", recoverAll), "transaction %s: %w", id, err)
+		return fault(Frozen, "frozen", remedy.Of("put the workload back into the config, then ", remedy.RecoverAll), "transaction %s: %w", id, err)
 	}
 	return fault(Pending, "pending", classify(err).Remedy, "transaction %s: %w", id, err)
 }
@@ -221,7 +222,7 @@ func (s *session) controls(tx *journal.Tx) error {
 			was = workload.Compose
 		}
 		if now := s.w.Kind(); !c.Also && now != was {
-			return fault(Frozen, "config_changed", remedy(fmt.Sprintf("put the %s of workload %s back into the config, then ", was, s.w.Name), recovers(s.w.Name)),
+			return fault(Frozen, "config_changed", remedy.Of(fmt.Sprintf("put the %s of workload %s back into the config, then ", was, s.w.Name), remedy.Recover(s.w.Name)),
 				"transaction %s was of container %s, and the config of workload %s now says %s where it said %s", tx.ID, c.Name, s.w.Name, now, was)
 		}
 	}

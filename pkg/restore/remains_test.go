@@ -11,6 +11,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/remedy"
 )
 
 // TestWhatIsHalfDeletedIsNobodysData kills a restore while it deletes the
@@ -61,7 +62,7 @@ func TestWhatIsHalfDeletedIsNobodysData(t *testing.T) {
 
 func hintOf(err error) string { return inWords(classify(err).Remedy) }
 
-func allInWords(list []Remedy) string {
+func allInWords(list []remedy.Remedy) string {
 	var all []string
 	for _, r := range list {
 		all = append(all, inWords(r))
@@ -70,9 +71,9 @@ func allInWords(list []Remedy) string {
 }
 
 // inWords is a remedy about as the command says it.
-func inWords(r Remedy) string {
-	return r.Text(func(op Operation) string {
-		if op.Verb == DoResolve {
+func inWords(r remedy.Remedy) string {
+	return r.Text(func(op remedy.Operation) string {
+		if op.Verb == remedy.DoResolve {
 			return fmt.Sprintf("snap recover %s --resolve keep-%s --confirm %s", op.Workload, op.Keep, op.ID)
 		}
 		return strings.Join(strings.Fields(fmt.Sprintf("snap %s %s %s", op.Verb, op.Workload, op.ID)), " ")

@@ -12,6 +12,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/snapshot"
 	"github.com/tiny-forge/snap/pkg/store"
@@ -73,10 +74,10 @@ func (e *Engine) Restore(ctx context.Context, req RestoreRequest) (*RestoreResul
 }
 
 func checkConfirm(req RestoreRequest) error {
-	command := remedy(Operation{Verb: DoRestore, Workload: req.Workload, ID: req.SID, Confirmed: true})
+	command := remedy.Of(remedy.Operation{Verb: remedy.DoRestore, Workload: req.Workload, ID: req.SID, Confirmed: true})
 	switch {
 	case !disk.ValidID(req.SID):
-		return fault(Usage, "bad_sid", remedy(lists(req.Workload)), "%q is not the id of a snapshot", req.SID)
+		return fault(Usage, "bad_sid", remedy.Of(remedy.List(req.Workload)), "%q is not the id of a snapshot", req.SID)
 	case req.Confirm == "":
 		return refused("confirm_required", command, "a restore replaces the live data of %s: it must be confirmed", req.Workload)
 	case req.Confirm != req.SID:
@@ -283,7 +284,7 @@ func (r *restoration) sameAsPlanned() error {
 
 // renamed refuses a volume whose path leads elsewhere than it did.
 func renamed(v *swap.Volume) error {
-	return refused("in_use", remedy("find out what renames directories there, then try again"),
+	return refused("in_use", remedy.Of("find out what renames directories there, then try again"),
 		"volume %s: %s is no longer the directory that it was: somebody has renamed or replaced it meanwhile", v.Name, v.Path())
 }
 
@@ -358,7 +359,7 @@ func (r *restoration) stillStopped(ctx context.Context) error {
 	}
 	for _, c := range now {
 		if c.Running {
-			return refused("in_use", remedy("find out who starts it, then try again"), "container %s was started during the restore", c.Name)
+			return refused("in_use", remedy.Of("find out who starts it, then try again"), "container %s was started during the restore", c.Name)
 		}
 	}
 	return r.noUsers(ctx)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/swap"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
@@ -69,12 +70,12 @@ func (s *session) planSpace(_ context.Context, p *Plan, _ RestoreRequest) error 
 	slices.SortFunc(p.Space, func(a, b Space) int { return strings.Compare(a.Path, b.Path) })
 	for _, space := range p.Space {
 		if space.NeedBytes > space.FreeBytes {
-			return refused("no_space", remedy("free space there, or choose fewer volumes with --volume"),
+			return refused("no_space", remedy.Of("free space there, or choose fewer volumes with --volume"),
 				"the filesystem of %s has %d bytes free; the restore needs %d (old and new data are both on disk until the end)",
 				space.Path, space.FreeBytes, space.NeedBytes)
 		}
 		if space.NeedInodes > space.FreeInodes {
-			return refused("no_space", remedy("remove files there, or choose fewer volumes with --volume"),
+			return refused("no_space", remedy.Of("remove files there, or choose fewer volumes with --volume"),
 				"the filesystem of %s has %d inodes free; the restore needs %d", space.Path, space.FreeInodes, space.NeedInodes)
 		}
 	}
@@ -108,10 +109,10 @@ func (s *session) planExchange(_ context.Context, p *Plan, _ RestoreRequest) err
 		return s.Journal.Begin(s.held, begin)
 	})
 	if errors.Is(err, disk.ErrNoExchange) {
-		err = refused("no_exchange", remedy("keep the volume on ext4, xfs or btrfs"), "%w", err)
+		err = refused("no_exchange", remedy.Of("keep the volume on ext4, xfs or btrfs"), "%w", err)
 	}
 	if cleanErr != nil {
-		err = fault(Failed, "cleanup", remedy(recovers(s.w.Name)), "the probe of the pre-flight is not cleared away: %w", errors.Join(err, cleanErr))
+		err = fault(Failed, "cleanup", remedy.Of(remedy.Recover(s.w.Name)), "the probe of the pre-flight is not cleared away: %w", errors.Join(err, cleanErr))
 	}
 	return err
 }

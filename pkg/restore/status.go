@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/store"
 	"github.com/tiny-forge/snap/pkg/swap"
@@ -24,19 +25,19 @@ type WorkloadStatus struct {
 	LastSID    string
 	Containers []runtime.Container
 	Pending    *PendingTx
-	Problems   []Remedy // what is wrong, and what can be done about it
+	Problems   []remedy.Remedy // what is wrong, and what can be done about it
 }
 
 // PendingTx is a transaction that has not ended.
 type PendingTx struct {
 	Tx      string
 	Kind    string
-	Found   string   // its last record
-	Active  bool     // its process lives
-	Frozen  bool     // recovery would not touch it
-	Message string   // in plain words
-	Volumes []string // what was seen of each volume
-	Next    []Remedy // what the operator can do about it, where it is frozen
+	Found   string          // its last record
+	Active  bool            // its process lives
+	Frozen  bool            // recovery would not touch it
+	Message string          // in plain words
+	Volumes []string        // what was seen of each volume
+	Next    []remedy.Remedy // what the operator can do about it, where it is frozen
 
 	// guarding: the restore is done, the app was up, and what was there before
 	// is not yet a snapshot.
@@ -60,7 +61,7 @@ func (e *Engine) Status(ctx context.Context, name string) ([]WorkloadStatus, err
 		list = append(list, e.status(ctx, name, known))
 	}
 	if err := e.pendingOrphans(ctx, names, known, txs); err != nil {
-		problems = append(problems, words(err.Error()))
+		problems = append(problems, remedy.Words(err.Error()))
 	}
 	if name == "" {
 		for _, whose := range slices.Sorted(maps.Keys(txs)) {
@@ -93,18 +94,18 @@ func (p *PendingTx) state() string {
 func (e *Engine) status(ctx context.Context, name string, known map[string]*workload.Workload) WorkloadStatus {
 	st := WorkloadStatus{Workload: name, State: "unknown", Containers: []runtime.Container{}}
 	if e.Store == nil {
-		st.Problems = append(st.Problems, words(e.noStore()))
+		st.Problems = append(st.Problems, remedy.Words(e.noStore()))
 	}
 	for m, err := range e.Snapshots(name) { // up to the newest that can be used
 		if err == nil {
 			st.LastSID = m.SID
 			break
 		}
-		st.Problems = append(st.Problems, words(err.Error()))
+		st.Problems = append(st.Problems, remedy.Words(err.Error()))
 	}
 	s, err := e.lookup(ctx, "status", name)
 	if err != nil {
-		st.Problems = append(st.Problems, words(err.Error()))
+		st.Problems = append(st.Problems, remedy.Words(err.Error()))
 		return st
 	}
 	defer s.close()
@@ -115,7 +116,7 @@ func (e *Engine) status(ctx context.Context, name string, known map[string]*work
 	}
 	list, err := s.rt.Containers(ctx)
 	if err != nil {
-		st.Problems = append(st.Problems, words(err.Error()))
+		st.Problems = append(st.Problems, remedy.Words(err.Error()))
 		return st
 	}
 	st.Containers = append(st.Containers, list...)
@@ -135,7 +136,7 @@ func (e *Engine) Snapshots(name string) iter.Seq2[*store.Manifest, error] {
 
 // pending returns the transactions that have not ended, by workload, and what
 // cannot be attributed to one.
-func (e *Engine) pending() (map[string]*PendingTx, []Remedy, error) {
+func (e *Engine) pending() (map[string]*PendingTx, []remedy.Remedy, error) {
 	out := map[string]*PendingTx{}
 	ids, err := e.Journal.List()
 	if err != nil {
@@ -145,9 +146,9 @@ func (e *Engine) pending() (map[string]*PendingTx, []Remedy, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	var problems []Remedy
+	var problems []remedy.Remedy
 	for _, name := range strangers {
-		problems = append(problems, words(fmt.Sprintf("%q in a tx folder is not snap's", name)))
+		problems = append(problems, remedy.Words(fmt.Sprintf("%q in a tx folder is not snap's", name)))
 	}
 	for _, id := range ids {
 		tx, err := e.Journal.Load(id)
@@ -162,9 +163,9 @@ func (e *Engine) pending() (map[string]*PendingTx, []Remedy, error) {
 				out[whose] = e.describeUnusable(unusable)
 			}
 		case err != nil:
-			problems = append(problems, words(fmt.Sprintf("transaction %s cannot be read and is left alone; until it can, no workload is changed: %v", id, err)))
+			problems = append(problems, remedy.Words(fmt.Sprintf("transaction %s cannot be read and is left alone; until it can, no workload is changed: %v", id, err)))
 			for _, line := range remedies(id, err) {
-				problems = append(problems, remedy("what to do: ", line))
+				problems = append(problems, remedy.Of("what to do: ", line))
 			}
 		default:
 			if out[tx.Begin.Workload] == nil {
@@ -181,7 +182,7 @@ func (e *Engine) pendingOrphans(ctx context.Context, names []string, known map[s
 	list, err := e.orphans(ctx, names, known)
 	for _, r := range list {
 		if out[r.Workload] == nil {
-			out[r.Workload] = &PendingTx{Tx: r.Tx, Kind: string(journal.Restore), Found: r.Found, Frozen: true, Message: r.Err.Error(), Next: []Remedy{classify(r.Err).Remedy}}
+			out[r.Workload] = &PendingTx{Tx: r.Tx, Kind: string(journal.Restore), Found: r.Found, Frozen: true, Message: r.Err.Error(), Next: []remedy.Remedy{classify(r.Err).Remedy}}
 		}
 	}
 	return err
@@ -225,11 +226,11 @@ func (e *Engine) describe(tx *journal.Tx) *PendingTx {
 	}
 	p.Message = fmt.Sprintf("a %s of %s was interrupted",
 		p.Kind, b.Created.Format("2006-01-02 15:04:05 MST"))
-	p.Next = []Remedy{remedy("`", recovers(b.Workload), "` finishes or undoes it")}
+	p.Next = []remedy.Remedy{remedy.Of("`", remedy.Recover(b.Workload), "` finishes or undoes it")}
 	if _, err := e.Config.Workload(b.Workload); err != nil {
 		p.Frozen, p.Message = true, fmt.Sprintf("a %s of %s was interrupted, and the config has lost the workload: %v",
 			p.Kind, b.Created.Format("2006-01-02 15:04:05 MST"), err)
-		p.Next = []Remedy{remedy("put the workload back into the config, then ", recovers(b.Workload))}
+		p.Next = []remedy.Remedy{remedy.Of("put the workload back into the config, then ", remedy.Recover(b.Workload))}
 		return p
 	}
 	if b.Kind != journal.Restore && b.Kind != journal.Probe {
@@ -251,7 +252,7 @@ func (e *Engine) describe(tx *journal.Tx) *PendingTx {
 	if p.guarding = x.Decision().AppUp && x.Goal() == swap.Guarding; p.guarding {
 		p.Message = fmt.Sprintf("the restore of %s is done and the app was brought up, but what was there before is not yet a snapshot and is kept as it is (%s)",
 			b.Created.Format("2006-01-02 15:04:05 MST"), strings.Join(x.EntryPaths(), ", "))
-		p.Next = []Remedy{remedy("`", recovers(b.Workload), "` makes it a snapshot")}
+		p.Next = []remedy.Remedy{remedy.Of("`", remedy.Recover(b.Workload), "` makes it a snapshot")}
 	}
 	if err := ready(x); err != nil {
 		p.freeze(tx.ID, err)

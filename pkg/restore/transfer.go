@@ -12,6 +12,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/snapshot"
 	"github.com/tiny-forge/snap/pkg/store"
@@ -33,20 +34,20 @@ func (e *Engine) snapshot(name, sid string) (*store.Manifest, error) {
 		return nil, err
 	}
 	if !disk.ValidID(sid) {
-		return nil, fault(Usage, "bad_sid", remedy(lists(name)), "%q is not the id of a snapshot", sid)
+		return nil, fault(Usage, "bad_sid", remedy.Of(remedy.List(name)), "%q is not the id of a snapshot", sid)
 	}
 	if e.Store == nil {
-		return nil, fault(Failed, "snapshot_not_found", remedy("is the filesystem of the store mounted? else correct `store:`"), "snapshot %s of workload %s: %s", sid, name, e.noStore())
+		return nil, fault(Failed, "snapshot_not_found", remedy.Of("is the filesystem of the store mounted? else correct `store:`"), "snapshot %s of workload %s: %s", sid, name, e.noStore())
 	}
 	m, err := e.Store.Load(name, sid)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fault(Failed, "snapshot_not_found", remedy(lists(name)), "there is no snapshot %s of workload %s", sid, name)
+		return nil, fault(Failed, "snapshot_not_found", remedy.Of(remedy.List(name)), "there is no snapshot %s of workload %s", sid, name)
 	}
 	if errors.Is(err, disk.ErrTooNew) {
-		return nil, fault(Failed, "snapshot_too_new", remedy("use the version of snap that made it, or a newer one"), "%w", err)
+		return nil, fault(Failed, "snapshot_too_new", remedy.Of("use the version of snap that made it, or a newer one"), "%w", err)
 	}
 	if err != nil {
-		return nil, fault(Failed, "snapshot_damaged", remedy(lists(name)), "%w", err)
+		return nil, fault(Failed, "snapshot_damaged", remedy.Of(remedy.List(name)), "%w", err)
 	}
 	return m, nil
 }
@@ -78,13 +79,13 @@ func (e *Engine) Export(ctx context.Context, name, sid, volume, compression stri
 	codec := v.Compression
 	if compression != "" {
 		if codec, err = archive.ParseCodec(compression); err != nil {
-			return nil, fault(Usage, "usage", Remedy{}, "%w", err)
+			return nil, fault(Usage, "usage", remedy.Remedy{}, "%w", err)
 		}
 	}
 	if err := archive.Join(ctx, w, e.Store, v.Members, codec); err != nil {
 		e := classify(because(ctx, fmt.Errorf("export volume %s: %w", v.Name, err)))
 		if e.Code == "snapshot_damaged" { // no pre-flight has refused it
-			return nil, fault(Failed, e.Code, remedy("export another (", lists(name), "), or bring the store's files back from a copy"), "%w", err)
+			return nil, fault(Failed, e.Code, remedy.Of("export another (", remedy.List(name), "), or bring the store's files back from a copy"), "%w", err)
 		}
 		return nil, e
 	}
@@ -100,9 +101,9 @@ func exported(m *store.Manifest, name string) (*store.Volume, error) {
 		names = append(names, fmt.Sprintf("%q", m.Volumes[i].Name))
 	}
 	if name == "" {
-		return nil, fault(Usage, "volume_required", remedy("choose one with --volume"), "the snapshot has %d volumes: %v", len(m.Volumes), names)
+		return nil, fault(Usage, "volume_required", remedy.Of("choose one with --volume"), "the snapshot has %d volumes: %v", len(m.Volumes), names)
 	}
-	return nil, fault(Usage, "no_such_volume", Remedy{}, "the snapshot has no volume %q; it has %v", name, names)
+	return nil, fault(Usage, "no_such_volume", remedy.Remedy{}, "the snapshot has no volume %q; it has %v", name, names)
 }
 
 // ImportResult is a snapshot made from a foreign archive.
@@ -137,7 +138,7 @@ type importing struct {
 func (i *importing) run(ctx context.Context, volume string, in io.Reader) (*ImportResult, error) {
 	v, err := i.w.Volume(volume)
 	if err != nil {
-		return nil, fault(Usage, "no_such_volume", Remedy{}, "%w", err)
+		return nil, fault(Usage, "no_such_volume", remedy.Remedy{}, "%w", err)
 	}
 	if err := i.unfinished(); err != nil {
 		return nil, classify(err)
@@ -150,12 +151,12 @@ func (i *importing) run(ctx context.Context, volume string, in io.Reader) (*Impo
 	if err != nil {
 		err = because(ctx, err)
 		if undo := i.undoCapture(context.WithoutCancel(ctx), tx); undo != nil {
-			return nil, fault(Pending, "cleanup", remedy(recovers(i.w.Name)), "%w; and the clean-up is not finished: %w", err, undo)
+			return nil, fault(Pending, "cleanup", remedy.Of(remedy.Recover(i.w.Name)), "%w; and the clean-up is not finished: %w", err, undo)
 		}
 		return nil, importFault(err)
 	}
 	if err := errors.Join(i.clear(tx.ID), tx.End()); err != nil {
-		return nil, fault(Pending, "cleanup", remedy(recovers(i.w.Name)), "snapshot %s exists, but: %w", i.sid, err)
+		return nil, fault(Pending, "cleanup", remedy.Of(remedy.Recover(i.w.Name)), "snapshot %s exists, but: %w", i.sid, err)
 	}
 	return &ImportResult{Manifest: m, Dropped: i.dropped, Seconds: time.Since(i.when).Seconds()}, nil
 }
@@ -165,7 +166,7 @@ func (i *importing) run(ctx context.Context, volume string, in io.Reader) (*Impo
 func importFault(err error) error {
 	e := classify(err)
 	if e.Code == "snapshot_damaged" {
-		return refused("archive_refused", remedy("make an archive without what the error names, with GNU tar, and gzip or zstd"), "%w", err)
+		return refused("archive_refused", remedy.Of("make an archive without what the error names, with GNU tar, and gzip or zstd"), "%w", err)
 	}
 	return e
 }

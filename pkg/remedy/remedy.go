@@ -1,0 +1,117 @@
+// Package remedy says what an operator can do about an error, without the words of
+// a command line or of a page: text, with operations among it. The engine makes a
+// [Remedy] with [Of]; the door turns it into text with [Remedy.Text].
+package remedy
+
+import "strings"
+
+// Operation is something that snap can be asked to do, as a remedy names it. The
+// door says it in its own words: a command line, or a button.
+type Operation struct {
+	Verb     Verb
+	Workload string // "" for all
+	ID       string // of a snapshot; with Resolve of the transaction
+	Keep     string // of Resolve: journal.KeepOld or KeepNew
+	// Confirmed says that the operation carries its confirmation.
+	Confirmed bool
+}
+
+// Verb is a kind of [Operation].
+type Verb string
+
+// The verbs.
+const (
+	DoRecover        Verb = "recover"
+	DoRecoverOffline Verb = "recover offline"
+	DoResolve        Verb = "resolve"
+	DoRestore        Verb = "restore"
+	DoDeploy         Verb = "deploy"
+	DoList           Verb = "list"
+	DoShow           Verb = "show"
+	DoStatus         Verb = "status"
+)
+
+// Remedy is what an operator can do about an error: words, with operations among
+// them. The zero Remedy is none.
+type Remedy struct {
+	parts []part
+}
+
+type part struct {
+	text string
+	op   *Operation // nil: the text
+}
+
+// Of makes a remedy of strings, operations and other remedies, in order.
+func Of(parts ...any) Remedy {
+	var r Remedy
+	for _, p := range parts {
+		switch p := p.(type) {
+		case string:
+			r.parts = append(r.parts, part{text: p})
+		case Operation:
+			r.parts = append(r.parts, part{op: &p})
+		case Remedy:
+			r.parts = append(r.parts, p.parts...)
+		}
+	}
+	return r
+}
+
+// Words is a remedy without operations; none for "".
+func Words(text string) Remedy {
+	if text == "" {
+		return Remedy{}
+	}
+	return Of(text)
+}
+
+// Either joins remedies of which one is enough.
+func Either(list []Remedy) Remedy {
+	var r Remedy
+	for i, one := range list {
+		if i > 0 {
+			r = Of(r, "; or ")
+		}
+		r = Of(r, one)
+	}
+	return r
+}
+
+// Empty reports whether there is no remedy.
+func (r Remedy) Empty() bool { return len(r.parts) == 0 }
+
+// Text returns the remedy in words. say gives the words for an operation.
+func (r Remedy) Text(say func(Operation) string) string {
+	var b strings.Builder
+	for _, p := range r.parts {
+		if p.op != nil {
+			b.WriteString(say(*p.op))
+		} else {
+			b.WriteString(p.text)
+		}
+	}
+	return b.String()
+}
+
+// Recover finishes or undoes what was interrupted of a workload.
+func Recover(workload string) Operation { return Operation{Verb: DoRecover, Workload: workload} }
+
+// List lists the snapshots of a workload.
+func List(workload string) Operation { return Operation{Verb: DoList, Workload: workload} }
+
+// Resolve decides about a frozen restore.
+func Resolve(workload, tx, keep string) Operation {
+	return Operation{Verb: DoResolve, Workload: workload, ID: tx, Keep: keep, Confirmed: true}
+}
+
+// Restore puts a snapshot back.
+func Restore(workload, sid string) Operation {
+	return Operation{Verb: DoRestore, Workload: workload, ID: sid}
+}
+
+// Operations on all workloads.
+var (
+	RecoverAll = Operation{Verb: DoRecover}
+	StatusAll  = Operation{Verb: DoStatus}
+)
