@@ -100,7 +100,8 @@ func (h *appHost) crashes(env []string, args ...string) (when time.Time) {
 	if !strings.Contains(stderr.String(), "theFault") || !strings.Contains(stderr.String(), "goroutine ") {
 		h.Errorf("the stack does not lead to the fault: %s", stderr.String())
 	}
-	told := "error: snap crashed: a fault\nhint: snap recover\n"
+	remedy := "snap recover --config " + h.config
+	told := "error: snap crashed: a fault\nhint: " + remedy + "\n"
 	if asJSON := slices.Contains(args, "--json"); asJSON == strings.HasSuffix(stderr.String(), told) {
 		h.Errorf("with --json: %v, and stderr is %s", asJSON, stderr.String())
 	} else if !asJSON {
@@ -109,7 +110,7 @@ func (h *appHost) crashes(env []string, args ...string) (when time.Time) {
 		}
 		return when
 	}
-	want := `{"error":{"code":"crashed","message":"snap crashed: a fault","hint":"snap recover"},"exit":2,"ok":false}` + "\n"
+	want := `{"error":{"code":"crashed","message":"snap crashed: a fault","hint":"` + remedy + `"},"exit":2,"ok":false}` + "\n"
 	if got := stdout.String(); got != want || !json.Valid([]byte(got)) {
 		h.Errorf("stdout is %q, expected %q", got, want)
 	}
@@ -145,7 +146,7 @@ func TestAPanicIsRecoveredByTheWatchdog(t *testing.T) {
 			}
 			env := []string{panicAt + "=" + c.point}
 			if c.where != "" {
-				env = append(env, panicWhere+"="+filepath.Join(h.dir, "store", c.where))
+				env = append(env, panicWhere+"="+filepath.Join(h.dir, "state", c.where))
 			}
 			before := h.app().ID
 			if state := h.comesBack(h.crashes(env, append(c.args, "--json")...)); state != c.want {
@@ -168,7 +169,7 @@ func TestAPanicWithoutAWatchdogLeavesItsTransaction(t *testing.T) {
 	h := newAppHost(t)
 	sid := h.captured()
 	h.crashes([]string{
-		panicAlone + "=1", panicAt + "=Containers", panicWhere + "=" + filepath.Join(h.dir, "store/tx/*/times"),
+		panicAlone + "=1", panicAt + "=Containers", panicWhere + "=" + filepath.Join(h.dir, "state/tx/*/times"),
 	}, "restore", h.name, sid, "--confirm", sid)
 	if got := h.state(); len(h.pending()) != 1 || !h.rests() || got != "new" {
 		t.Errorf("pending are %v; the app rests: %v; the data is %s", h.pending(), h.rests(), got)
