@@ -65,9 +65,7 @@ type capturing struct {
 
 func (c *capturing) run(ctx context.Context) (*CaptureResult, error) {
 	defer func() {
-		for _, v := range c.volumes {
-			v.Close()
-		}
+		swap.CloseAll(c.volumes)
 	}()
 	if err := c.phase(Preflight, func() error { return c.preflight(ctx) }); err != nil {
 		return nil, classify(because(ctx, err))
@@ -115,17 +113,13 @@ func (c *capturing) preflight(ctx context.Context) error {
 	if err := c.noOrphans(c.volumes); err != nil {
 		return err
 	}
-	mounts, err := disk.ReadMounts()
-	if err != nil {
-		return err
-	}
 	for _, v := range c.volumes {
 		if v.Live == nil {
 			return refused("volume_absent", c.makes(v), "volume %s: %s does not exist", v.Name, v.Path())
 		}
-		if err := v.Fit(mounts); err != nil {
-			return err
-		}
+	}
+	if err := swap.AllFit(c.volumes); err != nil {
+		return err
 	}
 	c.containers, err = c.rt.Containers(ctx)
 	return err

@@ -9,6 +9,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
+	"github.com/tiny-forge/snap/pkg/swap"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
@@ -98,11 +99,7 @@ func (s *session) makeLive() error {
 		volumes[i] = &s.w.Volumes[i]
 	}
 	opened, err := s.openLive(volumes)
-	defer func() {
-		for _, v := range opened {
-			v.Close()
-		}
-	}()
+	defer func() { swap.CloseAll(opened) }()
 	if err != nil {
 		return err
 	}

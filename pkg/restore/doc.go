@@ -20,14 +20,6 @@
 // phase.go has the phases of a restore in order, with what a power cut right after
 // each leaves to recovery. docs/design.md shows the same lists.
 //
-// # A capture
-//
-// Capture refuses first what a restore could not put back later, and records the
-// containers as they are. It makes the first pass while the app runs, quiesces the
-// app, makes the second pass, thaws the app, reads the clones, and publishes. Where
-// nothing is quiesced the second pass is the only one. In the end the path of each
-// volume must lead to the directory that was read.
-//
 // # What holds after a crash
 //
 // After a crash or a power cut at any moment of a restore, Recover leaves all
@@ -37,18 +29,8 @@
 // starts. Without it recovery goes back, with it forward, and with "revert" after
 // it back again. Recover may itself be cut anywhere and run again.
 //
-// Before the ready record nothing live has been touched: recovery deletes the
-// wrappers, provided that they lie in the directory that the begin record names and
-// that no trace of a later phase exists. Otherwise a filesystem is not mounted or a
-// record was lost, and the transaction freezes. A pre-flight that was cut leaves the
-// empty directories of its trial exchange, in a transaction of kind "probe".
-//
 // A capture, a deploy or an import has no directories to exchange: recovery brings
 // the containers back as recorded and removes what was stored.
-//
-// Offline, Recover exchanges and leaves containers, snapshots and deletions to the
-// next run. That is for the time before the engine is up, and safe because the
-// fence has set every restart policy to "no" before the first exchange.
 //
 // # What holds after an error
 //

@@ -210,16 +210,16 @@ func (s *session) unfinished() error {
 			return fault(Frozen, "frozen", seeFrozen,
 				"an unfinished transaction cannot be read, and may be this workload's: %w", err)
 		}
-		concerns, guarding := tx.Begin.Workload == s.w.Name || s.overlaps(tx.Begin), swap.Decide(tx, true).AppUp
 		tx.Close()
-		if concerns && guarding {
-			return fault(Frozen, "unfinished", remedy.Of(remedy.Recover(tx.Begin.Workload)),
-				"the restore %s of %s is done, but what was there before is not yet a snapshot", id, tx.Begin.Workload)
+		if tx.Begin.Workload != s.w.Name && !s.overlaps(tx.Begin) {
+			continue
 		}
-		if concerns {
-			return fault(Frozen, "unfinished", remedy.Of(remedy.Recover(tx.Begin.Workload)),
-				"transaction %s (%s of %s) was interrupted and has not been recovered", id, tx.Begin.Kind, tx.Begin.Workload)
+		state := "was interrupted and has not been recovered"
+		if swap.Decide(tx, true).AppUp {
+			state = "is done, but what was there before is not yet a snapshot"
 		}
+		return fault(Frozen, "unfinished", remedy.Of(remedy.Recover(tx.Begin.Workload)),
+			"transaction %s (%s of %s) %s", id, tx.Begin.Kind, tx.Begin.Workload, state)
 	}
 	return nil
 }

@@ -84,9 +84,7 @@ func (p *Plan) close() {
 	if p == nil {
 		return
 	}
-	for _, v := range p.volumes {
-		v.Close()
-	}
+	swap.CloseAll(p.volumes)
 }
 
 // plan is the pre-flight. The caller closes what it returns, after an error
@@ -198,14 +196,10 @@ func (s *session) planDirectories(_ context.Context, p *Plan, _ RestoreRequest) 
 	if err := s.noOrphans(p.volumes); err != nil {
 		return err
 	}
-	mounts, err := disk.ReadMounts()
-	if err != nil {
+	if err := swap.AllFit(p.volumes); err != nil {
 		return err
 	}
 	for i, v := range p.volumes {
-		if err := v.Fit(mounts); err != nil {
-			return err
-		}
 		p.Volumes[i].Exists = v.Live != nil
 		if v.Live == nil {
 			p.Warnings = append(p.Warnings, fmt.Sprintf("volume %s: %s does not exist and will be created", v.Name, v.Path()))
@@ -305,18 +299,7 @@ func (s *session) planUsers(ctx context.Context, p *Plan, _ RestoreRequest) erro
 // planHolders looks for processes of the host itself; those of the app's
 // containers are looked for when they have been stopped.
 func (s *session) planHolders(_ context.Context, p *Plan, _ RestoreRequest) error {
-	return swap.NoHolders(liveOf(p.volumes), disk.HostProcesses)
-}
-
-// liveOf are the live directories that exist.
-func liveOf(volumes []*swap.Volume) []*disk.Dir {
-	var dirs []*disk.Dir
-	for _, v := range volumes {
-		if v.Live != nil {
-			dirs = append(dirs, v.Live)
-		}
-	}
-	return dirs
+	return swap.NoHolders(swap.LiveOf(p.volumes), disk.HostProcesses)
 }
 
 // limits are what a volume's manifest announces, and what the config allows.

@@ -304,7 +304,7 @@ func (r *restoration) fence(ctx context.Context) error {
 	if err := r.noUsers(ctx); err != nil {
 		return err
 	}
-	return swap.NoHolders(liveOf(r.plan.volumes), disk.AllProcesses)
+	return swap.NoHolders(swap.LiveOf(r.plan.volumes), disk.AllProcesses)
 }
 
 func (r *restoration) passTwo(ctx context.Context) error {
@@ -322,14 +322,8 @@ func (r *restoration) publish(context.Context) error {
 
 // swap exchanges all volumes, after a last look at handles and mounts.
 func (r *restoration) swap(ctx context.Context) error {
-	mounts, err := disk.ReadMounts()
-	if err != nil {
+	if err := swap.AllFit(r.plan.volumes); err != nil {
 		return err
-	}
-	for _, v := range r.plan.volumes {
-		if err := v.Fit(mounts); err != nil {
-			return err
-		}
 	}
 	if err := r.stillStopped(ctx); err != nil {
 		return err

@@ -81,6 +81,20 @@ func (v *Volume) Fit(mounts disk.Mounts) error {
 	return nil
 }
 
+// AllFit is [Volume.Fit] for several volumes, with the mounts as they are now.
+func AllFit(volumes []*Volume) error {
+	mounts, err := disk.ReadMounts()
+	if err != nil {
+		return err
+	}
+	for _, v := range volumes {
+		if err := v.Fit(mounts); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (v *Volume) unlocked() error {
 	for _, d := range []*disk.Dir{v.Nearest(), v.Live} {
 		if d == nil {

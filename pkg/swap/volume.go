@@ -48,6 +48,24 @@ func (v *Volume) Close() {
 	}
 }
 
+// CloseAll closes volumes.
+func CloseAll(volumes []*Volume) {
+	for _, v := range volumes {
+		v.Close()
+	}
+}
+
+// LiveOf are the live directories that exist.
+func LiveOf(volumes []*Volume) []*disk.Dir {
+	var dirs []*disk.Dir
+	for _, v := range volumes {
+		if v.Live != nil {
+			dirs = append(dirs, v.Live)
+		}
+	}
+	return dirs
+}
+
 // openVolume opens root → parent → base. A root that does not exist is an error
 // that wraps fs.ErrNotExist; a parent that does not exist is nil.
 func openVolume(record journal.Volume) (*Volume, error) {
