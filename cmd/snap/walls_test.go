@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -141,6 +143,27 @@ func eachFile(t *testing.T, look func(path string, file *ast.File)) {
 		})
 		if err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// TestNoRoomIsTooLarge: what has more files or lines than fit in a head is two
+// packages.
+func TestNoRoomIsTooLarge(t *testing.T) {
+	const mostFiles, mostLines = 20, 4000
+	files, lines := map[string]int{}, map[string]int{}
+	eachFile(t, func(path string, _ *ast.File) {
+		text, err := os.ReadFile(filepath.Join("../..", path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		room := filepath.Dir(path)
+		files[room]++
+		lines[room] += bytes.Count(text, []byte{'\n'})
+	})
+	for room := range files {
+		if files[room] > mostFiles || lines[room] > mostLines {
+			t.Errorf("%s has %d files and %d lines, and may have %d and %d", room, files[room], lines[room], mostFiles, mostLines)
 		}
 	}
 }
