@@ -33,8 +33,8 @@ var _ runtime.Runtime = (*Runtime)(nil)
 
 const labelTest = "snap.test"
 
-// bench is a place on the real engine whose every container, network and image
-// bears a random name, and is removed after the test.
+// bench is a test's part of the real engine. Each of its containers, networks and
+// images has the bench's random name, and is removed after the test.
 type bench struct {
 	*testing.T
 	api  *client.Client
@@ -63,7 +63,7 @@ func randomHex(t *testing.T) string {
 	return hex.EncodeToString(raw[:])
 }
 
-// clean removes what bears the bench's name.
+// clean removes what has the bench's name.
 func (b *bench) clean() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -211,10 +211,10 @@ func (b *bench) look(id string) container.InspectResponse {
 	return c
 }
 
-// faults is a connection on which a request that changes something goes wrong:
-// the n-th. Cut, the engine still carries it out, but neither its answer nor
-// any other comes back: that is how a killed process leaves things. Otherwise
-// the engine refuses that one alone.
+// faults is a connection on which one request fails, the n-th that changes
+// something. Where it is cut, the engine still carries the request out, but no
+// answer comes back from then on, as when a process is killed. Otherwise the
+// engine refuses that request alone.
 type faults struct {
 	at   int
 	cut  bool

@@ -17,7 +17,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
-// composed is a bench with a Compose file of these lines; its project bears
+// composed is a bench with a Compose file of these lines; its project has
 // the bench's name.
 func (b *bench) composed(lines ...string) *workload.Workload {
 	b.Helper()

@@ -42,8 +42,8 @@ func (a *composeApp) config(ctx context.Context) (*project, error) {
 	return a.project, nil
 }
 
-// filter leaves out the containers of docker compose run: Compose does not
-// bring them back, so they are users like any other.
+// filter leaves out the containers of docker compose run: Compose does not bring
+// them back, so they count as users of the volumes.
 func (a *composeApp) filter(ctx context.Context) (filters.Args, bool, error) {
 	p, err := a.config(ctx)
 	if err != nil {
@@ -214,8 +214,8 @@ func (a *composeApp) putDown(ctx context.Context, timeout time.Duration) error {
 	return a.e.fenceAndStop(ctx, own, timeout)
 }
 
-// settle gives the containers that are still those of before the policies that
-// they had; what Compose made anew has its policy from the file.
+// settle gives the containers that still exist from before the policies that they
+// had. A container that Compose made anew has its policy from the file.
 func (a *composeApp) settle(ctx context.Context, before []runtime.Container) error {
 	own, err := list(ctx, a.e, a)
 	if err != nil {

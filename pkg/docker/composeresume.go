@@ -11,9 +11,9 @@ import (
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
-// resume brings a Compose workload back: containers that still exist as they
-// were, and those that Compose has replaced or that are gone by making them
-// anew on the images they had.
+// resume brings a Compose workload back. Containers that still exist become as
+// they were; those that are gone, or that Compose has replaced, are made anew on
+// the images that they had.
 func (a *composeApp) resume(ctx context.Context, before []runtime.Container) error {
 	p, err := a.config(ctx)
 	if err != nil {
@@ -64,7 +64,7 @@ func (a *composeApp) resume(ctx context.Context, before []runtime.Container) err
 func (a *composeApp) canMake(ctx context.Context, p *project, gone []runtime.Container) error {
 	for _, c := range gone {
 		if _, ok := p.Services[c.Service]; !ok {
-			return fmt.Errorf("workload %s: container %s is gone, and %s has no service %q any more to make it from", a.w.Name, c.Name, a.w.Compose, c.Service)
+			return fmt.Errorf("workload %s: container %s is gone, and %s no longer has the service %q to make it from", a.w.Name, c.Name, a.w.Compose, c.Service)
 		}
 		pin := runtime.Pin{Image: c.Image, ImageID: c.ImageID, Digest: c.Digest}
 		if err := a.e.checkPin(ctx, pin, c.Image); err != nil {

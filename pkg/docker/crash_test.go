@@ -9,8 +9,8 @@ import (
 )
 
 // A process that redeploys is killed after each of its requests in turn, and
-// another one finishes, or takes back, what it left; or the engine refuses one
-// request in turn.
+// another one finishes or undoes its work; or the engine refuses each request in
+// turn.
 
 // steps runs one case for the n-th request that changes something, for each n,
 // until Redeploy needs fewer.

@@ -55,8 +55,8 @@ func (e *engine) socketMissing() bool {
 	return errors.Is(err, os.ErrNotExist)
 }
 
-// failed says what failed, and tells an engine that does not answer from one
-// that refuses.
+// failed says in an error what failed, and marks it where the engine did not
+// answer.
 func failed(err error, format string, args ...any) error {
 	if err == nil {
 		return nil
@@ -68,8 +68,8 @@ func failed(err error, format string, args ...any) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-// refused reports whether the engine answered and said no: then the state is
-// known, and trying something else makes sense.
+// refused reports whether the engine answered and said no. Then its state is
+// known, and it makes sense to try something else.
 func refused(err error) bool {
 	return err != nil && !errors.Is(err, runtime.ErrUnreachable) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
 }
@@ -194,8 +194,8 @@ func (e *engine) start(ctx context.Context, c *inspected) error {
 	return portTaken(failed(e.api.ContainerStart(ctx, c.ID, container.StartOptions{}), "start container %s", c.Name))
 }
 
-// portTaken marks an error that is about a port. The engine has no code for
-// it, only these words, its own and the kernel's.
+// portTaken marks an error that is about a port. The engine has no code for that
+// error, only these words: its own, and the kernel's.
 func portTaken(err error) error {
 	if err != nil && (strings.Contains(err.Error(), "port is already allocated") || strings.Contains(err.Error(), "address already in use")) {
 		return fmt.Errorf("%w: %w", runtime.ErrPortTaken, err)
@@ -251,8 +251,8 @@ func (e *engine) remove(ctx context.Context, c *inspected) error {
 		if errdefs.IsNotFound(err) {
 			return nil
 		}
-		// "Already in progress" and "device or resource busy" pass, and an
-		// answer that is lost says nothing: only a look tells.
+		// The errors "already in progress" and "device or resource busy" go away
+		// by themselves, and an answer may be lost. So look whether it is gone.
 		err = failed(err, "remove container %s", c.Name)
 		now, lookErr := e.inspect(ctx, c.ID)
 		if lookErr != nil {

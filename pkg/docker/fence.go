@@ -49,8 +49,8 @@ func (e *engine) fenceAndStop(ctx context.Context, containers []*inspected, time
 	return each(containers, func(_ int, c *inspected) error { return e.stop(ctx, c, timeout) })
 }
 
-// each calls f for all containers at once and joins what fails. If a call panics, each
-// panics when all calls have ended.
+// each calls f for all containers at once and joins the errors. If a call panics,
+// each panics when all calls have ended.
 func each(containers []*inspected, f func(int, *inspected) error) error {
 	errs := make([]error, len(containers))
 	var wg sync.WaitGroup
@@ -176,7 +176,8 @@ func (e *engine) restore(ctx context.Context, c *inspected, want runtime.Contain
 }
 
 // restoreAlso brings the containers of also_stop back as they were recorded.
-// One that is gone was removed or made anew by its owner, and one that does not start is not the workload's fault: both are notices.
+// That one is gone or does not start is not the workload's fault: it is a notice.
+// Whoever owns a container that is gone has removed it or made it anew.
 func (e *engine) restoreAlso(ctx context.Context, before []runtime.Container) error {
 	for _, want := range before {
 		if !want.Also {

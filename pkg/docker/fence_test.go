@@ -87,8 +87,8 @@ func TestFenceAndStopOutlivesPoliciesPausesAndDeafness(t *testing.T) {
 	}
 }
 
-// The policies are set before anything stops: checked by refusing the requests
-// that follow.
+// The policies are set before anything stops. The connection is cut after the
+// last policy, so that a stop which came earlier would show.
 func TestAllAreFencedBeforeTheFirstStops(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -179,8 +179,8 @@ func (b *bench) deployedBesides(r *Runtime) {
 	b.must(r.Redeploy(b.Context(), b.held(), runtime.Redeploy{}))
 }
 
-// TestAPanicOfOneCallWaitsForTheOthers: a container that is being stopped is not
-// left to a call that nobody waits for.
+// TestAPanicOfOneCallWaitsForTheOthers: nobody would know how a call that is still
+// stopping a container ends.
 func TestAPanicOfOneCallWaitsForTheOthers(t *testing.T) {
 	var ended atomic.Bool
 	defer func() {

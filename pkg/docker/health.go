@@ -139,8 +139,7 @@ func (e *engine) logs(ctx context.Context, c *inspected) string {
 	return tail(text.String())
 }
 
-// tail is the end of a text that comes from a container or a command, fit for
-// a terminal.
+// tail is the end of what a container or a command said, safe for a terminal.
 func tail(text string) string {
 	const most = 1000
 	text = strings.TrimSpace(printable(text))

@@ -112,7 +112,7 @@ func (a *imageApp) create(ctx context.Context, name string, want wanted, old []*
 		if c.ImageID == want.imageID || s.config.Image == want.imageID {
 			return c, nil
 		}
-		// The reference was given to another image in between.
+		// Meanwhile the reference was given to another image.
 		if err := a.e.remove(ctx, c); err != nil {
 			return nil, err
 		}

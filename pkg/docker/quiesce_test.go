@@ -78,9 +78,9 @@ func TestAQuiesceThatFailsThawsWhatItHasDone(t *testing.T) {
 	}
 }
 
-// containerd tells the engine of a pause in its own time; a container that was
-// unpaused meanwhile is shown paused again until the next news. Here the engine
-// shows so twice: it is too rare to wait for.
+// containerd may tell the engine late of a pause. A container that was unpaused
+// meanwhile is then shown as paused until the next event. That is too rare to wait
+// for, so here the engine's answers are changed twice.
 func TestAThawOutlastsLateNewsOfThePause(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)

@@ -10,17 +10,17 @@ import (
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
-// The redeploy of an image workload. Every step can be seen at the engine, so
-// a redeploy that was cut short is taken over from what is there:
+// The redeploy of an image workload. The engine shows how far a redeploy got, so
+// another one can go on where it was cut short:
 //
 //	old (in before)            new (the workload's, not in before)
 //	fenced, stopped, aside     -
-//	fenced, stopped, aside     created; removed by who takes over
-//	fenced, stopped, aside     runs; adopted when it is the wanted one
+//	fenced, stopped, aside     created; the next redeploy removes it
+//	fenced, stopped, aside     runs; the next one adopts it if it is as wanted
 //	fenced, stopped, aside     healthy, has its restart policy
 //	removed                    healthy, has its restart policy
 //
-// "Aside" is renamed, where it had the name that the new one gets.
+// "Aside" means renamed, where the old one had the name that the new one gets.
 
 func (a *imageApp) redeploy(ctx context.Context, r runtime.Redeploy) error {
 	old, others, err := a.split(ctx, r.Before)
@@ -67,7 +67,7 @@ func recorded(before []runtime.Container, id string) bool {
 	return slices.ContainsFunc(before, func(c runtime.Container) bool { return c.ID == id && !c.Also })
 }
 
-// bringUp puts the old containers to rest, and makes and starts the new one.
+// bringUp stops the old containers, then makes and starts the new one.
 func (a *imageApp) bringUp(ctx context.Context, r runtime.Redeploy, want wanted, old, others []*inspected) (*inspected, error) {
 	// An interruption ends the wait for health, but not a request: the engine may
 	// carry out a request that was cut off, after the undo has looked.
@@ -99,8 +99,8 @@ func (a *imageApp) bringUp(ctx context.Context, r runtime.Redeploy, want wanted,
 	return fresh, a.e.waitHealthy(waiting, &watch{id: fresh.ID}, r.HealthTimeout)
 }
 
-// adoptable returns the container of an earlier redeploy that this one can go
-// on with, if that is the only one there is.
+// adoptable returns the container that an earlier redeploy has made, if it is the
+// only one and this redeploy can go on with it.
 func (a *imageApp) adoptable(others []*inspected, want wanted) *inspected {
 	if len(others) == 1 && others[0].active() && want.is(others[0]) && others[0].Name == a.w.ContainerName {
 		return others[0]

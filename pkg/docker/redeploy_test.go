@@ -274,7 +274,7 @@ func TestVolumesOfTheImageAreCarriedOver(t *testing.T) {
 	}
 	old := b.deployed(r, held)
 	was := own(old)
-	// Carried over it is no longer anonymous, and does not go with a container.
+	// Once carried over it is not anonymous, and is not removed with a container.
 	b.volumes = append(b.volumes, was)
 	b.must(r.Redeploy(b.Context(), held, runtime.Redeploy{Before: []runtime.Container{old}}))
 	now := b.only(r)

@@ -28,8 +28,8 @@ var (
 // Options are what a Runtime may be given.
 type Options struct {
 	// Notice is told, in one line each, what the operator should know although
-	// nothing has failed: a container of also_stop that is gone or does not start, an old
-	// container that cannot be removed. May be nil.
+	// nothing has failed: a container of also_stop is gone or does not start, an
+	// old container cannot be removed. May be nil.
 	Notice func(line string)
 }
 
@@ -106,7 +106,7 @@ func (r *Runtime) Containers(ctx context.Context) ([]runtime.Container, error) {
 	return out, nil
 }
 
-// containers returns the workload's containers and those of also_stop, by name.
+// inspectAll returns the workload's containers and those of also_stop, by name.
 func (r *Runtime) inspectAll(ctx context.Context) ([]*inspected, error) {
 	containers, err := r.own(ctx)
 	if err != nil {

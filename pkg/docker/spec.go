@@ -175,8 +175,8 @@ func hashOf(w *workload.Workload) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// What is unset is left out, so that a key which a later version of snap
-	// knows does not change the hash of a config without it.
+	// Unset keys are left out. So a key that a later version of snap adds does not
+	// change the hash of a config without it.
 	var tree any
 	if err := json.Unmarshal(text, &tree); err != nil {
 		return "", err

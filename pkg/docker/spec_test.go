@@ -106,11 +106,11 @@ func TestStartsInTheOrderOfDependencies(t *testing.T) {
 			Config: &container.Config{Labels: map[string]string{composeDepends: depends}}}}
 	}
 	var got []string
-	for _, b := range inOrder([]*inspected{
+	for _, c := range inOrder([]*inspected{
 		made("a", "c:service_healthy:false,x:service_started:true"), made("b", "a:service_started:false"),
 		made("c", "d:service_started:false"), made("d", "c:service_started:false"), made("", ""),
 	}) {
-		got = append(got, b.Service)
+		got = append(got, c.Service)
 	}
 	if want := []string{"d", "c", "a", "b", ""}; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)

@@ -23,10 +23,9 @@ import (
 )
 
 // Users returns everybody else's containers that mount one of the paths,
-// something inside one, or something above one. Those of also_stop do not
-// count, nor do the workload's own; a container of docker compose run does.
-// Where a workload of data alone finds no engine at all on the host, nobody
-// uses anything.
+// something inside one, or something above one. The workload's own and those of
+// also_stop do not count; a container of docker compose run does. For a workload
+// of data alone on a host without an engine there are no users.
 func (r *Runtime) Users(ctx context.Context, paths []string) ([]runtime.User, error) {
 	if r.w.Kind() == workload.Data && r.e.socketMissing() {
 		return nil, nil
@@ -105,7 +104,7 @@ type location struct {
 func locate(path string) location {
 	p := location{written: filepath.Clean(path)}
 	p.real = realPath(p.written)
-	// The root is left out: everything lies below it, and prefixes tell that.
+	// Without the root: everything lies below it, and comparing prefixes tells so.
 	for dir := p.real; dir != "/"; dir = filepath.Dir(dir) {
 		if info, err := os.Stat(dir); err == nil {
 			p.way = append(p.way, info)

@@ -20,7 +20,9 @@ import (
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
-// Engine does the work on the workloads of one config and one store.
+// Engine does the work on the workloads of one config and one store. It may be at
+// several operations at once: it does not change the config, and the volumes that
+// a Compose file names belong to the operation that asked for them.
 //
 // Store is nil where there is no store yet, or where it is missing; only
 // Recover, Resolve, Status, Snapshots and Snapshot then work, and NoStore says

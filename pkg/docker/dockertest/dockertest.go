@@ -166,7 +166,7 @@ func Import(t testing.TB, api *client.Client, name string, root []byte, changes 
 		t.Fatalf("import image %s: %v", name, err)
 	}
 	defer body.Close()
-	// What fails once the engine has begun is told in what it says of its progress.
+	// Once the engine has begun, it reports an error in the text of its progress.
 	if said, err := io.ReadAll(body); err != nil || bytes.Contains(said, []byte(`"error":`)) {
 		t.Fatalf("import image %s: %v: %s", name, err, said)
 	}
