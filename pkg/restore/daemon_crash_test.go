@@ -117,6 +117,8 @@ func at(e *Engine, point string, act func()) {
 	}
 }
 
+// The engine ends at a point of a restore: the error matches the data on disk, and
+// a recovery with the engine back finishes the rest.
 func TestTheEngineEndsDuringARestore(t *testing.T) {
 	w, d, sid, states := newEngineWorld(t)
 	outages := []outage{{"ready", stopped}, {"stopped", gone}, {"exchanged v0", crashed}, {"swap", gone}, {"commit", restarted}}
@@ -205,6 +207,8 @@ func TestTheEngineEndsDuringARecovery(t *testing.T) {
 	}
 }
 
+// The engine ends while a capture has the app paused or stopped. The data is
+// unchanged, and the app runs after a recovery.
 func TestTheEngineEndsDuringACapture(t *testing.T) {
 	w, d, _, _ := newEngineWorld(t)
 	w.fill("old")

@@ -54,6 +54,8 @@ func (w *world) fillWithFiles(dir string, size, most int) {
 	}
 }
 
+// A disk fills up to its last block or inode at any stage of a restore. The exit
+// code tells the truth, and recovery works although the disk stays full.
 func TestAFullDiskAtAnyStageOfARestore(t *testing.T) {
 	for _, guard := range guards {
 		c := newTally("restore" + rowSuffix(guard) + ", a disk filled to the last block or inode before a call")

@@ -22,6 +22,7 @@ var programs struct{ snap, sieve string }
 // all is set by `make crash`; otherwise the tests run a sample.
 var all = os.Getenv("SNAP_CRASH") == "all"
 
+// TestMain builds the programs once, in an isolated process, and prints the table.
 func TestMain(m *testing.M) {
 	if os.Geteuid() == 0 && os.Getenv(isolated) == "" {
 		os.Exit(runIsolated())
