@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Prints a docker-compose plugin for SNAP_TEST_COMPOSE: the machine's own when it
-# has one, else one built from source, for not every release of the distribution
-# has a package of it. It is kept in the user's cache.
+# Prints the path of a docker-compose plugin for SNAP_TEST_COMPOSE. If the machine
+# has none, it builds one from source and keeps it in the user's cache: not every
+# release of the distribution has a package of it.
 set -euo pipefail
 
 version=v2.40.3
@@ -18,11 +18,11 @@ if [[ ! -x $plugin ]]; then
   work=$(mktemp -d)
   trap 'rm -rf -- "$work"' EXIT
   mkdir -p -- "${plugin%/*}"
-  # In a module of its own: go install refuses one with exclude directives.
+  # In a scratch module, because go install refuses modules with exclude directives.
   cd -- "$work"
   go mod init compose.test 2>/dev/null
   go get "github.com/docker/compose/v2@$version" 2>/dev/null
-  # The command is not a dependency of the library, so its own are still to be noted.
+  # -mod=mod: go get has not recorded the dependencies of the command itself.
   CGO_ENABLED=0 go build -mod=mod -trimpath -ldflags="-s -w -X github.com/docker/compose/v2/internal.Version=$version" \
     -o "$plugin.new" github.com/docker/compose/v2/cmd
   mv -- "$plugin.new" "$plugin"

@@ -2,16 +2,16 @@
 # A Docker engine for the tests.
 #
 # Usage: engine.sh run COMMAND...   run COMMAND with the engine that answers, else
-#                                   with a private one that ends with it, else with none
+#                                   with a private one, else with none; a private
+#                                   engine ends with COMMAND
 #        engine.sh start DIR        start a private engine in DIR, print its DOCKER_HOST
-#        engine.sh stop DIR         stop it, and remove what it put there
+#        engine.sh stop DIR         stop it and remove its files
 #
-# A private engine shares nothing with the machine's own: its data, its state,
-# its socket and its containerd are in DIR (dockerd would otherwise take the
-# running containerd, and with it the containers in there), it reads no
-# /etc/docker, and it leaves packet filter and forwarding alone, for dockerd
-# clears the rules of the one before it. Published ports still work: docker-proxy
-# serves them.
+# A private engine shares nothing with the machine's own. Its data, state, socket and
+# containerd are in DIR: otherwise dockerd would use the running containerd and the
+# containers in it. It does not read /etc/docker. It leaves packet filter and
+# forwarding alone, because dockerd would clear the rules of the other engine.
+# docker-proxy serves published ports.
 set -euo pipefail
 
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
@@ -21,16 +21,16 @@ die() { say "$*"; exit 1; }
 
 answers() { timeout 30 docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
 
-# possible says whether a private engine can be started, and why not.
+# possible checks whether a private engine can be started, and says why if not.
 possible() {
   local tool
-  ((EUID == 0)) || { say "no private engine: that takes root"; return 1; }
+  ((EUID == 0)) || { say "no private engine: that needs root"; return 1; }
   for tool in dockerd containerd docker; do
     command -v "$tool" >/dev/null || { say "no private engine: no $tool"; return 1; }
   done
 }
 
-directory() { # the absolute path of DIR, of a length that leaves room for socket names
+directory() { # DIR: print its absolute path, which must be short enough for socket names
   [[ -n ${1:-} ]] || die "usage: engine.sh run COMMAND... | start DIR | stop DIR"
   local dir
   dir=$(realpath -m -- "$1")
@@ -40,8 +40,8 @@ directory() { # the absolute path of DIR, of a length that leaves room for socke
 
 cmdline() { { tr '\0' ' ' <"/proc/$1/cmdline"; } 2>/dev/null || true; } # PID
 
-# running prints the process of a pid file if it still is the one that was
-# started for DIR: a number alone may be somebody else's by now.
+# running prints the process of a pid file if that still is the one that was started
+# for DIR. The command line is compared because the number may have been reused.
 running() { # DIR FILE
   local pid
   pid=$(cat -- "$1/$2" 2>/dev/null) && [[ $pid =~ ^[0-9]+$ ]] || return 1
@@ -49,9 +49,9 @@ running() { # DIR FILE
   printf '%s\n' "$pid"
 }
 
-# bridge makes the engine's default bridge and prints its name, or "none" where
-# that cannot be had: networks that are asked for by name work without it. The
-# addresses are those reserved for tests (RFC 2544), which no route leads to.
+# bridge creates the engine's default bridge and prints its name, or "none" if it
+# cannot: networks that are requested by name work without it. The addresses are
+# reserved for tests and not routed (RFC 2544).
 bridge() { # DIR
   local sum name
   sum=$(printf '%s' "$1" | cksum | cut -d ' ' -f 1)
@@ -69,7 +69,7 @@ bridge() { # DIR
 start() {
   local dir=$1 name
   possible || exit 1
-  if running "$dir" dockerd.pid >/dev/null; then die "$dir: an engine runs there already"; fi
+  if running "$dir" dockerd.pid >/dev/null; then die "$dir: an engine is already running there"; fi
   mkdir -p -- "$dir"
   chmod 0700 -- "$dir"
   name=$(bridge "$dir" 2>>"$dir/log")
@@ -99,9 +99,9 @@ END
   "ip-masq": false
 }
 END
-  # In sessions of their own: an interrupt from the terminal is for the command
-  # that uses the engine, which ends before the engine does. Without DOCKER_HOST,
-  # which dockerd takes as a second place to listen.
+  # Both get their own session: an interrupt from the terminal is meant for the
+  # command that uses the engine, which must end first. DOCKER_HOST is empty, because
+  # dockerd would listen there too.
   setsid containerd --config "$dir/containerd.toml" </dev/null >>"$dir/log" 2>&1 &
   printf '%s\n' "$!" >"$dir/containerd.pid"
   wait_for "$dir" containerd.pid test -S "$dir/containerd.sock"
@@ -111,28 +111,28 @@ END
   printf 'unix://%s\n' "$dir/docker.sock"
 }
 
-# wait_for waits until COMMAND succeeds. When the process ends before, or a
-# minute is over, everything is stopped again.
+# wait_for waits until COMMAND succeeds. If the process ends before that, or after a
+# minute, it stops everything.
 wait_for() { # DIR FILE COMMAND...
   local dir=$1 file=$2 i
   shift 2
   for ((i = 0; i < 300; i++)); do
     if timeout 10 "$@" >/dev/null 2>&1; then return; fi
-    # setsid has not become the daemon in the first moments.
+    # In the first moments setsid has not yet become the daemon.
     ((i < 10)) || running "$dir" "$file" >/dev/null || break
     sleep 0.2
   done
   tail -n 20 -- "$dir/log" >&2
   stop "$dir"
-  die "${file%.pid} did not start: see its last lines above"
+  die "${file%.pid} did not start: the end of its log is above"
 }
 
 stop() {
   local dir=$1 ids
   local -x DOCKER_HOST="unix://$dir/docker.sock"
   if running "$dir" dockerd.pid >/dev/null && answers; then
-    # All that is in there is the tests'. Networks first need their containers
-    # gone, and their bridges would outlive the engine.
+    # Everything in the engine belongs to the tests. Networks can be removed only after
+    # their containers, and their bridges would outlive the engine.
     mapfile -t ids < <(docker ps --all --quiet)
     ((${#ids[@]} == 0)) || docker rm --force "${ids[@]}" >/dev/null 2>&1 || true
     mapfile -t ids < <(docker network ls --quiet --filter type=custom)
@@ -141,19 +141,19 @@ stop() {
   finish "$dir" dockerd.pid
   finish "$dir" containerd.pid
   shims "$dir"
-  # A container's root, shm and network namespace are mounts of this machine.
+  # Containers leave mounts on this machine: root, shm and network namespace.
   awk -v dir="$dir/" 'index($5, dir) == 1 {print $5}' /proc/self/mountinfo | sort -r | while read -r mount; do
     umount -- "$mount" || say "still mounted: $mount"
   done
   if [[ -f $dir/bridge ]]; then ip link del "$(cat -- "$dir/bridge")" 2>/dev/null || true; fi
-  # --one-file-system: whatever is still mounted in there is not ours to delete.
+  # --one-file-system: never delete what is still mounted in there.
   rm -rf --one-file-system -- "$dir"/{data,exec,containerd,containerd-run,opt} \
     "$dir"/{docker.sock,containerd.sock,containerd.sock.ttrpc} \
     "$dir"/{daemon.json,containerd.toml,bridge,log,dockerd-own.pid,dockerd.pid,containerd.pid}
   rmdir -- "$dir" 2>/dev/null || true
 }
 
-finish() { # DIR FILE: end the process of the pid file
+finish() { # DIR FILE: end the process in the pid file
   local pid i
   pid=$(running "$1" "$2") || return 0
   kill -TERM "$pid" 2>/dev/null || true
@@ -165,8 +165,8 @@ finish() { # DIR FILE: end the process of the pid file
   kill -KILL "$pid" 2>/dev/null || true
 }
 
-# shims ends what an engine that died left running: the shims that were given
-# the address of this containerd, and their containers.
+# shims kills the leftovers of an engine that died: the shims that use the address of
+# this containerd, and their containers.
 shims() { # DIR
   local file pid children
   for file in /proc/[0-9]*/cmdline; do
@@ -192,7 +192,7 @@ run() {
     exec "$@"
   fi
   export DOCKER_HOST
-  # shellcheck disable=SC2154 # dir is set above, and not local: the trap needs it
+  # shellcheck disable=SC2154 # dir is set above; it is not local, because the trap needs it
   trap 'stop "$dir"' EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM

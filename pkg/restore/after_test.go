@@ -18,13 +18,13 @@ import (
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
-func (w *world) afterRequest(sid string) RestoreRequest {
+func (w *world) guardAfterRequest(sid string) RestoreRequest {
 	req := w.request(sid)
 	req.Guard = workload.GuardAfter
 	return req
 }
 
-// displaced are the paths of the displaced trees, those that there are.
+// displaced returns the paths of the displaced trees that exist.
 func (w *world) displaced() []string {
 	w.Helper()
 	found, err := filepath.Glob(filepath.Join(w.dir, "live/.snap-*/[0-9]"))
@@ -32,8 +32,8 @@ func (w *world) displaced() []string {
 	return found
 }
 
-// before are the pre-restore snapshots of the workload.
-func (w *world) before() (sids []string) {
+// preRestoreSIDs returns the pre-restore snapshots of the workload.
+func (w *world) preRestoreSIDs() (sids []string) {
 	w.Helper()
 	for _, m := range w.snapshots() {
 		if m.Reason == "pre-restore" && strings.HasPrefix(m.Note, "before the restore of") {
@@ -43,14 +43,14 @@ func (w *world) before() (sids []string) {
 	return sids
 }
 
-// oldIsWhole fails the test unless every tree of the old data is somewhere:
-// live, displaced, or in a snapshot that is new since then. The time of the
-// directory itself is left out: an exchange may change it, and the snapshot has
-// it from the records.
-func (w *world) oldIsWhole(old [][]string, then []string) {
+// oldDataExists fails the test unless every old tree is live, displaced, or in a
+// pre-restore snapshot that is not among the earlier ones. It ignores the mtime of
+// the root directory, which an exchange may change; the snapshot takes that mtime
+// from the records.
+func (w *world) oldDataExists(old [][]string, earlier []string) {
 	w.Helper()
-	if len(w.before()) > len(then) {
-		return // oldIsBack looks into it
+	if len(w.preRestoreSIDs()) > len(earlier) {
+		return // oldDataRestores checks what it holds
 	}
 	for i, want := range old {
 		found := false
@@ -63,13 +63,13 @@ func (w *world) oldIsWhole(old [][]string, then []string) {
 	}
 }
 
-// oldIsBack fails the test unless exactly one pre-restore snapshot is new since
-// then, and brings the old data back.
-func (w *world) oldIsBack(states map[string][][]string, then []string) {
+// oldDataRestores fails the test unless there is exactly one pre-restore snapshot
+// more than the earlier ones, and restoring it brings the old data back.
+func (w *world) oldDataRestores(states map[string][][]string, earlier []string) {
 	w.Helper()
-	now := w.before()
-	if len(now) != len(then)+1 {
-		w.Fatalf("the pre-restore snapshots are %q, they were %q", now, then)
+	now := w.preRestoreSIDs()
+	if len(now) != len(earlier)+1 {
+		w.Fatalf("the pre-restore snapshots are %q, before the restore they were %q", now, earlier)
 	}
 	_, err := w.restore(now[0])
 	w.must(err)
@@ -78,8 +78,11 @@ func (w *world) oldIsBack(states map[string][][]string, then []string) {
 	}
 }
 
-func TestGuardingAfterKilledAnywhereTheOldDataIsWhole(t *testing.T) {
-	// An exchange changes directory times on XFS alone; testdata/crash has the others.
+// A restore with --guard after is killed at each of its points. The old data
+// exists at every moment, and recovery leaves all volumes old or all new.
+func TestGuardAfterKilledAnywhereKeepsTheOldData(t *testing.T) {
+	// Only on XFS does an exchange change directory times; testdata/crash has the
+	// other filesystems.
 	w := newWorld(t, disktest.Mount(t, "xfs", 300), 2)
 	w.fill("new")
 	states := map[string][][]string{"new": w.trees()}
@@ -87,27 +90,27 @@ func TestGuardingAfterKilledAnywhereTheOldDataIsWhole(t *testing.T) {
 	for at, killed := 1, true; killed; at++ {
 		w.fill("old")
 		states["old"] = w.trees()
-		then := w.before()
+		earlier := w.preRestoreSIDs()
 		var points []string
 		points, killed = w.run("restore", sid, at, "SNAP_TEST_GUARD=after")
 		want := "old"
 		if slices.Contains(points, commitPoint) {
 			want = "new"
 		}
-		w.oldIsWhole(states["old"], then)
+		w.oldDataExists(states["old"], earlier)
 		if killed {
 			w.recoverTwice()
 		} else {
-			w.inOrder(points, "ready", "stopped", "before swap", "exchanged v1", "before commit", commitPoint, "before guarding", "guarding", "guarded", "discarded", "removed", "settled")
+			w.checkOrder(points, "ready", "stopped", "before swap", "exchanged v1", "before commit", commitPoint, "before guarding", "guarding", "guarded", "discarded", "removed", "settled")
 		}
 		if got := w.generation(states); got != want {
 			t.Errorf("the volumes are %s, expected %s", got, want)
 		}
 		w.clean()
 		if want == "new" {
-			w.oldIsBack(states, then)
-		} else if now := w.before(); len(now) != len(then) {
-			t.Errorf("nothing was replaced, and the pre-restore snapshots are %q, they were %q", now, then)
+			w.oldDataRestores(states, earlier)
+		} else if now := w.preRestoreSIDs(); len(now) != len(earlier) {
+			t.Errorf("nothing was replaced, but the pre-restore snapshots are %q; before the restore they were %q", now, earlier)
 		}
 		if t.Failed() {
 			t.Fatalf("after a kill at %q", points[len(points)-1])
@@ -115,9 +118,9 @@ func TestGuardingAfterKilledAnywhereTheOldDataIsWhole(t *testing.T) {
 	}
 }
 
-// inOrder fails the test unless these points were reached in that order, and
-// nothing of the live data was read before the commit.
-func (w *world) inOrder(points []string, want ...string) {
+// checkOrder fails the test unless these points were reached in that order, and
+// the phases that read the live data before the commit were skipped.
+func (w *world) checkOrder(points []string, want ...string) {
 	w.Helper()
 	at := -1
 	for _, p := range want {
@@ -134,7 +137,9 @@ func (w *world) inOrder(points []string, want ...string) {
 	}
 }
 
-func TestGuardingAfterARecoveryKilledAnywhereIsFinishedByTheNext(t *testing.T) {
+// A recovery that finishes --guard after is itself killed at each of its points.
+// The next recovery completes the snapshot of the old data.
+func TestGuardAfterRecoveryKilledAnywhereIsFinishedByTheNext(t *testing.T) {
 	for _, point := range []string{"guarding", "guarded"} {
 		t.Run(point, func(t *testing.T) {
 			w := newWorld(t, disktest.Mount(t, "xfs", 300), 2)
@@ -144,10 +149,10 @@ func TestGuardingAfterARecoveryKilledAnywhereIsFinishedByTheNext(t *testing.T) {
 			for at, killed := 1, true; killed; at++ {
 				w.fill("old")
 				states["old"] = w.trees()
-				then := w.before()
-				w.dieGuardingAfter(sid, point)
+				earlier := w.preRestoreSIDs()
+				w.killGuardAfter(sid, point)
 				_, killed = w.run("recover", "", at)
-				w.oldIsWhole(states["old"], then)
+				w.oldDataExists(states["old"], earlier)
 				if killed {
 					w.recoverTwice()
 				}
@@ -155,15 +160,15 @@ func TestGuardingAfterARecoveryKilledAnywhereIsFinishedByTheNext(t *testing.T) {
 					t.Fatalf("recovery killed at point %d: the volumes are %s", at, got)
 				}
 				w.clean()
-				w.oldIsBack(states, then)
+				w.oldDataRestores(states, earlier)
 			}
 		})
 	}
 }
 
-// What can go wrong with a displaced tree or with the store once the restore is
-// committed, and how an operator puts it right.
-func TestGuardingAfterAFailedPublicationKeepsTheTree(t *testing.T) {
+// The pre-restore snapshot cannot be made after the commit: the displaced tree or
+// the store is unfit. Nothing is deleted until the operator has mended the cause.
+func TestGuardAfterFailedPublicationKeepsTheDisplacedTree(t *testing.T) {
 	for name, c := range map[string]struct {
 		spoil func(w *world) (mend func())
 		hint  string
@@ -175,7 +180,7 @@ func TestGuardingAfterAFailedPublicationKeepsTheTree(t *testing.T) {
 			w.must(unix.Mkfifo(dir+"/pipe", 0o600))
 			return func() { w.must(errors.Join(os.Remove(dir+"/pipe"), os.Chtimes(dir, info.ModTime(), info.ModTime()))) }
 		}, "move what it names out of"},
-		"somebody has a file of it open for writing": {func(w *world) func() {
+		"a process has one of its files open for writing": {func(w *world) func() {
 			return holder(w, filepath.Join(w.displaced()[0], "large"))
 		}, "end these processes"},
 		"the store is full": {func(w *world) func() {
@@ -183,7 +188,7 @@ func TestGuardingAfterAFailedPublicationKeepsTheTree(t *testing.T) {
 			w.must(errors.Join(os.WriteFile(ballast, nil, 0o600), fillTo(ballast, 8<<10)))
 			return func() { w.must(os.Remove(ballast)) }
 		}, "free space on the filesystem of the store"},
-		"the config has lost the volume": {func(w *world) func() {
+		"the volume is no longer in the config": {func(w *world) func() {
 			config, err := os.ReadFile(w.config)
 			w.must(err)
 			w.edit("{name: v1,", "{name: renamed,")
@@ -199,16 +204,16 @@ func TestGuardingAfterAFailedPublicationKeepsTheTree(t *testing.T) {
 			states := map[string][][]string{"new": w.trees()}
 			sid := w.capture()
 			w.fill("old")
-			for _, v := range w.volumes { // what does not compress
+			for _, v := range w.volumes { // data that does not compress
 				disktest.Run(t, "sh", "-c", "openssl rand 300000 > "+v+"/random 2>/dev/null || head -c 300000 /dev/urandom > "+v+"/random")
 			}
 			states["old"] = w.trees()
-			w.failsToGuard(sid, states, c.spoil, c.hint)
+			w.checkFailedGuard(sid, states, c.spoil, c.hint)
 		})
 	}
 }
 
-// fillTo grows a file until its filesystem has that many bytes free.
+// fillTo grows a file until its filesystem has only that many bytes free.
 func fillTo(path string, free uint64) error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(path, &st); err != nil {
@@ -221,9 +226,11 @@ func fillTo(path string, free uint64) error {
 	return errors.Join(unix.Fallocate(int(f.Fd()), 0, 0, int64(st.Bavail*uint64(st.Bsize)-free)), f.Close())
 }
 
-func (w *world) failsToGuard(sid string, states map[string][][]string, spoil func(*world) func(), hint string) {
+// checkFailedGuard spoils a restore that is about to guard, checks that recoveries
+// fail with the hint and delete nothing, then mends it and lets it finish.
+func (w *world) checkFailedGuard(sid string, states map[string][][]string, spoil func(*world) func(), hint string) {
 	w.Helper()
-	w.dieGuardingAfter(sid, "guarding")
+	w.killGuardAfter(sid, "guarding")
 	mend := spoil(w)
 	before := disktest.Tree(w.T, filepath.Join(w.dir, "live"))
 	for range 2 {
@@ -235,22 +242,23 @@ func (w *world) failsToGuard(sid string, states map[string][][]string, spoil fun
 			w.Errorf("recover found %+v", list)
 		}
 		if left, err := filepath.Glob(filepath.Join(w.dir, "store/scratch/*")); err != nil || len(left) > 0 {
-			w.Errorf("the room is not given back: %q, %v", left, err)
+			w.Errorf("the scratch folder is not empty: %q, %v", left, err)
 		}
 	}
 	if list, err := w.engine().Recover(w.Context(), RecoverRequest{Offline: true}); err != nil || len(list) != 1 || !list[0].Pending {
 		w.Errorf("offline recovery returned %+v, %v", list, err)
 	}
 	disktest.Same(w.T, "nothing is deleted", before, disktest.Tree(w.T, filepath.Join(w.dir, "live")))
-	w.saysGuarding(sid)
+	w.checkGuardingStatus(sid)
 	mend()
 	w.recoverTwice()
 	w.generation(map[string][][]string{"new": states["new"]})
-	w.oldIsBack(states, nil)
+	w.oldDataRestores(states, nil)
 }
 
-// saysGuarding looks at what other verbs make of a restore that guards.
-func (w *world) saysGuarding(sid string) {
+// checkGuardingStatus checks what status, restore and recover --resolve say while
+// a restore has yet to make its pre-restore snapshot.
+func (w *world) checkGuardingStatus(sid string) {
 	w.Helper()
 	status, err := w.engine().Status(w.Context(), w.name)
 	w.must(err)
@@ -267,9 +275,9 @@ func (w *world) saysGuarding(sid string) {
 	}
 }
 
-// TestGuardingAfterAnswersForItself has the publication fail in the restore
-// itself.
-func TestGuardingAfterAnswersForItself(t *testing.T) {
+// The pre-restore snapshot fails in the restore itself: the result is pending and
+// names the displaced tree.
+func TestGuardAfterPublicationFailsDuringTheRestore(t *testing.T) {
 	w := newWorld(t, t.TempDir(), 2)
 	w.fill("new")
 	states := map[string][][]string{"new": w.trees()}
@@ -281,7 +289,7 @@ func TestGuardingAfterAnswersForItself(t *testing.T) {
 			w.must(unix.Mkfifo(filepath.Join(w.displaced()[0], "pipe"), 0o600))
 		}
 	}
-	r, err := e.Restore(t.Context(), w.afterRequest(sid))
+	r, err := e.Restore(t.Context(), w.guardAfterRequest(sid))
 	if kindOf(err) != Pending || codeOf(err) != "guarding" || !strings.Contains(err.Error(), w.displaced()[0]) {
 		t.Errorf("the restore returned %v, expected guarding", err)
 	}
@@ -291,10 +299,9 @@ func TestGuardingAfterAnswersForItself(t *testing.T) {
 	w.generation(states)
 }
 
-// TestGuardingAfterWhatIsWrittenBehindTheReadingIsKept has somebody write to a
-// displaced tree, by the way in that a working directory is, when it has been
-// read and is about to be deleted.
-func TestGuardingAfterWhatIsWrittenBehindTheReadingIsKept(t *testing.T) {
+// A displaced tree is changed after it was read and before it is deleted, as a
+// process with its working directory there could do. The changes are captured too.
+func TestGuardAfterCapturesWritesMadeAfterTheRead(t *testing.T) {
 	w := newWorld(t, disktest.Mount(t, "ext4", 256), 1)
 	w.fill("new")
 	sid := w.capture()
@@ -306,11 +313,11 @@ func TestGuardingAfterWhatIsWrittenBehindTheReadingIsKept(t *testing.T) {
 			return
 		}
 		if read, err := filepath.Glob(filepath.Join(w.dir, "store/scratch/*/*.gz")); err != nil || len(read) < 2 {
-			t.Errorf("what has been read is %q, %v", read, err)
+			t.Errorf("the members read so far are %q, %v", read, err)
 		}
 		disktest.Write(t, w.displaced()[0], want)
 	}
-	r, err := e.Restore(t.Context(), w.afterRequest(sid))
+	r, err := e.Restore(t.Context(), w.guardAfterRequest(sid))
 	w.must(err)
 	w.clean()
 	_, err = w.restore(r.PreRestoreSID)
@@ -322,9 +329,9 @@ func TestGuardingAfterWhatIsWrittenBehindTheReadingIsKept(t *testing.T) {
 	}
 }
 
-// TestGuardingAfterAFlagThatForbidsDeletionIsNamed: the pre-flight looks for it,
-// and it may come later.
-func TestGuardingAfterAFlagThatForbidsDeletionIsNamed(t *testing.T) {
+// A file becomes immutable after the pre-flight. The restore stays pending, and
+// the error names the file and the chattr command.
+func TestGuardAfterNamesAFileThatCannotBeDeleted(t *testing.T) {
 	w := newWorld(t, disktest.Mount(t, "ext4", 256), 1)
 	w.fill("new")
 	sid := w.capture()
@@ -338,7 +345,7 @@ func TestGuardingAfterAFlagThatForbidsDeletionIsNamed(t *testing.T) {
 			locked = strings.Replace(locked, "/0/dir", "/0.trash/dir", 1)
 		}
 	}
-	_, err := e.Restore(t.Context(), w.afterRequest(sid))
+	_, err := e.Restore(t.Context(), w.guardAfterRequest(sid))
 	if kindOf(err) != Pending || !strings.Contains(err.Error(), locked) || !strings.Contains(err.Error(), "chattr -i -a") {
 		t.Errorf("the restore returned %v", err)
 	}
@@ -347,9 +354,9 @@ func TestGuardingAfterAFlagThatForbidsDeletionIsNamed(t *testing.T) {
 	w.clean()
 }
 
-// TestGuardingAfterADamagedMemberIsNotReliedUpon: most of the old data may be in
-// the store already, and what is there may have rotted.
-func TestGuardingAfterADamagedMemberIsNotReliedUpon(t *testing.T) {
+// The store already has a member of the old data, but the member is damaged. The
+// pre-restore snapshot does not rely on it.
+func TestGuardAfterRewritesADamagedMember(t *testing.T) {
 	w := newWorld(t, t.TempDir(), 2)
 	w.fill("new")
 	sid := w.capture()
@@ -373,20 +380,20 @@ func TestGuardingAfterADamagedMemberIsNotReliedUpon(t *testing.T) {
 	w.must(err)
 	data[len(data)/2] ^= 1
 	w.must(os.WriteFile(found[0], data, 0o600))
-	_, err = w.engine().Restore(t.Context(), w.afterRequest(sid))
+	_, err = w.engine().Restore(t.Context(), w.guardAfterRequest(sid))
 	w.must(err)
-	w.oldIsBack(states, nil)
+	w.oldDataRestores(states, nil)
 }
 
-// TestThePreRestoreSnapshotReliesOnNoDamagedMember: what the latest snapshot
-// proves to be unchanged is not read, but what the store has of it is.
-func TestThePreRestoreSnapshotReliesOnNoDamagedMember(t *testing.T) {
+// A member of the latest snapshot is damaged. Unchanged files need not be read
+// again, but the members that hold them are verified and rewritten if damaged.
+func TestThePreRestoreSnapshotRewritesADamagedMember(t *testing.T) {
 	w := newWorld(t, disktest.Mount(t, "ext4", 64), 2)
 	w.fill("new")
 	sid := w.capture()
 	w.fill("old")
 	states := map[string][][]string{"old": w.trees()}
-	time.Sleep(1200 * time.Millisecond) // what was just written is read once more
+	time.Sleep(1200 * time.Millisecond) // files written just now are read again
 	latest, err := w.engine().Store.Load(w.name, w.capture())
 	w.must(err)
 	restored, err := w.engine().Store.Load(w.name, sid)
@@ -408,7 +415,9 @@ func TestThePreRestoreSnapshotReliesOnNoDamagedMember(t *testing.T) {
 	w.generation(states)
 }
 
-func TestGuardingAfterASignalIsHeardUntilTheCommit(t *testing.T) {
+// A signal at each point of a restore with --guard after: before the commit it
+// interrupts and nothing changes; later the restore completes.
+func TestGuardAfterASignalInterruptsUntilTheCommit(t *testing.T) {
 	w := newWorld(t, t.TempDir(), 2)
 	w.fill("new")
 	states := map[string][][]string{"new": w.trees()}
@@ -417,7 +426,7 @@ func TestGuardingAfterASignalIsHeardUntilTheCommit(t *testing.T) {
 	for n := 0; !done; n++ {
 		w.fill("old")
 		states["old"] = w.trees()
-		then := w.before()
+		earlier := w.preRestoreSIDs()
 		ctx, cancel := context.WithCancelCause(t.Context())
 		e := w.engine()
 		i, at := 0, ""
@@ -429,16 +438,16 @@ func TestGuardingAfterASignalIsHeardUntilTheCommit(t *testing.T) {
 			}
 			i++
 		}
-		r, err := e.Restore(ctx, w.afterRequest(sid))
+		r, err := e.Restore(ctx, w.guardAfterRequest(sid))
 		if at == "before commit" || done {
 			want = "new"
 		}
 		if want == "new" {
 			w.must(err)
-			if now := w.before(); r.PreRestoreSID == "" || !slices.Contains(now, r.PreRestoreSID) {
-				t.Errorf("at %q: it names %q, of %q", at, r.PreRestoreSID, now)
+			if now := w.preRestoreSIDs(); r.PreRestoreSID == "" || !slices.Contains(now, r.PreRestoreSID) {
+				t.Errorf("at %q: the restore names snapshot %q, the pre-restore snapshots are %q", at, r.PreRestoreSID, now)
 			}
-		} else if kindOf(err) != Interrupted || len(w.before()) != len(then) {
+		} else if kindOf(err) != Interrupted || len(w.preRestoreSIDs()) != len(earlier) {
 			t.Errorf("at %q: the restore returned %v, expected interrupted", at, err)
 		}
 		if got := w.generation(states); got != want {
@@ -448,13 +457,15 @@ func TestGuardingAfterASignalIsHeardUntilTheCommit(t *testing.T) {
 	}
 }
 
-func TestGuardingAfterANewHostGetsItsDirectoriesBack(t *testing.T) {
+// A live directory is missing, as on a new host. The restore creates it, and the
+// pre-restore snapshot has an empty volume for it.
+func TestGuardAfterCreatesAMissingLiveDirectory(t *testing.T) {
 	w := newWorld(t, t.TempDir(), 2)
 	w.fill("new")
 	states := map[string][][]string{"new": w.trees()}
 	sid := w.capture()
 	w.must(os.RemoveAll(filepath.Join(w.dir, "live/v0")))
-	r, err := w.engine().Restore(t.Context(), w.afterRequest(sid))
+	r, err := w.engine().Restore(t.Context(), w.guardAfterRequest(sid))
 	w.must(err)
 	w.generation(states)
 	w.clean()
@@ -463,7 +474,9 @@ func TestGuardingAfterANewHostGetsItsDirectoriesBack(t *testing.T) {
 	}
 }
 
-func TestWhenARestoreGuardsIsAskedForOrConfigured(t *testing.T) {
+// The request decides when the pre-restore snapshot is made, else the config; an
+// unknown word is an error of usage.
+func TestTheGuardComesFromTheRequestOrTheConfig(t *testing.T) {
 	for _, c := range []struct{ config, asked, want string }{
 		{"", "", "before"}, {"after", "", "after"}, {"after", "before", "before"}, {"before", "after", "after"}, {"", "sometimes", ""},
 	} {
@@ -484,12 +497,14 @@ func TestWhenARestoreGuardsIsAskedForOrConfigured(t *testing.T) {
 		}
 		w.must(err)
 		if p.Guard != c.want {
-			t.Errorf("%+v: it guards %s", c, p.Guard)
+			t.Errorf("%+v: the plan guards %s", c, p.Guard)
 		}
 	}
 }
 
-func TestAStoreWithoutRoomIsForetold(t *testing.T) {
+// The store has too little space for the pre-restore snapshot. With --guard after
+// the plan says so, because the restore would notice only after the commit.
+func TestThePlanWarnsOfAStoreWithoutSpace(t *testing.T) {
 	dir := t.TempDir()
 	w := newWorld(t, dir, 1)
 	w.must(os.Mkdir(filepath.Join(dir, "store"), 0o700))

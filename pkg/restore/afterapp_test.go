@@ -11,9 +11,9 @@ import (
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
-// TestGuardingAfterTheAppWaitsForNoReading looks at a real container: it runs
-// before the first byte of the old data is read.
-func TestGuardingAfterTheAppWaitsForNoReading(t *testing.T) {
+// With --guard after, a real container runs again before the old data is read, and
+// the time of that reading is not downtime.
+func TestGuardAfterTheAppRunsBeforeTheOldDataIsRead(t *testing.T) {
 	w := newWorld(t, t.TempDir(), 2, appLines(image(t))...)
 	w.fill("new")
 	states := map[string][][]string{"new": w.trees()}
@@ -33,12 +33,12 @@ func TestGuardingAfterTheAppWaitsForNoReading(t *testing.T) {
 		if point == "guarding" {
 			w.appRuns()
 			if now := members(); now != stored {
-				t.Errorf("the store has %d members before the app is up, it had %d", now, stored)
+				t.Errorf("the store has %d members when the app comes up, before the restore it had %d", now, stored)
 			}
 			time.Sleep(reading)
 		}
 	}
-	r, err := e.Restore(t.Context(), w.afterRequest(sid))
+	r, err := e.Restore(t.Context(), w.guardAfterRequest(sid))
 	w.must(err)
 	for _, phase := range []Phase{PassOne, PassTwo, Publish} {
 		if _, ok := r.Phases[phase]; ok {
@@ -49,7 +49,7 @@ func TestGuardingAfterTheAppWaitsForNoReading(t *testing.T) {
 		t.Errorf("down %.1f s of %.1f s, phases %v: the guard counts as downtime", r.DowntimeSeconds, r.Seconds, r.Phases)
 	}
 	if members() == stored {
-		t.Error("nothing was read at all")
+		t.Error("no member was added to the store")
 	}
 	m, err := w.engine().Store.Load(w.name, r.PreRestoreSID)
 	w.must(err)
@@ -57,11 +57,13 @@ func TestGuardingAfterTheAppWaitsForNoReading(t *testing.T) {
 		t.Errorf("the pre-restore snapshot is %+v", m)
 	}
 	w.clean()
-	w.oldIsBack(states, nil)
+	w.oldDataRestores(states, nil)
 	w.appRuns()
 }
 
-func TestGuardingAfterAnAppThatDoesNotBecomeHealthyGoesBack(t *testing.T) {
+// The app is unhealthy on the new data. The restore reverts, and makes no
+// pre-restore snapshot because the old data is live again.
+func TestGuardAfterAnUnhealthyAppRollsBack(t *testing.T) {
 	w := newWorld(t, t.TempDir(), 2, appLines(image(t))...)
 	w.fill("old")
 	w.deploy()
@@ -70,31 +72,31 @@ func TestGuardingAfterAnAppThatDoesNotBecomeHealthyGoesBack(t *testing.T) {
 	w.fill("old")
 	states := map[string][][]string{"old": w.trees()}
 	before := w.appRuns()
-	r, err := w.engine().Restore(t.Context(), w.afterRequest(sid))
+	r, err := w.engine().Restore(t.Context(), w.guardAfterRequest(sid))
 	if kindOf(err) != RolledBack || r == nil || r.Outcome != Reverted || r.PreRestoreSID != "" {
 		t.Fatalf("the restore returned %+v, %v; expected reverted, and no pre-restore snapshot", r, err)
 	}
 	w.generation(states)
 	if after := w.appRuns(); after.ID != before.ID {
-		t.Error("the container from before did not come back")
+		t.Error("the old container is not back")
 	}
 	w.clean()
 	list := w.snapshots()
-	if len(w.before()) != 0 || len(list) != 2 || !strings.HasPrefix(list[0].Note, "taken back") {
-		t.Errorf("the snapshots are %+v, expected what was captured and what was taken back", list)
+	if len(w.preRestoreSIDs()) != 0 || len(list) != 2 || !strings.HasPrefix(list[0].Note, "taken back") {
+		t.Errorf("the snapshots are %+v, expected the captured one and that of the reverted data", list)
 	}
 }
 
-// TestGuardingAfterARecoveryLeavesTheAppAlone: the app was up on the new data,
-// perhaps for days; nobody may start it, stop it or take its data back.
-func TestGuardingAfterARecoveryLeavesTheAppAlone(t *testing.T) {
+// snap was killed while it guarded, and the app has been using the new data since,
+// perhaps for days. Recovery neither starts nor stops the app nor reverts its data.
+func TestGuardAfterRecoveryLeavesTheAppAlone(t *testing.T) {
 	w := newWorld(t, t.TempDir(), 2, appLines(image(t))...)
 	w.fill("new")
 	w.deploy()
 	sid := w.capture()
 	w.fill("old")
 	states := map[string][][]string{"old": w.trees()}
-	w.dieGuardingAfter(sid, "guarding")
+	w.killGuardAfter(sid, "guarding")
 	before := w.appRuns()
 	w.must(os.WriteFile(filepath.Join(w.volumes[0], "sick"), []byte("yes"), 0o644))
 	disktest.Run(t, "docker", "stop", "-t", "1", w.name)
@@ -104,7 +106,7 @@ func TestGuardingAfterARecoveryLeavesTheAppAlone(t *testing.T) {
 		t.Errorf("the container is %+v, expected as the operator left it", c)
 	}
 	if _, err := os.Stat(filepath.Join(w.volumes[0], "sick")); err != nil {
-		t.Errorf("what the app wrote is gone: %v", err)
+		t.Errorf("the file that the app wrote is gone: %v", err)
 	}
-	w.oldIsBack(states, nil)
+	w.oldDataRestores(states, nil)
 }

@@ -10,9 +10,9 @@ import (
 	"github.com/tiny-forge/snap/pkg/journal"
 )
 
-// TestGuardingAfterATreeThatIsTakenAwayFreezes: nobody but an operator can have
-// moved it, and there is no snapshot to name.
-func TestGuardingAfterATreeThatIsTakenAwayFreezes(t *testing.T) {
+// A displaced tree was moved away by hand before it became a snapshot. The restore
+// freezes, and its hint names the moved directory and offers no snapshot.
+func TestGuardAfterAMissingDisplacedTreeFreezes(t *testing.T) {
 	for _, keep := range []string{"", journal.KeepNew} {
 		t.Run("keep-"+keep, func(t *testing.T) {
 			w := newWorld(t, t.TempDir(), 2)
@@ -21,7 +21,7 @@ func TestGuardingAfterATreeThatIsTakenAwayFreezes(t *testing.T) {
 			sid := w.capture()
 			w.fill("old")
 			states["old"] = w.trees()
-			w.dieGuardingAfter(sid, "guarding")
+			w.killGuardAfter(sid, "guarding")
 			tree, moved := w.displaced()[1], filepath.Join(w.dir, "live/moved")
 			w.must(os.Rename(tree, moved))
 			before := disktest.Tree(t, filepath.Join(w.dir, "live"))
@@ -43,7 +43,7 @@ func TestGuardingAfterATreeThatIsTakenAwayFreezes(t *testing.T) {
 			if keep == "" {
 				w.must(os.Rename(moved, tree))
 				w.recoverTwice()
-				w.oldIsBack(states, nil)
+				w.oldDataRestores(states, nil)
 				return
 			}
 			_, err = w.engine().Resolve(t.Context(), ResolveRequest{Workload: w.name, Keep: keep})
@@ -56,23 +56,22 @@ func TestGuardingAfterATreeThatIsTakenAwayFreezes(t *testing.T) {
 			w.clean()
 			m, err := w.engine().Store.Load(w.name, r.Resolution.SID)
 			if err != nil || len(m.Volumes) != 1 || m.Volumes[0].Name != "v0" {
-				t.Errorf("what was left of the old data is %+v, %v", m, err)
+				t.Errorf("the snapshot of the remaining old data is %+v, %v", m, err)
 			}
-			disktest.Same(t, "what was taken away", states["old"][1], disktest.Tree(t, moved))
+			disktest.Same(t, "the tree that was moved away", states["old"][1], disktest.Tree(t, moved))
 		})
 	}
 }
 
-// TestKeepNewPromisesNothingOfWhatIsGone: when all of the old data has been taken
-// away, a decision for the new moves nothing, deletes nothing and makes no
-// snapshot, and says so.
-func TestKeepNewPromisesNothingOfWhatIsGone(t *testing.T) {
+// All displaced trees were moved away by hand. --resolve keep-new then moves
+// nothing, deletes nothing and makes no snapshot, and its message says so.
+func TestKeepNewPromisesNothingWhenTheOldDataIsGone(t *testing.T) {
 	w := newWorld(t, t.TempDir(), 1)
 	w.fill("new")
 	states := map[string][][]string{"new": w.trees()}
 	sid := w.capture()
 	w.fill("old")
-	w.dieGuardingAfter(sid, "guarding")
+	w.killGuardAfter(sid, "guarding")
 	w.must(os.Rename(w.displaced()[0], filepath.Join(w.dir, "live/moved")))
 	req := ResolveRequest{Workload: w.name, Keep: journal.KeepNew}
 	r, err := w.engine().Resolve(t.Context(), req)
@@ -83,20 +82,20 @@ func TestKeepNewPromisesNothingOfWhatIsGone(t *testing.T) {
 	r, err = w.engine().Resolve(t.Context(), req)
 	w.must(err)
 	if r.Resolution.SID != "" {
-		t.Errorf("it names snapshot %s", r.Resolution.SID)
+		t.Errorf("the resolution names snapshot %s", r.Resolution.SID)
 	}
 	w.generation(states)
 	w.clean()
 }
 
-// TestGuardingAfterALostReadyRecordFreezes: what lies in the wrapper is then the
-// only copy of the old data, and looks like a staged tree.
-func TestGuardingAfterALostReadyRecordFreezes(t *testing.T) {
+// The ready record is lost after an exchange. Without it the displaced tree, the
+// only copy of the old data, looks like a staged tree, so recovery freezes.
+func TestGuardAfterALostReadyRecordFreezes(t *testing.T) {
 	w := newWorld(t, t.TempDir(), 2)
 	w.fill("new")
 	sid := w.capture()
 	w.fill("old")
-	w.dieGuardingAfter(sid, "exchanged v0")
+	w.killGuardAfter(sid, "exchanged v0")
 	for _, record := range []string{"ready", "times"} {
 		lost, err := filepath.Glob(filepath.Join(w.dir, "state/tx/*", record))
 		if err != nil || len(lost) != 1 {

@@ -11,9 +11,9 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 )
 
-// holds fails the test unless every volume of a snapshot is wholly of the codec,
-// and its members' files concatenated are its tar, unpacked by the codec's own
-// command.
+// holds fails the test unless every member of a snapshot uses the codec, and the
+// concatenated member files of each volume, decompressed by the codec's own
+// command, are the volume's tar.
 func (w *world) holds(sid string, codec archive.Codec, states [][]string) {
 	w.Helper()
 	m, err := w.engine().Store.Load(w.name, sid)
@@ -40,8 +40,8 @@ func (w *world) holds(sid string, codec archive.Codec, states [][]string) {
 	}
 }
 
-// The config may change between any two operations: what is captured, before a
-// restore too, is of the config's codec, what is restored of its own.
+// The codec of the config changes between operations. Captures, pre-restore ones
+// too, use the codec of the config; a restore uses the codec of its snapshot.
 func TestAStoreOfBothCodecs(t *testing.T) {
 	if _, err := exec.LookPath("zstd"); err != nil {
 		t.Skip("without zstd: testdata/setup.sh installs it")
@@ -60,7 +60,7 @@ func TestAStoreOfBothCodecs(t *testing.T) {
 	w.fill("two")
 	states["two"] = w.trees()
 
-	var kept []string // pre-restore snapshots
+	var preRestore []string
 	for i, c := range []struct {
 		sid   *string
 		codec archive.Codec // of the config
@@ -75,25 +75,26 @@ func TestAStoreOfBothCodecs(t *testing.T) {
 			zstd()
 		}
 		before := w.trees()
-		sid := kept
+		sid := preRestore
 		if c.sid != nil {
 			sid = []string{*c.sid}
 		}
-		r, err := w.restore(sid[0]) // the first that was kept is of "two"
+		r, err := w.restore(sid[0]) // the first pre-restore snapshot holds "two"
 		w.must(err)
 		if got := w.generation(states); got != c.want {
 			t.Fatalf("restore %d left %s", i, got)
 		}
 		w.holds(r.PreRestoreSID, c.codec, before)
-		kept = append(kept, r.PreRestoreSID)
+		preRestore = append(preRestore, r.PreRestoreSID)
 	}
 	w.holds(plain, archive.Gzip, states["one"])
 	w.holds(packed, archive.Zstd, states["one"])
 	w.clean()
 }
 
-// As much of an unchanged volume is stored anew as the codec has not yet.
-func TestACaptureSharesMembersOfItsOwnCodecAlone(t *testing.T) {
+// An unchanged volume is stored again only when the store has no members of it in
+// the configured codec.
+func TestACaptureReusesOnlyMembersOfItsOwnCodec(t *testing.T) {
 	w := newWorld(t, t.TempDir(), 1)
 	w.fill("data")
 	for i, step := range []struct {
@@ -114,7 +115,9 @@ func TestACaptureSharesMembersOfItsOwnCodecAlone(t *testing.T) {
 	}
 }
 
-func TestAnExportIsOfEitherCodecAndAnImportOfTheConfigs(t *testing.T) {
+// An export writes the codec that was asked for; an import stores members in the
+// codec of the config.
+func TestAnExportUsesEitherCodecAndAnImportTheConfiguredOne(t *testing.T) {
 	w := newWorld(t, disktest.Mount(t, "ext4", 256), 1)
 	disktest.Rich(t, w.volumes[0])
 	states := map[string][][]string{"rich": w.trees()}
@@ -129,7 +132,7 @@ func TestAnExportIsOfEitherCodecAndAnImportOfTheConfigs(t *testing.T) {
 		w.must(err)
 		magic := map[string]string{"gzip": "\x1f\x8b", "zstd": "\x28\xb5\x2f\xfd"}[c.want]
 		if x.Compression != c.want || !bytes.HasPrefix(out.Bytes(), []byte(magic)) {
-			t.Errorf("asked for %q: it is said to be %s and begins with %x", c.ask, x.Compression, out.Bytes()[:4])
+			t.Errorf("asked for %q: the export reports %s and begins with %x", c.ask, x.Compression, out.Bytes()[:4])
 		}
 		r, err := w.engine().Import(t.Context(), w.name, "v0", &out, "")
 		w.must(err)

@@ -25,7 +25,9 @@ func (w *world) services() map[string]string {
 	return out
 }
 
-func TestOneServiceThatCannotComeUpTakesTheWholeProjectBack(t *testing.T) {
+// One service of a project cannot come up on the new data. The restore rolls all
+// services back to their old containers.
+func TestOneServiceThatCannotStartRollsBackTheWholeProject(t *testing.T) {
 	dockertest.NeedCompose(t)
 	web, db := image(t), image(t)
 	w := newWorld(t, t.TempDir(), 2)
@@ -51,22 +53,22 @@ func TestOneServiceThatCannotComeUpTakesTheWholeProjectBack(t *testing.T) {
 	states["old"] = w.trees()
 	before := w.services()
 	if len(before) != 2 {
-		t.Fatalf("the services %v run, expected two", before)
+		t.Fatalf("the running services are %v, expected two", before)
 	}
 	same := func(what string) {
 		t.Helper()
 		if after := w.services(); fmt.Sprint(after) != fmt.Sprint(before) {
-			t.Errorf("%s: the services %v run, expected those from before, %v", what, after, before)
+			t.Errorf("%s: the running services are %v, expected the original ones, %v", what, after, before)
 		}
 		w.clean()
 	}
 
-	// One that is started by hand between the volumes' exchanges.
+	// A service is started by hand between the two exchanges.
 	err = w.during("exchanged v0", sid, func() { disktest.Run(t, "docker", "start", w.name+"-db-1") })
-	w.wants(states, "old", err, RolledBack, "in_use")
+	w.expect(states, "old", err, RolledBack, "in_use")
 	same("started meanwhile")
 
 	err = w.during("fence", sid, func() { disktest.Run(t, "docker", "rmi", "-f", db) })
-	w.wants(states, "old", err, RolledBack, "image_missing")
+	w.expect(states, "old", err, RolledBack, "image_missing")
 	same("an image is gone")
 }

@@ -15,30 +15,30 @@ import (
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
-// The engine ends, or restarts, in the middle of what snap does. Plain go test
-// takes the most telling points; SNAP_CRASH=all takes every one.
+// These tests stop, kill or restart the engine in the middle of an operation.
+// Plain go test tries the most telling points; SNAP_CRASH=all tries every point.
 
-// everywhere reports whether the tests are to take every point.
-func everywhere() bool { return os.Getenv("SNAP_CRASH") == "all" }
+// allPoints reports whether the tests try every point.
+func allPoints() bool { return os.Getenv("SNAP_CRASH") == "all" }
 
-// fate is what becomes of dockerd at a point.
-type fate struct {
+// engineFault is what happens to dockerd at a point.
+type engineFault struct {
 	name   string
-	strike func(*testing.T, *daemon)
+	inject func(*testing.T, *daemon)
 }
 
 var (
-	restarted = fate{"restarted", func(t *testing.T, d *daemon) { d.down(t, syscall.SIGTERM); d.up(t) }}
-	crashed   = fate{"killed and back", func(t *testing.T, d *daemon) { d.down(t, syscall.SIGKILL); d.up(t) }}
-	stopped   = fate{"stopped", func(t *testing.T, d *daemon) { d.down(t, syscall.SIGTERM) }}
-	gone      = fate{"killed", func(t *testing.T, d *daemon) { d.down(t, syscall.SIGKILL) }}
+	restarted = engineFault{"restarted", func(t *testing.T, d *daemon) { d.down(t, syscall.SIGTERM); d.up(t) }}
+	crashed   = engineFault{"killed and back", func(t *testing.T, d *daemon) { d.down(t, syscall.SIGKILL); d.up(t) }}
+	stopped   = engineFault{"stopped", func(t *testing.T, d *daemon) { d.down(t, syscall.SIGTERM) }}
+	gone      = engineFault{"killed", func(t *testing.T, d *daemon) { d.down(t, syscall.SIGKILL) }}
 )
 
-// keeps fails the test unless the kind of err says truly what is on disk, and
-// one recovery, with the engine there, brings the rest to its end without
-// moving the data again: only what froze may still go either way. Where there
-// is one state only, the operation must not have changed it.
-func (w *world) keeps(d *daemon, states map[string][][]string, before dockertest.Container, what string, err error) {
+// checkOutcome fails the test unless the kind of err matches the data on disk,
+// and one recovery, with the engine back, finishes the operation without moving
+// the data again. Only a frozen operation may still end either way. With a
+// single state, the operation must not have changed the data.
+func (w *world) checkOutcome(d *daemon, states map[string][][]string, before dockertest.Container, what string, err error) {
 	w.Helper()
 	want := map[Kind]string{Failed: "old", Refused: "old", Interrupted: "old", RolledBack: "old", Pending: "new"}[kindOf(err)]
 	if err == nil {
@@ -58,20 +58,20 @@ func (w *world) keeps(d *daemon, states map[string][][]string, before dockertest
 	d.up(w.T)
 	w.recoverTwice()
 	if got := w.generation(states); want != "" && got != want {
-		w.Errorf("%s: after the recovery the data is %s, expected %s as before it: %v", what, got, want, err)
+		w.Errorf("%s: after the recovery the data is %s, expected %s as before the recovery: %v", what, got, want, err)
 	}
 	w.awaitApp()
 	after := w.appRuns()
 	if w.generation(states) == "old" && after.ID != before.ID {
-		w.Errorf("%s: the old data is back, but not the old container", what)
+		w.Errorf("%s: the old data is back, but the old container is not", what)
 	}
 	if w.Failed() {
 		w.Fatalf("%s: the operation returned %v", what, err)
 	}
 }
 
-// awaitApp waits until dockerd has started again what ran when it ended, which
-// it does by itself and after it has begun to answer.
+// awaitApp waits until dockerd has restarted the app. dockerd starts containers
+// by itself, and only after it has begun to answer.
 func (w *world) awaitApp() {
 	w.Helper()
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
@@ -81,13 +81,14 @@ func (w *world) awaitApp() {
 	}
 }
 
-// crashing is an app on the private engine and a snapshot to restore.
-func crashing(t *testing.T, more ...string) (w *world, d *daemon, sid string, states map[string][][]string) {
+// newEngineWorld returns a world whose app runs on the private engine, and a
+// snapshot to restore.
+func newEngineWorld(t *testing.T, more ...string) (w *world, d *daemon, sid string, states map[string][][]string) {
 	t.Helper()
 	d = privateEngine(t)
 	lines := appLines(image(t), more...)
-	// Not unless-stopped: a dockerd that finds its containers running although
-	// it did not start them stops them itself, which counts as asked for.
+	// Not unless-stopped: a new dockerd stops the containers that its dead
+	// predecessor left running, and would count that as a stop on request.
 	lines[1] = "restart: always"
 	w = newWorld(t, t.TempDir(), 2, lines...)
 	w.policy = "always"
@@ -98,14 +99,14 @@ func crashing(t *testing.T, more ...string) (w *world, d *daemon, sid string, st
 	return w, d, sid, states
 }
 
-// at calls strike once, when an operation of e reaches the point; "lookup" is
-// where it opens its runtime, before all else.
-func at(e *Engine, point string, strike func()) {
+// at calls act once, when an operation of e reaches the point. The point
+// "lookup" is where the operation opens its runtime, before anything else.
+func at(e *Engine, point string, act func()) {
 	done := false
 	once := func(p string) {
 		if p == point && !done {
 			done = true
-			strike()
+			act()
 		}
 	}
 	e.reached = once
@@ -116,37 +117,39 @@ func at(e *Engine, point string, strike func()) {
 	}
 }
 
+// The engine ends at a point of a restore: the error matches the data on disk, and
+// a recovery with the engine back finishes the rest.
 func TestTheEngineEndsDuringARestore(t *testing.T) {
-	w, d, sid, states := crashing(t)
-	blows := []blow{{"ready", stopped}, {"stopped", gone}, {"exchanged v0", crashed}, {"swap", gone}, {"commit", restarted}}
-	if everywhere() {
+	w, d, sid, states := newEngineWorld(t)
+	outages := []outage{{"ready", stopped}, {"stopped", gone}, {"exchanged v0", crashed}, {"swap", gone}, {"commit", restarted}}
+	if allPoints() {
 		points := w.pointsOf(func(e *Engine) error { _, err := e.Restore(t.Context(), w.request(sid)); return err })
-		blows = matrix(points, gone)
-		// Before, what comes back in time is not missed.
-		blows = append(blows, matrix(points[slices.Index(points, "ready"):], restarted, crashed)...)
+		outages = atEach(points, gone)
+		// Before "ready", an engine that comes back in time goes unnoticed.
+		outages = append(outages, atEach(points[slices.Index(points, "ready"):], restarted, crashed)...)
 	}
-	for _, b := range blows {
+	for _, b := range outages {
 		w.fill("old")
 		states["old"] = w.trees()
 		before := w.appRuns()
-		err := w.strike(d, b, func(e *Engine) error { _, err := e.Restore(t.Context(), w.request(sid)); return err })
-		b.outcome(t, err)
-		w.keeps(d, states, before, b.String(), err)
+		err := w.runWith(d, b, func(e *Engine) error { _, err := e.Restore(t.Context(), w.request(sid)); return err })
+		b.checkError(t, err)
+		w.checkOutcome(d, states, before, b.String(), err)
 		t.Logf("%s: %v", b, err)
 	}
 }
 
-// outcome fails the test unless a restore that met this ended as it must: an
-// engine that comes back in time is not noticed, and one that stays away is
-// told by what is on disk.
-func (b blow) outcome(t *testing.T, err error) {
+// checkError fails the test unless a restore that met this outage returned the
+// right error. An engine that comes back in time goes unnoticed; for one that
+// stays away, the error depends on the data on disk.
+func (b outage) checkError(t *testing.T, err error) {
 	t.Helper()
 	want, code := Failed, "" // no error
-	if b.fate.name == gone.name || b.fate.name == stopped.name {
+	if b.fault.name == gone.name || b.fault.name == stopped.name {
 		switch b.point {
 		case "lookup":
 			want, code = Refused, "docker_unreachable"
-		case "redeployed", "before settle": // nothing more is asked of it
+		case "redeployed", "before settle": // the engine is not asked again
 		case "before swap", "exchanged v0", "exchanged v1", "swap", "before commit", "commit":
 			want, code = Pending, "app_not_up"
 		default:
@@ -158,37 +161,37 @@ func (b blow) outcome(t *testing.T, err error) {
 	}
 }
 
-// A recovery meets the same: what it began it ends the next time, and which way
-// it goes was decided before.
+// The engine ends during a recovery: the next recovery finishes it, in the
+// direction that the records had already decided.
 func TestTheEngineEndsDuringARecovery(t *testing.T) {
-	w, d, sid, states := crashing(t)
+	w, d, sid, states := newEngineWorld(t)
 	w.must(os.WriteFile(filepath.Join(w.volumes[0], "sick"), []byte("yes"), 0o644))
 	sick := w.capture()
 	w.fill("old")
 	whole, _ := w.run("restore", sid, 0)
-	whole = append(whole, "before revert") // of a restore that goes back, at "redeployed"
+	whole = append(whole, "before revert") // where a restore that rolls back has "redeployed"
 	for _, c := range []struct {
 		sid, point, want string
-		few              []blow
+		few              []outage
 	}{
-		{sid, "exchanged v0", "old", []blow{{"lookup", gone}}},
-		{sid, "commit", "new", nil}, // TestACommittedRestoreIsNotTakenBackBecauseTheEngineIsAway
-		{sick, "commit", "old", []blow{{"revert", gone}}},
+		{sid, "exchanged v0", "old", []outage{{"lookup", gone}}},
+		{sid, "commit", "new", nil}, // TestACommittedRestoreIsNotRolledBackWhileTheEngineIsAway
+		{sick, "commit", "old", []outage{{"revert", gone}}},
 	} {
-		blows := c.few
+		outages := c.few
 		interrupted := func() {
 			w.fill("old")
 			states["old"] = w.trees()
 			w.killAt("restore", c.sid, c.point, whole)
 		}
 		recover := func(e *Engine) error { _, err := e.Recover(t.Context(), RecoverRequest{}); return err }
-		if everywhere() {
+		if allPoints() {
 			interrupted()
-			blows = matrix(w.pointsOf(recover), gone)
+			outages = atEach(w.pointsOf(recover), gone)
 		}
-		for _, b := range blows {
+		for _, b := range outages {
 			interrupted()
-			err := w.strike(d, b, recover)
+			err := w.runWith(d, b, recover)
 			d.up(t)
 			w.recoverTwice()
 			if got := w.generation(states); got != c.want {
@@ -204,8 +207,10 @@ func TestTheEngineEndsDuringARecovery(t *testing.T) {
 	}
 }
 
+// The engine ends while a capture has the app paused or stopped. The data is
+// unchanged, and the app runs after a recovery.
 func TestTheEngineEndsDuringACapture(t *testing.T) {
-	w, d, _, _ := crashing(t)
+	w, d, _, _ := newEngineWorld(t)
 	w.fill("old")
 	states := map[string][][]string{"old": w.trees()}
 	for _, quiesce := range []string{runtime.Pause, runtime.Stop} {
@@ -213,31 +218,31 @@ func TestTheEngineEndsDuringACapture(t *testing.T) {
 			_, err := e.Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: quiesce})
 			return err
 		}
-		var blows []blow
+		var outages []outage
 		if quiesce == runtime.Pause {
-			blows = []blow{{"quiesced", gone}}
+			outages = []outage{{"quiesced", gone}}
 		}
-		if everywhere() {
-			blows = matrix(w.pointsOf(capture), crashed, gone)
+		if allPoints() {
+			outages = atEach(w.pointsOf(capture), crashed, gone)
 		}
-		for _, b := range blows {
+		for _, b := range outages {
 			before := w.appRuns()
-			err := w.strike(d, b, capture)
-			w.keeps(d, states, before, quiesce+": "+b.String(), err)
+			err := w.runWith(d, b, capture)
+			w.checkOutcome(d, states, before, quiesce+": "+b.String(), err)
 			t.Logf("%s: %s: %v", quiesce, b, err)
 		}
 	}
 }
 
-// An app that the capture stopped, and that no policy starts: only what the
-// capture has recorded brings it back.
+// The engine ends while a capture has the app stopped, and no restart policy
+// starts the app. Only the record of the capture brings the app back.
 func TestTheEngineEndsWhileACaptureHasTheAppStopped(t *testing.T) {
-	w, d, _, _ := crashing(t)
+	w, d, _, _ := newEngineWorld(t)
 	w.edit("restart: always", "restart: unless-stopped")
 	w.policy = "unless-stopped"
 	w.deploy()
 	before := w.appRuns()
-	err := w.strike(d, blow{"quiesced", gone}, func(e *Engine) error {
+	err := w.runWith(d, outage{"quiesced", gone}, func(e *Engine) error {
 		_, err := e.Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: runtime.Stop})
 		return err
 	})
@@ -246,7 +251,7 @@ func TestTheEngineEndsWhileACaptureHasTheAppStopped(t *testing.T) {
 	}
 	d.up(t)
 	if w.containers()[0].Running {
-		t.Fatal("the app came up by itself: this shows nothing")
+		t.Fatal("the app came up by itself: the test proves nothing")
 	}
 	list, err := w.engine().Recover(t.Context(), RecoverRequest{})
 	if err != nil || len(list) != 1 || list[0].Action != Thawed {
@@ -254,15 +259,15 @@ func TestTheEngineEndsWhileACaptureHasTheAppStopped(t *testing.T) {
 	}
 	w.recoverTwice()
 	if after := w.appRuns(); after.ID != before.ID {
-		t.Error("not the container from before")
+		t.Error("the original container is not back")
 	}
 }
 
-// The volumes are exchanged, the restore has to go back, and the engine that must
-// first say that nothing runs is away: that freezes, for whether the app is up
-// on what would be exchanged under it nobody knows.
-func TestARestoreThatGoesBackWithoutTheEngineFreezes(t *testing.T) {
-	w, d, sid, states := crashing(t)
+// The engine is away when a restore has to roll its exchange back. Without the
+// engine snap cannot tell whether the app is running on these directories, so
+// the restore freezes.
+func TestARollBackWithoutTheEngineFreezes(t *testing.T) {
+	w, d, sid, states := newEngineWorld(t)
 	w.fill("old")
 	states["old"] = w.trees()
 	before := w.appRuns()
@@ -270,7 +275,7 @@ func TestARestoreThatGoesBackWithoutTheEngineFreezes(t *testing.T) {
 	defer cancel(nil)
 	e := w.engine()
 	at(e, "exchanged v0", func() {
-		gone.strike(t, d)
+		gone.inject(t, d)
 		cancel(&Signal{Name: "SIGTERM", Code: 143})
 	})
 	_, err := e.Restore(ctx, w.request(sid))
@@ -279,7 +284,7 @@ func TestARestoreThatGoesBackWithoutTheEngineFreezes(t *testing.T) {
 			t.Errorf("%s without the engine returned %v, expected frozen", again, err)
 		}
 		if got := w.generation(states); got != "new" {
-			t.Errorf("%s left the data %s, expected that nothing moves", again, got)
+			t.Errorf("%s left the data %s, expected no change", again, got)
 		}
 		_, err = w.engine().Recover(t.Context(), RecoverRequest{})
 	}
@@ -289,43 +294,43 @@ func TestARestoreThatGoesBackWithoutTheEngineFreezes(t *testing.T) {
 		t.Errorf("the data is %s, expected old", got)
 	}
 	if after := w.appRuns(); after.ID != before.ID {
-		t.Error("not the old container")
+		t.Error("the old container is not back")
 	}
 }
 
-// blow is what happens to the engine, and when.
-type blow struct {
+// outage is a fault of the engine and the point at which it happens.
+type outage struct {
 	point string
-	fate  fate
+	fault engineFault
 }
 
-func (b blow) String() string { return fmt.Sprintf("the engine was %s at %q", b.fate.name, b.point) }
+func (b outage) String() string { return fmt.Sprintf("the engine was %s at %q", b.fault.name, b.point) }
 
-func matrix(points []string, fates ...fate) []blow {
-	var blows []blow
+func atEach(points []string, faults ...engineFault) []outage {
+	var outages []outage
 	for _, point := range points {
-		for _, fate := range fates {
-			blows = append(blows, blow{point, fate})
+		for _, f := range faults {
+			outages = append(outages, outage{point, f})
 		}
 	}
-	return blows
+	return outages
 }
 
-// strike runs an operation during which the engine meets its fate.
-func (w *world) strike(d *daemon, b blow, operate func(*Engine) error) error {
+// runWith runs an operation with an outage in the middle.
+func (w *world) runWith(d *daemon, b outage, operate func(*Engine) error) error {
 	w.Helper()
-	struck := false
+	happened := false
 	e := w.engine()
-	at(e, b.point, func() { struck = true; b.fate.strike(w.T, d) })
+	at(e, b.point, func() { happened = true; b.fault.inject(w.T, d) })
 	err := operate(e)
-	if !struck {
-		w.Fatalf("there was no point %q: %v", b.point, err)
+	if !happened {
+		w.Fatalf("the operation never reached %q: %v", b.point, err)
 	}
 	return err
 }
 
-// pointsOf returns the points of a whole operation, each once, up to the clean-up,
-// which asks nothing of the engine.
+// pointsOf returns the points of an undisturbed operation, each once, up to the
+// clean-up, which does not use the engine.
 func (w *world) pointsOf(operate func(*Engine) error) []string {
 	w.Helper()
 	points := []string{"lookup"}

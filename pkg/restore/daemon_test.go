@@ -18,19 +18,19 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 )
 
-// daemon is a container engine of the tests' own, whose dockerd may be stopped,
-// killed and started again. One serves all tests that ask for it; the machine's
-// own engine is never touched. It has a network namespace to itself: a dockerd
-// with address pools of its own that starts again removes the bridge docker0,
-// whoever's that is (moby, initNetworkController).
+// daemon is the tests' own container engine, whose dockerd may be stopped, killed
+// and restarted. All tests that need one share it; the machine's own engine is
+// never touched. It runs in its own network namespace: when a dockerd with its own
+// address pools restarts, it removes the bridge docker0, even that of another
+// engine (moby, initNetworkController).
 type daemon struct {
-	dir     string // as testdata/engine.sh made it
+	dir     string // made by testdata/engine.sh
 	host    string
-	network string // the file of its network namespace
+	network string // the file of the network namespace
 }
 
-// private is the one daemon. It ends when the test binary does, however that
-// ends: the script that keeps it waits for the end of its standard input.
+// private is the shared daemon. It ends with the test binary, even with one that
+// is killed: the script that runs it waits for the end of its standard input.
 var private struct {
 	sync.Once
 	*daemon
@@ -38,8 +38,8 @@ var private struct {
 	stop func()
 }
 
-// privateEngine returns the tests' own engine, running, and makes it the one of
-// DOCKER_HOST for the rest of the test.
+// privateEngine returns the tests' own engine, running, and points DOCKER_HOST at
+// it for the rest of the test.
 func privateEngine(t *testing.T) *daemon {
 	t.Helper()
 	disktest.NeedRoot(t)
@@ -64,7 +64,7 @@ func privateEngine(t *testing.T) *daemon {
 func startPrivate() (*daemon, func(), error) {
 	base := os.Getenv("TMPDIR")
 	if base == "" {
-		base = "/var/tmp" // as engine.sh: not every engine works on a tmpfs
+		base = "/var/tmp" // like engine.sh: not every engine works on a tmpfs
 	}
 	dir, err := os.MkdirTemp(base, "snap-engine.")
 	if err != nil {
@@ -73,7 +73,7 @@ func startPrivate() (*daemon, func(), error) {
 	keep := exec.Command("unshare", "--net", "sh", "-c",
 		`ip link set lo up && ../../testdata/engine.sh start "$0" || exit; cat >/dev/null; ../../testdata/engine.sh stop "$0"`, dir)
 	keep.Stderr = os.Stderr
-	keep.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // an interrupt must not end it before the tests
+	keep.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // an interrupt must not end the engine before the tests
 	hold, err := keep.StdinPipe()
 	if err != nil {
 		return nil, nil, err
@@ -93,13 +93,13 @@ func startPrivate() (*daemon, func(), error) {
 	host, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
 		stop()
-		return nil, nil, errors.New("it did not start")
+		return nil, nil, errors.New("the engine did not start")
 	}
 	return &daemon{dir: dir, host: strings.TrimSpace(host), network: fmt.Sprintf("/proc/%d/ns/net", keep.Process.Pid)}, stop, nil
 }
 
-// pid returns dockerd's process, 0 where it does not run. The number alone may be
-// another's by now.
+// pid returns the process of dockerd, or 0 when dockerd does not run. The command
+// line is compared too, because the number may have been reused.
 func (d *daemon) pid() int {
 	text, err := os.ReadFile(filepath.Join(d.dir, "dockerd.pid"))
 	if err != nil {
@@ -135,7 +135,7 @@ func (d *daemon) down(t *testing.T, sig syscall.Signal) {
 	}
 }
 
-// up starts dockerd where it does not run, and waits until it answers.
+// up starts dockerd unless it runs, and waits until it answers.
 func (d *daemon) up(t *testing.T) {
 	t.Helper()
 	if d.pid() != 0 {
@@ -146,13 +146,13 @@ func (d *daemon) up(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	// dockerd refuses to start while the process of this file exists, be it a
-	// zombie that init has not yet collected.
+	// dockerd refuses to start while the process in this file exists, even as a
+	// zombie that init has not yet reaped.
 	if err := os.Remove(filepath.Join(d.dir, "dockerd-own.pid")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("nsenter", "--net="+d.network, "dockerd", "--config-file", filepath.Join(d.dir, "daemon.json"))
-	cmd.Env = append(os.Environ(), "DOCKER_HOST=") // dockerd would take it as a second place to listen
+	cmd.Env = append(os.Environ(), "DOCKER_HOST=") // dockerd would listen there too
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
@@ -179,7 +179,7 @@ func (d *daemon) up(t *testing.T) {
 	}
 }
 
-// said is the end of the engine's log.
+// said returns the end of the engine's log.
 func (d *daemon) said() []byte {
 	text, err := os.ReadFile(filepath.Join(d.dir, "log"))
 	if err != nil {

@@ -11,22 +11,22 @@ import (
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
-// phaseRow is a phase as a line of docs/design.md shows it.
+// phaseRow is one row of a table of phases in docs/design.md.
 type phaseRow struct {
 	name  string
-	guard string // the only guard with which it runs; "": with both
+	guard string // the only guard that runs the phase; "": both run it
 	cut   string
 }
 
-// docs/design.md shows the phases as they are run: all of them, in order, with the
-// guard that each needs and with what a power cut after it leaves.
+// docs/design.md lists all phases in their order, each with the guard that runs it
+// and with what a power cut after it leaves.
 func TestTheDesignShowsThePhases(t *testing.T) {
 	before, after := &restoration{plan: &Plan{Guard: workload.GuardBefore}}, &restoration{plan: &Plan{Guard: workload.GuardAfter}}
 	comparePhases(t, "forward", designTable(t, 0, "phase"), rowsOf(forward, before, after))
 	comparePhases(t, "finishing", designTable(t, 1, "phase"), rowsOf(finishing, committed(""), committed(journal.GuardAfter)))
 }
 
-// committed is a restore whose commit is recorded, and nothing after it.
+// committed returns a restore whose last record is the commit.
 func committed(guard string) *finish {
 	return &finish{x: &swap.Tx{Tx: &journal.Tx{Begin: &journal.Begin{Guard: guard}, Committed: true}}}
 }
@@ -52,11 +52,11 @@ func comparePhases(t *testing.T, list string, page [][]string, want []phaseRow) 
 		got = append(got, phaseRow{cells[0], cells[1], cells[3]})
 	}
 	if !reflect.DeepEqual(got, want) {
-		t.Errorf("docs/design.md shows of %s\n%q\nand phase.go has\n%q", list, got, want)
+		t.Errorf("the table of %s in docs/design.md is\n%q\nbut phase.go has\n%q", list, got, want)
 	}
 }
 
-// docs/design.md shows the table of recovery as swap.ActionFor has it.
+// The table of recovery in docs/design.md is that of swap.ActionFor.
 func TestTheDesignShowsTheTableOfRecovery(t *testing.T) {
 	layouts := []string{
 		swap.OldNew: "old / new", swap.NewOld: "new / old", swap.OldGone: "old / gone", swap.NewGone: "new / gone", swap.Unknown: "anything else",
@@ -71,12 +71,12 @@ func TestTheDesignShowsTheTableOfRecovery(t *testing.T) {
 		want = append(want, row)
 	}
 	if got := designTable(t, 0, "live / staged"); !reflect.DeepEqual(got, want) {
-		t.Errorf("docs/design.md shows\n%q\nand swap has\n%q", got, want)
+		t.Errorf("docs/design.md has\n%q\nbut swap has\n%q", got, want)
 	}
 }
 
-// designTable returns the n-th table of docs/design.md whose first column has the
-// heading: its cells, without the line below the headings.
+// designTable returns the cells of the n-th table in docs/design.md whose first
+// column has this heading, without the separator line.
 func designTable(t *testing.T, n int, heading string) [][]string {
 	t.Helper()
 	text, err := os.ReadFile("../../docs/design.md")
@@ -88,7 +88,7 @@ func designTable(t *testing.T, n int, heading string) [][]string {
 		_, rest, found = strings.Cut(rest, "\n| "+heading+" |")
 	}
 	if !found {
-		t.Fatalf("docs/design.md has no further table of %q", heading)
+		t.Fatalf("docs/design.md has too few tables with the heading %q", heading)
 	}
 	var table [][]string
 	for i, line := range strings.Split("| "+heading+" |"+rest, "\n") {

@@ -25,7 +25,7 @@ func (s *scene) remove(names ...string) {
 	}
 }
 
-// dataAndRecords describes all that a frozen transaction must leave alone.
+// dataAndRecords describes everything that a frozen transaction must not change.
 func (s *scene) dataAndRecords() []string {
 	s.Helper()
 	var lines []string
@@ -40,7 +40,7 @@ func (s *scene) dataAndRecords() []string {
 	return lines
 }
 
-// makeNewer writes a record as a later version of snap would.
+// makeNewer rewrites a record as a later version of snap would.
 func (s *scene) makeNewer(name string) {
 	s.Helper()
 	type future struct {
@@ -52,9 +52,9 @@ func (s *scene) makeNewer(name string) {
 	s.must(os.WriteFile(s.record(name), data, 0o600))
 }
 
-// publishedBefore makes the pre-restore snapshot exist, as it does before the
+// publishPreRestore creates the pre-restore snapshot, which exists before the
 // first exchange.
-func (s *scene) publishedBefore() {
+func (s *scene) publishPreRestore() {
 	s.Helper()
 	sid := s.tx.Begin.PreRestoreSID
 	from := filepath.Join(s.dir, "store/snapshots", s.name)
@@ -65,8 +65,8 @@ func (s *scene) publishedBefore() {
 	s.must(os.WriteFile(filepath.Join(from, sid, "manifest.json"), data, 0o600))
 }
 
-// For each kind of frozen state: what was done to it, what status says it is,
-// and what it says the operator can do.
+// Every way to freeze a restore: status and recover say what is wrong and what the
+// operator can do, and nothing changes.
 func TestEachFrozenStateSaysWhatItIsAndWhatToDo(t *testing.T) {
 	for name, c := range map[string]struct {
 		make       func(s *scene)
@@ -78,42 +78,42 @@ func TestEachFrozenStateSaysWhatItIsAndWhatToDo(t *testing.T) {
 		"a record is newer": {
 			func(s *scene) { s.makeNewer("ready") }, "written by a newer version of snap", "use the version of snap that wrote it",
 		},
-		"commit is gone under both names": {
+		"commit and commit.tmp are gone": {
 			func(s *scene) { s.remove("commit.tmp") }, "neither commit nor commit.tmp is there", "back from a copy of the state",
 		},
-		"commit is there twice": {
+		"commit and commit.tmp both exist": {
 			func(s *scene) {
 				data, err := os.ReadFile(s.record("commit.tmp"))
 				s.must(err)
 				s.must(os.WriteFile(s.record("commit"), data, 0o600))
 			}, "commit and commit.tmp are both there", "back from a copy of the state",
 		},
-		"revert is gone under both names": {
+		"revert and revert.tmp are gone": {
 			func(s *scene) { s.remove("revert.tmp") }, "neither revert nor revert.tmp is there", "back from a copy of the state",
 		},
 		"ready was removed": {
-			func(s *scene) { s.remove("ready", "times"); s.publishedBefore() }, "the ready record is missing", "back from a copy of the state",
+			func(s *scene) { s.remove("ready", "times"); s.publishPreRestore() }, "the ready record is missing", "back from a copy of the state",
 		},
 		"times was removed": {
 			func(s *scene) { s.must(s.tx.Commit()); s.remove("times") }, "commit without times", "back from a copy of the state",
 		},
-		"the directory above is another": {
+		"the parent directory was replaced": {
 			func(s *scene) {
 				s.must(os.Rename(s.dir+"/live", s.dir+"/elsewhere"))
 				s.must(os.Mkdir(s.dir+"/live", 0o755))
 			}, "its filesystem is not mounted", "mount the filesystem of",
 		},
-		"the directory above is gone": {
+		"the parent directory is gone": {
 			func(s *scene) { s.must(os.Rename(s.dir+"/live", s.dir+"/elsewhere")) }, "its filesystem is not mounted", "mount the filesystem of",
 		},
-		"begin alone and the directory above is another": {
+		"only begin exists and the parent directory was replaced": {
 			func(s *scene) {
 				s.remove("ready", "times")
 				s.must(os.Rename(s.dir+"/live", s.dir+"/elsewhere"))
 				s.must(os.Mkdir(s.dir+"/live", 0o755))
 			}, "its filesystem is not mounted", "mount the filesystem of",
 		},
-		"a live directory was exchanged": {
+		"a live directory was replaced": {
 			func(s *scene) { s.put(1, "other / old") }, "another directory stands at the live name, the old data in the wrapper; the new data no longer exists",
 			"--resolve keep-old --confirm",
 		},
@@ -138,7 +138,7 @@ func TestEachFrozenStateSaysWhatItIsAndWhatToDo(t *testing.T) {
 				t.Fatalf("status says %+v", status[0])
 			}
 			if !strings.Contains(p.Message, c.says) || !strings.Contains(allInWords(p.Next), c.next) {
-				t.Errorf("status says %q, and to do %q", p.Message, allInWords(p.Next))
+				t.Errorf("status says %q, and suggests %q", p.Message, allInWords(p.Next))
 			}
 			for _, names := range [][]string{nil, {s.name}} {
 				list, err := s.engine().Recover(t.Context(), RecoverRequest{Workloads: names})
@@ -159,9 +159,9 @@ func TestEachFrozenStateSaysWhatItIsAndWhatToDo(t *testing.T) {
 	}
 }
 
-// A begin record that cannot be read may be anybody's, so whoever is asked
-// about must hear of it.
-func TestABeginThatCannotBeReadIsEverybodys(t *testing.T) {
+// A begin record cannot be read, so its workload is unknown. Every workload that
+// is asked about reports it.
+func TestAnUnreadableBeginIsReportedForEveryWorkload(t *testing.T) {
 	s := newScene(newWorld(t, t.TempDir(), 2))
 	s.must(os.Truncate(s.record("begin"), 20))
 	list, err := s.engine().Recover(t.Context(), RecoverRequest{Workloads: []string{s.name}})
@@ -175,7 +175,9 @@ func TestABeginThatCannotBeReadIsEverybodys(t *testing.T) {
 	}
 }
 
-func TestATransactionThatTheConfigHasLostIsShown(t *testing.T) {
+// The workload of an open transaction is no longer in the config. Status shows it
+// all the same.
+func TestATransactionOfAnUnconfiguredWorkloadIsShown(t *testing.T) {
 	s := newScene(newWorld(t, t.TempDir(), 1))
 	s.write(map[string][]string{"another": {"volumes:", "  - {scope: absolute, source: " + s.dir + "/live/v9}"}})
 	status, err := s.engine().Status(t.Context(), "")
@@ -185,8 +187,8 @@ func TestATransactionThatTheConfigHasLostIsShown(t *testing.T) {
 	}
 }
 
-// failing runs recover in a process of its own whose call fails with EIO: the
-// n-th, or with n 0 each one on the file at path.
+// failing runs recover in its own process and makes its n-th such call fail with
+// EIO, or with n = 0 every such call on the file at path.
 func (w *world) failing(call, path string, n int) (exit int, said string) {
 	w.Helper()
 	strace, err := exec.LookPath("strace")
@@ -203,12 +205,12 @@ func (w *world) failing(call, path string, n int) (exit int, said string) {
 	cmd.Env = append(os.Environ(), "SNAP_TEST_VERB=recover", "SNAP_TEST_CONFIG="+w.config, "SNAP_TEST_WORKLOAD="+w.name, "SNAP_TEST_AT=0")
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
-	_ = cmd.Run() // its exit code tells
+	_ = cmd.Run() // the exit code is returned
 	return cmd.ProcessState.ExitCode(), out.String()
 }
 
-// A disk that gives errors is no disk without records: reading or syncing one
-// fails, and nothing moves.
+// Reading or syncing a record fails with EIO. A record that cannot be read is not
+// a missing record, so nothing moves.
 func TestARecordOnABadDiskFreezes(t *testing.T) {
 	for _, record := range []string{"begin", "ready", "times", "commit"} {
 		for _, call := range []string{"read", "fsync"} {
@@ -227,7 +229,8 @@ func TestARecordOnABadDiskFreezes(t *testing.T) {
 	}
 }
 
-// A directory that cannot be looked at is not one that is gone.
+// Opening a directory fails with EIO. A directory that cannot be opened is not a
+// missing directory, so nothing moves.
 func TestADirectoryOnABadDiskFreezes(t *testing.T) {
 	for _, where := range []func(*scene) string{(*scene).wrapper, func(s *scene) string { return s.dir + "/live" }} {
 		s := newScene(newWorld(t, t.TempDir(), 2))
@@ -243,8 +246,8 @@ func TestADirectoryOnABadDiskFreezes(t *testing.T) {
 	}
 }
 
-// Whatever open fails during a recovery: when it says frozen, all four trees
-// are still there, and the next run finishes what the records say.
+// Each open of a recovery fails once. A recovery that freezes has deleted none of
+// the four trees, and the next one finishes what the records say.
 func TestAnOpenThatFailsDeletesNothing(t *testing.T) {
 	frozen := 0
 	for n := 1; n <= 60; n++ {
@@ -268,7 +271,7 @@ func TestAnOpenThatFailsDeletesNothing(t *testing.T) {
 		s.clean()
 	}
 	if frozen < 10 {
-		t.Errorf("only %d runs froze: the test shows nothing", frozen)
+		t.Errorf("only %d runs froze: the test proves nothing", frozen)
 	}
 }
 
@@ -283,7 +286,7 @@ func (s *scene) allTreesExist() {
 	for name, trees := range s.states {
 		for i, tree := range trees {
 			if !strings.Contains(strings.Join(there, "\n\n"), strings.Join(tree, "\n")) {
-				s.Fatalf("the %s tree of volume %d is not there whole", name, i)
+				s.Fatalf("the %s tree of volume %d is missing or incomplete", name, i)
 			}
 		}
 	}

@@ -31,8 +31,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// child runs one operation of the engine and kills itself at the n-th point
-// that it reaches; it prints the points.
+// child runs one operation, prints the points that it reaches, and kills itself at
+// the n-th of them or at the named one.
 func child(verb string) int {
 	e, done, err := openEngine(os.Getenv("SNAP_TEST_CONFIG"))
 	if err != nil {
@@ -70,8 +70,8 @@ func child(verb string) int {
 	return 0
 }
 
-// run runs a verb in a process of its own, which is killed at the n-th point
-// (0: never), and returns the points that it reached and whether it was killed.
+// run runs a verb in its own process, which is killed at the n-th point (0:
+// never). It returns the points that were reached and whether it was killed.
 func (w *world) run(verb, sid string, at int, env ...string) (points []string, killed bool) {
 	w.Helper()
 	cmd := exec.Command(os.Args[0])
@@ -96,16 +96,16 @@ func (w *world) run(verb, sid string, at int, env ...string) (points []string, k
 	return points, false
 }
 
-// dieGuardingAfter has a restore with --guard after killed at a point.
-func (w *world) dieGuardingAfter(sid, point string) {
+// killGuardAfter runs a restore with --guard after and kills it at a point.
+func (w *world) killGuardAfter(sid, point string) {
 	w.Helper()
 	if points, killed := w.run("restore", sid, 0, "SNAP_TEST_GUARD=after", "SNAP_TEST_POINT="+point); !killed {
 		w.Fatalf("the restore was not killed: %q", points)
 	}
 }
 
-// recoverTwice recovers until there is nothing left to recover, and looks that
-// once was enough.
+// recoverTwice recovers twice: the first recovery must succeed, and the second
+// must find nothing to do.
 func (w *world) recoverTwice() {
 	w.Helper()
 	if _, err := w.engine().Recover(w.Context(), RecoverRequest{}); err != nil {
@@ -118,24 +118,27 @@ func (w *world) recoverTwice() {
 	w.clean()
 }
 
-// commitPoint is the first point at which a restore is committed.
+// commitPoint is the first point after the commit.
 const commitPoint = "commit"
 
-func TestKilledAnywhereIsAllOldOrAllNew(t *testing.T) {
+// A restore is killed at each of its points: recovery leaves all volumes old
+// before the commit, and all new after it.
+func TestARestoreKilledAnywhereIsAllOldOrAllNew(t *testing.T) {
 	disktest.EachFS(t, func(t *testing.T, dir string) {
 		w := newWorld(t, dir, 3)
 		w.killEverywhere(func() {})
 	})
 }
 
-func TestKilledAnywhereTheAppComesBack(t *testing.T) {
+// The same with an app in a container, which runs again after each recovery.
+func TestARestoreKilledAnywhereBringsTheAppBack(t *testing.T) {
 	w := newWorld(t, t.TempDir(), 2, appLines(image(t))...)
 	w.fill("new")
 	w.deploy()
 	w.killEverywhere(func() { w.appRuns() })
 }
 
-// killEverywhere kills a restore at each of its points, and recovers.
+// killEverywhere kills a restore at each of its points in turn, and recovers.
 func (w *world) killEverywhere(appRuns func()) {
 	w.fill("new")
 	states := map[string][][]string{"new": w.trees()}
@@ -149,7 +152,7 @@ func (w *world) killEverywhere(appRuns func()) {
 				w.Fatalf("only %d points: %q", at-1, points)
 			}
 			if got := w.generation(states); got != "new" {
-				w.Errorf("a whole restore left the %s data", got)
+				w.Errorf("a restore that was not killed left the %s data", got)
 			}
 			appRuns()
 			w.clean()
@@ -162,7 +165,7 @@ func (w *world) killEverywhere(appRuns func()) {
 				want = "new"
 			}
 		}
-		w.guarded(points)
+		w.checkGuarded(points)
 		w.recoverTwice()
 		if got := w.generation(states); got != want {
 			w.Errorf("killed at %q: the volumes are %s, expected %s", last, got, want)
@@ -174,9 +177,9 @@ func (w *world) killEverywhere(appRuns func()) {
 	}
 }
 
-// guarded fails the test when a live directory has moved before the snapshot of
-// it was published.
-func (w *world) guarded(points []string) {
+// checkGuarded fails the test if a live directory moved before the pre-restore
+// snapshot was published.
+func (w *world) checkGuarded(points []string) {
 	w.Helper()
 	for _, p := range points {
 		if !strings.HasPrefix(p, "exchanged") {
@@ -190,6 +193,8 @@ func (w *world) guarded(points []string) {
 	}
 }
 
+// A recovery is killed at each of its points. The next one ends in the same
+// direction.
 func TestARecoveryKilledAnywhereIsFinishedByTheNext(t *testing.T) {
 	for _, point := range []string{"exchanged v0", "swap", "commit", "discarded"} {
 		t.Run(point, func(t *testing.T) {
@@ -219,8 +224,8 @@ func TestARecoveryKilledAnywhereIsFinishedByTheNext(t *testing.T) {
 	}
 }
 
-// killAt runs a verb and kills it where it reaches the point: the n-th of
-// those that a whole run reaches.
+// killAt runs a verb and kills it at the point, whose number is that in the whole
+// run.
 func (w *world) killAt(verb, sid, point string, whole []string) {
 	w.Helper()
 	points, killed := w.run(verb, sid, slices.Index(whole, point)+1)
@@ -229,16 +234,18 @@ func (w *world) killAt(verb, sid, point string, whole []string) {
 	}
 }
 
-func TestKilledWhileItRevertsIsAllOld(t *testing.T) {
+// The app is unhealthy on the new data, and the restore is killed while it
+// reverts. Recovery leaves the old data, with the app up.
+func TestARestoreKilledWhileItRevertsIsAllOld(t *testing.T) {
 	w := newWorld(t, t.TempDir(), 2, appLines(image(t))...)
 	w.fill("new")
 	w.deploy()
-	// The new data makes the app sick, but not the one that runs now.
+	// The new data makes the app unhealthy; the app that runs now is healthy.
 	w.must(os.WriteFile(filepath.Join(w.volumes[0], "sick"), []byte("yes"), 0o644))
 	sid := w.capture()
 	whole, _ := w.run("restore", sid, 0)
 	seen := map[string]bool{}
-	// What comes before is as in TestKilledAnywhereTheAppComesBack.
+	// TestARestoreKilledAnywhereBringsTheAppBack has the points before that.
 	for at := slices.Index(whole, "before commit") + 1; ; at++ {
 		w.fill("old")
 		states := map[string][][]string{"old": w.trees()}
@@ -251,7 +258,7 @@ func TestKilledWhileItRevertsIsAllOld(t *testing.T) {
 		}
 		w.generation(states)
 		if c := w.appRuns(); c.ID != before.ID && !killed {
-			t.Errorf("the container from before was %s, now %s runs", before.ID, c.ID)
+			t.Errorf("the old container was %s, but %s runs", before.ID, c.ID)
 		}
 		w.clean()
 		if t.Failed() {
@@ -262,11 +269,13 @@ func TestKilledWhileItRevertsIsAllOld(t *testing.T) {
 		}
 	}
 	if !seen["before revert"] || !seen["revert"] {
-		t.Errorf("no revert: %v", seen)
+		t.Errorf("the restore never reverted: %v", seen)
 	}
 }
 
-func TestACaptureKilledAnywhereLeavesTheAppAwake(t *testing.T) {
+// A capture is killed at each of its points, also while the app is paused or
+// stopped. Recovery brings the same container back.
+func TestACaptureKilledAnywhereLeavesTheAppRunning(t *testing.T) {
 	name := image(t)
 	for _, quiesce := range []string{runtime.Pause, runtime.Stop} {
 		t.Run(quiesce, func(t *testing.T) {
@@ -274,7 +283,7 @@ func TestACaptureKilledAnywhereLeavesTheAppAwake(t *testing.T) {
 			w.fill("data")
 			w.deploy()
 			before := w.appRuns()
-			rested := false
+			quiesced := false
 			for at := 1; ; at++ {
 				points, killed := w.run("capture", "", at, "SNAP_TEST_QUIESCE="+quiesce)
 				if !killed {
@@ -282,7 +291,7 @@ func TestACaptureKilledAnywhereLeavesTheAppAwake(t *testing.T) {
 				}
 				if points[len(points)-1] == "quiesced" {
 					c := w.containers()[0]
-					rested = c.Paused || !c.Running
+					quiesced = c.Paused || !c.Running
 					list, err := w.engine().Recover(t.Context(), RecoverRequest{})
 					if err != nil || len(list) != 1 || list[0].Action != Thawed {
 						t.Errorf("recover found %+v, %v; expected one thawed", list, err)
@@ -293,8 +302,8 @@ func TestACaptureKilledAnywhereLeavesTheAppAwake(t *testing.T) {
 					t.Errorf("the container was replaced")
 				}
 			}
-			if !rested {
-				t.Error("the app never rested")
+			if !quiesced {
+				t.Error("the app was never quiesced")
 			}
 		})
 	}

@@ -24,7 +24,9 @@ func (w *world) restore(sid string) (*RestoreResult, error) {
 	return w.engine().Restore(w.Context(), w.request(sid))
 }
 
-func TestARestoreReplacesDataAndContainerAndKeepsWhatWas(t *testing.T) {
+// A whole restore, and then a restore of its pre-restore snapshot, which brings
+// the old data back.
+func TestARestoreReplacesDataAndContainerAndSnapshotsTheOldData(t *testing.T) {
 	w := newWorld(t, t.TempDir(), 2, appLines(image(t))...)
 	w.fill("new")
 	states := map[string][][]string{"new": w.trees()}
@@ -41,14 +43,14 @@ func TestARestoreReplacesDataAndContainerAndKeepsWhatWas(t *testing.T) {
 	}
 	after := w.appRuns()
 	if after.ID == before.ID {
-		t.Error("the container was not made anew")
+		t.Error("the container was not recreated")
 	}
 	if r.DowntimeSeconds <= 0 || r.DowntimeSeconds > r.Seconds {
 		t.Errorf("down %f s of %f s", r.DowntimeSeconds, r.Seconds)
 	}
 	w.clean()
 
-	// What was there before is a snapshot like any other.
+	// The pre-restore snapshot can be restored like any other.
 	m, err := w.engine().Store.Load(w.name, r.PreRestoreSID)
 	w.must(err)
 	if m.Reason != "pre-restore" || len(m.Images) != 1 || m.Images[0].ImageID == "" {
@@ -61,7 +63,9 @@ func TestARestoreReplacesDataAndContainerAndKeepsWhatWas(t *testing.T) {
 	}
 }
 
-func TestAnAppThatDoesNotBecomeHealthyGoesBack(t *testing.T) {
+// The app is unhealthy on the new data. The restore reverts to the old data and
+// the old container, or with --on-unhealthy keep leaves the new ones.
+func TestAnUnhealthyAppRollsBackUnlessKept(t *testing.T) {
 	w := newWorld(t, t.TempDir(), 2, appLines(image(t))...)
 	w.fill("old")
 	w.deploy()
@@ -77,14 +81,15 @@ func TestAnAppThatDoesNotBecomeHealthyGoesBack(t *testing.T) {
 	}
 	w.generation(states)
 	if after := w.appRuns(); after.ID != before.ID {
-		t.Error("the container from before did not come back")
+		t.Error("the old container is not back")
 	}
 	w.clean()
-	// The app was up on the new data; what it wrote there is not thrown away.
+	// The app may have written to the new data, so that is captured before it is
+	// deleted.
 	list := w.snapshots()
-	taken := slices.IndexFunc(list, func(m *store.Manifest) bool { return strings.HasPrefix(m.Note, "taken back") })
-	if taken < 0 || len(list[taken].Volumes) != 2 {
-		t.Fatalf("what was taken back is not among the %d snapshots", len(list))
+	reverted := slices.IndexFunc(list, func(m *store.Manifest) bool { return strings.HasPrefix(m.Note, "taken back") })
+	if reverted < 0 || len(list[reverted].Volumes) != 2 {
+		t.Fatalf("none of the %d snapshots holds the reverted data", len(list))
 	}
 
 	req := w.request(sid)
@@ -94,7 +99,7 @@ func TestAnAppThatDoesNotBecomeHealthyGoesBack(t *testing.T) {
 		t.Fatalf("with keep the restore returned %+v, %v; expected pending", r, err)
 	}
 	if _, err := os.Stat(filepath.Join(w.volumes[0], "sick")); err != nil {
-		t.Errorf("the new data is not there: %v", err)
+		t.Errorf("the new data is not live: %v", err)
 	}
 	if after := w.appRuns(); after.ID == before.ID {
 		t.Error("the new container was not kept")
@@ -102,7 +107,9 @@ func TestAnAppThatDoesNotBecomeHealthyGoesBack(t *testing.T) {
 	w.clean()
 }
 
-func TestAWorkloadThatDidNotRunIsNotStarted(t *testing.T) {
+// A workload that was stopped before its restore stays stopped, and keeps its
+// restart policy.
+func TestAStoppedWorkloadIsNotStarted(t *testing.T) {
 	w := newWorld(t, t.TempDir(), 1, appLines(image(t))...)
 	w.fill("new")
 	w.deploy()
@@ -113,12 +120,14 @@ func TestAWorkloadThatDidNotRunIsNotStarted(t *testing.T) {
 	w.must(err)
 	c := w.containers()
 	if len(c) != 1 || c[0].Running || c[0].Policy != "unless-stopped" {
-		t.Errorf("the container is %+v, expected stopped as before with its policy", c)
+		t.Errorf("the container is %+v, expected it stopped and with its restart policy", c)
 	}
 	w.clean()
 }
 
-func TestOfTwoRestoresAtOnceOneIsBusy(t *testing.T) {
+// Two operations at once on the same workload, or on two workloads that share a
+// directory: the second is refused as busy.
+func TestTheSecondOfTwoConcurrentOperationsIsBusy(t *testing.T) {
 	w := newWorld(t, disktest.Mount(t, "ext4", 256), 1)
 	other := "other" + w.name
 	data, err := os.ReadFile(w.config)
@@ -127,7 +136,7 @@ func TestOfTwoRestoresAtOnceOneIsBusy(t *testing.T) {
 	w.must(os.WriteFile(w.config, []byte(string(data)+"  "+other+":\n"+lines), 0o600))
 	w.fill("data")
 	sid := w.capture()
-	for _, name := range []string{w.name, other} { // the same workload, and one on the same directory
+	for _, name := range []string{w.name, other} { // other has the same directory
 		tried := false
 		e := w.engine()
 		e.reached = func(point string) {
@@ -150,12 +159,14 @@ func TestOfTwoRestoresAtOnceOneIsBusy(t *testing.T) {
 		_, err := e.Restore(t.Context(), w.request(sid))
 		w.must(err)
 		if !tried {
-			t.Fatal("the second never began")
+			t.Fatal("the second operation never began")
 		}
 	}
 }
 
-func TestASignalAtAnyPointIsHeardUntilTheCommit(t *testing.T) {
+// A signal at each point of a restore: before the commit it interrupts and the old
+// data is live; later the restore completes.
+func TestASignalAtAnyPointInterruptsUntilTheCommit(t *testing.T) {
 	w := newWorld(t, t.TempDir(), 2, appLines(image(t))...)
 	w.fill("new")
 	states := map[string][][]string{"new": w.trees()}
@@ -177,8 +188,8 @@ func TestASignalAtAnyPointIsHeardUntilTheCommit(t *testing.T) {
 			i++
 		}
 		_, err := e.Restore(ctx, w.request(sid))
-		// The exchanges are not cut in the middle by a signal; it is heard
-		// behind them, and still before the commit.
+		// A signal does not interrupt the exchanges. It takes effect after them and
+		// before the commit.
 		if point == "before commit" || done {
 			want = "new"
 		}
@@ -198,7 +209,9 @@ func TestASignalAtAnyPointIsHeardUntilTheCommit(t *testing.T) {
 	}
 }
 
-func TestASignalAtAnyPointOfACaptureLeavesTheAppAwake(t *testing.T) {
+// A signal at each point of a capture, also while the app is paused or stopped:
+// the same container runs afterwards.
+func TestASignalAtAnyPointOfACaptureLeavesTheAppRunning(t *testing.T) {
 	w := newWorld(t, t.TempDir(), 1, appLines(image(t))...)
 	w.fill("data")
 	w.deploy()
@@ -213,7 +226,7 @@ func TestASignalAtAnyPointOfACaptureLeavesTheAppAwake(t *testing.T) {
 				}
 			}
 			_, err := e.Capture(ctx, CaptureRequest{Workload: w.name, Quiesce: quiesce})
-			// Once all is read, publishing is the shorter way to an end.
+			// After the last read the capture completes: publishing is quick.
 			if point == "read" {
 				w.must(err)
 			} else if kindOf(err) != Interrupted {
@@ -227,7 +240,9 @@ func TestASignalAtAnyPointOfACaptureLeavesTheAppAwake(t *testing.T) {
 	}
 }
 
-func TestANewHostGetsItsDirectoriesBack(t *testing.T) {
+// The live directories are missing, as on a new host. A restore creates them, and
+// a roll-back removes the ones that it created.
+func TestARestoreCreatesMissingLiveDirectories(t *testing.T) {
 	w := newWorld(t, disktest.Mount(t, "ext4", 256), 2)
 	w.fill("new")
 	states := map[string][][]string{"new": w.trees()}
@@ -248,7 +263,7 @@ func TestANewHostGetsItsDirectoriesBack(t *testing.T) {
 	left, err := os.ReadDir(filepath.Join(w.dir, "live"))
 	w.must(err)
 	if len(left) > 0 {
-		t.Errorf("a roll-back left %v of the directories that it made", left)
+		t.Errorf("the roll-back left directories that the restore created: %v", left)
 	}
 	_, err = w.restore(sid)
 	w.must(err)
@@ -256,7 +271,8 @@ func TestANewHostGetsItsDirectoriesBack(t *testing.T) {
 	w.clean()
 }
 
-func TestASubsetOfVolumes(t *testing.T) {
+// A restore with --volume replaces only the chosen volume.
+func TestARestoreOfOneVolumeLeavesTheOthers(t *testing.T) {
 	w := newWorld(t, disktest.Mount(t, "ext4", 256), 2)
 	w.fill("new")
 	newer := w.trees()
@@ -271,7 +287,8 @@ func TestASubsetOfVolumes(t *testing.T) {
 	disktest.Same(t, "the volume that was chosen", newer[1], disktest.Tree(t, w.volumes[1]))
 }
 
-func TestDataWithoutAnEngine(t *testing.T) {
+// No engine answers. A data-only workload is captured and restored all the same.
+func TestDataIsRestoredWithoutAnEngine(t *testing.T) {
 	t.Setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
 	w := newWorld(t, disktest.Mount(t, "ext4", 256), 1)
 	w.fill("new")
@@ -283,7 +300,9 @@ func TestDataWithoutAnEngine(t *testing.T) {
 	w.generation(states)
 }
 
-func TestOfflineRecoveryDoesTheDataAndTheNextRunTheRest(t *testing.T) {
+// recover --offline rolls the data back and leaves the app alone; the next
+// recovery starts the app.
+func TestOfflineRecoveryMovesTheDataAndTheNextRunStartsTheApp(t *testing.T) {
 	w := newWorld(t, t.TempDir(), 2, appLines(image(t))...)
 	w.fill("new")
 	states := map[string][][]string{"new": w.trees()}
@@ -315,6 +334,8 @@ func TestOfflineRecoveryDoesTheDataAndTheNextRunTheRest(t *testing.T) {
 	w.generation(states)
 }
 
+// A process of the host has a live file open for writing after the app was
+// stopped. The restore rolls back and names the process.
 func TestAWriterThatSurvivesTheFenceRollsBack(t *testing.T) {
 	w := newWorld(t, t.TempDir(), 2, appLines(image(t))...)
 	w.fill("new")
@@ -342,7 +363,9 @@ func TestAWriterThatSurvivesTheFenceRollsBack(t *testing.T) {
 	w.clean()
 }
 
-func TestADirectoryThatIsReplacedMeanwhileIsNotTouched(t *testing.T) {
+// A live directory is replaced by hand during a restore. The restore stops, and
+// touches neither the new directory nor the one that was moved away.
+func TestADirectoryReplacedDuringARestoreIsNotTouched(t *testing.T) {
 	for point, want := range map[string]Kind{"stage": Refused, "publish": Frozen} {
 		t.Run(point, func(t *testing.T) {
 			w := newWorld(t, disktest.Mount(t, "ext4", 256), 2)
@@ -362,13 +385,15 @@ func TestADirectoryThatIsReplacedMeanwhileIsNotTouched(t *testing.T) {
 			}
 			for _, path := range []string{w.volumes[0] + "/dir/old", w.volumes[1] + "/stranger", w.volumes[1] + ".moved/dir/old"} {
 				if _, err := os.Stat(path); err != nil {
-					t.Errorf("something was touched: %v", err)
+					t.Errorf("a file is gone: %v", err)
 				}
 			}
 		})
 	}
 }
 
+// An exported volume is what tar extracts and what an import stores. Damaged
+// members fail the export, and a truncated archive is refused by the import.
 func TestExportAndImport(t *testing.T) {
 	w := newWorld(t, disktest.Mount(t, "ext4", 256), 1)
 	disktest.Rich(t, w.volumes[0])
@@ -401,18 +426,19 @@ func TestExportAndImport(t *testing.T) {
 	}
 	var damaged bytes.Buffer
 	if _, err := w.engine().Export(t.Context(), w.name, sid, "", "", &damaged); kindOf(err) != Failed || codeOf(err) != "snapshot_damaged" {
-		t.Errorf("of damaged members an export is %v", err)
+		t.Errorf("an export of damaged members returned %v", err)
 	}
 
 	before := w.trees()
 	if _, err := w.engine().Import(t.Context(), w.name, "v0", bytes.NewReader(in[:len(in)/2]), ""); kindOf(err) != Refused {
-		t.Errorf("half an archive was imported: %v", err)
+		t.Errorf("the import of half an archive returned %v", err)
 	}
 	disktest.Same(t, "the live data", before[0], w.trees()[0])
 	w.clean()
 }
 
-func TestADeployThatFailsBringsTheOldContainerBack(t *testing.T) {
+// A deploy whose new container is unhealthy rolls back to the old container.
+func TestAFailedDeployBringsTheOldContainerBack(t *testing.T) {
 	w := newWorld(t, t.TempDir(), 1, appLines(image(t))...)
 	w.fill("data")
 	w.deploy()
@@ -424,12 +450,14 @@ func TestADeployThatFailsBringsTheOldContainerBack(t *testing.T) {
 		t.Errorf("the deploy returned %v, expected rolled back", err)
 	}
 	if after := w.appRuns(); after.ID != before.ID {
-		t.Error("the old container did not come back")
+		t.Error("the old container is not back")
 	}
 	w.clean()
 }
 
-func TestACaptureKeepsWhatAPowerCutWould(t *testing.T) {
+// Special files of a volume: a socket is left out and counted, a fifo is refused.
+// An unchanged volume adds nothing to the store.
+func TestACaptureCountsSocketsAndRefusesAFifo(t *testing.T) {
 	w := newWorld(t, disktest.Mount(t, "ext4", 256), 1)
 	w.fill("data")
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
@@ -448,18 +476,19 @@ func TestACaptureKeepsWhatAPowerCutWould(t *testing.T) {
 	}
 	w.must(unix.Mkfifo(filepath.Join(w.volumes[0], "fifo"), 0o600))
 	if _, err := w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: runtime.None}); codeOf(err) != "unrestorable" {
-		t.Errorf("a fifo was captured: %v", err)
+		t.Errorf("a capture of a fifo returned %v", err)
 	}
 	w.clean()
 }
 
-func TestALockKeepsOthersOut(t *testing.T) {
+// snap lock holds a workload: captures and other locks are busy until it ends.
+func TestALockMakesOtherOperationsBusy(t *testing.T) {
 	w := newWorld(t, disktest.Mount(t, "ext4", 256), 1)
 	w.fill("data")
 	held, err := w.engine().Lock(t.Context(), w.name, time.Second)
 	w.must(err)
 	if _, err := w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: runtime.None}); kindOf(err) != Busy {
-		t.Errorf("a capture under a foreign lock returned %v, expected busy", err)
+		t.Errorf("a capture of a locked workload returned %v, expected busy", err)
 	}
 	if _, err := w.engine().Lock(t.Context(), w.name, 200*time.Millisecond); kindOf(err) != Busy {
 		t.Errorf("a second lock returned %v, expected busy", err)
@@ -468,7 +497,9 @@ func TestALockKeepsOthersOut(t *testing.T) {
 	w.capture()
 }
 
-func TestOtherContainersThatAreListedStopAndStart(t *testing.T) {
+// A container of another owner uses the live directory and is listed under
+// also_stop. The restore stops it and starts it again.
+func TestListedContainersAreRestarted(t *testing.T) {
 	w := newWorld(t, t.TempDir(), 1, appLines(image(t))...)
 	w.fill("new")
 	w.deploy()
@@ -480,7 +511,7 @@ func TestOtherContainersThatAreListedStopAndStart(t *testing.T) {
 	r, err := w.restore(sid)
 	w.must(err)
 	if after := dockertest.Inspect(t, w.name+"-stranger"); !after.Running || after.StartedAt == before.StartedAt {
-		t.Errorf("the other container was %+v, is %+v; expected a restart", before, after)
+		t.Errorf("the listed container was %+v and is %+v, expected a restart", before, after)
 	}
 	if !disk.ValidID(r.PreRestoreSID) {
 		t.Errorf("pre-restore sid %q", r.PreRestoreSID)
@@ -488,7 +519,9 @@ func TestOtherContainersThatAreListedStopAndStart(t *testing.T) {
 	w.clean()
 }
 
-func TestACommittedRestoreIsNotTakenBackBecauseTheEngineIsAway(t *testing.T) {
+// A restore was killed after its commit, and the engine is away. Recovery keeps
+// the new data and leaves the app for later.
+func TestACommittedRestoreIsNotRolledBackWhileTheEngineIsAway(t *testing.T) {
 	w := newWorld(t, t.TempDir(), 2, appLines(image(t))...)
 	w.fill("new")
 	states := map[string][][]string{"new": w.trees()}
@@ -511,7 +544,9 @@ func TestACommittedRestoreIsNotTakenBackBecauseTheEngineIsAway(t *testing.T) {
 	w.appRuns()
 }
 
-func TestADeployLeavesAloneWhatIsAsItShouldBe(t *testing.T) {
+// A deploy that changes nothing, or whose image cannot be had, leaves the running
+// container alone.
+func TestADeployWithoutChangesTouchesNothing(t *testing.T) {
 	w := newWorld(t, t.TempDir(), 1, appLines(image(t))...)
 	w.fill("data")
 	w.deploy()
@@ -519,19 +554,21 @@ func TestADeployLeavesAloneWhatIsAsItShouldBe(t *testing.T) {
 	r, err := w.engine().Deploy(t.Context(), DeployRequest{Workload: w.name})
 	w.must(err)
 	if after := w.appRuns(); r.Changed || after.ID != before.ID || after.StartedAt != before.StartedAt {
-		t.Errorf("a deploy of nothing new said changed=%t and touched the container", r.Changed)
+		t.Errorf("a deploy without changes reported changed=%t, or touched the container", r.Changed)
 	}
 	w.edit("image: ", "image: nobody-has-this-")
 	_, err = w.engine().Deploy(t.Context(), DeployRequest{Workload: w.name})
 	if k := kindOf(err); err == nil || k != Failed && k != Refused {
-		t.Errorf("a deploy of an image that cannot be had returned %v (kind %d), expected that nothing changed", err, k)
+		t.Errorf("a deploy of an image that cannot be had returned %v (kind %d), expected failed or refused", err, k)
 	}
 	if after := w.appRuns(); after.ID != before.ID || after.StartedAt != before.StartedAt {
-		t.Error("it touched the container")
+		t.Error("the deploy touched the container")
 	}
 }
 
-func TestAContainerStartedMeanwhileRollsBack(t *testing.T) {
+// Another container starts on a volume while the restore prepares its swap. The
+// restore rolls back.
+func TestAContainerStartedBeforeTheSwapRollsBack(t *testing.T) {
 	w := newWorld(t, t.TempDir(), 2, appLines(image(t))...)
 	w.fill("new")
 	w.deploy()
@@ -557,7 +594,9 @@ func TestAContainerStartedMeanwhileRollsBack(t *testing.T) {
 	}
 }
 
-func TestAWrapperThatTheStoreDoesNotKnowStopsEverything(t *testing.T) {
+// An orphan lies beside a live directory: a wrapper that belongs to no known
+// transaction. Captures and restores refuse to start.
+func TestAnOrphanFreezesEveryOperation(t *testing.T) {
 	w := newWorld(t, disktest.Mount(t, "ext4", 256), 1)
 	w.fill("data")
 	sid := w.capture()
@@ -566,12 +605,14 @@ func TestAWrapperThatTheStoreDoesNotKnowStopsEverything(t *testing.T) {
 	_, restoreErr := w.restore(sid)
 	for _, err := range []error{captureErr, restoreErr} {
 		if kindOf(err) != Frozen || codeOf(err) != "stray_wrapper" {
-			t.Errorf("it returned %v, expected a refusal for the stray wrapper", err)
+			t.Errorf("the operation returned %v, expected a refusal for the orphan", err)
 		}
 	}
 }
 
-func TestAnUnreachableParentFreezesEvenBeforeReady(t *testing.T) {
+// The filesystem above the live directories is not mounted, and the restore was
+// killed before its ready record. Recovery freezes rather than clean up there.
+func TestAnUnmountedParentFreezesEvenBeforeReady(t *testing.T) {
 	w := newWorld(t, disktest.Mount(t, "ext4", 256), 2)
 	w.fill("data")
 	sid := w.capture()

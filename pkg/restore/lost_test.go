@@ -12,73 +12,74 @@ import (
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
-// Every request that changes something at the engine, in turn, is carried out
-// and its answer is lost; with SNAP_CRASH=all, dockerd is also killed as each
-// comes in.
+// These tests lose the answer to each changing request in turn, after the engine
+// has carried the request out. With SNAP_CRASH=all they also kill dockerd just
+// before each request.
 
-// trial is one operation, tried from the same state again and again.
+// trial is one operation that is repeated from the same state.
 type trial struct {
 	*world
 	d       *daemon
 	p       *proxy
-	arrange func()                       // brings about the state to begin from
+	arrange func()                       // sets up the initial state
 	operate func() error                 // the operation
-	settle  func(what string, err error) // looks that all is as err says, and recovers
-	lost    map[string]error             // request → what its lost answer made of the operation
-	calm    bool                         // dockerd is not killed, even where everything is tried
+	check   func(what string, err error) // checks that the state matches err, and recovers
+	lost    map[string]error             // request → what the operation returned when its answer was lost
+	noKill  bool                         // dockerd is not killed, even with SNAP_CRASH=all
 }
 
-// newTrial is a trial of an operation on the app of crashing: it begins on old
-// data with the app up, and ends as keeps demands.
+// newTrial returns a trial of an operation in a newEngineWorld. Each run begins on
+// the old data with the app up, and ends with checkOutcome.
 func newTrial(t *testing.T) (x *trial, sid string) {
 	t.Helper()
-	w, d, sid, states := crashing(t)
+	w, d, sid, states := newEngineWorld(t)
 	var before dockertest.Container
-	x = &trial{world: w, d: d, p: between(t, d.host), lost: map[string]error{}}
+	x = &trial{world: w, d: d, p: newProxy(t, d.host), lost: map[string]error{}}
 	x.arrange = func() {
 		w.fill("old")
 		states["old"] = w.trees()
 		before = w.appRuns()
 	}
-	x.settle = func(what string, err error) { w.keeps(d, states, before, what, err) }
+	x.check = func(what string, err error) { w.checkOutcome(d, states, before, what, err) }
 	return x, sid
 }
 
-// each tries the operation once for each of its requests, of which there must
-// be those that are wanted.
+// each runs the operation once for each of its requests, which must include the
+// wanted ones.
 func (x *trial) each(wanted ...string) {
 	x.Helper()
 	x.arrange()
-	x.p.meddle(0, nil, 0, false)
+	x.p.arm(0, nil, 0, false)
 	err := x.operate()
-	whole := x.p.stop()
-	x.settle("without a fault", err)
+	whole := x.p.disarm()
+	x.check("without a fault", err)
 	for _, request := range wanted {
 		if !slices.Contains(whole, request) {
-			x.Fatalf("no %q among the requests %q", request, whole)
+			x.Fatalf("the requests %q do not include %q", whole, request)
 		}
 	}
-	kill := func() { gone.strike(x.T, x.d) }
+	kill := func() { gone.inject(x.T, x.d) }
 	for n := range whole {
 		x.lost[whole[n]] = x.try(n+1, "answer lost", nil, 0, true)
-		if everywhere() && !x.calm {
+		if allPoints() && !x.noKill {
 			x.try(n+1, "dockerd killed", kill, 0, false)
 		}
 	}
 }
 
+// try runs the operation once, with a fault at the n-th request.
 func (x *trial) try(n int, fault string, before func(), late time.Duration, lose bool) error {
 	x.Helper()
 	x.arrange()
-	x.p.meddle(n, before, late, lose)
+	x.p.arm(n, before, late, lose)
 	err := x.operate()
-	seen := x.p.stop()
+	seen := x.p.disarm()
 	if len(seen) < n {
-		x.Fatalf("only %d requests of %d: %q", len(seen), n, seen)
+		x.Fatalf("only %d requests, expected at least %d: %q", len(seen), n, seen)
 	}
 	what := fmt.Sprintf("%s at request %d, %s", fault, n, seen[n-1])
 	x.Logf("%s: %v", what, err)
-	x.settle(what, err)
+	x.check(what, err)
 	return err
 }
 
@@ -94,22 +95,25 @@ const (
 	connect = "POST /networks/create"
 )
 
+// An answer is lost during a restore. Where snap can see that the request was
+// carried out, the restore succeeds; a late answer is not a lost one.
 func TestAnAnswerIsLostDuringARestore(t *testing.T) {
 	x, sid := newTrial(t)
 	x.operate = func() error { _, err := x.restore(sid); return err }
 	x.each(update, stop, rename, create, start, remove)
-	for _, request := range []string{stop, remove} { // a look tells that it was carried out
+	for _, request := range []string{stop, remove} { // snap can see that these were carried out
 		if err := x.lost[request]; err != nil {
 			t.Errorf("the answer to %s was lost, and the restore returned %v", request, err)
 		}
 	}
-	// One that comes late is not lost.
 	if err := x.try(2, "answer late", nil, time.Second, false); err != nil {
 		t.Errorf("a slow engine failed the restore: %v", err)
 	}
 }
 
-func TestAnAnswerIsLostWhileARestoreGoesBack(t *testing.T) {
+// An answer is lost while a restore rolls back from an unhealthy app. The old data
+// and the old container come back.
+func TestAnAnswerIsLostWhileARestoreRollsBack(t *testing.T) {
 	x, _ := newTrial(t)
 	x.must(os.WriteFile(filepath.Join(x.volumes[0], "sick"), []byte("yes"), 0o644))
 	sid := x.capture()
@@ -117,9 +121,9 @@ func TestAnAnswerIsLostWhileARestoreGoesBack(t *testing.T) {
 	arrange, before := x.arrange, dockertest.Container{}
 	x.arrange = func() { arrange(); states["old"], before = x.trees(), x.appRuns() }
 	x.operate = func() error { _, err := x.restore(sid); return err }
-	x.settle = func(what string, err error) {
-		// Where the engine went before it could say that the app is sick, the
-		// new data stays until the recovery hears it.
+	x.check = func(what string, err error) {
+		// When the engine fails before it reports the app as unhealthy, the new
+		// data stays until a recovery learns of it.
 		if k := kindOf(err); k != RolledBack && k != Pending && k != Frozen {
 			x.Errorf("%s: %v", what, err)
 		}
@@ -133,25 +137,26 @@ func TestAnAnswerIsLostWhileARestoreGoesBack(t *testing.T) {
 		x.generation(states)
 		x.awaitApp()
 		if after := x.appRuns(); after.ID != before.ID {
-			x.Errorf("%s: not the old container", what)
+			x.Errorf("%s: the old container is not back", what)
 		}
 		x.recoverTwice()
 	}
-	if !everywhere() {
+	if !allPoints() {
 		x.try(5, "answer lost", nil, 0, true)
 		return
 	}
-	x.calm = true
+	x.noKill = true
 	x.each(update, stop, rename, create, start, remove)
 }
 
+// An answer is lost during a capture. The data is unchanged and the app runs.
 func TestAnAnswerIsLostDuringACapture(t *testing.T) {
 	x, _ := newTrial(t)
-	x.calm = true // TestTheEngineEndsDuringACapture does that
+	x.noKill = true // TestTheEngineEndsDuringACapture kills dockerd
 	for quiesce, requests := range map[string][]string{runtime.Pause: {pause, unpause}, runtime.Stop: {stop, start}} {
 		states, before := map[string][][]string{}, dockertest.Container{}
 		x.arrange = func() { x.fill("old"); states["old"], before = x.trees(), x.appRuns() }
-		x.settle = func(what string, err error) { x.keeps(x.d, states, before, quiesce+": "+what, err) }
+		x.check = func(what string, err error) { x.checkOutcome(x.d, states, before, quiesce+": "+what, err) }
 		x.operate = func() error {
 			_, err := x.engine().Capture(t.Context(), CaptureRequest{Workload: x.name, Quiesce: quiesce})
 			return err
@@ -160,6 +165,7 @@ func TestAnAnswerIsLostDuringACapture(t *testing.T) {
 	}
 }
 
+// An answer is lost during the first deploy. The app runs, or no container is left.
 func TestAnAnswerIsLostDuringAFirstDeploy(t *testing.T) {
 	x, _ := newTrial(t)
 	x.arrange = x.undeploy
@@ -167,7 +173,7 @@ func TestAnAnswerIsLostDuringAFirstDeploy(t *testing.T) {
 		_, err := x.engine().Deploy(t.Context(), DeployRequest{Workload: x.name})
 		return err
 	}
-	x.settle = func(what string, err error) {
+	x.check = func(what string, err error) {
 		x.d.up(t)
 		x.recoverTwice()
 		list := x.containers()
@@ -185,6 +191,8 @@ func TestAnAnswerIsLostDuringAFirstDeploy(t *testing.T) {
 	x.each(connect, create, start, update)
 }
 
+// An answer is lost during a deploy of a changed config. The new container runs,
+// or the old one is back.
 func TestAnAnswerIsLostDuringADeploy(t *testing.T) {
 	x, _ := newTrial(t)
 	n, before := 0, dockertest.Container{}
@@ -197,7 +205,7 @@ func TestAnAnswerIsLostDuringADeploy(t *testing.T) {
 		_, err := x.engine().Deploy(t.Context(), DeployRequest{Workload: x.name})
 		return err
 	}
-	x.settle = func(what string, err error) {
+	x.check = func(what string, err error) {
 		x.d.up(t)
 		x.recoverTwice()
 		x.awaitApp()
@@ -206,27 +214,29 @@ func TestAnAnswerIsLostDuringADeploy(t *testing.T) {
 			t.Errorf("%s: the old container is not back after: %v", what, err)
 		}
 		if err == nil && after.ID == before.ID {
-			t.Errorf("%s: the old container still stands", what)
+			t.Errorf("%s: the old container was not replaced", what)
 		}
 		if t.Failed() {
 			t.FailNow()
 		}
 	}
 	x.edit("restart: always", "restart: always\n    command: [serve, \"0\"]")
-	if !everywhere() { // the requests are those of a restore's redeploy
+	if !allPoints() { // a restore makes the same requests when it redeploys
 		x.try(4, "answer lost", nil, 0, true)
 		return
 	}
 	x.each(update, stop, rename, create, start, remove)
 }
 
+// An answer is lost during a recovery. Recovery ends in the direction that the
+// records had decided.
 func TestAnAnswerIsLostDuringARecovery(t *testing.T) {
 	x, sid := newTrial(t)
-	x.calm = true // TestTheEngineEndsDuringARecovery does that
+	x.noKill = true // TestTheEngineEndsDuringARecovery kills dockerd
 	whole, _ := x.run("restore", sid, 0)
 	states := map[string][][]string{"new": x.trees()}
 	points := map[string]string{"exchanged v0": "old", "commit": "new"}
-	if !everywhere() {
+	if !allPoints() {
 		delete(points, "commit")
 	}
 	for point, want := range points {
@@ -236,7 +246,7 @@ func TestAnAnswerIsLostDuringARecovery(t *testing.T) {
 			x.killAt("restore", sid, point, whole)
 		}
 		x.operate = func() error { _, err := x.engine().Recover(t.Context(), RecoverRequest{}); return err }
-		x.settle = func(what string, err error) {
+		x.check = func(what string, err error) {
 			x.d.up(t)
 			x.recoverTwice()
 			if got := x.generation(states); got != want {
@@ -248,7 +258,7 @@ func TestAnAnswerIsLostDuringARecovery(t *testing.T) {
 				t.FailNow()
 			}
 		}
-		if !everywhere() {
+		if !allPoints() {
 			x.try(2, "answer lost", nil, 0, true)
 			return
 		}

@@ -14,11 +14,12 @@ import (
 	"github.com/tiny-forge/snap/pkg/docker/dockertest"
 )
 
-// What an operator, another tool, or the app itself does at the worst moment.
+// These tests have the app, an operator or another tool interfere with a restore
+// at the worst moment.
 
 func (w *world) dockerRun(args ...string) { w.Helper(); disktest.Run(w.T, "docker", args...) }
 
-// during restores sid while act is done at a point.
+// during restores sid and calls act when the restore reaches the point.
 func (w *world) during(point, sid string, act func(), change ...func(*RestoreRequest)) error {
 	w.Helper()
 	e, req, acted := w.engine(), w.request(sid), false
@@ -30,12 +31,13 @@ func (w *world) during(point, sid string, act func(), change ...func(*RestoreReq
 	defer cancel()
 	_, err := e.Restore(ctx, req)
 	if !acted {
-		w.Fatalf("the restore did not come to %q: %v", point, err)
+		w.Fatalf("the restore never reached %q: %v", point, err)
 	}
 	return err
 }
 
-// appWorld is a world with the app up on old data, and a snapshot of new data.
+// appWorld returns a world with the app up on the old data, and a snapshot of the
+// new data.
 func appWorld(t *testing.T, image string, lines ...string) (w *world, sid string, states map[string][][]string) {
 	t.Helper()
 	w = newWorld(t, t.TempDir(), 2, appLines(image, lines...)...)
@@ -48,8 +50,9 @@ func appWorld(t *testing.T, image string, lines ...string) (w *world, sid string
 	return w, sid, states
 }
 
-// wants fails the test unless all data and the error are these.
-func (w *world) wants(states map[string][][]string, generation string, err error, kind Kind, code string) {
+// expect fails the test unless all volumes are of this generation and err has this
+// kind and code.
+func (w *world) expect(states map[string][][]string, generation string, err error, kind Kind, code string) {
 	w.Helper()
 	if kindOf(err) != kind || codeOf(err) != code {
 		w.Errorf("the restore returned %v (kind %d, %q), expected kind %d, %q", err, kindOf(err), codeOf(err), kind, code)
@@ -59,23 +62,27 @@ func (w *world) wants(states map[string][][]string, generation string, err error
 	}
 }
 
+// The app ignores its stop signal. It is killed after the stop timeout, and the
+// restore goes on.
 func TestAnAppThatIgnoresTheSignalIsKilled(t *testing.T) {
 	w, sid, states := appWorld(t, image(t), "command: stubborn", "stop_grace_period: 10m")
 	before := w.appRuns()
 	err := w.during("stopped", sid, func() {
 		if now := dockertest.Inspect(t, before.ID); now.Running || now.ExitCode != 137 {
-			t.Errorf("it is %+v, expected that it was killed", now)
+			t.Errorf("the container is %+v, expected it killed", now)
 		}
 	}, func(r *RestoreRequest) { r.StopTimeout = time.Second })
-	w.wants(states, "new", err, Failed, "")
+	w.expect(states, "new", err, Failed, "")
 	w.must(err)
 	w.appRuns()
 	w.clean()
-	disktest.Run(t, "docker", "kill", w.name) // it would not end for the test either
+	disktest.Run(t, "docker", "kill", w.name) // it ignores the signal of the clean-up too
 }
 
+// dockerd restarts between two exchanges. The fence keeps the restart policy from
+// starting the app on half-swapped data.
 func TestARestartPolicyDoesNotStartTheAppOnHalfSwappedData(t *testing.T) {
-	w, d, sid, states := crashing(t)
+	w, d, sid, states := newEngineWorld(t)
 	w.fill("old")
 	before := w.appRuns()
 	started := func() string {
@@ -89,34 +96,37 @@ func TestARestartPolicyDoesNotStartTheAppOnHalfSwappedData(t *testing.T) {
 		case "before swap":
 			fenced = started()
 		case "exchanged v0":
-			restarted.strike(t, d)
-			time.Sleep(2 * time.Second) // for what dockerd starts by itself
+			restarted.inject(t, d)
+			time.Sleep(2 * time.Second) // time for dockerd to start containers by itself
 		case "before commit":
 			if now := started(); now != fenced {
-				t.Errorf("the container was %s, is %s: it started on half of the data", fenced, now)
+				t.Errorf("the container was %s and is %s: it started on half-swapped data", fenced, now)
 			}
 		}
 	}
 	_, err := e.Restore(t.Context(), w.request(sid))
-	w.wants(states, "new", err, Failed, "")
+	w.expect(states, "new", err, Failed, "")
 	w.must(err)
 	w.appRuns()
 	w.clean()
 }
 
-func TestAnImageRemovedMeanwhileGoesBack(t *testing.T) {
+// The image of the app is removed during the restore, which rolls back.
+func TestAnImageRemovedMeanwhileRollsBack(t *testing.T) {
 	name := image(t)
 	w, sid, states := appWorld(t, name)
 	before := w.appRuns()
 	err := w.during("fence", sid, func() { w.dockerRun("rmi", "-f", name) })
-	w.wants(states, "old", err, RolledBack, "image_missing")
+	w.expect(states, "old", err, RolledBack, "image_missing")
 	if after := w.appRuns(); after.ID != before.ID {
-		t.Error("not the old container")
+		t.Error("the old container is not back")
 	}
 	w.clean()
 }
 
-func TestAPortTakenMeanwhileGoesBackAndARecoveryStartsTheApp(t *testing.T) {
+// The app's port is taken during the restore, which rolls back but cannot start
+// the app either. A recovery starts the app once the port is free.
+func TestAPortTakenMeanwhileRollsBackAndARecoveryStartsTheApp(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -131,20 +141,22 @@ func TestAPortTakenMeanwhileGoesBackAndARecoveryStartsTheApp(t *testing.T) {
 		}
 	})
 	defer l.Close()
-	w.wants(states, "old", err, RolledBack, "port_taken")
-	// The old container has no port either.
+	w.expect(states, "old", err, RolledBack, "port_taken")
+	// The old container cannot get the port either.
 	list, err := w.engine().Recover(t.Context(), RecoverRequest{})
 	if kindOf(err) != RolledBack || codeOf(err) != "app_not_up" || len(list) != 1 || !list[0].Pending {
-		t.Errorf("recover returned %+v, %v; expected that the app is not up", list, err)
+		t.Errorf("recover returned %+v, %v; expected app_not_up", list, err)
 	}
 	l.Close()
 	w.recoverTwice()
-	w.wants(states, "old", nil, Failed, "")
+	w.expect(states, "old", nil, Failed, "")
 	if after := w.appRuns(); after.ID != before.ID {
-		t.Error("not the old container")
+		t.Error("the old container is not back")
 	}
 }
 
+// The health check hangs on the new data. The health timeout ends the wait, and
+// the restore rolls back.
 func TestAHealthCheckThatNeverEndsIsUnhealthy(t *testing.T) {
 	w, _, _ := appWorld(t, image(t))
 	w.must(os.WriteFile(filepath.Join(w.volumes[0], "hang"), nil, 0o644))
@@ -157,53 +169,55 @@ func TestAHealthCheckThatNeverEndsIsUnhealthy(t *testing.T) {
 			t.Errorf("%d containers, expected the old and the new", n)
 		}
 	}, func(r *RestoreRequest) { r.HealthTimeout = time.Second })
-	w.wants(states, "old", err, RolledBack, "unhealthy")
+	w.expect(states, "old", err, RolledBack, "unhealthy")
 	if err == nil || !strings.Contains(err.Error(), "not healthy after 1s") {
-		t.Errorf("the restore returned %v, expected that the health timeout ended the wait", err)
+		t.Errorf("the restore returned %v, expected the health timeout to end the wait", err)
 	}
 	if after := w.appRuns(); after.ID != before.ID {
-		t.Error("not the old container")
+		t.Error("the old container is not back")
 	}
 	w.clean()
 }
 
-func TestAContainerRemovedByHandIsMadeAnew(t *testing.T) {
+// The app's container is removed by hand during the restore. It is recreated from
+// the config, on the new data and also when the restore rolls back.
+func TestAContainerRemovedByHandIsRecreated(t *testing.T) {
 	w, sid, states := appWorld(t, image(t))
 	points := []string{"fence", "commit"}
-	if everywhere() {
+	if allPoints() {
 		points = []string{"stage", "ready", "stopped", "fence", "publish", "before swap", "exchanged v0", "swap", "commit"}
 	}
 	for _, point := range points {
 		w.fill("old")
 		before := w.appRuns()
 		err := w.during(point, sid, func() { w.dockerRun("rm", "-f", before.ID) })
-		w.wants(states, "new", err, Failed, "")
+		w.expect(states, "new", err, Failed, "")
 		w.must(err)
 		if after := w.appRuns(); after.ID == before.ID {
-			t.Errorf("at %q: the container is the removed one", point)
+			t.Errorf("at %q: the container has the id of the removed one", point)
 		}
 		w.clean()
 	}
-	// The same, and the new data makes the app sick: there is nothing but the
-	// config to make the old one from.
+	// The same with new data that makes the app unhealthy: only the config is left
+	// to recreate the old container from.
 	w.must(os.WriteFile(filepath.Join(w.volumes[0], "sick"), []byte("yes"), 0o644))
 	sid = w.capture()
 	w.fill("old")
 	states = map[string][][]string{"old": w.trees()}
 	err := w.during("fence", sid, func() { w.dockerRun("rm", "-f", w.name) })
-	w.wants(states, "old", err, RolledBack, "unhealthy")
+	w.expect(states, "old", err, RolledBack, "unhealthy")
 	w.appRuns()
 	w.clean()
 }
 
-// Somebody starts the app's own container, or another one on a volume. Until
-// the commit it is seen and the restore taken back: while it ran it saw old and
-// new data mixed, and what it writes to the displaced trees would be lost.
+// The app's own container, or another one on a volume, is started during the swap.
+// The restore rolls back: the container saw old and new data mixed, and its writes
+// to the displaced trees would be lost.
 func TestAContainerStartedDuringTheSwapRollsBack(t *testing.T) {
 	w, sid, states := appWorld(t, image(t))
 	type start struct{ point, who string }
 	starts := []start{{"before swap", "own"}, {"exchanged v0", "foreign"}}
-	if everywhere() {
+	if allPoints() {
 		starts = nil
 		for _, point := range []string{"fence", "before swap", "exchanged v0", "exchanged v1", "swap"} {
 			starts = append(starts, start{point, "own"}, start{point, "foreign"})
@@ -222,13 +236,13 @@ func TestAContainerStartedDuringTheSwapRollsBack(t *testing.T) {
 			}
 		})
 		remove()
-		w.wants(states, "old", err, RolledBack, "in_use")
+		w.expect(states, "old", err, RolledBack, "in_use")
 		if after := w.appRuns(); after.ID != before.ID {
-			t.Error("not the old container")
+			t.Error("the old container is not back")
 		}
 		w.clean()
 		if t.Failed() {
-			t.Fatalf("after a start of the %s container at %q", s.who, s.point)
+			t.Fatalf("after the %s container was started at %q", s.who, s.point)
 		}
 	}
 }

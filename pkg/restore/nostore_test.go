@@ -10,13 +10,13 @@ import (
 	"github.com/tiny-forge/snap/pkg/swap"
 )
 
-// While the store is missing a recovery decides from the journal, which is in
-// the state: all volumes old or all new. It deletes nothing, the transaction
-// stays, and the next recovery that finds the store finishes it.
+// The store is missing. Recovery decides from the journal, which is in the state,
+// and leaves all volumes old or all new. It deletes nothing; the transaction stays
+// until a recovery finds the store.
 func TestARecoveryDecidesWithoutTheStore(t *testing.T) {
 	for _, c := range []struct {
 		d    swap.Goal
-		want string // the generation that is live then
+		want string // the generation that must be live
 		kind Kind
 	}{{swap.Undecided, "old", RolledBack}, {swap.Committed, "new", Pending}, {swap.Reverted, "old", RolledBack}, {swap.Guarding, "new", Pending}} {
 		t.Run(c.d.String(), func(t *testing.T) {
@@ -41,11 +41,11 @@ func TestARecoveryDecidesWithoutTheStore(t *testing.T) {
 				}
 				for i := range s.volumes {
 					if _, err := os.Stat(s.staged(i)); err != nil {
-						t.Errorf("what is not live has gone: %v", err)
+						t.Errorf("the other tree is gone: %v", err)
 					}
 				}
 				if _, err := os.Lstat(store); err == nil {
-					t.Error("a store was made")
+					t.Error("a new store was created")
 				}
 			}
 			s.must(os.Rename(store+".away", store))
@@ -54,9 +54,10 @@ func TestARecoveryDecidesWithoutTheStore(t *testing.T) {
 	}
 }
 
-// A capture's transaction keeps what it may have left in the store, and a
-// restore without a ready record cannot be told from one that has lost it.
-func TestWhatNeedsTheStoreWaitsForIt(t *testing.T) {
+// The store is missing and there is no ready record. Only the store can tell a
+// restore that has no ready record yet from one that has lost it, so recovery
+// freezes until the store is back.
+func TestARecoveryWithoutReadyWaitsForTheStore(t *testing.T) {
 	s := newScene(newWorld(t, t.TempDir(), 2))
 	s.remove("ready", "times")
 	s.tx.Close()

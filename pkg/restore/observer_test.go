@@ -9,11 +9,11 @@ import (
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
-// record is an observer that remembers what it was told.
+// record is an observer that remembers its events.
 type record struct {
 	mu       sync.Mutex
 	phases   []Phase
-	progress map[string][2]int64 // the last of each volume
+	progress map[string][2]int64 // the last progress of each volume
 }
 
 func (r *record) Phase(p Phase) { r.phases = append(r.phases, p) }
@@ -27,8 +27,8 @@ func (r *record) Progress(volume string, done, total int64) {
 	}
 }
 
-// TestAnObserverIsToldThePhasesAndTheProgress compares what an observer is told
-// with the lists of phases, and with how much the snapshot holds.
+// An observer is told every phase that runs, in order, and the progress of each
+// volume up to the size that the snapshot has.
 func TestAnObserverIsToldThePhasesAndTheProgress(t *testing.T) {
 	for guard, skipped := range map[string][]Phase{
 		workload.GuardBefore: {Guard},
@@ -52,11 +52,11 @@ func TestAnObserverIsToldThePhasesAndTheProgress(t *testing.T) {
 			r, err := w.engine().Restore(Observe(t.Context(), seen), req)
 			w.must(err)
 			if !slices.Equal(seen.phases, want) {
-				t.Errorf("it was told the phases %q, expected %q", seen.phases, want)
+				t.Errorf("the observer was told the phases %q, expected %q", seen.phases, want)
 			}
 			for _, v := range r.Volumes {
 				if got := seen.progress[v.Name]; got != [2]int64{v.Bytes, v.Bytes} {
-					t.Errorf("volume %s: it was told %d of %d, expected %d", v.Name, got[0], got[1], v.Bytes)
+					t.Errorf("volume %s: the observer was told %d of %d bytes, expected %d", v.Name, got[0], got[1], v.Bytes)
 				}
 			}
 		})
@@ -67,6 +67,6 @@ func TestAnObserverIsToldThePhasesAndTheProgress(t *testing.T) {
 	_, err := w.engine().Capture(Observe(t.Context(), seen), CaptureRequest{Workload: w.name, Quiesce: runtime.None})
 	w.must(err)
 	if want := []Phase{Preflight, Begin, PassTwo, Clones, Publish}; !slices.Equal(seen.phases, want) {
-		t.Errorf("a capture told %q, expected %q", seen.phases, want)
+		t.Errorf("a capture told the phases %q, expected %q", seen.phases, want)
 	}
 }

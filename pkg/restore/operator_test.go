@@ -13,11 +13,11 @@ import (
 	"github.com/tiny-forge/snap/pkg/swap"
 )
 
-// What an operator's decision makes of a frozen restore, written by hand: which
-// generation all volumes then are, or "refused", and what stood there that is
-// not snap's, and must still be there, whole, under another name. The decision
-// of the records makes no difference to it.
-var decided = map[string]struct {
+// decisionTable is written by hand. For each layout of a frozen volume it has the
+// generation that all volumes are after --resolve keep-old and keep-new, or
+// "refused", and whether a foreign tree must be preserved under another name. The
+// goal of the records makes no difference.
+var decisionTable = map[string]struct {
 	keepOld, keepNew string
 	stranger         bool
 }{
@@ -40,15 +40,17 @@ var decided = map[string]struct {
 	"gone / other": {"refused", "refused", true},
 }
 
+// The operator decides for a frozen restore, in every layout and with every goal
+// of the records.
 func TestTheOperatorDecidesForAllVolumes(t *testing.T) {
-	for seen, c := range decided {
+	for seen, c := range decisionTable {
 		for d := swap.Undecided; d <= swap.Guarding; d++ {
 			for keep, want := range map[string]string{journal.KeepOld: c.keepOld, journal.KeepNew: c.keepNew} {
 				t.Run(fmt.Sprintf("%s/%s/keep-%s", seen, d, keep), func(t *testing.T) {
 					s := newScene(newWorld(t, t.TempDir(), 2), guardOf(d))
 					s.put(1, seen)
 					s.decide(d)
-					if wanted[seen][d] != "frozen" && wanted[seen][d] != "" {
+					if recoveryTable[seen][d] != "frozen" && recoveryTable[seen][d] != "" {
 						s.refusesToDecide(keep)
 						return
 					}
@@ -59,19 +61,20 @@ func TestTheOperatorDecidesForAllVolumes(t *testing.T) {
 	}
 }
 
-// put arranges volume i as "what stands at the live name / in the wrapper".
+// put arranges volume i in a layout, "live name / wrapper". A tree that the layout
+// does not name is deleted.
 func (s *scene) put(i int, seen string) {
 	s.Helper()
 	live, staged := s.volumes[i], s.staged(i)
-	kept := map[string]string{"old": filepath.Join(s.dir, "away-old"), "new": filepath.Join(s.dir, "away-new")}
-	s.must(os.Rename(live, kept["old"]))
-	s.must(os.Rename(staged, kept["new"]))
+	away := map[string]string{"old": filepath.Join(s.dir, "away-old"), "new": filepath.Join(s.dir, "away-new")}
+	s.must(os.Rename(live, away["old"]))
+	s.must(os.Rename(staged, away["new"]))
 	names := strings.Split(seen, " / ")
 	for n, path := range []string{live, staged} {
 		switch names[n] {
 		case "old", "new":
-			s.must(os.Rename(kept[names[n]], path))
-			delete(kept, names[n])
+			s.must(os.Rename(away[names[n]], path))
+			delete(away, names[n])
 		case "gone":
 		case "other":
 			disktest.Write(s.T, path, map[string]string{"stranger": "s", "sub/stranger": "t"})
@@ -80,16 +83,16 @@ func (s *scene) put(i int, seen string) {
 		case "link":
 			s.must(os.Symlink("/etc/passwd", path))
 		default:
-			s.Fatalf("unknown arrangement %q", seen)
+			s.Fatalf("unknown layout %q", seen)
 		}
 	}
-	for _, path := range kept {
+	for _, path := range away {
 		s.must(os.RemoveAll(path))
 	}
-	s.strange = map[string][]string{}
+	s.foreign = map[string][]string{}
 	for n, path := range []string{live, staged} {
 		if names[n] == "other" || names[n] == "file" || names[n] == "link" {
-			s.strange[path] = disktest.Tree(s.T, path)
+			s.foreign[path] = disktest.Tree(s.T, path)
 		}
 	}
 }
@@ -98,15 +101,19 @@ func (s *scene) request(keep string) ResolveRequest {
 	return ResolveRequest{Workload: s.name, Keep: keep, Confirm: s.tx.ID}
 }
 
+// refusesToDecide fails the test unless a decision about a restore that is not
+// frozen is refused and moves nothing.
 func (s *scene) refusesToDecide(keep string) {
 	s.Helper()
 	before := disktest.Tree(s.T, s.dir+"/live")
 	if _, err := s.engine().Resolve(s.Context(), s.request(keep)); kindOf(err) != Refused || codeOf(err) != "not_frozen" {
-		s.Errorf("a decision about what is not frozen returned %v", err)
+		s.Errorf("a decision about a restore that is not frozen returned %v", err)
 	}
 	disktest.Same(s.T, "nothing moves", before, disktest.Tree(s.T, s.dir+"/live"))
 }
 
+// resolves makes a decision, and fails the test unless all volumes are then of
+// the wanted generation, or the decision is refused without a trace.
 func (s *scene) resolves(keep, want string, stranger bool) {
 	s.Helper()
 	before := disktest.Tree(s.T, s.dir+"/live")
@@ -117,7 +124,7 @@ func (s *scene) resolves(keep, want string, stranger bool) {
 		}
 		disktest.Same(s.T, "after a refusal", before, disktest.Tree(s.T, s.dir+"/live"))
 		if _, err := os.Stat(filepath.Join(s.dir, "state/tx", s.tx.ID, "resolve")); !os.IsNotExist(err) {
-			s.Errorf("a decision that was refused is recorded: %v", err)
+			s.Errorf("a refused decision was recorded: %v", err)
 		}
 		s.refusesToWork()
 		return
@@ -130,31 +137,32 @@ func (s *scene) resolves(keep, want string, stranger bool) {
 		s.Errorf("all volumes are %s, expected %s", got, want)
 	}
 	s.clean()
-	s.aside(r.Kept, stranger)
+	s.checkPreserved(r.Kept, stranger)
 }
 
-// aside looks that what was not snap's lies beside the live directories as it
-// was, and that nothing else does.
-func (s *scene) aside(kept []string, stranger bool) {
+// checkPreserved fails the test unless a foreign tree, if there was one, lies
+// unchanged beside the live directories, under the name that was reported, and
+// nothing else does.
+func (s *scene) checkPreserved(reported []string, stranger bool) {
 	s.Helper()
 	found, err := filepath.Glob(s.dir + "/live/*.snap-kept-*")
 	s.must(err)
-	if fmt.Sprint(found) != fmt.Sprint(kept) {
-		s.Errorf("put aside are %q, and it says %q", found, kept)
+	if fmt.Sprint(found) != fmt.Sprint(reported) {
+		s.Errorf("preserved are %q, but snap reports %q", found, reported)
 	}
 	if !stranger {
 		if len(found) > 0 {
-			s.Errorf("put aside: %q", found)
+			s.Errorf("preserved are %q, expected none", found)
 		}
 		return
 	}
 	if len(found) != 1 {
-		s.Fatalf("put aside: %q, expected one", found)
+		s.Fatalf("preserved are %q, expected one", found)
 	}
-	for _, tree := range s.strange {
-		disktest.Same(s.T, "what is not snap's", tree, disktest.Tree(s.T, found[0]))
+	for _, tree := range s.foreign {
+		disktest.Same(s.T, "the foreign tree", tree, disktest.Tree(s.T, found[0]))
 	}
-	// It is nothing that a later restore would take for snap's.
+	// Later operations must not take the preserved tree for an orphan.
 	if _, err := s.engine().Capture(s.Context(), CaptureRequest{Workload: s.name, Quiesce: runtime.None}); err != nil {
 		s.Error(err)
 	}
@@ -163,11 +171,13 @@ func (s *scene) aside(kept []string, stranger bool) {
 	}
 }
 
-func TestWhatIsNotKeptIsASnapshotBeforeItIsDeleted(t *testing.T) {
+// A decision deletes the other generation. Its trees become a snapshot first, and
+// that snapshot can be restored.
+func TestADecisionCapturesTheTreesThatItDeletes(t *testing.T) {
 	for keep, lost := range map[string]string{journal.KeepOld: "new", journal.KeepNew: "old"} {
 		t.Run("keep-"+keep, func(t *testing.T) {
 			s := newScene(newWorld(t, t.TempDir(), 2))
-			// Volume 0 has both trees; volume 1 has a stranger beside the one to keep.
+			// Volume 0 has both trees; volume 1 has a foreign tree beside the one to keep.
 			s.put(1, map[string]string{"old": "old / other", "new": "other / new"}[keep])
 			want := s.states[lost][0]
 			r, err := s.engine().Resolve(t.Context(), s.request(keep))
@@ -183,11 +193,13 @@ func TestWhatIsNotKeptIsASnapshotBeforeItIsDeleted(t *testing.T) {
 			request.Volumes = []string{"v0"}
 			_, err = s.engine().Restore(t.Context(), request)
 			s.must(err)
-			disktest.Same(t, "the snapshot of what was not kept", want, disktest.Tree(t, s.volumes[0]))
+			disktest.Same(t, "the snapshot of the deleted tree", want, disktest.Tree(t, s.volumes[0]))
 		})
 	}
 }
 
+// A decision without the right --confirm is refused. It moves nothing, and shows
+// what it would do to each volume.
 func TestADecisionMustBeConfirmed(t *testing.T) {
 	s := newScene(newWorld(t, t.TempDir(), 2))
 	s.put(1, "other / new")
@@ -202,11 +214,11 @@ func TestADecisionMustBeConfirmed(t *testing.T) {
 			t.Errorf("confirm %q: %v, hint %q", confirm, err, hint)
 		}
 		if r.Action != "" || r.Resolution == nil || len(r.Resolution.Volumes) != 2 {
-			t.Fatalf("confirm %q: it shows %+v", confirm, r)
+			t.Fatalf("confirm %q: the refusal shows %+v", confirm, r)
 		}
 		v := r.Resolution.Volumes[1]
 		if v.Stays != "another directory" || len(v.Steps) != 2 || !strings.Contains(v.Found, "another directory stands at the live name") || !strings.Contains(v.Found, "the old data no longer exists") {
-			t.Errorf("of the volume it shows %+v", v)
+			t.Errorf("the refusal shows the volume as %+v", v)
 		}
 	}
 	disktest.Same(t, "nothing moves", withoutLocks(before), withoutLocks(disktest.Tree(t, s.dir)))
@@ -222,7 +234,9 @@ func withoutLocks(lines []string) []string {
 	return out
 }
 
-func TestAMountInTheWayRefusesTheDecision(t *testing.T) {
+// A filesystem is mounted on the live directory. The decision is refused with a
+// hint to unmount it.
+func TestADecisionIsRefusedWhileAMountIsInTheWay(t *testing.T) {
 	s := newScene(newWorld(t, t.TempDir(), 2))
 	s.put(1, "other / new")
 	disktest.Bind(t, t.TempDir(), s.volumes[1])
@@ -232,7 +246,9 @@ func TestAMountInTheWayRefusesTheDecision(t *testing.T) {
 	}
 }
 
-func TestADirectoryThatWasMovedAwayIsNamed(t *testing.T) {
+// The live directory was moved away by hand and another one took its name. Status
+// finds it by its handle, and the commands that it suggests mend the restore.
+func TestStatusFindsADirectoryThatWasMovedAway(t *testing.T) {
 	s := newScene(newWorld(t, t.TempDir(), 2))
 	moved := filepath.Join(s.dir, "live/moved by hand")
 	s.must(os.Rename(s.volumes[1], moved))
@@ -246,7 +262,7 @@ func TestADirectoryThatWasMovedAwayIsNamed(t *testing.T) {
 		strings.Contains(allInWords(p.Next), "keep-old") {
 		t.Fatalf("status says %+v", p)
 	}
-	// The operator follows it to the letter.
+	// The operator follows the suggestion to the letter.
 	s.must(os.Rename(s.volumes[1], s.volumes[1]+".aside"))
 	s.must(os.Rename(moved, s.volumes[1]))
 	list, err := s.engine().Recover(t.Context(), RecoverRequest{Workloads: []string{s.name}})
@@ -256,9 +272,9 @@ func TestADirectoryThatWasMovedAwayIsNamed(t *testing.T) {
 	s.generation(map[string][][]string{"old": s.states["old"]})
 }
 
-// A stranger inside the wrapper, under a name that snap never gave, is not
-// deleted, and does not stay where it would freeze the next restore.
-func TestWhatLiesInAWrapperBesideTheTreesIsKept(t *testing.T) {
+// A directory that is not snap's lies inside the wrapper. It is not deleted, and it
+// does not stay where it would freeze the next restore.
+func TestUnknownFilesInAWrapperArePreserved(t *testing.T) {
 	s := newScene(newWorld(t, t.TempDir(), 2))
 	disktest.Write(t, s.wrapper(), map[string]string{"notes/of the operator": "n"})
 	list, err := s.engine().Recover(t.Context(), RecoverRequest{})
@@ -272,6 +288,8 @@ func TestWhatLiesInAWrapperBesideTheTreesIsKept(t *testing.T) {
 	}
 }
 
+// A decision is killed at each of its points. Once it is recorded, recover
+// finishes it.
 func TestADecisionKilledAnywhereIsFinishedByRecover(t *testing.T) {
 	disktest.EachFS(t, func(t *testing.T, dir string) {
 		for i, c := range []struct{ keep, seen, also string }{
@@ -295,6 +313,8 @@ func TestADecisionKilledAnywhereIsFinishedByRecover(t *testing.T) {
 	})
 }
 
+// afterResolve recovers after a decision that may have been killed, and checks
+// the result.
 func (s *scene) afterResolve(keep, seen string, points []string, killed bool) {
 	s.Helper()
 	if killed && points[len(points)-1] == "before resolve" {
@@ -308,7 +328,7 @@ func (s *scene) afterResolve(keep, seen string, points []string, killed bool) {
 	if killed {
 		s.recoverTwice()
 	} else if len(points) < 6 {
-		s.Errorf("only these points: %q", points)
+		s.Errorf("too few points: %q", points)
 	}
 	if got := s.generation(s.states); got != keep {
 		s.Errorf("all volumes are %s, expected %s", got, keep)
@@ -316,14 +336,16 @@ func (s *scene) afterResolve(keep, seen string, points []string, killed bool) {
 	s.clean()
 	found, err := filepath.Glob(s.dir + "/live/*.snap-kept-*")
 	s.must(err)
-	s.aside(found, strings.HasPrefix(seen, "other"))
+	s.checkPreserved(found, strings.HasPrefix(seen, "other"))
 }
 
-func TestADecisionThatIsRecordedCanBeRevised(t *testing.T) {
+// A recorded decision can no longer be carried out, because its tree is gone.
+// Recovery freezes, and the operator may decide the other way.
+func TestARecordedDecisionCanBeRevised(t *testing.T) {
 	s := newScene(newWorld(t, t.TempDir(), 2))
 	s.put(1, "gone / new")
 	s.must(s.tx.Resolve(journal.KeepOld, s.tx.ID))
-	// What the snapshots that earlier steps were making have left.
+	// Half-made snapshots that earlier steps have left.
 	for _, sid := range []string{s.tx.ID, s.tx.Begin.RevertSID, s.tx.Begin.PreRestoreSID} {
 		disktest.Write(t, s.dir+"/store/snapshots/"+s.name, map[string]string{sid + "/index.gz": "half"})
 	}

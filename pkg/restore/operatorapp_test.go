@@ -8,10 +8,10 @@ import (
 	"github.com/tiny-forge/snap/pkg/journal"
 )
 
-// A restore under a running app is killed between its volumes, and a directory
-// is replaced by hand. Until the operator decides the app stays down; then it
-// comes up on what was decided for, with its own restart policy.
-func TestTheAppComesUpOnWhatWasDecidedFor(t *testing.T) {
+// A restore under a running app is killed between two exchanges, and a directory
+// is replaced by hand. The app stays down until the operator decides. Then it comes
+// up on the chosen data, with its own restart policy.
+func TestAfterADecisionTheAppComesUpOnTheChosenData(t *testing.T) {
 	name := image(t)
 	for _, c := range []struct {
 		what, keep string
@@ -22,7 +22,7 @@ func TestTheAppComesUpOnWhatWasDecidedFor(t *testing.T) {
 	}{
 		{"keep-old", journal.KeepOld, 0, false, Failed, RolledBackTx},
 		{"keep-new", journal.KeepNew, 1, false, Failed, RolledForwardTx},
-		{"keep-new and the app is sick on it", journal.KeepNew, 1, true, Pending, RolledForwardTx},
+		{"keep-new with an unhealthy app", journal.KeepNew, 1, true, Pending, RolledForwardTx},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			w := newWorld(t, t.TempDir(), 2, appLines(name)...)
@@ -56,13 +56,14 @@ func TestTheAppComesUpOnWhatWasDecidedFor(t *testing.T) {
 			w.appRuns()
 			w.clean()
 			if len(r.Kept) != 1 {
-				t.Errorf("put aside: %q", r.Kept)
+				t.Errorf("preserved are %q, expected one", r.Kept)
 			}
 		})
 	}
 }
 
-// killedAt runs a verb in a process that is killed when it reaches the point.
+// killedAt runs a verb in its own process and kills it when it first reaches the
+// point.
 func (w *world) killedAt(verb, sid, point string) {
 	w.Helper()
 	points, killed := w.run(verb, sid, 0, "SNAP_TEST_POINT="+point)

@@ -21,16 +21,18 @@ import (
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
-// refusal is one way in which a restore must be refused before anything that
-// the app needs is touched.
+// refusal is one reason to refuse a restore before it touches anything that the app
+// needs.
 type refusal struct {
 	name string
 	code string
-	// spoil makes the restore impossible and returns what undoes that.
+	// spoil makes the restore impossible and returns a function that undoes it.
 	spoil func(w *world, sid string) func()
-	sid   string // another sid to ask for
+	sid   string // the sid to ask for, if not the captured one
 }
 
+// Every reason for the pre-flight to refuse a restore: the data is unchanged and
+// the container has not been touched.
 func TestThePreflightRefusesAndTouchesNoContainer(t *testing.T) {
 	name := image(t)
 	w := newWorld(t, t.TempDir(), 2, appLines(name, fmt.Sprintf("ports: [\"127.0.0.1:%d:8080\"]", freePort(t)))...)
@@ -55,12 +57,12 @@ func TestThePreflightRefusesAndTouchesNoContainer(t *testing.T) {
 			if kind := kindOf(err); codeOf(err) != r.code || kind != Refused && kind != Usage {
 				t.Errorf("the restore returned %q (%v), expected refusal %q", codeOf(err), err, r.code)
 			}
-			// A damaged member shows only when it is read.
+			// A plan does not read members, so it cannot see a damaged one.
 			if r.code != "snapshot_damaged" && codeOf(planErr) != r.code {
 				t.Errorf("the plan returned %q (%v), expected refusal %q", codeOf(planErr), planErr, r.code)
 			}
 			if now := w.appRuns(); now.ID != container.ID || now.StartedAt != container.StartedAt {
-				t.Errorf("the container was touched: %+v, before %+v", now, container)
+				t.Errorf("the container was touched: it is %+v and was %+v", now, container)
 			}
 			for i := range before {
 				disktest.Same(t, "the live data", before[i], w.trees()[i])
@@ -74,7 +76,7 @@ func refusals() []refusal {
 	return []refusal{
 		{name: "a malformed sid", code: "bad_sid", sid: "../x", spoil: nothing},
 		{name: "no such snapshot", code: "snapshot_not_found", sid: "20000101T000000Z-abcdef", spoil: nothing},
-		{name: "a volume that the config does not have", code: "volume_unresolved", spoil: func(w *world, _ string) func() {
+		{name: "a volume that the config lacks", code: "volume_unresolved", spoil: func(w *world, _ string) func() {
 			w.edit("{name: v1,", "{name: renamed,")
 			return func() {}
 		}},
@@ -114,17 +116,17 @@ func refusals() []refusal {
 			disktest.Run(w.T, "chattr", "+i", w.volumes[0])
 			return func() { disktest.Run(w.T, "chattr", "-i", w.volumes[0]) }
 		}},
-		{name: "an append-only file deep in it", code: "immutable", spoil: func(w *world, _ string) func() {
+		{name: "an append-only file deep in a volume", code: "immutable", spoil: func(w *world, _ string) func() {
 			disktest.Run(w.T, "chattr", "+a", filepath.Join(w.volumes[1], "dir/old"))
 			return func() { disktest.Run(w.T, "chattr", "-a", filepath.Join(w.volumes[1], "dir/old")) }
 		}},
-		{name: "another container on the directory", code: "in_use", spoil: func(w *world, _ string) func() {
+		{name: "another container on a live directory", code: "in_use", spoil: func(w *world, _ string) func() {
 			return w.stranger(w.volumes[0], true)
 		}},
-		{name: "another container inside the directory", code: "in_use", spoil: func(w *world, _ string) func() {
+		{name: "another container inside a live directory", code: "in_use", spoil: func(w *world, _ string) func() {
 			return w.stranger(filepath.Join(w.volumes[0], "dir"), true)
 		}},
-		{name: "a process of the host that writes", code: "in_use", spoil: writer},
+		{name: "a host process with a live file open for writing", code: "in_use", spoil: writer},
 		{name: "a fifo in the live data", code: "unrestorable", spoil: func(w *world, _ string) func() {
 			path := filepath.Join(w.volumes[0], "empty", "fifo")
 			var st unix.Stat_t
@@ -165,7 +167,7 @@ func (w *world) manifestPath(sid string) string {
 	return filepath.Join(w.dir, "store/snapshots", w.name, sid, "manifest.json")
 }
 
-// forge rewrites the manifest with a true checksum.
+// forge changes the manifest and gives it a correct checksum.
 func forge(change func(*store.Manifest)) func(*world, string) func() {
 	return func(w *world, sid string) func() {
 		path := w.manifestPath(sid)
@@ -181,6 +183,7 @@ func forge(change func(*store.Manifest)) func(*world, string) func() {
 	}
 }
 
+// future gives the manifest a version that this snap does not know.
 func future(w *world, sid string) func() {
 	path := w.manifestPath(sid)
 	before, err := os.ReadFile(path)
@@ -212,8 +215,8 @@ func member(spoil func(path string) error) func(*world, string) func() {
 	}
 }
 
-// flip damages the checksum at the member's end: a bit flipped in the middle may
-// be one of a copy from elsewhere that is the same.
+// flip damages the checksum at the end of a member. A flipped bit in the middle
+// might decompress to the same data.
 func flip(path string) error {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -223,7 +226,8 @@ func flip(path string) error {
 	return os.WriteFile(path, data, 0o600)
 }
 
-// stranger makes a container outside the workload that mounts a directory.
+// stranger creates a container outside the workload that mounts a directory, and
+// returns a function that removes it.
 func (w *world) stranger(dir string, running bool) func() {
 	w.Helper()
 	verb := "run"
@@ -241,11 +245,12 @@ func (w *world) containersImage() string {
 	return dockertest.Inspect(w.T, w.name).Image
 }
 
-// writer holds a file of the first volume open, as an editor of the host does.
+// writer holds a file of the first volume open for writing, as an editor on the
+// host would.
 func writer(w *world, _ string) func() { return holder(w, filepath.Join(w.volumes[0], "generation")) }
 
-// holder has a process hold a file open for writing, until what it returns ends
-// that.
+// holder starts a process that holds a file open for writing, and returns a
+// function that ends the process.
 func holder(w *world, path string) func() {
 	hold := exec.Command("sleep", "1000")
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
@@ -255,7 +260,7 @@ func holder(w *world, path string) func() {
 	f.Close()
 	return func() {
 		w.must(hold.Process.Kill())
-		_ = hold.Wait() // killed
+		_ = hold.Wait() // the error is the kill
 	}
 }
 
@@ -269,7 +274,9 @@ func freePort(t *testing.T) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-func TestAStoppedContainerOrOneAboveIsAWarning(t *testing.T) {
+// A stopped container mounts a live directory, or a running one mounts a parent of
+// it. The plan warns of the container and does not refuse.
+func TestAContainerThatIsStoppedOrMountsAParentIsAWarning(t *testing.T) {
 	w := newWorld(t, t.TempDir(), 1, appLines(image(t))...)
 	w.fill("new")
 	w.deploy()
@@ -292,6 +299,8 @@ func TestAStoppedContainerOrOneAboveIsAWarning(t *testing.T) {
 	}
 }
 
+// The filesystem of the volume has too little space for the staged tree. The
+// restore is refused.
 func TestNotEnoughSpaceIsRefused(t *testing.T) {
 	small := disktest.Mount(t, "ext4", 24)
 	w := newWorld(t, small, 1)
@@ -307,7 +316,9 @@ func TestNotEnoughSpaceIsRefused(t *testing.T) {
 	disktest.Same(t, "the live data", before[0], w.trees()[0])
 }
 
-func TestAPortThatSomebodyElseHasIsRefused(t *testing.T) {
+// Another process listens on a port of the app. The restore is refused before it
+// touches the container.
+func TestATakenPortIsRefused(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -328,7 +339,7 @@ func TestAPortThatSomebodyElseHasIsRefused(t *testing.T) {
 }
 
 // imageless is a runtime whose containers ran an image that is no longer on the
-// host. The engine itself does not give up the image of a container that runs.
+// host. A real engine does not remove the image of a running container.
 type imageless struct{ runtime.Runtime }
 
 func (r imageless) Containers(ctx context.Context) ([]runtime.Container, error) {
@@ -339,7 +350,9 @@ func (r imageless) Containers(ctx context.Context) ([]runtime.Container, error) 
 	return list, err
 }
 
-func TestAnImageThatIsGoneIsRefused(t *testing.T) {
+// The image of the running container is no longer on the host. The restore is
+// refused before it touches the container.
+func TestAMissingImageIsRefused(t *testing.T) {
 	w := newWorld(t, t.TempDir(), 1, appLines(image(t))...)
 	w.fill("new")
 	w.deploy()

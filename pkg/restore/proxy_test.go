@@ -15,23 +15,23 @@ import (
 	"time"
 )
 
-// proxy stands between snap and a real engine, on a unix socket of the test's.
-// It passes everything on, and can be told to meddle with one of the requests
-// that change something: the n-th from then on.
+// proxy sits between snap and a real engine, on a unix socket of its own. It
+// forwards everything, and can be armed to disturb one changing request: the n-th
+// from then on.
 type proxy struct {
 	forward *httputil.ReverseProxy
 
 	mu     sync.Mutex
 	at     int
-	seen   []string // "POST /containers/{id}/stop", from the arming on
-	before func()   // called instead of nothing before the n-th is passed on
-	lose   bool     // its answer does not come back
+	seen   []string // "POST /containers/{id}/stop", since the proxy was armed
+	before func()   // called before the n-th request is forwarded; may be nil
+	lose   bool     // the answer to the n-th request is dropped
 	late   time.Duration
 }
 
-// between puts a proxy before the engine that DOCKER_HOST names, and makes it
-// the one of DOCKER_HOST for the rest of the test.
-func between(t *testing.T, host string) *proxy {
+// newProxy puts a proxy before the engine at host, and points DOCKER_HOST at the
+// proxy for the rest of the test.
+func newProxy(t *testing.T, host string) *proxy {
 	t.Helper()
 	engine := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
@@ -41,7 +41,7 @@ func between(t *testing.T, host string) *proxy {
 	p.forward.Transport = engine
 	p.forward.FlushInterval = -1
 	p.forward.ErrorLog = log.New(io.Discard, "", 0)
-	// An engine that is away is a connection that breaks, not a status.
+	// While the engine is away the connection breaks; there is no status code.
 	p.forward.ErrorHandler = func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) }
 	socket := filepath.Join(t.TempDir(), "proxy.sock")
 	l, err := net.Listen("unix", socket)
@@ -55,17 +55,17 @@ func between(t *testing.T, host string) *proxy {
 	return p
 }
 
-// meddle arms the proxy for the n-th request that changes something: before is
-// called ahead of it, it takes late, and its answer is lost when lose is set.
-// The engine carries it out all the same.
-func (p *proxy) meddle(n int, before func(), late time.Duration, lose bool) {
+// arm prepares the proxy for the n-th changing request: before is called ahead of
+// it, the request is delayed by late, and its answer is dropped if lose is set. The
+// engine carries it out in any case.
+func (p *proxy) arm(n int, before func(), late time.Duration, lose bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.at, p.seen, p.before, p.late, p.lose = n, nil, before, late, lose
 }
 
-// stop disarms the proxy and returns the requests since it was armed.
-func (p *proxy) stop() []string {
+// disarm disarms the proxy and returns the requests since it was armed.
+func (p *proxy) disarm() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.at = -1
@@ -85,7 +85,7 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.forward.ServeHTTP(w, r)
 		return
 	}
-	// Whoever asked may be gone meanwhile; the engine is not to notice.
+	// The client may be gone meanwhile, which must not cancel the request.
 	r = r.WithContext(context.WithoutCancel(r.Context()))
 	p.forward.ServeHTTP(&discard{header: http.Header{}}, r)
 	panic(http.ErrAbortHandler)
@@ -101,7 +101,7 @@ func (p *proxy) hit(r *http.Request) bool {
 	return len(p.seen) == p.at
 }
 
-// kindOfRequest is a path without the API's version and without ids.
+// kindOfRequest returns a path without the API version and without ids.
 func kindOfRequest(path string) string {
 	words := strings.Split(strings.Trim(path, "/"), "/")
 	if len(words) > 0 && strings.HasPrefix(words[0], "v1.") {
@@ -113,7 +113,7 @@ func kindOfRequest(path string) string {
 	return "/" + strings.Join(words, "/")
 }
 
-// discard is an answer that nobody gets.
+// discard is a ResponseWriter that drops the answer.
 type discard struct{ header http.Header }
 
 func (d *discard) Header() http.Header         { return d.header }

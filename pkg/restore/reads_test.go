@@ -15,8 +15,9 @@ import (
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
-// watched watches directories and returns in which of their files one of these
-// events has happened since: opening by O_PATH is none (inotify(7)).
+// watched watches directories for these events. The function that it returns
+// lists the files with an event since the last call. An open with O_PATH is not an
+// event (inotify(7)).
 func watched(t *testing.T, events uint32, dirs ...string) func() []string {
 	t.Helper()
 	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
@@ -60,9 +61,9 @@ func (w *world) canClone(dir string) bool {
 	return d.CanClone()
 }
 
-// TestOnlyWhatHasChangedIsRead looks from outside at which files a capture and a
-// restore open.
-func TestOnlyWhatHasChangedIsRead(t *testing.T) {
+// Unchanged files are not read again: inotify shows which files a capture and the
+// pre-restore capture open or read.
+func TestOnlyChangedFilesAreRead(t *testing.T) {
 	disktest.EachFS(t, func(t *testing.T, dir string) {
 		w := newWorld(t, dir, 1)
 		live := w.volumes[0]
@@ -72,7 +73,7 @@ func TestOnlyWhatHasChangedIsRead(t *testing.T) {
 		}
 		w.must(os.WriteFile(filepath.Join(live, "large"), make([]byte, 3<<20), 0o600))
 		w.must(os.WriteFile(filepath.Join(live, "also-large"), make([]byte, 1<<20), 0o600))
-		time.Sleep(1200 * time.Millisecond) // what was just written is read once more
+		time.Sleep(1200 * time.Millisecond) // files written just now are read again
 		e := w.engine()
 		capture := func() *CaptureResult {
 			r, err := e.Capture(context.Background(), CaptureRequest{Workload: w.name, Quiesce: runtime.Pause})
@@ -88,10 +89,10 @@ func TestOnlyWhatHasChangedIsRead(t *testing.T) {
 		seen := watched(t, unix.IN_OPEN, live, filepath.Join(live, "d"))
 		again := capture()
 		if names := seen(); len(names) > 0 || again.Read != 0 {
-			t.Errorf("where nothing had changed, %q were opened, %d bytes read", names, again.Read)
+			t.Errorf("nothing had changed, but %q were opened and %d bytes read", names, again.Read)
 		}
 		if again.Added != 0 {
-			t.Errorf("%d bytes were added for nothing", again.Added)
+			t.Errorf("nothing had changed, but %d bytes were added", again.Added)
 		}
 		f, err := os.OpenFile(filepath.Join(live, "large"), os.O_WRONLY, 0)
 		if err == nil {
@@ -103,26 +104,26 @@ func TestOnlyWhatHasChangedIsRead(t *testing.T) {
 		changed := capture()
 		names := seen()
 		if !slices.Contains(names, "large") || slices.Contains(names, "also-large") {
-			t.Errorf("with one file changed, %q were opened", names)
+			t.Errorf("one file had changed, but %q were opened", names)
 		}
 		if changed.Added > 64<<10 {
-			t.Errorf("for one byte that changed the store grew by %d", changed.Added)
+			t.Errorf("one byte had changed, but the store grew by %d", changed.Added)
 		}
 		time.Sleep(1200 * time.Millisecond)
 		capture()
-		seen = watched(t, unix.IN_ACCESS, live, filepath.Join(live, "d")) // a clone is opened
+		seen = watched(t, unix.IN_ACCESS, live, filepath.Join(live, "d")) // cloning opens a file, but does not read it
 		restored, err := w.restore(first.Manifest.SID)
 		if err != nil {
 			t.Fatal(err)
 		}
-		// What is cloned into the stage counts as accessed, though nobody reads it
+		// The source of a clone counts as accessed although it is not read
 		// (vfs_clone_file_range in the kernel's fs/remap_range.c).
 		var want []string
 		if w.canClone(live) {
 			want = []string{"also-large"}
 		}
 		if names := seen(); !slices.Equal(names, want) || restored.PassOne.ReadBytes != 0 {
-			t.Errorf("the pre-restore capture of what a snapshot holds read %q, %d bytes; expected are %q", names, restored.PassOne.ReadBytes, want)
+			t.Errorf("a snapshot holds all files, but the pre-restore capture read %q, %d bytes; expected %q and none", names, restored.PassOne.ReadBytes, want)
 		}
 	})
 }

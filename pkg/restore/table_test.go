@@ -14,10 +14,11 @@ import (
 	"github.com/tiny-forge/snap/pkg/swap"
 )
 
-// The table of the design's section 9, written down a second time and by hand:
-// what recovery must do with a volume that is seen so, under these records.
-var wanted = map[string][4]string{
-	//                no commit   commit      revert
+// recoveryTable is the table of recovery from docs/design.md, written a second time
+// by hand: for each layout of a volume and each goal of the records, the generation
+// that recovery leaves.
+var recoveryTable = map[string][4]string{
+	//                no commit   commit      revert    guarding
 	"old / new":    {"old", "new", "old", "new"},
 	"new / old":    {"old", "new", "old", "new"},
 	"old / gone":   {"old", "frozen", "old", "frozen"},
@@ -32,8 +33,10 @@ var wanted = map[string][4]string{
 	"link / new":   {"frozen", "frozen", "frozen", "frozen"},
 }
 
+// A restore was interrupted in each layout and with each goal. Recovery does what
+// the table says, for all volumes.
 func TestRecoveryFollowsTheTable(t *testing.T) {
-	for seen, outcomes := range wanted {
+	for seen, outcomes := range recoveryTable {
 		for d, want := range outcomes {
 			t.Run(fmt.Sprintf("%s/%s", seen, swap.Goal(d)), func(t *testing.T) {
 				w := newWorld(t, t.TempDir(), 2)
@@ -42,21 +45,21 @@ func TestRecoveryFollowsTheTable(t *testing.T) {
 				x.decide(swap.Goal(d))
 				x.recover(want)
 				if swap.Goal(d) == swap.Guarding && want == "new" {
-					x.guardedOld()
+					x.preRestoreBringsOld()
 				}
 			})
 		}
 	}
 }
 
-// scene is a restore that was cut: volume 0 always stands as its goal says
-// (before the commit as before the swap), volume 1 as the test arranges it.
+// scene is an interrupted restore. Volume 0 is exchanged if a commit is recorded;
+// the test arranges volume 1.
 type scene struct {
 	*world
 	tx     *journal.Tx
 	states map[string][][]string
-	// strange are descriptions of what is not snap's, by where it was put.
-	strange map[string][]string
+	// foreign describes the trees that are not snap's, by their original path.
+	foreign map[string][]string
 }
 
 func newScene(w *world, guard ...string) *scene {
@@ -108,7 +111,7 @@ func (s *scene) handle(path string) disk.Handle {
 	return h
 }
 
-// arrange puts volume i as "what is live / what is staged".
+// arrange puts volume i into a layout, "live / staged".
 func (s *scene) arrange(i int, seen string) {
 	s.Helper()
 	live, staged, aside := s.volumes[i], s.staged(i), filepath.Join(s.dir, fmt.Sprint("aside", i))
@@ -149,10 +152,12 @@ func (s *scene) arrange(i int, seen string) {
 		move(live, aside)
 		s.must(os.Symlink(aside, live))
 	default:
-		s.Fatalf("unknown arrangement %q", seen)
+		s.Fatalf("unknown layout %q", seen)
 	}
 }
 
+// decide writes the records of a goal, and exchanges volume 0 if the goal needs a
+// commit.
 func (s *scene) decide(d swap.Goal) {
 	s.Helper()
 	if d == swap.Undecided {
@@ -168,7 +173,7 @@ func (s *scene) decide(d swap.Goal) {
 	}
 }
 
-// guardOf is the guard of a restore of which the records may say this.
+// guardOf returns the guard of a restore whose records can have this goal.
 func guardOf(d swap.Goal) string {
 	if d == swap.Guarding {
 		return journal.GuardAfter
@@ -176,9 +181,9 @@ func guardOf(d swap.Goal) string {
 	return ""
 }
 
-// guardedOld fails the test unless the pre-restore snapshot brings the old data
+// preRestoreBringsOld fails the test unless the pre-restore snapshot brings the old data
 // back.
-func (s *scene) guardedOld() {
+func (s *scene) preRestoreBringsOld() {
 	s.Helper()
 	_, err := s.engine().Restore(s.Context(), s.world.request(s.tx.Begin.PreRestoreSID))
 	s.must(err)
@@ -187,6 +192,8 @@ func (s *scene) guardedOld() {
 	}
 }
 
+// recover recovers, and fails the test unless all volumes are then of the wanted
+// generation, or the restore is frozen and nothing has changed.
 func (s *scene) recover(want string) {
 	s.Helper()
 	before := disktest.Tree(s.T, filepath.Join(s.dir, "live"))
@@ -215,7 +222,8 @@ func (s *scene) recover(want string) {
 	s.refusesToWork()
 }
 
-// refusesToWork: while a transaction is open, nothing else may start.
+// refusesToWork fails the test unless a capture is refused while the transaction
+// is frozen, and status shows it.
 func (s *scene) refusesToWork() {
 	s.Helper()
 	_, err := s.engine().Capture(s.Context(), CaptureRequest{Workload: s.name, Quiesce: runtime.None})
@@ -229,7 +237,9 @@ func (s *scene) refusesToWork() {
 	}
 }
 
-func TestARecordThatCannotBeReadFreezes(t *testing.T) {
+// A record is truncated, damaged, or not a regular file. The restore freezes and
+// nothing moves.
+func TestAnUnreadableRecordFreezes(t *testing.T) {
 	damage := map[string]func(w *scene, path string) error{
 		"truncated": func(_ *scene, path string) error { return os.Truncate(path, 20) },
 		"empty":     func(_ *scene, path string) error { return os.Truncate(path, 0) },

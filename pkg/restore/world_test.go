@@ -19,19 +19,19 @@ import (
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
-// world is a host in small: a config, a store, and the live directories of a
-// workload, all in one directory.
+// world is a small host in one directory: a config, a store, and the live
+// directories of one workload.
 type world struct {
 	*testing.T
 	dir     string
 	config  string
-	name    string   // the workload's
+	name    string   // of the workload
 	volumes []string // live directories
-	policy  string   // the restart policy of its container
+	policy  string   // restart policy of the container
 }
 
-// newWorld makes a world of one workload with volumes v0, v1, …; more are
-// further lines of it.
+// newWorld returns a world with one workload of volumes v0, v1, …; more are further
+// config lines of the workload.
 func newWorld(t *testing.T, dir string, volumes int, more ...string) *world {
 	t.Helper()
 	disktest.NeedRoot(t)
@@ -48,7 +48,7 @@ func newWorld(t *testing.T, dir string, volumes int, more ...string) *world {
 	return w
 }
 
-// write writes the config: workload → its lines.
+// write writes the config from the lines of each workload.
 func (w *world) write(workloads map[string][]string) {
 	w.Helper()
 	text := fmt.Sprintf("version: 1\nstate: %s/state\nstore: %s/store\nbase: %s\nabsolute_roots: [%s/live]\nworkloads:\n", w.dir, w.dir, w.dir, w.dir)
@@ -65,7 +65,7 @@ func (w *world) must(err error) {
 	}
 }
 
-// openEngine opens the engine of a config as the command does.
+// openEngine opens the Engine of a config as the command does.
 func openEngine(config string) (*Engine, func(), error) {
 	cfg, err := workload.Load(config)
 	if err != nil {
@@ -96,7 +96,7 @@ func (w *world) engine() *Engine {
 	return e
 }
 
-// fill makes the volumes' content, which tells generations apart.
+// fill replaces the content of all volumes with that of a generation.
 func (w *world) fill(generation string) {
 	w.Helper()
 	for _, dir := range w.volumes {
@@ -122,8 +122,8 @@ func (w *world) trees() [][]string {
 	return all
 }
 
-// generation says which of the states all volumes are in; it fails the test on
-// a mixture.
+// generation returns the name of the state that all volumes are in. A mixture fails
+// the test.
 func (w *world) generation(states map[string][][]string) string {
 	w.Helper()
 	now := w.trees()
@@ -133,14 +133,14 @@ func (w *world) generation(states map[string][][]string) string {
 		for i := range state {
 			if d := disktest.Diff(state[i], now[i]); d != "" {
 				whole = false
-				report = append(report, fmt.Sprintf("against %s, volume %d:\n%s", name, i, d))
+				report = append(report, fmt.Sprintf("volume %d compared with %s:\n%s", i, name, d))
 			}
 		}
 		if whole {
 			return name
 		}
 	}
-	w.Fatalf("mixed: the volumes are in none of the states\n%s", strings.Join(report, "\n"))
+	w.Fatalf("mixed: the volumes match none of the states\n%s", strings.Join(report, "\n"))
 	return ""
 }
 
@@ -165,7 +165,7 @@ func (w *world) request(sid string) RestoreRequest {
 	return RestoreRequest{Workload: w.name, SID: sid, Confirm: sid, OnUnhealthy: RevertUnhealthy}
 }
 
-// clean fails the test where an operation has left something behind.
+// clean fails the test if an operation has left something over.
 func (w *world) clean() {
 	w.Helper()
 	for _, dir := range w.volumes {
@@ -179,7 +179,7 @@ func (w *world) clean() {
 		left, err := filepath.Glob(filepath.Join(w.dir, pattern))
 		w.must(err)
 		if len(left) > 0 {
-			w.Errorf("left behind: %q", left)
+			w.Errorf("left over: %q", left)
 		}
 	}
 	snapshots, err := filepath.Glob(filepath.Join(w.dir, "store/snapshots/*/*"))
@@ -199,14 +199,14 @@ func codeOf(err error) string {
 	return ""
 }
 
-// image makes an image of the test program.
+// image builds an image of the test program.
 func image(t *testing.T) string {
 	t.Helper()
 	return dockertest.Image(t, "../docker/testdata/app")
 }
 
-// appLines are the lines of an image workload that becomes unhealthy when its
-// first volume holds a file "sick".
+// appLines returns the config lines of an image workload whose app is unhealthy
+// while its first volume has a file named sick.
 func appLines(image string, more ...string) []string {
 	return append([]string{
 		"image: " + image, "restart: unless-stopped",
@@ -214,7 +214,7 @@ func appLines(image string, more ...string) []string {
 	}, more...)
 }
 
-// deploy brings the workload up and sees to its end.
+// deploy brings the workload up, and removes it at the end of the test.
 func (w *world) deploy() {
 	w.Helper()
 	w.Cleanup(w.undeploy)
@@ -229,8 +229,8 @@ func (w *world) containers() []dockertest.Container {
 	return dockertest.Containers(w.T, w.name)
 }
 
-// appRuns fails the test unless exactly one container of the workload exists
-// and it runs, under the workload's name and with its restart policy.
+// appRuns fails the test unless the workload has exactly one container, which runs
+// under the workload's name and with its restart policy.
 func (w *world) appRuns() dockertest.Container {
 	w.Helper()
 	list := w.containers()

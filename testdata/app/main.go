@@ -1,19 +1,19 @@
-// Command app is the web app of the demo and of the tests: one static program
-// that can be the only file of an image, server, health check and client at
-// once.
+// Command app is the web app of the demo and of the tests. It is server, health
+// check and client in one static program, so that it can be the only file of an
+// image.
 //
 //	app              serve: POST / appends the body as a line to $DATA/posts.txt,
-//	                 GET / returns the file, GET /count what $META/count says,
+//	                 GET / returns that file, GET /count returns $META/count,
 //	                 GET /healthz answers ok while the directories can be read
-//	app healthcheck  ask the server of this container for its health
+//	app healthcheck  check the health of the server in this container
 //	app post TEXT    send a line
-//	app get [PATH]   print an answer
+//	app get [PATH]   print the answer to GET PATH
 //
-// DATA is /data unless set. With META set, the number of lines is kept there
-// too: a second volume, so that data of two different moments is told by the
-// count that does not match the lines. LISTEN is the address to serve on, :8080
-// unless set; URL is where the client asks, the port of LISTEN on 127.0.0.1
-// unless set.
+// DATA defaults to /data. If META is set, the app keeps the number of lines there,
+// in a second volume: a count that does not match the lines shows that the volumes
+// are of two different moments. LISTEN is the address to serve on and defaults to
+// :8080. URL is the address that the client asks and defaults to the port of LISTEN
+// on 127.0.0.1.
 package main
 
 import (
@@ -70,8 +70,8 @@ func env(name, otherwise string) string {
 	return otherwise
 }
 
-// serve serves until SIGTERM, then lets what is under way finish: as process 1
-// of a container it gets no default action for the signal.
+// serve serves until SIGTERM, then lets open requests finish. It handles the signal
+// because process 1 of a container has no default action for it.
 func serve(listen string, a *app) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
@@ -88,11 +88,11 @@ func serve(listen string, a *app) error {
 	return srv.Shutdown(ctx)
 }
 
-// maxPost bounds one line, in bytes.
+// maxPost is the longest line, in bytes.
 const maxPost = 64 << 10
 
-// app opens its files anew for each request, so that between two requests it
-// holds no file of a volume.
+// app opens its files for each request, so that it holds no file of a volume between
+// requests.
 type app struct {
 	data, meta string
 	mu         sync.Mutex
@@ -129,14 +129,14 @@ func answer(w http.ResponseWriter, text []byte, err error) {
 		return
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.Write(text) // an error here is the client's: it has gone
+	w.Write(text) // an error means that the client has gone
 }
 
 func (a *app) posts() string { return filepath.Join(a.data, "posts.txt") }
 func (a *app) count() string { return filepath.Join(a.meta, "count") }
 
-// post appends one line and returns how many there are. What it has answered
-// is on disk, in both directories.
+// post appends one line and returns the number of lines. When it returns, the line
+// and the number are on disk.
 func (a *app) post(line string) (int, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -168,7 +168,7 @@ func (a *app) healthy() error {
 	return err
 }
 
-// read returns a file, and nothing for one that is not there yet.
+// read returns the content of a file, or nothing if the file does not exist yet.
 func read(path string) ([]byte, error) {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -177,8 +177,8 @@ func read(path string) ([]byte, error) {
 	return text, err
 }
 
-// write writes text to a file and syncs the file and its directory, for the
-// file may be new.
+// write writes text to a file and syncs the file. It syncs the directory too,
+// because the file may be new.
 func write(path string, how int, text string) (err error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|how, 0o644)
 	if err != nil {
@@ -198,8 +198,8 @@ func write(path string, how int, text string) (err error) {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
-// client asks the app. It is in the same program because an image of one file
-// has no other, and a host need not have one either.
+// client sends requests to the app. It is in the same program because the image has
+// no other one, and the host may have no HTTP client.
 type client struct{ url string }
 
 func (c client) do(out io.Writer, method, path, body string) error {

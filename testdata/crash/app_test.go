@@ -17,8 +17,8 @@ import (
 	"github.com/tiny-forge/snap/pkg/docker/dockertest"
 )
 
-// blog is an app of two volumes in a real container. It keeps its lines in one
-// and their number in the other: volumes of two moments do not match.
+// blog is an app with two volumes in a real container. One volume has its lines and
+// the other their number, so volumes of two moments do not match.
 type blog struct {
 	*testing.T
 	name, dir, config string
@@ -28,7 +28,7 @@ func newBlog(t *testing.T) *blog {
 	t.Helper()
 	disktest.NeedRoot(t)
 	image := dockertest.Image(t, "../app")
-	dir, err := os.MkdirTemp("/var/tmp", "snap-crash") // on a disk: /tmp need not be
+	dir, err := os.MkdirTemp("/var/tmp", "snap-crash") // on a disk, which /tmp may not be
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +78,7 @@ func (b *blog) app(args ...string) string {
 	return disktest.Run(b.T, "docker", append([]string{"exec", b.name, "/app"}, args...)...)
 }
 
-// killed runs snap and kills it after some time; it reports whether snap ended
+// killed runs snap and kills it after some time. It reports whether snap finished
 // before that.
 func (b *blog) killed(after time.Duration, args ...string) (out string, finished bool) {
 	b.Helper()
@@ -94,9 +94,9 @@ func (b *blog) killed(after time.Duration, args ...string) (out string, finished
 	return strings.TrimSpace(text.String()), err == nil
 }
 
-// settled recovers until nothing is left to recover: whatever brings a killed
-// app back by itself may be at it.
-func (b *blog) settled() []finding {
+// recoverFully recovers until nothing is left to recover, because the watchdog of
+// the killed snap may be recovering too.
+func (b *blog) recoverFully() []finding {
 	b.Helper()
 	for end := time.Now().Add(tooLong); ; time.Sleep(50 * time.Millisecond) {
 		out, err := exec.Command(programs.snap, "--config", b.config, "--json", "recover").Output()
@@ -111,14 +111,13 @@ func (b *blog) settled() []finding {
 	for _, pattern := range []string{"live/.snap-*", "state/tx/*", "state/tx/.[!.]*", "store/scratch/*"} {
 		left, err := filepath.Glob(filepath.Join(b.dir, pattern))
 		if err != nil || len(left) > 0 {
-			found = append(found, finding{"stuck", fmt.Sprintf("left behind: %q %v", left, err)})
+			found = append(found, finding{"stuck", fmt.Sprintf("left over: %q %v", left, err)})
 		}
 	}
 	return append(found, b.up()...)
 }
 
-// up looks whether exactly one container of the workload is there, and runs as
-// configured.
+// up checks that the workload has exactly one container, which runs as configured.
 func (b *blog) up() []finding {
 	b.Helper()
 	list := dockertest.Containers(b.T, b.name)
@@ -126,12 +125,12 @@ func (b *blog) up() []finding {
 		return []finding{{"stuck", fmt.Sprintf("%d containers", len(list))}}
 	}
 	if c := list[0]; !c.Running || c.Paused || c.Name != b.name || c.Policy != "always" {
-		return []finding{{"stuck", fmt.Sprintf("the app is not as it was: %+v", c)}}
+		return []finding{{"stuck", fmt.Sprintf("the app does not run as configured: %+v", c)}}
 	}
 	return nil
 }
 
-// answers asks the app, once it serves, for its lines and their number.
+// answers waits until the app serves, and asks it for its lines and their number.
 func (b *blog) answers() (lines string, found []finding) {
 	b.Helper()
 	for i := 0; ; i++ {
@@ -150,6 +149,8 @@ func (b *blog) answers() (lines string, found []finding) {
 	return lines, found
 }
 
+// Random kills of captures and restores under a running app: its two volumes
+// always match, and no captured line is lost.
 func TestASoakWithAnAppInAContainer(t *testing.T) {
 	t.Parallel()
 	cycles := 2
@@ -169,14 +170,15 @@ func TestASoakWithAnAppInAContainer(t *testing.T) {
 	}
 }
 
-// cycle captures, writes, and restores, the last killed at any moment.
+// cycle captures, writes and restores. The capture and the restore are killed at a
+// random moment, if they have not finished by then.
 func (b *blog) cycle(i int, random *rand.Rand) []finding {
 	b.Helper()
 	b.app("post", fmt.Sprint("captured ", i))
 	then := b.app("get")
 	moment := time.Duration(random.IntN(1000)) * time.Millisecond
 	sid, finished := b.killed(moment, "capture", b.name)
-	found := b.settled()
+	found := b.recoverFully()
 	if !finished {
 		sid = b.snap("capture", b.name)
 	}
@@ -184,14 +186,14 @@ func (b *blog) cycle(i int, random *rand.Rand) []finding {
 	now := b.app("get")
 	moment = time.Duration(random.IntN(4000)) * time.Millisecond
 	_, finished = b.killed(moment, "restore", b.name, sid, "--confirm", sid, "--guard", guards[random.IntN(2)])
-	found = append(found, b.settled()...)
+	found = append(found, b.recoverFully()...)
 	lines, more := b.answers()
 	found = append(found, more...)
 	switch {
 	case lines != then && lines != now:
-		found = append(found, finding{"lost", fmt.Sprintf("the app has %q, expected what it had at the capture or before the restore", lines)})
+		found = append(found, finding{"lost", fmt.Sprintf("the app has %q, expected the lines from the capture or from before the restore", lines)})
 	case finished && lines != then:
-		found = append(found, finding{"lost", "restored, and the app has what it had before"})
+		found = append(found, finding{"lost", "the restore finished, but the app has the old lines"})
 	}
 	return found
 }

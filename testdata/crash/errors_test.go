@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// failing returns a judge that lets the n-th call that concerns fail, and with
-// lasting all further ones too: a disk that has become full, or read-only,
-// stays so.
+// failing returns a judge that makes the n-th of the concerned calls fail. If
+// lasting is set, all later ones fail too, as on a disk that stays full or
+// read-only.
 func failing(n int, errno syscall.Errno, lasting bool, concerns func(*call) bool, p *progress) func(*call) answer {
 	i := 0
 	return func(c *call) answer {
@@ -35,9 +35,9 @@ func failing(n int, errno syscall.Errno, lasting bool, concerns func(*call) bool
 func changes(c *call) bool { return c.changes }
 func reads(c *call) bool   { return !c.changes && c.name != "flock" }
 
-// wants is the generation that an exit code of a restore speaks of: what a
-// recovery has to leave.
-func (e *exited) wants() string {
+// expected is the generation that the exit code of a restore promises, and that a
+// recovery must leave; "" if it promises neither.
+func (e *exited) expected() string {
 	switch e.code {
 	case 0, 7:
 		return newer
@@ -47,9 +47,9 @@ func (e *exited) wants() string {
 	return older
 }
 
-// truth says what is wrong with an exit code, given what is live: the table of
+// checkExit compares the exit code of a restore with the live data, by the table of
 // exit codes in docs/operating.md.
-func (w *world) truth(e exited) []finding {
+func (w *world) checkExit(e exited) []finding {
 	w.Helper()
 	live, diff := w.generation()
 	wrong := func(format string, args ...any) []finding {
@@ -57,8 +57,8 @@ func (w *world) truth(e exited) []finding {
 	}
 	switch {
 	case e.hung:
-		return []finding{{"stuck", "it never ended"}}
-	case e.code == 6: // frozen: it says that it does not know
+		return []finding{{"stuck", "the restore never ended"}}
+	case e.code == 6: // frozen promises neither generation
 		return nil
 	case live == "":
 		return []finding{{"mixed", fmt.Sprintf("exit %d, and the volumes are neither all old nor all new:\n%s", e.code, diff)}}
@@ -71,13 +71,15 @@ func (w *world) truth(e exited) []finding {
 			return wrong("the data is %s", live)
 		}
 	default:
-		return wrong("that is no exit code of a restore")
+		return wrong("a restore has no such exit code")
 	}
 	return nil
 }
 
-const readError = "EIO of a read (of every second)"
+const readError = "EIO of a read (every second read)"
 
+// One call of a restore fails, or all calls from one on: the exit code tells the
+// truth about the data, and a recovery agrees with it.
 func TestAnErrorOfAnyCallOfARestore(t *testing.T) {
 	for _, kind := range []struct {
 		name     string
@@ -99,19 +101,19 @@ func TestAnErrorOfAnyCallOfARestore(t *testing.T) {
 		{readError, unix.EIO, false, reads, 2, 113},
 	} {
 		for _, guard := range guards {
-			if guard == after && !all && kind.sample > 90 { // a sample of the sample
+			if guard == after && !all && kind.sample > 90 { // a smaller sample
 				continue
 			}
-			t.Run(kind.name+guarding(guard), func(t *testing.T) {
-				c := newTally("restore" + guarding(guard) + ", every call: " + kind.name)
+			t.Run(kind.name+rowSuffix(guard), func(t *testing.T) {
+				c := newTally("restore" + rowSuffix(guard) + ", every call: " + kind.name)
 				workers(t, func(w *world, worker, of int) {
 					w.reads, w.guard = kind.name == readError, guard
-					everyFrom(w.parting(kind.concerns), worker, of, kind.stride, kind.sample, func(n int) bool {
+					everyFrom(w.firstOwnCall(kind.concerns), worker, of, kind.stride, kind.sample, func(n int) bool {
 						w.reset()
 						p := &progress{}
 						e := w.restore(failing(n, kind.errno, kind.lasting, kind.concerns, p))
-						found := w.truth(e)
-						_, then := w.recovered(p, e.wants())
+						found := w.checkExit(e)
+						_, then := w.recovered(p, e.expected())
 						c.count(w.T, fmt.Sprintf("%s of %s (exit %d)", kind.name, p.end, e.code), append(found, then...))
 						return p.end != ""
 					})
@@ -121,8 +123,8 @@ func TestAnErrorOfAnyCallOfARestore(t *testing.T) {
 	}
 }
 
-// TestAnInterruptedCallIsMadeAgain lets every tenth call be interrupted, each
-// of them in one of ten runs: nothing may come of it.
+// Calls are interrupted with EINTR: every tenth call of a run, and every call in
+// one of ten runs. The restore succeeds all the same.
 func TestAnInterruptedCallIsMadeAgain(t *testing.T) {
 	const runs = 10
 	c := newTally("restore, EINTR of every call")

@@ -13,13 +13,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fillUp takes the last free block, or the last free inode, of a filesystem.
+// fillUp takes all free blocks, or all free inodes, of a filesystem.
 func (w *world) fillUp(m *medium, inodes bool) {
 	w.Helper()
 	dir := filepath.Join(m.point, "ballast")
 	w.must(os.Mkdir(dir, 0o700))
 	if inodes {
-		w.takeNames(dir, 0, 1<<20)
+		w.fillWithFiles(dir, 0, 1<<20)
 		return
 	}
 	file, err := os.Create(filepath.Join(dir, "blocks"))
@@ -37,13 +37,13 @@ func (w *world) fillUp(m *medium, inodes bool) {
 			w.must(err)
 		}
 	}
-	// What takes no whole block: small files in the metadata of btrfs.
-	w.takeNames(dir, 2000, 5000)
+	// Small files still fit into the metadata of btrfs without a block of their own.
+	w.fillWithFiles(dir, 2000, 5000)
 }
 
-// takeNames makes files of that many bytes until there is no room, at most so
-// many.
-func (w *world) takeNames(dir string, size, most int) {
+// fillWithFiles creates files of this size until there is no space left, at most
+// this many.
+func (w *world) fillWithFiles(dir string, size, most int) {
 	w.Helper()
 	for i := range most {
 		err := os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), make([]byte, size), 0o600)
@@ -54,18 +54,20 @@ func (w *world) takeNames(dir string, size, most int) {
 	}
 }
 
+// A disk fills up to its last block or inode at any stage of a restore. The exit
+// code tells the truth, and recovery works although the disk stays full.
 func TestAFullDiskAtAnyStageOfARestore(t *testing.T) {
 	for _, guard := range guards {
-		c := newTally("restore" + guarding(guard) + ", a disk filled to the last block or inode before a call")
+		c := newTally("restore" + rowSuffix(guard) + ", a disk filled to the last block or inode before a call")
 		workers(t, func(w *world, worker, of int) {
 			w.guard = guard
-			from := w.parting(changes)
+			from := w.firstOwnCall(changes)
 			for _, disk := range w.disks {
 				for _, inodes := range []bool{false, true} {
-					if inodes && disk.kind != "ext4" { // the others make inodes of blocks
+					if inodes && disk.kind != "ext4" { // the others allocate inodes on demand
 						continue
 					}
-					if guard == after && !all && (inodes || disk.name != "store") { // a sample of the sample
+					if guard == after && !all && (inodes || disk.name != "store") { // a smaller sample
 						continue
 					}
 					everyFrom(from, worker, of, 11, 131, func(n int) bool {
@@ -77,8 +79,8 @@ func TestAFullDiskAtAnyStageOfARestore(t *testing.T) {
 	}
 }
 
-// fullAt fills a disk before the n-th changing call of a restore, which ends
-// by itself; it and the recovery have to do with a disk that stays full.
+// fullAt fills a disk before the n-th changing call of a restore and lets the
+// restore end. The disk stays full during the recovery.
 func (w *world) fullAt(c *tally, disk *medium, inodes bool, n int) bool {
 	w.reset()
 	p := &progress{}
@@ -93,24 +95,24 @@ func (w *world) fullAt(c *tally, disk *medium, inodes bool, n int) bool {
 		}
 		return answer{}
 	})
-	found := w.truth(e)
+	found := w.checkExit(e)
 	if e.code == 6 {
-		found = append(found, finding{"stuck", "frozen, for want of space: " + e.err})
+		found = append(found, finding{"stuck", "frozen for lack of space: " + e.err})
 	}
 	if w.guard == after && p.committed && disk.name == "store" {
-		found = append(found, w.waitsForRoom(p)...)
+		found = append(found, w.recoverWithFullStore(p)...)
 		w.must(os.RemoveAll(filepath.Join(disk.point, "ballast")))
 	}
-	_, then := w.recovered(p, e.wants())
+	_, then := w.recovered(p, e.expected())
 	w.must(os.RemoveAll(filepath.Join(disk.point, "ballast")))
 	c.count(w.T, fmt.Sprintf("%s full (inodes: %t) before %s (exit %d)", disk.name, inodes, p.end, e.code), append(found, then...))
 	return p.end != ""
 }
 
-// waitsForRoom recovers a committed restore that guards after while the store
-// is full: there may be no room for the snapshot of the old data, which is then
-// kept.
-func (w *world) waitsForRoom(p *progress) (found []finding) {
+// recoverWithFullStore recovers a committed restore with --guard after while the
+// store is full. If there is no space for the snapshot of the old data, the old
+// trees must stay.
+func (w *world) recoverWithFullStore(p *progress) (found []finding) {
 	w.Helper()
 	e := w.run(nil, "recover", "--json")
 	if e.code != 0 && (e.code != 7 || !strings.Contains(e.out, `"code":"guarding"`)) {

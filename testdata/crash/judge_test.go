@@ -22,20 +22,20 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 )
 
-// progress is how far a process came, told by the calls that it made: what it
-// may have relied upon.
+// progress is how far a process came, judged by its calls: what snap may have
+// relied on or acknowledged.
 type progress struct {
 	exchanged bool            // a live directory had moved
-	committed bool            // the record commit had its name
-	durable   bool            // and that had been synced
-	ended     bool            // the transaction had left the list
-	dirty     map[string]bool // the filesystems that hold what is not synced
-	acked     []string        // snapshots of the old data that snap said exist
-	end       string          // the call that was not made
-	done      bool            // it ended by itself, with exit code 0
+	committed bool            // the commit record had its name
+	durable   bool            // and that name had been synced
+	ended     bool            // the transaction had ended
+	dirty     map[string]bool // filesystems with unsynced writes
+	acked     []string        // snapshots of the old data that snap has acknowledged
+	end       string          // the call before which the process was stopped
+	done      bool            // the process ended by itself with exit code 0
 }
 
-// note is told of every changing call that was let pass.
+// note notes a changing call that was allowed.
 func (p *progress) note(c *call) {
 	switch {
 	case c.name == "renameat2" && c.flags&unix.RENAME_EXCHANGE != 0 && !strings.Contains(c.path, "probe-"):
@@ -43,7 +43,7 @@ func (p *progress) note(c *call) {
 	case c.name == "renameat" && strings.HasSuffix(c.path2, "/commit"):
 		p.committed = true
 	case p.committed && c.syncs && strings.HasPrefix(c.path, "store/state/tx/"):
-		// Nothing is stopped before the call behind it, when it has returned.
+		// The earliest next stop is at a later call, when this sync has returned.
 		p.durable = true
 	case c.name == "renameat" && strings.Contains(c.path2, ".done-"):
 		p.ended = true
@@ -54,7 +54,7 @@ func (p *progress) note(c *call) {
 	p.dirty[diskOf(c)] = c.name != "syncfs"
 }
 
-// acknowledge notes the snapshot whose id a capture has printed.
+// acknowledge notes the sid that a capture has printed.
 func (p *progress) acknowledge(out string) {
 	if sid := strings.TrimSpace(out); idPattern.FindString(sid) == sid {
 		p.acked = append(p.acked, sid)
@@ -68,7 +68,7 @@ var (
 	handlePattern = regexp.MustCompile(`vol-[^ ]*\.lock`)
 )
 
-// general replaces what differs between two runs in the description of a call.
+// general replaces the parts of a call's description that differ between runs.
 func general(s string) string {
 	s = idPattern.ReplaceAllString(s, "ID")
 	s = memberPattern.ReplaceAllString(s, "M")
@@ -76,14 +76,14 @@ func general(s string) string {
 	return handlePattern.ReplaceAllString(s, "vol.lock")
 }
 
-// finding is what is wrong after a run and its recovery.
+// finding is a broken promise after a run and its recovery.
 type finding struct {
-	kind string // mixed, lost, stuck
+	kind string // mixed, lost, stuck, wrong
 	text string
 }
 
-// recovered recovers, twice, and says what is wrong then: want is the
-// generation that must be live, "" where either may.
+// recovered recovers twice and returns what is wrong then. want is the generation
+// that must be live, or "" if either may be.
 func (w *world) recovered(p *progress, want string) (generation string, found []finding) {
 	w.Helper()
 	add := func(kind, format string, args ...any) {
@@ -91,7 +91,7 @@ func (w *world) recovered(p *progress, want string) (generation string, found []
 	}
 	if p.exchanged && !p.ended {
 		if err := w.safe(); err != nil {
-			add("lost", "a live directory has moved, and before any recovery: %v", err)
+			add("lost", "a live directory has moved, but before any recovery: %v", err)
 		}
 	}
 	if e := w.run(nil, "recover"); e.code != 0 {
@@ -101,7 +101,7 @@ func (w *world) recovered(p *progress, want string) (generation string, found []
 		add("stuck", "the second recover: exit %d: %s", e.code, e.out)
 	}
 	for _, left := range w.leftovers() {
-		add("stuck", "left behind: %s", left)
+		add("stuck", "left over: %s", left)
 	}
 	generation, diff := w.generation()
 	switch {
@@ -112,10 +112,10 @@ func (w *world) recovered(p *progress, want string) (generation string, found []
 	}
 	if p.exchanged && (w.guard == before || generation != older) {
 		if err := w.guarded(); err != nil {
-			add("lost", "a live directory had moved: %v", err)
+			add("lost", "a live directory had moved, but %v", err)
 		}
 	}
-	if log := w.auditLines(); p.done && log < 2 { // the first is that of the world's own capture
+	if log := w.auditLines(); p.done && log < 2 { // the first line is from the capture of newWorld
 		add("lost", "the audit log has %d lines", log)
 	}
 	for _, err := range w.intact(append(p.acked, w.sid)) {
@@ -130,8 +130,8 @@ func (w *world) auditLines() int {
 	return strings.Count(string(text), "\n")
 }
 
-// generation says in which of the two states all volumes are, "" and the
-// differences where they are in neither.
+// generation returns the state that all volumes are in, or "" and the differences
+// if they are in neither.
 func (w *world) generation() (string, string) {
 	w.Helper()
 	now := w.trees()
@@ -151,7 +151,7 @@ func (w *world) generation() (string, string) {
 	return "", strings.Join(diffs, "\n")
 }
 
-// leftovers are names that no operation may leave behind.
+// leftovers returns files and directories that no operation may leave.
 func (w *world) leftovers() []string {
 	var left []string
 	for _, pattern := range []string{
@@ -171,7 +171,7 @@ func (w *world) leftovers() []string {
 	return left
 }
 
-// snapshot is as much of a manifest as is needed to get at the data.
+// snapshot is the part of a manifest that is needed to read the data.
 type snapshot struct {
 	SID     string
 	Reason  string
@@ -211,7 +211,7 @@ func (w *world) snapshots() ([]snapshot, error) {
 	return list, nil
 }
 
-// guarded returns nil when a pre-restore snapshot exists; intact looks into it.
+// guarded returns nil if a pre-restore snapshot exists; intact checks what it holds.
 func (w *world) guarded() error {
 	list, err := w.snapshots()
 	if err == nil && !slices.ContainsFunc(list, func(s snapshot) bool { return s.Reason == "pre-restore" }) {
@@ -220,10 +220,10 @@ func (w *world) guarded() error {
 	return err
 }
 
-// safe returns nil when the old data is: a pre-restore snapshot exists, or,
-// where the restore guards after, each of its trees is still there whole, live
-// or displaced. The time of a directory that was displaced is left out: its
-// exchange may change it, and the snapshot has it from a record.
+// safe returns nil if the old data is safe: a pre-restore snapshot exists, or, with
+// --guard after, each old tree is still complete, live or displaced. The mtime of
+// the root directory is ignored, because an exchange may change it; the snapshot
+// takes that mtime from a record.
 func (w *world) safe() error {
 	w.Helper()
 	err := w.guarded()
@@ -242,8 +242,8 @@ func (w *world) safe() error {
 	return nil
 }
 
-// intact looks whether these snapshots exist, and whether every snapshot that
-// exists is whole: the first one holds the new data, all others the old.
+// intact checks that these snapshots exist, and that every snapshot is complete:
+// the first one holds the new data, all others the old.
 func (w *world) intact(sids []string) []error {
 	w.Helper()
 	list, err := w.snapshots()
@@ -257,7 +257,7 @@ func (w *world) intact(sids []string) []error {
 		}
 	}
 	for _, s := range list {
-		if s.SID == w.sid { // its members are looked at by damaged
+		if s.SID == w.sid { // damaged checks its members
 			if now, err := os.ReadFile(w.manifestPath(s.SID)); err != nil || !bytes.Equal(now, w.manifest) {
 				errs = append(errs, fmt.Errorf("snapshot %s has another manifest: %v", s.SID, err))
 			}
@@ -268,9 +268,9 @@ func (w *world) intact(sids []string) []error {
 	return append(errs, w.damaged()...)
 }
 
-// damaged looks through the store for members that do not hold what their names
-// say, those too that no snapshot names, for the next capture may rely on them;
-// and for those that the snapshot that was restored is missing.
+// damaged returns an error for each member whose content does not match its name,
+// and for each member that the restored snapshot has lost. It checks unreferenced
+// members too, because the next capture may rely on them.
 func (w *world) damaged() (errs []error) {
 	members, err := filepath.Glob(filepath.Join(w.store(), "members/*/*"))
 	w.must(err)
@@ -305,8 +305,8 @@ func verifyMember(path string) error {
 	return nil
 }
 
-// holds returns nil when a snapshot holds these trees, byte for byte and with
-// their metadata. It goes the way that needs no snap: cat and tar.
+// holds returns nil if a snapshot holds exactly these trees, with their metadata.
+// It reads the snapshot without snap, by means of cat and tar.
 func (w *world) holds(s snapshot, want [][]string) error {
 	w.Helper()
 	if len(s.Volumes) != len(w.volumes()) {

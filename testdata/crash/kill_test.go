@@ -7,17 +7,17 @@ import (
 	"testing"
 )
 
-// points calls try for n = 1, 2, … until it returns false, that is, until a
-// process ends before it makes its n-th call. The workers take turns. Without
-// `make crash` only every sample-th is tried.
+// points calls try for n = 1, 2, … until it returns false, that is, until a process
+// ends before its n-th call. The workers take turns. Without `make crash` it tries
+// only every sample-th n.
 func points(worker, of, sample int, try func(n int) bool) { every(worker, of, 1, sample, try) }
 
-// every is points that tries every stride-th even with `make crash`.
+// every is like points, but tries only every stride-th n with `make crash` too.
 func every(worker, of, stride, sample int, try func(n int) bool) {
 	everyFrom(1, worker, of, stride, sample, try)
 }
 
-// everyFrom is every that begins with another number.
+// everyFrom is like every, but begins at another n.
 func everyFrom(from, worker, of, stride, sample int, try func(n int) bool) {
 	if !all {
 		stride = sample
@@ -26,10 +26,10 @@ func everyFrom(from, worker, of, stride, sample int, try func(n int) bool) {
 	}
 }
 
-// parting is the number of the call, of those that concern, at which a restore
-// goes another way than one that guards before: what comes first the tests of
-// that one have tried. 1 for that one itself.
-func (w *world) parting(concerns func(*call) bool) int {
+// firstOwnCall returns the number of the concerned call at which a restore with
+// --guard after begins to differ from one with --guard before. The tests of the
+// latter, for which it returns 1, cover the calls up to there.
+func (w *world) firstOwnCall(concerns func(*call) bool) int {
 	w.Helper()
 	if w.guard == before {
 		return 1
@@ -40,19 +40,19 @@ func (w *world) parting(concerns func(*call) bool) int {
 		if concerns(c) {
 			n++
 		}
-		if found == 0 && strings.HasPrefix(general(c.String()), crises[0]) {
+		if found == 0 && strings.HasPrefix(general(c.String()), killPoints[0]) {
 			found = n
 		}
 		return answer{}
 	})
 	if found == 0 {
-		w.Fatalf("there is no call %q", crises[0])
+		w.Fatalf("the restore made no call %q", killPoints[0])
 	}
 	return found
 }
 
-// killBefore returns a judge that kills before the n-th changing call, and
-// notes those before it.
+// killBefore returns a judge that kills the process before its n-th changing call,
+// and notes the calls before that.
 func killBefore(n int, p *progress) func(*call) answer {
 	i := 0
 	return func(c *call) answer {
@@ -68,8 +68,8 @@ func killBefore(n int, p *progress) func(*call) answer {
 	}
 }
 
-// killAt returns a judge that kills before the first changing call whose
-// description begins so; a $ is its end.
+// killAt returns a judge that kills the process before the first changing call
+// whose description has this prefix. A $ stands for the end of the description.
 func killAt(prefix string, p *progress) func(*call) answer {
 	return func(c *call) answer {
 		if !c.changes {
@@ -89,7 +89,7 @@ func (w *world) restore(judge func(*call) answer) exited {
 	return w.run(judge, "restore", workloadName, w.sid, "--confirm", w.sid, "--guard", w.guard)
 }
 
-// expected is the generation that must be live when the process was killed here.
+// expected is the generation that recovery must leave after a kill here.
 func (p *progress) expected() string {
 	if p.committed {
 		return newer
@@ -97,9 +97,11 @@ func (p *progress) expected() string {
 	return older
 }
 
+// A restore is killed before each changing call: all volumes old before the commit,
+// all new after it.
 func TestARestoreKilledBeforeAnyCall(t *testing.T) {
 	for _, guard := range guards {
-		c := newTally("restore" + guarding(guard) + ", killed before every call")
+		c := newTally("restore" + rowSuffix(guard) + ", killed before every call")
 		workers(t, func(w *world, worker, of int) {
 			w.guard = guard
 			points(worker, of, 23, func(n int) bool {
@@ -117,6 +119,8 @@ func TestARestoreKilledBeforeAnyCall(t *testing.T) {
 	}
 }
 
+// A capture is killed before each changing call: the data is unchanged, and every
+// acknowledged snapshot exists.
 func TestACaptureKilledBeforeAnyCall(t *testing.T) {
 	c := newTally("capture, killed before every call")
 	workers(t, func(w *world, worker, of int) {
@@ -136,32 +140,34 @@ func TestACaptureKilledBeforeAnyCall(t *testing.T) {
 	})
 }
 
-// crises are calls before which a restore is killed so that its recovery has
-// something to do: one of each kind.
-var crises = []string{
-	"renameat store/state/tx/ID/ready.tmp",                 // staged, nothing recorded
+// killPoints are calls before which a restore is killed to test its recovery: one
+// for each kind of work that a recovery can have.
+var killPoints = []string{
+	"renameat store/state/tx/ID/ready.tmp",                 // staged, ready not yet recorded
 	"openat2 store/s/snapshots/app/ID/manifest.json.tmp",   // a snapshot half published
-	"renameat2 v1/data",                                    // one of three exchanged
+	"renameat2 v1/data",                                    // one of three volumes exchanged
 	"renameat store/state/tx/ID/commit.tmp",                // all exchanged, not committed
 	"renameat2 v0/.snap-ID/0 → v0/.snap-ID/0.trash",        // committed
 	"unlinkat v1/.snap-ID/1.trash/generation",              // the displaced trees half deleted
-	"renameat store/state/tx/ID → store/state/tx/.done-ID", // all done but the record of it
+	"renameat store/state/tx/ID → store/state/tx/.done-ID", // all done, transaction not yet ended
 }
 
-// guardings are those of a restore that guards after, from the commit on.
-var guardings = []string{
+// guardKillPoints are the same for --guard after, from the commit on.
+var guardKillPoints = []string{
 	"renameat store/state/tx/ID/guarding.tmp",            // committed
 	"openat2 store/s/snapshots/app/ID/manifest.json.tmp", // guarding, a snapshot half published
-	"fsync store/s/snapshots/app/ID$",                    // published, but that not synced
+	"fsync store/s/snapshots/app/ID$",                    // published, but not yet synced
 	"unlinkat v1/.snap-ID/1.trash/generation",            // guarded, the displaced trees half deleted
 }
 
+// A recovery is killed before each changing call. The next one ends in the same
+// direction.
 func TestARecoveryKilledBeforeAnyCall(t *testing.T) {
 	for _, guard := range guards {
-		c := newTally("recover" + guarding(guard) + ", killed before every call")
+		c := newTally("recover" + rowSuffix(guard) + ", killed before every call")
 		workers(t, func(w *world, worker, of int) {
 			w.guard = guard
-			for _, moment := range map[string][]string{before: crises, after: guardings}[guard] {
+			for _, moment := range map[string][]string{before: killPoints, after: guardKillPoints}[guard] {
 				points(worker, of, map[string]int{before: 29, after: 53}[guard], func(n int) bool {
 					w.reset()
 					p := w.interrupted(moment)
@@ -178,12 +184,12 @@ func TestARecoveryKilledBeforeAnyCall(t *testing.T) {
 	}
 }
 
-// interrupted kills a restore before a moment of its.
+// interrupted runs a restore and kills it before this call.
 func (w *world) interrupted(moment string) *progress {
 	w.Helper()
 	p := &progress{}
 	if e := w.restore(killAt(moment, p)); !e.killed {
-		w.Fatalf("the restore never came to %q: exit %d: %s", moment, e.code, e.err)
+		w.Fatalf("the restore never reached %q: exit %d: %s", moment, e.code, e.err)
 	}
 	return p
 }

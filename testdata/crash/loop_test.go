@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// attach gives an image file a loop device (loop(4)). mount -o loop would do,
-// but it takes over a device that some earlier mount of the same file has not
-// yet given back, with what that had cached, while the file is another by now.
+// attach attaches an image file to a new loop device (loop(4)). mount -o loop may
+// instead reuse a device that an earlier mount of the same path has not yet
+// released, and the stale cache of that device.
 func attach(image string) (*os.File, error) {
 	file, err := os.OpenFile(image, os.O_RDWR, 0)
 	if err != nil {
@@ -35,22 +35,22 @@ func attach(image string) (*os.File, error) {
 			return nil, err
 		}
 		err = unix.IoctlLoopConfigure(int(device.Fd()), &unix.LoopConfig{
-			Fd: uint32(file.Fd()), Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_AUTOCLEAR}, // when the tests die
+			Fd: uint32(file.Fd()), Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_AUTOCLEAR}, // detaches when the tests die
 		})
 		if err == nil {
 			return device, nil
 		}
 		device.Close()
-		if !errors.Is(err, unix.EBUSY) { // somebody else was faster
+		if !errors.Is(err, unix.EBUSY) { // EBUSY: another process took the device first
 			return nil, fmt.Errorf("%s: %w", device.Name(), err)
 		}
 	}
 }
 
-// release gives a loop device back and returns when the file is free.
+// release detaches a loop device, and returns once the file is free.
 func release(device *os.File) error {
 	defer device.Close()
-	// Somebody who looks at new devices may have it open for a moment.
+	// udev, for example, may have a new device open for a moment.
 	for range 200 {
 		err := unix.IoctlSetInt(int(device.Fd()), unix.LOOP_CLR_FD, 0)
 		if errors.Is(err, unix.ENXIO) {

@@ -13,15 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A power cut loses what was written and not yet made durable. What a disk then
-// holds is what has reached the image file below the loop device, so a copy of
-// the image at that instant is the filesystem after the cut; the same
-// filesystem synced is what it is where the power stays. For ext4 and XFS the
-// kernel also cuts off a filesystem on request (cutOff).
+// A power cut loses writes that were not yet durable. The disk keeps what has
+// reached the image file below the loop device, so a copy of the image at that
+// moment is the filesystem after the cut. The same filesystem after a sync is one
+// that kept its power. ext4 and XFS can also be shut down by an ioctl (cutOff).
 
-// cuts stops nothing by itself: called when the process is dead, it calls try
-// for every way in which the filesystems of a host may have lost their unsynced
-// writes: each non-empty set of those that had any. try finds them mounted.
+// cuts calls try once for each non-empty set of the filesystems that had unsynced
+// writes, after these have lost them. The filesystems are mounted again by then. The
+// process must be dead when cuts is called.
 func (w *world) cuts(p *progress, try func(lost []string)) {
 	w.Helper()
 	for _, m := range w.disks {
@@ -61,10 +60,10 @@ func (w *world) syncfs(m *medium) {
 	w.must(unix.Syncfs(int(dir.Fd())))
 }
 
-// cutOff cuts the power of all filesystems at once: ext4 and XFS drop what is
-// in memory, the log included (EXT4_IOC_SHUTDOWN and XFS_IOC_GOINGDOWN, which
-// are one number, with NOLOGFLUSH); of btrfs, which has no such request, the
-// image is copied. They are mounted again when it returns.
+// cutOff cuts the power of all filesystems at once and mounts them again. ext4 and
+// XFS drop their memory and their log (EXT4_IOC_SHUTDOWN and XFS_IOC_GOINGDOWN have
+// the same number; the flag is NOLOGFLUSH). btrfs has no such ioctl, so its image
+// is copied.
 func (w *world) cutOff() {
 	w.Helper()
 	const shutdown, noLogFlush = 0x8004587d, 2
@@ -91,8 +90,9 @@ func (w *world) cutOff() {
 	w.mountAll()
 }
 
-// afterCut is the generation that must be live after a power cut here, "" where
-// either may: the commit had its name, and that may have been lost.
+// afterCut is the generation that recovery must leave after a power cut here. It is
+// "" if either is right, because the cut may have lost the name of the commit
+// record.
 func (p *progress) afterCut(lost []string) string {
 	if p.committed && !p.durable && slices.Contains(lost, "store") {
 		return ""
@@ -100,9 +100,9 @@ func (p *progress) afterCut(lost []string) string {
 	return p.expected()
 }
 
-// cutEverywhere cuts the power before every changing call of a process, from
-// one of them on, in every way, and after its end. begin runs the process, and returns how far one
-// before it had come, nil for none.
+// cutEverywhere cuts the power of every set of filesystems before each changing
+// call of a process, beginning at call from, and after its end. begin runs the
+// process, and returns the progress of an earlier process, if there was one.
 func (w *world) cutEverywhere(c *tally, from, worker, of, sample int, begin func(judge func(*call) answer) (*progress, exited)) {
 	w.Helper()
 	everyFrom(from, worker, of, 1, sample, func(n int) bool {
@@ -111,7 +111,7 @@ func (w *world) cutEverywhere(c *tally, from, worker, of, sample int, begin func
 		q, e := begin(killBefore(n, p))
 		p.after(q)
 		if !e.killed && e.code != 0 {
-			w.Fatalf("it was not killed: exit %d: %s", e.code, e.err)
+			w.Fatalf("the process was not killed: exit %d: %s", e.code, e.err)
 		}
 		if !e.killed {
 			p.end, p.done = "its end", true
@@ -124,7 +124,7 @@ func (w *world) cutEverywhere(c *tally, from, worker, of, sample int, begin func
 	})
 }
 
-// after makes p the progress of a process that began where q had ended.
+// after adds the progress q of an earlier process to p.
 func (p *progress) after(q *progress) {
 	if q == nil {
 		return
@@ -140,24 +140,26 @@ func (p *progress) after(q *progress) {
 	p.dirty, p.acked = dirty, append(p.acked, q.acked...)
 }
 
+// The power of any set of disks is cut before each changing call of a restore.
 func TestAPowerCutBeforeAnyCallOfARestore(t *testing.T) {
 	for _, guard := range guards {
-		c := newTally("restore" + guarding(guard) + ", power cut of every set of disks before every call")
+		c := newTally("restore" + rowSuffix(guard) + ", power cut of every set of disks before every call")
 		workers(t, func(w *world, worker, of int) {
 			w.guard = guard
-			w.cutEverywhere(c, w.parting(changes), worker, of, 61, func(judge func(*call) answer) (*progress, exited) {
+			w.cutEverywhere(c, w.firstOwnCall(changes), worker, of, 61, func(judge func(*call) answer) (*progress, exited) {
 				return nil, w.restore(judge)
 			})
 		})
 	}
 }
 
+// All filesystems are shut down before every third changing call of a restore.
 func TestAPowerCutOfAllBeforeAnyCallOfARestore(t *testing.T) {
 	for _, guard := range guards {
-		c := newTally("restore" + guarding(guard) + ", all filesystems shut down before every third call")
+		c := newTally("restore" + rowSuffix(guard) + ", all filesystems shut down before every third call")
 		workers(t, func(w *world, worker, of int) {
 			w.guard = guard
-			everyFrom(w.parting(changes), worker, of, 3, 71, func(n int) bool {
+			everyFrom(w.firstOwnCall(changes), worker, of, 3, 71, func(n int) bool {
 				w.resetImages()
 				p := &progress{}
 				e := w.restore(killBefore(n, p))
@@ -170,6 +172,7 @@ func TestAPowerCutOfAllBeforeAnyCallOfARestore(t *testing.T) {
 	}
 }
 
+// The power is cut before each changing call of a capture.
 func TestAPowerCutBeforeAnyCallOfACapture(t *testing.T) {
 	c := newTally("capture, power cut before every call")
 	workers(t, func(w *world, worker, of int) {
@@ -183,16 +186,16 @@ func TestAPowerCutBeforeAnyCallOfACapture(t *testing.T) {
 	})
 }
 
-// TestAPowerCutBeforeAnyCallOfARecovery has a restore killed, recovers without a
-// reboot, kills that, and then cuts the power: of the store alone, too.
+// A restore is killed, a recovery runs without a reboot and is killed too, and then
+// the power of any set of disks is cut, also of the store alone.
 func TestAPowerCutBeforeAnyCallOfARecovery(t *testing.T) {
 	for _, guard := range guards {
-		c := newTally("restore" + guarding(guard) + " killed, then recover, power cut before every call")
+		c := newTally("restore" + rowSuffix(guard) + " killed, then recover, power cut before every call")
 		workers(t, func(w *world, worker, of int) {
 			w.guard = guard
-			moments := []string{crises[0], crises[2], crises[3], crises[4]} // each kind of work that a recovery does
+			moments := []string{killPoints[0], killPoints[2], killPoints[3], killPoints[4]} // four kinds of work that a recovery can have
 			if guard == after {
-				moments = guardings[:3]
+				moments = guardKillPoints[:3]
 			}
 			for _, moment := range moments {
 				w.cutEverywhere(c, 1, worker, of, 59, func(judge func(*call) answer) (*progress, exited) {

@@ -20,8 +20,8 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 )
 
-// soak is a world that is never put back: its snapshots pile up, each with the
-// trees that it must hold.
+// soak is a world that is never reset. Its snapshots accumulate, and wants has the
+// trees that each must hold.
 type soak struct {
 	*world
 	random *rand.Rand
@@ -29,6 +29,8 @@ type soak struct {
 	serial int
 }
 
+// Random captures, restores and kills in one world. At the end every snapshot and
+// member is complete, and no mount or lock is left.
 func TestASoakOfCapturesRestoresAndKills(t *testing.T) {
 	t.Parallel() // with the other soak, which waits for containers
 	cycles, seed := 15, uint64(time.Now().UnixNano())
@@ -54,7 +56,7 @@ func TestASoakOfCapturesRestoresAndKills(t *testing.T) {
 		t.Errorf("the store at the end: %v", err)
 	}
 	if now := s.mountCount(); now != mounts {
-		t.Errorf("%d mounts, %d at the beginning", now, mounts)
+		t.Errorf("there are %d mounts, at the beginning there were %d", now, mounts)
 	}
 	for _, held := range s.held() {
 		t.Errorf("a lock is still held: %s", held)
@@ -62,8 +64,8 @@ func TestASoakOfCapturesRestoresAndKills(t *testing.T) {
 	t.Logf("%d snapshots", len(s.wants))
 }
 
-// cycle mutates, captures, and restores some snapshot, each of the last two
-// killed now and then at any moment, and recovers.
+// cycle changes the data, captures it, and restores some snapshot. Most captures
+// and restores are killed at a random moment and then recovered.
 func (s *soak) cycle() (found []finding) {
 	add := func(kind, format string, args ...any) {
 		found = append(found, finding{kind, fmt.Sprintf(format, args...)})
@@ -74,7 +76,7 @@ func (s *soak) cycle() (found []finding) {
 	if !killed {
 		s.wants[strings.TrimSpace(out)] = before
 	}
-	s.settle(add)
+	s.recoverFully(add)
 	if d := s.differs(before); d != "" {
 		add("mixed", "a capture changed the data:\n%s", d)
 	}
@@ -87,23 +89,23 @@ func (s *soak) cycle() (found []finding) {
 	known, err := s.snapshots()
 	s.must(err)
 	_, killed = s.killedAfter(s.moment(160), "restore", workloadName, sid, "--confirm", sid, "--guard", guards[s.random.IntN(2)])
-	s.settle(add)
+	s.recoverFully(add)
 	toOld, toNew := s.differs(before), s.differs(s.wants[sid])
 	switch {
 	case toNew != "" && !killed:
-		add("lost", "restored %s, and the data is not its:\n%s", sid, toNew)
+		add("lost", "restored %s, but the data differs from it:\n%s", sid, toNew)
 	case toOld != "" && toNew != "":
-		add("mixed", "neither as before:\n%s\nnor as snapshot %s:\n%s", toOld, sid, toNew)
+		add("mixed", "the data differs from before:\n%s\nand from snapshot %s:\n%s", toOld, sid, toNew)
 	}
-	if guards := s.guards(known, before, add); guards == 0 && toOld != "" {
-		add("lost", "the data was replaced, and no snapshot holds what was there")
+	if guards := s.countPreRestore(known, before, add); guards == 0 && toOld != "" {
+		add("lost", "the data was replaced, but no snapshot holds the old data")
 	}
 	return found
 }
 
-// guards counts the pre-restore snapshots that are new since the known ones;
-// each holds what was live before.
-func (s *soak) guards(known []snapshot, before [][]string, add func(kind, format string, args ...any)) int {
+// countPreRestore counts the pre-restore snapshots that are not among the known
+// ones. Each must hold the data that was live before.
+func (s *soak) countPreRestore(known []snapshot, before [][]string, add func(kind, format string, args ...any)) int {
 	list, err := s.snapshots()
 	s.must(err)
 	n := 0
@@ -113,19 +115,19 @@ func (s *soak) guards(known []snapshot, before [][]string, add func(kind, format
 		}
 		n++
 		if err := s.holds(one, before); err != nil {
-			add("lost", "what was live before: %v", err)
+			add("lost", "the pre-restore snapshot: %v", err)
 		}
 		s.wants[one.SID] = before
 	}
 	return n
 }
 
-func (s *soak) settle(add func(kind, format string, args ...any)) {
+func (s *soak) recoverFully(add func(kind, format string, args ...any)) {
 	if e := s.run(nil, "recover"); e.code != 0 {
 		add("stuck", "recover: exit %d: %s", e.code, e.err)
 	}
 	for _, left := range s.leftovers() {
-		add("stuck", "left behind: %s", left)
+		add("stuck", "left over: %s", left)
 	}
 }
 
@@ -137,7 +139,7 @@ func (s *soak) differs(want [][]string) string {
 	return out
 }
 
-// moment is when to kill: never, or within so many milliseconds.
+// moment returns a random time to kill within so many milliseconds, or 0 for never.
 func (s *soak) moment(within int) time.Duration {
 	if s.random.IntN(3) == 0 {
 		return 0
@@ -145,8 +147,8 @@ func (s *soak) moment(within int) time.Duration {
 	return time.Duration(1+s.random.IntN(within*1000)) * time.Microsecond
 }
 
-// killedAfter runs snap, kills it when the time is over (0: never), and
-// returns what it printed and whether it was killed.
+// killedAfter runs snap, kills it after some time (0: never), and returns its
+// output and whether it was killed.
 func (s *soak) killedAfter(after time.Duration, args ...string) (string, bool) {
 	s.Helper()
 	cmd := exec.Command(programs.snap, append([]string{"--config", s.config}, args...)...)
@@ -193,7 +195,7 @@ func (s *soak) mutate() {
 	}
 }
 
-// verify inflates every member and every snapshot.
+// verify checks every member and every snapshot.
 func (s *soak) verify() []error {
 	errs := s.damaged()
 	list, err := s.snapshots()
@@ -217,7 +219,7 @@ func (s *soak) mountCount() int {
 	return strings.Count(string(data), s.dir)
 }
 
-// held returns the lock files of the store that somebody still holds.
+// held returns the lock files of the store that are still locked.
 func (s *soak) held() []string {
 	files, err := filepath.Glob(filepath.Join(s.store(), "lock/*"))
 	s.must(err)

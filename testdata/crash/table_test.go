@@ -16,28 +16,29 @@ import (
 	"time"
 )
 
-// programs are what the tests run, built once.
+// programs are the paths of the programs that the tests run, built once.
 var programs struct{ snap, sieve string }
 
-// all is set by `make crash`; without it a sample is run.
+// all is set by `make crash`; otherwise the tests run a sample.
 var all = os.Getenv("SNAP_CRASH") == "all"
 
+// TestMain builds the programs once, in an isolated process, and prints the table.
 func TestMain(m *testing.M) {
-	if os.Geteuid() == 0 && os.Getenv(alone) == "" {
-		os.Exit(apart())
+	if os.Geteuid() == 0 && os.Getenv(isolated) == "" {
+		os.Exit(runIsolated())
 	}
 	os.Exit(main(m))
 }
 
-// alone is set in the process that runs the tests.
-const alone = "SNAP_CRASH_ALONE"
+// isolated is set in the process that runs the tests.
+const isolated = "SNAP_CRASH_ALONE"
 
-// apart runs the tests in a mount namespace of their own. Nobody else then
-// keeps one of their filesystems mounted, as a container does that starts at
-// the wrong moment, and they are gone when the tests are, however those end.
-func apart() int {
+// runIsolated runs the tests in their own mount namespace. A container that starts
+// at the wrong moment then cannot keep a test filesystem mounted, and all mounts
+// end with the tests, even if those are killed.
+func runIsolated() int {
 	cmd := exec.Command(os.Args[0], os.Args[1:]...)
-	cmd.Env = append(os.Environ(), alone+"=1")
+	cmd.Env = append(os.Environ(), isolated+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	err := cmd.Run()
@@ -75,12 +76,12 @@ func sh(script string, args ...string) (string, error) {
 	return string(out), err
 }
 
-// tally counts what a test has tried, and what went wrong.
+// tally counts the points that a test has tried and the promises that were broken.
 type tally struct {
 	mu                         sync.Mutex
 	name                       string
 	points, mixed, lost, stuck int
-	wrong                      int // another promise that was broken
+	wrong                      int // another broken promise
 	begun, ended               time.Time
 }
 
@@ -97,7 +98,7 @@ func newTally(name string) *tally {
 	return c
 }
 
-// count counts a point, and fails the test where something is wrong with it.
+// count counts a point, and fails the test if anything was found there.
 func (c *tally) count(t *testing.T, what string, found []finding) {
 	t.Helper()
 	c.mu.Lock()
@@ -135,18 +136,18 @@ func (c *tally) row(tw *tabwriter.Writer) {
 	fmt.Fprintf(tw, "%s\t%d\t%d\t%d\t%d\t%d\t%.0f\n", c.name, c.points, c.mixed, c.lost, c.stuck, c.wrong, c.ended.Sub(c.begun).Seconds())
 }
 
-// workers runs work in worlds of their own, until each returns; they share what
-// is to be done by the number that they are given. There is one more than there
-// are cores, for each waits for disks now and then.
+// workers runs several workers in parallel, each with its own world, and waits for
+// them. They split the work by their numbers. There is one worker more than there
+// are cores, because each waits for disks now and then.
 func workers(t *testing.T, work func(w *world, worker, of int)) { workersOn(t, "ext4", work) }
 
-// workersOn is workers with the stores on a filesystem of that kind.
+// workersOn is like workers, with the stores on this kind of filesystem.
 func workersOn(t *testing.T, store string, work func(w *world, worker, of int)) {
 	n := 1
 	if all {
 		n = min(runtime.NumCPU()+1, 4)
 	}
-	t.Run("store on "+store, func(t *testing.T) { // waits for the parallel ones
+	t.Run("store on "+store, func(t *testing.T) { // waits for its parallel subtests
 		for i := range n {
 			t.Run(fmt.Sprint("world", i), func(t *testing.T) {
 				t.Parallel()

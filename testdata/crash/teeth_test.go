@@ -15,7 +15,7 @@ type step struct {
 	text  string
 	disk  string
 	syncs bool
-	whole bool // of all of the filesystem (syncfs), not of one file or directory
+	whole bool // syncs a whole filesystem (syncfs), not one file or directory
 }
 
 // watch returns a judge that lists the changing calls.
@@ -28,8 +28,8 @@ func watch(list *[]step) func(*call) answer {
 	}
 }
 
-// without returns a judge that leaves out these changing calls, which the
-// process takes for made, and kills before number n.
+// without returns a judge that skips these changing calls, so that they seem to
+// succeed, and kills the process before call n.
 func without(skip []int, n int, p *progress) func(*call) answer {
 	i := 0
 	kill := killBefore(n, p)
@@ -50,11 +50,11 @@ func diskOf(c *call) string {
 	return name
 }
 
-// moments returns the calls before which a power cut could do harm when the sync
-// number skip was left out: the next ones, those behind a call on the same
-// disk, and those behind another sync; as far as the tenth sync on the same
-// disk, or the first of all of it. By then what was left out has been made up
-// for, or has done its harm.
+// moments returns the calls before which a power cut could do harm if call skip, a
+// sync, was left out: the next two, each call after one on the same disk, and each
+// call after another sync. The list ends at the tenth later sync on the same disk,
+// or at the first syncfs of it: by then other syncs have made up for the missing
+// one, or it has done its harm.
 func moments(steps []step, skip int) (list []int) {
 	disk, later := steps[skip-1].disk, 0
 	for n := skip + 1; n <= len(steps)+1; n++ {
@@ -71,11 +71,11 @@ func moments(steps []step, skip int) (list []int) {
 	return list
 }
 
-// missed cuts the power behind syncs that were left out, until that does harm,
-// and returns what that was; "" where none does. A kernel also makes things
-// durable of its own accord: here never, or just before the last change that the
-// sync would have covered.
-func (w *world) missed(steps []step, skips []int, run func(judge func(*call) answer) exited) (harm string) {
+// harmWithout leaves out these syncs and cuts the power at each later moment that
+// matters. It returns the first harm, or "" if there is none. A kernel may also make
+// writes durable by itself; here it never does, or just before the last change that
+// the sync would have covered.
+func (w *world) harmWithout(steps []step, skips []int, run func(judge func(*call) answer) exited) (harm string) {
 	w.Helper()
 	skip := skips[len(skips)-1]
 	disk := w.disk(steps[skip-1].disk)
@@ -103,7 +103,7 @@ func (w *world) missed(steps []step, skips []int, run func(judge func(*call) ans
 					p.acknowledge(e.out)
 				}
 			}
-			p.dirty = map[string]bool{disk.name: true} // what other disks lose is another matter
+			p.dirty = map[string]bool{disk.name: true} // losses of other disks are not tested here
 			w.cuts(p, func([]string) {
 				if _, found := w.recovered(p, p.afterCut([]string{disk.name})); len(found) > 0 {
 					harm = fmt.Sprintf("power cut before %s: %s: %s", general(p.end), found[0].kind, firstLine(found[0].text))
@@ -126,12 +126,13 @@ func firstLine(s string) string {
 	return line
 }
 
-// spare are the syncs that can be left out alone without harm that is seen
-// here, by verb, call and how often that was made before. Each stays for the
-// reason that is given. Where that is another sync, leaving out both does harm.
+// spare are the syncs that can be left out one at a time without visible harm. A
+// key has the verb, the call, and its number among such calls; "after" is a
+// restore with --guard after. Each sync stays for the given reason. If the reason is
+// other syncs, leaving all of them out does harm.
 var spare = map[string]struct {
 	why  string
-	with []string // the syncs that make up for it
+	with []string // other syncs that make up for it
 }{
 	"restore fsync store/state/tx/.new-ID 1": {why: parentToo},
 	"restore fsync store/state/tx/.new-ID 2": {why: parentToo},
@@ -141,18 +142,18 @@ var spare = map[string]struct {
 
 	"restore fsync store/state/tx 2": {why: endsAgain},
 	"capture fsync store/state/tx 2": {why: endsAgain},
-	"capture fsync store/state/tx 1": {why: "the record tells a recovery whom to wake: there is no app in this world"},
+	"capture fsync store/state/tx 1": {why: "the record tells a recovery which app to thaw; this world has no app"},
 
 	"restore fsync store/state/tx/.new-ID/commit.tmp 1": {
 		"publishing the pre-restore snapshot syncs all of the store before the commit",
 		[]string{"restore syncfs store/s/scratch/ID 1", "restore syncfs store/s/members 1"},
 	},
-	"restore fsync store/state/tx/.new-ID/revert.tmp 1": {why: "the same, before the revert: there is no app in this world that could be unhealthy"},
+	"restore fsync store/state/tx/.new-ID/revert.tmp 1": {why: "the same, before the revert; this world has no app that could be unhealthy"},
 	"restore fsync store/state/tx/ID 1": {
-		"the record times syncs the same directory before the first exchange; until then ready is needed for the containers' restart policies",
+		"the sync after the times record covers the same directory before the first exchange; until then, ready is needed for the restart policies",
 		[]string{"restore fsync store/state/tx/ID 2"},
 	},
-	"restore syncfs store/s/scratch/ID 1": {why: "that of the publication does it too, but with the app down"},
+	"restore syncfs store/s/scratch/ID 1": {why: "the syncfs of the publication does the same, but while the app is down"},
 	"restore syncfs store/s/scratch/ID 2": {why: contentFirst},
 	"capture syncfs store/s/scratch/ID 1": {why: contentFirst},
 
@@ -178,13 +179,13 @@ var spare = map[string]struct {
 	"after fsync store/state/tx/.new-ID 2":            {why: parentToo},
 	"after fsync store/s/snapshots/app 1":             {why: parentToo},
 	"after fsync store/state/tx 2":                    {why: endsAgain},
-	"after fsync store/state/tx 4":                    {why: endsAgain + "; guarding before, it comes back without its decisions"},
-	"after fsync store/state/tx/.new-ID/revert.tmp 1": {why: "there is no app in this world that could be unhealthy"},
+	"after fsync store/state/tx 4":                    {why: endsAgain + "; with --guard before, it comes back without its decisions"},
+	"after fsync store/state/tx/.new-ID/revert.tmp 1": {why: "this world has no app that could be unhealthy"},
 	"after fsync store/state/tx/ID 1": {
-		"as of a restore that guards before",
+		"as for a restore with --guard before",
 		[]string{"after fsync store/state/tx/ID 2"},
 	},
-	"after fsync store/state/tx/ID 4":   {why: "the record guarding says that the app was up: there is no app in this world"},
+	"after fsync store/state/tx/ID 4":   {why: "the guarding record says that the app was up; this world has no app"},
 	"after syncfs store/s/scratch/ID 1": {why: contentFirst},
 	"after syncfs v0/.snap-ID/0 1":      {stagedEarly, []string{"after syncfs v0 2", "after syncfs v0 3"}},
 	"after syncfs v1/.snap-ID/1 1":      {stagedEarly, []string{"after syncfs v1 2", "after syncfs v1 3"}},
@@ -203,17 +204,17 @@ var spare = map[string]struct {
 }
 
 const (
-	parentToo      = "the next sync makes the names durable too on the filesystems at hand; fsync(2) promises only the directory itself"
-	endsAgain      = "a transaction that comes back whole after its end is ended again"
-	contentFirst   = "a kernel may make names durable before the content; these tests cannot make it"
-	stagedEarly    = "the sync behind the exchange does it too, but with the app down, and a disk that fails would be noticed only then"
-	provesOnly     = "it is for the times of mapped files (TestTwoPassesGiveTheFrozenTree misses it), not for the disk"
-	exchangedAgain = "a committed exchange that was lost is made again by recovery, as long as the staged tree is on disk"
-	unknownBefore  = "a recovery comes here as well, and does not know what the dead process had synced"
-	inOrder        = "the filesystems at hand make names durable in order; a tree that has lost files must not come back under its own name"
+	parentToo      = "on the filesystems at hand the next sync makes these names durable too, but fsync(2) promises only the directory itself"
+	endsAgain      = "a transaction that comes back whole is ended again"
+	contentFirst   = "a kernel may make names durable before content; these tests cannot make it do so"
+	stagedEarly    = "the sync after the exchange does the same, but while the app is down, and a failing disk would be noticed only then"
+	provesOnly     = "it is for the times of mapped files, not for the disk; TestTwoPassesGiveTheFrozenTree fails without it"
+	exchangedAgain = "recovery repeats a committed exchange that was lost, as long as the staged tree is on disk"
+	unknownBefore  = "a recovery takes this step too, and does not know what the dead process had synced"
+	inOrder        = "the filesystems at hand make names durable in order; a partial tree must not come back under its own name"
 )
 
-// keys names the syncs: the n-th step, nothing for other calls.
+// keys returns the number of each sync in the list of steps, by its key in spare.
 func keys(verb string, steps []step) map[string]int {
 	count, names := map[string]int{}, map[string]int{}
 	for i, s := range steps {
@@ -225,15 +226,15 @@ func keys(verb string, steps []step) map[string]int {
 	return names
 }
 
-// TestEverySyncIsNeeded leaves out each sync of a restore and of a capture on
-// its own, and cuts the power behind it: one must be missed.
+// Each sync of a restore and of a capture is left out in turn, and the power is cut
+// afterwards. That must do harm, unless spare says why it does none.
 func TestEverySyncIsNeeded(t *testing.T) {
 	for _, one := range []struct {
 		verb, name string
 		sample     int // without `make crash`
-	}{{"restore", "restore", 9}, {"after", "restore" + guarding(after), 50}, {"capture", "capture", 9}} {
+	}{{"restore", "restore", 9}, {"after", "restore" + rowSuffix(after), 50}, {"capture", "capture", 9}} {
 		verb := one.verb
-		c := newTally(one.name + ", each sync left out: one is missed")
+		c := newTally(one.name + ", each sync left out in turn")
 		workersOn(t, "btrfs", func(w *world, worker, of int) {
 			if verb == "after" {
 				w.guard = after
@@ -255,13 +256,15 @@ func TestEverySyncIsNeeded(t *testing.T) {
 			}
 			for name := range spare {
 				if strings.HasPrefix(name, verb) && names[name] == 0 {
-					w.Errorf("there is no sync %q any more", name)
+					w.Errorf("spare has %q, but there is no such sync", name)
 				}
 			}
 		})
 	}
 }
 
+// leaveOut leaves out one sync, or one of spare together with those that make up
+// for it, and finds fault if that does no harm.
 func (w *world) leaveOut(name string, names map[string]int, steps []step, run func(judge func(*call) answer) exited) []finding {
 	w.Helper()
 	skips := []int{names[name]}
@@ -270,13 +273,13 @@ func (w *world) leaveOut(name string, names map[string]int, steps []step, run fu
 		skips = append(skips, names[other])
 	}
 	if ok && len(skips) == 1 {
-		w.Logf("%s: not missed: %s", name, known.why)
+		w.Logf("%s: no harm expected: %s", name, known.why)
 		return nil
 	}
-	harm := w.missed(steps, skips, run)
+	harm := w.harmWithout(steps, skips, run)
 	w.Logf("%s: %s", name, harm)
 	if harm == "" {
-		return []finding{{"wrong", fmt.Sprintf("it can be left out, together with %q", known.with)}}
+		return []finding{{"wrong", fmt.Sprintf("leaving it out, together with %q, does no harm", known.with)}}
 	}
 	return nil
 }

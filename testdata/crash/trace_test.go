@@ -20,15 +20,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// call is a system call on a file of the world that a traced process is about
-// to make.
+// call is a system call on a file of the world, which a traced process is about to
+// make.
 type call struct {
 	name    string
-	path    string // what it works on, below the world's directory
+	path    string // of the file, below the world's directory
 	path2   string // the second name of a rename or a link
 	flags   uint64 // of renameat2
-	changes bool   // it changes a file or a directory
-	syncs   bool   // it makes something durable
+	changes bool   // whether the call changes a file or a directory
+	syncs   bool   // whether the call makes something durable
 }
 
 func (c *call) String() string {
@@ -39,23 +39,23 @@ func (c *call) String() string {
 	return s
 }
 
-// answer is what becomes of a call. The zero answer lets it pass.
+// answer decides what happens to a call. The zero answer allows it.
 type answer struct {
 	kill  bool          // the process dies before the call
-	errno syscall.Errno // the call is not made and fails so
+	errno syscall.Errno // the call is not made and fails with this error
 	skip  bool          // the call is not made and succeeds
 }
 
 // exited is how a traced process ended.
 type exited struct {
-	code   int  // -1 when a signal ended it
+	code   int  // -1 if a signal ended the process
 	killed bool // by an answer
-	hung   bool // it was ended because it did not end by itself
+	hung   bool // killed after tooLong
 	out    string
 	err    string
 }
 
-// which arguments of a system call name files; -1 for none.
+// shape says which arguments of a system call name files; -1 for none.
 type shape struct {
 	name           string
 	fd, path       int
@@ -72,10 +72,10 @@ func onTwo(name string) shape { return shape{name: name, fd: 0, path: 1, fd2: 2,
 func changing(s shape) shape { s.changes = true; return s }
 func syncing(s shape) shape  { s.changes, s.syncs = true, true; return s }
 
-// shapes are the system calls that are looked at. A call whose file is none of
-// the world's is let pass uncounted. close is not among them: whether an error
-// of it leaves the descriptor open differs (close(2)), and what it reports of a
-// write-back the syncs report before.
+// shapes are the traced system calls. A call on a file outside the world is allowed
+// and not counted. close is not traced: kernels differ in whether a failed close
+// leaves the descriptor open (close(2)), and the syncs have already reported any
+// failed write-back.
 var shapes = map[uint64]shape{
 	unix.SYS_OPENAT:            onPath("openat", 0),
 	unix.SYS_OPENAT2:           onPath("openat2", 0),
@@ -118,23 +118,21 @@ var shapes = map[uint64]shape{
 	unix.SYS_SYNCFS:          syncing(onFD("syncfs")),
 }
 
-// sieveList are the numbers of the calls at which a process is stopped; those
-// that only read are left out unless they are asked for.
+// sieveList returns the numbers of the calls at which a process is stopped. Calls
+// that only read are included if reads is set.
 func sieveList(reads bool) string {
 	var list []string
 	for nr, s := range shapes {
-		if reads || s.changes || strings.HasPrefix(s.name, "openat") { // which may create
+		if reads || s.changes || strings.HasPrefix(s.name, "openat") { // openat may create a file
 			list = append(list, strconv.FormatUint(nr, 10))
 		}
 	}
 	return strings.Join(list, ",")
 }
 
-// run runs the command and asks judge before each changing call, and with
-// w.reads before each reading one, that a thread of it makes on a file of the
-// world. All its threads wait while judge thinks, or run on
-// in calls that are not looked at; the order in which judge is asked is the
-// order in which the calls are made.
+// run runs snap and asks judge before each changing call on a file of the world,
+// and with w.reads before each reading call too. Meanwhile no other traced call can
+// begin, so judge sees the calls of all threads in the order in which they are made.
 func (w *world) run(judge func(*call) answer, args ...string) exited {
 	out, err := os.CreateTemp(w.scratch, "out")
 	w.must(err)
@@ -172,21 +170,21 @@ func slurp(f *os.File) string {
 
 // tracer follows one process, its threads and its children.
 type tracer struct {
-	root  string // calls on files below it are looked at
+	root  string // only calls on files below it are judged
 	judge func(*call) answer
 	pid   int
-	procs map[int]bool // the thread groups that live
+	procs map[int]bool // the living thread groups
 	known map[int]bool // threads whose first stop was seen
 	end   exited
 }
 
-// tooLong is when a process that does not end counts as hung.
+// tooLong is the time after which a process counts as hung.
 const tooLong = time.Minute
 
 func (t *tracer) run(cmd *exec.Cmd) error {
-	// Only the thread that forked a process can trace it, and it alone waits
-	// for it: WNOTHREAD leaves what other threads trace to them, and the process
-	// group what this one may have forked before for another goroutine.
+	// Only the thread that forked a process can trace it and wait for it. WNOTHREAD
+	// leaves the tracees of other threads to those. The process group leaves
+	// processes that this thread has forked for other goroutines.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Ptrace: true, Setpgid: true}
@@ -225,7 +223,7 @@ func (t *tracer) follow() error {
 			continue
 		}
 		sig, err := t.stopped(tid, ws)
-		// ESRCH: it was killed while it stood still.
+		// ESRCH: the thread was killed while it was stopped.
 		if err != nil && !errors.Is(err, unix.ESRCH) {
 			return errors.Join(err, unix.Kill(t.pid, unix.SIGKILL))
 		}
@@ -235,7 +233,7 @@ func (t *tracer) follow() error {
 	}
 }
 
-// stopped deals with a stop and returns the signal to go on with.
+// stopped handles a stop and returns the signal to continue with.
 func (t *tracer) stopped(tid int, ws unix.WaitStatus) (int, error) {
 	if !t.known[tid] {
 		t.known[tid] = true
@@ -243,7 +241,7 @@ func (t *tracer) stopped(tid int, ws unix.WaitStatus) (int, error) {
 			return 0, unix.PtraceSetOptions(tid, unix.PTRACE_O_TRACESECCOMP|unix.PTRACE_O_TRACECLONE|unix.PTRACE_O_TRACEFORK|
 				unix.PTRACE_O_TRACEVFORK|unix.PTRACE_O_TRACEEXEC|unix.PTRACE_O_EXITKILL)
 		}
-		if ws.StopSignal() == unix.SIGSTOP { // how a new thread begins
+		if ws.StopSignal() == unix.SIGSTOP { // a new thread begins with this stop
 			return 0, nil
 		}
 	}
@@ -287,15 +285,16 @@ func (t *tracer) entered(tid int) error {
 		}
 		return nil
 	case a.errno != 0 || a.skip:
-		// seccomp(2), SECCOMP_RET_TRACE: a call number of -1 skips the call and
-		// leaves in the register what it returns.
+		// seccomp(2), SECCOMP_RET_TRACE: the call number -1 skips the call, and the
+		// register already holds its result.
 		regs.Orig_rax, regs.Rax = ^uint64(0), uint64(-int64(a.errno))
 		return unix.PtraceSetRegs(tid, &regs)
 	}
 	return nil
 }
 
-// describe reads what a call is about; nil when it is on no file of the world.
+// describe returns a description of the call, or nil if it is not on a file of the
+// world.
 func (t *tracer) describe(tid int, regs *unix.PtraceRegs) *call {
 	s, ok := shapes[regs.Orig_rax]
 	if !ok {
@@ -343,13 +342,13 @@ func (t *tracer) resolve(tid, fd, path int, args [6]uint64) (string, bool) {
 	return strings.CutPrefix(name, t.root)
 }
 
-// read reads memory of a stopped thread and returns how much could be read.
+// read reads memory of a stopped thread and returns the number of bytes.
 func read(tid int, at uint64, buf []byte) int {
 	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", tid))
 	if err != nil {
 		return 0
 	}
 	defer mem.Close()
-	n, _ := mem.ReadAt(buf, int64(at)) // up to the end of what is mapped
+	n, _ := mem.ReadAt(buf, int64(at)) // stops at the end of the mapping
 	return n
 }

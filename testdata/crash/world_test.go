@@ -17,13 +17,13 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 )
 
-// world is a host in small: three volumes and the store, each on a filesystem
-// of its own. The filesystems lie in files, copies of which are what a power
-// cut leaves.
+// world is a small host: three volumes and the store, each on its own filesystem.
+// The filesystems are image files, so that a copy of an image is the filesystem
+// after a power cut.
 //
-//	<dir>/v0 … v2, store   where they are mounted; v0/data … are the live directories
-//	<bank>/…               their images, and copies of them
-//	<scratch>              what is compared with
+//	<dir>/v0 … v2, store   mount points; v0/data … are the live directories
+//	<bank>/…               the images and copies of them
+//	<scratch>              the config, and copies to compare with
 type world struct {
 	*testing.T
 	dir, bank, scratch string
@@ -31,10 +31,10 @@ type world struct {
 	disks              []*medium
 	states             map[string][][]string // generation → the volumes' trees
 	sid                string                // the snapshot of generation "new"
-	manifest           []byte                // its manifest
-	members            map[string]bool       // and the ids of its members
-	reads              bool                  // run asks about calls that only read as well
-	guard              string                // when restores guard: before or after
+	manifest           []byte                // the manifest of sid
+	members            map[string]bool       // the ids of the members of sid
+	reads              bool                  // run asks about reading calls too
+	guard              string                // --guard of restores: before or after
 }
 
 // medium is one filesystem of the world.
@@ -52,17 +52,17 @@ const (
 	newer = "new"
 )
 
-// When a restore guards.
+// The values of --guard.
 const (
 	before = "before"
 	after  = "after"
 )
 
-// guards are both, for a test of a restore.
+// guards are both values, for the tests of a restore.
 var guards = []string{before, after}
 
-// guarding is what the name of a row says of it.
-func guarding(guard string) string {
+// rowSuffix is the part of a row's name that tells the guard.
+func rowSuffix(guard string) string {
 	if guard == after {
 		return " guarding after"
 	}
@@ -71,9 +71,9 @@ func guarding(guard string) string {
 
 const workloadName = "app"
 
-// newWorld makes a world with its store on a filesystem of that kind. On btrfs a
-// sync makes durable what it names and little else; on ext4 and XFS it flushes
-// the journal, and with that much that nobody asked for.
+// newWorld returns a world with its store on this kind of filesystem. On btrfs a
+// sync makes durable what it names and little else. On ext4 and XFS it flushes the
+// journal, and thereby many unrelated changes.
 func newWorld(t *testing.T, store string) *world {
 	t.Helper()
 	disktest.NeedRoot(t)
@@ -98,8 +98,8 @@ func newWorld(t *testing.T, store string) *world {
 	return w
 }
 
-// makeBank makes the filesystem that the images lie on: in memory, so that a
-// sync costs nothing, and one that copies a file without copying its blocks.
+// makeBank creates the filesystem for the images. It is in memory, so that syncs are
+// cheap, and it can clone files.
 func (w *world) makeBank() {
 	disktest.Need(w.T, "mkfs.xfs")
 	image := filepath.Join(disktest.Tmpfs(w.T), "bank")
@@ -127,8 +127,8 @@ func (w *world) mount(m *medium) {
 	var err error
 	m.loop, err = attach(m.image)
 	w.must(err)
-	// Nothing is to become durable by itself before the power goes: ext4 and
-	// btrfs would commit every 5 and every 30 seconds.
+	// Nothing should become durable by itself before the power cut. By default, ext4
+	// commits every 5 seconds and btrfs every 30.
 	options := map[string]string{"ext4": "commit=300", "btrfs": "commit=300"}[m.kind]
 	if err := unix.Mount(m.loop.Name(), m.point, m.kind, 0, options); err != nil {
 		w.Fatalf("mount %s (%s) on %s: %v", m.image, m.kind, m.point, err)
@@ -144,8 +144,8 @@ func (w *world) unmount(m *medium) {
 	}
 }
 
-// detach unmounts what is mounted there; a killed process may take a moment to
-// leave it.
+// detach unmounts a filesystem. It retries, because a killed process may hold the
+// filesystem for a moment.
 func (w *world) detach(point string) {
 	w.Helper()
 	for i := 0; ; i++ {
@@ -186,11 +186,11 @@ func (w *world) live(m *medium) string {
 }
 func (w *world) store() string { return filepath.Join(w.dir, "store/s") }
 
-// state lies on the filesystem of the store, so that a power cut of it takes both.
+// state is on the filesystem of the store, so that a power cut hits both.
 func (w *world) state() string { return filepath.Join(w.dir, "store/state") }
 
-// write writes the config, and both generations: "new" into a snapshot, "old"
-// into the live directories.
+// write writes the config, captures the generation "new", and leaves "old" in the
+// live directories.
 func (w *world) write() {
 	w.Helper()
 	text := fmt.Sprintf("version: 1\nstate: %s\nstore: %s\nabsolute_roots: [%s]\nworkloads:\n  %s:\n    volumes:\n", w.state(), w.store(), w.dir, workloadName)
@@ -206,13 +206,13 @@ func (w *world) write() {
 	w.manifest, err = os.ReadFile(w.manifestPath(w.sid))
 	w.must(err)
 	if list, err := w.snapshots(); err != nil || w.holds(list[0], w.states[newer]) != nil {
-		w.Fatalf("the snapshot to be restored is not what was captured: %v", err)
+		w.Fatalf("the snapshot to restore differs from the captured data: %v", err)
 	} else {
 		w.members = list[0].members()
 	}
 	w.fill(older)
 	w.states[older] = w.trees()
-	w.keep()
+	w.save()
 }
 
 func (w *world) manifestPath(sid string) string {
@@ -228,7 +228,7 @@ func (w *world) capture() string {
 	return strings.TrimSpace(e.out)
 }
 
-// fill writes a generation into the live directories.
+// fill replaces the content of the live directories with that of a generation.
 func (w *world) fill(generation string) {
 	w.Helper()
 	for i, m := range w.volumes() {
@@ -264,8 +264,8 @@ func (w *world) trees() [][]string {
 	return all
 }
 
-// keep remembers the world as it is, as files and as images.
-func (w *world) keep() {
+// save copies the present world for reset and resetImages.
+func (w *world) save() {
 	w.Helper()
 	for _, m := range w.volumes() {
 		disktest.Run(w.T, "cp", "-a", w.live(m), filepath.Join(w.scratch, m.name))
@@ -279,7 +279,7 @@ func (w *world) keep() {
 	w.mountAll()
 }
 
-// clone copies an image without copying its blocks (ioctl_ficlone(2)).
+// clone makes a copy of an image that shares its blocks (ioctl_ficlone(2)).
 func (w *world) clone(from, to string) {
 	w.Helper()
 	src, err := os.Open(from)
@@ -291,7 +291,7 @@ func (w *world) clone(from, to string) {
 	w.must(unix.IoctlFileClone(int(dst.Fd()), int(src.Fd())))
 }
 
-// reset puts the files of the world back as keep found them.
+// reset puts the files of the world back as they were at save.
 func (w *world) reset() {
 	w.Helper()
 	for i, m := range w.volumes() {
@@ -313,7 +313,7 @@ func (w *world) reset() {
 	disktest.Run(w.T, "cp", "-a", filepath.Join(w.scratch, "state")+"/.", w.state())
 }
 
-// resetImages puts the filesystems themselves back as keep found them.
+// resetImages puts the filesystems themselves back as they were at save.
 func (w *world) resetImages() {
 	w.Helper()
 	w.unmountAll()

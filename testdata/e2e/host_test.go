@@ -21,7 +21,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/docker/dockertest"
 )
 
-// host is a machine with one workload, all of it below one directory.
+// host is a machine with one workload. All of its files are below one directory.
 type host struct {
 	snap     string // the program
 	dir      string
@@ -29,9 +29,8 @@ type host struct {
 	workload string
 }
 
-// newHost builds snap. The workload's name is new, so that its container,
-// network and snapshots are nobody else's; what is left of them at the end is
-// removed.
+// newHost builds snap. The workload gets a unique name, so that its container and
+// network cannot collide with others. Both are removed at the end of the test.
 func newHost(t *testing.T) *host {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -58,7 +57,7 @@ func newHost(t *testing.T) *host {
 	return h
 }
 
-// unavailable skips the test, or fails it where everything has to run.
+// unavailable skips the test, or fails it if skips are not allowed.
 func unavailable(t *testing.T, why string) {
 	t.Helper()
 	if os.Getenv("SNAP_TEST_DOCKER") == "require" || os.Getenv("SNAP_TEST_SKIPS") == "fail" {
@@ -67,8 +66,8 @@ func unavailable(t *testing.T, why string) {
 	t.Skip(why)
 }
 
-// diskDir returns a directory of its own on a filesystem that snap works on,
-// which /tmp often is not.
+// diskDir returns a new directory on a filesystem that snap supports, which that of
+// /tmp often is not.
 func diskDir(t *testing.T) string {
 	t.Helper()
 	parent := os.Getenv("TMPDIR")
@@ -89,14 +88,14 @@ func diskDir(t *testing.T) string {
 		t.Fatal(err)
 	}
 	kind := strings.TrimSpace(string(out))
-	// stat calls ext4 by the magic number that it shares with its ancestors.
+	// stat cannot tell ext4 from ext2 and ext3, which have the same magic number.
 	if !slices.Contains([]string{"ext2/ext3", "xfs", "btrfs", "f2fs"}, kind) {
 		unavailable(t, fmt.Sprintf("%s is on %s: set TMPDIR to a directory on ext4, xfs or btrfs", parent, kind))
 	}
 	return dir
 }
 
-// object is a JSON object that snap has printed.
+// object is a JSON object printed by snap.
 type object map[string]any
 
 func (o object) str(key string) string   { s, _ := o[key].(string); return s }
@@ -112,14 +111,14 @@ func objectAt(list []any, i int) object {
 	return m
 }
 
-// run runs snap and returns its exit code and what it printed, which must be
-// one JSON object with these fields.
+// run runs snap and returns its exit code and its output, which must be one JSON
+// object with these fields.
 func (h *host) run(t *testing.T, fields string, args ...string) (int, object) {
 	t.Helper()
 	return h.under(t, nil, fields, args...)
 }
 
-// under is run below another program.
+// under is like run, with snap started by another program.
 func (h *host) under(t *testing.T, wrap []string, fields string, args ...string) (int, object) {
 	t.Helper()
 	cmd := h.command(wrap, args...)
@@ -153,7 +152,7 @@ func (h *host) command(wrap []string, args ...string) *exec.Cmd {
 	return exec.Command(args[0], args[1:]...)
 }
 
-// do is run for what must succeed.
+// do is like run for a command that must succeed.
 func (h *host) do(t *testing.T, fields string, args ...string) object {
 	t.Helper()
 	code, o := h.run(t, fields, args...)
@@ -163,7 +162,7 @@ func (h *host) do(t *testing.T, fields string, args ...string) object {
 	return o
 }
 
-// need checks that an object has these fields, named with blanks between.
+// need checks that an object has these fields, separated by blanks.
 func need(t *testing.T, o object, fields string) {
 	t.Helper()
 	for _, field := range strings.Fields(fields) {
@@ -198,8 +197,8 @@ func (h *host) capture(t *testing.T, quiesce string) string {
 	return sid
 }
 
-// restore restores, with strace keeping in trace what it exchanges, and checks
-// that what was there before has become a snapshot.
+// restore restores under strace, which writes the renameat2 calls to trace, and
+// checks that the old data has become a snapshot.
 func (h *host) restore(t *testing.T, sid, trace string) {
 	t.Helper()
 	wrap := []string{"strace", "-f", "-y", "-qq", "-o", trace, "-e", "trace=renameat2"}
@@ -211,14 +210,14 @@ func (h *host) restore(t *testing.T, sid, trace string) {
 	newest := h.do(t, "snapshots", "list", h.workload).first("snapshots")
 	need(t, newest, listFields)
 	if newest.str("sid") != o.str("pre_restore_sid") || newest.str("reason") != "pre-restore" {
-		t.Errorf("newest snapshot is %v, want the pre-restore snapshot %s", newest, o.str("pre_restore_sid"))
+		t.Errorf("the newest snapshot is %v, want the pre-restore snapshot %s", newest, o.str("pre_restore_sid"))
 	}
 }
 
 var exchange = regexp.MustCompile(`^(\d+) +renameat2\((.*)`)
 
-// secondSwap reads from a trace of restore which of the renameat2 calls of its
-// thread swaps the second volume. strace counts by thread as well.
+// secondSwap returns which renameat2 call of its thread swaps the second volume,
+// according to a trace of restore. It counts by thread because strace does too.
 func secondSwap(t *testing.T, trace string, volumes ...string) int {
 	t.Helper()
 	text, err := os.ReadFile(trace)
@@ -228,7 +227,7 @@ func secondSwap(t *testing.T, trace string, volumes ...string) int {
 	calls, swaps := map[string]int{}, 0
 	for line := range strings.Lines(string(text)) {
 		m := exchange.FindStringSubmatch(line)
-		if m == nil { // the end of a call that was shown before
+		if m == nil { // the end of a call whose beginning was an earlier line
 			continue
 		}
 		calls[m[1]]++
@@ -242,8 +241,8 @@ func secondSwap(t *testing.T, trace string, volumes ...string) int {
 	return 0
 }
 
-// killed runs a restore that is killed on entering the n-th renameat2 of a
-// thread. Its watchdog is kept from starting, as a power cut takes that as well.
+// killed runs a restore that is killed at the n-th renameat2 of a thread. Its
+// watchdog is kept from starting, because a power cut would kill that too.
 func (h *host) killed(t *testing.T, n int, sid string) {
 	t.Helper()
 	inject := fmt.Sprintf("inject=renameat2:signal=SIGKILL:when=%d", n)
@@ -256,7 +255,7 @@ func (h *host) killed(t *testing.T, n int, sid string) {
 	t.Logf("a restore to %s was killed at renameat2 number %d of its thread", sid, n)
 }
 
-// inode tells the directories that a swap exchanges from one another.
+// inode returns the inode number of a directory, which a swap changes.
 func inode(t *testing.T, path string) uint64 {
 	t.Helper()
 	var st syscall.Stat_t
@@ -266,8 +265,8 @@ func inode(t *testing.T, path string) uint64 {
 	return st.Ino
 }
 
-// owned checks that a tree belongs to uid and is closed to everybody else. The
-// server may be at work in it: what vanishes meanwhile is passed over.
+// owned checks that a tree belongs to uid and is closed to all other users. It
+// ignores files that the running server removes meanwhile.
 func owned(t *testing.T, dir string, uid uint32) {
 	t.Helper()
 	count := 0
@@ -299,12 +298,11 @@ func owned(t *testing.T, dir string, uid uint32) {
 		t.Errorf("%s has mode %#o, want 0700 (%v)", dir, st.Mode&0o7777, err)
 	}
 	if count == 0 {
-		t.Errorf("%s was not looked at", dir)
+		t.Errorf("no file of %s was checked", dir)
 	}
 }
 
-// docker runs the docker command and returns its output without the last
-// newline.
+// docker runs the docker command and returns its output without surrounding space.
 func docker(t *testing.T, args ...string) string {
 	t.Helper()
 	out, err := exec.Command("docker", args...).Output()
@@ -318,8 +316,8 @@ func docker(t *testing.T, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// runs checks that the workload has one container, which runs, is healthy, and
-// would come up after a reboot.
+// runs checks that the workload has exactly one container, which is running and
+// healthy and would start again after a reboot.
 func (h *host) runs(t *testing.T) {
 	t.Helper()
 	names := docker(t, "ps", "-a", "--filter", "label=snap.workload="+h.workload, "--format", "{{.Names}}")

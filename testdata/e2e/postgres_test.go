@@ -14,18 +14,18 @@ import (
 	"time"
 )
 
-// postgres is a server on two volumes: its data directory, and a tablespace
-// that holds some of the tables. WAL and transaction status are in the first,
-// so a tablespace of another moment shows.
+// postgres is a server on two volumes: its data directory, and a tablespace with
+// some of the tables. The data directory has the WAL and the transaction status, so
+// a tablespace of another moment is noticed.
 type postgres struct {
 	*host
 	data, side string // the volumes on this host
 	uid        uint32 // of the server in its container
 }
 
-// TestPostgres walks through a life with snap: captures under load by pause and
-// by stop, restores, and a restore that is killed between the two volumes. Each
-// part stands on the one before.
+// TestPostgres captures a server under load, by pause and by stop, restores both
+// snapshots, and kills a restore between the two volumes. Each part needs the one
+// before it.
 func TestPostgres(t *testing.T) {
 	pg := deploy(t)
 	trace := filepath.Join(pg.dir, "trace")
@@ -86,16 +86,16 @@ workloads:
 
 	pg.psql(t, "CREATE TABLESPACE side LOCATION '/var/lib/postgresql/side'")
 	docker(t, "exec", "-u", "postgres", h.workload, "pgbench", "-i", "-q", "-s", "5")
-	// A pgbench transaction writes accounts, tellers, branches and history: now
-	// two of them in each volume.
+	// A pgbench transaction writes accounts, tellers, branches and history. Each
+	// volume now has two of these tables.
 	pg.psql(t, "ALTER TABLE pgbench_accounts SET TABLESPACE side")
 	pg.psql(t, "ALTER TABLE pgbench_tellers SET TABLESPACE side")
 	pg.psql(t, "CREATE TABLE mark_data (epoch int); CREATE TABLE mark_side (epoch int) TABLESPACE side")
 	return pg
 }
 
-// pause: the state of a capture by pause is what a power cut at that moment
-// would leave. The server recovers it, and it is of one moment in both volumes.
+// pause restores a capture by pause, whose data is that after a power cut at that
+// moment. The server recovers it, and both volumes are of the same moment.
 func (pg *postgres) pause(t *testing.T, trace string) {
 	pg.mark(t, 1)
 	pg.load(t)
@@ -109,15 +109,15 @@ func (pg *postgres) pause(t *testing.T, trace string) {
 	pg.check(t)
 	pg.marks(t, "1")
 	if n := pg.count(t, "pgbench_history"); n < before || n > after {
-		t.Errorf("%d transactions, want between those before and after the capture, %d and %d", n, before, after)
+		t.Errorf("there are %d transactions, want between %d (before the capture) and %d (after it)", n, before, after)
 	}
 	pg.balanced(t)
-	// Every index against its table, page checksums and all.
+	// Compare every index with its table, and verify page checksums.
 	docker(t, "exec", "-u", "postgres", pg.workload, "pg_amcheck", "--all", "--install-missing", "--heapallindexed", "--parent-check")
 }
 
-// stop: after a capture by stop the server comes back without its clients, so
-// the state that it then has is the one captured, to the last row.
+// stop restores a capture by stop. After that capture the server comes back without
+// its clients, so it still has exactly the captured rows.
 func (pg *postgres) stop(t *testing.T, trace string) {
 	client := pg.load(t)
 	sid := pg.capture(t, "stop")
@@ -140,8 +140,9 @@ func (pg *postgres) stop(t *testing.T, trace string) {
 	pg.marks(t, "1")
 }
 
-// kill: a restore that ends between its two volumes leaves data of two moments
-// on disk, on which nothing may run; recovery brings all of it back to one.
+// kill kills a restore between its two volumes. The data on disk is then of two
+// moments, and nothing may run on it. Recovery brings both volumes back to the old
+// one.
 func (pg *postgres) kill(t *testing.T, trace string) {
 	second := secondSwap(t, trace, filepath.Base(pg.data), filepath.Base(pg.side))
 	pg.mark(t, 4)
@@ -156,7 +157,7 @@ func (pg *postgres) kill(t *testing.T, trace string) {
 	pg.killed(t, second, sid)
 	swapped := [2]bool{inode(t, pg.data) != data, inode(t, pg.side) != side}
 	if swapped[0] == swapped[1] {
-		t.Fatalf("volumes swapped: %v, want exactly one of two", swapped)
+		t.Fatalf("the volumes are swapped: %v, want exactly one of two", swapped)
 	}
 	if got := docker(t, "inspect", "--format", "{{.State.Running}} {{.HostConfig.RestartPolicy.Name}}", pg.workload); got != "false no" {
 		t.Errorf("container after the kill: %q, want it stopped and kept from starting", got)
@@ -189,10 +190,10 @@ func (pg *postgres) kill(t *testing.T, trace string) {
 		t.Errorf("a second recovery touched the container: %s, was %s", now, started)
 	}
 	if left, _ := filepath.Glob(filepath.Join(pg.dir, "apps", pg.workload, "*", ".snap-*")); len(left) != 0 {
-		t.Errorf("left beside the volumes: %v", left)
+		t.Errorf("left over beside the volumes: %v", left)
 	}
 
-	// And the state that the killed restore was on its way to.
+	// The same restore, not killed, brings the captured data.
 	pg.restore(t, sid, trace)
 	pg.check(t)
 	pg.marks(t, "1 4")
@@ -230,7 +231,8 @@ func (pg *postgres) marks(t *testing.T, want string) {
 	}
 }
 
-// load runs pgbench until the container stops, and returns when it is at work.
+// load starts pgbench, which runs until the container stops, and returns once it has
+// made transactions.
 func (pg *postgres) load(t *testing.T) <-chan error {
 	t.Helper()
 	before := pg.count(t, "pgbench_history")
@@ -240,13 +242,13 @@ func (pg *postgres) load(t *testing.T) <-chan error {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	t.Cleanup(func() { cmd.Process.Kill() }) // does nothing to one that has ended
+	t.Cleanup(func() { cmd.Process.Kill() }) // no effect on a process that has ended
 	waitFor(t, "1000 transactions of pgbench", func() bool { return pg.count(t, "pgbench_history") > before+1000 })
 	return ended
 }
 
-// balanced checks what every pgbench transaction keeps: the four sums are the
-// same. Two of the tables are in one volume and two in the other.
+// balanced checks the invariant of pgbench: the four sums are equal. Each volume has
+// two of the tables.
 func (pg *postgres) balanced(t *testing.T) {
 	t.Helper()
 	sums := strings.Split(pg.psql(t, `SELECT (SELECT sum(abalance) FROM pgbench_accounts), (SELECT sum(tbalance) FROM pgbench_tellers),
@@ -259,7 +261,7 @@ func (pg *postgres) balanced(t *testing.T) {
 	}
 }
 
-// sums returns rows and checksum of every table.
+// sums returns the row count and a checksum of every table.
 func (pg *postgres) sums(t *testing.T) map[string]string {
 	t.Helper()
 	all := map[string]string{}
@@ -268,7 +270,7 @@ func (pg *postgres) sums(t *testing.T) map[string]string {
 			"SELECT count(*) || ' ' || md5(coalesce(string_agg(sum, '' ORDER BY sum), '')) FROM (SELECT md5(t::text) AS sum FROM %s t) AS s", table))
 	}
 	if len(all) < 6 {
-		t.Fatalf("tables: %v", all)
+		t.Fatalf("there are too few tables: %v", all)
 	}
 	return all
 }
@@ -276,12 +278,13 @@ func (pg *postgres) sums(t *testing.T) map[string]string {
 func (pg *postgres) equal(t *testing.T, want, got map[string]string) {
 	t.Helper()
 	if !maps.Equal(want, got) {
-		t.Errorf("tables are %v\nwant %v", got, want)
+		t.Errorf("the tables are %v\nwant %v", got, want)
 	}
 }
 
-// check checks that the server is up, and that both volumes are its user's
-// alone: it refuses to start on others, but would not tell of every file.
+// check checks that the server is up, and that both volumes belong to its user
+// alone. The server itself refuses a wrong data directory, but does not look at
+// every file.
 func (pg *postgres) check(t *testing.T) {
 	t.Helper()
 	pg.runs(t)
@@ -294,7 +297,7 @@ func (pg *postgres) log() string {
 	return string(out)
 }
 
-// waitFor waits for something that takes its time.
+// waitFor waits up to a minute until done returns true.
 func waitFor(t *testing.T, what string, done func() bool) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); !done(); time.Sleep(100 * time.Millisecond) {

@@ -1,7 +1,7 @@
 //go:build linux && amd64
 
-// Command sieve runs a command with a seccomp filter that stops it for its
-// tracer at the system calls of the list, and at no others.
+// Command sieve runs a command under a seccomp filter, which stops it for its tracer
+// at the listed system calls and at no others.
 //
 // Usage: sieve NUMBER,NUMBER,... COMMAND ARGUMENT...
 package main
@@ -26,7 +26,7 @@ func main() {
 }
 
 func run(list string, command []string) error {
-	runtime.LockOSThread() // a filter is the thread's, and passes to what it executes
+	runtime.LockOSThread() // the filter belongs to this thread, and exec keeps it
 	filter := []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 4}, // seccomp_data.arch
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.AUDIT_ARCH_X86_64, Jt: 1},

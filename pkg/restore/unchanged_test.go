@@ -10,17 +10,17 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 )
 
-// shared reports whether extents of a file belong to another as well.
+// shared reports whether a file shares extents with another one.
 func shared(t *testing.T, path string) bool {
 	t.Helper()
 	disktest.Run(t, "sync", "-f", path)
 	return strings.Contains(disktest.Run(t, "filefrag", "-v", path), "shared")
 }
 
-// TestWhatIsUnchangedIsClonedAndChecked restores beside a live tree of which a
-// file is as it was in the snapshot, one has changed, one has changed behind the
-// back of its times, and one is gone.
-func TestWhatIsUnchangedIsClonedAndChecked(t *testing.T) {
+// A restore clones the files of the live tree that are unchanged since the
+// snapshot, on filesystems that can. Files that were changed, removed or moved are
+// extracted.
+func TestUnchangedFilesAreClonedAndVerified(t *testing.T) {
 	for _, fstype := range []string{"xfs", "btrfs", "ext4"} {
 		for _, trust := range []bool{false, true} {
 			name := fstype
@@ -71,5 +71,3 @@ func TestWhatIsUnchangedIsClonedAndChecked(t *testing.T) {
 		}
 	}
 }
-
-// TestACloneThatIsNotWhatItShouldBeIsNotUsed offers a live file that only the

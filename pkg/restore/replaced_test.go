@@ -8,7 +8,9 @@ import (
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
-func TestADirectoryThatIsReplacedDuringACaptureIsNoSnapshot(t *testing.T) {
+// A live directory is replaced between the pre-flight of a capture and its
+// reading. The capture is refused and leaves no snapshot.
+func TestACaptureRefusesADirectoryReplacedMeanwhile(t *testing.T) {
 	w := newWorld(t, t.TempDir(), 2)
 	w.fill("data")
 	e := w.engine()

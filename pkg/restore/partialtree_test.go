@@ -14,9 +14,9 @@ import (
 	"github.com/tiny-forge/snap/pkg/remedy"
 )
 
-// TestWhatIsHalfDeletedIsNobodysData kills a restore while it deletes the
-// displaced trees; the operator then moves one back by hand.
-func TestWhatIsHalfDeletedIsNobodysData(t *testing.T) {
+// A restore is killed while it deletes the displaced trees, and the operator moves
+// a partial tree back by hand. snap never takes a partial tree for the old data.
+func TestAPartialTreeIsNeverOfferedAsTheOldData(t *testing.T) {
 	disktest.EachFS(t, func(t *testing.T, dir string) {
 		w := newWorld(t, dir, 2)
 		w.fill("new")
@@ -28,10 +28,10 @@ func TestWhatIsHalfDeletedIsNobodysData(t *testing.T) {
 		if err != nil || len(trees) != 1 {
 			t.Fatalf("the displaced tree is %q, %v", trees, err)
 		}
-		w.must(os.Remove(filepath.Join(trees[0], "generation"))) // as the restore was about to
+		w.must(os.Remove(filepath.Join(trees[0], "generation"))) // the restore would have removed it next
 		w.must(os.Rename(w.volumes[0], filepath.Join(dir, "live/aside")))
 
-		// While it lies in the wrapper nobody is told that it is the old data.
+		// While the partial tree is in the wrapper, no hint offers it as the old data.
 		_, err = w.engine().Resolve(t.Context(), ResolveRequest{Workload: w.name, Keep: journal.KeepOld})
 		if kindOf(err) != Frozen || strings.Contains(err.Error()+hintOf(err), "mv '"+trees[0]) {
 			t.Errorf("keep-old returned %v, hint %q; expected a refusal that does not offer %s", err, hintOf(err), trees[0])
@@ -70,7 +70,7 @@ func allInWords(list []remedy.Remedy) string {
 	return strings.Join(all, "\n")
 }
 
-// inWords is a remedy about as the command says it.
+// inWords returns a remedy much as the command prints it.
 func inWords(r remedy.Remedy) string {
 	return r.Text(func(op remedy.Operation) string {
 		if op.Verb == remedy.DoResolve {
@@ -80,9 +80,9 @@ func inWords(r remedy.Remedy) string {
 	})
 }
 
-// TestTakenBackDataThatNoSnapshotHoldsIsPutAside has the new app leave a fifo
-// before it turns out to be sick.
-func TestTakenBackDataThatNoSnapshotHoldsIsPutAside(t *testing.T) {
+// The new app leaves a fifo and turns out to be unhealthy. Its data cannot become a
+// snapshot, so the revert preserves the tree under another name.
+func TestRevertedDataThatCannotBeCapturedIsPreserved(t *testing.T) {
 	w := newWorld(t, t.TempDir(), 2, appLines(image(t))...)
 	w.fill("old")
 	w.deploy()
@@ -103,15 +103,15 @@ func TestTakenBackDataThatNoSnapshotHoldsIsPutAside(t *testing.T) {
 	w.generation(states)
 	w.appRuns()
 	w.clean()
-	kept, err := filepath.Glob(filepath.Join(w.dir, "live/*.snap-kept-*/sick"))
-	if err != nil || len(kept) != 1 {
-		t.Errorf("put aside: %q, %v", kept, err)
+	preserved, err := filepath.Glob(filepath.Join(w.dir, "live/*.snap-kept-*/sick"))
+	if err != nil || len(preserved) != 1 {
+		t.Errorf("preserved are %q, expected one: %v", preserved, err)
 	}
 }
 
-// TestARecoveryNeedsTheRuntimeOfItsContainers takes the image out of the config
-// while the app is paused: nobody may then say that it was woken.
-func TestARecoveryNeedsTheRuntimeOfItsContainers(t *testing.T) {
+// A capture was killed while the app is paused, and the config no longer has the
+// app's image. Recovery freezes rather than report a thaw that it cannot make.
+func TestARecoveryNeedsTheConfigOfItsContainers(t *testing.T) {
 	w := newWorld(t, t.TempDir(), 1, appLines(image(t))...)
 	w.fill("data")
 	w.deploy()
@@ -133,7 +133,7 @@ func TestARecoveryNeedsTheRuntimeOfItsContainers(t *testing.T) {
 		t.Errorf("recover returned %+v, %v; expected frozen", list, err)
 	}
 	if c := w.containers(); len(c) != 1 || !c[0].Paused {
-		t.Errorf("the container is %+v", c)
+		t.Errorf("the container is %+v, expected it paused", c)
 	}
 	w.must(os.WriteFile(w.config, config, 0o600))
 	list, err = w.engine().Recover(t.Context(), RecoverRequest{})

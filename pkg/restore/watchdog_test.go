@@ -14,15 +14,15 @@ import (
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
-// unfinishedRestore leaves a restore that was killed when it had begun, and
-// returns its transaction.
+// unfinishedRestore kills a restore soon after it has begun, and returns its
+// transaction.
 func (w *world) unfinishedRestore() string {
 	w.Helper()
 	w.fill("new")
 	sid := w.capture()
 	w.fill("old")
 	if _, killed := w.run("restore", sid, 4); !killed {
-		w.Fatal("it was not killed")
+		w.Fatal("the restore was not killed")
 	}
 	ids, err := w.engine().Journal.List()
 	w.must(err)
@@ -32,7 +32,9 @@ func (w *world) unfinishedRestore() string {
 	return ids[0]
 }
 
-func TestRecoverKilledWaitsForTheLocksOfTheDead(t *testing.T) {
+// A dead snap's locks may be held a little longer than its process lives. The
+// watchdog waits for them, and a second one finds nothing to do.
+func TestTheWatchdogWaitsForTheLocksOfADeadSnap(t *testing.T) {
 	w := newWorld(t, disktest.Mount(t, "ext4", 256), 1)
 	tx := w.unfinishedRestore()
 	held, err := w.engine().Journal.Lock(w.name, "test")
@@ -48,21 +50,22 @@ func TestRecoverKilledWaitsForTheLocksOfTheDead(t *testing.T) {
 	}()
 	select {
 	case o := <-done:
-		t.Fatalf("it did not wait: %+v", o)
+		t.Fatalf("the watchdog did not wait for the lock: %+v", o)
 	case <-time.After(300 * time.Millisecond):
 	}
 	held.Release()
 	if o := <-done; !o.found || o.r.Err != nil || o.r.Action != Cleaned {
-		t.Errorf("it found %+v", o)
+		t.Errorf("the watchdog found %+v", o)
 	}
 	w.clean()
 	if r, found := w.engine().RecoverKilled(t.Context(), w.name, tx); found || r.Err != nil {
-		t.Errorf("a second one found %+v", r)
+		t.Errorf("a second watchdog found %+v", r)
 	}
 }
 
-// TestWhatAWatchdogCannotRecoverIsInTheAuditLog: it has nobody to tell.
-func TestWhatAWatchdogCannotRecoverIsInTheAuditLog(t *testing.T) {
+// The watchdog cannot recover because the config has changed. It has no terminal,
+// so the failure goes into the audit log.
+func TestAFailedWatchdogIsInTheAuditLog(t *testing.T) {
 	w := newWorld(t, disktest.Mount(t, "ext4", 256), 1)
 	tx := w.unfinishedRestore()
 	e := w.engine()
@@ -70,7 +73,7 @@ func TestWhatAWatchdogCannotRecoverIsInTheAuditLog(t *testing.T) {
 	other := w.engine()
 	r, found := other.RecoverKilled(t.Context(), w.name, tx)
 	if !found || kindOf(r.Err) != Frozen {
-		t.Errorf("it found %+v, %v", r, found)
+		t.Errorf("the watchdog found %+v, %v", r, found)
 	}
 	log, err := os.ReadFile(filepath.Join(w.dir, "state/audit.jsonl"))
 	w.must(err)
@@ -83,8 +86,9 @@ func TestWhatAWatchdogCannotRecoverIsInTheAuditLog(t *testing.T) {
 	w.clean()
 }
 
-// TestWithoutAWatchdogTheWorkGoesOn: a watchdog that cannot be started is a warning.
-func TestWithoutAWatchdogTheWorkGoesOn(t *testing.T) {
+// The watchdog cannot be started. The operation warns and goes on, and it asks for
+// the watchdog before it touches a container.
+func TestAWatchdogThatCannotStartIsAWarning(t *testing.T) {
 	w := newWorld(t, t.TempDir(), 1, appLines(image(t))...)
 	w.fill("new")
 	w.deploy()
@@ -96,10 +100,10 @@ func TestWithoutAWatchdogTheWorkGoesOn(t *testing.T) {
 	e.Watchdog = func(workload, tx string) (func(), error) {
 		asked++
 		if ids, _ := e.Journal.List(); workload != w.name || len(ids) != 1 || ids[0] != tx {
-			t.Errorf("a watchdog for %s of %s, and the transactions are %v", tx, workload, ids)
+			t.Errorf("the watchdog is for transaction %s of %s, but the transactions are %v", tx, workload, ids)
 		}
 		if c := w.containers(); !c[0].Running || c[0].Paused || c[0].Policy == "no" {
-			t.Error("the containers were touched before there was a watchdog")
+			t.Error("the containers were touched before the watchdog was asked for")
 		}
 		return nil, errors.New("no more processes")
 	}
@@ -114,7 +118,9 @@ func TestWithoutAWatchdogTheWorkGoesOn(t *testing.T) {
 	w.clean()
 }
 
-func TestACaptureOfDataPausesTheContainersThatAreListed(t *testing.T) {
+// A data-only workload lists the container of another one under also_stop. A
+// capture pauses that container, and has a watchdog meanwhile.
+func TestACaptureOfDataPausesTheListedContainers(t *testing.T) {
 	w := newWorld(t, t.TempDir(), 1, appLines(image(t))...)
 	w.fill("data")
 	w.deploy()
@@ -138,7 +144,7 @@ func TestACaptureOfDataPausesTheContainersThatAreListed(t *testing.T) {
 	w.appRuns()
 }
 
-// lines is an observer that keeps the lines.
+// lines is an observer that collects the lines.
 type lines struct {
 	mu   sync.Mutex
 	list []string
