@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -53,7 +54,7 @@ func (a *app) run(args []string) (code int) {
 	root.SetArgs(args)
 	a.guessJSON(args) // the command line may be what fails
 	cmd, err := root.ExecuteContextC(ctx)
-	a.command = cmd.CommandPath()
+	a.command = a.called + strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name())
 	var usage *usageError
 	switch {
 	case err == nil || a.entered || errors.As(err, &usage):
