@@ -54,7 +54,8 @@ const (
 	snapConfig = `parent=$(dirname "$live")
 cat >"$repo.yaml" <<END
 version: 1
-store: $repo
+state: $repo/state
+store: $repo/store
 base: $parent
 absolute_roots: [$parent]
 compression: ${compression:-gzip}

@@ -130,7 +130,7 @@ func (t *trial) checks(ctx context.Context) error {
 	}
 	return t.inRounds(ctx, t.set+rowCheck, t.rounds, []turn{
 		check(whoSnap, `"$snap" --config "$repo.yaml" export data "$(<"$repo.sid")" -o - >/dev/null`),
-		check(whoByHand, `find "$repo/members" -name '*.gz' -print0 | xargs -0 -n 100 -P "$(nproc)" sh -c 'gzip -dc "$@" | sha256sum' sh`)})
+		check(whoByHand, `find "$repo/store/members" -name '*.gz' -print0 | xargs -0 -n 100 -P "$(nproc)" sh -c 'gzip -dc "$@" | sha256sum' sh`)})
 }
 
 // again measures a further capture: of what has not changed, and after each of
