@@ -181,7 +181,7 @@ func (x *Tx) bringIn(v *Volume, keep Occupant, how Step) error {
 		return err
 	}
 	if after.Live != keep {
-		return fmt.Errorf("somebody renamed at the same moment: %s", after)
+		return fmt.Errorf("a directory was renamed at the same moment: %s", after)
 	}
 	return nil
 }

@@ -195,7 +195,7 @@ func (v *Volume) exchange() error {
 		return err
 	}
 	if want := map[Layout]Layout{OldNew: NewOld, NewOld: OldNew}[before]; after != want {
-		return fmt.Errorf("somebody renamed at the same moment: %s", after)
+		return fmt.Errorf("a directory was renamed at the same moment: %s", after)
 	}
 	return nil
 }
@@ -308,9 +308,9 @@ func (v *Volume) readHandles() (journal.ReadyVolume, error) {
 	return h, nil
 }
 
-// Untouched makes sure of a transaction without a ready record that no live
-// directory has moved. Otherwise what lies in the wrappers may be the only copy of
-// the old data, and the record was lost.
+// Untouched makes sure that a transaction without a ready record has moved no live
+// directory. If one has moved, the record was lost, and the trees in the wrappers may
+// be the only copy of the old data.
 func (x *Tx) Untouched() error {
 	for _, v := range x.Volumes {
 		if ok, err := v.anchored(); err != nil {
@@ -339,7 +339,7 @@ func (v *Volume) notDisplaced() error {
 	defer wrapper.Close()
 	got, err := wrapper.HandleOf(v.Entry)
 	if err == nil && got == v.Volume.Live {
-		err = fmt.Errorf("volume %s: the ready record is missing: what was live lies at %s: %w", v.Name, v.EntryPath(), disk.ErrDamaged)
+		err = fmt.Errorf("volume %s: the ready record is missing, though the old data is at %s: %w", v.Name, v.EntryPath(), disk.ErrDamaged)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -90,7 +90,7 @@ func openVolume(record journal.Volume) (*Volume, error) {
 func OpenLive(name, root, rel string, check func(real string) error) (*Volume, error) {
 	v, err := openVolume(journal.Volume{Name: name, Root: root, Rel: rel})
 	if v == nil {
-		return nil, &Unfit{"no_root", "make the directory, or correct base and absolute_roots in the config", fmt.Errorf("volume %s: %w", name, err)}
+		return nil, &Unfit{"no_root", "make the directory, or correct `base` or `absolute_roots` in the config", fmt.Errorf("volume %s: %w", name, err)}
 	}
 	if err := v.openLive(err, check); err != nil {
 		v.Close()
@@ -105,7 +105,7 @@ func (v *Volume) openLive(opening error, check func(string) error) error {
 		return err
 	}
 	if err := check(real + "/" + v.Rel); err != nil {
-		return &Unfit{"system_directory", "choose a directory that is the workload's alone", fmt.Errorf("volume %s: %w", v.Name, err)}
+		return &Unfit{"system_directory", "choose a directory that belongs to the workload alone", fmt.Errorf("volume %s: %w", v.Name, err)}
 	}
 	if opening != nil {
 		return v.unreachable(opening)
@@ -274,7 +274,7 @@ func (v *Volume) OpenTaken(w Occupant) (*disk.Dir, error) {
 		return nil, err
 	}
 	if h, err := tree.Handle(); err != nil || h != v.handle(w) {
-		return nil, errors.Join(err, fmt.Errorf("volume %s: another directory stands at %s", v.Name, tree.Path()), tree.Close())
+		return nil, errors.Join(err, fmt.Errorf("volume %s: there is another directory at %s", v.Name, tree.Path()), tree.Close())
 	}
 	return tree, nil
 }
