@@ -87,7 +87,7 @@ func (x *Tx) Observe() ([]Observation, error) {
 	for i, v := range x.Volumes {
 		var err error
 		if list[i], err = v.Observe(); err != nil {
-			return nil, fmt.Errorf("volume %s (%s) cannot be looked at: %w", v.Name, v.Path(), err)
+			return nil, fmt.Errorf("volume %s (%s) cannot be read: %w", v.Name, v.Path(), err)
 		}
 	}
 	return list, nil
@@ -160,8 +160,8 @@ func (x *Tx) Apply(plan []Action) error {
 	return x.Sync()
 }
 
-// exchange swaps live and staged, and looks whether just that has happened: the
-// kernel exchanges names, and somebody may have renamed in between.
+// exchange swaps live and staged, and checks that exactly that has happened: the
+// kernel exchanges names, and somebody may have renamed a directory in between.
 func (v *Volume) exchange() error {
 	before, err := v.layout()
 	if err != nil {
@@ -267,9 +267,9 @@ func (x *Tx) EntryPaths() []string {
 	return list
 }
 
-// RecordReady records the handles of all live and staged directories. Before the
-// record it gives them to check; an error of check is returned, and nothing is
-// recorded.
+// RecordReady records the handles of all live and staged directories. It calls check
+// before it writes the record. If check fails, RecordReady returns that error and
+// records nothing.
 func (x *Tx) RecordReady(ready *journal.Ready, check func() error) error {
 	for _, v := range x.Volumes {
 		var err error
@@ -314,7 +314,7 @@ func (v *Volume) readHandles() (journal.ReadyVolume, error) {
 func (x *Tx) Untouched() error {
 	for _, v := range x.Volumes {
 		if ok, err := v.anchored(); err != nil {
-			return fmt.Errorf("volume %s (%s) cannot be looked at: %w", v.Name, v.Path(), err)
+			return fmt.Errorf("volume %s (%s) cannot be read: %w", v.Name, v.Path(), err)
 		} else if !ok {
 			return &Unmounted{v.Name, v.Path()}
 		}
