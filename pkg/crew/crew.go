@@ -2,10 +2,9 @@
 // for the worker. Without it the process ends at once, and nobody up the stack can
 // say what the crash interrupted.
 //
-// A worker runs its work through [Catch] and hands the error on like any other.
-// Whoever takes that error over calls [Raise], before it acts on the error: a
-// panic is a fault of the program, and no cause to undo something in an orderly
-// way.
+// A worker runs its work through [Catch] and returns the error like any other. The
+// goroutine that receives the error calls [Raise] before it acts on the error: a
+// panic is a fault of the program, and not a reason for an orderly undo.
 package crew
 
 import (

@@ -31,8 +31,8 @@ const (
 	DoStatus         Verb = "status"
 )
 
-// Remedy is what an operator can do about an error: words, with operations among
-// them. The zero Remedy is none.
+// Remedy is what an operator can do about an error: text, with operations among it.
+// The zero Remedy is empty.
 type Remedy struct {
 	parts []part
 }
@@ -58,7 +58,7 @@ func Of(parts ...any) Remedy {
 	return r
 }
 
-// Words is a remedy without operations; none for "".
+// Words makes a remedy without operations. It is empty for "".
 func Words(text string) Remedy {
 	if text == "" {
 		return Remedy{}
@@ -66,7 +66,7 @@ func Words(text string) Remedy {
 	return Of(text)
 }
 
-// Either joins remedies of which one is enough.
+// Either joins alternatives: one of them is enough.
 func Either(list []Remedy) Remedy {
 	var r Remedy
 	for i, one := range list {
@@ -78,10 +78,10 @@ func Either(list []Remedy) Remedy {
 	return r
 }
 
-// Empty reports whether there is no remedy.
+// Empty reports whether the remedy says nothing.
 func (r Remedy) Empty() bool { return len(r.parts) == 0 }
 
-// Text returns the remedy in words. say gives the words for an operation.
+// Text returns the remedy as text. say returns the text for an operation.
 func (r Remedy) Text(say func(Operation) string) string {
 	var b strings.Builder
 	for _, p := range r.parts {

@@ -30,11 +30,11 @@ func (s *session) guardFor(req RestoreRequest) (string, error) {
 	case workload.GuardBefore, workload.GuardAfter:
 		return req.Guard, nil
 	}
-	return "", fault(Usage, "usage", remedy.Remedy{}, "there is no guard %q: %s or %s", req.Guard, workload.GuardBefore, workload.GuardAfter)
+	return "", fault(Usage, "usage", remedy.Remedy{}, "unknown guard %q: use %s or %s", req.Guard, workload.GuardBefore, workload.GuardAfter)
 }
 
-// openTxn opens the directories of a transaction, after a look whether the
-// snapshot of what was live before it exists.
+// openTxn opens the directories of a transaction. First it finds out whether the
+// snapshot of the old data exists.
 func (e *Engine) openTxn(tx *journal.Tx) (*swap.Tx, error) {
 	guarded := true
 	var noStore error
@@ -43,13 +43,13 @@ func (e *Engine) openTxn(tx *journal.Tx) (*swap.Tx, error) {
 		guarded, err = e.published(tx.Begin)
 		var missing *store.Missing
 		if errors.As(err, &missing) {
-			// Where the snapshot does exist, nothing that the goal then leads to is
-			// wrong: what guarding keeps, a later recovery deletes.
+			// To assume that no snapshot exists is safe: guarding deletes nothing, and a
+			// later recovery deletes the trees.
 			noStore, err = err, nil
 		}
 		// Before the commit and after a revert the live directory is the old data.
 		if err != nil && swap.Decide(tx, false).Goal == swap.Guarding {
-			return nil, fmt.Errorf("whether the old data is a snapshot cannot be seen: %w", err)
+			return nil, fmt.Errorf("cannot tell whether the old data is a snapshot yet: %w", err)
 		}
 	}
 	x, err := swap.Open(tx, guarded, e.at)
@@ -60,8 +60,8 @@ func (e *Engine) openTxn(tx *journal.Tx) (*swap.Tx, error) {
 	return x, nil
 }
 
-// isGuarded reports whether there is nothing to guard after the app is up. What an
-// operator has decided against becomes a snapshot in any case: see keepTaken.
+// isGuarded reports whether there is nothing to guard after the app is up. The data
+// that an operator decides against becomes a snapshot in any case: see keepTaken.
 func (f *finish) isGuarded() bool {
 	return !f.x.Decision().Guards
 }
@@ -103,7 +103,7 @@ func (f *finish) makeGuard(ctx context.Context) error {
 
 func (f *finish) publishDisplaced(ctx context.Context) error {
 	sid := f.x.Begin.PreRestoreSID
-	sweep := func() error { // of what a run that was cut has left; and a store that is full needs the room
+	sweep := func() error { // an interrupted run may have left something, and a full store needs the room
 		return errors.Join(f.discard(f.w.Name, sid), f.clear(f.x.ID))
 	}
 	if err := sweep(); err != nil {
@@ -112,7 +112,7 @@ func (f *finish) publishDisplaced(ctx context.Context) error {
 	trees, err := f.openTrees(f.x.OpenDisplaced)
 	defer closeTrees(trees)
 	if err == nil && len(trees) != len(f.x.Volumes) {
-		err = fmt.Errorf("of %d volumes only %d displaced trees are there", len(f.x.Volumes), len(trees))
+		err = fmt.Errorf("only %d of %d displaced trees are there", len(trees), len(f.x.Volumes))
 	}
 	if err != nil {
 		return err
@@ -120,16 +120,16 @@ func (f *finish) publishDisplaced(ctx context.Context) error {
 	if err := holdersOf(trees); err != nil {
 		return err
 	}
-	f.say("what was there before becomes snapshot %s", sid)
+	f.say("saving the old data as snapshot %s", sid)
 	if err := f.captureDisplaced(ctx, sid, trees); err != nil {
 		return errors.Join(err, sweep())
 	}
 	return nil
 }
 
-// captureDisplaced captures the displaced trees. Nobody should write to them, and
-// reading them takes long. Whoever still can and does is seen by the second pass,
-// which is a walk by stat alone.
+// captureDisplaced captures the displaced trees. Reading them takes long. Nobody
+// should write to them meanwhile; the second pass, a walk by stat alone, sees
+// whether anybody did.
 func (f *finish) captureDisplaced(ctx context.Context, sid string, trees []snapshot.Source) error {
 	capture, err := f.newCapture(ctx, f.x.Tx, trees, snapshot.Options{Verify: true})
 	if err != nil {
@@ -170,17 +170,17 @@ func beforeRestore(sid string) string { return "before the restore of " + sid }
 func (f *finish) keepsDisplaced(err error) *Error {
 	again := remedy.Recover(f.w.Name)
 	where := strings.Join(f.x.EntryPaths(), ", ")
-	way := remedy.Of("mend that, then ", again)
+	way := remedy.Of("fix that, then ", again)
 	var bad *archive.Unrestorable
 	switch own := classify(err); {
 	case own.Kind == Interrupted:
 		way = remedy.Of(again)
 	case errors.As(err, &bad):
-		way = remedy.Of("move what it names out of "+where+", then ", again)
+		way = remedy.Of("move the files that the error names out of "+where+", then ", again)
 	case isNoSpace(err):
 		way = remedy.Of("free space on the filesystem of the store, then ", again)
 	case !own.Remedy.Empty():
 		way = remedy.Of(own.Remedy, "; then ", again)
 	}
-	return fault(Pending, "guarding", way, "what was there before is not yet a snapshot, and is kept as it is (%s): %w", where, err)
+	return fault(Pending, "guarding", way, "the old data is not a snapshot yet and stays as it is (%s): %w", where, err)
 }

@@ -179,7 +179,7 @@ func TestGuardAfterFailedPublicationKeepsTheDisplacedTree(t *testing.T) {
 			w.must(err)
 			w.must(unix.Mkfifo(dir+"/pipe", 0o600))
 			return func() { w.must(errors.Join(os.Remove(dir+"/pipe"), os.Chtimes(dir, info.ModTime(), info.ModTime()))) }
-		}, "move what it names out of"},
+		}, "move the files that the error names out of"},
 		"a process has one of its files open for writing": {func(w *world) func() {
 			return holder(w, filepath.Join(w.displaced()[0], "large"))
 		}, "end these processes"},
@@ -263,11 +263,11 @@ func (w *world) checkGuardingStatus(sid string) {
 	status, err := w.engine().Status(w.Context(), w.name)
 	w.must(err)
 	p := status[0].Pending
-	if status[0].State != "guarding" || p == nil || p.Frozen || p.Found != "guarding" || !strings.Contains(p.Message, "not yet a snapshot") || !strings.Contains(p.Message, w.displaced()[0]) {
+	if status[0].State != "guarding" || p == nil || p.Frozen || p.Found != "guarding" || !strings.Contains(p.Message, "not a snapshot yet") || !strings.Contains(p.Message, w.displaced()[0]) {
 		w.Errorf("status says %s, %+v", status[0].State, p)
 	}
 	_, err = w.engine().Restore(w.Context(), w.request(sid))
-	if kindOf(err) != Frozen || codeOf(err) != "unfinished" || !strings.Contains(err.Error(), "not yet a snapshot") {
+	if kindOf(err) != Frozen || codeOf(err) != "unfinished" || !strings.Contains(err.Error(), "not a snapshot yet") {
 		w.Errorf("another restore returned %v", err)
 	}
 	if _, err := w.engine().Resolve(w.Context(), ResolveRequest{Workload: w.name, Keep: journal.KeepNew}); codeOf(err) != "not_frozen" {

@@ -75,7 +75,7 @@ func TestKeepNewPromisesNothingWhenTheOldDataIsGone(t *testing.T) {
 	w.must(os.Rename(w.displaced()[0], filepath.Join(w.dir, "live/moved")))
 	req := ResolveRequest{Workload: w.name, Keep: journal.KeepNew}
 	r, err := w.engine().Resolve(t.Context(), req)
-	if codeOf(err) != "confirm_required" || !strings.Contains(err.Error(), "deletes none") || strings.Contains(err.Error(), "moves") {
+	if codeOf(err) != "confirm_required" || !strings.Contains(err.Error(), "deletes nothing") || strings.Contains(err.Error(), "moves") {
 		t.Errorf("keep-new returned %v", err)
 	}
 	req.Confirm = r.Tx
@@ -105,7 +105,7 @@ func TestGuardAfterALostReadyRecordFreezes(t *testing.T) {
 	}
 	before := disktest.Tree(t, filepath.Join(w.dir, "live"))
 	_, err := w.engine().Recover(t.Context(), RecoverRequest{})
-	if kindOf(err) != Frozen || !strings.Contains(err.Error(), "the ready record is missing: what was live lies at") {
+	if kindOf(err) != Frozen || !strings.Contains(err.Error(), "the ready record is missing, though the old data is at") {
 		t.Errorf("recover returned %v, expected frozen", err)
 	}
 	disktest.Same(t, "frozen", before, disktest.Tree(t, filepath.Join(w.dir, "live")))

@@ -25,7 +25,7 @@ type CaptureRequest struct {
 // CaptureResult is a snapshot that exists.
 type CaptureResult struct {
 	Manifest        *store.Manifest
-	QuiescedSeconds float64 // how long the app stood still
+	QuiescedSeconds float64 // how long the app was at rest
 	Seconds         float64
 	Added           int64 // bytes by which the store grew
 	Phases          Seconds
@@ -89,7 +89,7 @@ func (c *capturing) run(ctx context.Context) (*CaptureResult, error) {
 	added := c.capture.Added()
 	c.capture.Close()
 	if err := errors.Join(c.clear(tx.ID), tx.End()); err != nil {
-		return nil, fault(Pending, "cleanup", remedy.Of(remedy.Recover(c.w.Name)), "snapshot %s exists, but: %w", c.sid, err)
+		return nil, fault(Pending, "cleanup", remedy.Of(remedy.Recover(c.w.Name)), "snapshot %s exists, but the clean-up is not finished: %w", c.sid, err)
 	}
 	result := &CaptureResult{
 		Manifest: manifest, QuiescedSeconds: c.quiesced.Seconds(), Seconds: time.Since(c.when).Seconds(), Added: added, Phases: c.seconds,
@@ -125,10 +125,10 @@ func (c *capturing) preflight(ctx context.Context) error {
 	return err
 }
 
-// makes says how a live directory that does not exist comes to be.
+// makes says how to make a live directory that does not exist.
 func (c *capturing) makes(v *swap.Volume) remedy.Remedy {
 	if c.w.Kind() == workload.Data {
-		return remedy.Of("make the directory (mkdir -p " + swap.Quote(v.Path()) + "; a restore makes it as well), or correct the config")
+		return remedy.Of("make the directory (mkdir -p " + swap.Quote(v.Path()) + "; a restore also makes it), or correct the config")
 	}
 	return remedy.Of("make the directory (", remedy.Operation{Verb: remedy.DoDeploy, Workload: c.w.Name}, " does), or correct the config")
 }
@@ -140,7 +140,7 @@ func (c *capturing) take(ctx context.Context, tx *journal.Tx) (*store.Manifest, 
 		return nil, err
 	}
 	if c.quiesces() {
-		c.say("capturing %s: first pass, the app runs", c.w.Name)
+		c.say("capturing %s: first pass, while the app runs", c.w.Name)
 		if err := c.phase(PassOne, func() error { return c.capture.PassOne(ctx) }); err != nil {
 			return nil, err
 		}
@@ -150,7 +150,7 @@ func (c *capturing) take(ctx context.Context, tx *journal.Tx) (*store.Manifest, 
 	}
 	c.at("thawed")
 	if n := c.capture.Cloned(); n > 0 {
-		c.say("capturing %s: reading %d bytes that were cloned, the app runs", c.w.Name, n)
+		c.say("capturing %s: the app runs again; reading %d cloned bytes", c.w.Name, n)
 	}
 	if err := c.phase(Clones, c.capture.Finish); err != nil {
 		return nil, err
@@ -160,7 +160,7 @@ func (c *capturing) take(ctx context.Context, tx *journal.Tx) (*store.Manifest, 
 	return m, c.phase(Publish, func() error { return c.capture.Publish(m) })
 }
 
-// quiesces reports whether there is an app to put to rest.
+// quiesces reports whether the capture puts an app to rest.
 func (c *capturing) quiesces() bool {
 	if c.req.Quiesce == runtime.None {
 		return false
@@ -173,7 +173,7 @@ func (c *capturing) quiesces() bool {
 	return false
 }
 
-// still is the second pass, with the app at rest, and its awakening.
+// still is the second pass, with the app at rest, and the thaw after it.
 func (c *capturing) still(ctx context.Context) (err error) {
 	if c.quiesces() {
 		cost := c.capture.Cost()
@@ -203,7 +203,8 @@ func (c *capturing) still(ctx context.Context) (err error) {
 	})
 }
 
-// stillThere makes sure that what was read is what the volumes' paths lead to.
+// stillThere makes sure that the volumes' paths still lead to the directories that
+// were read.
 func (c *capturing) stillThere() error {
 	for _, v := range c.volumes {
 		configured, err := c.w.Volume(v.Name)
@@ -239,22 +240,22 @@ func sameDirectory(a, b *disk.Dir) (bool, error) {
 	return is == was, err
 }
 
-// giveUp leaves things as they were before a capture that failed.
+// giveUp undoes a capture that failed.
 func (c *capturing) giveUp(ctx context.Context, tx *journal.Tx, cause error) error {
 	ctx = context.WithoutCancel(ctx)
 	if c.capture != nil {
 		c.capture.Close()
 	}
 	if err := c.undoCapture(ctx, tx); err != nil {
-		return fault(Pending, "pending", remedy.Of(remedy.Recover(c.w.Name)), "the capture failed (%w), and the app was not brought back: %w", cause, err)
+		return fault(Pending, "pending", remedy.Of(remedy.Recover(c.w.Name)), "the capture failed (%w), and the app may still be at rest: %w", cause, err)
 	}
 	return classify(cause)
 }
 
-// undoCapture wakes the app and removes what a capture left. It serves a
-// capture that failed and the recovery of one that was killed.
+// undoCapture thaws the app and removes what a capture left: after a capture that
+// failed, and in the recovery of one that was killed.
 func (s *session) undoCapture(ctx context.Context, tx *journal.Tx) error {
-	// A first deploy had nothing before it: what it made is removed.
+	// Before a first deploy there were no containers, so Resume removes the new ones.
 	if tx.Begin.Kind == journal.Deploy || tx.Begin.Quiesce != runtime.None && len(tx.Begin.Containers) > 0 {
 		if err := s.rt.Resume(ctx, s.held, tx.Begin.Containers); err != nil {
 			return err

@@ -27,11 +27,11 @@ type DeployResult struct {
 	Seconds    float64
 }
 
-// Deploy brings a workload up from the current config; an image that is missing
-// is pulled. The containers from before are removed only when the new ones are
-// healthy. When it fails they are back, and the error is of kind RolledBack if
-// they had been stopped; where there were none, the new ones stay for a look
-// and the error is of kind Pending.
+// Deploy brings a workload up from the current config. It pulls missing images. It
+// removes the old containers only when the new ones are healthy. When Deploy fails,
+// the old containers are back, and the error is of kind RolledBack if they had been
+// stopped. If there were none, the new containers stay, so that their logs can be
+// read, and the error is of kind Pending.
 func (e *Engine) Deploy(ctx context.Context, req DeployRequest) (*DeployResult, error) {
 	s, err := e.begin(ctx, "deploy", req.Workload)
 	if err != nil {
@@ -76,14 +76,15 @@ func (s *session) deploy(ctx context.Context, req DeployRequest, txID *string) (
 	return result, err
 }
 
-// replace brings up new containers in place of those from before, or these again.
+// replace brings up new containers in place of the old ones. When that fails it
+// brings the old ones back.
 func (s *session) replace(ctx context.Context, req DeployRequest, tx *journal.Tx, before []runtime.Container) (*DeployResult, error) {
 	err := s.rt.Redeploy(ctx, s.held, runtime.Redeploy{Before: before, HealthTimeout: req.HealthTimeout, Pull: true})
 	if err != nil {
 		return nil, s.undoDeploy(context.WithoutCancel(ctx), tx, before, because(ctx, err))
 	}
 	if err := tx.End(); err != nil {
-		return nil, fault(Pending, "cleanup", remedy.Of(remedy.Recover(s.w.Name)), "deployed, but: %w", err)
+		return nil, fault(Pending, "cleanup", remedy.Of(remedy.Recover(s.w.Name)), "deployed, but the clean-up is not finished: %w", err)
 	}
 	now, err := s.rt.Containers(ctx)
 	if err != nil {
@@ -92,7 +93,7 @@ func (s *session) replace(ctx context.Context, req DeployRequest, tx *journal.Tx
 	return &DeployResult{Workload: s.w.Name, Changed: true, Containers: now, Seconds: time.Since(s.when).Seconds()}, nil
 }
 
-// makeLive makes live directories that do not exist: a first deploy finds none.
+// makeLive makes missing live directories: before a first deploy there are none.
 func (s *session) makeLive() error {
 	volumes := make([]*workload.Volume, len(s.w.Volumes))
 	for i := range s.w.Volumes {
@@ -118,9 +119,9 @@ func (s *session) undoDeploy(ctx context.Context, tx *journal.Tx, before []runti
 	var sick *runtime.Unhealthy
 	unhealthy := errors.As(cause, &sick)
 	if unhealthy && !runtime.Containers(before).Ran() {
-		// Nothing to go back to: it stays, so that its log can be read.
+		// Nothing to go back to: the app stays, so that its log can be read.
 		err := errors.Join(s.rt.Settle(ctx, before), tx.End())
-		return fault(Pending, "unhealthy", remedy.Of("look at the app's log (docker logs)"), "%w", errors.Join(cause, err))
+		return fault(Pending, "unhealthy", remedy.Of("read the app's log (docker logs)"), "%w", errors.Join(cause, err))
 	}
 	touched, err := s.resting(ctx, before)
 	if unhealthy {
@@ -132,17 +133,17 @@ func (s *session) undoDeploy(ctx context.Context, tx *journal.Tx, before []runti
 	}
 	if err != nil {
 		tx.Close()
-		return fault(Pending, "app_not_up", remedy.Of(remedy.Recover(s.w.Name)), "%w; the containers from before were not brought back: %w", cause, err)
+		return fault(Pending, "app_not_up", remedy.Of(remedy.Recover(s.w.Name)), "%w; the old containers are not back up: %w", cause, err)
 	}
 	if err := tx.End(); err != nil {
-		return fault(Pending, "cleanup", remedy.Of(remedy.Recover(s.w.Name)), "%w; the containers from before are back, but: %w", cause, err)
+		return fault(Pending, "cleanup", remedy.Of(remedy.Recover(s.w.Name)), "%w; the old containers are back, but the clean-up is not finished: %w", cause, err)
 	}
 	e := classify(cause)
 	if touched && e.Kind != Interrupted {
 		if unhealthy {
 			e.Code = "unhealthy"
 		}
-		return fault(RolledBack, e.Code, e.Remedy, "%w; the containers from before are back", cause)
+		return fault(RolledBack, e.Code, e.Remedy, "%w; the old containers are back", cause)
 	}
 	return e
 }

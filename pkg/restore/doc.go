@@ -6,10 +6,10 @@
 // Fill in an [Engine]. [Engine.Capture] makes a snapshot, [Engine.Restore] puts one
 // back, and [Engine.Recover] deals with what a dead process left. [Engine.Plan] says
 // what a restore would do and changes nothing, [Engine.Status] what is pending.
-// [Engine.Deploy] brings a workload up from the config, [Engine.Export] and
-// [Engine.Import] pass volumes on and take them in, and [Engine.Lock] keeps snap out
-// while another tool deploys. [Engine.Resolve] carries out what an operator decides
-// about a frozen restore.
+// [Engine.Deploy] brings a workload up from the config. [Engine.Export] writes a
+// volume to an archive and [Engine.Import] makes a snapshot of one. [Engine.Lock]
+// keeps snap out while another tool deploys. [Engine.Resolve] carries out what an
+// operator decides about a frozen restore.
 //
 // Each call takes the locks that it needs and returns an error of kind [Busy] where
 // another process has them. The context may end Capture before it publishes, and
@@ -24,10 +24,10 @@
 //
 // After a crash or a power cut at any moment of a restore, Recover leaves all
 // volumes of the workload old or all new. The commit point is the record "commit"
-// of package journal. It is written when every live directory has been exchanged
-// for its staged one and that is on disk, and before a container of the workload
-// starts. Without it recovery goes back, with it forward, and with "revert" after
-// it back again. Recover may itself be cut anywhere and run again.
+// of package journal. It is written after every live directory has been exchanged
+// for its staged one and the exchange is on disk, and before a container of the
+// workload starts. Without "commit" recovery goes back, with it forward, and with
+// "revert" after it back again. Recover may itself be cut anywhere and run again.
 //
 // A capture, a deploy or an import has no directories to exchange: recovery brings
 // the containers back as recorded and removes what was stored.
@@ -42,13 +42,13 @@
 //
 // # What is deleted
 //
-// The staged tree of a restore that did not happen, and the displaced tree of one
-// that did, when a snapshot holds it and the app is up. The new tree of a restore
-// that is taken back becomes a snapshot first: the app was up on it, and what it
-// wrote is nowhere else. So does what an operator decides against. What no snapshot
-// can hold is preserved beside the live directory. A live directory that was missing
-// is made after the begin record, and removed again by a restore that is undone,
-// while it is empty.
+// Snap deletes the staged tree of a restore that did not happen, and the displaced
+// tree of one that did, once a snapshot holds it and the app is up. The new tree of
+// a restore that is reverted becomes a snapshot first: the app was up on it, and
+// nothing else holds what the app wrote. So does the data that an operator decides
+// against. A tree that no snapshot can hold is preserved beside the live directory.
+// A missing live directory is made after the begin record; a restore that is undone
+// removes it again if it is empty.
 //
 // # Guard after
 //
@@ -62,9 +62,9 @@
 //     recovery touches the containers, or takes the restore back.
 //   - A publication that fails is of kind [Pending] with the code "guarding", and
 //     Recover tries again.
-//   - Somebody may have kept a way into a displaced tree. So the trees are looked
-//     through for open files and walked once more by stat. What is written after
-//     that walk, in the moment before the deletion, is lost.
+//   - A process may still have a file of a displaced tree open. So snap looks for
+//     such processes and walks the trees once more by stat. A write after that
+//     walk, in the moment before the deletion, is lost.
 //
 // # Not promised
 //
@@ -72,10 +72,10 @@
 // FUSE, overlayfs or tmpfs are refused. Nothing holds against root on the host.
 //
 // A container that another tool starts during a restore, without [Engine.Lock], may
-// see old and new volumes mixed, and what it writes to the old ones stays there.
-// Restore looks right before the exchange and right before the commit, and then
-// goes back; the pre-restore snapshot has the volumes as they were. A container
-// that starts and ends between the two looks goes unnoticed.
+// see old and new volumes mixed, and its writes to the old ones stay there. Restore
+// looks for such a container right before the exchange and right before the commit,
+// and goes back if it finds one; the pre-restore snapshot has the volumes as they
+// were. A container that starts and ends between the two looks goes unnoticed.
 //
 // A recovery has no watchdog of its own. When it is killed, the next one goes on.
 package restore

@@ -24,9 +24,8 @@ import (
 // several operations at once: it does not change the config, and the volumes that
 // a Compose file names belong to the operation that asked for them.
 //
-// Store is nil where there is no store yet, or where it is missing; only
-// Recover, Resolve, Status, Snapshots and Snapshot then work, and NoStore says
-// why it is nil.
+// Store is nil if there is no store yet, or if it is missing; NoStore then says
+// why. Without a store only Recover, Resolve, Status, Snapshots and Snapshot work.
 type Engine struct {
 	Config  *workload.Config
 	Store   *store.Store
@@ -35,13 +34,13 @@ type Engine struct {
 	// Runtime opens the runtime of a workload, which it does not change.
 	Runtime func(ctx context.Context, w *workload.Workload) (runtime.Runtime, error)
 	Version string
-	// Watchdog starts a process that outlives this one, and brings the transaction
-	// to its end with [Engine.RecoverKilled] should this one be killed. release
-	// sends it away and returns when it is gone; it is not called when the engine
-	// panics. Nil: without one.
+	// Watchdog starts a second process, which ends the transaction with
+	// [Engine.RecoverKilled] if this process is killed. release stops the watchdog
+	// and returns when it is gone; it is not called when the engine panics. Nil means
+	// no watchdog.
 	Watchdog func(workload, tx string) (release func(), err error)
 
-	// reached is a test's view of the steps; nil outside tests.
+	// reached tells a test which step was reached; nil outside tests.
 	reached func(point string)
 }
 
@@ -100,8 +99,9 @@ func (e *Engine) lookup(ctx context.Context, verb, name string) (*session, error
 	return s, nil
 }
 
-// findVolumes gives the session a workload with its volumes, and says what is
-// not one. A recovery goes by its records: docker compose need not answer then.
+// findVolumes gives the session a workload with its volumes, and reports the mounts
+// that are not volumes. A recovery relies on its records, so docker compose need
+// not answer.
 func (s *session) findVolumes(ctx context.Context) error {
 	w, notices, err := s.withVolumes(ctx, s.rt, s.w)
 	var unfit *workload.Error
@@ -120,9 +120,9 @@ func (s *session) findVolumes(ctx context.Context) error {
 	return nil
 }
 
-// withVolumes returns a workload of the config with its volumes: those that the
-// config lists, or else, in a copy, those that the containers mount. Notices say
-// which mounts are left out. The config stays as it is.
+// withVolumes returns a workload with its volumes: those that the config lists, or
+// else, in a copy of the workload, those that its containers mount. Notices say
+// which mounts are left out.
 func (e *Engine) withVolumes(ctx context.Context, rt runtime.Runtime, w *workload.Workload) (own *workload.Workload, notices []string, err error) {
 	if len(w.Volumes) > 0 {
 		return w, nil, nil
@@ -136,13 +136,13 @@ func (e *Engine) withVolumes(ctx context.Context, rt runtime.Runtime, w *workloa
 		volumes[i] = workload.Volume{Name: m.Name, Scope: workload.Absolute, Source: m.Source, Target: m.Target}
 	}
 	if own, err = w.WithVolumes(e.Config, volumes); err != nil {
-		return nil, nil, &workload.Error{Where: w.Compose, Err: err, Hint: "list the volumes to keep under `volumes:` of the workload in the config"}
+		return nil, nil, &workload.Error{Where: w.Compose, Err: err, Hint: "list the workload's volumes under `volumes:` in the config"}
 	}
 	return own, notices, nil
 }
 
-// view opens a session without a workload, for what reads snapshots: until it is
-// closed no member is removed.
+// view opens a session without a workload, for reading snapshots: no member is
+// removed until the session is closed.
 func (e *Engine) view(verb string) (*session, error) {
 	held, err := e.Journal.ShareStore(verb)
 	if err != nil {
@@ -156,8 +156,8 @@ func (s *session) lockVolumes() error {
 	for i := range s.w.Volumes {
 		paths[i] = s.w.Volumes[i].Path()
 	}
-	// Twice: between the look at a directory and its lock a restore of another
-	// workload may have put a new one there, whose lock is another.
+	// Twice: after the first look at a directory, and before its lock is taken, a
+	// restore of another workload may have put a new directory there.
 	if err := s.held.Volumes(paths); err != nil {
 		return err
 	}
@@ -172,7 +172,7 @@ func (s *session) close() {
 		return
 	}
 	if err := s.rt.Close(); err != nil {
-		s.say("closing the connection to the engine: %v", err)
+		s.say("warning: closing the connection to Docker failed: %v", err)
 	}
 }
 
@@ -187,7 +187,7 @@ func (s *session) audit(sid, tx string, err error) {
 		a.Result, a.Error = classify(err).Code, err.Error()
 	}
 	if err := s.Journal.Record(a); err != nil {
-		s.say("the audit log: %v", err)
+		s.say("warning: the audit log was not written: %v", err)
 	}
 }
 
@@ -196,8 +196,8 @@ func isNoSpace(err error) bool {
 }
 
 // unfinished refuses when a transaction of this workload, or one on a directory
-// that overlaps its volumes, has not ended: its process is dead, since the
-// locks are ours.
+// that overlaps its volumes, has not ended. Since this process has the locks, the
+// process of that transaction is dead.
 func (s *session) unfinished() error {
 	ids, err := s.Journal.List()
 	if err != nil {
@@ -210,7 +210,7 @@ func (s *session) unfinished() error {
 		}
 		if err != nil {
 			return fault(Frozen, "frozen", seeFrozen,
-				"an unfinished transaction cannot be read, and may be this workload's: %w", err)
+				"an unfinished transaction cannot be read, and may belong to this workload: %w", err)
 		}
 		tx.Close()
 		if tx.Begin.Workload != s.w.Name && !s.overlaps(tx.Begin) {
@@ -218,7 +218,7 @@ func (s *session) unfinished() error {
 		}
 		state := "was interrupted and has not been recovered"
 		if swap.Decide(tx, true).AppUp {
-			state = "is done, but what was there before is not yet a snapshot"
+			state = "is done, but the old data is not a snapshot yet"
 		}
 		return fault(Frozen, "unfinished", remedy.Of(remedy.Recover(tx.Begin.Workload)),
 			"transaction %s (%s of %s) %s", id, tx.Begin.Kind, tx.Begin.Workload, state)
@@ -242,8 +242,8 @@ func (s *session) overlaps(b *journal.Begin) bool {
 	return false
 }
 
-// Lock takes the lock of a workload for a foreign deploy tool, waiting at most
-// wait. The caller releases it.
+// Lock takes the lock of a workload while another tool deploys it. It waits for the
+// lock, at most for wait. The caller releases it.
 func (e *Engine) Lock(ctx context.Context, name string, wait time.Duration) (*journal.Held, error) {
 	s, err := e.lookup(ctx, "lock", name)
 	if err != nil {
@@ -279,7 +279,7 @@ func (s *session) openLiveOne(v *workload.Volume) (*swap.Volume, error) {
 	return swap.OpenLive(v.Name, v.Root(), v.Rel(), func(real string) error { return s.Config.CheckPath(filepath.Clean(real)) })
 }
 
-// sources are opened volumes as a capture takes them.
+// sources returns open volumes in the form that a capture takes.
 func (s *session) sources(volumes []*swap.Volume) []snapshot.Source {
 	list := make([]snapshot.Source, len(volumes))
 	for i, v := range volumes {
@@ -290,8 +290,7 @@ func (s *session) sources(volumes []*swap.Volume) []snapshot.Source {
 }
 
 // newCapture prepares a capture in the transaction of a capture, a restore or an
-// import. Its members wait in the scratch folder that the transaction has in the
-// store.
+// import. New members go to the transaction's scratch folder in the store first.
 func (s *session) newCapture(ctx context.Context, tx *journal.Tx, sources []snapshot.Source, opt snapshot.Options) (*snapshot.Capture, error) {
 	var err error
 	if opt.Codec, err = archive.ParseCodec(string(s.Config.Compression)); err != nil {
@@ -309,7 +308,7 @@ func (s *session) newCapture(ctx context.Context, tx *journal.Tx, sources []snap
 	return snapshot.Start(ctx, st, scratch, sources, opt)
 }
 
-// images are what a manifest says of the containers that ran.
+// images returns the images of the containers, for a manifest.
 func images(list []runtime.Container) []store.Image {
 	out := []store.Image{}
 	for service, pin := range runtime.Containers(list).Pins() {

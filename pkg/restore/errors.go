@@ -20,12 +20,12 @@ type Kind int
 
 const (
 	Failed      Kind = iota // nothing changed: data and containers are as before
-	Usage                   // asked for what cannot be; nothing changed
+	Usage                   // the request makes no sense; nothing changed
 	Refused                 // by the pre-flight, or for want of a confirmation; nothing changed
 	Busy                    // another operation holds the workload or a volume; nothing changed
 	RolledBack              // all old, the app redeployed
 	Frozen                  // disk and journal disagree; nothing deleted
-	Pending                 // done, all new, but the app is not up or the clean-up unfinished
+	Pending                 // all new, but the app is not up or the clean-up is not finished
 	Interrupted             // by a signal before the commit; all old, the app as before
 )
 
@@ -81,7 +81,7 @@ func classify(err error) *Error {
 	case errors.As(err, &unfit):
 		return &Error{Refused, unfit.Code, err, remedy.Of(unfit.Hint)}
 	case errors.As(err, &changed):
-		return &Error{Refused, "in_use", err, remedy.Of("find what writes there (fuser -vm), end it, then try again")}
+		return &Error{Refused, "in_use", err, remedy.Of("find the program that writes there (fuser -v on the file), stop it, then try again")}
 	case errors.As(err, &config):
 		return &Error{Usage, "config", err, remedy.Words(config.Hint)}
 	case errors.As(err, &missing):
@@ -91,7 +91,7 @@ func classify(err error) *Error {
 	case errors.Is(err, journal.ErrBusy):
 		return &Error{Busy, "busy", err, remedy.Of("wait for the other operation, or see `", remedy.StatusAll, "`")}
 	case errors.As(err, &bad):
-		return &Error{Refused, "unrestorable", err, remedy.Of("remove or move these from the volume (sockets may stay), or set `symlinks: preserve` where it is about symlinks")}
+		return &Error{Refused, "unrestorable", err, remedy.Of("move these files out of the volume (sockets may stay); if they are symlinks, setting `symlinks: preserve` also helps")}
 	case errors.Is(err, archive.ErrRefused):
 		return &Error{Refused, "snapshot_damaged", err, remedy.Of("the snapshot cannot be used; restore another (`", remedy.List(""), "`)")}
 	case isNoSpace(err):
@@ -99,7 +99,7 @@ func classify(err error) *Error {
 	case errors.Is(err, runtime.ErrImageMissing):
 		return &Error{Refused, "image_missing", err, remedy.Of("load or pull the image, then try again")}
 	case errors.Is(err, runtime.ErrPortTaken):
-		return &Error{Refused, "port_taken", err, remedy.Of("stop what has the port, or change `ports` in the config")}
+		return &Error{Refused, "port_taken", err, remedy.Of("stop the program that uses the port, or change `ports` in the config")}
 	case errors.Is(err, runtime.ErrUnreachable):
 		return &Error{Refused, "docker_unreachable", err, remedy.Of("start the container engine, or set DOCKER_HOST")}
 	}
@@ -115,8 +115,8 @@ type Signal struct {
 
 func (s *Signal) Error() string { return "interrupted by " + s.Name }
 
-// interruption returns an error of kind Interrupted when a signal is behind
-// err, and nil otherwise.
+// interruption returns an error of kind Interrupted when a signal caused err, and
+// nil otherwise.
 func interruption(err error) *Error {
 	var sig *Signal
 	if !errors.As(err, &sig) {
@@ -125,8 +125,8 @@ func interruption(err error) *Error {
 	return fault(Interrupted, "interrupted", remedy.Remedy{}, "%w; data and containers are as before", sig)
 }
 
-// because returns the signal that ended ctx instead of what that made fail, and
-// err where none did.
+// because returns the cause of ctx if ctx has ended, since that is why the work
+// failed; otherwise it returns err.
 func because(ctx context.Context, err error) error {
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)

@@ -23,7 +23,7 @@ type finish struct {
 	*session
 	x       *swap.Tx
 	offline bool
-	sick    error // the app is up but not healthy, and is to stay
+	sick    error // why the app is not healthy, where it is to stay up
 	end     ended
 }
 
@@ -49,7 +49,7 @@ func (f *finish) run(ctx context.Context, tx *journal.Tx) {
 	}
 	defer func() {
 		if f.end.preserved, err = f.x.Preserved(); err != nil {
-			f.say("looking for what was preserved: %v", err)
+			f.say("warning: cannot list the preserved files: %v", err)
 		}
 		f.x.CloseVolumes()
 	}()
@@ -67,8 +67,8 @@ func (f *finish) frozen(err error) { f.set(frozenTx, err) }
 
 func (f *finish) set(o outcome, err error) { f.end.outcome, f.end.err = o, err }
 
-// stopAt ends the run with what is left to do: the outcome for old data, or the
-// one for new data, as the records now want.
+// stopAt ends the run with one of two outcomes, for old data or for new data,
+// according to the records. err is what is left to do.
 func (f *finish) stopAt(ifOld, ifNew outcome, err error) error {
 	o := ifOld
 	if f.x.Goal().Keeps() == swap.New {
@@ -97,7 +97,8 @@ func (f *finish) discardUnready() {
 	}
 }
 
-// follow brings every volume to where the records want it, or touches none.
+// follow brings every volume to the state that the records call for, or touches
+// none.
 func (f *finish) follow(ctx context.Context) error {
 	err := f.resolve(ctx)
 	var plan []swap.Action
@@ -140,28 +141,28 @@ func (f *finish) resolve(ctx context.Context) error {
 	return f.x.Resolve(keep, plan)
 }
 
-// stopApp stops the app before directories are exchanged. Offline the operator
-// says that the engine is down.
+// stopApp stops the app before directories are exchanged. With --offline the
+// operator says that Docker is down.
 func (f *finish) stopApp(ctx context.Context) error {
 	if f.offline {
 		return nil
 	}
 	if err := f.rt.FenceAndStop(ctx, f.x.Begin.StopTimeout); err != nil {
-		return fault(Frozen, "docker_unreachable", remedy.Of("start the engine, then ", remedy.Recover(f.w.Name), "; if the engine is meant to be down, ", remedy.Operation{Verb: remedy.DoRecoverOffline, Workload: f.w.Name}),
-			"transaction %s: the volumes are not all old and not all new, and must not be exchanged while the app may run: stop %s: %w", f.x.ID, f.w.Name, err)
+		return fault(Frozen, "docker_unreachable", remedy.Of("start Docker, then ", remedy.Recover(f.w.Name), "; if Docker is meant to be down, ", remedy.Operation{Verb: remedy.DoRecoverOffline, Workload: f.w.Name}),
+			"transaction %s: the volumes are partly old and partly new, and snap exchanges none while the app may run: stop %s: %w", f.x.ID, f.w.Name, err)
 	}
 	return nil
 }
 
-// appIsDone reports whether the app has been brought up already: then only the
-// guard and the clean-up are left, and what became of the app since is the
-// operator's.
+// appIsDone reports whether the app has been brought up already. Then only the guard
+// and the clean-up are left; if the app has stopped since, that is the operator's
+// business.
 func (f *finish) appIsDone() bool {
 	return f.x.Decision().AppUp
 }
 
-// bringUp starts the app on the data that is now in place: the new one after a
-// commit, the old one otherwise, or after the new one did not become healthy.
+// bringUp starts the app on the live data: the new data after a commit, otherwise
+// the old. If the app does not become healthy on the new data, bringUp goes back.
 func (f *finish) bringUp(ctx context.Context) error {
 	err := f.startApp(ctx)
 	f.end.up = time.Now()
@@ -187,7 +188,7 @@ func (f *finish) startApp(ctx context.Context) error {
 	case f.staysNew() || errors.Is(err, runtime.ErrUnreachable) || !f.x.AllDisplaced():
 		return f.appDown(err)
 	}
-	f.say("%v: going back to the data from before", err)
+	f.say("%v: going back to the old data", err)
 	f.end.cause = err
 	if err := f.revert(ctx); err != nil {
 		f.frozen(err)
@@ -204,8 +205,8 @@ func (f *finish) appDown(err error) error {
 	return f.stopAt(rolledBackAppDown, restoredAppDown, err)
 }
 
-// staysNew reports whether an app that does not come up is to stay on the new
-// data: that was asked for, or the operator has decided so.
+// staysNew reports whether an app that does not come up is to stay on the new data:
+// the restore was asked for that, or an operator has decided so.
 func (f *finish) staysNew() bool {
 	return f.x.Begin.OnUnhealthy == KeepUnhealthy || f.x.Decision().Operator
 }
@@ -230,9 +231,9 @@ func (f *finish) revert(ctx context.Context) error {
 	return nil
 }
 
-// settle deletes what is no longer needed and ends the transaction. When the
-// restore was undone before its snapshot was published, what is left of that
-// snapshot goes too.
+// settle deletes the trees that are no longer needed and ends the transaction. If
+// the restore was undone before its pre-restore snapshot was published, settle also
+// removes the unfinished snapshot.
 func (f *finish) settle(ctx context.Context) error {
 	if err := f.clearAway(ctx); err != nil {
 		return f.stopAt(rolledBackPartly, restoredPartly, err)
@@ -252,7 +253,7 @@ func (f *finish) clearAway(ctx context.Context) error {
 		return err
 	}
 	decision := x.Decision()
-	if decision.Operator { // a revert that was cut may have left of its own
+	if decision.Operator { // an interrupted revert may have left an unfinished snapshot
 		if err := f.discard(f.w.Name, x.Begin.RevertSID); err != nil {
 			return err
 		}
@@ -262,11 +263,11 @@ func (f *finish) clearAway(ctx context.Context) error {
 		var bad *archive.Unrestorable
 		if errors.As(err, &bad) {
 			// No snapshot can hold it, and no other copy exists.
-			f.say("what is taken away is preserved beside the live directory, for no snapshot can hold it: %v", err)
+			f.say("no snapshot can hold the data that goes, so it is preserved beside the live directory: %v", err)
 			err = x.PreserveTaken()
 		}
 		if err != nil {
-			return fmt.Errorf("keep the data that was taken back, as snapshot %s: %w", f.x.Decision().TakenSID, err)
+			return fmt.Errorf("save the data that goes as snapshot %s: %w", f.x.Decision().TakenSID, err)
 		}
 	}
 	if err := f.clear(x.ID); err != nil {
@@ -278,17 +279,17 @@ func (f *finish) clearAway(ctx context.Context) error {
 	return nil
 }
 
-// keepTaken publishes a snapshot of what is taken away, before that is deleted.
-// After a revert that is the new data: the app was up on it, and what it was told
-// to keep is in no other place. After an operator's decision it is whatever was
-// decided against, since the app may have been started on it by hand.
+// keepTaken publishes a snapshot of the data that is about to be deleted. After a
+// revert that is the new data: the app was up on it, and no other copy holds what
+// the app wrote. After an operator's decision it is the data that was decided
+// against, since the app may have been started on it by hand.
 func (f *finish) keepTaken(ctx context.Context) error {
 	sid, note := f.x.Decision().TakenSID, "taken back: the restore of "+f.x.Begin.SID
 	if f.x.Goal() == swap.Committed {
 		note = "from before the restore of " + f.x.Begin.SID + ", which the operator kept"
 	}
 	if _, err := f.Store.Load(f.w.Name, sid); err == nil {
-		return f.Store.Root().SyncFS() // an earlier run made it, and may have been killed before it synced it
+		return f.Store.Root().SyncFS() // an earlier run made it, and may have been killed before the sync
 	}
 	if err := errors.Join(f.discard(f.w.Name, sid), f.clear(f.x.ID)); err != nil {
 		return err
@@ -306,7 +307,7 @@ func (f *finish) keepTaken(ctx context.Context) error {
 	if err := capture.PassTwo(ctx); err != nil {
 		return err
 	}
-	f.say("what is taken away is kept as snapshot %s (%s)", sid, note)
+	f.say("the data that goes is saved as snapshot %s (%s)", sid, note)
 	return capture.Publish(&store.Manifest{SID: sid, Reason: store.PreRestore, Note: note, Quiesce: runtime.Stop, Images: images(nil)})
 }
 
@@ -336,7 +337,7 @@ func closeTrees(list []snapshot.Source) {
 	}
 }
 
-// published reports whether the snapshot that a restore makes first exists.
+// published reports whether the pre-restore snapshot exists.
 func (e *Engine) published(b *journal.Begin) (bool, error) {
 	st, err := e.stored()
 	if err != nil {
@@ -349,9 +350,9 @@ func (e *Engine) published(b *journal.Begin) (bool, error) {
 	return err == nil, err
 }
 
-// untouched makes sure of a restore without a ready record that no live directory
-// has moved: otherwise what lies in the wrappers may be the only copy of the old
-// data, and the record was lost.
+// untouched makes sure that a restore without a ready record has moved no live
+// directory. If one has moved, the record was lost, and the trees in the wrappers
+// may be the only copy of the old data.
 func (e *Engine) untouched(x *swap.Tx) error {
 	if err := x.Untouched(); err != nil || x.Begin.Kind != journal.Restore {
 		return err
@@ -361,7 +362,7 @@ func (e *Engine) untouched(x *swap.Tx) error {
 		return err
 	}
 	if published {
-		return fmt.Errorf("the ready record is missing: the pre-restore snapshot %s, which is made after it, exists: %w", x.Begin.PreRestoreSID, disk.ErrDamaged)
+		return fmt.Errorf("the ready record is missing, though the later pre-restore snapshot %s exists: %w", x.Begin.PreRestoreSID, disk.ErrDamaged)
 	}
 	return nil
 }

@@ -76,7 +76,7 @@ func TestEachFrozenStateSaysWhatItIsAndWhatToDo(t *testing.T) {
 			func(s *scene) { s.must(os.Truncate(s.record("ready"), 20)) }, "ready: damaged", "back from a copy of the state",
 		},
 		"a record is newer": {
-			func(s *scene) { s.makeNewer("ready") }, "written by a newer version of snap", "use the version of snap that wrote it",
+			func(s *scene) { s.makeNewer("ready") }, "written by a newer version of snap", "use the version of snap that wrote the records",
 		},
 		"commit and commit.tmp are gone": {
 			func(s *scene) { s.remove("commit.tmp") }, "neither commit nor commit.tmp is there", "back from a copy of the state",

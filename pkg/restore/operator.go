@@ -27,7 +27,7 @@ type ResolveRequest struct {
 type Resolution struct {
 	Tx      string
 	Keep    string
-	SID     string // the snapshot that what is not kept becomes; "" before it is confirmed, and where there is nothing of it
+	SID     string // the snapshot of the data that is not kept; "" before the confirmation, and where there is no such data
 	Volumes []ResolvedVolume
 }
 
@@ -45,21 +45,21 @@ type ResolvedVolume struct {
 
 // Resolve carries out an operator's decision about a frozen restore: all
 // volumes old, or all new. It moves and deletes only directories whose handles
-// the transaction has recorded; what else stands in the way is put aside under
-// a name that snap knows nothing of, and is reported in Kept. What is not kept
-// becomes a snapshot before it is deleted.
+// the transaction has recorded. Anything else that stands in the way is preserved
+// under a name that no later run touches, and is reported in Kept. The data that is
+// not kept becomes a snapshot before it is deleted.
 //
-// Without a confirmation nothing changes, and the result tells what would be
-// done; so it does after a refusal, as far as that was found out. The decision
-// is recorded before the first directory moves: from then on Recover finishes
-// it, and another Resolve may still decide otherwise.
+// Without a confirmation nothing changes, and the result tells what Resolve would
+// do; after a refusal, as far as Resolve could find out. The decision is recorded
+// before the first directory moves. From then on Recover finishes the work, and
+// another Resolve may still decide otherwise.
 func (e *Engine) Resolve(ctx context.Context, req ResolveRequest) (Recovery, error) {
 	runtime.LockOSThread() // see Restore
 	defer runtime.UnlockOSThread()
 
 	r := Recovery{Workload: req.Workload}
 	if req.Keep != journal.KeepOld && req.Keep != journal.KeepNew {
-		return r, fault(Usage, "usage", remedy.Of(remedy.Operation{Verb: remedy.DoResolve, Workload: req.Workload, Keep: journal.KeepOld}), "there is no decision %q: keep-old or keep-new", req.Keep)
+		return r, fault(Usage, "usage", remedy.Of(remedy.Operation{Verb: remedy.DoResolve, Workload: req.Workload, Keep: journal.KeepOld}), "unknown decision %q: use keep-old or keep-new", req.Keep)
 	}
 	s, err := e.lookup(ctx, "recover", req.Workload)
 	if err != nil {
@@ -96,7 +96,7 @@ func (s *session) decideFor(ctx context.Context, req ResolveRequest, r *Recovery
 	if err := errors.Join(s.controls(tx), s.prepare(tx, req, r)); err != nil {
 		return errors.Join(err, tx.Close())
 	}
-	if _, err := s.stored(); err != nil { // what is not kept becomes a snapshot
+	if _, err := s.stored(); err != nil { // the data that is not kept becomes a snapshot
 		return errors.Join(err, tx.Close())
 	}
 	if earlier := swap.Decide(tx, true); earlier.Operator { // the snapshot that an earlier decision was making
@@ -137,7 +137,7 @@ func (s *session) frozenRestore(req ResolveRequest) (*journal.Tx, error) {
 		}
 		if err != nil {
 			if concerns(err, s.w.Name) {
-				unusable = errors.Join(unusable, frozen(id, "its records cannot be used, and nothing can be decided without them: %w", err))
+				unusable = errors.Join(unusable, frozen(id, "its records cannot be used, and without them nothing can be decided: %w", err))
 			}
 			continue
 		}
@@ -160,7 +160,7 @@ func (s *session) frozenRestore(req ResolveRequest) (*journal.Tx, error) {
 	return nil, nothingFrozen(s.w.Name)
 }
 
-// prepare looks at everything, and refuses or fills in what would be done.
+// prepare looks at everything. It refuses, or fills in what would be done.
 func (s *session) prepare(tx *journal.Tx, req ResolveRequest, r *Recovery) error {
 	x, err := s.openTxn(tx)
 	if err != nil {
@@ -186,7 +186,7 @@ func (s *session) prepare(tx *journal.Tx, req ResolveRequest, r *Recovery) error
 	switch req.Confirm {
 	case "":
 		r.Action = ""
-		return refused("confirm_required", command, "this %s: it must be confirmed", consequence(x, keep, list))
+		return refused("confirm_required", command, "this %s, and must be confirmed", consequence(x, keep, list))
 	case tx.ID:
 		return nil
 	}
@@ -196,7 +196,7 @@ func (s *session) prepare(tx *journal.Tx, req ResolveRequest, r *Recovery) error
 
 func (s *session) notFrozen(r *Recovery) error {
 	r.Action = ""
-	return refused("not_frozen", remedy.Of(remedy.Recover(s.w.Name)), "transaction %s is not frozen: snap recover finishes or undoes it by itself", r.Tx)
+	return refused("not_frozen", remedy.Of(remedy.Recover(s.w.Name)), "transaction %s is not frozen: snap recover finishes or undoes it without a decision", r.Tx)
 }
 
 // consequence says what a decision does to the data.
@@ -209,7 +209,7 @@ func consequence(x *swap.Tx, keep swap.Occupant, list []swap.Resolution) string 
 		does = append(does, "deletes the "+otherWord(keep)+" data")
 	}
 	if len(does) == 0 {
-		return "ends the transaction with the live data as it is, and deletes none"
+		return "ends the transaction, leaves the live data as it is and deletes nothing"
 	}
 	return strings.Join(does, " and ")
 }
@@ -235,11 +235,11 @@ func describe(x *swap.Tx, keep swap.Occupant, list []swap.Resolution) *Resolutio
 		for _, step := range plan.Steps {
 			d.Steps = append(d.Steps, [...]string{
 				swap.SwapIn: "exchange what is live for the " + word + " data", swap.MoveIn: "move the " + word + " data to the live name",
-				swap.Preserve: "put what is not snap's aside, as " + x.PreservedName(v),
+				swap.Preserve: "preserve what is not snap's as " + x.PreservedName(v),
 			}[step])
 		}
 		if plan.Drops(keep) {
-			d.Steps = append(d.Steps, fmt.Sprintf("keep the %s data as a snapshot, then delete it", otherWord(keep)))
+			d.Steps = append(d.Steps, fmt.Sprintf("save the %s data as a snapshot, then delete it", otherWord(keep)))
 		}
 		r.Volumes = append(r.Volumes, d)
 	}

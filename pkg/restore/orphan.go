@@ -14,11 +14,11 @@ import (
 )
 
 // orphans looks beside the live directories of workloads (none means all) for
-// wrappers of restores that the journal does not know: then the store is another
-// than the one that they have recorded in, or its filesystem is not mounted,
-// and "nothing to recover" would be a guess.
+// wrappers of restores that the journal does not know. If there is one, the restore
+// was recorded in another state, or the filesystem of that state is not mounted, and
+// "nothing to recover" would be a guess.
 //
-// known are workloads whose volumes the caller has found already.
+// known holds workloads whose volumes the caller has found already.
 func (e *Engine) orphans(ctx context.Context, names []string, known map[string]*workload.Workload) ([]Recovery, error) {
 	if len(names) == 0 {
 		names = e.Config.Names()
@@ -32,14 +32,14 @@ func (e *Engine) orphans(ctx context.Context, names []string, known map[string]*
 			w, err = e.volumesOf(ctx, name)
 		}
 		if err != nil {
-			observer(ctx).Line(fmt.Sprintf("notice: the volumes of %s cannot be looked for: %v", name, err))
+			observer(ctx).Line(fmt.Sprintf("notice: cannot list the volumes of %s: %v", name, err))
 			continue
 		}
 		for i := range w.Volumes {
 			v := &w.Volumes[i]
 			id, err := e.orphan(v)
 			if err != nil {
-				return list, fault(Frozen, "frozen", remedy.Either(remedies("", err)), "volume %s of workload %s (%s) cannot be looked at: %w", v.Name, name, v.Path(), err)
+				return list, fault(Frozen, "frozen", remedy.Either(remedies("", err)), "cannot look at volume %s of workload %s (%s): %w", v.Name, name, v.Path(), err)
 			}
 			if id == "" || seen[name+id] {
 				continue
@@ -51,8 +51,8 @@ func (e *Engine) orphans(ctx context.Context, names []string, known map[string]*
 	return list, nil
 }
 
-// volumesOf returns a workload with its volumes. Where the config lists them
-// nothing else is asked: the engine may not be up yet.
+// volumesOf returns a workload with its volumes. If the config lists them, nothing
+// else is asked, since Docker may not be up yet.
 func (e *Engine) volumesOf(ctx context.Context, name string) (*workload.Workload, error) {
 	w, err := e.Config.Workload(name)
 	if err != nil || len(w.Volumes) > 0 {
@@ -81,15 +81,15 @@ func (e *Engine) orphanError(volume, path, id string) error {
 	// An earlier version of snap kept its records in the store.
 	mount := ""
 	if e.Store == nil {
-		mount = "mount the store; or "
+		mount = "mount the filesystem of the store; or "
 	}
 	return fault(Frozen, "stray_wrapper",
-		remedy.Of(mount+"use the state that the restore was recorded in: mount its filesystem, or correct `state:`, then ", remedy.RecoverAll, "; where that state is lost, see docs/operating.md, section Frozen"),
-		"volume %s: %s/%s is of a restore that the state %s does not know: its data may be half old and half new",
+		remedy.Of(mount+"mount the filesystem of the state that recorded the restore, or correct `state:`, then ", remedy.RecoverAll, "; if that state is lost, see docs/operating.md, section Frozen"),
+		"volume %s: %s/%s belongs to a restore that the state %s does not know: the workload's data may be partly old and partly new",
 		volume, filepath.Dir(path), journal.Wrapper(id), e.Config.State)
 }
 
-// noOrphans refuses to work on volumes beside which such a wrapper lies.
+// noOrphans refuses volumes that have an orphan beside them.
 func (s *session) noOrphans(volumes []*swap.Volume) error {
 	for i, v := range volumes {
 		id, err := v.Orphan(s.knownTxs)
@@ -103,17 +103,16 @@ func (s *session) noOrphans(volumes []*swap.Volume) error {
 	return nil
 }
 
-// noStore is the status of a workload whose snapshots cannot be listed because
-// there is no store.
+// noStore says why no snapshots can be listed where there is no store.
 func (e *Engine) noStore() string {
 	if e.NoStore != nil {
 		return e.NoStore.Error()
 	}
-	return fmt.Sprintf("there is no store in %s: nothing was captured yet, or its filesystem is not mounted", e.Config.Store)
+	return fmt.Sprintf("there is no store in %s: nothing has been captured yet, or its filesystem is not mounted", e.Config.Store)
 }
 
-// stored returns the store for what cannot be done without it. Its error is what
-// keeps a transaction pending while the store is not there.
+// stored returns the store for work that cannot be done without it. While the store
+// is missing, its error keeps a transaction pending.
 func (e *Engine) stored() (*store.Store, error) {
 	if e.Store != nil {
 		return e.Store, nil
@@ -124,7 +123,7 @@ func (e *Engine) stored() (*store.Store, error) {
 	return nil, &store.Missing{Path: e.Config.Store, Reason: "there is no store"}
 }
 
-// discard removes what an unfinished publication of a snapshot left.
+// discard removes the remnants of a snapshot whose publication was not finished.
 func (e *Engine) discard(workload, sid string) error {
 	st, err := e.stored()
 	if err != nil {
@@ -133,7 +132,7 @@ func (e *Engine) discard(workload, sid string) error {
 	return st.Discard(workload, sid)
 }
 
-// clear removes what a transaction has in the store and has not published.
+// clear removes the unpublished files of a transaction from the store.
 func (e *Engine) clear(tx string) error {
 	st, err := e.stored()
 	if err != nil {

@@ -31,15 +31,15 @@ const (
 	restoredPartly
 )
 
-// outcomes is the one table from an outcome to what it is called, what it leaves
-// on disk, and what is said of it: by a recovery, and by the restore itself.
+// outcomes is the one table of outcomes: the name of each, what it leaves on disk,
+// and the messages of a recovery and of the restore itself.
 var outcomes = [...]struct {
 	action  string
 	pending bool // the transaction stays
 	kind    Kind
 	code    string
 	remedy  func(workload string, end *ended) remedy.Remedy
-	// recovered and restored say what is so; %w is what is left to do. "" is no
+	// recovered and restored are the messages; %w is what is left to do. "" means no
 	// error.
 	recovered, restored string
 }{
@@ -48,17 +48,17 @@ var outcomes = [...]struct {
 	cleaned:       {action: Cleaned},
 	cleanedPartly: {Cleaned, true, Pending, "cleanup", again, "the clean-up is not finished: %w", "nothing changed, but the clean-up is not finished: %w"},
 
-	rolledBack:        {action: RolledBackTx, kind: RolledBack, restored: "the old data is in place and the app is as before"},
+	rolledBack:        {action: RolledBackTx, kind: RolledBack, restored: "the old data is live and the app is as before"},
 	rolledBackOffline: {action: RolledBackTx, pending: true},
-	rolledBackAppDown: {RolledBackTx, true, RolledBack, "app_not_up", again, "the old data is in place, but the app is not up: %w", "the old data is in place, but the app is not up: %w"},
-	rolledBackPartly:  {RolledBackTx, true, RolledBack, "cleanup", again, "the old data is in place, but the clean-up is not finished: %w", "the old data is in place and the app is up, but the clean-up is not finished: %w"},
+	rolledBackAppDown: {RolledBackTx, true, RolledBack, "app_not_up", again, "the old data is live, but the app is not up: %w", "the old data is live, but the app is not up: %w"},
+	rolledBackPartly:  {RolledBackTx, true, RolledBack, "cleanup", again, "the old data is live, but the clean-up is not finished: %w", "the old data is live and the app is up, but the clean-up is not finished: %w"},
 
 	restored:          {action: RolledForwardTx},
 	restoredOffline:   {action: RolledForwardTx, pending: true},
-	restoredAppDown:   {RolledForwardTx, true, Pending, "app_not_up", lookThenAgain, "the data is in place, but the app is not up: %w", "the data is restored, but the app is not up: %w"},
-	restoredUnhealthy: {RolledForwardTx, false, Pending, "unhealthy", lookOrGoBack, "the data is restored, but %w", "the data is restored, but %w"},
-	restoredUnguarded: {RolledForwardTx, true, Pending, "guarding", ownRemedy, "the data is restored and the app is up, but %w", "the data is restored and the app is up, but %w"},
-	restoredPartly:    {RolledForwardTx, true, Pending, "cleanup", again, "the clean-up is not finished: %w", "the data is restored and the app is up, but the clean-up is not finished: %w"},
+	restoredAppDown:   {RolledForwardTx, true, Pending, "app_not_up", lookThenAgain, "the new data is live, but the app is not up: %w", "the new data is live, but the app is not up: %w"},
+	restoredUnhealthy: {RolledForwardTx, false, Pending, "unhealthy", lookOrGoBack, "the new data is live, but %w", "the new data is live, but %w"},
+	restoredUnguarded: {RolledForwardTx, true, Pending, "guarding", ownRemedy, "the new data is live and the app is up, but %w", "the new data is live and the app is up, but %w"},
+	restoredPartly:    {RolledForwardTx, true, Pending, "cleanup", again, "the clean-up is not finished: %w", "the new data is live and the app is up, but the clean-up is not finished: %w"},
 }
 
 // ended is an outcome with what led to it.
@@ -66,15 +66,15 @@ type ended struct {
 	outcome
 	err       error     // why nothing was touched, or what is left to do
 	cause     error     // why a committed restore was reverted
-	preserved []string  // paths of what is not snap's and was given another name
+	preserved []string  // paths of what was preserved
 	up        time.Time // when the app was up, or was given up
-	guarded   bool      // with guard after: the snapshot of what was live exists
+	guarded   bool      // with guard after: the snapshot of the old data exists
 
 	preRestoreSID string // where there is one
 }
 
-// again is to recover once more; where end.err is of a missing store, when that is
-// back.
+// again is the remedy to recover once more. If the store is missing, the store has
+// to come back first.
 func again(workload string, end *ended) remedy.Remedy {
 	var missing *store.Missing
 	if errors.As(end.err, &missing) {
@@ -84,16 +84,16 @@ func again(workload string, end *ended) remedy.Remedy {
 }
 
 func lookThenAgain(workload string, _ *ended) remedy.Remedy {
-	return remedy.Of("look at the app's log; ", remedy.Recover(workload))
+	return remedy.Of("read the app's log, then ", remedy.Recover(workload))
 }
 
 func lookOrGoBack(workload string, end *ended) remedy.Remedy {
-	return remedy.Of("look at the app's log; to go back, ", remedy.Restore(workload, end.preRestoreSID))
+	return remedy.Of("read the app's log; to go back to the old data, ", remedy.Restore(workload, end.preRestoreSID))
 }
 
 func ownRemedy(_ string, end *ended) remedy.Remedy { return classify(end.err).Remedy }
 
-// recovered is the error of a recovery that ended so, nil where all is done.
+// recovered returns the error of a recovery with this outcome, nil if all is done.
 func (end *ended) recovered(workload, tx string) error {
 	row := outcomes[end.outcome]
 	switch {
@@ -105,8 +105,8 @@ func (end *ended) recovered(workload, tx string) error {
 	return fault(row.kind, row.code, row.remedy(workload, end), "transaction %s: "+row.recovered, tx, end.err)
 }
 
-// verdict is the error of the restore itself, nil where it is done. failed is why
-// it did not commit, nil where it did.
+// verdict returns the error of the restore itself, nil if it succeeded. failed is why
+// the restore did not commit, nil if it did.
 func (end *ended) verdict(workload string, failed error) error {
 	row := outcomes[end.outcome]
 	if failed == nil {
@@ -129,7 +129,7 @@ func (end *ended) verdict(workload string, failed error) error {
 	return end.rolledBack(workload, failed)
 }
 
-// rolledBack is the verdict on a restore that went back.
+// rolledBack returns the error of a restore that went back.
 func (end *ended) rolledBack(workload string, failed error) error {
 	row := outcomes[end.outcome]
 	code := classify(failed).Code
@@ -145,7 +145,7 @@ func (end *ended) rolledBack(workload string, failed error) error {
 	return fault(RolledBack, code, classify(failed).Remedy, "%w; "+row.restored, failed)
 }
 
-// result is the outcome of a restore that got as far as its commit, "" for others.
+// result returns the outcome of a restore that reached its commit, "" for others.
 func (end *ended) result() string {
 	switch {
 	case outcomes[end.outcome].action == RolledForwardTx:

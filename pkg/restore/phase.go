@@ -41,10 +41,10 @@ type phase[T any] struct {
 // containers mount, "staged" the new tree beside it, in the wrapper .snap-<tx>.
 // No container of the workload starts between the fence and the commit.
 //
-// Recovery does not ask how far a restore came beyond its records. It observes
+// Beyond the records, recovery does not ask how far a restore came. It observes
 // where the two directories of each volume are and takes the action of swap's
-// table, so recovery may itself be cut anywhere and run again. What cut says is the
-// consequence, phase by phase.
+// table, so recovery may itself be cut anywhere and run again. The field cut states
+// the consequence, phase by phase.
 var forward = []phase[*restoration]{
 	{Preflight, nil, (*restoration).preflight, "nothing"},
 	{Begin, nil, (*restoration).begin, "end the transaction"},
@@ -60,8 +60,8 @@ var forward = []phase[*restoration]{
 
 // finishing brings a restore's transaction to its end: after the commit, or after
 // a failure before it; for the restore itself, for its recovery, and for an
-// operator's resolution. It goes where the records point, and no signal ends it.
-// Recovery runs it from the start, so cut says which of its work is left.
+// operator's resolution. The records say whether it goes forward or back, and no
+// signal ends it. Recovery runs it from the start; cut says which work is left.
 var finishing = []phase[*finish]{
 	{Follow, nil, (*finish).follow, "bring the app up, delete what the goal drops"},
 	{Redeploy, (*finish).appIsDone, (*finish).bringUp, "see that the app is up, delete what the goal drops"},

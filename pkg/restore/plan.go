@@ -59,10 +59,10 @@ type PlannedVolume struct {
 	Scope  string `json:"scope"`
 	Source string `json:"source"`
 	Path   string `json:"path"`   // the live directory, from the current config
-	Exists bool   `json:"exists"` // false: it will be created
+	Exists bool   `json:"exists"` // false: the restore will create it
 	Files  int64  `json:"files"`  // of the snapshot
 	Bytes  int64  `json:"bytes"`
-	// What is live now, and will be kept as the pre-restore snapshot.
+	// The size of the live data, which becomes the pre-restore snapshot.
 	LiveFiles int64 `json:"live_files"`
 	LiveBytes int64 `json:"live_bytes"`
 }
@@ -132,7 +132,7 @@ func (s *session) planVolumes(ctx context.Context, p *Plan, req RestoreRequest) 
 		m := &p.manifest.Volumes[i]
 		if s.configured(m) == nil {
 			return refused("volume_unresolved", remedy.Of("make the config's volumes match the snapshot's (`", remedy.Operation{Verb: remedy.DoShow, Workload: s.w.Name, ID: req.SID}, "`)"),
-				"the snapshot has volume %q (scope %s, source %q), which the config of workload %s has not", m.Name, m.Scope, m.Source, s.w.Name)
+				"the snapshot has volume %q (scope %s, source %q), but the config of workload %s does not", m.Name, m.Scope, m.Source, s.w.Name)
 		}
 	}
 	var err error
@@ -208,8 +208,8 @@ func (s *session) planDirectories(_ context.Context, p *Plan, _ RestoreRequest) 
 	return nil
 }
 
-// planLive looks through the live data, by stat alone: what the pre-restore
-// snapshot could not hold is better known before anything is staged.
+// planLive walks the live data, by stat alone, to find before anything is staged
+// what the pre-restore snapshot could not hold.
 func (s *session) planLive(ctx context.Context, p *Plan, _ RestoreRequest) error {
 	for i, v := range p.volumes {
 		if v.Live == nil {
@@ -270,8 +270,8 @@ func mountedBy(list []runtime.Container, v *swap.Volume) bool {
 	return false
 }
 
-// planUsers looks for other containers on the volumes: one that runs would
-// keep writing to the displaced tree.
+// planUsers looks for other containers that mount the volumes: a running one would
+// go on writing to the displaced tree.
 func (s *session) planUsers(ctx context.Context, p *Plan, _ RestoreRequest) error {
 	paths := make([]string, len(p.volumes))
 	for i, v := range p.volumes {
@@ -282,7 +282,7 @@ func (s *session) planUsers(ctx context.Context, p *Plan, _ RestoreRequest) erro
 		return err
 	}
 	for _, u := range users {
-		what := fmt.Sprintf("container %s, which is not of the workload, mounts %s", u.Name, u.Source)
+		what := fmt.Sprintf("container %s, which does not belong to the workload, mounts %s", u.Name, u.Source)
 		switch {
 		case u.Running && u.Relation != runtime.Above:
 			return refused("in_use", remedy.Of("stop it (docker stop "+u.Name+"), or list it in also_stop in the config"),
@@ -296,13 +296,14 @@ func (s *session) planUsers(ctx context.Context, p *Plan, _ RestoreRequest) erro
 	return nil
 }
 
-// planHolders looks for processes of the host itself; those of the app's
-// containers are looked for when they have been stopped.
+// planHolders looks for processes of the host that use the volumes. Processes in the
+// app's containers are looked for after the containers have stopped.
 func (s *session) planHolders(_ context.Context, p *Plan, _ RestoreRequest) error {
 	return swap.NoHolders(swap.LiveOf(p.volumes), disk.HostProcesses)
 }
 
-// limits are what a volume's manifest announces, and what the config allows.
+// limits returns the bounds of an extraction: the manifest's sizes, and what the
+// config allows.
 func limits(m *store.Volume, v *workload.Volume) archive.ExtractOptions {
 	return archive.ExtractOptions{
 		RejectSymlinks: v.Symlinks == workload.RejectSymlinks,

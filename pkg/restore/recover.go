@@ -31,7 +31,7 @@ type Recovery struct {
 	Action   string // "" where nothing was done: see Err
 	Pending  bool   // the data is done; containers or clean-up remain
 	Err      error
-	// Kept are paths of what is not snap's and was put aside.
+	// Kept holds the paths of what was preserved: it is not snap's.
 	Kept       []string
 	Resolution *Resolution // what an operator decided, or may decide; see Resolve
 
@@ -41,14 +41,14 @@ type Recovery struct {
 // RecoverRequest says what to recover.
 type RecoverRequest struct {
 	Workloads []string // none means all
-	// Offline does the data part alone and leaves containers and deletions to
-	// the next run: for the time at boot before the engine is up.
+	// Offline recovers the data only and leaves containers and deletions to the next
+	// run. It serves at boot, before Docker is up.
 	Offline bool
 
-	killed bool // a moment ago, and the watchdog it left is recovering: see RecoverKilled
+	killed bool // the watchdog of a killed process recovers: see RecoverKilled
 }
 
-// verb is what the audit log and whoever finds the lock taken are told.
+// verb is the operation's name in the audit log and in the lock.
 func (r RecoverRequest) verb() string {
 	if r.killed {
 		return "watchdog"
@@ -90,7 +90,7 @@ func (e *Engine) Recover(ctx context.Context, req RecoverRequest) ([]Recovery, e
 	return list, gravest(list)
 }
 
-// sweep removes what transactions left that have ended.
+// sweep removes what ended transactions have left.
 func (e *Engine) sweep() error {
 	if err := e.Journal.Sweep(); err != nil || e.Store == nil {
 		return err
@@ -112,8 +112,8 @@ func gravest(list []Recovery) error {
 	return worst
 }
 
-// recoverTx deals with one transaction. It returns false when there is nothing
-// to say about it: it ended meanwhile, or is not one that was asked for.
+// recoverTx recovers one transaction. It returns false when there is nothing to
+// report: the transaction has ended meanwhile, or req does not ask for it.
 func (e *Engine) recoverTx(ctx context.Context, id string, req RecoverRequest) (Recovery, bool) {
 	r := Recovery{Tx: id, Found: "unreadable", Action: FrozenTx}
 	peek, err := e.Journal.Load(id)
@@ -142,7 +142,7 @@ func (e *Engine) recoverTx(ctx context.Context, id string, req RecoverRequest) (
 		r.Err, r.Action = classify(err), ""
 		return r, true
 	}
-	tx, err := e.Journal.Load(id) // again, now that nobody else can be at it
+	tx, err := e.Journal.Load(id) // again, now that the lock keeps others away
 	if errors.Is(err, fs.ErrNotExist) {
 		return r, false
 	}
@@ -157,8 +157,8 @@ func (e *Engine) recoverTx(ctx context.Context, id string, req RecoverRequest) (
 	return r, true
 }
 
-// workloadOf returns whose transaction it is that cannot be used, "" where its
-// begin record does not tell.
+// workloadOf returns the workload of an unusable transaction, "" if its begin record
+// does not tell.
 func workloadOf(err error) string {
 	var u *journal.Unusable
 	if errors.As(err, &u) && u.Begin != nil {
@@ -167,8 +167,7 @@ func workloadOf(err error) string {
 	return ""
 }
 
-// concerns reports whether a transaction that cannot be used may be of a
-// workload.
+// concerns reports whether an unusable transaction may belong to a workload.
 func concerns(err error, workload string) bool {
 	whose := workloadOf(err)
 	return whose == "" || whose == workload
@@ -204,7 +203,7 @@ func (s *session) recover(ctx context.Context, tx *journal.Tx, req RecoverReques
 	s.conclude(ctx, tx, req.Offline, r)
 }
 
-// conclude brings a restore's transaction to its end and says what came of it.
+// conclude brings a restore's transaction to its end and reports the outcome.
 func (s *session) conclude(ctx context.Context, tx *journal.Tx, offline bool, r *Recovery) {
 	end := s.finish(ctx, tx, offline)
 	r.Kept = end.preserved
@@ -212,9 +211,9 @@ func (s *session) conclude(ctx context.Context, tx *journal.Tx, offline bool, r 
 	r.Err = end.recovered(s.w.Name, tx.ID)
 }
 
-// controls makes sure that the runtime which the config gives now is the one
-// whose containers are recorded. Another knows nothing of them: it would stop
-// none before the exchange, and leave them stopped or paused at the end.
+// controls makes sure that the config still gives the runtime whose containers are
+// recorded. Another runtime does not know these containers: it would not stop them
+// before the exchange, and would leave them stopped or paused at the end.
 func (s *session) controls(tx *journal.Tx) error {
 	for _, c := range tx.Before() {
 		was := workload.Image
@@ -223,7 +222,7 @@ func (s *session) controls(tx *journal.Tx) error {
 		}
 		if now := s.w.Kind(); !c.Also && now != was {
 			return fault(Frozen, "config_changed", remedy.Of(fmt.Sprintf("put the %s of workload %s back into the config, then ", was, s.w.Name), remedy.Recover(s.w.Name)),
-				"transaction %s was of container %s, and the config of workload %s now says %s where it said %s", tx.ID, c.Name, s.w.Name, now, was)
+				"transaction %s recorded container %s, but the config of workload %s now says %s where it said %s", tx.ID, c.Name, s.w.Name, now, was)
 		}
 	}
 	return nil
@@ -237,7 +236,7 @@ func (s *session) lockRecorded(tx *journal.Tx) error {
 	return s.held.Volumes(paths)
 }
 
-// recoverApp brings back what a capture or a deploy put to rest.
+// recoverApp brings back the app that a capture or a deploy put to rest.
 func (s *session) recoverApp(ctx context.Context, tx *journal.Tx, req RecoverRequest, r *Recovery) {
 	r.Action = Cleaned
 	if req.Offline && len(tx.Begin.Containers) > 0 {
@@ -259,7 +258,7 @@ func (s *session) recoverApp(ctx context.Context, tx *journal.Tx, req RecoverReq
 	}
 }
 
-// resting reports whether a container that ran is now paused or stopped.
+// resting reports whether a container that ran before is now paused or stopped.
 func (s *session) resting(ctx context.Context, before []runtime.Container) (bool, error) {
 	if len(before) == 0 {
 		return false, nil

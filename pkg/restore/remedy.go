@@ -21,7 +21,7 @@ func frozen(tx, format string, args ...any) *Error {
 
 var seeFrozen = remedy.Of("see `", remedy.StatusAll, "`, then docs/operating.md, section Frozen")
 
-// remedies returns what can be done about a state that err describes, each in one
+// remedies returns the ways out of the situation that err describes, each in one
 // sentence.
 func remedies(tx string, err error) []remedy.Remedy {
 	var mismatch *swap.Mismatch
@@ -36,20 +36,20 @@ func remedies(tx string, err error) []remedy.Remedy {
 		}
 		return list
 	case errors.As(err, &away):
-		return []remedy.Remedy{thenRecover("mount the filesystem of " + away.Path + " (or put the directory above it back)")}
+		return []remedy.Remedy{thenRecover("mount the filesystem of " + away.Path + " (or move the directory above it back)")}
 	case errors.As(err, &missing):
 		return []remedy.Remedy{thenRecover(missing.Hint())}
 	case errors.Is(err, disk.ErrTooNew):
-		return []remedy.Remedy{remedy.Of("use the version of snap that wrote it, or a newer one: this version cannot decide about it")}
+		return []remedy.Remedy{remedy.Of("use the version of snap that wrote the records, or a newer one")}
 	case errors.Is(err, disk.ErrDamaged):
 		return []remedy.Remedy{
 			thenRecover("put tx/" + tx + " back from a copy of the state"),
-			remedy.Of("see docs/operating.md, section Frozen, damaged records: without them snap can name no directory"),
+			remedy.Of("see docs/operating.md, section Frozen, damaged records"),
 		}
 	case errors.Is(err, fs.ErrPermission):
 		return []remedy.Remedy{thenRecover("become root")}
 	case errors.As(err, &number):
-		return []remedy.Remedy{thenRecover("see what the kernel says of the disk (dmesg), mend that")}
+		return []remedy.Remedy{thenRecover("read the kernel's messages about the disk (dmesg), fix the cause")}
 	}
 	return []remedy.Remedy{seeFrozen}
 }
@@ -67,19 +67,19 @@ func wayOut(tx string, way swap.Way) remedy.Remedy {
 	case swap.PutBack:
 		first := ""
 		if way.Occupied {
-			first = " (first move aside what stands there)"
+			first = " (first move away what is there now)"
 		}
 		return remedy.Of(fmt.Sprintf("put %s of volume %s back: mv %s %s%s, then ", way.Tree, way.Volume, swap.Quote(way.Path), swap.Quote(way.To), first), again)
 	case swap.Resolve:
-		return remedy.Of("decide for the "+way.Tree.Word()+" data of all volumes: ", remedy.Resolve(way.Workload, tx, way.Tree.Word()))
+		return remedy.Of("keep the "+way.Tree.Word()+" data of all volumes: ", remedy.Resolve(way.Workload, tx, way.Tree.Word()))
 	case swap.RestoreOld:
-		return remedy.Of("keep the new data of all volumes, then ", remedy.Restore(way.Workload, way.SID), " (the data from before, if ", remedy.List(way.Workload), " shows it)")
+		return remedy.Of("keep the new data of all volumes, then ", remedy.Restore(way.Workload, way.SID), " (this brings the old data back, if ", remedy.List(way.Workload), " shows that snapshot)")
 	case swap.RestoreNew:
 		return remedy.Of("keep the old data of all volumes, then ", remedy.Restore(way.Workload, way.SID), " again")
 	case swap.OnlyNew:
-		return remedy.Of("keep the new data of all volumes: there is no snapshot yet of what was live before the restore (--guard after), so what is left of it becomes one then")
+		return remedy.Of("keep the new data of all volumes: the old data is not a snapshot yet (--guard after), so what is left of it then becomes one")
 	}
-	hint := "neither the old nor the new data of all volumes is there: see docs/operating.md, section Frozen, by hand"
+	hint := "neither the old nor the new data of all volumes is complete: see docs/operating.md, section Frozen, by hand"
 	if way.SID != "" {
 		hint += " (the old data may be snapshot " + way.SID + ")"
 	}

@@ -50,8 +50,8 @@ type RestoreResult struct {
 // ctx may end it until the commit, with all volumes old and the app as before;
 // after the commit it goes on to the end.
 func (e *Engine) Restore(ctx context.Context, req RestoreRequest) (*RestoreResult, error) {
-	// One thread makes all effects of the critical section: whoever traces the
-	// process, as the crash proofs do, then sees them in one order.
+	// One thread makes all effects of the critical section, so that a trace of the
+	// process, as the crash tests take it, shows them in one order.
 	goruntime.LockOSThread()
 	defer goruntime.UnlockOSThread()
 
@@ -79,7 +79,7 @@ func checkConfirm(req RestoreRequest) error {
 	case !disk.ValidID(req.SID):
 		return fault(Usage, "bad_sid", remedy.Of(remedy.List(req.Workload)), "%q is not the id of a snapshot", req.SID)
 	case req.Confirm == "":
-		return refused("confirm_required", command, "a restore replaces the live data of %s: it must be confirmed", req.Workload)
+		return refused("confirm_required", command, "a restore replaces the live data of %s, and must be confirmed", req.Workload)
 	case req.Confirm != req.SID:
 		return refused("confirm_mismatch", command, "--confirm is %q, but the snapshot is %s", req.Confirm, req.SID)
 	}
@@ -184,7 +184,7 @@ func (r *restoration) createLive() error {
 			return fmt.Errorf("volume %s: %w", v.Name, err)
 		}
 	}
-	// What was missing now has a handle of its own to lock.
+	// A directory that was missing now has a handle to lock.
 	return r.lockVolumes()
 }
 
@@ -226,7 +226,7 @@ func (r *restoration) stageOne(ctx context.Context, v *swap.Volume, m *store.Vol
 	return into.SyncFS()
 }
 
-// cloning has the extraction clone what is unchanged, where it can.
+// cloning lets the extraction clone unchanged files, where that is possible.
 func (r *restoration) cloning(i int, opt *archive.ExtractOptions) error {
 	u, err := snapshot.UnchangedSince(r.Store, r.w.Name, r.req.SID, r.sources(r.plan.volumes)[i], r.req.TrustIndex)
 	if err != nil {
@@ -267,8 +267,8 @@ func (r *restoration) ready(context.Context) error {
 	})
 }
 
-// sameAsPlanned makes sure that the directories whose handles are recorded are
-// those that the pre-flight looked at and the first pass has read.
+// sameAsPlanned makes sure that the recorded handles belong to the directories that
+// the pre-flight looked at and the first pass has read.
 func (r *restoration) sameAsPlanned() error {
 	for i, v := range r.plan.volumes {
 		h, err := v.Live.Handle()
@@ -282,10 +282,10 @@ func (r *restoration) sameAsPlanned() error {
 	return nil
 }
 
-// renamed refuses a volume whose path leads elsewhere than it did.
+// renamed refuses a volume whose path now leads to another directory.
 func renamed(v *swap.Volume) error {
-	return refused("in_use", remedy.Of("find out what renames directories there, then try again"),
-		"volume %s: %s is no longer the directory that it was: somebody has renamed or replaced it meanwhile", v.Name, v.Path())
+	return refused("in_use", remedy.Of("find out what renames directories there, stop it, then try again"),
+		"volume %s: %s is no longer the same directory: something has renamed or replaced it", v.Name, v.Path())
 }
 
 // fence stops the app and makes sure that nobody writes.
@@ -339,13 +339,13 @@ func (r *restoration) swap(ctx context.Context) error {
 	return r.x.Apply(plan)
 }
 
-// noUsers asks again what the pre-flight has asked: somebody may have started
-// another container on a volume while it was staged.
+// noUsers repeats a check of the pre-flight: somebody may have started another
+// container on a volume during staging.
 func (r *restoration) noUsers(ctx context.Context) error {
 	return r.planUsers(ctx, &Plan{volumes: r.plan.volumes}, r.req)
 }
 
-// stillStopped refuses when somebody started a container since the fence.
+// stillStopped refuses when somebody has started a container since the fence.
 func (r *restoration) stillStopped(ctx context.Context) error {
 	now, err := r.rt.Containers(ctx)
 	if err != nil {
@@ -353,16 +353,16 @@ func (r *restoration) stillStopped(ctx context.Context) error {
 	}
 	for _, c := range now {
 		if c.Running {
-			return refused("in_use", remedy.Of("find out who starts it, then try again"), "container %s was started during the restore", c.Name)
+			return refused("in_use", remedy.Of("find out what starts it, stop that, then try again"), "container %s was started during the restore", c.Name)
 		}
 	}
 	return r.noUsers(ctx)
 }
 
-// commit makes the restore hold, after a look whether somebody has started a
-// container since the one before the swap: it may have mounted old and new
-// mixed, and a displaced tree that it writes to would be deleted. An engine that
-// is away starts none, and to go back would take it.
+// commit writes the commit record. Before that it makes sure that nobody has started
+// a container since the swap began: such a container may have mounted old and new
+// volumes mixed, and may write to a displaced tree, which would then be deleted. If
+// Docker is down it starts no container, and going back would need it.
 func (r *restoration) commit(ctx context.Context) error {
 	if err := r.stillStopped(ctx); err != nil && !errors.Is(err, runtime.ErrUnreachable) {
 		return err
@@ -375,19 +375,19 @@ func (r *restoration) commit(ctx context.Context) error {
 	return r.tx.Commit()
 }
 
-// conclude brings everything to an end, forward or back, from what the records
-// and the disk say: the same way as a recovery.
+// conclude brings the restore to its end, forward or back, as the records and the
+// disk say: the same way as a recovery.
 func (r *restoration) conclude(ctx context.Context, failed error) error {
 	r.x.CloseVolumes()
 	tx := r.tx
 	if failed != nil {
-		// Which records are in force only the disk can tell: an error of a
-		// rename or of an fsync leaves it open.
+		// Only the disk can tell which records are in force: after a failed rename or
+		// fsync a record may or may not be there.
 		r.say("%v: undoing the restore", failed)
 		tx.Close()
 		var err error
 		if tx, err = r.Journal.Load(r.tx.ID); err != nil {
-			return frozen(r.tx.ID, "after %w its records cannot be read: %w", failed, err)
+			return frozen(r.tx.ID, "the restore failed (%w), and its records cannot be read: %w", failed, err)
 		}
 	}
 	end := r.finish(ctx, tx, false)

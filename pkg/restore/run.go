@@ -8,10 +8,9 @@ import (
 	"github.com/tiny-forge/snap/pkg/snapshot"
 )
 
-// runPhases is the one runner. It takes the phases in order, measures them, tells
-// tests where it is, and stops at the first error. Where a signal may interrupt
-// the operation and ctx ends between two phases, or makes one fail, the cause of
-// ctx is the error.
+// runPhases is the one runner. It runs the phases in order, measures them, tells
+// tests where it is, and stops at the first error. With mayInterrupt, if ctx ends
+// between two phases or makes a phase fail, the error is the cause of ctx.
 func runPhases[T any](ctx context.Context, s *session, list []phase[T], subject T, mayInterrupt bool) error {
 	for _, p := range list {
 		if p.skip != nil && p.skip(subject) {
@@ -42,19 +41,18 @@ func (s *session) phase(name Phase, do func() error) error {
 // Seconds are how long each phase took.
 type Seconds map[Phase]float64
 
-// Cost is what a first pass has cost, while the app ran.
+// Cost is the cost of a first pass, while the app ran.
 type Cost = snapshot.Cost
 
 // Observer is told how one operation goes. Its methods may be called from several
-// goroutines at a time. They change nothing of the operation, which waits for
-// them.
+// goroutines at a time. The operation waits for them to return.
 type Observer interface {
 	// Phase says that a phase begins.
 	Phase(p Phase)
-	// Progress says that done of total bytes of a volume's content are through, in
+	// Progress says that done of total bytes of a volume's content are processed, in
 	// the phase that began last.
 	Progress(volume string, done, total int64)
-	// Line is what a person may want to know about what is being done.
+	// Line is one line of text for the person at the terminal.
 	Line(text string)
 }
 
@@ -66,8 +64,8 @@ func Observe(ctx context.Context, o Observer) context.Context {
 	return context.WithValue(ctx, observerKey{}, o)
 }
 
-// observer returns the observer of a context; one that listens to nothing where
-// there is none.
+// observer returns the observer of a context. Without one it returns an observer
+// that does nothing.
 func observer(ctx context.Context) Observer {
 	if o, ok := ctx.Value(observerKey{}).(Observer); ok {
 		return o

@@ -14,7 +14,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
-// Space is what a filesystem must take besides what it holds.
+// Space is the room that a restore needs on a filesystem, and what is free there.
 type Space struct {
 	Path       string `json:"path"`
 	NeedBytes  uint64 `json:"need_bytes"`
@@ -23,7 +23,7 @@ type Space struct {
 	FreeInodes uint64 `json:"free_inodes"`
 }
 
-// planSpace adds up what each filesystem must take: the staged trees beside
+// planSpace adds up the room that each filesystem needs: for the staged trees beside
 // the live ones, and a little in the store.
 func (s *session) planSpace(_ context.Context, p *Plan, _ RestoreRequest) error {
 	const perEntry = 4096 // a block for what a name and its metadata take
@@ -46,16 +46,16 @@ func (s *session) planSpace(_ context.Context, p *Plan, _ RestoreRequest) error 
 	}
 	for i, v := range p.volumes {
 		m := p.manifest.Volume(v.Name, string(p.chosen[i].Scope), p.chosen[i].Source)
-		// The length of the stream bounds what it can write, whatever the
-		// manifest says of its data; the members are held to theirs.
+		// The length of the stream bounds what can be written, whatever the manifest
+		// says of the data; the length of each member is checked.
 		if err := add(v.Nearest(), uint64(m.Tar())+perEntry*uint64(m.Entries()), uint64(m.Entries())+2); err != nil {
 			return err
 		}
 	}
-	// How much of the live data the store lacks shows only when it is read:
-	// the first pass of the pre-restore capture does that, before anything
-	// stops; with guard after nothing does until the app is up again. Here:
-	// enough for the records and the manifest.
+	// How much of the live data is not in the store yet shows only when it is read.
+	// The first pass of the pre-restore capture reads it before anything stops; with
+	// guard after nothing reads it until the app is up again. So this asks for room
+	// for the records and the manifest only.
 	if err := errors.Join(add(s.Store.Root(), 4<<20, 64), add(s.Journal.Root(), 1<<20, 64)); err != nil {
 		return err
 	}
@@ -82,9 +82,9 @@ func (s *session) planSpace(_ context.Context, p *Plan, _ RestoreRequest) error 
 	return nil
 }
 
-// warnOfSpace says where the store may run full when the displaced trees become
-// a snapshot. That refuses nothing: most of it may be in the store already, and
-// compresses, and a tree that finds no room is kept.
+// warnOfSpace warns when the store may be too full for the snapshot of the displaced
+// trees. It refuses nothing: most of the data may be in the store already, the rest
+// compresses, and a tree that finds no room stays where it is.
 func (s *session) warnOfSpace(p *Plan, need map[disk.FSID]*Space) error {
 	id, err := s.Store.Root().Filesystem()
 	if err != nil {
@@ -96,7 +96,7 @@ func (s *session) warnOfSpace(p *Plan, need map[disk.FSID]*Space) error {
 	}
 	if store := need[id]; store.NeedBytes+uint64(live) > store.FreeBytes {
 		p.Warnings = append(p.Warnings, fmt.Sprintf(
-			"the store may be too full for the snapshot of what is live (up to %d bytes, and %d are free): until it has room, the old data stays beside the new", live, store.FreeBytes))
+			"the store may be too full for the snapshot of the live data (up to %d bytes, and %d are free): until there is room, the old data stays beside the new", live, store.FreeBytes))
 	}
 	return nil
 }
@@ -112,7 +112,7 @@ func (s *session) planExchange(_ context.Context, p *Plan, _ RestoreRequest) err
 		err = refused("no_exchange", remedy.Of("keep the volume on ext4, xfs or btrfs"), "%w", err)
 	}
 	if cleanErr != nil {
-		err = fault(Failed, "cleanup", remedy.Of(remedy.Recover(s.w.Name)), "the probe of the pre-flight is not cleared away: %w", errors.Join(err, cleanErr))
+		err = fault(Failed, "cleanup", remedy.Of(remedy.Recover(s.w.Name)), "the test exchange of the pre-flight left files that could not be removed: %w", errors.Join(err, cleanErr))
 	}
 	return err
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
-// WorkloadStatus is what can be seen of one workload.
+// WorkloadStatus is the status of one workload.
 type WorkloadStatus struct {
 	Workload   string
 	State      string // running, partly running, paused, stopped, absent, data, unknown; or pending, guarding, frozen
@@ -39,12 +39,13 @@ type PendingTx struct {
 	Volumes []string        // what was seen of each volume
 	Next    []remedy.Remedy // what the operator can do about it, where it is frozen
 
-	// guarding: the restore is done, the app was up, and what was there before
-	// is not yet a snapshot.
+	// guarding: the restore is done, the app was up, and the old data is not a
+	// snapshot yet.
 	guarding bool
 }
 
-// Status tells how a workload is; of all when name is empty. It changes nothing.
+// Status returns the status of a workload; of all workloads when name is empty. It
+// changes nothing.
 func (e *Engine) Status(ctx context.Context, name string) ([]WorkloadStatus, error) {
 	names := []string{name}
 	if name == "" {
@@ -65,7 +66,7 @@ func (e *Engine) Status(ctx context.Context, name string) ([]WorkloadStatus, err
 	}
 	if name == "" {
 		for _, whose := range slices.Sorted(maps.Keys(txs)) {
-			if !slices.Contains(names, whose) { // the config has lost it
+			if !slices.Contains(names, whose) { // the config no longer has it
 				list = append(list, e.status(ctx, whose, known))
 			}
 		}
@@ -90,7 +91,7 @@ func (p *PendingTx) state() string {
 	return "pending"
 }
 
-// status notes the workload with its volumes in known.
+// status also adds the workload, with its volumes, to known.
 func (e *Engine) status(ctx context.Context, name string, known map[string]*workload.Workload) WorkloadStatus {
 	st := WorkloadStatus{Workload: name, State: "unknown", Containers: []runtime.Container{}}
 	if e.Store == nil {
@@ -124,9 +125,8 @@ func (e *Engine) status(ctx context.Context, name string, known map[string]*work
 	return st
 }
 
-// Snapshots goes through the snapshots of a workload, newest first; one that
-// cannot be read is an error in its place. Where there is no store there are
-// none.
+// Snapshots iterates over the snapshots of a workload, newest first. A snapshot that
+// cannot be read yields an error in its place. Without a store there are none.
 func (e *Engine) Snapshots(name string) iter.Seq2[*store.Manifest, error] {
 	if e.Store == nil {
 		return func(func(*store.Manifest, error) bool) {}
@@ -134,8 +134,8 @@ func (e *Engine) Snapshots(name string) iter.Seq2[*store.Manifest, error] {
 	return e.Store.All(name)
 }
 
-// pending returns the transactions that have not ended, by workload, and what
-// cannot be attributed to one.
+// pending returns the transactions that have not ended, by workload, and the
+// problems that belong to no workload.
 func (e *Engine) pending() (map[string]*PendingTx, []remedy.Remedy, error) {
 	out := map[string]*PendingTx{}
 	ids, err := e.Journal.List()
@@ -148,7 +148,7 @@ func (e *Engine) pending() (map[string]*PendingTx, []remedy.Remedy, error) {
 	}
 	var problems []remedy.Remedy
 	for _, name := range strangers {
-		problems = append(problems, remedy.Words(fmt.Sprintf("%q in a tx folder is not snap's", name)))
+		problems = append(problems, remedy.Words(fmt.Sprintf("%q in the folder of a transaction is not snap's", name)))
 	}
 	for _, id := range ids {
 		tx, err := e.Journal.Load(id)
@@ -163,7 +163,7 @@ func (e *Engine) pending() (map[string]*PendingTx, []remedy.Remedy, error) {
 				out[whose] = e.describeUnusable(unusable)
 			}
 		case err != nil:
-			problems = append(problems, remedy.Words(fmt.Sprintf("transaction %s cannot be read and is left alone; until it can, no workload is changed: %v", id, err)))
+			problems = append(problems, remedy.Words(fmt.Sprintf("transaction %s cannot be read, and until it can, snap changes no workload: %v", id, err)))
 			for _, line := range remedies(id, err) {
 				problems = append(problems, remedy.Of("what to do: ", line))
 			}
@@ -177,7 +177,7 @@ func (e *Engine) pending() (map[string]*PendingTx, []remedy.Remedy, error) {
 	return out, problems, nil
 }
 
-// pendingOrphans adds the restores that the store does not know.
+// pendingOrphans adds the restores that the journal does not know.
 func (e *Engine) pendingOrphans(ctx context.Context, names []string, known map[string]*workload.Workload, out map[string]*PendingTx) error {
 	list, err := e.orphans(ctx, names, known)
 	for _, r := range list {
@@ -197,7 +197,7 @@ func (e *Engine) describeUnusable(u *journal.Unusable) *PendingTx {
 	return p
 }
 
-// active reports whether the process of a transaction lives.
+// active reports whether the process of a transaction is alive.
 func (e *Engine) active(p *PendingTx, workload string) bool {
 	held, err := e.Journal.Lock(workload, "status")
 	if errors.Is(err, journal.ErrBusy) {
@@ -220,7 +220,7 @@ func (e *Engine) describe(tx *journal.Tx) *PendingTx {
 	p := &PendingTx{Tx: tx.ID, Kind: string(b.Kind), Found: tx.Found()}
 	if e.active(p, b.Workload) {
 		if p.guarding = swap.Decide(tx, true).AppUp; p.guarding {
-			p.Message += "; the app was brought up, and what was there before becomes snapshot " + b.PreRestoreSID
+			p.Message += "; the app was brought up, and the old data is being saved as snapshot " + b.PreRestoreSID
 		}
 		return p
 	}
@@ -228,7 +228,7 @@ func (e *Engine) describe(tx *journal.Tx) *PendingTx {
 		p.Kind, b.Created.Format("2006-01-02 15:04:05 MST"))
 	p.Next = []remedy.Remedy{remedy.Of("`", remedy.Recover(b.Workload), "` finishes or undoes it")}
 	if _, err := e.Config.Workload(b.Workload); err != nil {
-		p.Frozen, p.Message = true, fmt.Sprintf("a %s of %s was interrupted, and the config has lost the workload: %v",
+		p.Frozen, p.Message = true, fmt.Sprintf("a %s of %s was interrupted, and the config no longer has the workload: %v",
 			p.Kind, b.Created.Format("2006-01-02 15:04:05 MST"), err)
 		p.Next = []remedy.Remedy{remedy.Of("put the workload back into the config, then ", remedy.Recover(b.Workload))}
 		return p
@@ -250,9 +250,9 @@ func (e *Engine) describe(tx *journal.Tx) *PendingTx {
 	}
 	p.Volumes = x.Describe()
 	if p.guarding = x.Decision().AppUp && x.Goal() == swap.Guarding; p.guarding {
-		p.Message = fmt.Sprintf("the restore of %s is done and the app was brought up, but what was there before is not yet a snapshot and is kept as it is (%s)",
+		p.Message = fmt.Sprintf("the restore of %s is done and the app was brought up, but the old data is not a snapshot yet and stays as it is (%s)",
 			b.Created.Format("2006-01-02 15:04:05 MST"), strings.Join(x.EntryPaths(), ", "))
-		p.Next = []remedy.Remedy{remedy.Of("`", remedy.Recover(b.Workload), "` makes it a snapshot")}
+		p.Next = []remedy.Remedy{remedy.Of("`", remedy.Recover(b.Workload), "` makes it one")}
 	}
 	if err := ready(x); err != nil {
 		p.freeze(tx.ID, err)

@@ -37,7 +37,7 @@ func (e *Engine) snapshot(name, sid string) (*store.Manifest, error) {
 		return nil, fault(Usage, "bad_sid", remedy.Of(remedy.List(name)), "%q is not the id of a snapshot", sid)
 	}
 	if e.Store == nil {
-		return nil, fault(Failed, "snapshot_not_found", remedy.Of("is the filesystem of the store mounted? else correct `store:`"), "snapshot %s of workload %s: %s", sid, name, e.noStore())
+		return nil, fault(Failed, "snapshot_not_found", remedy.Of("mount the filesystem of the store, or correct `store:` in the config"), "snapshot %s of workload %s: %s", sid, name, e.noStore())
 	}
 	m, err := e.Store.Load(name, sid)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -58,10 +58,10 @@ type Exported struct {
 	Compression string
 }
 
-// Export writes a volume of a snapshot to w as one .tar.gz or .tar.zst; volume
-// may be empty where the snapshot has one, and compression for that of the
-// snapshot. Every byte is checked against the store's checksums before it is
-// written. After an error w holds a part.
+// Export writes a volume of a snapshot to w as one .tar.gz or .tar.zst. volume may be
+// "" if the snapshot has only one; with compression "" the snapshot's is used. Every
+// byte is checked against the store's checksums before it is written. After an error
+// w holds only a part.
 func (e *Engine) Export(ctx context.Context, name, sid, volume, compression string, w io.Writer) (*Exported, error) {
 	s, err := e.view("export")
 	if err != nil {
@@ -85,7 +85,7 @@ func (e *Engine) Export(ctx context.Context, name, sid, volume, compression stri
 	if err := archive.Join(ctx, w, e.Store, v.Members, codec); err != nil {
 		e := classify(because(ctx, fmt.Errorf("export volume %s: %w", v.Name, err)))
 		if e.Code == "snapshot_damaged" { // no pre-flight has refused it
-			return nil, fault(Failed, e.Code, remedy.Of("export another (", remedy.List(name), "), or bring the store's files back from a copy"), "%w", err)
+			return nil, fault(Failed, e.Code, remedy.Of("export another snapshot (", remedy.List(name), "), or copy the store's files back from a backup"), "%w", err)
 		}
 		return nil, e
 	}
@@ -151,22 +151,21 @@ func (i *importing) run(ctx context.Context, volume string, in io.Reader) (*Impo
 	if err != nil {
 		err = because(ctx, err)
 		if undo := i.undoCapture(context.WithoutCancel(ctx), tx); undo != nil {
-			return nil, fault(Pending, "cleanup", remedy.Of(remedy.Recover(i.w.Name)), "%w; and the clean-up is not finished: %w", err, undo)
+			return nil, fault(Pending, "cleanup", remedy.Of(remedy.Recover(i.w.Name)), "%w; the clean-up is not finished: %w", err, undo)
 		}
 		return nil, importFault(err)
 	}
 	if err := errors.Join(i.clear(tx.ID), tx.End()); err != nil {
-		return nil, fault(Pending, "cleanup", remedy.Of(remedy.Recover(i.w.Name)), "snapshot %s exists, but: %w", i.sid, err)
+		return nil, fault(Pending, "cleanup", remedy.Of(remedy.Recover(i.w.Name)), "snapshot %s exists, but the clean-up is not finished: %w", i.sid, err)
 	}
 	return &ImportResult{Manifest: m, Dropped: i.dropped, Seconds: time.Since(i.when).Seconds()}, nil
 }
 
-// importFault says of a refused archive what the operator can do about it,
-// which is not to look for another snapshot.
+// importFault gives a refused archive its own hint: another snapshot would not help.
 func importFault(err error) error {
 	e := classify(err)
 	if e.Code == "snapshot_damaged" {
-		return refused("archive_refused", remedy.Of("make an archive without what the error names, with GNU tar, and gzip or zstd"), "%w", err)
+		return refused("archive_refused", remedy.Of("make the archive again with GNU tar, and gzip or zstd, without what the error names"), "%w", err)
 	}
 	return e
 }
@@ -210,8 +209,8 @@ func (i *importing) take(ctx context.Context, tx *journal.Tx, v *workload.Volume
 	return m, capture.Publish(m)
 }
 
-// rootDefault is the metadata of directories that an archive leaves out: those
-// of the live directory, or what mkdir gives.
+// rootDefault is the metadata of directories that an archive leaves out: that of the
+// live directory, or what mkdir gives.
 func (i *importing) rootDefault(v *workload.Volume) archive.Entry {
 	now := time.Now()
 	e := archive.Entry{Mode: 0o755, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Mtime: archive.Timespec{Sec: now.Unix()}}

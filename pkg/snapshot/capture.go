@@ -29,13 +29,13 @@ type Options struct {
 	Workload string
 	Snap     string // the program's version
 	Codec    archive.Codec
-	// Verify has members that the store already has read and checked before they
-	// are relied upon.
+	// Verify re-reads and checks members that are already in the store, before the
+	// snapshot relies on them.
 	Verify bool
-	// Leaving says that the trees are about to be deleted: no later capture meets
-	// them, so nothing is proven for one.
+	// Leaving says that the trees are about to be deleted: no later capture reads
+	// them, so the index need prove nothing.
 	Leaving bool
-	// Say is given a line now and then about what is being done. May be nil.
+	// Say receives progress lines. May be nil.
 	Say func(format string, args ...any)
 	// Wrote is told how many bytes the store has grown by. May be nil.
 	Wrote func(bytes int64)
@@ -43,8 +43,8 @@ type Options struct {
 
 // Capture is a snapshot being made.
 type Capture struct {
-	// Clones has large files cloned while the app rests, and read when it runs
-	// again. It is set before Freeze.
+	// Clones means that large files are cloned while the app is at rest, and read when
+	// it runs again. Set it before Freeze.
 	Clones bool
 
 	opt     Options
@@ -63,7 +63,7 @@ type Capture struct {
 	results []*archive.Result  // of the second pass
 }
 
-// Start prepares a capture of sources. Its members wait in scratch, a new
+// Start prepares a capture of sources. New members go to scratch first, a new
 // directory on the store's filesystem, which the Capture closes.
 func Start(ctx context.Context, st *store.Store, scratch *disk.Dir, sources []Source, opt Options) (*Capture, error) {
 	back, err := scratch.StartWriteBack()
@@ -86,8 +86,8 @@ func (c *Capture) say(format string, args ...any) {
 	}
 }
 
-// Origin is where the inodes and times that a capture sees mean something. Where
-// the host does not tell, nothing counts as unchanged.
+// Origin is the machine and boot on which the inodes and times of a capture are
+// valid. If the host does not tell them, nothing counts as unchanged.
 func Origin() store.Origin {
 	read := func(path string) string {
 		id, err := os.ReadFile(path)
@@ -105,7 +105,7 @@ const (
 	passName  = "pass-one.gz" // the index of the first pass
 )
 
-// Close gives up what was not published. It may be called again after Publish.
+// Close gives up what was not published. It may also be called after Publish.
 func (c *Capture) Close() {
 	abandon(c.walks)
 	c.back.End()
@@ -113,8 +113,8 @@ func (c *Capture) Close() {
 }
 
 // PassOne is the pass while the app runs. It stores what it reads, so that the
-// second need read only what has changed since. Space that the store's filesystem
-// may need for others it leaves free ([store.Batch.Reserve]).
+// second pass need read only what has changed since. It leaves some space free for
+// other users of the store's filesystem ([store.Batch.Reserve]).
 func (c *Capture) PassOne(ctx context.Context) error {
 	if err := c.batch.Reserve(true); err != nil {
 		return err
@@ -125,13 +125,13 @@ func (c *Capture) PassOne(ctx context.Context) error {
 	if err := c.batch.Reserve(false); err != nil {
 		return err
 	}
-	// What the second pass and the publication have to make durable is then only
-	// what they store themselves.
+	// Now, so that the second pass and the publication need make durable only what
+	// they store themselves.
 	return c.scratch.SyncFS()
 }
 
-// Ahead reads what the second pass then need not read. It is PassOne for trees
-// that no app uses.
+// Ahead is PassOne for trees that no app uses: the second pass need not read what
+// Ahead has read.
 func (c *Capture) Ahead(ctx context.Context) error {
 	walks, err := c.fromLatest(ctx, passName, false)
 	if err == nil {
@@ -141,14 +141,14 @@ func (c *Capture) Ahead(ctx context.Context) error {
 	return err
 }
 
-// Cost is what the pass while the app runs has cost. It reads every file once at
-// most, and the store grows by no more than what it reads.
+// Cost is the cost of the pass while the app runs. That pass reads every file at most
+// once, and the store grows by no more than the pass reads.
 type Cost struct {
 	ReadBytes  int64 `json:"read_bytes"`
 	AddedBytes int64 `json:"added_bytes"`
 }
 
-// Cost returns what PassOne has cost so far.
+// Cost returns the cost of PassOne so far.
 func (c *Capture) Cost() (cost Cost) {
 	for _, r := range c.one {
 		cost.ReadBytes += r.Read
@@ -157,8 +157,8 @@ func (c *Capture) Cost() (cost Cost) {
 	return cost
 }
 
-// PassTwo is the pass that counts, while nothing writes. It is the only one where
-// PassOne was not called.
+// PassTwo is the pass that counts, while nothing writes. Without PassOne it is the
+// only pass.
 func (c *Capture) PassTwo(ctx context.Context) error {
 	if err := c.Freeze(ctx); err != nil {
 		return err
@@ -166,8 +166,8 @@ func (c *Capture) PassTwo(ctx context.Context) error {
 	return c.Finish()
 }
 
-// Freeze is the part of the second pass during which nothing may write. What
-// Finish still reads are clones, where the filesystem has them.
+// Freeze is the part of the second pass during which nothing may write. After it
+// Finish reads only clones, where the filesystem has them.
 func (c *Capture) Freeze(ctx context.Context) error {
 	var err error
 	if c.one == nil {
@@ -235,7 +235,7 @@ func WriteOptions(v *workload.Volume) archive.WriteOptions {
 }
 
 // fromLatest is a pass that does not read what the latest snapshot proves to be
-// unchanged. It is the one that counts, or the first of two.
+// unchanged. It is the pass that counts, or the first of two.
 func (c *Capture) fromLatest(ctx context.Context, index string, counts bool) ([]*archive.Writing, error) {
 	if err := c.begin(); err != nil {
 		return nil, err
@@ -253,14 +253,14 @@ func (c *Capture) fromLatest(ctx context.Context, index string, counts bool) ([]
 		if err != nil {
 			return nil, err
 		}
-		c.say("%d pieces that the store has are damaged: storing them anew", damaged)
+		c.say("%d pieces in the store are damaged: storing them again", damaged)
 		if err := c.scratch.Remove(index); err != nil {
 			return nil, err
 		}
 	}
 }
 
-// upon is a pass upon what the latest snapshot saw, as far as that is of use.
+// upon is a pass that builds on the latest snapshot, as far as its index is usable.
 func (c *Capture) upon(ctx context.Context, index string, counts bool) ([]*archive.Writing, error) {
 	known, err := c.latest()
 	if err != nil {
@@ -280,8 +280,8 @@ func (c *Capture) upon(ctx context.Context, index string, counts bool) ([]*archi
 	return c.pass(ctx, index, nil, counts)
 }
 
-// begin makes what has been written to the volumes durable, and with it every
-// page of a mapped file unwritable, and notes when.
+// begin syncs the volumes and notes when. The sync also makes every page of a mapped
+// file unwritable, so that the next store to a page shows.
 func (c *Capture) begin() error {
 	c.since = make([]archive.Timespec, len(c.sources))
 	c.clock = wallClock()
@@ -305,25 +305,25 @@ func (c *Capture) begin() error {
 const (
 	// clockStep is by how much the clock may be set back unnoticed.
 	clockStep = 20 * time.Millisecond
-	// stampLag is how much older than a change the time may be that it gets: the
-	// clock that stamps files ticks, every 10 ms at the slowest, and some
-	// filesystems keep whole seconds (ext4 with inodes of 128 bytes).
+	// stampLag is by how much a file's time may be older than the change itself: the
+	// clock that stamps files ticks, every 10 ms at the slowest, and some filesystems
+	// keep whole seconds (ext4 with inodes of 128 bytes).
 	stampLag = time.Second + 10*time.Millisecond
 )
 
-// leasesAtRest is how long leases are waited for while the app is down or
-// frozen, all of a volume together. Who holds one may be frozen itself.
+// leasesAtRest is how long a pass waits for leases while the app is down or frozen,
+// in all for one volume. The holder of a lease may be frozen itself.
 const leasesAtRest = 2 * time.Second
 
-// provenBefore is a time that no change at or after start is stamped before.
+// provenBefore is a time such that no change at or after start has an older stamp.
 func provenBefore(start time.Time) archive.Timespec {
 	t := start.Add(-stampLag - clockStep)
 	return archive.Timespec{Sec: t.Unix(), Nsec: int64(t.Nanosecond())}
 }
 
-// wallClock returns how far the clock that stamps files is ahead of the one that
-// nobody sets. What passes between the two looks makes it less, so the best of a
-// few counts.
+// wallClock returns how far the clock that stamps files is ahead of the clock that
+// nobody can set. Time that passes between the two readings makes the result
+// smaller, so the largest of a few counts.
 func wallClock() time.Duration {
 	var ahead time.Duration
 	for i := range 5 {
@@ -338,8 +338,8 @@ func wallClock() time.Duration {
 	return ahead
 }
 
-// clockWentBack reports whether the clock was set back since begin: what was
-// written behind that may look older than it is.
+// clockWentBack reports whether the clock was set back since begin: a file written
+// after that may look older than it is.
 func (c *Capture) clockWentBack() bool { return wallClock() < c.clock-clockStep }
 
 // earlier is what an earlier pass or snapshot saw, volume by volume.
@@ -348,15 +348,15 @@ type earlier struct {
 	members map[string][]archive.Member // by volume
 }
 
-// latest opens what the latest snapshot of the workload saw; nil where there is
-// nothing that serves.
+// latest opens the index of the workload's latest snapshot. It returns nil if no
+// index is usable.
 func (c *Capture) latest() (*earlier, error) {
 	if c.opt.Leaving {
 		return nil, nil
 	}
 	var m *store.Manifest
 	for latest, err := range c.store.All(c.opt.Workload) {
-		if err == nil { // what cannot be read cannot serve
+		if err == nil { // an unreadable snapshot is of no use
 			m = latest
 			break
 		}
@@ -374,7 +374,7 @@ func (c *Capture) latest() (*earlier, error) {
 	e := &earlier{index: index, members: map[string][]archive.Member{}}
 	for i := range m.Volumes {
 		v := &m.Volumes[i]
-		if v.Compression != c.codec { // the members of one volume are of one codec
+		if v.Compression != c.codec { // all members of a volume have one codec
 			continue
 		}
 		e.members[v.Name] = v.Members
@@ -382,9 +382,9 @@ func (c *Capture) latest() (*earlier, error) {
 	return e, nil
 }
 
-// volume returns what is known of a volume on a filesystem; nil for nothing. In
-// an index that has it further up it is not found again: that is no loss but of
-// time.
+// volume returns what is known of a volume on a filesystem, nil if nothing is. It
+// reads the index forward only; a volume that it has passed is not found again, which
+// costs time and nothing else.
 func (e *earlier) volume(name string, fsid disk.FSID, batch *store.Batch) (*archive.Known, error) {
 	if e == nil {
 		return nil, nil
@@ -408,7 +408,7 @@ func (e *earlier) volume(name string, fsid disk.FSID, batch *store.Batch) (*arch
 	}
 }
 
-// whole reads the index to its end, where it shows that it is not damaged.
+// whole reads the index to its end, where damage shows.
 func (e *earlier) whole() error {
 	if e == nil {
 		return nil
@@ -422,8 +422,8 @@ func (e *earlier) whole() error {
 	}
 }
 
-// pass walks all volumes, reads what known does not prove to be unchanged, and
-// writes an index of them.
+// pass walks all volumes, reads whatever known does not prove unchanged, and writes
+// an index.
 func (c *Capture) pass(ctx context.Context, name string, known *earlier, counts bool) (walks []*archive.Writing, err error) {
 	index, err := store.NewIndex(c.scratch, name, Origin())
 	if err != nil {
@@ -481,7 +481,7 @@ func (c *Changed) Error() string {
 	for i, name := range c.Names {
 		names[i] = fmt.Sprintf("%q", name)
 	}
-	return fmt.Sprintf("volume %s: something writes to it though the app is stopped: %s", c.Volume, strings.Join(names, ", "))
+	return fmt.Sprintf("volume %s: something writes to it although the app is stopped: %s", c.Volume, strings.Join(names, ", "))
 }
 
 // Still returns [*Changed] where a file changed during the second pass.
@@ -508,9 +508,9 @@ func (c *Capture) Totals() (read int64, changed []string) {
 // Added returns by how many bytes the store has grown.
 func (c *Capture) Added() int64 { return c.batch.Added() }
 
-// Publish makes the snapshot exist: m, to which it adds the volumes. When it
-// returns nil the snapshot is durable; after an error it does not exist, and what
-// is left of it store.Discard removes.
+// Publish adds the volumes to m and makes the snapshot exist. When it returns nil the
+// snapshot is durable. After an error the snapshot does not exist, and
+// [store.Store.Discard] removes the remnants.
 func (c *Capture) Publish(m *store.Manifest) error {
 	m.Workload, m.Snap, m.Created, m.Volumes = c.opt.Workload, c.opt.Snap, time.Now().UTC(), []store.Volume{}
 	for i, p := range c.sources {
@@ -521,7 +521,7 @@ func (c *Capture) Publish(m *store.Manifest) error {
 		})
 	}
 	index := indexName
-	if c.clockWentBack() { // what it says is proven may not be
+	if c.clockWentBack() { // its proofs may be wrong
 		index = ""
 	}
 	return c.batch.Publish(m, index)

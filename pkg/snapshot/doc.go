@@ -18,16 +18,16 @@
 //
 // # What holds after a crash and after an error
 //
-// Until Publish returns nil there is no snapshot. New members and the index wait in
-// the caller's scratch directory and go with it; what a Publish that was cut has
-// left in the store, [store.Store.Discard] removes. The volumes are only read.
-// After an error of any method the Capture can only be closed.
+// Until Publish returns nil there is no snapshot. New members and the index are in
+// the caller's scratch directory and go with it. [store.Store.Discard] removes what
+// an interrupted Publish has left in the store. The volumes are only read. After an
+// error of any method the Capture can only be closed.
 //
 // # What counts as unchanged
 //
-// Of a file that an earlier pass or the latest snapshot proves to be unchanged the
-// members are taken over and nothing is read. The proof is type, handle, size,
-// mode, owner, mtime and ctime ([archive.Known]). Nobody can set ctime back, but two
+// If an earlier pass or the latest snapshot proves that a file is unchanged, its
+// members are reused and nothing is read. The proof is type, handle, size, mode,
+// owner, mtime and ctime ([archive.Known]). Nobody can set ctime back, but two
 // things deceive:
 //
 //   - The clock that stamps files ticks a hundred to a thousand times a second, and
@@ -45,9 +45,9 @@
 // index of another boot or machine ([Origin]), and when the clock was set back
 // meanwhile.
 //
-// A group of small files is taken over whole or not at all: its entries must be the
-// same entries, in the same order, all unchanged. A file that has changed has its
-// neighbours read again, half a MiB at most.
+// A group of small files is reused whole or not at all: its entries must be the same
+// entries, in the same order, all unchanged. So the neighbours of a changed file are
+// read again, half a MiB at most.
 //
 // # Not promised
 //

@@ -12,11 +12,11 @@ import (
 	"github.com/tiny-forge/snap/pkg/store"
 )
 
-// A large file that has not changed since the snapshot need not be inflated
-// where the filesystem has reflinks: the staged file shares the live one's
-// extents. What the clone holds is checked by the checksums of the members that
-// it stands for, so neither the index nor the live file is trusted, unless the
-// operator says so (--trust-index).
+// Where the filesystem has reflinks, a large file that has not changed since the
+// snapshot need not be inflated: the staged file shares the extents of the live one.
+// The clone's content is checked against the checksums of its members, so neither
+// the index nor the live file is trusted, unless the operator says so
+// (--trust-index).
 
 // Unchanged finds the live files of a volume that are as a snapshot saw them.
 type Unchanged struct {
@@ -25,8 +25,8 @@ type Unchanged struct {
 	trust bool
 }
 
-// UnchangedSince reads the index of a snapshot. It returns nil where there is
-// nothing to go by.
+// UnchangedSince reads the index of a snapshot. It returns nil if nothing can be
+// cloned, or if no index is usable.
 func UnchangedSince(st *store.Store, workload, sid string, p Source, trust bool) (*Unchanged, error) {
 	proves, err := p.Live.TimesProve()
 	if err != nil || !proves || !p.Parent.CanClone() {
@@ -52,8 +52,8 @@ func UnchangedSince(st *store.Store, workload, sid string, p Source, trust bool)
 	return u, err
 }
 
-// collect takes the lines of a volume, and reads to the end of the index, where
-// it shows whether that is whole.
+// collect takes the lines of a volume. It reads the index to its end, where damage
+// shows.
 func (u *Unchanged) collect(index *store.IndexReader, volume string, fsid disk.FSID) error {
 	for {
 		v, err := index.Volume()
@@ -95,8 +95,8 @@ func (u *Unchanged) Supply(e *archive.Entry, content []archive.Member) archive.F
 			return false, nil
 		}
 		defer live.Close()
-		// The live file may change at any moment, the clone does not: where it has
-		// changed before the clone, the second look tells.
+		// The live file may change at any moment, the clone does not. If the file
+		// changed before the clone was made, the second check of its times tells.
 		if disk.CloneInto(int(into.Fd()), int(live.Fd())) != nil || !is(live, line) {
 			return false, nil
 		}
@@ -107,8 +107,8 @@ func (u *Unchanged) Supply(e *archive.Entry, content []archive.Member) archive.F
 	}
 }
 
-// open opens the live file of a line; nil where it is gone, or another, or has
-// changed.
+// open opens the live file of a line. It returns nil if the file is gone, or was
+// replaced or changed.
 func (u *Unchanged) open(line *archive.Line) *os.File {
 	f, err := u.live.OpenFile(line.Name)
 	if err != nil {

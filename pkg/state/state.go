@@ -19,9 +19,9 @@ type State struct {
 	root *disk.Dir
 }
 
-// Open opens the state at path, an absolute one, and makes it when nothing is
-// there: mode 0700, for it says which data a recovery moves. The error is
-// [*disk.Unusable] where path can never be a state.
+// Open opens the state at path, which is absolute, and makes it if nothing is there.
+// The mode is 0700, because the state says which data a recovery moves. The error is
+// [*disk.Unusable] if path can never be a state.
 func Open(path string) (*State, error) {
 	_, err := os.Stat(path)
 	fresh := errors.Is(err, fs.ErrNotExist)
@@ -33,7 +33,7 @@ func Open(path string) (*State, error) {
 		return nil, err
 	}
 	j, err := journal.Open(root)
-	if err == nil && fresh { // records are of no use in a folder that a power cut takes
+	if err == nil && fresh { // a power cut must not take the folder with the records in it
 		err = root.SyncFS()
 	}
 	if err != nil {
@@ -45,12 +45,11 @@ func Open(path string) (*State, error) {
 // Close closes the directories; held locks stay held.
 func (s *State) Close() error { return errors.Join(s.Journal.Close(), s.root.Close()) }
 
-// Store opens the store at path and remembers it. With create it makes one
-// where the host has never seen any; without create its error then wraps
-// fs.ErrNotExist. A store that the host has seen, and that is not there or has
-// another identity, is a [*store.Missing]: what stands at path is then left as
-// it is. Transactions that an earlier version of snap has left in the store
-// join the journal.
+// Store opens the store at path and remembers it. If the host has never seen a store
+// there, create makes one; without create the error wraps fs.ErrNotExist. If the
+// host has seen a store there, and it is gone or has another identity, the error is
+// [*store.Missing], and path is left as it is. Transactions that an earlier version
+// of snap has left in the store join the journal.
 func (s *State) Store(path string, create bool) (*store.Store, error) {
 	seen, err := s.seen(path)
 	if err != nil {
@@ -69,7 +68,7 @@ func (s *State) Store(path string, create bool) (*store.Store, error) {
 // absent deals with a path at which there is no store.
 func (s *State) absent(path, seen string, create bool, why error) (*store.Store, error) {
 	if seen != "" {
-		return nil, &store.Missing{Path: path, Reason: "this host has stored snapshots there, and there is no store now"}
+		return nil, &store.Missing{Path: path, Reason: "this host has stored snapshots there, but now there is no store"}
 	}
 	// The state's default folder was once the default of the store.
 	old := false
@@ -82,7 +81,7 @@ func (s *State) absent(path, seen string, create bool, why error) (*store.Store,
 	}
 	if old {
 		return nil, &store.Missing{Path: path, Reason: fmt.Sprintf(
-			"an earlier version of snap has kept its store in %s; name that with `store:` in the config, or move its folders members and snapshots to %s", s.root.Path(), path)}
+			"an earlier version of snap kept its store in %s; set `store:` in the config to that path, or move the folders members and snapshots from there to %s", s.root.Path(), path)}
 	}
 	if !create {
 		return nil, why
@@ -94,7 +93,7 @@ func (s *State) absent(path, seen string, create bool, why error) (*store.Store,
 	return s.adopt(st, seen, create)
 }
 
-// adopt makes sure that a store is the one that the host has seen at its path.
+// adopt makes sure that a store is the one that the host has seen at that path.
 func (s *State) adopt(st *store.Store, seen string, create bool) (*store.Store, error) {
 	path := st.Root().Path()
 	err := s.recognise(st, path, seen, create)
@@ -117,9 +116,9 @@ func (s *State) recognise(st *store.Store, path, seen string, create bool) error
 		}
 		return s.remember(path, st.ID())
 	case st.ID() == "":
-		return &store.Missing{Path: path, Reason: fmt.Sprintf("this host has seen the store %s there, and what is there now has no store.json", seen)}
+		return &store.Missing{Path: path, Reason: fmt.Sprintf("this host has seen the store %s there, but the one there now has no store.json", seen)}
 	case st.ID() != seen:
-		return &store.Missing{Path: path, Reason: fmt.Sprintf("this host has seen the store %s there, and what is there now is the store %s", seen, st.ID())}
+		return &store.Missing{Path: path, Reason: fmt.Sprintf("this host has seen the store %s there, but now the store %s is there", seen, st.ID())}
 	}
 	return nil
 }

@@ -75,7 +75,7 @@ func (l *Stores) validate() error {
 	return nil
 }
 
-// remember adds a store to the list. When it returns nil that is durable; after
+// remember adds a store to the list. When it returns nil the list is durable. After
 // an error the list is as it was, or has the store.
 func (s *State) remember(path, id string) error {
 	// Two processes may meet two stores at the same time.

@@ -20,8 +20,8 @@ func trash(entry string) string { return entry + ".trash" }
 // Without that record it lies in a wrapper that only this transaction has made.
 // After an error the transaction stays, and Discard may be called again.
 func (x *Tx) Discard() error {
-	if x.Goal() == Guarding { // no caller may come here
-		return errors.New("the displaced trees are the only copy of the old data, and are kept")
+	if x.Goal() == Guarding { // a fault of the caller
+		return errors.New("the displaced trees are the only copy of the old data and must not be deleted")
 	}
 	mounts, err := disk.ReadMounts()
 	if err != nil {
@@ -39,7 +39,7 @@ func (x *Tx) Discard() error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	// A tree may lose its first file only when its name is lost for good.
+	// No file of a tree may be deleted before the renames are durable.
 	if trees {
 		if err := x.Sync(); err != nil {
 			return err
@@ -57,16 +57,16 @@ func (x *Tx) Discard() error {
 	if err := x.preserveWrappers(); err != nil {
 		return err
 	}
-	if err := x.Sync(); err != nil { // else the journal could forget what the volume still has
+	if err := x.Sync(); err != nil { // the trees must be gone before their record is
 		return err
 	}
 	x.at("removed")
 	return x.End()
 }
 
-// discard takes its name from the tree that is to be deleted, marks it, and
-// reports whether there is one: an earlier run may have done so and been killed
-// before it synced that.
+// discard renames the tree that is to be deleted, marks it, and reports whether there
+// is one. It reports a tree that already has the new name too: an earlier run may
+// have been killed before the sync.
 func (v *Volume) discard(g Goal) (bool, error) {
 	wrapper, err := v.openWrapper()
 	if err != nil || wrapper == nil {
@@ -85,8 +85,9 @@ func (v *Volume) discard(g Goal) (bool, error) {
 	return v.condemn(wrapper, g)
 }
 
-// condemn marks the tree that is to be deleted, whatever its name will be, and
-// reports whether there is one. Before ready no tree could be taken for data.
+// condemn marks the tree that is to be deleted, and reports whether there is one. The
+// mark stays if somebody renames the tree. Before the ready record no mark is needed:
+// no tree could be taken for data.
 func (v *Volume) condemn(wrapper *disk.Dir, g Goal) (bool, error) {
 	want := v.handle(g.Drops())
 	tree, err := wrapper.Open(trash(v.Entry))
@@ -97,7 +98,7 @@ func (v *Volume) condemn(wrapper *disk.Dir, g Goal) (bool, error) {
 		return true, errors.Join(err, tree.Close())
 	}
 	got, err := tree.Handle()
-	if err == nil && got == want { // else remove refuses it
+	if err == nil && got == want { // another directory is refused by remove
 		err = tree.Condemn()
 	}
 	return true, errors.Join(err, tree.Close())

@@ -29,10 +29,10 @@ func (v *Volume) unfit(code, hint, format string, args ...any) *Unfit {
 func (v *Volume) unreachable(err error) error {
 	switch {
 	case errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) && v.isSymlink():
-		return v.unfit("symlink_in_path", "volumes are reached without following symbolic links: name the real directory in the config",
-			"a symbolic link stands in the path below %s: %w", v.Root, err)
+		return v.unfit("symlink_in_path", "name the real directory in the config: snap does not follow symbolic links on the way to a volume",
+			"there is a symbolic link in the path below %s: %w", v.Root, err)
 	case errors.Is(err, unix.ENOTDIR):
-		return v.unfit("not_a_directory", "a volume is a directory: correct the source in the config", "%w", err)
+		return v.unfit("not_a_directory", "correct the source in the config: a volume must be a directory", "%w", err)
 	}
 	return err
 }
@@ -47,8 +47,8 @@ func (v *Volume) isSymlink() bool {
 	return err == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK
 }
 
-// Fit refuses, with [*Unfit], a volume that a restore could not exchange. A
-// capture of such a volume would be worth nothing.
+// Fit refuses, with [*Unfit], a volume that a restore could not exchange. There is no
+// point in capturing such a volume.
 func (v *Volume) Fit(mounts disk.Mounts) error {
 	why, err := v.Nearest().Unsuitable()
 	if err == nil && why == "" && v.Live != nil {
@@ -111,8 +111,8 @@ func (v *Volume) unlocked() error {
 	return nil
 }
 
-// NoHolders refuses, with [*Unfit], directories that somebody holds: a process of
-// those that which names, or a loop device.
+// NoHolders refuses, with [*Unfit], directories that a holder uses: a process that
+// which selects, or a loop device.
 func NoHolders(dirs []*disk.Dir, which disk.Processes) error {
 	found, err := disk.Holders(dirs, which)
 	if err != nil || len(found) == 0 {
@@ -124,7 +124,7 @@ func NoHolders(dirs []*disk.Dir, which disk.Processes) error {
 	}
 	hint := "end these processes, then try again"
 	if at := slices.IndexFunc(found, func(h disk.Holder) bool { return h.PID == 0 }); at >= 0 {
-		hint = "unmount what is made of these devices and detach them (losetup -d " + found[at].Command + ")"
+		hint = "unmount these devices and detach them (losetup -d " + found[at].Command + ")"
 		if at > 0 {
 			hint = "end these processes; " + hint
 		}

@@ -7,11 +7,11 @@ import (
 	"github.com/tiny-forge/snap/pkg/journal"
 )
 
-// Unmounted says that a volume's directories cannot be seen.
+// Unmounted says that the directory above a volume's directories is missing.
 type Unmounted struct{ Volume, Path string }
 
 func (u *Unmounted) Error() string {
-	return fmt.Sprintf("volume %s: the directory that %s was in is not there: its filesystem is not mounted, or it was moved away", u.Volume, u.Path)
+	return fmt.Sprintf("volume %s: the directory above %s is missing: its filesystem is not mounted, or it was moved away", u.Volume, u.Path)
 }
 
 // Mismatch says that the directories are not as the records say, with the ways
@@ -65,7 +65,7 @@ func (x *Tx) mismatch(seen []Observation) error {
 			return &Unmounted{v.Name, v.Path()}
 		}
 		if seen[i].Layout() == NewGone && x.Goal() == Guarding {
-			if x.GuardUnknown != nil { // the old data may be a snapshot, and the tree be deleted for that
+			if x.GuardUnknown != nil { // the tree may have been deleted because the old data is a snapshot
 				return x.GuardUnknown
 			}
 			words, ways := v.astray(x)
@@ -96,10 +96,10 @@ func (x *Tx) mismatch(seen []Observation) error {
 	return m
 }
 
-// astray tells of a displaced tree that was taken away before it was a snapshot,
-// and how it comes back.
+// astray describes a displaced tree that somebody moved away before it became a
+// snapshot, and how to put it back.
 func (v *Volume) astray(x *Tx) (text string, ways []Way) {
-	text = fmt.Sprintf("volume %s (%s): the new data is live, and the old data, of which there is no snapshot yet, is not at %s", v.Name, v.Path(), v.EntryPath())
+	text = fmt.Sprintf("volume %s (%s): the new data is live; the old data is not a snapshot yet, and is not at %s", v.Name, v.Path(), v.EntryPath())
 	words, path := v.whereabouts(Old)
 	if words != "" {
 		text += "; " + words

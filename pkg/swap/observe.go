@@ -10,7 +10,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
-// Occupant is what stands at a name.
+// Occupant is what was found at a name.
 type Occupant int
 
 // The occupants.
@@ -18,7 +18,7 @@ const (
 	Absent  Occupant = iota
 	Old              // the directory that was live before the restore, by handle
 	New              // the one that the restore staged, by handle
-	Foreign          // whatever else: it is not snap's, and snap never deletes it
+	Foreign          // anything else: it is not snap's, and snap never deletes it
 )
 
 func (o Occupant) other() Occupant {
@@ -32,14 +32,14 @@ func (o Occupant) String() string {
 	return [...]string{Absent: "nothing", Old: "the old data", New: "the new data", Foreign: "something that is not snap's"}[o]
 }
 
-// Observation is what stands at the two names of a volume.
+// Observation is what was found at the two names of a volume.
 type Observation struct {
 	Live, Staged         Occupant
 	liveKind, stagedKind string // of a foreign occupant, in words
 }
 
-// Foreign says in words what stands at one of the names and is not snap's, "" for
-// nothing.
+// Foreign describes what was found at one of the names and is not snap's. It returns
+// "" if there is nothing of that kind.
 func (o Observation) Foreign() string {
 	switch {
 	case o.Live == Foreign:
@@ -79,8 +79,8 @@ func (o Occupant) named(kind string) string {
 	return o.String()
 }
 
-// Observe looks at both names of a volume. Only ENOENT is absence. Whatever else
-// keeps it from seeing is an error, and freezes.
+// Observe looks at both names of a volume. Only ENOENT is absence. Anything else that
+// keeps Observe from seeing is an error, and freezes.
 func (v *Volume) Observe() (Observation, error) {
 	var o Observation
 	if v.parent == nil {
@@ -108,7 +108,7 @@ func (v *Volume) layout() (Layout, error) {
 	return o.Layout(), nil
 }
 
-// notAWrapper names what stands at the wrapper's name and is not one.
+// notAWrapper explains what was found at the wrapper's name instead of a wrapper.
 func (v *Volume) notAWrapper(err error) error {
 	path := v.parent.Path() + "/" + v.wrapper
 	switch {
@@ -141,8 +141,8 @@ func (v *Volume) identify(d *disk.Dir, name string) (Occupant, string, error) {
 	return Foreign, "another directory", nil
 }
 
-// wholeTree tells a whole tree from a partial tree: one whose deletion had begun
-// when somebody moved it. A partial tree is nobody's data any more.
+// wholeTree tells a whole tree from a partial one, whose deletion had begun when
+// somebody moved it. A partial tree no longer counts as data.
 func wholeTree(d *disk.Dir, name string, o Occupant) (Occupant, string, error) {
 	tree, err := d.Open(name)
 	if err != nil {
@@ -170,15 +170,15 @@ func kindOfFile(mode uint32) string {
 	return "a special file"
 }
 
-// whereabouts says in words where a directory is that stands at neither name,
-// and returns its path where it still exists.
+// whereabouts says in words where a directory is that was found at neither name. It
+// returns the path too, if the directory still exists.
 func (v *Volume) whereabouts(o Occupant) (words, path string) {
 	if v.parent == nil {
 		return "", ""
 	}
 	path, err := v.parent.Locate(v.handle(o))
 	switch {
-	case err != nil: // a help to the operator, and no more
+	case err != nil: // the path only helps the operator
 		return "", ""
 	case path == "":
 		return o.String() + " no longer exists", ""
@@ -215,10 +215,10 @@ func (x *Tx) Describe() []string {
 func (v *Volume) Describe() string {
 	o, err := v.Observe()
 	if err != nil {
-		return fmt.Sprintf("cannot be looked at: %v", err)
+		return fmt.Sprintf("cannot be read: %v", err)
 	}
 	if o.Layout() == NewGone {
-		if _, path := v.whereabouts(Old); path != "" { // it was taken away
+		if _, path := v.whereabouts(Old); path != "" { // somebody moved it
 			return "the new data is live; the old data is at " + path
 		}
 	}

@@ -11,15 +11,15 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
-// preservedMark is in the names of what was preserved: found where snap was about
-// to remove a wrapper, and not snap's.
+// preservedMark is part of the name of everything that was preserved: files that are
+// not snap's, found in a wrapper that snap was about to remove.
 func preservedMark(tx string) string { return ".snap-kept-" + tx }
 
 // PreservedName is the first name that Preserve gives beside a live directory.
 func (x *Tx) PreservedName(v *Volume) string { return v.base + preservedMark(x.ID) }
 
-// preserve moves what must not be deleted out of a wrapper, which is going to be
-// removed, to a name beside the live directory.
+// preserve moves a tree that must not be deleted out of the wrapper, to a name beside
+// the live directory, because the wrapper is about to be removed.
 func (x *Tx) preserve(v *Volume) error {
 	wrapper, err := v.openWrapper()
 	if err != nil || wrapper == nil {
@@ -49,8 +49,8 @@ func (x *Tx) PreserveTaken() error {
 	return x.Sync()
 }
 
-// preserveWrappers renames wrappers in which something is left that is not snap's.
-// Under its own name a later restore would take the wrapper for an orphan.
+// preserveWrappers renames wrappers that still hold something that is not snap's.
+// Otherwise a later restore would take such a wrapper for an orphan.
 func (x *Tx) preserveWrappers() error {
 	for _, v := range x.Volumes {
 		wrapper, err := v.openWrapper()

@@ -17,13 +17,13 @@ type Step int
 
 // The steps.
 const (
-	SwapIn   Step = iota // exchange what is live for what is kept, which lies in the wrapper
+	SwapIn   Step = iota // exchange what is live for the data to keep, which is in the wrapper
 	MoveIn               // the same, where nothing is live
-	Preserve             // give what is not snap's, and now lies in the wrapper, a name beside the live directory
+	Preserve             // move what is not snap's from the wrapper to a name beside the live directory
 )
 
-// Resolution is how a volume comes to what the operator keeps: what was observed,
-// and the steps.
+// Resolution is what was observed of a volume, and the steps that make the data to
+// keep live.
 type Resolution struct {
 	Observation
 	Steps []Step
@@ -35,10 +35,9 @@ func (r *Resolution) Drops(keep Occupant) bool {
 }
 
 // PlanResolution looks at all volumes and returns the steps that make all of them
-// old, or all new. An error says for which volume that cannot be had; then none
-// may be touched, and the list is nil unless it is the data itself that is
-// missing. Whatever a step leaves has a plan again, so a resolution may be cut
-// anywhere.
+// old, or all new. An error names a volume for which that is impossible; then none
+// may be touched. With an error the list is nil, unless the data itself is missing.
+// PlanResolution finds a plan after every step, so a resolution may be cut anywhere.
 func (x *Tx) PlanResolution(keep Occupant) ([]Resolution, error) {
 	seen, err := x.Observe()
 	if err != nil {
@@ -132,9 +131,9 @@ func NeedsSteps(plan []Resolution) bool {
 	return slices.ContainsFunc(plan, func(r Resolution) bool { return len(r.Steps) > 0 })
 }
 
-// Resolve takes the steps of a plan that makes keep live, and makes them durable.
-// The operator's decision is recorded first; it may be cut anywhere, and a new
-// plan takes it from there.
+// Resolve takes the steps of a plan that makes keep live, and makes them durable. The
+// caller records the operator's decision first. Resolve may be cut anywhere, and a
+// new plan takes it from there.
 func (x *Tx) Resolve(keep Occupant, plan []Resolution) error {
 	for i, v := range x.Volumes {
 		for _, step := range plan[i].Steps {
@@ -152,7 +151,7 @@ func (x *Tx) Resolve(keep Occupant, plan []Resolution) error {
 	return x.Sync()
 }
 
-// bringIn gives what is kept the live name, and looks whether just that has
+// bringIn gives the data to keep the live name, and checks that exactly that has
 // happened.
 func (x *Tx) bringIn(v *Volume, keep Occupant, how Step) error {
 	wrapper, err := v.openWrapper()
@@ -181,7 +180,7 @@ func (x *Tx) bringIn(v *Volume, keep Occupant, how Step) error {
 		return err
 	}
 	if after.Live != keep {
-		return fmt.Errorf("somebody renamed at the same moment: %s", after)
+		return fmt.Errorf("a directory was renamed at the same moment: %s", after)
 	}
 	return nil
 }

@@ -16,8 +16,8 @@ const (
 	Guarding
 )
 
-// Layout is where a volume's old and new directories were seen, what stands at
-// the live name and then what stands at the staged name: the row of the table.
+// Layout is where a volume's old and new directories were found, first the one at the
+// live name and then the one at the staged name: the row of the table.
 // "Old" and "new" are the handles of the ready record.
 type Layout int
 
@@ -102,8 +102,8 @@ type Decision struct {
 	TakenSID string
 }
 
-// Decide reads the records. What the operator has decided stands above what snap
-// had. guarded tells whether the snapshot of the old data exists. It matters for
+// Decide reads the records. An operator's decision overrides the earlier records.
+// guarded tells whether the snapshot of the old data exists. It matters for
 // `--guard after` only, since `--guard before` makes that snapshot before the
 // commit.
 func Decide(tx *journal.Tx, guarded bool) Decision {

@@ -87,7 +87,7 @@ func (x *Tx) Observe() ([]Observation, error) {
 	for i, v := range x.Volumes {
 		var err error
 		if list[i], err = v.Observe(); err != nil {
-			return nil, fmt.Errorf("volume %s (%s) cannot be looked at: %w", v.Name, v.Path(), err)
+			return nil, fmt.Errorf("volume %s (%s) cannot be read: %w", v.Name, v.Path(), err)
 		}
 	}
 	return list, nil
@@ -160,8 +160,8 @@ func (x *Tx) Apply(plan []Action) error {
 	return x.Sync()
 }
 
-// exchange swaps live and staged, and looks whether just that has happened: the
-// kernel exchanges names, and somebody may have renamed in between.
+// exchange swaps live and staged, and checks that exactly that has happened: the
+// kernel exchanges names, and somebody may have renamed a directory in between.
 func (v *Volume) exchange() error {
 	before, err := v.layout()
 	if err != nil {
@@ -195,7 +195,7 @@ func (v *Volume) exchange() error {
 		return err
 	}
 	if want := map[Layout]Layout{OldNew: NewOld, NewOld: OldNew}[before]; after != want {
-		return fmt.Errorf("somebody renamed at the same moment: %s", after)
+		return fmt.Errorf("a directory was renamed at the same moment: %s", after)
 	}
 	return nil
 }
@@ -267,9 +267,9 @@ func (x *Tx) EntryPaths() []string {
 	return list
 }
 
-// RecordReady records the handles of all live and staged directories. Before the
-// record it gives them to check; an error of check is returned, and nothing is
-// recorded.
+// RecordReady records the handles of all live and staged directories. It calls check
+// before it writes the record. If check fails, RecordReady returns that error and
+// records nothing.
 func (x *Tx) RecordReady(ready *journal.Ready, check func() error) error {
 	for _, v := range x.Volumes {
 		var err error
@@ -308,13 +308,13 @@ func (v *Volume) readHandles() (journal.ReadyVolume, error) {
 	return h, nil
 }
 
-// Untouched makes sure of a transaction without a ready record that no live
-// directory has moved. Otherwise what lies in the wrappers may be the only copy of
-// the old data, and the record was lost.
+// Untouched makes sure that a transaction without a ready record has moved no live
+// directory. If one has moved, the record was lost, and the trees in the wrappers may
+// be the only copy of the old data.
 func (x *Tx) Untouched() error {
 	for _, v := range x.Volumes {
 		if ok, err := v.anchored(); err != nil {
-			return fmt.Errorf("volume %s (%s) cannot be looked at: %w", v.Name, v.Path(), err)
+			return fmt.Errorf("volume %s (%s) cannot be read: %w", v.Name, v.Path(), err)
 		} else if !ok {
 			return &Unmounted{v.Name, v.Path()}
 		}
@@ -339,7 +339,7 @@ func (v *Volume) notDisplaced() error {
 	defer wrapper.Close()
 	got, err := wrapper.HandleOf(v.Entry)
 	if err == nil && got == v.Volume.Live {
-		err = fmt.Errorf("volume %s: the ready record is missing: what was live lies at %s: %w", v.Name, v.EntryPath(), disk.ErrDamaged)
+		err = fmt.Errorf("volume %s: the ready record is missing, though the old data is at %s: %w", v.Name, v.EntryPath(), disk.ErrDamaged)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

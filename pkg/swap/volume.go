@@ -13,9 +13,8 @@ import (
 )
 
 // Volume is a volume's directories, opened one below the other: the root of
-// trust, the parent of the live directory, and the live name in it. The
-// pre-flight, a restore, its recovery and the search for orphans all come by
-// this one way.
+// trust, the parent of the live directory, and the live name in it. The pre-flight, a
+// restore, its recovery and the search for orphans all open volumes this way.
 type Volume struct {
 	journal.Volume
 	root, parent *disk.Dir // parent is nil where it does not exist
@@ -90,7 +89,7 @@ func openVolume(record journal.Volume) (*Volume, error) {
 func OpenLive(name, root, rel string, check func(real string) error) (*Volume, error) {
 	v, err := openVolume(journal.Volume{Name: name, Root: root, Rel: rel})
 	if v == nil {
-		return nil, &Unfit{"no_root", "make the directory, or correct base and absolute_roots in the config", fmt.Errorf("volume %s: %w", name, err)}
+		return nil, &Unfit{"no_root", "make the directory, or correct `base` or `absolute_roots` in the config", fmt.Errorf("volume %s: %w", name, err)}
 	}
 	if err := v.openLive(err, check); err != nil {
 		v.Close()
@@ -105,7 +104,7 @@ func (v *Volume) openLive(opening error, check func(string) error) error {
 		return err
 	}
 	if err := check(real + "/" + v.Rel); err != nil {
-		return &Unfit{"system_directory", "choose a directory that is the workload's alone", fmt.Errorf("volume %s: %w", v.Name, err)}
+		return &Unfit{"system_directory", "choose a directory that belongs to the workload alone", fmt.Errorf("volume %s: %w", v.Name, err)}
 	}
 	if opening != nil {
 		return v.unreachable(opening)
@@ -171,8 +170,8 @@ func (v *Volume) anchor() (string, disk.Handle, error) {
 	return rel, h, err
 }
 
-// anchored reports whether the directory that the volume was found in is the one
-// that is there now. It is not where a filesystem is not mounted.
+// anchored reports whether the nearest directory above the live one is still the
+// recorded one. It is another if a filesystem is not mounted.
 func (v *Volume) anchored() (bool, error) {
 	if v.AnchorHandle == "" {
 		return true, nil
@@ -211,7 +210,7 @@ func (v *Volume) Create() error {
 	return err
 }
 
-// uncreate removes the directories that the restore made, while they are empty.
+// uncreate removes the directories that the restore made, if they are empty.
 func (v *Volume) uncreate() error {
 	for i := len(v.Created) - 1; i >= 0; i-- {
 		parent, base := dirName(v.Created[i])
@@ -257,9 +256,9 @@ func (v *Volume) MakeStaged() (*disk.Dir, error) {
 	return wrapper.MakePrivate(v.Entry)
 }
 
-// OpenTaken opens the tree in the wrapper that is not to be kept: the generation
-// w. It returns nil where there is none, and an error where another directory
-// stands there. The caller closes it.
+// OpenTaken opens the tree of generation w in the wrapper, which is not to be kept. It
+// returns nil if there is none, and an error if another directory is there. The
+// caller closes it.
 func (v *Volume) OpenTaken(w Occupant) (*disk.Dir, error) {
 	wrapper, err := v.openWrapper()
 	if err != nil || wrapper == nil {
@@ -274,7 +273,7 @@ func (v *Volume) OpenTaken(w Occupant) (*disk.Dir, error) {
 		return nil, err
 	}
 	if h, err := tree.Handle(); err != nil || h != v.handle(w) {
-		return nil, errors.Join(err, fmt.Errorf("volume %s: another directory stands at %s", v.Name, tree.Path()), tree.Close())
+		return nil, errors.Join(err, fmt.Errorf("volume %s: there is another directory at %s", v.Name, tree.Path()), tree.Close())
 	}
 	return tree, nil
 }

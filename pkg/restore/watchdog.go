@@ -12,40 +12,40 @@ import (
 )
 
 // A process that is killed (SIGKILL, the OOM killer) leaves its app paused or
-// stopped. So before it touches the containers it starts a watchdog
-// (Engine.Watchdog), which runs RecoverKilled when it dies. The records are all
-// that the watchdog goes by: without one, or when both are killed, the next Recover does the same.
+// stopped. So the engine starts a watchdog (Engine.Watchdog) before it touches the
+// containers. When the engine's process dies the watchdog runs RecoverKilled, which
+// needs only the records: without a watchdog the next Recover does the same.
 
 const (
-	// settling is how long the engine is given for what the killed process asked
-	// of it last. A container that it creates or pauses a moment after it was
-	// looked for would otherwise be missed.
+	// settling is how long Docker gets to carry out the last request of the killed
+	// process. Otherwise recovery would miss a container that Docker creates or
+	// pauses a moment later.
 	settling = time.Second
-	// killing is how long it may take until a container is gone that did not stop.
+	// killing is how long it may take to kill a container that did not stop.
 	killing = 5 * time.Second
-	// locked is how long others may hold what the transaction needs. The locks
-	// of the killed process itself go with its last thread.
+	// locked is how long others may hold the locks that the transaction needs. The
+	// locks of the killed process itself go with its last thread.
 	locked = 10 * time.Minute
 )
 
-// watched starts the watchdog of a transaction, and returns what sends it away.
+// watched starts the watchdog of a transaction. release stops the watchdog.
 func (s *session) watched(tx string) (release func()) {
 	if s.Watchdog == nil {
 		return func() {}
 	}
 	release, err := s.Watchdog(s.w.Name, tx)
 	if err != nil {
-		s.say("warning: no watchdog could be started (%v): if snap is killed now, %s stays down until it is recovered", err, s.w.Name)
+		s.say("warning: no watchdog could be started (%v): if snap is killed now, %s stays down until snap recover runs", err, s.w.Name)
 		return func() {}
 	}
 	return release
 }
 
-// RecoverKilled recovers one transaction, whose process was killed a moment
-// ago; the watchdog calls it. It waits for the locks, and for what the engine is
-// still carrying out. It returns false when there is nothing to recover: the
-// transaction has ended, or somebody else has recovered it. It never acts on
-// any other transaction.
+// RecoverKilled recovers one transaction whose process was killed a moment ago; the
+// watchdog calls it. It waits for the locks, and until Docker has carried out the
+// last request. It returns false when there is nothing to recover: the transaction
+// has ended, or somebody else has recovered it. It never acts on any other
+// transaction.
 func (e *Engine) RecoverKilled(ctx context.Context, workload, tx string) (Recovery, bool) {
 	goruntime.LockOSThread() // see Restore
 	defer goruntime.UnlockOSThread()
@@ -57,7 +57,7 @@ func (e *Engine) RecoverKilled(ctx context.Context, workload, tx string) (Recove
 			time.Sleep(pause)
 			continue
 		}
-		if err := e.sweep(); err != nil { // it may have died while it ended
+		if err := e.sweep(); err != nil { // the process may have died while it ended the transaction
 			r.Err = errors.Join(r.Err, err)
 		}
 		if found && r.Err != nil && !r.audited { // nobody reads what a watchdog prints
@@ -75,9 +75,10 @@ func (e *Engine) auditLost(r *Recovery, start time.Time) error {
 	})
 }
 
-// letFinish waits until the engine has done what the killed process has asked
-// of it: it does so whether or not anybody waits for the answer. The app would
-// be found running, left so, and stop all the same.
+// letFinish waits until Docker has carried out the last request of the killed
+// process, which Docker does although nobody waits for the answer. Otherwise
+// recovery could find the app running and leave it, and the app would stop after
+// that.
 func (s *session) letFinish(ctx context.Context, tx *journal.Tx) {
 	switch b, d := tx.Begin, swap.Decide(tx, true); {
 	case b.Kind == journal.Capture && b.Quiesce == runtime.Stop:
@@ -87,7 +88,7 @@ func (s *session) letFinish(ctx context.Context, tx *journal.Tx) {
 	case b.Kind == journal.Deploy:
 		time.Sleep(settling)
 		runtime.UntilAtRest(ctx, s.rt, b.Containers, killing, 0)
-	case d.AppUp: // nothing was asked of it any more
+	case d.AppUp: // after that record nothing is asked of Docker
 	case d.Committed:
 		time.Sleep(settling)
 	case d.Staged:
