@@ -80,8 +80,8 @@ func (g Goal) Keeps() Occupant {
 // Drops is the generation that the goal wants deleted.
 func (g Goal) Drops() Occupant { return g.Keeps().other() }
 
-// Decision is what the records of a transaction say. Nobody but [Decide] looks at
-// the flags behind it.
+// Decision is what the records of a transaction say. Nothing but [Decide] reads the
+// flags of a record.
 type Decision struct {
 	Goal Goal
 	// Staged says that the ready record exists: everything is staged, and the
