@@ -374,7 +374,7 @@ func (w *writer) letGo() {
 	w.waiting = nil
 }
 
-// changed records a name of which no single state was stored.
+// changed records a name whose content was not stored in a single state.
 func (w *writer) changed(name string) {
 	w.result.ChangedCount++
 	if len(w.result.Changed) < 5 {

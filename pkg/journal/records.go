@@ -90,7 +90,7 @@ type Volume struct {
 	AnchorHandle disk.Handle `json:"anchor_handle,omitempty"`
 	// Live is the handle of the live directory, if there is one and Guard is
 	// GuardAfter. If the later records are lost, only this handle tells that the
-	// wrapper holds the old data, of which no snapshot exists. Version 2.
+	// wrapper holds the old data, which is not in any snapshot yet. Version 2.
 	Live disk.Handle `json:"live,omitempty"`
 }
 

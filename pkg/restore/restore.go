@@ -275,7 +275,7 @@ func (r *restoration) sameAsPlanned() error {
 		if err != nil {
 			return err
 		}
-		if h != r.x.Volumes[i].HandleOfLive() {
+		if old, _ := r.x.Volumes[i].Handles(); h != old {
 			return renamed(v)
 		}
 	}

@@ -300,9 +300,6 @@ func (v *Volume) Handles() (old, fresh disk.Handle) { return v.handles.Live, v.h
 // parent.
 func (v *Volume) EntryName() string { return v.wrapper + "/" + v.Entry }
 
-// HandleOfLive is what the ready record says of the live directory.
-func (v *Volume) HandleOfLive() disk.Handle { return v.handles.Live }
-
 func dirName(rel string) (parent, base string) {
 	if i := strings.LastIndexByte(rel, '/'); i >= 0 {
 		return rel[:i], rel[i+1:]
