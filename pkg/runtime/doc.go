@@ -18,8 +18,8 @@
 // A Runtime keeps nothing in memory between two calls but what a Thaw brings back,
 // and Resume does the same from a record. FenceAndStop, Redeploy, Settle and Resume
 // may be cut anywhere and called again, by another process. The engine carries out
-// what it was asked for whether or not the asker lives, so a container may still
-// stop or start a moment after the crash.
+// a request although its sender has died, so a container may still stop or start a
+// moment after the crash.
 //
 // From FenceAndStop until Redeploy, Settle or Resume every container has the
 // restart policy "no": no engine that starts and no reboot brings the app up.

@@ -13,17 +13,14 @@ type Lock interface {
 }
 
 // Runtime brings the containers of one workload up and down. A workload without
-// containers has one that does nothing. Every method honours its context. Each
-// says what holds when it fails.
+// containers has one that does nothing. Every method honours its context.
 type Runtime interface {
 	// Containers returns the workload's containers, and those of also_stop
 	// (marked Also), running or not, sorted by name. It changes nothing.
 	Containers(ctx context.Context) ([]Container, error)
 
-	// Volumes returns the directories of this host that the workload's
-	// containers mount writable, sorted by path, and says in notices what it
-	// leaves out and why. It serves a workload whose config lists no volumes;
-	// only the containers' own description (a Compose file) is asked, so it has
+	// Volumes returns the directories of this host that a Compose file mounts
+	// writable, sorted by path, and says in notices what it leaves out and why;
 	// none for other workloads. It fails where leaving a mount out would lose
 	// data, such as a named volume. It changes nothing.
 	Volumes(ctx context.Context) (volumes []Volume, notices []string, err error)
