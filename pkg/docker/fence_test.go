@@ -45,7 +45,7 @@ func TestFenceAndStopOutlivesPoliciesPausesAndDeafness(t *testing.T) {
 	app, err := r.e.inspect(b.Context(), before[0].ID)
 	b.must(err)
 	b.must(r.e.calm(b.Context(), []*inspected{app}))
-	b.must(r.e.pause(b.Context(), app))
+	b.must(r.e.setPaused(b.Context(), app, true))
 	before[0].Paused = true
 
 	soon, cancel := context.WithTimeout(b.Context(), 5*time.Minute)
