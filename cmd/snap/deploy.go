@@ -33,6 +33,7 @@ config says are left alone.`,
 		Args: cobra.ExactArgs(1),
 	}
 	durationVar(cmd.Flags(), &req.HealthTimeout, "health-timeout", "how long to wait for health (default 2m)")
+	cmd.Flags().BoolVar(&req.TakeOver, "take-over", false, "take over containers that another config made")
 	cmd.RunE = a.verb(func(ctx context.Context, e *restore.Engine, args []string) error {
 		req.Workload = args[0]
 		r, err := e.Deploy(ctx, req)

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tiny-forge/snap/pkg/restore"
+	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
@@ -32,9 +33,28 @@ type planJSON struct {
 	SID        string                  `json:"sid"`
 	Guard      string                  `json:"guard"`
 	Volumes    []restore.PlannedVolume `json:"volumes"`
-	Containers []containerJSON         `json:"containers"`
+	Containers []plannedJSON           `json:"containers"`
+	Images     []restore.PlannedImage  `json:"images"`
 	Space      []restore.Space         `json:"space"`
 	Warnings   []string                `json:"warnings"`
+}
+
+// plannedJSON is a container of a plan: as it is, and what becomes of it.
+type plannedJSON struct {
+	containerJSON
+	Then        runtime.Then `json:"then"`
+	Why         string       `json:"why"` // of "is made anew"
+	NextImage   string       `json:"next_image"`
+	NextImageID string       `json:"next_image_id"`
+}
+
+func showFates(list []runtime.Fate) []plannedJSON {
+	out := []plannedJSON{}
+	for _, f := range list {
+		shown := showContainers([]runtime.Container{f.Container})[0]
+		out = append(out, plannedJSON{shown, f.Then, f.Why, f.Up.Image, f.Up.ImageID})
+	}
+	return out
 }
 
 func (a *app) restoreCommand() *cobra.Command {
@@ -47,8 +67,12 @@ func (a *app) restoreCommand() *cobra.Command {
 
 The new data is extracted and verified while the app runs. Then snap stops the
 app, takes a pre-restore snapshot of the current data, exchanges all directories,
-and brings the app up again from the current config, on the image that ran
-before. If the app does not become healthy, everything is put back.
+and brings the app up again as it ran: on the image that ran before, unless the
+config names another one by now, or --image says otherwise. If the app does not
+become healthy, everything is put back.
+
+To go back from an upgrade, restore with --image snapshot, or name the old image
+in the config or the Compose file and restore: data and image come back together.
 
 With --guard after, the app does not wait for the pre-restore snapshot: it is
 made from the replaced directories when the app is up again. These directories
@@ -67,6 +91,8 @@ nothing. After a crash or a power cut, run snap recover.`,
 	flags.StringVar(&req.Guard, "guard", "", "make the pre-restore snapshot `before|after` the exchange: while the app is down, or when it is up again (default: guard in the config, else before)")
 	durationVar(flags, &req.HealthTimeout, "health-timeout", "how long to wait for health (default 2m)")
 	durationVar(flags, &req.StopTimeout, "stop-timeout", "how long to wait for a clean stop (default: the container's own setting)")
+	flags.StringVar(&req.Image, "image", runtime.ImageRunning, "the images to come up on, `running|config|snapshot`: those that run (unless the config names others by now), those of the config, or those that the snapshot was taken on")
+	flags.BoolVar(&req.TakeOver, "take-over", false, "take over containers that another config made")
 	flags.BoolVar(&req.TrustIndex, "trust-index", false, "do not verify files that are cloned because they have not changed since the snapshot")
 	flags.BoolVar(&a.pacer.fullSpeed, "full-speed", false, "do not lower snap's priority while the app runs")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
@@ -74,6 +100,9 @@ nothing. After a crash or a power cut, run snap recover.`,
 			if err := oneOf("--guard", req.Guard, workload.GuardBefore, workload.GuardAfter); err != nil {
 				return err
 			}
+		}
+		if err := oneOf("--image", req.Image, runtime.ImageRunning, runtime.ImageConfig, runtime.ImageSnapshot); err != nil {
+			return err
 		}
 		return oneOf("--on-unhealthy", req.OnUnhealthy, restore.RevertUnhealthy, restore.KeepUnhealthy)
 	}
@@ -95,7 +124,7 @@ func (a *app) plan(ctx context.Context, e *restore.Engine, req restore.RestoreRe
 	if err != nil {
 		return err
 	}
-	a.result = planJSON{p.Workload, p.SID, p.Guard, p.Volumes, showContainers(p.Containers), notNil(p.Space), notNil(p.Warnings)}
+	a.result = planJSON{p.Workload, p.SID, p.Guard, p.Volumes, showFates(p.Fates), notNil(p.Images), notNil(p.Space), notNil(p.Warnings)}
 	rows := [][]string{{"VOLUME", "LIVE DIRECTORY", "NOW", "", "THEN", ""}}
 	for _, v := range p.Volumes {
 		rows = append(rows, []string{
@@ -103,9 +132,17 @@ func (a *app) plan(ctx context.Context, e *restore.Engine, req restore.RestoreRe
 		})
 	}
 	a.table(rows)
-	for _, c := range p.Containers {
-		if c.Running {
-			a.say("will stop and come up again: container %s (%s)", c.Name, c.Image)
+	for _, f := range p.Fates {
+		switch f.Then {
+		case runtime.MadeAnew:
+			a.say("container %s is made anew because %s (%s)", f.Name, f.Why, f.Up.Image)
+		default:
+			a.say("container %s %s (%s)", f.Name, f.Then, f.Up.Image)
+		}
+	}
+	for _, i := range p.Images {
+		if i.Snapshot.ImageID != "" && (i.Snapshot.ImageID != i.Running.ImageID || i.Running.ImageID != i.Next.ImageID) {
+			a.say("image %s: the snapshot was taken on %s, now runs %s, then runs %s", i.Service, i.Snapshot.Text(), i.Running.Text(), i.Next.Text())
 		}
 	}
 	if p.Guard == workload.GuardAfter {

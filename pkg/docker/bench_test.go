@@ -181,6 +181,19 @@ func (b *bench) only(r *Runtime) runtime.Container {
 	return all[0]
 }
 
+// check plans a redeploy on these images, and returns why it is refused.
+func (b *bench) check(r *Runtime, taken map[string]runtime.Pin) error {
+	b.Helper()
+	before, err := r.Containers(b.Context())
+	b.must(err)
+	for i := range before {
+		before[i].Running = true // as before the fence
+	}
+	want := runtime.Want{Before: before, Image: runtime.ImageSnapshot, Taken: taken}
+	_, err = r.Plan(b.Context(), want)
+	return err
+}
+
 // sick makes the health checks of the bench's containers fail, or pass.
 func (b *bench) sick(yes bool) {
 	b.Helper()

@@ -3,118 +3,116 @@ package docker
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	goruntime "runtime"
 	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/runtime"
-	"github.com/tiny-forge/snap/pkg/workload"
 )
 
-// The labels that docker compose gives its containers.
-const (
-	composeProject = "com.docker.compose.project"
-	composeService = "com.docker.compose.service"
-	composeOneOff  = "com.docker.compose.oneoff"
-)
-
-// compose is the host's own docker compose command on one file.
+// compose is the host's own docker compose command on one project: what every call
+// of it is given.
 type compose struct {
-	files []string
-	host  string // DOCKER_HOST for it, which stands above any context
+	files     []string // -f
+	project   string   // -p; "" until it is known
+	directory string   // --project-directory; "" for the folder of the first file
+	envFiles  []string // --env-file
+	profiles  []string // --profile
+	host      string   // DOCKER_HOST for it, which stands above any context
 }
 
-// project is what docker compose config makes of a Compose file, as far as snap
-// looks at it. It may hold secrets: it is never printed.
-type project struct {
-	Name     string             `json:"name"`
-	Services map[string]service `json:"services"`
-}
-
-type service struct {
-	Image string `json:"image"`
-	Ports []struct {
-		Published string `json:"published"`
-		HostIP    string `json:"host_ip"`
-		Protocol  string `json:"protocol"`
-	} `json:"ports"`
-	Volumes []serviceMount `json:"volumes"`
-}
-
-type serviceMount struct {
-	Type     string `json:"type"`
-	Source   string `json:"source"`
-	Target   string `json:"target"`
-	ReadOnly bool   `json:"read_only"`
-}
-
-// image returns the reference that a service's container is made from, which is
-// Compose's own for an image that is built without a name.
-func (p *project) image(name string) string {
-	if ref := p.Services[name].Image; ref != "" {
-		return ref
-	}
-	return p.Name + "-" + name
-}
-
-// composeFiles are the files that docker compose would read in the file's folder.
-// A file with a default name has an override beside it, which -f leaves out.
-func composeFiles(path string) []string {
-	files := []string{path}
-	defaults := []string{"compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"}
-	if !slices.Contains(defaults, filepath.Base(path)) {
-		return files
-	}
-	for _, name := range []string{"compose.override.yml", "compose.override.yaml", "docker-compose.override.yml", "docker-compose.override.yaml"} {
-		override := filepath.Join(filepath.Dir(path), name)
-		if _, err := os.Stat(override); err == nil {
-			return append(files, override)
+// flags are what stands between docker compose and its verb.
+func (c compose) flags() []string {
+	var flags []string
+	add := func(flag string, values ...string) {
+		for _, v := range values {
+			flags = append(flags, flag, v)
 		}
 	}
-	return files
+	add("-f", c.files...)
+	if c.project != "" {
+		add("-p", c.project)
+	}
+	if c.directory != "" {
+		add("--project-directory", c.directory)
+	}
+	add("--env-file", c.envFiles...)
+	add("--profile", c.profiles...)
+	return flags
 }
 
-// config returns the resolved Compose file.
-func (c compose) config(ctx context.Context) (*project, error) {
-	out, err := c.run(ctx, nil, "config", "--format", "json")
-	if err != nil {
-		return nil, err
+// folder is where the command runs.
+func (c compose) folder() string {
+	if c.directory != "" || len(c.files) == 0 {
+		return c.directory
 	}
-	p := &project{}
-	if err := json.Unmarshal(out, p); err != nil {
-		return nil, fmt.Errorf("docker compose config of %s: %w", c.files[0], err)
+	return filepath.Dir(c.files[0])
+}
+
+// complete refuses a project whose files are not all there.
+func (c compose) complete() error {
+	missing := func(what, path string) error {
+		return &runtime.Refusal{
+			Code: runtime.ComposeMissing, Reason: fmt.Sprintf("the %s %s of the Compose project does not exist", what, path),
+			Hint: "put it back, or correct `compose:` in the config",
+		}
 	}
-	if p.Name == "" {
-		return nil, fmt.Errorf("docker compose config of %s: it names no project: Compose v2 is needed", c.files[0])
+	if len(c.files) == 0 {
+		return &runtime.Refusal{
+			Code: runtime.ComposeMissing, Reason: fmt.Sprintf("no container of Compose project %s exists that could tell its files", c.project),
+			Hint: "name the files in the config: `compose: {project: " + c.project + ", files: [/path/of/compose.yaml]}`",
+		}
 	}
-	return p, nil
+	if info, err := os.Stat(c.folder()); errors.Is(err, os.ErrNotExist) || err == nil && !info.IsDir() {
+		return missing("folder", c.folder())
+	}
+	for what, paths := range map[string][]string{"file": c.files, "env file": c.envFiles} {
+		for _, path := range paths {
+			if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+				return missing(what, path)
+			}
+		}
+	}
+	return nil
+}
+
+// environment is that of the command. What decides which project it is has been
+// decided, and orphans are snap's own business: no variable may say otherwise.
+func (c compose) environment() []string {
+	decided := []string{"DOCKER_HOST", "DOCKER_CONTEXT", "COMPOSE_FILE", "COMPOSE_PROJECT_NAME", "COMPOSE_ENV_FILES", "COMPOSE_REMOVE_ORPHANS", "COMPOSE_IGNORE_ORPHANS"}
+	env := slices.DeleteFunc(os.Environ(), func(kv string) bool {
+		key, _, _ := strings.Cut(kv, "=")
+		return slices.Contains(decided, key)
+	})
+	return append(env, "DOCKER_HOST="+c.host, "COMPOSE_REMOVE_ORPHANS=false", "COMPOSE_IGNORE_ORPHANS=true", "PWD="+c.folder())
 }
 
 // run runs docker compose, with an override on its standard input where there is
-// one. It has a process group of its own: an interrupt of the terminal must not stop
-// it half-way. It is told to end when ctx ends, and when snap is killed: without the
-// workload's lock nothing may go on.
-func (c compose) run(ctx context.Context, override []byte, args ...string) ([]byte, error) {
-	words := []string{"compose"}
-	for _, file := range c.files {
-		words = append(words, "-f", file)
+// one, and returns what it printed and what it said. It has a process group of its
+// own: an interrupt of the terminal must not stop it half-way. It is told to end when
+// ctx ends, and when snap is killed: without the workload's lock nothing may go on.
+func (c compose) run(ctx context.Context, override []byte, args ...string) (printed []byte, said string, err error) {
+	if err := c.complete(); err != nil {
+		return nil, "", err
 	}
+	words := append([]string{"compose"}, c.flags()...)
 	if override != nil {
 		words = append(words, "-f", "-")
 	}
-	words = append(words, args...)
-	cmd := exec.CommandContext(ctx, "docker", words...)
-	cmd.Env = append(os.Environ(), "DOCKER_HOST="+c.host)
-	cmd.Dir = filepath.Dir(c.files[0])
+	cmd := exec.CommandContext(ctx, "docker", append(words, args...)...)
+	cmd.Env, cmd.Dir = c.environment(), c.folder()
 	cmd.Stdin = bytes.NewReader(override)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = 20 * time.Second
@@ -122,119 +120,54 @@ func (c compose) run(ctx context.Context, override []byte, args ...string) ([]by
 	// must live as long as the child (golang.org/issue/27505).
 	goruntime.LockOSThread()
 	defer goruntime.UnlockOSThread()
-	out, err := cmd.Output()
-	said := ""
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok && len(exit.Stderr) > 0 {
-		said = ": " + tail(string(exit.Stderr))
-	}
+	printed, err = cmd.Output()
 	switch {
 	case err == nil:
-		return out, nil
+		return printed, stderr.String(), nil
 	case ctx.Err() != nil:
 		err = ctx.Err()
 	case errors.Is(err, exec.ErrNotFound):
 		err = errors.New("there is no docker command: a Compose workload needs the Docker CLI with its compose plugin")
 	}
-	return nil, fmt.Errorf("docker compose %s of %s: %w%s", args[0], c.files[0], err, said)
+	failure := &composeError{what: strings.Join(c.files, ", "), verb: args[0], said: stderr.String(), err: err}
+	return nil, "", failure
 }
 
-// volumes returns the directories that the services bind, and says what it leaves
-// out.
-func (p *project) volumes() ([]runtime.Volume, []string, error) {
-	byPath := map[string]runtime.Volume{}
-	skipped := map[string]string{} // what → why, of mounts that no other service has writable
-	var errs []error
-	for _, name := range slices.Sorted(maps.Keys(p.Services)) {
-		for _, m := range p.Services[name].Volumes {
-			why, err := leftOut(m)
-			switch {
-			case err != nil:
-				errs = append(errs, fmt.Errorf("service %s: %w", name, err))
-			case why != "":
-				skipped[m.what()] = fmt.Sprintf("service %s: %s is left out: %s", name, m.what(), why)
-			case m.Type == "bind":
-				source := filepath.Clean(m.Source)
-				if _, twice := byPath[source]; !twice {
-					byPath[source] = runtime.Volume{Name: source, Source: source, Target: m.Target}
-				}
+// composeError is a failed docker compose command, with what it said.
+type composeError struct {
+	verb, what, said string
+	err              error
+}
+
+func (e *composeError) Error() string {
+	msg := fmt.Sprintf("docker compose %s of %s: %v", e.verb, e.what, e.err)
+	if said := tail(e.said); said != "" {
+		msg += ": " + said
+	}
+	return msg
+}
+
+func (e *composeError) Unwrap() error { return e.err }
+
+// warning is a warning of docker compose, which writes it as logrus does: for a
+// terminal or for a file.
+var warning = regexp.MustCompile(`(?m)^(?:WARN\[\d+\]\s+(.*)|.*level=warning msg=("(?:[^"\\]|\\.)*"|\S+).*)$`)
+
+// warnings returns the warnings in what docker compose said, each once.
+func warnings(said string) (list []string) {
+	for _, found := range warning.FindAllStringSubmatch(said, -1) {
+		text := found[1]
+		if text == "" {
+			text = found[2]
+			if plain, err := strconv.Unquote(text); err == nil {
+				text = plain
 			}
 		}
-	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, nil, err
-	}
-	var volumes []runtime.Volume
-	var notices []string
-	for _, path := range slices.Sorted(maps.Keys(byPath)) {
-		// Sorted, so that a directory comes before what lies in it.
-		if i := slices.IndexFunc(volumes, func(v runtime.Volume) bool { return workload.Contains(v.Source, path) }); i >= 0 {
-			notices = append(notices, fmt.Sprintf("%s is part of volume %s", path, volumes[i].Source))
-			continue
-		}
-		volumes = append(volumes, byPath[path])
-	}
-	for _, what := range slices.Sorted(maps.Keys(skipped)) {
-		if _, writable := byPath[what]; !writable {
-			notices = append(notices, skipped[what])
+		text = printable(strings.TrimSpace(text))
+		// That the key version is obsolete tells nothing about the containers.
+		if !strings.Contains(text, "`version` is obsolete") && !slices.Contains(list, text) {
+			list = append(list, text)
 		}
 	}
-	return volumes, notices, nil
-}
-
-func (m serviceMount) what() string {
-	switch {
-	case m.Type == "bind":
-		return filepath.Clean(m.Source)
-	case m.Source == "":
-		return "the anonymous volume at " + m.Target
-	}
-	return m.Type + " " + m.Source
-}
-
-// leftOut says why a mount is not a volume of the workload: a reason where the
-// operator should know, an error where leaving it out would lose data.
-func leftOut(m serviceMount) (why string, err error) {
-	switch {
-	case m.Type == "tmpfs":
-		return "", nil
-	case m.Type != "bind" && m.Type != "volume":
-		return "a mount of type " + m.Type + " is not a directory of this host", nil
-	case m.ReadOnly:
-		return "it is mounted read-only", nil
-	case m.Type == "volume" && m.Source == "":
-		return "an anonymous volume ends with its container", nil
-	case m.Type == "volume":
-		return "", fmt.Errorf("named volume %s (%s) is not supported: it lies in the engine's own folder, which only the engine may change; "+
-			"mount a directory instead, or list the volumes that snap shall take in the config", m.Source, m.Target)
-	}
-	info, err := os.Stat(m.Source)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return "", nil // Compose makes the directory
-	case err != nil:
-		return "", fmt.Errorf("bind mount %s: %w", m.Source, err)
-	case !info.IsDir():
-		return "it is not a directory", nil
-	}
-	return "", nil
-}
-
-// checkMounted returns an error for each of the config's volumes that no service
-// binds: it would be restored, and the app would not see it.
-func (p *project) checkMounted(volumes []workload.Volume) error {
-	bound := map[string]bool{}
-	for _, s := range p.Services {
-		for _, m := range s.Volumes {
-			if m.Type == "bind" {
-				bound[realPath(filepath.Clean(m.Source))] = true
-			}
-		}
-	}
-	var errs []error
-	for _, v := range volumes {
-		if !bound[realPath(v.Path())] {
-			errs = append(errs, fmt.Errorf("volume %s (%s): %w: correct volumes in the config, or the Compose file", v.Name, v.Path(), errNotMounted))
-		}
-	}
-	return errors.Join(errs...)
+	return list
 }

@@ -60,7 +60,7 @@ func TestComposeFromNothingThroughRestoreAndBack(t *testing.T) {
 		"    command: exit 0",
 	}
 	r, held := b.open(b.composed(file...)), b.held()
-	b.must(r.Check(b.Context(), nil))
+	b.must(b.check(r, nil))
 	b.must(r.Redeploy(b.Context(), held, runtime.Redeploy{Pull: true, HealthTimeout: time.Minute}))
 	before, err := r.Containers(b.Context())
 	b.must(err)
@@ -121,7 +121,7 @@ func TestComposeFromNothingThroughRestoreAndBack(t *testing.T) {
 	}
 
 	gone := map[string]runtime.Pin{"web": {Image: ref, ImageID: "sha256:" + strings.Repeat("0", 64)}}
-	if err := r.Check(b.Context(), gone); !errors.Is(err, runtime.ErrImageMissing) {
+	if err := b.check(r, gone); !errors.Is(err, runtime.ErrImageMissing) {
 		t.Errorf("check: %v, want runtime.ErrImageMissing", err)
 	}
 	b.must(r.FenceAndStop(b.Context(), 2*time.Second))
@@ -211,7 +211,7 @@ func TestComposeTellsUnhealthyDependenciesFromFailures(t *testing.T) {
 		b.must(err)
 		c.ExposedPorts, h.PortBindings = s.config.ExposedPorts, s.host.PortBindings
 	})
-	if err := r.Check(b.Context(), nil); !errors.Is(err, runtime.ErrPortTaken) {
+	if err := b.check(r, nil); !errors.Is(err, runtime.ErrPortTaken) {
 		t.Errorf("check: %v, want runtime.ErrPortTaken", err)
 	}
 	err = r.Redeploy(b.Context(), held, runtime.Redeploy{StopTimeout: time.Second})
@@ -272,7 +272,7 @@ func TestAListedVolumeMustBeMounted(t *testing.T) {
 	dockertest.NeedCompose(t)
 	ref, _ := b.image("one")
 	r := b.open(b.composed("services: {web: {image: " + ref + ", volumes: ['./other:/data']}}"))
-	if err := r.Check(b.Context(), nil); !errors.Is(err, errNotMounted) {
+	if err := b.check(r, nil); !errors.Is(err, errNotMounted) {
 		t.Errorf("got %v, want errNotMounted", err)
 	}
 }

@@ -1,13 +1,10 @@
 package docker
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
-	"os/exec"
 	"regexp"
 	"slices"
 	"strconv"
@@ -23,35 +20,30 @@ import (
 
 // composeApp is a workload that docker compose brings up.
 type composeApp struct {
-	e   *engine
-	w   *workload.Workload
-	cli compose
+	e    *engine
+	w    *workload.Workload
+	host string
 
 	mu      sync.Mutex
-	project *project // nil until the file was read, and then the same for every call
+	found   *compose // nil until it is known which project it is
+	made    []string // the services that had containers then
+	project *project // nil until the files were read, and then the same for every call
 }
 
-func (a *composeApp) config(ctx context.Context) (*project, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.project == nil {
-		p, err := a.cli.config(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("workload %s: %w", a.w.Name, err)
-		}
-		a.project = p
-	}
-	return a.project, nil
-}
-
-// own leaves out the containers of docker compose run: Compose does not bring them
-// back, so they count as users of the volumes.
+// own returns all containers of the project: of its services, of services that are no
+// longer in the file, and of docker compose run.
 func (a *composeApp) own(ctx context.Context) ([]*inspected, error) {
-	p, err := a.config(ctx)
+	name, err := a.name(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return a.e.list(ctx, composeProject+"="+p.Name, composeOneOff+"=False")
+	own, err := a.e.list(ctx, composeProject+"="+name)
+	for _, c := range own {
+		c.OneOff = c.label(composeOneOff) == "True"
+	}
+	// As Compose sorts them: the first of a service is the one that others join.
+	slices.SortFunc(own, func(x, y *inspected) int { return strings.Compare(x.Name, y.Name) })
+	return own, err
 }
 
 func (a *composeApp) volumes(ctx context.Context) ([]runtime.Volume, []string, error) {
@@ -66,80 +58,185 @@ func (a *composeApp) volumes(ctx context.Context) ([]runtime.Volume, []string, e
 	return volumes, notices, nil
 }
 
-func (a *composeApp) check(ctx context.Context, pins map[string]runtime.Pin, own []*inspected) error {
-	p, err := a.config(ctx)
-	if err != nil {
-		return err
-	}
-	var ports []port
-	for _, s := range p.Services {
-		for _, published := range s.Ports {
-			ports = append(ports, port{published.HostIP, published.Published, published.Protocol})
-		}
-	}
-	return errors.Join(p.checkMounted(a.w.Volumes), a.checkImages(ctx, p, pins), a.e.checkPorts(ctx, ports, own))
-}
-
-func (a *composeApp) checkImages(ctx context.Context, p *project, pins map[string]runtime.Pin) error {
-	var errs []error
-	for _, name := range slices.Sorted(maps.Keys(p.Services)) {
-		if err := a.e.checkPin(ctx, pins[name], p.image(name)); err != nil {
-			errs = append(errs, fmt.Errorf("service %s: %w", name, err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// override returns a Compose file that pins the images of the services whose
-// references mean another image by now; nil when there is no such service. It
-// leaves the others alone: Compose makes a container anew when its image has
-// another name.
-func (a *composeApp) override(ctx context.Context, p *project, pins map[string]runtime.Pin) ([]byte, error) {
-	services := map[string]map[string]string{}
-	for name := range p.Services {
-		pin := pins[name]
-		if pin.ImageID == "" {
-			continue
-		}
-		image, err := a.e.image(ctx, p.image(name))
-		if err != nil {
-			return nil, err
-		}
-		if image.ID != pin.ImageID {
-			services[name] = map[string]string{"image": pin.ImageID}
-		}
-	}
-	if len(services) == 0 {
-		return nil, nil
-	}
-	return json.Marshal(map[string]any{"services": services}) // JSON is YAML
-}
-
+// redeploy brings back what ran. A deploy, and a workload of which nothing ran, comes
+// up as the Compose file says.
 func (a *composeApp) redeploy(ctx context.Context, r runtime.Redeploy) error {
-	p, err := a.config(ctx)
-	if err != nil {
-		return err
-	}
-	if !r.Pull || len(r.Pins) > 0 {
-		if err := a.checkImages(ctx, p, r.Pins); err != nil {
+	var err error
+	if r.Pull || !runtime.Containers(r.Before).Ran() {
+		err = a.deploy(ctx, r)
+	} else {
+		var v *composeView
+		var fates []runtime.Fate
+		if v, fates, err = a.prepare(ctx, r); err != nil {
 			return fmt.Errorf("workload %s: %w", a.w.Name, err)
 		}
+		err = a.bringAgain(ctx, v, fates, r)
 	}
-	err = a.bringUp(ctx, p, r)
+	if _, sick := errors.AsType[*runtime.Unhealthy](err); sick {
+		return err
+	}
 	if err == nil {
 		err = a.settle(ctx, r.Before)
 	}
-	if _, sick := errors.AsType[*runtime.Unhealthy](err); sick || err == nil {
-		return err
+	if err != nil {
+		return errors.Join(fmt.Errorf("workload %s: %w", a.w.Name, err), a.putDown(ctx, r.StopTimeout))
 	}
-	return errors.Join(fmt.Errorf("workload %s: %w", a.w.Name, err), a.putDown(ctx, r.StopTimeout))
+	return a.missing(ctx, r.Before)
 }
 
-func (a *composeApp) bringUp(ctx context.Context, p *project, r runtime.Redeploy) error {
+// prepare decides what becomes of each container, and reports an image that cannot be
+// had before any of them is touched.
+func (a *composeApp) prepare(ctx context.Context, r runtime.Redeploy) (*composeView, []runtime.Fate, error) {
+	if err := a.removeHalves(ctx, r.Before, r.StopTimeout); err != nil {
+		return nil, nil, err
+	}
+	v, err := a.look(ctx, r.Before)
+	if err != nil {
+		return nil, nil, err
+	}
+	fates := v.decide(r.Pins)
+	return v, fates, a.checkImages(ctx, fates)
+}
+
+// bringAgain starts the containers that start again and makes the others anew, each
+// after those it depends on, and waits until all are healthy.
+func (a *composeApp) bringAgain(ctx context.Context, v *composeView, fates []runtime.Fate, r runtime.Redeploy) error {
+	override, err := a.override(ctx, v, fates)
+	if err != nil {
+		return err
+	}
+	anew, up := map[string]bool{}, map[string]bool{}
+	var nodes []*inspected
+	for _, f := range fates {
+		c := byID(v.own, f.ID)
+		switch {
+		case f.Also || f.Then == runtime.StaysStopped:
+		case f.Then == runtime.MadeAnew:
+			anew[f.Service] = true
+			nodes = append(nodes, v.planned(f.Container))
+		case c != nil:
+			nodes = append(nodes, c)
+		}
+	}
+	var watched []*watch
+	now := v.own
+	for _, c := range inOrder(nodes) {
+		if up[c.Service] && !c.OneOff {
+			continue
+		}
+		if err := a.e.awaitDependencies(ctx, c, now); err != nil {
+			return err
+		}
+		if c.OneOff || !anew[c.Service] {
+			if err := a.e.startAgain(ctx, c); err != nil {
+				return err
+			}
+			watched = append(watched, &watch{id: c.ID, mayEnd: c.OneOff})
+			continue
+		}
+		up[c.Service] = true
+		fresh, err := a.makeService(ctx, v, c.Service, override, r)
+		if err != nil {
+			return err
+		}
+		for _, f := range fresh {
+			watched = append(watched, &watch{id: f.ID})
+		}
+		if now, err = a.own(ctx); err != nil {
+			return err
+		}
+	}
+	errs := make([]error, len(watched))
+	var wait sync.WaitGroup
+	for i, w := range watched {
+		wait.Go(func() { errs[i] = a.e.waitHealthy(ctx, w, r.HealthTimeout) })
+	}
+	wait.Wait()
+	return errors.Join(errs...)
+}
+
+// planned stands for a container that is yet to be made: it depends on what the
+// model says.
+func (v *composeView) planned(c runtime.Container) *inspected {
+	var deps []string
+	for name, d := range v.Services[c.Service].DependsOn {
+		deps = append(deps, name+":"+d.Condition+":false")
+	}
+	slices.Sort(deps)
+	return &inspected{Container: c, raw: container.InspectResponse{
+		ContainerJSONBase: &container.ContainerJSONBase{ID: c.ID, HostConfig: &container.HostConfig{}, State: &container.State{}},
+		Config:            &container.Config{Labels: map[string]string{composeDepends: strings.Join(deps, ",")}},
+	}}
+}
+
+// makeService lets Compose make those containers of a service anew that differ, and
+// start all of them. It returns those that run: a container that was stopped before
+// is stopped again.
+func (a *composeApp) makeService(ctx context.Context, v *composeView, service string, override []byte, r runtime.Redeploy) ([]*inspected, error) {
+	networks := v.connectedByHand(service)
+	args := []string{"up", "-d", "--no-deps", "--no-build", "--pull", "never"}
+	if s := seconds(r.StopTimeout); s != nil {
+		args = append(args, "-t", strconv.Itoa(*s))
+	}
+	args = append(args, v.scale([]string{service})...)
+	if _, _, err := v.cli.run(ctx, override, append(args, service)...); err != nil {
+		return nil, portTaken(err)
+	}
+	own, err := a.own(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var fresh []*inspected
+	for _, c := range own {
+		if c.Service != service || c.OneOff {
+			continue
+		}
+		if was := recorded(r.Before, c.ID); was != nil && !was.Running {
+			if err := a.e.stop(ctx, c, r.StopTimeout); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if err := a.reconnect(ctx, c, networks[c.Name]); err != nil {
+			return nil, err
+		}
+		fresh = append(fresh, c)
+	}
+	return fresh, nil
+}
+
+// override is a Compose file that pins the images of the services that are made anew
+// and whose references mean another image by now. It leaves the others alone, as
+// Compose makes a container anew when its image has another name.
+func (a *composeApp) override(ctx context.Context, v *composeView, fates []runtime.Fate) ([]byte, error) {
+	list := pins{}
+	for _, f := range fates {
+		if f.Then != runtime.MadeAnew || f.Up.ImageID == "" {
+			continue
+		}
+		ref := v.image(f.Service)
+		name, err := a.e.named(ctx, f.Up, ref)
+		if err != nil {
+			return nil, err
+		}
+		if name != ref {
+			list[f.Service] = list.service(name, f.Up.Image)
+		}
+	}
+	return list.override()
+}
+
+// deploy brings the project up as its files say, without the services that were
+// stopped on purpose.
+func (a *composeApp) deploy(ctx context.Context, r runtime.Redeploy) error {
+	p, err := a.config(ctx)
+	if err != nil {
+		return err
+	}
 	if err := a.removeHalves(ctx, r.Before, r.StopTimeout); err != nil {
 		return err
 	}
-	override, err := a.override(ctx, p, r.Pins)
+	cli, err := a.command(ctx)
 	if err != nil {
 		return err
 	}
@@ -152,16 +249,18 @@ func (a *composeApp) bringUp(ctx context.Context, p *project, r runtime.Redeploy
 		args = append(args, "-t", strconv.Itoa(*s))
 	}
 	services := running(p, r.Before)
-	if _, err := a.cli.run(ctx, override, append(args, services...)...); err != nil {
+	if _, _, err := cli.run(ctx, nil, append(args, services...)...); err != nil {
 		return a.upFailed(ctx, err)
 	}
 	own, err := a.own(ctx)
 	if err != nil {
 		return err
 	}
-	if len(services) > 0 {
-		own = slices.DeleteFunc(own, func(c *inspected) bool { return !slices.Contains(services, c.Service) })
-	}
+	own = slices.DeleteFunc(own, func(c *inspected) bool {
+		_, known := p.Services[c.Service]
+		asked := len(services) == 0 && !p.extra[c.Service] || slices.Contains(services, c.Service)
+		return c.OneOff || !known || !asked
+	})
 	return each(own, func(_ int, c *inspected) error {
 		return a.e.waitHealthy(ctx, &watch{id: c.ID, mayEnd: !ran(r.Before, c.Service)}, r.HealthTimeout)
 	})
@@ -191,8 +290,8 @@ func ran(before []runtime.Container, service string) bool {
 // compose up, which itself waits for the health of a service that another one
 // depends on.
 func (a *composeApp) upFailed(ctx context.Context, err error) error {
-	exit, ok := errors.AsType[*exec.ExitError](err)
-	if !ok || !bytes.Contains(exit.Stderr, []byte("dependency failed to start")) {
+	failure, ok := errors.AsType[*composeError](err)
+	if !ok || ctx.Err() != nil || !strings.Contains(failure.said, "dependency failed to start") {
 		return portTaken(err)
 	}
 	own, listErr := a.own(ctx)
@@ -209,7 +308,7 @@ func (a *composeApp) upFailed(ctx context.Context, err error) error {
 			return &runtime.Unhealthy{Container: c.Name, Reason: fmt.Sprintf("it exited with code %d", c.raw.State.ExitCode) + a.e.evidence(ctx, c)}
 		}
 	}
-	return &runtime.Unhealthy{Container: a.w.Name, Reason: tail(string(exit.Stderr))}
+	return &runtime.Unhealthy{Container: a.w.Name, Reason: tail(failure.said)}
 }
 
 // putDown stops and fences whatever a failed redeploy has started.
@@ -240,6 +339,37 @@ func (a *composeApp) settle(ctx context.Context, before []runtime.Container) err
 	return a.e.restoreAlso(ctx, before)
 }
 
+// missing compares who ran before with who runs now. A container that was made anew
+// has another id, so of each service as many must run. One of docker compose run may
+// have done its work.
+func (a *composeApp) missing(ctx context.Context, before []runtime.Container) error {
+	own, err := a.own(ctx)
+	if err != nil {
+		return err
+	}
+	fresh := map[string]int{} // of each service, the running containers that are new
+	for _, c := range own {
+		if c.Running && !c.OneOff && recorded(before, c.ID) == nil {
+			fresh[c.Service]++
+		}
+	}
+	var names []string
+	for _, was := range before {
+		c := byID(own, was.ID)
+		switch {
+		case was.Also || !was.Running, c != nil && c.Running, was.OneOff && c != nil && c.raw.State.ExitCode == 0:
+		case !was.OneOff && fresh[was.Service] > 0:
+			fresh[was.Service]--
+		default:
+			names = append(names, was.Name)
+		}
+	}
+	if len(names) > 0 {
+		return &runtime.Missing{Containers: names}
+	}
+	return nil
+}
+
 func (a *composeApp) upToDate(context.Context) (bool, error) { return false, nil }
 
 // half is the name of a container that Compose has made and that has not yet
@@ -256,7 +386,8 @@ func (a *composeApp) removeHalves(ctx context.Context, before []runtime.Containe
 	var halves []*inspected
 	for _, c := range own {
 		_, name, _ := strings.Cut(c.Name, "_")
-		if half.MatchString(c.Name) && byName(own, name) != nil && recorded(before, c.ID) == nil {
+		stands := slices.ContainsFunc(own, func(o *inspected) bool { return o.Name == name })
+		if half.MatchString(c.Name) && stands && recorded(before, c.ID) == nil {
 			halves = append(halves, c)
 		}
 	}

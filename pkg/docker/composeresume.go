@@ -1,7 +1,6 @@
 package docker
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,33 +17,39 @@ import (
 // resume makes the containers that are gone, or that Compose has replaced, anew on
 // the images that they had, and brings all to their recorded state.
 func (a *composeApp) resume(ctx context.Context, before []runtime.Container) error {
-	p, err := a.config(ctx)
-	if err != nil {
-		return err
-	}
 	own, err := a.own(ctx)
 	if err != nil {
 		return err
 	}
 	var gone runtime.Containers
 	for _, was := range before {
-		if !was.Also && byID(own, was.ID) == nil {
+		if !was.Also && !was.OneOff && byID(own, was.ID) == nil {
 			gone = append(gone, was)
 		}
 	}
-	if err := a.canMake(ctx, p, gone); err != nil {
+	v := &composeView{before: before, own: own}
+	if len(gone) > 0 {
+		if v.project, err = a.config(ctx); err != nil {
+			return err
+		}
+		if v.cli, err = a.command(ctx); err != nil {
+			return err
+		}
+	}
+	if err := a.canMake(ctx, v, gone); err != nil {
 		return err
 	}
 	// The others are removed, except one with the name of a container that is
-	// gone: Compose takes it over, or replaces it where its image is another.
+	// gone: Compose takes it over, or replaces it where its image is another. What
+	// somebody runs with docker compose run is left alone.
 	others := slices.DeleteFunc(own, func(c *inspected) bool {
 		takenOver := slices.ContainsFunc(gone, func(was runtime.Container) bool { return was.Name == c.Name })
-		return takenOver || recorded(before, c.ID) != nil
+		return takenOver || c.OneOff || recorded(before, c.ID) != nil
 	})
 	if err := a.e.discard(ctx, others, 0); err != nil {
 		return err
 	}
-	if err := a.makeAnew(ctx, p, gone.Pins()); err != nil {
+	if err := a.makeAnew(ctx, v, gone); err != nil {
 		return err
 	}
 	return errors.Join(a.bringBack(ctx, before), a.e.restoreAlso(ctx, before))
@@ -52,10 +57,10 @@ func (a *composeApp) resume(ctx context.Context, before []runtime.Container) err
 
 // canMake refuses when a container that is gone could not be made anew. It comes
 // first, while whatever else may serve the app is still there.
-func (a *composeApp) canMake(ctx context.Context, p *project, gone []runtime.Container) error {
+func (a *composeApp) canMake(ctx context.Context, v *composeView, gone []runtime.Container) error {
 	for _, c := range gone {
-		if _, ok := p.Services[c.Service]; !ok {
-			return fmt.Errorf("workload %s: container %s is gone, and %s no longer has the service %q to make it from", a.w.Name, c.Name, a.w.Compose, c.Service)
+		if !v.makes(c) {
+			return fmt.Errorf("workload %s: container %s is gone, and %s no longer has the service %q to make it from", a.w.Name, c.Name, strings.Join(v.cli.files, ", "), c.Service)
 		}
 		if err := a.e.checkPin(ctx, c.Pin(), c.Image); err != nil {
 			return fmt.Errorf("workload %s: container %s is gone: %w", a.w.Name, c.Name, err)
@@ -64,23 +69,27 @@ func (a *composeApp) canMake(ctx context.Context, p *project, gone []runtime.Con
 	return nil
 }
 
-// makeAnew makes the missing containers of these services, and does not start them.
-func (a *composeApp) makeAnew(ctx context.Context, p *project, pins map[string]runtime.Pin) error {
-	if len(pins) == 0 {
+// makeAnew makes the containers that are gone, and does not start them.
+func (a *composeApp) makeAnew(ctx context.Context, v *composeView, gone runtime.Containers) error {
+	if len(gone) == 0 {
 		return nil
 	}
-	override, err := a.override(ctx, p, pins)
+	fates := make([]runtime.Fate, len(gone))
+	for i, was := range gone {
+		fates[i] = runtime.Fate{Container: was, Then: runtime.MadeAnew, Up: gone.Pins()[was.Service]}
+	}
+	override, err := a.override(ctx, v, fates)
 	if err != nil {
 		return err
 	}
-	args := []string{"up", "--no-start", "--no-build", "--pull", "never", "--no-deps"}
-	_, err = a.cli.run(ctx, override, append(args, slices.Sorted(maps.Keys(pins))...)...)
+	services := slices.Sorted(maps.Keys(gone.Pins()))
+	args := append([]string{"up", "--no-start", "--no-build", "--pull", "never", "--no-deps"}, v.scale(services)...)
+	_, _, err = v.cli.run(ctx, override, append(args, services...)...)
 	return err
 }
 
-// bringBack brings each container to its recorded state. One that was made anew has
-// the name that Compose always gives. What shall not run stops first; then the others
-// start in the order that the Compose file asks for.
+// bringBack brings each container to its recorded state. What shall not run stops
+// first; then the others start in the order that the Compose file asks for.
 func (a *composeApp) bringBack(ctx context.Context, before []runtime.Container) error {
 	own, err := a.own(ctx)
 	if err != nil {
@@ -89,15 +98,17 @@ func (a *composeApp) bringBack(ctx context.Context, before []runtime.Container) 
 	var idle, run []*inspected
 	wants := map[string]runtime.Container{}
 	var errs []error
+	taken := map[string]bool{}
 	for _, want := range before {
 		if want.Also {
 			continue
 		}
-		c := cmp.Or(byID(own, want.ID), byName(own, want.Name))
+		c := stands(own, want, before, taken)
 		if c == nil {
 			errs = append(errs, fmt.Errorf("container %s is gone, and docker compose did not make it again", want.Name))
 			continue
 		}
+		taken[c.ID] = true
 		wants[c.ID] = want
 		if want.Running {
 			run = append(run, c)
@@ -119,16 +130,33 @@ func (a *composeApp) bringBack(ctx context.Context, before []runtime.Container) 
 	return errors.Join(errs...)
 }
 
-// composeDepends lists what a container of Compose waits for:
-// "db:service_healthy:false,job:service_completed_successfully:false".
-const composeDepends = "com.docker.compose.depends_on"
+// stands returns the container that stands for a recorded one, or nil: itself, or the
+// one that was made anew. That has the name that Compose always gives, or, among
+// several of a service, another number.
+func stands(own []*inspected, want runtime.Container, before []runtime.Container, taken map[string]bool) *inspected {
+	if c := byID(own, want.ID); c != nil {
+		return c
+	}
+	if c := byName(own, want.Name); c != nil {
+		return c
+	}
+	i := slices.IndexFunc(own, func(c *inspected) bool {
+		spoken := taken[c.ID] || slices.ContainsFunc(before, func(b runtime.Container) bool { return b.ID == c.ID || b.Name == c.Name })
+		return c.Service == want.Service && c.OneOff == want.OneOff && !spoken
+	})
+	if i < 0 {
+		return nil
+	}
+	return own[i]
+}
 
 // patience bounds the wait for one dependency: bringing containers back waits
 // for health only to start them in the order that the Compose file asks for.
 const patience = 30 * time.Second
 
 // dependencies returns the services that a container is started after, and
-// under which condition.
+// under which condition. Compose lists them in a label:
+// "db:service_healthy:false,job:service_completed_successfully:false".
 func dependencies(c *inspected) map[string]string {
 	out := map[string]string{}
 	for _, item := range strings.Split(c.label(composeDepends), ",") {
@@ -140,8 +168,9 @@ func dependencies(c *inspected) map[string]string {
 	return out
 }
 
-// inOrder sorts containers so that each comes after those it depends on. Those
-// that depend on nothing, or on one another, keep their order.
+// inOrder sorts containers so that each comes after those it depends on, and after
+// those whose namespaces it joins. Those that depend on nothing, or on one another,
+// keep their order.
 func inOrder(containers []*inspected) []*inspected {
 	var out []*inspected
 	visiting := map[string]bool{}
@@ -153,7 +182,7 @@ func inOrder(containers []*inspected) []*inspected {
 		visiting[c.ID] = true
 		deps := dependencies(c)
 		for _, other := range containers {
-			if _, ok := deps[other.Service]; ok && other.Service != "" {
+			if _, ok := deps[other.Service]; ok && other.Service != "" || c.joins(other.Container) {
 				visit(other)
 			}
 		}
@@ -187,4 +216,20 @@ func (e *engine) awaitDependencies(ctx context.Context, c *inspected, containers
 		}
 	}
 	return nil
+}
+
+// startAgain starts a container. One that joins another container, of whoever, tries
+// until that one runs.
+func (e *engine) startAgain(ctx context.Context, c *inspected) error {
+	host := c.raw.HostConfig
+	joins := host.NetworkMode.IsContainer() || host.IpcMode.IsContainer() || host.PidMode.IsContainer()
+	for deadline := time.Now().Add(patience); ; {
+		err := e.start(ctx, c)
+		if !joins || !refused(err) || errors.Is(err, runtime.ErrPortTaken) || time.Now().After(deadline) {
+			return err
+		}
+		if waitErr := sleep(ctx, 2*poll); waitErr != nil {
+			return errors.Join(err, waitErr)
+		}
+	}
 }

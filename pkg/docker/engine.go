@@ -21,7 +21,8 @@ import (
 // The labels by which the containers of an image workload are known again.
 const (
 	labelWorkload = "snap.workload"    // the workload's name
-	labelHash     = "snap.config-hash" // of the config it was made from
+	labelConfig   = "snap.config"      // the path of the config it was made from
+	labelHash     = "snap.config-hash" // of what that config says of the container
 	labelImage    = "snap.image"       // the reference, where it was made by the id
 	labelNetwork  = "snap.network"
 )

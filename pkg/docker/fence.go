@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -22,7 +21,7 @@ func (r *Runtime) FenceAndStop(ctx context.Context, timeout time.Duration) error
 	if err != nil {
 		return err
 	}
-	if err := refuseAutoRemove(containers); err != nil {
+	if err := refuseToStop(containers); err != nil {
 		return err
 	}
 	if err := r.e.fenceAndStop(ctx, containers, timeout); err != nil {
@@ -118,22 +117,6 @@ func seconds(d time.Duration) *int {
 	return &s
 }
 
-// refuseAutoRemove refuses containers that the engine removes when they stop:
-// nobody could bring them back.
-func refuseAutoRemove(containers []*inspected) error {
-	var names []string
-	for _, c := range containers {
-		if c.raw.HostConfig.AutoRemove {
-			names = append(names, c.Name)
-		}
-	}
-	if names == nil {
-		return nil
-	}
-	return fmt.Errorf("container %s was started with --rm: stopping it would remove it; stop it yourself, or start it without --rm",
-		strings.Join(names, ", "))
-}
-
 // restore brings one container from any state to the recorded one. A container
 // that shall run gets its policy before it starts: if it exits at once, the engine
 // restarts it as it did before.
@@ -148,7 +131,7 @@ func (e *engine) restore(ctx context.Context, c *inspected, want runtime.Contain
 		return err
 	}
 	if !c.Running {
-		if err := e.start(ctx, c); err != nil {
+		if err := e.startAgain(ctx, c); err != nil {
 			return err
 		}
 	}

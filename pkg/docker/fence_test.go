@@ -115,7 +115,7 @@ func TestAContainerThatRemovesItselfIsNotStopped(t *testing.T) {
 	ref, _ := b.image("one")
 	id := b.foreign("rm", ref, func(_ *container.Config, h *container.HostConfig) { h.AutoRemove = true })
 	r := b.open(b.app(ref, "also_stop: ["+b.name+"-rm]"))
-	for what, err := range map[string]error{"check": r.Check(b.Context(), nil), "fence": r.FenceAndStop(b.Context(), time.Second)} {
+	for what, err := range map[string]error{"check": b.check(r, nil), "fence": r.FenceAndStop(b.Context(), time.Second)} {
 		if err == nil || !strings.Contains(err.Error(), "--rm") {
 			t.Errorf("%s: %v", what, err)
 		}

@@ -30,8 +30,9 @@ type imageApp struct {
 // wanted is the container that the config asks for.
 type wanted struct {
 	imageID string
-	name    string // what it is made by: a reference to that id, or the id
+	name    string // the reference that it is made by; "" for one that create finds
 	ref     string // the reference that goes with it, for people
+	digest  string // of the repository, where the image has one
 	hash    string
 }
 
@@ -68,13 +69,19 @@ func (a *imageApp) want(ctx context.Context, pin runtime.Pin, pull bool) (wanted
 	case found.ID == configured.ID:
 		return wanted{imageID: found.ID, name: a.w.Image, ref: a.w.Image, hash: hash}, nil
 	}
-	return wanted{imageID: found.ID, name: found.ID, ref: cmp.Or(pin.Image, a.w.Image), hash: hash}, nil
+	return wanted{imageID: found.ID, ref: cmp.Or(pin.Image, a.w.Image), digest: pin.Digest, hash: hash}, nil
 }
 
 // create makes the container, fenced, and not started.
 func (a *imageApp) create(ctx context.Context, name string, want wanted, old []*inspected) (*inspected, error) {
 	if err := a.network(ctx); err != nil {
 		return nil, err
+	}
+	if want.name == "" {
+		var err error
+		if want.name, err = a.e.named(ctx, runtime.Pin{Image: want.ref, ImageID: want.imageID, Digest: want.digest}, a.w.Image); err != nil {
+			return nil, err
+		}
 	}
 	s, err := specOf(a.w, want)
 	if err != nil {
@@ -155,7 +162,73 @@ func (a *imageApp) upToDate(ctx context.Context) (bool, error) {
 	return want.is(c) && c.active() && !sick && c.Name == a.w.ContainerName && c.Policy == restartOf(a.w), nil
 }
 
-func (a *imageApp) check(ctx context.Context, pins map[string]runtime.Pin, own []*inspected) error {
+// plan also refuses a name or a port that somebody else has. It changes nothing, so
+// it leaves it to create to name an image.
+func (a *imageApp) plan(ctx context.Context, want runtime.Want) (*runtime.Plan, error) {
+	before := runtime.Containers(want.Before)
+	ran, has := before.Pins()[""]
+	plan := &runtime.Plan{Fates: fatesOf(before, "an image workload always gets a new container")}
+	if !before.Ran() || !has {
+		return plan, nil
+	}
+	own, err := a.own(ctx)
+	if err != nil {
+		return nil, err
+	}
+	pin, imageErr := a.e.choose(ctx, want, ran, a.w.Image, want.Taken[""])
+	plan.Pins = map[string]runtime.Pin{"": pin}
+	if imageErr == nil {
+		imageErr = a.e.checkPin(ctx, pin, a.w.Image)
+	}
+	hash, err := hashOf(a.w)
+	if err != nil {
+		return nil, fmt.Errorf("workload %s: %w", a.w.Name, err)
+	}
+	again := startable(own, pin, hash)
+	if errors.Is(imageErr, runtime.ErrImageMissing) && again != nil {
+		imageErr = nil
+	} else {
+		again = nil
+	}
+	for i := range plan.Fates {
+		switch f := &plan.Fates[i]; {
+		case again != nil && f.ID == again.ID:
+			f.Then, f.Why = runtime.StartsAgain, ""
+		case f.Then == runtime.MadeAnew:
+			f.Up = pin
+		}
+	}
+	return plan, errors.Join(imageErr, a.checkTaken(ctx, own))
+}
+
+// startable returns the container that was made from this config on the pinned image.
+// It can start although its image is gone: a rebuild onto the same name deletes the
+// old image at once in some engines.
+func startable(own []*inspected, pin runtime.Pin, hash string) *inspected {
+	i := slices.IndexFunc(own, func(c *inspected) bool { return wanted{imageID: pin.ImageID, hash: hash}.is(c) })
+	if i < 0 {
+		return nil
+	}
+	return own[i]
+}
+
+// fatesOf says of each container that ran that it is made anew, or starts again where
+// there is no reason to make it anew.
+func fatesOf(before []runtime.Container, why string) []runtime.Fate {
+	fates := make([]runtime.Fate, len(before))
+	for i, c := range before {
+		fates[i] = runtime.Fate{Container: c, Then: runtime.StartsAgain, Up: c.Pin()}
+		switch {
+		case !c.Running:
+			fates[i].Then = runtime.StaysStopped
+		case why != "" && !c.Also:
+			fates[i].Then, fates[i].Why = runtime.MadeAnew, why
+		}
+	}
+	return fates
+}
+
+func (a *imageApp) checkTaken(ctx context.Context, own []*inspected) error {
 	_, bindings, err := nat.ParsePortSpecs(a.w.Ports)
 	if err != nil {
 		return fmt.Errorf("workload %s: ports: %w", a.w.Name, err)
@@ -171,7 +244,7 @@ func (a *imageApp) check(ctx context.Context, pins map[string]runtime.Pin, own [
 		err = fmt.Errorf("container %s (%.12s): %w: snap did not make it for workload %s: rename or remove it",
 			holder.Name, holder.ID, errNameTaken, a.w.Name)
 	}
-	return errors.Join(a.e.checkPin(ctx, pins[""], a.w.Image), a.e.checkPorts(ctx, ports, own), err)
+	return errors.Join(a.e.checkPorts(ctx, ports, own), err)
 }
 
 // image returns the image of a reference or an id; nothing when this host has none.
@@ -189,10 +262,7 @@ func digestOf(ref string, digests []string) string {
 	if len(digests) == 0 {
 		return ""
 	}
-	repository, _, _ := strings.Cut(ref, "@")
-	if i := strings.LastIndexByte(repository, ':'); i > strings.LastIndexByte(repository, '/') {
-		repository = repository[:i]
-	}
+	repository := repositoryOf(ref)
 	i := slices.IndexFunc(digests, func(d string) bool { return strings.HasPrefix(d, repository+"@") })
 	return digests[max(i, 0)]
 }

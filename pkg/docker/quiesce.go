@@ -33,7 +33,7 @@ func (r *Runtime) Quiesce(ctx context.Context, mode string, timeout time.Duratio
 		return nil, err
 	}
 	if mode == runtime.Stop {
-		if err := refuseAutoRemove(containers); err != nil {
+		if err := refuseToStop(containers); err != nil {
 			return nil, err
 		}
 	}
@@ -120,7 +120,7 @@ func (e *engine) wake(ctx context.Context, c *inspected, all []*inspected) error
 	if err := e.awaitDependencies(ctx, now, all); err != nil {
 		return err
 	}
-	return e.start(ctx, now)
+	return e.startAgain(ctx, now)
 }
 
 const (

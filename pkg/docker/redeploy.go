@@ -28,6 +28,12 @@ func (a *imageApp) redeploy(ctx context.Context, r runtime.Redeploy) error {
 		return err
 	}
 	want, err := a.want(ctx, r.Pins[""], r.Pull)
+	if errors.Is(err, runtime.ErrImageMissing) {
+		hash, hashErr := hashOf(a.w)
+		if c := startable(old, r.Pins[""], hash); hashErr == nil && c != nil {
+			return a.startOld(ctx, c, others, r)
+		}
+	}
 	if err != nil {
 		// The old containers are as the caller left them. What an earlier redeploy
 		// has made must not run beside them.
@@ -47,6 +53,34 @@ func (a *imageApp) redeploy(ctx context.Context, r runtime.Redeploy) error {
 		return errors.Join(fmt.Errorf("workload %s: %w", a.w.Name, err), a.undo(ctx, r.Before, r.StopTimeout))
 	}
 	return a.removeOld(ctx, old)
+}
+
+// startOld starts an old container whose image is gone.
+func (a *imageApp) startOld(ctx context.Context, c *inspected, others []*inspected, r runtime.Redeploy) error {
+	was := recorded(r.Before, c.ID)
+	err := a.e.discard(ctx, others, r.StopTimeout)
+	if err == nil {
+		err = a.e.rename(ctx, c, was.Name)
+	}
+	if err == nil && !c.Running {
+		err = a.e.start(ctx, c)
+	}
+	if err == nil {
+		err = a.e.waitHealthy(ctx, &watch{id: c.ID}, r.HealthTimeout)
+	}
+	if _, sick := errors.AsType[*runtime.Unhealthy](err); sick {
+		return err
+	}
+	if err == nil {
+		err = a.e.setPolicy(ctx, c, was.Policy)
+	}
+	if err == nil {
+		err = a.e.restoreAlso(ctx, r.Before)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("workload %s: %w", a.w.Name, err), a.undo(ctx, r.Before, r.StopTimeout))
+	}
+	return nil
 }
 
 // split returns the workload's containers that are in before, and the others.
@@ -136,6 +170,10 @@ func (a *imageApp) settle(ctx context.Context, before []runtime.Container) error
 	old, current, err := a.split(ctx, before)
 	if err != nil {
 		return err
+	}
+	if len(current) == 0 { // an old one was started, because its image is gone
+		current = slices.DeleteFunc(old, func(c *inspected) bool { return !c.Running })
+		old = nil
 	}
 	if len(current) == 0 {
 		return fmt.Errorf("workload %s: there is no new container to accept", a.w.Name)

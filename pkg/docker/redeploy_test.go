@@ -84,7 +84,7 @@ func TestDeployFromNothingThenRedeployOnAPin(t *testing.T) {
 	}
 	b.must(r.FenceAndStop(b.Context(), 5*time.Second))
 	pins := map[string]runtime.Pin{"": {Image: ref, ImageID: first}}
-	b.must(r.Check(b.Context(), pins))
+	b.must(b.check(r, pins))
 	b.must(r.Redeploy(b.Context(), held, runtime.Redeploy{Pins: pins, Before: []runtime.Container{old}}))
 	now := b.only(r)
 	if now.ID == old.ID || now.ImageID != first || now.ImageID == second || now.Image != ref || now.Name != old.Name || now.Policy != old.Policy || !now.Running {
@@ -188,7 +188,7 @@ func TestARedeployThatCannotBePutsTheOldNameBack(t *testing.T) {
 
 	gone := map[string]runtime.Pin{"": {Image: "ghost:1", ImageID: "sha256:" + strings.Repeat("0", 64)}}
 	for what, err := range map[string]error{
-		"check":    r.Check(b.Context(), gone),
+		"check":    b.check(r, gone),
 		"redeploy": r.Redeploy(b.Context(), held, runtime.Redeploy{Pins: gone, Before: before}),
 	} {
 		if !errors.Is(err, runtime.ErrImageMissing) {
@@ -200,7 +200,7 @@ func TestARedeployThatCannotBePutsTheOldNameBack(t *testing.T) {
 	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 	b.must(err)
 	pins := map[string]runtime.Pin{"": {Image: ref, ImageID: id}}
-	if err := r.Check(b.Context(), pins); !errors.Is(err, runtime.ErrPortTaken) {
+	if err := b.check(r, pins); !errors.Is(err, runtime.ErrPortTaken) {
 		t.Errorf("check: %v, want runtime.ErrPortTaken", err)
 	}
 	if err := r.Redeploy(b.Context(), held, runtime.Redeploy{Pins: pins, Before: before}); !errors.Is(err, runtime.ErrPortTaken) {
@@ -214,7 +214,7 @@ func TestARedeployThatCannotBePutsTheOldNameBack(t *testing.T) {
 		b.must(err)
 		c.ExposedPorts, h.PortBindings = s.config.ExposedPorts, s.host.PortBindings
 	})
-	if err := r.Check(b.Context(), pins); !errors.Is(err, runtime.ErrPortTaken) || !strings.Contains(err.Error(), "-thief") {
+	if err := b.check(r, pins); !errors.Is(err, runtime.ErrPortTaken) || !strings.Contains(err.Error(), "-thief") {
 		t.Errorf("check: %v, want runtime.ErrPortTaken with the container that has it", err)
 	}
 
@@ -232,7 +232,7 @@ func TestAForeignContainerWithTheNameIsNotTouched(t *testing.T) {
 	ref, _ := b.image("one")
 	id := b.foreign("x", ref, nil)
 	r, held := b.open(b.app(ref, "container_name: "+b.name+"-x")), b.held()
-	if err := r.Check(b.Context(), nil); !errors.Is(err, errNameTaken) {
+	if err := b.check(r, nil); !errors.Is(err, errNameTaken) {
 		t.Errorf("check: %v, want errNameTaken", err)
 	}
 	if err := r.Redeploy(b.Context(), held, runtime.Redeploy{}); !errors.Is(err, errNameTaken) {

@@ -44,7 +44,7 @@ type Runtime struct {
 // own, and how they are made.
 type app interface {
 	own(ctx context.Context) ([]*inspected, error)
-	check(ctx context.Context, pins map[string]runtime.Pin, own []*inspected) error
+	plan(ctx context.Context, want runtime.Want) (*runtime.Plan, error)
 	redeploy(ctx context.Context, r runtime.Redeploy) error
 	resume(ctx context.Context, before []runtime.Container) error
 	settle(ctx context.Context, before []runtime.Container) error
@@ -74,7 +74,7 @@ func open(w *workload.Workload, opts Options, more ...client.Opt) (*Runtime, err
 	case workload.Image:
 		r.app = &imageApp{e: e, w: w}
 	case workload.Compose:
-		r.app = &composeApp{e: e, w: w, cli: compose{files: composeFiles(w.Compose), host: host}}
+		r.app = &composeApp{e: e, w: w, host: host}
 	default:
 		r.app = dataApp{e: e}
 	}
@@ -132,21 +132,21 @@ func (r *Runtime) inspectAll(ctx context.Context) ([]*inspected, error) {
 		containers = append(containers, c)
 	}
 	slices.SortFunc(containers, func(x, y *inspected) int { return strings.Compare(x.Name, y.Name) })
+	for _, c := range containers {
+		c.Bar = r.bar(c)
+	}
 	return containers, nil
 }
 
-// Check reports what would keep Redeploy from working: an image that is not on
-// this host ([runtime.ErrImageMissing]), a port ([runtime.ErrPortTaken]) or a
-// container name that somebody else has, a volume of the config that no service
-// mounts, or a container of also_stop that the engine would remove once it stops.
-// The error joins everything that was found.
-func (r *Runtime) Check(ctx context.Context, pins map[string]runtime.Pin) error {
-	containers, err := r.inspectAll(ctx)
-	if err != nil {
-		return err
+// Plan returns what Redeploy would do, or what would keep it from working: a
+// [*runtime.Refusal], an image that is not on this host ([runtime.ErrImageMissing]), a
+// port ([runtime.ErrPortTaken]) or a container name that somebody else has, a volume of
+// the config that no service mounts. The error joins everything that was found.
+func (r *Runtime) Plan(ctx context.Context, want runtime.Want) (*runtime.Plan, error) {
+	if err := barred(want.Before, want.TakeOver); err != nil {
+		return nil, err
 	}
-	own := slices.DeleteFunc(slices.Clone(containers), func(c *inspected) bool { return c.Also })
-	return errors.Join(refuseAutoRemove(containers), r.app.check(ctx, pins, own))
+	return r.app.plan(ctx, want)
 }
 
 // Redeploy reports an image that cannot be had before it touches anything that was
@@ -195,7 +195,9 @@ type dataApp struct{ e *engine }
 
 func (dataApp) own(context.Context) ([]*inspected, error) { return nil, nil }
 
-func (dataApp) check(context.Context, map[string]runtime.Pin, []*inspected) error { return nil }
+func (dataApp) plan(_ context.Context, want runtime.Want) (*runtime.Plan, error) {
+	return &runtime.Plan{Fates: fatesOf(want.Before, "")}, nil
+}
 
 func (a dataApp) redeploy(ctx context.Context, r runtime.Redeploy) error {
 	return a.e.restoreAlso(ctx, r.Before)

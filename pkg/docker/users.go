@@ -22,8 +22,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
-// Users counts a container of docker compose run, but not those of also_stop. For a
-// workload of data alone on a host without an engine there are no users.
+// Users does not count the containers of also_stop. For a workload of data alone on a host without an engine there are no users.
 func (r *Runtime) Users(ctx context.Context, paths []string) ([]runtime.User, error) {
 	if r.w.Kind() == workload.Data && r.e.socketMissing() {
 		return nil, nil
@@ -54,7 +53,8 @@ func (r *Runtime) Users(ctx context.Context, paths []string) ([]runtime.User, er
 			for i, path := range paths {
 				if rel := relation(at, wanted[i]); rel != "" {
 					running := c.State == container.StateRunning || c.State == container.StatePaused || c.State == container.StateRestarting
-					users = append(users, runtime.User{ID: c.ID, Name: nameOf(c), Running: running, Source: source, Path: path, Relation: rel})
+					_, release := manager(c.Labels)
+					users = append(users, runtime.User{ID: c.ID, Name: nameOf(c), Running: running, Source: source, Path: path, Relation: rel, Release: release})
 				}
 			}
 		}

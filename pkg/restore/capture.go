@@ -121,8 +121,22 @@ func (c *capturing) preflight(ctx context.Context) error {
 	if err := swap.AllFit(c.volumes); err != nil {
 		return err
 	}
-	c.containers, err = c.rt.Containers(ctx)
-	return err
+	if c.containers, err = c.rt.Containers(ctx); err != nil {
+		return err
+	}
+	return c.mayQuiesce()
+}
+
+// mayQuiesce refuses to stop containers that would not come back, and to touch those
+// of another config.
+func (c *capturing) mayQuiesce() error {
+	for _, container := range c.containers {
+		ours := container.Bar == nil || container.Bar.Code != runtime.OtherConfig
+		if container.Bar != nil && container.Awake() && (c.req.Quiesce == runtime.Stop || c.req.Quiesce == runtime.Pause && !ours) {
+			return container.Bar
+		}
+	}
+	return nil
 }
 
 // makes says how to make a live directory that does not exist.

@@ -17,6 +17,7 @@ import (
 type DeployRequest struct {
 	Workload      string
 	HealthTimeout time.Duration
+	TakeOver      bool // take over containers that another config made
 }
 
 // DeployResult is what runs after a deploy.
@@ -55,6 +56,9 @@ func (s *session) deploy(ctx context.Context, req DeployRequest, txID *string) (
 	if err != nil {
 		return nil, classify(err)
 	}
+	if err := barred(before, req.TakeOver); err != nil {
+		return nil, classify(err)
+	}
 	if err := s.makeLive(); err != nil {
 		return nil, classify(err)
 	}
@@ -80,6 +84,10 @@ func (s *session) deploy(ctx context.Context, req DeployRequest, txID *string) (
 // brings the old ones back.
 func (s *session) replace(ctx context.Context, req DeployRequest, tx *journal.Tx, before []runtime.Container) (*DeployResult, error) {
 	err := s.rt.Redeploy(ctx, s.held, runtime.Redeploy{Before: before, HealthTimeout: req.HealthTimeout, Pull: true})
+	var missing *runtime.Missing
+	if errors.As(err, &missing) {
+		return nil, fault(Pending, "service_missing", startMissing("", nil), "deployed, but %w", errors.Join(err, tx.End()))
+	}
 	if err != nil {
 		return nil, s.undoDeploy(context.WithoutCancel(ctx), tx, before, because(ctx, err))
 	}
@@ -146,4 +154,15 @@ func (s *session) undoDeploy(ctx context.Context, tx *journal.Tx, before []runti
 		return fault(RolledBack, e.Code, e.Remedy, "%w; the old containers are back", cause)
 	}
 	return e
+}
+
+// barred returns why these containers may not be stopped; nil if they may. With
+// takeOver those that another config made may.
+func barred(list []runtime.Container, takeOver bool) error {
+	for _, c := range list {
+		if c.Bar != nil && !(takeOver && c.Bar.Code == runtime.OtherConfig) {
+			return c.Bar
+		}
+	}
+	return nil
 }

@@ -136,7 +136,7 @@ func (e *Engine) withVolumes(ctx context.Context, rt runtime.Runtime, w *workloa
 		volumes[i] = workload.Volume{Name: m.Name, Scope: workload.Absolute, Source: m.Source, Target: m.Target}
 	}
 	if own, err = w.WithVolumes(e.Config, volumes); err != nil {
-		return nil, nil, &workload.Error{Where: w.Compose, Err: err, Hint: "list the workload's volumes under `volumes:` in the config"}
+		return nil, nil, &workload.Error{Where: w.Compose.String(), Err: err, Hint: "list the workload's volumes under `volumes:` in the config"}
 	}
 	return own, notices, nil
 }

@@ -73,11 +73,14 @@ func classify(err error) *Error {
 	var unfit *swap.Unfit
 	var missing *store.Missing
 	var changed *snapshot.Changed
+	var refusal *runtime.Refusal
 	switch {
 	case err == nil:
 		return nil
 	case errors.As(err, &own):
 		return &Error{own.Kind, own.Code, err, own.Remedy} // the whole of the message
+	case errors.As(err, &refusal):
+		return &Error{Refused, refusal.Code, err, remedy.Of(refusal.Hint)}
 	case errors.As(err, &unfit):
 		return &Error{Refused, unfit.Code, err, remedy.Of(unfit.Hint)}
 	case errors.As(err, &changed):

@@ -24,6 +24,7 @@ type finish struct {
 	x       *swap.Tx
 	offline bool
 	sick    error // why the app is not healthy, where it is to stay up
+	missing error // which containers do not run, although the app is up
 	end     ended
 }
 
@@ -179,8 +180,12 @@ func (f *finish) startApp(ctx context.Context) error {
 	})
 	f.at("redeployed")
 	var sick *runtime.Unhealthy
+	var missing *runtime.Missing
 	switch {
 	case err == nil:
+		return nil
+	case errors.As(err, &missing):
+		f.missing = err
 		return nil
 	case f.staysNew() && errors.As(err, &sick):
 		f.sick = err
@@ -240,8 +245,11 @@ func (f *finish) settle(ctx context.Context) error {
 	}
 	f.at("settled")
 	_ = f.stopAt(rolledBack, restored, nil)
-	if f.end.outcome == restored && f.sick != nil {
+	switch {
+	case f.end.outcome == restored && f.sick != nil:
 		f.set(restoredUnhealthy, f.sick)
+	case f.end.outcome == restored && f.missing != nil:
+		f.set(restoredMissing, f.missing)
 	}
 	return nil
 }

@@ -27,6 +27,7 @@ const (
 	restoredOffline
 	restoredAppDown
 	restoredUnhealthy
+	restoredMissing
 	restoredUnguarded
 	restoredPartly
 )
@@ -57,6 +58,7 @@ var outcomes = [...]struct {
 	restoredOffline:   {action: RolledForwardTx, pending: true},
 	restoredAppDown:   {RolledForwardTx, true, Pending, "app_not_up", lookThenAgain, "the new data is live, but the app is not up: %w", "the new data is live, but the app is not up: %w"},
 	restoredUnhealthy: {RolledForwardTx, false, Pending, "unhealthy", lookOrGoBack, "the new data is live, but %w", "the new data is live, but %w"},
+	restoredMissing:   {RolledForwardTx, false, Pending, "service_missing", startMissing, "the new data is live and the app is up, but %w", "the new data is live and the app is up, but %w"},
 	restoredUnguarded: {RolledForwardTx, true, Pending, "guarding", ownRemedy, "the new data is live and the app is up, but %w", "the new data is live and the app is up, but %w"},
 	restoredPartly:    {RolledForwardTx, true, Pending, "cleanup", again, "the clean-up is not finished: %w", "the new data is live and the app is up, but the clean-up is not finished: %w"},
 }
@@ -89,6 +91,10 @@ func lookThenAgain(workload string, _ *ended) remedy.Remedy {
 
 func lookOrGoBack(workload string, end *ended) remedy.Remedy {
 	return remedy.Of("read the app's log; to go back to the old data, ", remedy.Restore(workload, end.preRestoreSID))
+}
+
+func startMissing(string, *ended) remedy.Remedy {
+	return remedy.Of("find out why they do not run (docker ps -a), and start them by hand")
 }
 
 func ownRemedy(_ string, end *ended) remedy.Remedy { return classify(end.err).Remedy }

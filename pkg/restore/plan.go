@@ -35,6 +35,8 @@ type RestoreRequest struct {
 	HealthTimeout time.Duration // 0: two minutes
 	StopTimeout   time.Duration // 0: what each container asks for
 	TrustIndex    bool          // do not read what was cloned because the index says that it is unchanged
+	Image         string        // runtime.ImageRunning, the default, ImageConfig or ImageSnapshot
+	TakeOver      bool          // take over containers that another config made
 }
 
 // Plan is what a restore would do, found by the same checks that precede one.
@@ -44,6 +46,8 @@ type Plan struct {
 	Guard      string // workload.GuardBefore or GuardAfter
 	Volumes    []PlannedVolume
 	Containers []runtime.Container
+	Fates      []runtime.Fate // what becomes of the containers, in the same order
+	Images     []PlannedImage
 	Space      []Space
 	Warnings   []string
 
@@ -51,6 +55,7 @@ type Plan struct {
 	chosen   []*workload.Volume
 	volumes  []*swap.Volume // of chosen
 	running  bool           // the app runs now and will be brought up again
+	pins     map[string]runtime.Pin
 }
 
 // PlannedVolume is one volume of a plan.
@@ -232,7 +237,7 @@ func (s *session) planLive(ctx context.Context, p *Plan, _ RestoreRequest) error
 	return nil
 }
 
-func (s *session) planContainers(ctx context.Context, p *Plan, _ RestoreRequest) error {
+func (s *session) planContainers(ctx context.Context, p *Plan, req RestoreRequest) error {
 	var err error
 	if p.Containers, err = s.rt.Containers(ctx); err != nil {
 		return err
@@ -247,15 +252,14 @@ func (s *session) planContainers(ctx context.Context, p *Plan, _ RestoreRequest)
 		if s.w.Kind() != workload.Data {
 			p.Warnings = append(p.Warnings, "no container of the workload runs; none will be started")
 		}
-		return nil
 	}
 	for _, v := range p.volumes {
-		if !mountedBy(p.Containers, v) {
+		if p.running && !mountedBy(p.Containers, v) {
 			p.Warnings = append(p.Warnings, fmt.Sprintf(
 				"volume %s: no container mounts %s now; the config has changed since they were deployed", v.Name, v.Path()))
 		}
 	}
-	return s.rt.Check(ctx, runtime.Containers(p.Containers).Pins())
+	return s.planRedeploy(ctx, p, req)
 }
 
 // mountedBy reports whether a container mounts the volume or a directory above it.
@@ -285,8 +289,11 @@ func (s *session) planUsers(ctx context.Context, p *Plan, _ RestoreRequest) erro
 		what := fmt.Sprintf("container %s, which does not belong to the workload, mounts %s", u.Name, u.Source)
 		switch {
 		case u.Running && u.Relation != runtime.Above:
-			return refused("in_use", remedy.Of("stop it (docker stop "+u.Name+"), or list it in also_stop in the config"),
-				"%s (%s volume %s): it would go on writing to the old data", what, u.Relation, u.Path)
+			way := remedy.Of("stop it (docker stop " + u.Name + "), or list it in also_stop in the config")
+			if u.Release != "" {
+				way = remedy.Of(u.Release)
+			}
+			return refused("in_use", way, "%s (%s volume %s): it would go on writing to the old data", what, u.Relation, u.Path)
 		case u.Running:
 			p.Warnings = append(p.Warnings, what+", above volume "+u.Path)
 		default:

@@ -253,7 +253,7 @@ func (r *restoration) passOne(ctx context.Context) error {
 
 // ready records the handles.
 func (r *restoration) ready(context.Context) error {
-	ready := &journal.Ready{Containers: r.plan.Containers, Pin: runtime.Containers(r.plan.Containers).Pins()}
+	ready := &journal.Ready{Containers: r.plan.Containers, Pin: r.plan.pins}
 	return r.x.RecordReady(ready, func() error {
 		if err := r.sameAsPlanned(); err != nil {
 			return err

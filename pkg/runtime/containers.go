@@ -19,7 +19,7 @@ func (list Containers) Ran() bool {
 func (list Containers) Pins() map[string]Pin {
 	out := map[string]Pin{}
 	for _, c := range list {
-		if _, have := out[c.Service]; !c.Also && (!have || c.Running) {
+		if _, have := out[c.Service]; !c.Also && !c.OneOff && (!have || c.Running) {
 			out[c.Service] = c.Pin()
 		}
 	}

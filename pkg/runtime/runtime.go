@@ -30,9 +30,11 @@ type Runtime interface {
 	// It changes nothing.
 	Users(ctx context.Context, paths []string) ([]User, error)
 
-	// Check reports what would keep Redeploy from working: an image that is
-	// not on this host, a port that somebody else has. It changes nothing.
-	Check(ctx context.Context, pins map[string]Pin) error
+	// Plan returns what Redeploy would do with each container, and on which
+	// images, or why it could not bring the workload back as it runs: a [*Refusal],
+	// an image that is not on this host, a port that somebody else has. It changes
+	// nothing.
+	Plan(ctx context.Context, want Want) (*Plan, error)
 
 	// UpToDate reports whether what runs is what the current config says, and is
 	// healthy: a deploy then has nothing to do. It changes nothing.
@@ -54,8 +56,9 @@ type Runtime interface {
 	// pins and returns once it is healthy. It continues an earlier
 	// Redeploy that was cut short, and removes the containers in before only when
 	// the new ones are up. After an error those in before still exist, stopped and
-	// fenced, and no container of the workload runs, with one exception: after a
-	// [*Unhealthy] the new containers are up but not healthy.
+	// fenced, and no container of the workload runs, with two exceptions: after a
+	// [*Unhealthy] the new containers are up but not healthy, and after a [*Missing]
+	// all but the named ones are up and healthy.
 	Redeploy(ctx context.Context, held Lock, r Redeploy) error
 
 	// Settle accepts the containers that a Redeploy left up although they are

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -48,6 +49,7 @@ type User struct {
 	Source   string // the host path that it mounts
 	Path     string // the volume's
 	Relation Relation
+	Release  string // how to stop it, where docker stop does not: "" elsewhere
 }
 
 // Redeploy says how to bring a workload up.
@@ -83,15 +85,20 @@ type Container struct {
 	Image   string `json:"image"`             // the reference it was created from
 	ImageID string `json:"image_id"`
 	// Digest is the repository digest of the image, where it has one.
-	Digest  string  `json:"digest,omitempty"`
-	Running bool    `json:"running"`
-	Paused  bool    `json:"paused,omitempty"`
-	Policy  Policy  `json:"policy"`
-	Also    bool    `json:"also,omitempty"` // not of the workload: listed in also_stop
-	Mounts  []Mount `json:"mounts,omitempty"`
+	Digest  string `json:"digest,omitempty"`
+	Running bool   `json:"running"`
+	Paused  bool   `json:"paused,omitempty"`
+	Policy  Policy `json:"policy"`
+	Also    bool   `json:"also,omitempty"` // not of the workload: listed in also_stop
+	// OneOff is set for a container of docker compose run, which is of no service.
+	OneOff bool    `json:"one_off,omitempty"`
+	Mounts []Mount `json:"mounts,omitempty"`
 	// StopTimeout is how long the engine waits for a clean stop now; negative is
 	// for ever.
 	StopTimeout time.Duration `json:"-"`
+	// Bar is why snap may not stop the container: it could not bring the container
+	// back. Each has a code.
+	Bar *Refusal `json:"-"`
 }
 
 // Awake reports whether the container runs and is not paused.
@@ -118,4 +125,10 @@ type Pin struct {
 	Image   string `json:"image"`
 	ImageID string `json:"image_id"`
 	Digest  string `json:"digest,omitempty"`
+}
+
+// Text is the image in words: its reference, with the beginning of its id, which tells
+// it from others of that name.
+func (p Pin) Text() string {
+	return fmt.Sprintf("%s (%.12s)", p.Image, strings.TrimPrefix(p.ImageID, "sha256:"))
 }

@@ -83,6 +83,18 @@ func Load(path string) (*Config, error) {
 		return nil, &Error{Where: path, Err: err, Hint: "the keys are described in docs/operating.md, section Config"}
 	}
 	cfg.Path = path
+	real, err := filepath.Abs(path)
+	if err == nil {
+		real, err = filepath.EvalSymlinks(real)
+	}
+	if err != nil {
+		return nil, &Error{Where: path, Err: err}
+	}
+	for _, w := range cfg.Workloads {
+		if w != nil {
+			w.Config = real
+		}
+	}
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}

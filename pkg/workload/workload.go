@@ -18,12 +18,13 @@ import (
 
 // Workload is one app: its containers, if it has any, and its volumes.
 type Workload struct {
-	Name string `yaml:"-"`
+	Name   string `yaml:"-"`
+	Config string `yaml:"-"` // the real path of the config that it is from
 
-	Project string   `yaml:"project"`
-	Stage   string   `yaml:"stage"`
-	Compose string   `yaml:"compose"` // path of a Compose file; excludes the image keys
-	Volumes []Volume `yaml:"volumes"`
+	Project string       `yaml:"project"`
+	Stage   string       `yaml:"stage"`
+	Compose *Composition `yaml:"compose"` // excludes the image keys
+	Volumes []Volume     `yaml:"volumes"`
 	// AlsoStop names containers outside the workload that use its volumes:
 	// they are stopped for a restore and started again after it.
 	AlsoStop []string `yaml:"also_stop"`
@@ -90,7 +91,7 @@ const (
 // Kind returns who starts the workload's containers.
 func (w *Workload) Kind() Kind {
 	switch {
-	case w.Compose != "":
+	case w.Compose != nil:
 		return Compose
 	case w.Image != "":
 		return Image
@@ -130,8 +131,8 @@ func (w *Workload) check(c *Config) error {
 		if w.Image != "" {
 			return errors.New("has both image and compose: only one can bring it up")
 		}
-		if err := cleanAbsolute(&w.Compose); err != nil {
-			return fmt.Errorf("compose: %w", err)
+		if err := w.Compose.check(); err != nil {
+			return err
 		}
 	case Data:
 		if len(w.Volumes) == 0 {

@@ -1,0 +1,285 @@
+package docker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/tiny-forge/snap/pkg/runtime"
+)
+
+// composeView is what a decision about a Compose workload is made from: what runs, and
+// the model that a redeploy would use.
+type composeView struct {
+	*project
+	cli    compose
+	own    []*inspected
+	before []runtime.Container
+	// same are the containers, by id, that Compose itself would leave as they are: the
+	// model has not changed since they were made.
+	same map[string]bool
+}
+
+// look observes the engine and the model. It changes nothing.
+func (a *composeApp) look(ctx context.Context, before []runtime.Container) (*composeView, error) {
+	p, err := a.config(ctx)
+	if err != nil {
+		return nil, err
+	}
+	v := &composeView{project: p, before: before, same: map[string]bool{}}
+	if v.cli, err = a.command(ctx); err != nil {
+		return nil, err
+	}
+	if v.own, err = a.own(ctx); err != nil {
+		return nil, err
+	}
+	return v, a.compare(ctx, v)
+}
+
+// of returns the containers of a service, without those of docker compose run, sorted
+// as Compose does.
+func (v *composeView) of(service string) []*inspected {
+	return slices.DeleteFunc(slices.Clone(v.own), func(c *inspected) bool { return c.Service != service || c.OneOff })
+}
+
+// compare finds the containers whose model has not changed. What an earlier redeploy
+// has pinned to an image counts as if the Compose file said so.
+func (a *composeApp) compare(ctx context.Context, v *composeView) error {
+	model, pinned := v.project, pins{}
+	for _, c := range v.own {
+		if _, known := v.Services[c.Service]; known && !c.OneOff && c.label(labelImage) != "" {
+			pinned[c.Service] = pinned.service(c.raw.Config.Image, c.label(labelImage))
+		}
+	}
+	override, err := pinned.override()
+	if err != nil {
+		return err
+	}
+	if override != nil {
+		c := v.cli
+		c.profiles = append(slices.Clone(c.profiles), "*")
+		if model, _, err = c.config(ctx, override); err != nil {
+			return err
+		}
+	}
+	firstOf := func(service string) string {
+		if list := v.of(service); len(list) > 0 {
+			return list[0].ID
+		}
+		return ""
+	}
+	var ask []string
+	for _, c := range v.own {
+		s, known := model.Services[c.Service]
+		if !known || c.OneOff {
+			continue
+		}
+		hash, err := s.hash(firstOf)
+		if err != nil {
+			return fmt.Errorf("the model of service %s: %w", c.Service, err)
+		}
+		v.same[c.ID] = hash == c.label(composeHash)
+		// Compose calls a container outdated for its image too. Then its answer would
+		// not tell whether the model has changed.
+		image, err := a.e.image(ctx, model.image(c.Service))
+		if err != nil {
+			return err
+		}
+		if !v.same[c.ID] && image.ID == c.ImageID && !slices.Contains(ask, c.Service) {
+			ask = append(ask, c.Service)
+		}
+	}
+	if len(ask) == 0 {
+		return nil
+	}
+	return a.ask(ctx, v, override, ask)
+}
+
+// recreated is a line with which docker compose says that it makes a container anew.
+var recreated = regexp.MustCompile(`Container (\S+)\s+Recreate`)
+
+// ask lets Compose itself say which containers of these services it would make anew:
+// its hash may be another one than snap's, which is that of one version.
+func (a *composeApp) ask(ctx context.Context, v *composeView, override []byte, services []string) error {
+	args := append([]string{"--dry-run", "up", "-d", "--no-deps", "--no-build", "--pull", "never"}, v.scale(services)...)
+	_, said, err := v.cli.run(ctx, override, append(args, services...)...)
+	if err != nil {
+		var failure *composeError
+		if errors.As(err, &failure) && strings.Contains(failure.said, "unknown flag") {
+			return nil // older than 2.18: the hashes must do
+		}
+		return err
+	}
+	var anew []string
+	for _, line := range recreated.FindAllStringSubmatch(said, -1) {
+		anew = append(anew, line[1])
+	}
+	for _, service := range services {
+		for _, c := range v.of(service) {
+			v.same[c.ID] = v.same[c.ID] || !slices.Contains(anew, c.Name)
+		}
+	}
+	return nil
+}
+
+// scale returns the flags that keep as many containers of each service as there are.
+func (v *composeView) scale(services []string) []string {
+	var flags []string
+	for _, service := range services {
+		n := len(slices.DeleteFunc(slices.Clone(v.before), func(c runtime.Container) bool { return c.Also || c.OneOff || c.Service != service }))
+		if n > 0 {
+			flags = append(flags, "--scale", service+"="+strconv.Itoa(n))
+		}
+	}
+	return flags
+}
+
+// decide says what becomes of each container in before, on the images of pins. It is
+// the one decision: the plan shows it, the check judges it, the redeploy carries it
+// out.
+func (v *composeView) decide(pins map[string]runtime.Pin) []runtime.Fate {
+	fates := make([]runtime.Fate, len(v.before))
+	for i, was := range v.before {
+		fates[i] = v.fate(was, pins)
+	}
+	// Whoever joins a container that is made anew would look for the old one.
+	for changed := true; changed; {
+		changed = false
+		for i, f := range fates {
+			c := byID(v.own, f.ID)
+			if f.Then != runtime.StartsAgain || f.Also || c == nil || !v.makes(f.Container) {
+				continue
+			}
+			for _, other := range fates {
+				if other.Then == runtime.MadeAnew && c.joins(other.Container) {
+					fates[i].Then, fates[i].Why, changed = runtime.MadeAnew, "it joins "+other.Name+", which is made anew", true
+					break
+				}
+			}
+		}
+	}
+	return fates
+}
+
+// makes reports whether Compose could make the container anew.
+func (v *composeView) makes(c runtime.Container) bool {
+	_, known := v.Services[c.Service]
+	return known && !c.OneOff
+}
+
+func (v *composeView) fate(was runtime.Container, pins map[string]runtime.Pin) runtime.Fate {
+	f := runtime.Fate{Container: was, Then: runtime.StartsAgain, Up: was.Pin()}
+	c, pin := byID(v.own, was.ID), pins[was.Service]
+	switch {
+	case !was.Running:
+		f.Then = runtime.StaysStopped
+	case was.Also || !v.makes(was):
+		// Nobody could make it anew, so it can only start again.
+	case c == nil:
+		f.Then, f.Why = runtime.MadeAnew, "it is gone"
+	case pin.ImageID != "" && pin.ImageID != was.ImageID:
+		f.Then, f.Why = runtime.MadeAnew, fmt.Sprintf("it comes up on image %s instead of %s", pin.Text(), was.Pin().Text())
+	case !v.same[was.ID]:
+		f.Then, f.Why = runtime.MadeAnew, fmt.Sprintf("its service has changed in %s since it was made", strings.Join(v.cli.files, ", "))
+	}
+	if f.Then == runtime.MadeAnew && pin.ImageID != "" {
+		f.Up = pin
+	}
+	return f
+}
+
+// joins reports whether a container lives in a namespace of the other one, or takes
+// its volumes.
+func (c *inspected) joins(other runtime.Container) bool {
+	host := c.raw.HostConfig
+	if host == nil || c.ID == other.ID {
+		return false
+	}
+	joined := func(name string) bool { return name != "" && (name == other.ID || name == other.Name) }
+	if joined(host.NetworkMode.ConnectedContainer()) || joined(host.IpcMode.Container()) || joined(host.PidMode.Container()) {
+		return true
+	}
+	return slices.ContainsFunc(host.VolumesFrom, func(from string) bool {
+		name, _, _ := strings.Cut(from, ":")
+		return joined(name)
+	})
+}
+
+// choose returns the image on which each service that has containers comes up.
+func (a *composeApp) choose(ctx context.Context, v *composeView, want runtime.Want) (map[string]runtime.Pin, error) {
+	chosen := map[string]runtime.Pin{}
+	var errs []error
+	for service, ran := range runtime.Containers(want.Before).Pins() {
+		if _, known := v.Services[service]; !known {
+			continue
+		}
+		pin, err := a.e.choose(ctx, want, ran, v.image(service), want.Taken[service])
+		if err != nil {
+			errs = append(errs, fmt.Errorf("service %s: %w", service, err))
+		}
+		chosen[service] = pin
+	}
+	return chosen, errors.Join(errs...)
+}
+
+// pins are the services of an override: a Compose file that says the images.
+type pins map[string]any
+
+func (pins) service(image, ref string) any {
+	return map[string]any{"image": image, "labels": map[string]string{labelImage: ref}}
+}
+
+// override returns the pins as a Compose file, nil when there are none.
+func (p pins) override() ([]byte, error) {
+	if len(p) == 0 {
+		return nil, nil
+	}
+	return json.Marshal(map[string]any{"services": p}) // JSON is YAML
+}
+
+// plan refuses what a redeploy could not bring back as it runs.
+func (a *composeApp) plan(ctx context.Context, want runtime.Want) (*runtime.Plan, error) {
+	v, err := a.look(ctx, want.Before)
+	if err == nil {
+		err = a.stray(ctx, v)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !runtime.Containers(want.Before).Ran() {
+		return &runtime.Plan{Fates: v.decide(nil)}, v.checkMounted(a.w.Volumes)
+	}
+	chosen, imageErr := a.choose(ctx, v, want)
+	plan := &runtime.Plan{Fates: v.decide(chosen), Pins: chosen}
+	errs := []error{a.mismatch(ctx, v, plan.Fates), v.checkMounted(a.w.Volumes), imageErr, a.checkImages(ctx, plan.Fates)}
+	var ports []port
+	for _, name := range slices.Sorted(maps.Keys(v.Services)) {
+		if len(v.of(name)) == 0 {
+			continue
+		}
+		for _, published := range v.Services[name].Ports {
+			ports = append(ports, port{published.HostIP, published.Published, published.Protocol})
+		}
+	}
+	return plan, errors.Join(append(errs, a.e.checkPorts(ctx, ports, v.own))...)
+}
+
+// checkImages reports the images that are missing for a container that is made anew.
+// Another one starts again without its image.
+func (a *composeApp) checkImages(ctx context.Context, fates []runtime.Fate) error {
+	var errs []error
+	for _, f := range fates {
+		if f.Then == runtime.MadeAnew {
+			if err := a.e.checkPin(ctx, f.Up, f.Up.Image); err != nil {
+				errs = append(errs, fmt.Errorf("service %s: %w", f.Service, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
