@@ -107,7 +107,7 @@ var recreated = regexp.MustCompile(`Container (\S+)\s+Recreate`)
 // ask lets Compose itself say which containers of these services it would make anew:
 // its hash may be another one than snap's, which is that of one version.
 func (a *composeApp) ask(ctx context.Context, v *composeView, override []byte, services []string) error {
-	args := append([]string{"--dry-run", "up", "-d", "--no-deps", "--no-build", "--pull", "never"}, v.scale(services)...)
+	args := append([]string{"--dry-run", "up", "--no-start", "--no-deps", "--no-build", "--pull", "never"}, v.scale(services)...)
 	_, said, err := v.cli.run(ctx, override, append(args, services...)...)
 	if err != nil {
 		var failure *composeError
@@ -197,10 +197,10 @@ func (v *composeView) fate(was runtime.Container, pins map[string]runtime.Pin) r
 // joins reports whether a container lives in a namespace of the other one, or takes
 // its volumes.
 func (c *inspected) joins(other runtime.Container) bool {
-	host := c.raw.HostConfig
-	if host == nil || c.ID == other.ID {
+	if c.raw.ContainerJSONBase == nil || c.ID == other.ID {
 		return false
 	}
+	host := c.raw.HostConfig
 	joined := func(name string) bool { return name != "" && (name == other.ID || name == other.Name) }
 	if joined(host.NetworkMode.ConnectedContainer()) || joined(host.IpcMode.Container()) || joined(host.PidMode.Container()) {
 		return true

@@ -159,7 +159,8 @@ func (a *imageApp) upToDate(ctx context.Context) (bool, error) {
 	}
 	c := own[0]
 	sick := c.health() != container.Healthy && c.health() != container.NoHealthcheck
-	return want.is(c) && c.active() && !sick && c.Name == a.w.ContainerName && c.Policy == restartOf(a.w), nil
+	ours := c.label(labelConfig) == "" || c.label(labelConfig) == a.w.Config
+	return ours && want.is(c) && c.active() && !sick && c.Name == a.w.ContainerName && c.Policy == restartOf(a.w), nil
 }
 
 // plan also refuses a name or a port that somebody else has. It changes nothing, so
