@@ -45,7 +45,7 @@ func specOf(w *workload.Workload, want wanted) (*spec, error) {
 	}
 	labels := map[string]string{}
 	maps.Copy(labels, w.Labels)
-	maps.Copy(labels, map[string]string{labelWorkload: w.Name, labelHash: want.hash, labelImage: want.ref})
+	maps.Copy(labels, map[string]string{labelWorkload: w.Name, labelConfig: w.Config, labelHash: want.hash, labelImage: want.ref})
 	net := networkName(w)
 	s := &spec{
 		config: &container.Config{
