@@ -13,17 +13,16 @@ import (
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
-// Quiesce pauses or stops the containers that run, those of also_stop too.
-// Containers that are paused already stay paused, after the thaw too. Before a
-// pause it waits, a few seconds at most, until no health probe is starting; all
-// containers still run meanwhile.
+// Quiesce leaves containers that are paused already as they are, and so does the
+// thaw. Before a pause it waits, a few seconds at most, until no health probe is
+// starting; all containers still run meanwhile.
 func (r *Runtime) Quiesce(ctx context.Context, mode string, timeout time.Duration) (runtime.Thaw, error) {
 	var quiet func(context.Context, *inspected) error
 	switch mode {
 	case runtime.None:
 		return func(context.Context) error { return nil }, nil
 	case runtime.Pause:
-		quiet = r.e.pause
+		quiet = func(ctx context.Context, c *inspected) error { return r.e.setPaused(ctx, c, true) }
 	case runtime.Stop:
 		quiet = func(ctx context.Context, c *inspected) error { return r.e.stop(ctx, c, timeout) }
 	default:
@@ -38,12 +37,7 @@ func (r *Runtime) Quiesce(ctx context.Context, mode string, timeout time.Duratio
 			return nil, err
 		}
 	}
-	var chosen []*inspected
-	for _, c := range containers {
-		if c.Running && !c.Paused {
-			chosen = append(chosen, c)
-		}
-	}
+	chosen := slices.DeleteFunc(containers, func(c *inspected) bool { return !c.Awake() })
 	thaw := r.e.thaw(chosen)
 	work := ctx
 	if mode == runtime.Pause {
@@ -56,7 +50,7 @@ func (r *Runtime) Quiesce(ctx context.Context, mode string, timeout time.Duratio
 		work, cancel = detached(ctx)
 		defer cancel()
 	}
-	err = each(chosen, func(_ int, c *inspected) error { return quiet(work, c) })
+	err = each(chosen, func(c *inspected) error { return quiet(work, c) })
 	if err == nil {
 		err = ctx.Err()
 	}
@@ -68,8 +62,8 @@ func (r *Runtime) Quiesce(ctx context.Context, mode string, timeout time.Duratio
 	return thaw, nil
 }
 
-// thaw returns the function that brings these containers back. When it is called
-// again it leaves alone those that are back.
+// thaw returns the function that brings these containers back, except those that it
+// has already brought back.
 func (e *engine) thaw(containers []*inspected) runtime.Thaw {
 	var mu sync.Mutex
 	left := inOrder(containers)
@@ -80,7 +74,7 @@ func (e *engine) thaw(containers []*inspected) runtime.Thaw {
 		defer cancel()
 		// First all that are frozen, at once; then those that were stopped, in
 		// their order.
-		err := each(left, func(_ int, c *inspected) error { _, err := e.unfreeze(ctx, c.ID); return err })
+		err := each(left, func(c *inspected) error { _, err := e.unfreeze(ctx, c.ID); return err })
 		var errs []error
 		left = slices.DeleteFunc(left, func(c *inspected) bool {
 			err := e.wake(ctx, c, containers)
@@ -92,25 +86,22 @@ func (e *engine) thaw(containers []*inspected) runtime.Thaw {
 }
 
 // unfreeze unpauses a container and returns it, nil where it is gone, once the
-// engine no longer shows it paused. The engine may learn late of a pause, and then
-// shows a container paused for a moment that is not.
+// engine no longer shows it paused: an engine that learns late of a pause shows a
+// container paused for a moment that is not.
 func (e *engine) unfreeze(ctx context.Context, id string) (*inspected, error) {
-	for deadline := time.Now().Add(15 * time.Second); ; {
+	deadline := time.Now().Add(15 * time.Second)
+	for wait := time.Duration(0); ; wait = poll { // mostly the first unpause does it
 		now, err := e.inspect(ctx, id)
 		if err != nil || now == nil || !now.Paused {
 			return now, err
 		}
-		if err = e.unpause(ctx, now); err == nil {
-			if now, err = e.inspect(ctx, id); err != nil || now == nil || !now.Paused {
-				return now, err
-			}
-		} else if !refused(err) {
+		if err = e.setPaused(ctx, now, false); err != nil && !refused(err) {
 			return nil, err
 		}
 		if time.Now().After(deadline) {
 			return nil, errors.Join(fmt.Errorf("container %.12s is still paused", id), err)
 		}
-		if err := sleep(ctx, poll); err != nil {
+		if err := sleep(ctx, wait); err != nil {
 			return nil, err
 		}
 	}
@@ -144,8 +135,8 @@ const (
 	calmPatience = 4 * time.Second
 )
 
-// calm waits, a few seconds at most, for a moment at which the engine does not
-// start a health probe in any of the containers, so that they can be paused then.
+// calm waits, a few seconds at most, until no health probe is starting in any of
+// the containers, so that they can be paused.
 // `runc exec` joins the container's cgroup before it has started the probe. Frozen
 // there, it never reports that it has, and the container's shim answers nobody
 // until the engine gives the probe up, after 30 s unless configured: an unpause,

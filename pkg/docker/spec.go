@@ -45,9 +45,7 @@ func specOf(w *workload.Workload, want wanted) (*spec, error) {
 	}
 	labels := map[string]string{}
 	maps.Copy(labels, w.Labels)
-	labels[labelWorkload] = w.Name
-	labels[labelHash] = want.hash
-	labels[labelImage] = want.ref
+	maps.Copy(labels, map[string]string{labelWorkload: w.Name, labelHash: want.hash, labelImage: want.ref})
 	net := networkName(w)
 	s := &spec{
 		config: &container.Config{
@@ -120,10 +118,7 @@ func tmpfsOf(mounts []string) map[string]string {
 func hostsOf(hosts []string) []string {
 	out := make([]string, len(hosts))
 	for i, h := range hosts {
-		if name, address, ok := strings.Cut(h, "="); ok {
-			h = name + ":" + address
-		}
-		out[i] = h
+		out[i] = strings.Replace(h, "=", ":", 1)
 	}
 	return out
 }
@@ -158,15 +153,14 @@ func hashOf(w *workload.Workload) (string, error) {
 		Source, Target string
 		ReadOnly       bool
 	}
-	initProcess := ""
-	if w.Init != nil {
-		initProcess = strconv.FormatBool(*w.Init)
-	}
 	all := struct {
 		Name, Network, Init string
 		Container           workload.Container
 		Binds               []bind
-	}{Name: w.Name, Network: networkName(w), Init: initProcess, Container: w.Container}
+	}{Name: w.Name, Network: networkName(w), Container: w.Container}
+	if w.Init != nil {
+		all.Init = strconv.FormatBool(*w.Init) // false is not the same as unset
+	}
 	for i := range w.Volumes {
 		v := &w.Volumes[i]
 		all.Binds = append(all.Binds, bind{v.Path(), v.Target, v.ReadOnly})
@@ -209,18 +203,10 @@ func prune(v any) any {
 
 func empty(v any) bool {
 	switch v := v.(type) {
-	case nil:
-		return true
-	case bool:
-		return !v
-	case float64:
-		return v == 0
-	case string:
-		return v == ""
 	case []any:
 		return len(v) == 0
 	case map[string]any:
 		return len(v) == 0
 	}
-	return false
+	return v == nil || v == false || v == 0.0 || v == ""
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -16,19 +17,18 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/volume"
-	"github.com/docker/go-connections/nat"
 
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
-// Users returns everybody else's containers that mount one of the paths,
-// something inside one, or something above one. The workload's own and those of
-// also_stop do not count; a container of docker compose run does. For a workload
-// of data alone on a host without an engine there are no users.
+// Users counts a container of docker compose run, but not those of also_stop. For a
+// workload of data alone on a host without an engine there are no users.
 func (r *Runtime) Users(ctx context.Context, paths []string) ([]runtime.User, error) {
-	if r.w.Kind() == workload.Data && r.e.socketMissing() {
-		return nil, nil
+	if r.w.Kind() == workload.Data {
+		if _, err := os.Stat(strings.TrimPrefix(r.e.api.DaemonHost(), "unix://")); errors.Is(err, os.ErrNotExist) {
+			return nil, nil
+		}
 	}
 	containers, err := r.inspectAll(ctx)
 	if err != nil {
@@ -48,7 +48,7 @@ func (r *Runtime) Users(ctx context.Context, paths []string) ([]runtime.User, er
 	}
 	var users []runtime.User
 	for _, c := range all {
-		if slices.ContainsFunc(containers, func(own *inspected) bool { return own.ID == c.ID }) {
+		if byID(containers, c.ID) != nil {
 			continue
 		}
 		for _, source := range sources(c, devices) {
@@ -145,7 +145,6 @@ func relation(source, path location) runtime.Relation {
 	}
 	switch {
 	case len(source.way) == 0 || len(path.way) == 0:
-		return ""
 	case os.SameFile(source.way[0], path.way[0]):
 		return runtime.Same
 	case through(source.way, path.way[0]):
@@ -164,13 +163,11 @@ func through(way []os.FileInfo, dir os.FileInfo) bool {
 // port is one published port of the host.
 type port struct {
 	address  string // "": every one
-	number   uint16
+	number   string // "" or "0": the engine chooses; a range: it chooses one of it
 	protocol string
 }
 
-func (p port) String() string {
-	return net.JoinHostPort(p.address, strconv.Itoa(int(p.number))) + "/" + p.protocol
-}
+func (p port) String() string { return net.JoinHostPort(p.address, p.number) + "/" + p.protocol }
 
 // meets reports whether two ports cannot be published at once.
 func (p port) meets(o port) bool {
@@ -183,33 +180,13 @@ func everyAddress(address string) bool {
 	return address == "" || err == nil && a.IsUnspecified()
 }
 
-// portsOf returns the host ports that a config fixes. A port that the engine
-// chooses cannot be taken.
-func portsOf(specs []string) ([]port, error) {
-	_, bindings, err := nat.ParsePortSpecs(specs)
-	if err != nil {
-		return nil, err
-	}
-	var ports []port
-	for key, hosts := range bindings {
-		for _, h := range hosts {
-			ports = appendPort(ports, h.HostIP, h.HostPort, key.Proto())
-		}
-	}
-	return ports, nil
-}
-
-func appendPort(ports []port, address, number, protocol string) []port {
-	n, err := strconv.ParseUint(number, 10, 16)
-	if err != nil || n == 0 {
-		return ports
-	}
-	return append(ports, port{address, uint16(n), protocol})
-}
-
 // checkPorts returns runtime.ErrPortTaken for each port that a foreign container
-// or a process of this host has.
+// or a process of this host has. A port that the engine chooses cannot be taken.
 func (e *engine) checkPorts(ctx context.Context, ports []port, own []*inspected) error {
+	ports = slices.DeleteFunc(ports, func(p port) bool {
+		n, err := strconv.ParseUint(p.number, 10, 16)
+		return err != nil || n == 0
+	})
 	if len(ports) == 0 {
 		return nil
 	}
@@ -228,10 +205,10 @@ func checkPort(p port, running []container.Summary, own []*inspected) error {
 	ours := false
 	for _, summary := range running {
 		for _, cp := range summary.Ports {
-			if !p.meets(port{cp.IP, cp.PublicPort, cp.Type}) {
+			if !p.meets(port{cp.IP, fmt.Sprint(cp.PublicPort), cp.Type}) {
 				continue
 			}
-			if !slices.ContainsFunc(own, func(c *inspected) bool { return c.ID == summary.ID }) {
+			if byID(own, summary.ID) == nil {
 				return fmt.Errorf("port %s: %w: container %s publishes it", p, runtime.ErrPortTaken, nameOf(summary))
 			}
 			ours = true
@@ -240,8 +217,7 @@ func checkPort(p port, running []container.Summary, own []*inspected) error {
 	if ours {
 		return nil
 	}
-	err := tryBind(p)
-	switch {
+	switch err := tryBind(p); {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return fmt.Errorf("port %s: %w: a process of this host listens on it", p, runtime.ErrPortTaken)
 	case errors.Is(err, syscall.EACCES):
@@ -253,22 +229,20 @@ func checkPort(p port, running []container.Summary, own []*inspected) error {
 }
 
 func tryBind(p port) error {
-	at := net.JoinHostPort(p.address, strconv.Itoa(int(p.number)))
-	switch p.protocol {
+	var l io.Closer
+	var err error
+	switch at := net.JoinHostPort(p.address, p.number); p.protocol {
 	case "tcp":
-		l, err := net.Listen("tcp", at)
-		if err != nil {
-			return err
-		}
-		return l.Close()
+		l, err = net.Listen("tcp", at)
 	case "udp":
-		l, err := net.ListenPacket("udp", at)
-		if err != nil {
-			return err
-		}
-		return l.Close()
+		l, err = net.ListenPacket("udp", at)
+	default:
+		return nil
 	}
-	return nil
+	if err != nil {
+		return err
+	}
+	return l.Close()
 }
 
 func nameOf(c container.Summary) string {

@@ -312,20 +312,16 @@ func splitWords(s string) ([]string, error) {
 			escaped = false
 		case r == '\\' && quote != '\'':
 			escaped, inWord = true, true
-		case quote != 0:
-			if r == quote {
-				quote = 0
-			} else {
-				word.WriteRune(r)
-			}
-		case r == '\'' || r == '"':
+		case quote != 0 && r == quote:
+			quote = 0
+		case quote == 0 && (r == '\'' || r == '"'):
 			quote, inWord = r, true
-		case strings.ContainsRune(" \t\n\r", r):
+		case quote == 0 && strings.ContainsRune(" \t\n\r", r):
 			if inWord {
 				words = append(words, word.String())
-				word.Reset()
-				inWord = false
 			}
+			word.Reset()
+			inWord = false
 		default:
 			word.WriteRune(r)
 			inWord = true
