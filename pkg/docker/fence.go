@@ -32,10 +32,8 @@ func (r *Runtime) FenceAndStop(ctx context.Context, timeout time.Duration) error
 	if containers, err = r.inspectAll(ctx); err != nil {
 		return err
 	}
-	for _, c := range containers {
-		if c.Running {
-			return fmt.Errorf("container %s runs again after it was stopped: something else starts it", c.Name)
-		}
+	if c := first(containers, func(c *inspected) bool { return c.Running }); c != nil {
+		return fmt.Errorf("container %s runs again after it was stopped: something else starts it", c.Name)
 	}
 	return nil
 }
@@ -134,9 +132,8 @@ func refuseAutoRemove(containers []*inspected) error {
 		strings.Join(names, ", "))
 }
 
-// restore brings one container from any state to the recorded one. A container
-// that shall run gets its policy before it starts: if it exits at once, the engine
-// restarts it as it did before.
+// restore brings one container from any state to the recorded one. It sets the policy
+// before the start: if the container exits at once, the engine restarts it as before.
 func (e *engine) restore(ctx context.Context, c *inspected, want runtime.Container) error {
 	if !want.Running {
 		if err := e.stop(ctx, c, 0); err != nil {

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,19 +52,14 @@ func (r *Runtime) Quiesce(ctx context.Context, mode string, timeout time.Duratio
 		defer cancel()
 	}
 	err = each(chosen, func(c *inspected) error { return quiet(work, c) })
-	if err == nil {
-		err = ctx.Err()
-	}
-	if err != nil {
-		back, cancel := detached(ctx)
-		defer cancel()
-		return nil, errors.Join(err, thaw(back))
+	if err = cmp.Or(err, ctx.Err()); err != nil {
+		return nil, errors.Join(err, thaw(ctx))
 	}
 	return thaw, nil
 }
 
-// thaw returns the function that brings these containers back, except those that it
-// has already brought back.
+// thaw returns the function that brings these containers back, each once, even after
+// its context has ended.
 func (e *engine) thaw(containers []*inspected) runtime.Thaw {
 	var mu sync.Mutex
 	left := inOrder(containers)

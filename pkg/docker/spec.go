@@ -65,8 +65,7 @@ func specOf(w *workload.Workload, want wanted) (*spec, error) {
 			net: {Aliases: []string{w.Name}},
 		}},
 	}
-	for i := range w.Volumes {
-		v := &w.Volumes[i]
+	for _, v := range w.Volumes {
 		// Not HostConfig.Binds: there the engine makes a missing directory,
 		// empty, and the app would come up without its data.
 		s.host.Mounts = append(s.host.Mounts, mount.Mount{Type: mount.TypeBind, Source: v.Path(), Target: v.Target, ReadOnly: v.ReadOnly})
@@ -161,8 +160,7 @@ func hashOf(w *workload.Workload) (string, error) {
 	if w.Init != nil {
 		all.Init = strconv.FormatBool(*w.Init) // false is not the same as unset
 	}
-	for i := range w.Volumes {
-		v := &w.Volumes[i]
+	for _, v := range w.Volumes {
 		all.Binds = append(all.Binds, bind{v.Path(), v.Target, v.ReadOnly})
 	}
 	text, err := json.Marshal(all)

@@ -26,9 +26,8 @@
 //
 // # What holds after an error
 //
-// Each method says it. [Runtime.Containers], [Runtime.Users], [Runtime.Check] and
-// [Runtime.UpToDate] change nothing in any case. [ErrUnreachable], [ErrImageMissing],
-// [ErrPortTaken] and [*Unhealthy] tell the causes apart.
+// Each method says it. [ErrUnreachable], [ErrImageMissing], [ErrPortTaken] and
+// [*Unhealthy] tell the causes apart.
 //
 // # Not promised
 //

@@ -188,14 +188,13 @@ func plainYAML(err error) error {
 
 // check fills in defaults and refuses values that make no sense.
 func (c *Config) check() error {
-	for key, path := range map[string]*string{"state": &c.State, "store": &c.Store, "base": &c.Base} {
+	paths := map[*string]string{&c.State: "state", &c.Store: "store", &c.Base: "base"}
+	for i := range c.AbsoluteRoots {
+		paths[&c.AbsoluteRoots[i]] = "absolute_roots"
+	}
+	for path, key := range paths {
 		if err := cleanAbsolute(path); err != nil {
 			return &Error{Where: c.Path + ": " + key, Err: err, Hint: "give an absolute path"}
-		}
-	}
-	for i := range c.AbsoluteRoots {
-		if err := cleanAbsolute(&c.AbsoluteRoots[i]); err != nil {
-			return &Error{Where: c.Path + ": absolute_roots", Err: err, Hint: "give absolute paths"}
 		}
 	}
 	for _, name := range c.Names() {

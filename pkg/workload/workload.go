@@ -98,14 +98,12 @@ func (w *Workload) Kind() Kind {
 	return Data
 }
 
+// nameForm is the form of the names of workloads, projects and stages, which become
+// components of paths, and parts of container names.
 var nameForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$`)
 
-// ValidName reports whether name can be the name of a workload, a project or a
-// stage. It becomes one component of paths, and a part of container names.
-func ValidName(name string) bool { return nameForm.MatchString(name) }
-
 func (w *Workload) check(c *Config) error {
-	if !ValidName(w.Name) {
+	if !nameForm.MatchString(w.Name) {
 		return fmt.Errorf("%q is not a name (letters and digits, after the first also _ . -, at most 63)", w.Name)
 	}
 	// The state's lock folder has a file store.lock, and vol-… for volumes.
@@ -114,7 +112,7 @@ func (w *Workload) check(c *Config) error {
 	}
 	w.Project = cmp.Or(w.Project, w.Name)
 	w.Stage = cmp.Or(w.Stage, "default")
-	if !ValidName(w.Project) || !ValidName(w.Stage) {
+	if !nameForm.MatchString(w.Project) || !nameForm.MatchString(w.Stage) {
 		return fmt.Errorf("project %q and stage %q must be plain names", w.Project, w.Stage)
 	}
 	w.Guard = cmp.Or(w.Guard, GuardBefore)
