@@ -2,6 +2,7 @@ package docker
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -34,12 +35,8 @@ type project struct {
 }
 
 type service struct {
-	Image string `json:"image"`
-	Ports []struct {
-		Published string `json:"published"`
-		HostIP    string `json:"host_ip"`
-		Protocol  string `json:"protocol"`
-	} `json:"ports"`
+	Image   string         `json:"image"`
+	Ports   []port         `json:"ports"`
 	Volumes []serviceMount `json:"volumes"`
 }
 
@@ -53,10 +50,7 @@ type serviceMount struct {
 // image returns the reference that a service's container is made from, which is
 // Compose's own for an image that is built without a name.
 func (p *project) image(name string) string {
-	if ref := p.Services[name].Image; ref != "" {
-		return ref
-	}
-	return p.Name + "-" + name
+	return cmp.Or(p.Services[name].Image, p.Name+"-"+name)
 }
 
 // composeFiles are the files that docker compose would read in the file's folder.

@@ -48,9 +48,7 @@ func (a *composeApp) check(ctx context.Context, pins map[string]runtime.Pin, own
 	}
 	var ports []port
 	for _, s := range p.Services {
-		for _, published := range s.Ports {
-			ports = append(ports, port{published.HostIP, published.Published, published.Protocol})
-		}
+		ports = append(ports, s.Ports...)
 	}
 	return errors.Join(p.checkMounted(a.w.Volumes), a.checkImages(ctx, p, pins), a.e.checkPorts(ctx, ports, own))
 }
@@ -213,8 +211,7 @@ func (a *composeApp) settle(ctx context.Context, before []runtime.Container) err
 
 func (a *composeApp) upToDate(context.Context) (bool, error) { return false, nil }
 
-// half is the name of a container that Compose has made and that has not yet
-// replaced the old one.
+// half is the name of a container of Compose that has not yet replaced the old one.
 var half = regexp.MustCompile(`^[0-9a-f]{12}_`)
 
 // removeHalves removes the new containers of a docker compose up that was cut

@@ -123,14 +123,10 @@ func (a *composeApp) bringBack(ctx context.Context, before []runtime.Container) 
 // "db:service_healthy:false,job:service_completed_successfully:false".
 const composeDepends = "com.docker.compose.depends_on"
 
-// patience bounds the wait for one dependency.
-const patience = 30 * time.Second
-
-// dependencies returns the services that a container is started after, and
-// under which condition.
+// dependencies returns the services that c starts after, each with its condition.
 func dependencies(c *inspected) map[string]string {
 	out := map[string]string{}
-	for item := range strings.SplitSeq(c.label(composeDepends), ",") {
+	for item := range strings.SplitSeq(c.raw.Config.Labels[composeDepends], ",") {
 		if parts := strings.Split(item, ":"); len(parts) > 1 {
 			out[parts[0]] = parts[1]
 		}
@@ -163,15 +159,15 @@ func inOrder(containers []*inspected) []*inspected {
 	return out
 }
 
-// awaitDependencies waits until the containers that c wants healthy are so, or
-// say that they are not. It gives up without an error: c is started in any case.
+// awaitDependencies waits until the containers that c wants healthy are so, or say
+// that they are not, each for 30 s at most: c is started in any case.
 func (e *engine) awaitDependencies(ctx context.Context, c *inspected, containers []*inspected) error {
 	for service, condition := range dependencies(c) {
 		other := first(containers, func(o *inspected) bool { return o.Service == service })
 		if condition != "service_healthy" || other == nil {
 			continue
 		}
-		for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+		for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
 			now, err := e.inspect(ctx, other.ID)
 			if err != nil {
 				return err

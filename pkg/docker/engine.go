@@ -37,11 +37,10 @@ func failed(err error, format string, args ...any) error {
 	if err == nil {
 		return nil
 	}
-	what := fmt.Sprintf(format, args...)
 	if client.IsErrConnectionFailed(err) {
-		return fmt.Errorf("%s: %w: %w", what, runtime.ErrUnreachable, err)
+		err = fmt.Errorf("%w: %w", runtime.ErrUnreachable, err)
 	}
-	return fmt.Errorf("%s: %w", what, err)
+	return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), err)
 }
 
 // refused reports whether the engine answered and said no. Then its state is
@@ -50,8 +49,7 @@ func refused(err error) bool {
 	return err != nil && !errors.Is(err, runtime.ErrUnreachable) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
 }
 
-// detached is a context for undoing work after the caller's has ended. An engine
-// that hangs does not hold snap for ever.
+// detached is a context for undoing work after the caller's has ended, with a limit.
 func detached(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), 5*time.Minute)
 }
@@ -61,8 +59,6 @@ type inspected struct {
 	runtime.Container
 	raw container.InspectResponse
 }
-
-func (c *inspected) label(key string) string { return c.raw.Config.Labels[key] }
 
 // byID returns the container of that id, or nil.
 func byID(containers []*inspected, id string) *inspected {
@@ -206,11 +202,11 @@ func (e *engine) rename(ctx context.Context, c *inspected, name string) error {
 	if c.Name == name {
 		return nil
 	}
-	if err := e.api.ContainerRename(ctx, c.ID, name); err != nil {
-		return failed(err, "rename container %s to %s", c.Name, name)
+	err := failed(e.api.ContainerRename(ctx, c.ID, name), "rename container %s to %s", c.Name, name)
+	if err == nil {
+		c.Name = name
 	}
-	c.Name = name
-	return nil
+	return err
 }
 
 // remove removes a container, but not its volumes: they may hold data that

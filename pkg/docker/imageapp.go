@@ -36,7 +36,9 @@ type wanted struct {
 }
 
 // is reports whether a container is the wanted one.
-func (w wanted) is(c *inspected) bool { return c.label(labelHash) == w.hash && c.ImageID == w.imageID }
+func (w wanted) is(c *inspected) bool {
+	return c.raw.Config.Labels[labelHash] == w.hash && c.ImageID == w.imageID
+}
 
 func (a *imageApp) own(ctx context.Context) ([]*inspected, error) {
 	return a.e.list(ctx, labelWorkload+"="+a.w.Name)
@@ -90,13 +92,12 @@ func (a *imageApp) create(ctx context.Context, name string, want wanted, old []*
 			return nil, failed(err, "create container %s", name)
 		}
 		c, err := a.e.inspect(ctx, made.ID)
-		if err != nil {
+		switch {
+		case err != nil:
 			return nil, err
-		}
-		if c == nil {
+		case c == nil:
 			return nil, fmt.Errorf("create container %s: it was removed at once", name)
-		}
-		if c.ImageID == want.imageID || s.config.Image == want.imageID {
+		case c.ImageID == want.imageID || s.config.Image == want.imageID:
 			return c, nil
 		}
 		// Meanwhile the reference was given to another image.
@@ -135,7 +136,6 @@ func (a *imageApp) network(ctx context.Context) error {
 	return failed(err, "create network %s", name)
 }
 
-// volumes returns none: the config lists what the container mounts.
 func (a *imageApp) volumes(context.Context) ([]runtime.Volume, []string, error) { return nil, nil, nil }
 
 func (a *imageApp) upToDate(ctx context.Context) (bool, error) {
@@ -183,11 +183,10 @@ func (e *engine) image(ctx context.Context, ref string) (image.InspectResponse, 
 	return found, failed(err, "inspect image %s", ref)
 }
 
-// digestOf chooses the digest of ref's repository, where there is one. An image that
-// was never in a registry has no digests.
+// digestOf chooses the digest of ref's repository, where there is one.
 func digestOf(ref string, digests []string) string {
 	if len(digests) == 0 {
-		return ""
+		return "" // the image was never in a registry
 	}
 	repository, _, _ := strings.Cut(ref, "@")
 	if i := strings.LastIndexByte(repository, ':'); i > strings.LastIndexByte(repository, '/') {
@@ -197,8 +196,7 @@ func digestOf(ref string, digests []string) string {
 	return digests[max(i, 0)]
 }
 
-// checkPin returns nil when the pinned image, or without a pin the one that
-// ref names, is on this host.
+// checkPin returns nil when the pinned image, or else that of ref, is on this host.
 func (e *engine) checkPin(ctx context.Context, pin runtime.Pin, ref string) error {
 	found, err := e.image(ctx, cmp.Or(pin.ImageID, ref))
 	if err != nil || found.ID != "" {

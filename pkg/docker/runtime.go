@@ -134,11 +134,9 @@ func (r *Runtime) inspectAll(ctx context.Context) ([]*inspected, error) {
 	return containers, nil
 }
 
-// Check reports what would keep Redeploy from working: an image that is not on
-// this host ([runtime.ErrImageMissing]), a port ([runtime.ErrPortTaken]) or a
+// Check joins all that it finds: [runtime.ErrImageMissing], [runtime.ErrPortTaken], a
 // container name that somebody else has, a volume of the config that no service
-// mounts, or a container of also_stop that the engine would remove once it stops.
-// The error joins everything that was found.
+// mounts, and a container that the engine would remove once it stops.
 func (r *Runtime) Check(ctx context.Context, pins map[string]runtime.Pin) error {
 	containers, err := r.inspectAll(ctx)
 	if err != nil {
@@ -172,8 +170,7 @@ func (r *Runtime) Resume(ctx context.Context, held runtime.Lock, before []runtim
 	return r.app.resume(ctx, before)
 }
 
-// UpToDate is always false for a Compose workload: docker compose up finds out
-// itself what has changed.
+// UpToDate is always false for a Compose workload: docker compose up looks itself.
 func (r *Runtime) UpToDate(ctx context.Context) (bool, error) { return r.app.upToDate(ctx) }
 
 // Volumes asks docker compose, which need not reach the engine.
@@ -188,8 +185,7 @@ func (r *Runtime) demand(held runtime.Lock) error {
 	return nil
 }
 
-// dataApp is a workload without containers of its own. Those of also_stop are
-// stopped for it and started again all the same.
+// dataApp is a workload without containers, except those of also_stop.
 type dataApp struct{ e *engine }
 
 func (dataApp) own(context.Context) ([]*inspected, error) { return nil, nil }
@@ -208,7 +204,6 @@ func (a dataApp) settle(ctx context.Context, before []runtime.Container) error {
 	return a.e.restoreAlso(ctx, before)
 }
 
-// volumes returns none: the config lists them.
 func (dataApp) volumes(context.Context) ([]runtime.Volume, []string, error) { return nil, nil, nil }
 
 func (dataApp) upToDate(context.Context) (bool, error) { return true, nil }

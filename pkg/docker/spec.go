@@ -2,8 +2,8 @@ package docker
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -16,7 +16,6 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/network"
-	"github.com/docker/docker/api/types/strslice"
 	"github.com/docker/go-connections/nat"
 
 	"github.com/tiny-forge/snap/pkg/runtime"
@@ -50,7 +49,7 @@ func specOf(w *workload.Workload, want wanted) (*spec, error) {
 	s := &spec{
 		config: &container.Config{
 			Image: want.name, Env: pairs(w.Environment), Labels: labels, ExposedPorts: exposed,
-			Cmd: strslice.StrSlice(w.Command), Entrypoint: strslice.StrSlice(w.Entrypoint),
+			Cmd: []string(w.Command), Entrypoint: []string(w.Entrypoint),
 			User: w.User, WorkingDir: w.WorkingDir, Hostname: w.Hostname,
 			StopSignal: w.StopSignal, StopTimeout: seconds(time.Duration(w.StopGracePeriod)),
 			Healthcheck: healthOf(w.Healthcheck),
@@ -76,11 +75,8 @@ func specOf(w *workload.Workload, want wanted) (*spec, error) {
 // restartOf is the configured restart policy.
 func restartOf(w *workload.Workload) runtime.Policy {
 	name, count, _ := strings.Cut(w.Restart, ":")
-	if name == "" {
-		return never
-	}
 	retries, _ := strconv.Atoi(count) // none, and what Load let through, is 0: without end
-	return runtime.Policy{Name: name, Retries: retries}
+	return runtime.Policy{Name: cmp.Or(name, never.Name), Retries: retries}
 }
 
 func healthOf(h *workload.Healthcheck) *container.HealthConfig {
@@ -176,8 +172,7 @@ func hashOf(w *workload.Workload) (string, error) {
 	if text, err = json.Marshal(prune(tree)); err != nil {
 		return "", err
 	}
-	sum := sha256.Sum256(text)
-	return hex.EncodeToString(sum[:]), nil
+	return fmt.Sprintf("%x", sha256.Sum256(text)), nil
 }
 
 // prune drops the zero values of all objects in a JSON tree.

@@ -42,7 +42,6 @@ type Volume struct {
 
 // User is a container outside the workload that mounts one of its volumes.
 type User struct {
-	ID       string
 	Name     string
 	Running  bool
 	Source   string // the host path that it mounts
@@ -89,8 +88,7 @@ type Container struct {
 	Policy  Policy  `json:"policy"`
 	Also    bool    `json:"also,omitempty"` // not of the workload: listed in also_stop
 	Mounts  []Mount `json:"mounts,omitempty"`
-	// StopTimeout is how long the engine waits for a clean stop now; negative is
-	// for ever.
+	// StopTimeout is how long a clean stop may take as of now; negative is for ever.
 	StopTimeout time.Duration `json:"-"`
 }
 

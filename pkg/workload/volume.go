@@ -28,7 +28,7 @@ type Volume struct {
 // Scope says where a volume's source is looked for.
 type Scope string
 
-// The scopes that snap supports are one constant, for capture and for restore.
+// The scopes that snap supports, for capture and for restore.
 const (
 	Absolute Scope = "absolute" // source is the path, below one of absolute_roots
 	Stage    Scope = "stage"    // <base>/<project>/<stage>/<source>
@@ -159,10 +159,9 @@ func Contains(dir, path string) bool {
 	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
 }
 
-// Bytes is a Compose size: a number of bytes, or "64m".
+// Bytes is a Compose size: a number of bytes, or "64m", in powers of 1024.
 type Bytes int64
 
-// UnmarshalYAML takes a number with an optional unit, in powers of 1024.
 func (b *Bytes) UnmarshalYAML(n *yaml.Node) error {
 	v, err := units.RAMInBytes(n.Value)
 	if err != nil || v < 0 {

@@ -212,24 +212,21 @@ func (w *Workload) Volume(name string) (*Volume, error) {
 // split at blanks, and quotes are honoured.
 type Words []string
 
-// UnmarshalYAML takes a string or a list of strings.
 func (w *Words) UnmarshalYAML(n *yaml.Node) error {
-	if n.Kind == yaml.ScalarNode {
-		words, err := splitWords(n.Value)
-		if err != nil {
-			return fmt.Errorf("line %d: %w", n.Line, err)
-		}
-		*w = words
-		return nil
+	if n.Kind != yaml.ScalarNode {
+		return n.Decode((*[]string)(w))
 	}
-	return n.Decode((*[]string)(w))
+	var err error
+	if *w, err = splitWords(n.Value); err != nil {
+		return fmt.Errorf("line %d: %w", n.Line, err)
+	}
+	return nil
 }
 
 // Test is a health check's command: a list whose first word is CMD, CMD-SHELL
 // or NONE, or a string that a shell runs.
 type Test []string
 
-// UnmarshalYAML takes a string or a list of strings.
 func (t *Test) UnmarshalYAML(n *yaml.Node) error {
 	if n.Kind == yaml.ScalarNode {
 		*t = Test{"CMD-SHELL", n.Value}
@@ -247,7 +244,6 @@ func (t *Test) UnmarshalYAML(n *yaml.Node) error {
 // Mapping is environment or labels: a mapping, or a list of KEY=VALUE.
 type Mapping map[string]string
 
-// UnmarshalYAML takes a mapping of scalars or a list of KEY=VALUE.
 func (m *Mapping) UnmarshalYAML(n *yaml.Node) error {
 	out := Mapping{}
 	switch n.Kind {
@@ -283,10 +279,9 @@ func (m *Mapping) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
-// Duration is a Compose duration: "1m30s".
+// Duration is a Compose duration: "1m30s". All of them are Go durations.
 type Duration time.Duration
 
-// UnmarshalYAML takes a Go duration, of which Compose's are a subset.
 func (d *Duration) UnmarshalYAML(n *yaml.Node) error {
 	v, err := time.ParseDuration(n.Value)
 	if err != nil || v < 0 {
