@@ -82,9 +82,9 @@ func (a *imageApp) create(ctx context.Context, name string, want wanted, old []*
 	if err != nil {
 		return nil, err
 	}
-	carry(old, s.host)
+	carry(old, s.HostConfig)
 	for {
-		made, err := a.e.api.ContainerCreate(ctx, s.config, s.host, s.network, nil, name)
+		made, err := a.e.api.ContainerCreate(ctx, s.Config, s.HostConfig, s.NetworkingConfig, nil, name)
 		if errdefs.IsConflict(err) {
 			err = fmt.Errorf("%w: %w: rename or remove the other container", errNameTaken, err)
 		}
@@ -97,14 +97,14 @@ func (a *imageApp) create(ctx context.Context, name string, want wanted, old []*
 			return nil, err
 		case c == nil:
 			return nil, fmt.Errorf("create container %s: it was removed at once", name)
-		case c.ImageID == want.imageID || s.config.Image == want.imageID:
+		case c.ImageID == want.imageID || s.Image == want.imageID:
 			return c, nil
 		}
 		// Meanwhile the reference was given to another image.
 		if err := a.e.remove(ctx, c); err != nil {
 			return nil, err
 		}
-		s.config.Image = want.imageID
+		s.Image = want.imageID
 	}
 }
 

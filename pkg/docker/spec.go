@@ -22,18 +22,11 @@ import (
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
-// spec is a container as the engine is asked to make it.
-type spec struct {
-	config  *container.Config
-	host    *container.HostConfig
-	network *network.NetworkingConfig
-}
-
 func networkName(w *workload.Workload) string { return w.Project + "_" + w.Stage }
 
 // specOf turns the config of a workload into a container. Its restart policy is
 // "no": it gets the configured one when it has become healthy.
-func specOf(w *workload.Workload, want wanted) (*spec, error) {
+func specOf(w *workload.Workload, want wanted) (*container.CreateRequest, error) {
 	exposed, bindings, err := nat.ParsePortSpecs(w.Ports)
 	if err != nil {
 		return nil, fmt.Errorf("workload %s: ports: %w", w.Name, err)
@@ -46,28 +39,29 @@ func specOf(w *workload.Workload, want wanted) (*spec, error) {
 	maps.Copy(labels, w.Labels)
 	maps.Copy(labels, map[string]string{labelWorkload: w.Name, labelHash: want.hash, labelImage: want.ref})
 	net := networkName(w)
-	s := &spec{
-		config: &container.Config{
+	s := &container.CreateRequest{
+		Config: &container.Config{
 			Image: want.name, Env: pairs(w.Environment), Labels: labels, ExposedPorts: exposed,
 			Cmd: []string(w.Command), Entrypoint: []string(w.Entrypoint),
 			User: w.User, WorkingDir: w.WorkingDir, Hostname: w.Hostname,
 			StopSignal: w.StopSignal, StopTimeout: seconds(time.Duration(w.StopGracePeriod)),
 			Healthcheck: healthOf(w.Healthcheck),
 		},
-		host: &container.HostConfig{
+		HostConfig: &container.HostConfig{
 			NetworkMode: container.NetworkMode(net), PortBindings: bindings,
 			RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyDisabled},
 			ShmSize:       int64(w.ShmSize), Init: w.Init, ReadonlyRootfs: w.ReadOnly, Tmpfs: tmpfsOf(w.Tmpfs),
 			CapAdd: w.CapAdd, CapDrop: w.CapDrop, SecurityOpt: security, ExtraHosts: hostsOf(w.ExtraHosts), Sysctls: w.Sysctls,
 		},
-		network: &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{
+		NetworkingConfig: &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{
 			net: {Aliases: []string{w.Name}},
 		}},
 	}
 	for _, v := range w.Volumes {
 		// Not HostConfig.Binds: there the engine makes a missing directory,
 		// empty, and the app would come up without its data.
-		s.host.Mounts = append(s.host.Mounts, mount.Mount{Type: mount.TypeBind, Source: v.Path(), Target: v.Target, ReadOnly: v.ReadOnly})
+		bind := mount.Mount{Type: mount.TypeBind, Source: v.Path(), Target: v.Target, ReadOnly: v.ReadOnly}
+		s.HostConfig.Mounts = append(s.HostConfig.Mounts, bind)
 	}
 	return s, nil
 }

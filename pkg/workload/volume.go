@@ -69,9 +69,19 @@ func (v *Volume) Rel() string { return v.rel }
 // Path returns the volume's host path, for messages and for mounts.
 func (v *Volume) Path() string { return filepath.Join(v.root, v.rel) }
 
+// resolve fills in the defaults, and finds the volume's place below its root.
 func (v *Volume) resolve(c *Config, w *Workload) error {
-	if err := v.defaults(); err != nil {
-		return err
+	if v.Source == "" || strings.ContainsRune(v.Source, 0) {
+		return errors.New("source is missing")
+	}
+	v.Name = cmp.Or(v.Name, v.Source)
+	v.Symlinks = cmp.Or(v.Symlinks, PreserveSymlinks)
+	if v.Symlinks != PreserveSymlinks && v.Symlinks != RejectSymlinks {
+		return fmt.Errorf("symlinks is %q: use preserve or reject", v.Symlinks)
+	}
+	v.Setuid = cmp.Or(v.Setuid, StripSetuid)
+	if v.Setuid != StripSetuid && v.Setuid != KeepSetuid {
+		return fmt.Errorf("setuid is %q: use keep or strip", v.Setuid)
 	}
 	if why, known := unsupported[v.Scope]; known {
 		return fmt.Errorf("scope %s is not supported: %s; use absolute, stage or project", v.Scope, why)
@@ -96,22 +106,6 @@ func (v *Volume) resolve(c *Config, w *Workload) error {
 		return fmt.Errorf("unknown scope %q: use absolute, stage or project", v.Scope)
 	}
 	return c.CheckPath(v.Path())
-}
-
-func (v *Volume) defaults() error {
-	if v.Source == "" || strings.ContainsRune(v.Source, 0) {
-		return errors.New("source is missing")
-	}
-	v.Name = cmp.Or(v.Name, v.Source)
-	v.Symlinks = cmp.Or(v.Symlinks, PreserveSymlinks)
-	if v.Symlinks != PreserveSymlinks && v.Symlinks != RejectSymlinks {
-		return fmt.Errorf("symlinks is %q: use preserve or reject", v.Symlinks)
-	}
-	v.Setuid = cmp.Or(v.Setuid, StripSetuid)
-	if v.Setuid != StripSetuid && v.Setuid != KeepSetuid {
-		return fmt.Errorf("setuid is %q: use keep or strip", v.Setuid)
-	}
-	return nil
 }
 
 // absoluteRoot returns the longest of absolute_roots that source lies under.
