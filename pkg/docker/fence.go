@@ -162,9 +162,8 @@ func (e *engine) restore(ctx context.Context, c *inspected, want runtime.Contain
 	return e.setPaused(ctx, c, true)
 }
 
-// restoreAlso brings the containers of also_stop back as they were recorded.
-// That one is gone or does not start is a notice: its owner may have removed it or
-// made it anew.
+// restoreAlso brings the containers of also_stop back as they were recorded. One that
+// is gone or does not start is only a notice: its owner may have replaced it.
 func (e *engine) restoreAlso(ctx context.Context, before []runtime.Container) error {
 	for _, want := range before {
 		if !want.Also {
