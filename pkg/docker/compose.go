@@ -2,18 +2,17 @@ package docker
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	goruntime "runtime"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -28,27 +27,16 @@ const (
 	composeOneOff  = "com.docker.compose.oneoff"
 )
 
-// compose is the host's own docker compose command on one file.
-type compose struct {
-	files []string
-	host  string // DOCKER_HOST for it: a context must not lead it elsewhere
-}
-
-// project is what docker compose config makes of a Compose file, as far as
-// snap looks at it. Images and environments in it may hold secrets: it is never
-// printed.
+// project is what docker compose config makes of a Compose file, as far as snap
+// looks at it. It may hold secrets: it is never printed.
 type project struct {
 	Name     string             `json:"name"`
 	Services map[string]service `json:"services"`
 }
 
 type service struct {
-	Image string `json:"image"`
-	Ports []struct {
-		Published string `json:"published"`
-		HostIP    string `json:"host_ip"`
-		Protocol  string `json:"protocol"`
-	} `json:"ports"`
+	Image   string         `json:"image"`
+	Ports   []port         `json:"ports"`
 	Volumes []serviceMount `json:"volumes"`
 }
 
@@ -59,56 +47,57 @@ type serviceMount struct {
 	ReadOnly bool   `json:"read_only"`
 }
 
-// image returns the reference that a service's container is made from. An image
-// that is built without a name gets its name from Compose.
+// image returns the reference that a service's container is made from, which is
+// Compose's own for an image that is built without a name.
 func (p *project) image(name string) string {
-	if ref := p.Services[name].Image; ref != "" {
-		return ref
-	}
-	return p.Name + "-" + name
+	return cmp.Or(p.Services[name].Image, p.Name+"-"+name)
 }
 
 // composeFiles are the files that docker compose would read in the file's folder.
 // A file with a default name has an override beside it, which -f leaves out.
 func composeFiles(path string) []string {
-	files := []string{path}
+	dir, name := filepath.Split(path)
 	defaults := []string{"compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"}
-	if !slices.Contains(defaults, filepath.Base(path)) {
-		return files
-	}
-	for _, name := range []string{"compose.override.yml", "compose.override.yaml", "docker-compose.override.yml", "docker-compose.override.yaml"} {
-		override := filepath.Join(filepath.Dir(path), name)
-		if _, err := os.Stat(override); err == nil {
-			return append(files, override)
+	overrides := []string{"compose.override.yml", "compose.override.yaml", "docker-compose.override.yml", "docker-compose.override.yaml"}
+	if slices.Contains(defaults, name) {
+		for _, override := range overrides {
+			if _, err := os.Stat(dir + override); err == nil {
+				return []string{path, dir + override}
+			}
 		}
 	}
-	return files
+	return []string{path}
 }
 
-// config returns the resolved Compose file.
-func (c compose) config(ctx context.Context) (*project, error) {
-	out, err := c.run(ctx, nil, "config", "--format", "json")
+// config returns the resolved Compose file, which is read once.
+func (a *composeApp) config(ctx context.Context) (*project, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.project != nil {
+		return a.project, nil
+	}
+	out, err := a.compose(ctx, nil, "config", "--format", "json")
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("workload %s: %w", a.w.Name, err)
 	}
 	p := &project{}
-	if err := json.Unmarshal(out, p); err != nil {
-		return nil, fmt.Errorf("docker compose config of %s: %w", c.files[0], err)
+	if err = json.Unmarshal(out, p); err == nil && p.Name == "" {
+		err = errors.New("it names no project: Compose v2 is needed")
 	}
-	if p.Name == "" {
-		return nil, fmt.Errorf("docker compose config of %s: it names no project: Compose v2 is needed", c.files[0])
+	if err != nil {
+		return nil, fmt.Errorf("workload %s: docker compose config of %s: %w", a.w.Name, a.w.Compose, err)
 	}
+	a.project = p
 	return p, nil
 }
 
-// run runs docker compose, with an override on its standard input where there
-// is one. The command has a process group of its own: snap handles an interrupt
-// of the terminal, which must not stop Compose half-way. The command is told to
-// end when ctx ends, and when snap is killed: without the workload's lock nothing
-// may go on.
-func (c compose) run(ctx context.Context, override []byte, args ...string) ([]byte, error) {
+// compose runs docker compose, with an override on its standard input where there is
+// one. It has a process group of its own: an interrupt of the terminal must not stop
+// it half-way. It is told to end when ctx ends, and when snap is killed: without the
+// workload's lock nothing may go on.
+func (a *composeApp) compose(ctx context.Context, override []byte, args ...string) ([]byte, error) {
 	words := []string{"compose"}
-	for _, file := range c.files {
+	for _, file := range a.files {
 		words = append(words, "-f", file)
 	}
 	if override != nil {
@@ -116,16 +105,9 @@ func (c compose) run(ctx context.Context, override []byte, args ...string) ([]by
 	}
 	words = append(words, args...)
 	cmd := exec.CommandContext(ctx, "docker", words...)
-	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(kv string) bool {
-		return strings.HasPrefix(kv, "DOCKER_CONTEXT=") || strings.HasPrefix(kv, "DOCKER_HOST=")
-	}), "DOCKER_HOST="+c.host)
-	cmd.Dir = filepath.Dir(c.files[0])
-	if override != nil {
-		cmd.Stdin = bytes.NewReader(override)
-	}
-	var stdout bytes.Buffer
-	var stderr lastBytes
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.Env = append(os.Environ(), "DOCKER_HOST="+a.e.api.DaemonHost()) // above any context
+	cmd.Dir = filepath.Dir(a.w.Compose)
+	cmd.Stdin = bytes.NewReader(override)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = 20 * time.Second
@@ -133,66 +115,30 @@ func (c compose) run(ctx context.Context, override []byte, args ...string) ([]by
 	// must live as long as the child (golang.org/issue/27505).
 	goruntime.LockOSThread()
 	defer goruntime.UnlockOSThread()
-	err := cmd.Run()
+	out, err := cmd.Output()
+	var said string
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		said = tail(string(exit.Stderr))
+	}
 	switch {
 	case err == nil:
-		return stdout.Bytes(), nil
+		return out, nil
 	case ctx.Err() != nil:
 		err = ctx.Err()
 	case errors.Is(err, exec.ErrNotFound):
 		err = errors.New("there is no docker command: a Compose workload needs the Docker CLI with its compose plugin")
 	}
-	return nil, &composeError{verb: args[0], file: c.files[0], said: tail(stderr.text()), err: err}
-}
-
-// composeError is a failed docker compose command, with the end of what it said.
-type composeError struct {
-	verb, file, said string
-	err              error
-}
-
-func (e *composeError) Error() string {
-	msg := fmt.Sprintf("docker compose %s of %s: %v", e.verb, e.file, e.err)
-	if e.said != "" {
-		msg += ": " + e.said
+	if said != "" {
+		err = fmt.Errorf("%w: %s", err, said)
 	}
-	return msg
+	return nil, fmt.Errorf("docker compose %s of %s: %w", args[0], a.w.Compose, err)
 }
 
-func (e *composeError) Unwrap() error { return e.err }
-
-// lastBytes keeps the end of what is written to it.
-type lastBytes struct{ buf []byte }
-
-var _ io.Writer = (*lastBytes)(nil)
-
-func (l *lastBytes) Write(p []byte) (int, error) {
-	const most = 8 << 10
-	l.buf = append(l.buf, p...)
-	if over := len(l.buf) - most; over > 0 {
-		l.buf = append(l.buf[:0], l.buf[over:]...)
-	}
-	return len(p), nil
-}
-
-func (l *lastBytes) text() string { return string(l.buf) }
-
-// volumes returns what the services bind. It reads the Compose file anew only
-// where this runtime has not read it yet: what Check and Redeploy look at later
-// is the same project.
 func (a *composeApp) volumes(ctx context.Context) ([]runtime.Volume, []string, error) {
 	p, err := a.config(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	volumes, notices, err := p.volumes()
-	if err != nil {
-		return nil, nil, fmt.Errorf("workload %s: %w", a.w.Name, err)
-	}
-	return volumes, notices, nil
-}
-
-func (p *project) volumes() ([]runtime.Volume, []string, error) {
 	byPath := map[string]runtime.Volume{}
 	skipped := map[string]string{} // what → why, of mounts that no other service has writable
 	var errs []error
@@ -212,8 +158,8 @@ func (p *project) volumes() ([]runtime.Volume, []string, error) {
 			}
 		}
 	}
-	if len(errs) > 0 {
-		return nil, nil, errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return nil, nil, fmt.Errorf("workload %s: %w", a.w.Name, err)
 	}
 	var volumes []runtime.Volume
 	var notices []string
@@ -246,53 +192,46 @@ func (m serviceMount) what() string {
 // leftOut says why a mount is not a volume of the workload: a reason where the
 // operator should know, an error where leaving it out would lose data.
 func leftOut(m serviceMount) (why string, err error) {
-	switch m.Type {
-	case "tmpfs":
+	switch {
+	case m.Type == "tmpfs":
 		return "", nil
-	case "bind":
-		if m.ReadOnly {
-			return "it is mounted read-only", nil
-		}
-		info, err := os.Stat(m.Source)
-		switch {
-		case errors.Is(err, os.ErrNotExist):
-			return "", nil // Compose makes the directory
-		case err != nil:
-			return "", fmt.Errorf("bind mount %s: %w", m.Source, err)
-		case !info.IsDir():
-			return "it is not a directory", nil
-		}
-		return "", nil
-	case "volume":
-		switch {
-		case m.ReadOnly:
-			return "it is mounted read-only", nil
-		case m.Source == "":
-			return "an anonymous volume ends with its container", nil
-		}
+	case m.Type != "bind" && m.Type != "volume":
+		return "a mount of type " + m.Type + " is not a directory of this host", nil
+	case m.ReadOnly:
+		return "it is mounted read-only", nil
+	case m.Type == "volume" && m.Source == "":
+		return "an anonymous volume ends with its container", nil
+	case m.Type == "volume":
 		return "", fmt.Errorf("named volume %s (%s) is not supported: it lies in the engine's own folder, which only the engine may change; "+
 			"mount a directory instead, or list the volumes that snap shall take in the config", m.Source, m.Target)
 	}
-	return "a mount of type " + m.Type + " is not a directory of this host", nil
+	info, err := os.Stat(m.Source)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return "", nil // Compose makes the directory
+	case err != nil:
+		return "", fmt.Errorf("bind mount %s: %w", m.Source, err)
+	case !info.IsDir():
+		return "it is not a directory", nil
+	}
+	return "", nil
 }
 
 // checkMounted returns an error for each of the config's volumes that no service
-// binds: it would be restored, and the app would not see it. A config without
-// volumes needs no such check: the engine then takes those of the same file.
+// binds: it would be restored, and the app would not see it.
 func (p *project) checkMounted(volumes []workload.Volume) error {
 	bound := map[string]bool{}
 	for _, s := range p.Services {
 		for _, m := range s.Volumes {
 			if m.Type == "bind" {
-				bound[filepath.Clean(m.Source)] = true
 				bound[realPath(filepath.Clean(m.Source))] = true
 			}
 		}
 	}
 	var errs []error
-	for i := range volumes {
-		if path := volumes[i].Path(); !bound[path] && !bound[realPath(path)] {
-			errs = append(errs, fmt.Errorf("volume %s (%s): %w: correct volumes in the config, or the Compose file", volumes[i].Name, path, errNotMounted))
+	for _, v := range volumes {
+		if !bound[realPath(v.Path())] {
+			errs = append(errs, fmt.Errorf("volume %s (%s): %w: correct volumes in the config, or the Compose file", v.Name, v.Path(), errNotMounted))
 		}
 	}
 	return errors.Join(errs...)

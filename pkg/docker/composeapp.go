@@ -1,11 +1,13 @@
 package docker
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+	"os/exec"
 	"regexp"
 	"slices"
 	"strconv"
@@ -13,7 +15,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/api/types/container"
 
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
@@ -21,35 +23,22 @@ import (
 
 // composeApp is a workload that docker compose brings up.
 type composeApp struct {
-	e   *engine
-	w   *workload.Workload
-	cli compose
+	e     *engine
+	w     *workload.Workload
+	files []string
 
 	mu      sync.Mutex
 	project *project // nil until the file was read
 }
 
-func (a *composeApp) config(ctx context.Context) (*project, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.project == nil {
-		p, err := a.cli.config(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("workload %s: %w", a.w.Name, err)
-		}
-		a.project = p
-	}
-	return a.project, nil
-}
-
-// filter leaves out the containers of docker compose run: Compose does not bring
-// them back, so they count as users of the volumes.
-func (a *composeApp) filter(ctx context.Context) (filters.Args, bool, error) {
+// own leaves out the containers of docker compose run: Compose does not bring them
+// back, so they count as users of the volumes.
+func (a *composeApp) own(ctx context.Context) ([]*inspected, error) {
 	p, err := a.config(ctx)
 	if err != nil {
-		return filters.Args{}, false, err
+		return nil, err
 	}
-	return filters.NewArgs(filters.Arg("label", composeProject+"="+p.Name), filters.Arg("label", composeOneOff+"=False")), true, nil
+	return a.e.list(ctx, composeProject+"="+p.Name, composeOneOff+"=False")
 }
 
 func (a *composeApp) check(ctx context.Context, pins map[string]runtime.Pin, own []*inspected) error {
@@ -57,14 +46,11 @@ func (a *composeApp) check(ctx context.Context, pins map[string]runtime.Pin, own
 	if err != nil {
 		return err
 	}
-	errs := []error{p.checkMounted(a.w.Volumes), a.checkImages(ctx, p, pins)}
 	var ports []port
 	for _, s := range p.Services {
-		for _, published := range s.Ports {
-			ports = appendPort(ports, published.HostIP, published.Published, published.Protocol)
-		}
+		ports = append(ports, s.Ports...)
 	}
-	return errors.Join(append(errs, a.e.checkPorts(ctx, ports, own))...)
+	return errors.Join(p.checkMounted(a.w.Volumes), a.checkImages(ctx, p, pins), a.e.checkPorts(ctx, ports, own))
 }
 
 func (a *composeApp) checkImages(ctx context.Context, p *project, pins map[string]runtime.Pin) error {
@@ -88,11 +74,11 @@ func (a *composeApp) override(ctx context.Context, p *project, pins map[string]r
 		if pin.ImageID == "" {
 			continue
 		}
-		id, err := a.e.imageID(ctx, p.image(name))
+		image, err := a.e.image(ctx, p.image(name))
 		if err != nil {
 			return nil, err
 		}
-		if id != pin.ImageID {
+		if image.ID != pin.ImageID {
 			services[name] = map[string]string{"image": pin.ImageID}
 		}
 	}
@@ -113,17 +99,13 @@ func (a *composeApp) redeploy(ctx context.Context, r runtime.Redeploy) error {
 		}
 	}
 	err = a.bringUp(ctx, p, r)
-	var sick *runtime.Unhealthy
-	if errors.As(err, &sick) {
-		return err
-	}
 	if err == nil {
 		err = a.settle(ctx, r.Before)
 	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("workload %s: %w", a.w.Name, err), a.putDown(ctx, r.StopTimeout))
+	if _, sick := errors.AsType[*runtime.Unhealthy](err); sick || err == nil {
+		return err
 	}
-	return nil
+	return errors.Join(fmt.Errorf("workload %s: %w", a.w.Name, err), a.putDown(ctx, r.StopTimeout))
 }
 
 func (a *composeApp) bringUp(ctx context.Context, p *project, r runtime.Redeploy) error {
@@ -134,34 +116,34 @@ func (a *composeApp) bringUp(ctx context.Context, p *project, r runtime.Redeploy
 	if err != nil {
 		return err
 	}
-	args := []string{"up", "-d", "--no-build", "--pull", "never"}
+	pull := "never"
 	if r.Pull {
-		args[4] = "missing"
+		pull = "missing"
 	}
+	args := []string{"up", "-d", "--no-build", "--pull", pull}
 	if s := seconds(r.StopTimeout); s != nil {
 		args = append(args, "-t", strconv.Itoa(*s))
 	}
 	services := running(p, r.Before)
-	if _, err := a.cli.run(ctx, override, append(args, services...)...); err != nil {
+	if _, err := a.compose(ctx, override, append(args, services...)...); err != nil {
 		return a.upFailed(ctx, err)
 	}
-	own, err := list(ctx, a.e, a)
+	own, err := a.own(ctx)
 	if err != nil {
 		return err
 	}
 	if len(services) > 0 {
 		own = slices.DeleteFunc(own, func(c *inspected) bool { return !slices.Contains(services, c.Service) })
 	}
-	return each(own, func(_ int, c *inspected) error {
-		w := &watch{id: c.ID, mayEnd: !ran(r.Before, c.Service)}
-		return a.e.waitHealthy(ctx, w, r.HealthTimeout)
+	return each(own, func(c *inspected) error {
+		return a.e.waitHealthy(ctx, &watch{id: c.ID, mayEnd: !ran(r.Before, c.Service)}, r.HealthTimeout)
 	})
 }
 
 // running returns the services to bring up: those that ran before and those
 // that are new. None means all of them.
 func running(p *project, before []runtime.Container) []string {
-	if !slices.ContainsFunc(before, func(c runtime.Container) bool { return !c.Also && c.Running }) {
+	if !runtime.Containers(before).Ran() {
 		return nil
 	}
 	var services []string
@@ -182,32 +164,28 @@ func ran(before []runtime.Container, service string) bool {
 // compose up, which itself waits for the health of a service that another one
 // depends on.
 func (a *composeApp) upFailed(ctx context.Context, err error) error {
-	var ce *composeError
-	if ctx.Err() != nil || !errors.As(err, &ce) || !strings.Contains(ce.said, "dependency failed to start") {
+	exit, ok := errors.AsType[*exec.ExitError](err)
+	if !ok || !bytes.Contains(exit.Stderr, []byte("dependency failed to start")) {
 		return portTaken(err)
 	}
-	own, listErr := list(ctx, a.e, a)
+	own, listErr := a.own(ctx)
 	if listErr != nil {
 		return errors.Join(err, listErr)
 	}
-	for _, c := range own {
-		if h := c.raw.State.Health; h != nil && h.Status == "unhealthy" {
-			return &runtime.Unhealthy{Container: c.Name, Reason: "its health check fails" + a.e.evidence(ctx, c)}
-		}
+	if c := first(own, func(c *inspected) bool { return c.health() == container.Unhealthy }); c != nil {
+		return &runtime.Unhealthy{Container: c.Name, Reason: "its health check fails" + a.e.evidence(ctx, c)}
 	}
-	for _, c := range own {
-		if !c.Running && c.raw.State.ExitCode != 0 {
-			return &runtime.Unhealthy{Container: c.Name, Reason: fmt.Sprintf("it exited with code %d", c.raw.State.ExitCode) + a.e.evidence(ctx, c)}
-		}
+	if c := first(own, func(c *inspected) bool { return !c.Running && c.raw.State.ExitCode != 0 }); c != nil {
+		return &runtime.Unhealthy{Container: c.Name, Reason: fmt.Sprintf("it exited with code %d", c.raw.State.ExitCode) + a.e.evidence(ctx, c)}
 	}
-	return &runtime.Unhealthy{Container: a.w.Name, Reason: ce.said}
+	return &runtime.Unhealthy{Container: a.w.Name, Reason: tail(string(exit.Stderr))}
 }
 
 // putDown stops and fences whatever a failed redeploy has started.
 func (a *composeApp) putDown(ctx context.Context, timeout time.Duration) error {
 	ctx, cancel := detached(ctx)
 	defer cancel()
-	own, err := list(ctx, a.e, a)
+	own, err := a.own(ctx)
 	if err != nil {
 		return err
 	}
@@ -217,17 +195,15 @@ func (a *composeApp) putDown(ctx context.Context, timeout time.Duration) error {
 // settle gives the containers that still exist from before the policies that they
 // had. A container that Compose made anew has its policy from the file.
 func (a *composeApp) settle(ctx context.Context, before []runtime.Container) error {
-	own, err := list(ctx, a.e, a)
+	own, err := a.own(ctx)
 	if err != nil {
 		return err
 	}
 	for _, c := range own {
-		i := slices.IndexFunc(before, func(was runtime.Container) bool { return was.ID == c.ID })
-		if i < 0 {
-			continue
-		}
-		if err := a.e.setPolicy(ctx, c, before[i].Policy); err != nil {
-			return err
+		if was := recorded(before, c.ID); was != nil {
+			if err := a.e.setPolicy(ctx, c, was.Policy); err != nil {
+				return err
+			}
 		}
 	}
 	return a.e.restoreAlso(ctx, before)
@@ -235,25 +211,22 @@ func (a *composeApp) settle(ctx context.Context, before []runtime.Container) err
 
 func (a *composeApp) upToDate(context.Context) (bool, error) { return false, nil }
 
-// half is the name of a container that Compose has made and that has not yet
-// replaced the old one.
+// half is the name of a container of Compose that has not yet replaced the old one.
 var half = regexp.MustCompile(`^[0-9a-f]{12}_`)
 
 // removeHalves removes the new containers of a docker compose up that was cut
 // short, where the old container still exists.
 func (a *composeApp) removeHalves(ctx context.Context, before []runtime.Container, timeout time.Duration) error {
-	own, err := list(ctx, a.e, a)
+	own, err := a.own(ctx)
 	if err != nil {
 		return err
 	}
+	var halves []*inspected
 	for _, c := range own {
 		_, name, _ := strings.Cut(c.Name, "_")
-		stands := slices.ContainsFunc(own, func(o *inspected) bool { return o.Name == name })
-		if !recorded(before, c.ID) && half.MatchString(c.Name) && stands {
-			if err := a.e.discard(ctx, c, timeout); err != nil {
-				return err
-			}
+		if half.MatchString(c.Name) && byName(own, name) != nil && recorded(before, c.ID) == nil {
+			halves = append(halves, c)
 		}
 	}
-	return nil
+	return a.e.discard(ctx, halves, timeout)
 }

@@ -1,39 +1,34 @@
 package docker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/docker/docker/api/types/container"
+
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
-// resume brings a Compose workload back. Containers that still exist become as
-// they were; those that are gone, or that Compose has replaced, are made anew on
-// the images that they had.
+// resume makes the containers that are gone, or that Compose has replaced, anew on
+// the images that they had, and brings all to their recorded state.
 func (a *composeApp) resume(ctx context.Context, before []runtime.Container) error {
 	p, err := a.config(ctx)
 	if err != nil {
 		return err
 	}
-	own, err := list(ctx, a.e, a)
+	own, err := a.own(ctx)
 	if err != nil {
 		return err
 	}
-	var here, gone []runtime.Container
-	pins := map[string]runtime.Pin{}
+	var gone runtime.Containers
 	for _, was := range before {
-		if was.Also {
-			continue
-		}
-		pins[was.Service] = runtime.Pin{Image: was.Image, ImageID: was.ImageID, Digest: was.Digest}
-		switch {
-		case slices.ContainsFunc(own, func(c *inspected) bool { return c.ID == was.ID }):
-			here = append(here, was)
-		default:
+		if !was.Also && byID(own, was.ID) == nil {
 			gone = append(gone, was)
 		}
 	}
@@ -42,21 +37,17 @@ func (a *composeApp) resume(ctx context.Context, before []runtime.Container) err
 	}
 	// The others are removed, except one with the name of a container that is
 	// gone: Compose takes it over, or replaces it where its image is another.
-	for _, c := range own {
-		takesOver := slices.ContainsFunc(gone, func(was runtime.Container) bool { return was.Name == c.Name })
-		if recorded(before, c.ID) || takesOver {
-			continue
-		}
-		if err := a.e.discard(ctx, c, 0); err != nil {
-			return err
-		}
+	others := slices.DeleteFunc(own, func(c *inspected) bool {
+		takenOver := slices.ContainsFunc(gone, func(was runtime.Container) bool { return was.Name == c.Name })
+		return takenOver || recorded(before, c.ID) != nil
+	})
+	if err := a.e.discard(ctx, others, 0); err != nil {
+		return err
 	}
-	if len(gone) > 0 {
-		if err := a.makeAnew(ctx, p, gone, pins); err != nil {
-			return err
-		}
+	if err := a.makeAnew(ctx, p, gone.Pins()); err != nil {
+		return err
 	}
-	return errors.Join(a.bringBack(ctx, here, gone), a.e.restoreAlso(ctx, before))
+	return errors.Join(a.bringBack(ctx, before), a.e.restoreAlso(ctx, before))
 }
 
 // canMake refuses when a container that is gone could not be made anew. It comes
@@ -66,49 +57,44 @@ func (a *composeApp) canMake(ctx context.Context, p *project, gone []runtime.Con
 		if _, ok := p.Services[c.Service]; !ok {
 			return fmt.Errorf("workload %s: container %s is gone, and %s no longer has the service %q to make it from", a.w.Name, c.Name, a.w.Compose, c.Service)
 		}
-		pin := runtime.Pin{Image: c.Image, ImageID: c.ImageID, Digest: c.Digest}
-		if err := a.e.checkPin(ctx, pin, c.Image); err != nil {
+		if err := a.e.checkPin(ctx, c.Pin(), c.Image); err != nil {
 			return fmt.Errorf("workload %s: container %s is gone: %w", a.w.Name, c.Name, err)
 		}
 	}
 	return nil
 }
 
-// makeAnew makes the containers that are gone, and does not start them.
-func (a *composeApp) makeAnew(ctx context.Context, p *project, gone []runtime.Container, pins map[string]runtime.Pin) error {
+// makeAnew makes the missing containers of these services, and does not start them.
+func (a *composeApp) makeAnew(ctx context.Context, p *project, pins map[string]runtime.Pin) error {
+	if len(pins) == 0 {
+		return nil
+	}
 	override, err := a.override(ctx, p, pins)
 	if err != nil {
 		return err
 	}
 	args := []string{"up", "--no-start", "--no-build", "--pull", "never", "--no-deps"}
-	var services []string
-	for _, c := range gone {
-		if !slices.Contains(services, c.Service) {
-			services = append(services, c.Service)
-		}
-	}
-	_, err = a.cli.run(ctx, override, append(args, services...)...)
+	_, err = a.compose(ctx, override, append(args, slices.Sorted(maps.Keys(pins))...)...)
 	return err
 }
 
-// bringBack brings each container to its recorded state: those that are here,
-// and those that were made anew, which it finds by the name that Compose always
-// gives. It stops first what shall not run, then starts the others in the order
-// that the Compose file asks for.
-func (a *composeApp) bringBack(ctx context.Context, here, gone []runtime.Container) error {
+// bringBack brings each container to its recorded state. One that was made anew has
+// the name that Compose always gives. What shall not run stops first; then the others
+// start in the order that the Compose file asks for.
+func (a *composeApp) bringBack(ctx context.Context, before []runtime.Container) error {
+	own, err := a.own(ctx)
+	if err != nil {
+		return err
+	}
 	var idle, run []*inspected
 	wants := map[string]runtime.Container{}
 	var errs []error
-	for i, want := range slices.Concat(here, gone) {
-		id := want.ID
-		if i >= len(here) {
-			id = want.Name
+	for _, want := range before {
+		if want.Also {
+			continue
 		}
-		c, err := a.e.inspect(ctx, id)
-		switch {
-		case err != nil:
-			return err
-		case c == nil:
+		c := cmp.Or(byID(own, want.ID), byName(own, want.Name))
+		if c == nil {
 			errs = append(errs, fmt.Errorf("container %s is gone, and docker compose did not make it again", want.Name))
 			continue
 		}
@@ -137,20 +123,12 @@ func (a *composeApp) bringBack(ctx context.Context, here, gone []runtime.Contain
 // "db:service_healthy:false,job:service_completed_successfully:false".
 const composeDepends = "com.docker.compose.depends_on"
 
-const whenHealthy = "service_healthy"
-
-// patience bounds the wait for one dependency: bringing containers back waits
-// for health only to start them in the order that the Compose file asks for.
-const patience = 30 * time.Second
-
-// dependencies returns the services that a container is started after, and
-// under which condition.
+// dependencies returns the services that c starts after, each with its condition.
 func dependencies(c *inspected) map[string]string {
 	out := map[string]string{}
-	for _, item := range strings.Split(c.label(composeDepends), ",") {
-		if service, rest, ok := strings.Cut(item, ":"); ok {
-			condition, _, _ := strings.Cut(rest, ":")
-			out[service] = condition
+	for item := range strings.SplitSeq(c.raw.Config.Labels[composeDepends], ",") {
+		if parts := strings.Split(item, ":"); len(parts) > 1 {
+			out[parts[0]] = parts[1]
 		}
 	}
 	return out
@@ -169,7 +147,7 @@ func inOrder(containers []*inspected) []*inspected {
 		visiting[c.ID] = true
 		deps := dependencies(c)
 		for _, other := range containers {
-			if _, ok := deps[other.Service]; ok && other.Service != "" {
+			if deps[other.Service] != "" {
 				visit(other)
 			}
 		}
@@ -181,20 +159,20 @@ func inOrder(containers []*inspected) []*inspected {
 	return out
 }
 
-// awaitDependencies waits until the containers that c wants healthy are so, or
-// say that they are not. It gives up without an error: c is started in any case.
+// awaitDependencies waits until the containers that c wants healthy are so, or say
+// that they are not, each for 30 s at most: c is started in any case.
 func (e *engine) awaitDependencies(ctx context.Context, c *inspected, containers []*inspected) error {
 	for service, condition := range dependencies(c) {
-		i := slices.IndexFunc(containers, func(o *inspected) bool { return o.Service == service })
-		if condition != whenHealthy || i < 0 {
+		other := first(containers, func(o *inspected) bool { return o.Service == service })
+		if condition != "service_healthy" || other == nil {
 			continue
 		}
-		for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
-			now, err := e.inspect(ctx, containers[i].ID)
+		for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
+			now, err := e.inspect(ctx, other.ID)
 			if err != nil {
 				return err
 			}
-			if now == nil || !now.active() || now.raw.State.Health == nil || now.raw.State.Health.Status != "starting" {
+			if now == nil || !now.active() || now.health() != container.Starting {
 				break
 			}
 			if err := sleep(ctx, poll); err != nil {

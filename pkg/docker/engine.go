@@ -1,10 +1,11 @@
 package docker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,44 +29,18 @@ const (
 // everything else is made of. Each step tolerates that it is already done.
 type engine struct {
 	api    *client.Client
-	host   string
 	notice func(string)
 }
 
-func connect(opts Options, more ...client.Opt) (*engine, error) {
-	all := append([]client.Opt{client.FromEnv, client.WithAPIVersionNegotiation()}, more...)
-	api, err := client.NewClientWithOpts(all...)
-	if err != nil {
-		return nil, fmt.Errorf("docker engine (DOCKER_HOST=%q): %w", os.Getenv(client.EnvOverrideHost), err)
-	}
-	host := api.DaemonHost()
-	if !strings.HasPrefix(host, "unix://") {
-		return nil, errors.Join(fmt.Errorf("docker engine %s: %w: set DOCKER_HOST to a unix:// socket, or unset it", host, ErrNotLocal), api.Close())
-	}
-	e := &engine{api: api, host: host, notice: opts.Notice}
-	if e.notice == nil {
-		e.notice = func(string) {}
-	}
-	return e, nil
-}
-
-// socketMissing reports whether there is no engine at all.
-func (e *engine) socketMissing() bool {
-	_, err := os.Stat(strings.TrimPrefix(e.host, "unix://"))
-	return errors.Is(err, os.ErrNotExist)
-}
-
-// failed says in an error what failed, and marks it where the engine did not
-// answer.
+// failed says in an error what failed, and whether the engine did not answer.
 func failed(err error, format string, args ...any) error {
 	if err == nil {
 		return nil
 	}
-	what := fmt.Sprintf(format, args...)
 	if client.IsErrConnectionFailed(err) {
-		return fmt.Errorf("%s: %w: %w", what, runtime.ErrUnreachable, err)
+		err = fmt.Errorf("%w: %w", runtime.ErrUnreachable, err)
 	}
-	return fmt.Errorf("%s: %w", what, err)
+	return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), err)
 }
 
 // refused reports whether the engine answered and said no. Then its state is
@@ -74,8 +49,7 @@ func refused(err error) bool {
 	return err != nil && !errors.Is(err, runtime.ErrUnreachable) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
 }
 
-// detached is a context for undoing work after the caller's has ended. It has a
-// limit, so that an engine that hangs does not hold snap for ever.
+// detached is a context for undoing work after the caller's has ended, with a limit.
 func detached(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), 5*time.Minute)
 }
@@ -86,12 +60,32 @@ type inspected struct {
 	raw container.InspectResponse
 }
 
-func (c *inspected) label(key string) string { return c.raw.Config.Labels[key] }
+// byID returns the container of that id, or nil.
+func byID(containers []*inspected, id string) *inspected {
+	return first(containers, func(c *inspected) bool { return c.ID == id })
+}
+
+// byName returns the container of that name, or nil.
+func byName(containers []*inspected, name string) *inspected {
+	return first(containers, func(c *inspected) bool { return c.Name == name })
+}
+
+func first(containers []*inspected, is func(*inspected) bool) *inspected {
+	if i := slices.IndexFunc(containers, is); i >= 0 {
+		return containers[i]
+	}
+	return nil
+}
 
 // active reports whether its processes run and are not frozen.
-func (c *inspected) active() bool { return c.Running && !c.Paused && !c.raw.State.Restarting }
+func (c *inspected) active() bool { return c.Awake() && !c.raw.State.Restarting }
 
-func (e *engine) list(ctx context.Context, filter filters.Args) ([]*inspected, error) {
+// list returns the containers that have all of these labels, as "key=value".
+func (e *engine) list(ctx context.Context, labels ...string) ([]*inspected, error) {
+	filter := filters.NewArgs()
+	for _, label := range labels {
+		filter.Add("label", label)
+	}
 	found, err := e.api.ContainerList(ctx, container.ListOptions{All: true, Filters: filter})
 	if err != nil {
 		return nil, failed(err, "list containers")
@@ -118,20 +112,21 @@ func (e *engine) inspect(ctx context.Context, id string) (*inspected, error) {
 	if err != nil {
 		return nil, failed(err, "inspect container %s", id)
 	}
+	policy := raw.HostConfig.RestartPolicy
 	c := &inspected{raw: raw, Container: runtime.Container{
 		ID:      raw.ID,
 		Name:    strings.TrimPrefix(raw.Name, "/"),
 		Service: raw.Config.Labels[composeService],
-		Image:   raw.Config.Labels[labelImage],
+		Image:   cmp.Or(raw.Config.Labels[labelImage], raw.Config.Image),
 		ImageID: raw.Image,
 		Running: raw.State.Running,
 		Paused:  raw.State.Paused,
-		Policy:  policyOf(raw.HostConfig.RestartPolicy),
+		Policy:  runtime.Policy{Name: cmp.Or(string(policy.Name), never.Name), Retries: policy.MaximumRetryCount},
 
-		StopTimeout: stopTimeout(raw.Config.StopTimeout),
+		StopTimeout: 10 * time.Second, // the engine's, where the container asks for nothing else
 	}}
-	if c.Image == "" {
-		c.Image = raw.Config.Image
+	if s := raw.Config.StopTimeout; s != nil {
+		c.StopTimeout = time.Duration(*s) * time.Second
 	}
 	for _, m := range raw.Mounts {
 		if m.Type == "bind" {
@@ -141,32 +136,14 @@ func (e *engine) inspect(ctx context.Context, id string) (*inspected, error) {
 	return c, nil
 }
 
-// stopTimeout returns how long the engine waits for a clean stop, which is ten
-// seconds unless the container asks for something else; negative is for ever.
-func stopTimeout(seconds *int) time.Duration {
-	if seconds == nil {
-		return 10 * time.Second
-	}
-	return time.Duration(*seconds) * time.Second
-}
-
-func policyOf(p container.RestartPolicy) runtime.Policy {
-	if p.Name == "" {
-		p.Name = container.RestartPolicyDisabled
-	}
-	return runtime.Policy{Name: string(p.Name), Retries: p.MaximumRetryCount}
-}
-
 // never is the policy of a fenced container.
 var never = runtime.Policy{Name: string(container.RestartPolicyDisabled)}
 
-// setPolicy gives a container its restart policy; nothing is to do for one that
-// is gone. It tries more than once: the engine refuses while a container exits or
-// starts, and one that crashes over and over often does.
+// setPolicy gives a container, if it still exists, its restart policy. It tries more
+// than once: the engine refuses while a container exits or starts, and one that
+// crashes over and over often does.
 func (e *engine) setPolicy(ctx context.Context, c *inspected, p runtime.Policy) error {
-	if p.Name == "" {
-		p = never
-	}
+	p.Name = cmp.Or(p.Name, never.Name)
 	if c.Policy == p {
 		return nil
 	}
@@ -203,43 +180,33 @@ func portTaken(err error) error {
 	return err
 }
 
-func (e *engine) pause(ctx context.Context, c *inspected) error {
-	return e.alreadySo(ctx, c, e.api.ContainerPause(ctx, c.ID), "pause", func(now *inspected) bool { return now != nil && now.Paused })
-}
-
-func (e *engine) unpause(ctx context.Context, c *inspected) error {
-	return e.alreadySo(ctx, c, e.api.ContainerUnpause(ctx, c.ID), "unpause", func(now *inspected) bool { return now != nil && now.Running && !now.Paused })
-}
-
-// alreadySo drops the error of a step when the container is in the wanted state
-// all the same: engines differ in how they answer then.
-func (e *engine) alreadySo(ctx context.Context, c *inspected, err error, verb string, done func(*inspected) bool) error {
-	if err == nil {
-		return nil
+// setPaused pauses or unpauses a container. Engines differ in how they answer when
+// it is so already, so a refusal counts only when the container is not.
+func (e *engine) setPaused(ctx context.Context, c *inspected, paused bool) error {
+	verb, request := "unpause", e.api.ContainerUnpause
+	if paused {
+		verb, request = "pause", e.api.ContainerPause
 	}
-	err = failed(err, "%s container %s", verb, c.Name)
+	err := failed(request(ctx, c.ID), "%s container %s", verb, c.Name)
 	if !refused(err) {
 		return err
 	}
 	now, lookErr := e.inspect(ctx, c.ID)
-	if lookErr != nil {
-		return errors.Join(err, lookErr)
-	}
-	if done(now) {
+	if now != nil && now.Running && now.Paused == paused {
 		return nil
 	}
-	return err
+	return errors.Join(err, lookErr)
 }
 
 func (e *engine) rename(ctx context.Context, c *inspected, name string) error {
 	if c.Name == name {
 		return nil
 	}
-	if err := e.api.ContainerRename(ctx, c.ID, name); err != nil {
-		return failed(err, "rename container %s to %s", c.Name, name)
+	err := failed(e.api.ContainerRename(ctx, c.ID, name), "rename container %s to %s", c.Name, name)
+	if err == nil {
+		c.Name = name
 	}
-	c.Name = name
-	return nil
+	return err
 }
 
 // remove removes a container, but not its volumes: they may hold data that
@@ -247,13 +214,9 @@ func (e *engine) rename(ctx context.Context, c *inspected, name string) error {
 func (e *engine) remove(ctx context.Context, c *inspected) error {
 	var err error
 	for range 20 {
-		err = e.api.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true})
-		if errdefs.IsNotFound(err) {
-			return nil
-		}
+		err = failed(e.api.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true}), "remove container %s", c.Name)
 		// The errors "already in progress" and "device or resource busy" go away
 		// by themselves, and an answer may be lost. So look whether it is gone.
-		err = failed(err, "remove container %s", c.Name)
 		now, lookErr := e.inspect(ctx, c.ID)
 		if lookErr != nil {
 			return errors.Join(err, lookErr)
@@ -261,14 +224,11 @@ func (e *engine) remove(ctx context.Context, c *inspected) error {
 		if now == nil {
 			return nil
 		}
-		if waitErr := sleep(ctx, 100*time.Millisecond); waitErr != nil {
+		if waitErr := sleep(ctx, poll); waitErr != nil {
 			return errors.Join(err, waitErr)
 		}
 	}
-	if err == nil {
-		err = fmt.Errorf("remove container %s: it is still there", c.Name)
-	}
-	return err
+	return cmp.Or(err, fmt.Errorf("remove container %s: it is still there", c.Name))
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,9 +15,8 @@ import (
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
-// FenceAndStop sets every restart policy to "no" before it stops the first
-// container: a reboot would otherwise start those that it has already stopped. A
-// paused container is unpaused first, because it could not hear the signal.
+// FenceAndStop sets every restart policy before it stops the first container: a
+// reboot would otherwise start those that it has already stopped.
 func (r *Runtime) FenceAndStop(ctx context.Context, timeout time.Duration) error {
 	containers, err := r.inspectAll(ctx)
 	if err != nil {
@@ -32,10 +32,8 @@ func (r *Runtime) FenceAndStop(ctx context.Context, timeout time.Duration) error
 	if containers, err = r.inspectAll(ctx); err != nil {
 		return err
 	}
-	for _, c := range containers {
-		if c.Running {
-			return fmt.Errorf("container %s runs again after it was stopped: something else starts it", c.Name)
-		}
+	if c := first(containers, func(c *inspected) bool { return c.Running }); c != nil {
+		return fmt.Errorf("container %s runs again after it was stopped: something else starts it", c.Name)
 	}
 	return nil
 }
@@ -46,16 +44,16 @@ func (e *engine) fenceAndStop(ctx context.Context, containers []*inspected, time
 			return err
 		}
 	}
-	return each(containers, func(_ int, c *inspected) error { return e.stop(ctx, c, timeout) })
+	return each(containers, func(c *inspected) error { return e.stop(ctx, c, timeout) })
 }
 
 // each calls f for all containers at once and joins the errors. If a call panics,
 // each panics when all calls have ended.
-func each(containers []*inspected, f func(int, *inspected) error) error {
+func each(containers []*inspected, f func(*inspected) error) error {
 	errs := make([]error, len(containers))
 	var wg sync.WaitGroup
 	for i, c := range containers {
-		wg.Go(func() { errs[i] = crew.Catch(func() error { return f(i, c) }) })
+		wg.Go(func() { errs[i] = crew.Catch(func() error { return f(c) }) })
 	}
 	wg.Wait()
 	err := errors.Join(errs...)
@@ -64,13 +62,13 @@ func each(containers []*inspected, f func(int, *inspected) error) error {
 }
 
 // stop stops a container, kills it when it does not stop, and returns nil only
-// when it no longer runs.
+// when it no longer runs. A paused one is unpaused first, to hear the signal.
 func (e *engine) stop(ctx context.Context, c *inspected, timeout time.Duration) error {
 	if !c.Running {
 		return nil
 	}
 	if c.Paused {
-		if err := e.unpause(ctx, c); err != nil && !refused(err) {
+		if err := e.setPaused(ctx, c, false); err != nil && !refused(err) {
 			return err
 		}
 	}
@@ -85,10 +83,7 @@ func (e *engine) stop(ctx context.Context, c *inspected, timeout time.Duration) 
 			return nil
 		}
 		if time.Now().After(deadline) {
-			if err == nil {
-				err = fmt.Errorf("stop container %s: it still runs after a kill", c.Name)
-			}
-			return err
+			return cmp.Or(err, fmt.Errorf("stop container %s: it still runs after a kill", c.Name))
 		}
 		if killErr := e.api.ContainerKill(ctx, c.ID, "SIGKILL"); err == nil {
 			err = failed(killErr, "kill container %s", c.Name)
@@ -99,20 +94,13 @@ func (e *engine) stop(ctx context.Context, c *inspected, timeout time.Duration) 
 	}
 }
 
-// discard stops and removes a container that is in the way.
-func (e *engine) discard(ctx context.Context, c *inspected, timeout time.Duration) error {
-	if err := e.setPolicy(ctx, c, never); err != nil {
+// discard stops and removes containers that are in the way.
+func (e *engine) discard(ctx context.Context, containers []*inspected, timeout time.Duration) error {
+	if err := e.fenceAndStop(ctx, containers, timeout); err != nil {
 		return err
 	}
-	if err := e.stop(ctx, c, timeout); err != nil {
-		return err
-	}
-	return e.remove(ctx, c)
-}
-
-func (e *engine) discardAll(ctx context.Context, containers []*inspected, timeout time.Duration) error {
 	for _, c := range containers {
-		if err := e.discard(ctx, c, timeout); err != nil {
+		if err := e.remove(ctx, c); err != nil {
 			return err
 		}
 	}
@@ -144,9 +132,8 @@ func refuseAutoRemove(containers []*inspected) error {
 		strings.Join(names, ", "))
 }
 
-// restore brings one container from any state to the recorded one. A container
-// that shall run gets its policy before it starts: if it exits at once, the engine
-// restarts it as it did before.
+// restore brings one container from any state to the recorded one. It sets the policy
+// before the start: if the container exits at once, the engine restarts it as before.
 func (e *engine) restore(ctx context.Context, c *inspected, want runtime.Container) error {
 	if !want.Running {
 		if err := e.stop(ctx, c, 0); err != nil {
@@ -157,27 +144,26 @@ func (e *engine) restore(ctx context.Context, c *inspected, want runtime.Contain
 	if err := e.setPolicy(ctx, c, want.Policy); err != nil {
 		return err
 	}
-	switch {
-	case !c.Running:
+	if !c.Running {
 		if err := e.start(ctx, c); err != nil {
 			return err
 		}
-	case c.Paused && !want.Paused:
+	}
+	switch {
+	case c.Paused == want.Paused:
+		return nil
+	case c.Paused:
 		_, err := e.unfreeze(ctx, c.ID)
 		return err
-	}
-	if !want.Paused || c.Paused {
-		return nil
 	}
 	if err := e.calm(ctx, []*inspected{c}); err != nil {
 		return err
 	}
-	return e.pause(ctx, c)
+	return e.setPaused(ctx, c, true)
 }
 
-// restoreAlso brings the containers of also_stop back as they were recorded.
-// That one is gone or does not start is not the workload's fault: it is a notice.
-// Whoever owns a container that is gone has removed it or made it anew.
+// restoreAlso brings the containers of also_stop back as they were recorded. One that
+// is gone or does not start is only a notice: its owner may have replaced it.
 func (e *engine) restoreAlso(ctx context.Context, before []runtime.Container) error {
 	for _, want := range before {
 		if !want.Also {
@@ -191,11 +177,10 @@ func (e *engine) restoreAlso(ctx context.Context, before []runtime.Container) er
 			e.notice(fmt.Sprintf("container %s of also_stop is gone; snap did not start it again", want.Name))
 			continue
 		}
-		if err := e.restore(ctx, c, want); err != nil {
-			if !refused(err) {
-				return err
-			}
+		if err = e.restore(ctx, c, want); refused(err) {
 			e.notice(fmt.Sprintf("container %s of also_stop is not back as it was: %v", want.Name, err))
+		} else if err != nil {
+			return err
 		}
 	}
 	return nil

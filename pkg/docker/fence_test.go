@@ -45,7 +45,7 @@ func TestFenceAndStopOutlivesPoliciesPausesAndDeafness(t *testing.T) {
 	app, err := r.e.inspect(b.Context(), before[0].ID)
 	b.must(err)
 	b.must(r.e.calm(b.Context(), []*inspected{app}))
-	b.must(r.e.pause(b.Context(), app))
+	b.must(r.e.setPaused(b.Context(), app, true))
 	before[0].Paused = true
 
 	soon, cancel := context.WithTimeout(b.Context(), 5*time.Minute)
@@ -188,8 +188,9 @@ func TestAPanicOfOneCallWaitsForTheOthers(t *testing.T) {
 			t.Errorf("it ended with %v; the other call had ended: %v", p, ended.Load())
 		}
 	}()
-	_ = each([]*inspected{{}, {}}, func(i int, _ *inspected) error {
-		if i == 0 {
+	both := []*inspected{{}, {}}
+	_ = each(both, func(c *inspected) error {
+		if c == both[0] {
 			panic("a fault")
 		}
 		time.Sleep(50 * time.Millisecond)

@@ -16,10 +16,8 @@ import (
 )
 
 const (
-	defaultHealthTimeout = 2 * time.Minute
-	poll                 = 100 * time.Millisecond
-	// steady is how long a container without a health check must run without
-	// a restart.
+	poll = 100 * time.Millisecond
+	// steady is how long a container without a health check must run at a stretch.
 	steady = 3 * time.Second
 )
 
@@ -35,13 +33,12 @@ type watch struct {
 	last     string // the last thing that kept it from being healthy
 }
 
-// waitHealthy returns nil once a container is healthy; where there is no health
-// check, once it has run without a restart for a while. It returns a
-// [*runtime.Unhealthy] when the health check fails, when the container ends, or
-// when the time is up. A container that the engine itself restarts has until then.
+// waitHealthy returns nil once a container is healthy, and a [*runtime.Unhealthy]
+// when its health check fails, when it ends, or when the time is up. A container
+// that the engine itself restarts has until then.
 func (e *engine) waitHealthy(ctx context.Context, w *watch, timeout time.Duration) error {
 	if timeout <= 0 {
-		timeout = defaultHealthTimeout
+		timeout = 2 * time.Minute
 	}
 	for deadline := time.Now().Add(timeout); ; {
 		c, err := e.inspect(ctx, w.id)
@@ -87,13 +84,13 @@ func (w *watch) judge(c *inspected) (healthy bool, reason string) {
 		}
 		return false, ""
 	}
-	if state.Health != nil && state.Health.Status != container.NoHealthcheck {
-		switch state.Health.Status {
-		case container.Healthy:
-			return true, ""
-		case container.Unhealthy:
-			return false, "its health check fails"
-		}
+	switch c.health() {
+	case container.NoHealthcheck:
+	case container.Healthy:
+		return true, ""
+	case container.Unhealthy:
+		return false, "its health check fails"
+	default:
 		w.last = "its health check has not passed yet"
 		return false, ""
 	}
@@ -103,15 +100,23 @@ func (w *watch) judge(c *inspected) (healthy bool, reason string) {
 	return !state.Paused && time.Since(w.since) >= steady, ""
 }
 
-// evidence is the end of what the health check said, or of what the container
-// logged. It follows a reason.
+// health is what the container's health check says; NoHealthcheck without one.
+func (c *inspected) health() container.HealthStatus {
+	if h := c.raw.State.Health; h != nil {
+		return h.Status
+	}
+	return container.NoHealthcheck
+}
+
+// evidence is the end of what the health check said, or else the container's log.
 func (e *engine) evidence(ctx context.Context, c *inspected) string {
 	if h := c.raw.State.Health; c.Running && h != nil && len(h.Log) > 0 {
 		last := h.Log[len(h.Log)-1]
+		text := fmt.Sprintf("; the check exited with code %d", last.ExitCode)
 		if said := tail(last.Output); said != "" {
-			return fmt.Sprintf("; the check exited with code %d and said: %s", last.ExitCode, said)
+			text += " and said: " + said
 		}
-		return fmt.Sprintf("; the check exited with code %d", last.ExitCode)
+		return text
 	}
 	if said := e.logs(ctx, c); said != "" {
 		return "; its log ends with: " + said
@@ -119,8 +124,7 @@ func (e *engine) evidence(ctx context.Context, c *inspected) string {
 	return ""
 }
 
-// logs returns the last lines that a container logged. They only illustrate:
-// that they cannot be read is not an error.
+// logs returns the last lines that a container logged, "" where it cannot read them.
 func (e *engine) logs(ctx context.Context, c *inspected) string {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,10 +11,11 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
-	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/network"
+	"github.com/docker/go-connections/nat"
 
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
@@ -34,10 +36,12 @@ type wanted struct {
 }
 
 // is reports whether a container is the wanted one.
-func (w wanted) is(c *inspected) bool { return c.label(labelHash) == w.hash && c.ImageID == w.imageID }
+func (w wanted) is(c *inspected) bool {
+	return c.raw.Config.Labels[labelHash] == w.hash && c.ImageID == w.imageID
+}
 
-func (a *imageApp) filter(context.Context) (filters.Args, bool, error) {
-	return filters.NewArgs(filters.Arg("label", labelWorkload+"="+a.w.Name)), true, nil
+func (a *imageApp) own(ctx context.Context) ([]*inspected, error) {
+	return a.e.list(ctx, labelWorkload+"="+a.w.Name)
 }
 
 // want finds the image: the pinned one, or that of the config. The container is
@@ -48,40 +52,25 @@ func (a *imageApp) want(ctx context.Context, pin runtime.Pin, pull bool) (wanted
 	if err != nil {
 		return wanted{}, fmt.Errorf("workload %s: %w", a.w.Name, err)
 	}
-	want := wanted{hash: hash, name: a.w.Image, ref: a.w.Image}
-	configured, err := a.e.imageID(ctx, a.w.Image)
-	if err != nil {
-		return wanted{}, err
-	}
-	if pin.ImageID == "" {
-		if configured == "" && pull {
-			if err := a.e.pull(ctx, a.w.Image); err != nil {
-				return wanted{}, err
-			}
-			if configured, err = a.e.imageID(ctx, a.w.Image); err != nil {
-				return wanted{}, err
-			}
+	configured, err := a.e.image(ctx, a.w.Image)
+	if err == nil && configured.ID == "" && pin.ImageID == "" && pull {
+		if err = a.e.pull(ctx, a.w.Image); err == nil {
+			configured, err = a.e.image(ctx, a.w.Image)
 		}
-		if configured == "" {
-			return wanted{}, missingImage(pin, a.w.Image)
-		}
-		want.imageID = configured
-		return want, nil
 	}
-	if want.imageID, err = a.e.imageID(ctx, pin.ImageID); err != nil {
+	found := configured
+	if err == nil && pin.ImageID != "" {
+		found, err = a.e.image(ctx, pin.ImageID)
+	}
+	switch {
+	case err != nil:
 		return wanted{}, err
-	}
-	switch want.imageID {
-	case "":
+	case found.ID == "":
 		return wanted{}, missingImage(pin, a.w.Image)
-	case configured:
-		return want, nil
+	case found.ID == configured.ID:
+		return wanted{imageID: found.ID, name: a.w.Image, ref: a.w.Image, hash: hash}, nil
 	}
-	want.name = want.imageID
-	if pin.Image != "" {
-		want.ref = pin.Image
-	}
-	return want, nil
+	return wanted{imageID: found.ID, name: found.ID, ref: cmp.Or(pin.Image, a.w.Image), hash: hash}, nil
 }
 
 // create makes the container, fenced, and not started.
@@ -93,9 +82,9 @@ func (a *imageApp) create(ctx context.Context, name string, want wanted, old []*
 	if err != nil {
 		return nil, err
 	}
-	s.host.Mounts = append(s.host.Mounts, carried(old, s)...)
+	carry(old, s.HostConfig)
 	for {
-		made, err := a.e.api.ContainerCreate(ctx, s.config, s.host, s.network, nil, name)
+		made, err := a.e.api.ContainerCreate(ctx, s.Config, s.HostConfig, s.NetworkingConfig, nil, name)
 		if errdefs.IsConflict(err) {
 			err = fmt.Errorf("%w: %w: rename or remove the other container", errNameTaken, err)
 		}
@@ -103,62 +92,54 @@ func (a *imageApp) create(ctx context.Context, name string, want wanted, old []*
 			return nil, failed(err, "create container %s", name)
 		}
 		c, err := a.e.inspect(ctx, made.ID)
-		if err != nil {
+		switch {
+		case err != nil:
 			return nil, err
-		}
-		if c == nil {
+		case c == nil:
 			return nil, fmt.Errorf("create container %s: it was removed at once", name)
-		}
-		if c.ImageID == want.imageID || s.config.Image == want.imageID {
+		case c.ImageID == want.imageID || s.Image == want.imageID:
 			return c, nil
 		}
 		// Meanwhile the reference was given to another image.
 		if err := a.e.remove(ctx, c); err != nil {
 			return nil, err
 		}
-		s.config.Image = want.imageID
+		s.Image = want.imageID
 	}
 }
 
-// carried are the old container's own volumes in the engine, as an image declares
+// carry mounts the old container's own volumes in the engine, as an image declares
 // them, where the config mounts nothing. Without them the new container would
 // begin with empty ones.
-func carried(old []*inspected, s *spec) []mount.Mount {
-	taken := func(target string) bool {
-		_, tmpfs := s.host.Tmpfs[target]
-		return tmpfs || slices.ContainsFunc(s.host.Mounts, func(m mount.Mount) bool { return m.Target == target })
-	}
-	var out []mount.Mount
+func carry(old []*inspected, host *container.HostConfig) {
 	for _, c := range old {
 		for _, m := range c.raw.Mounts {
-			again := slices.ContainsFunc(out, func(o mount.Mount) bool { return o.Target == m.Destination })
-			if m.Type == mount.TypeVolume && m.Name != "" && !again && !taken(m.Destination) {
-				out = append(out, mount.Mount{Type: mount.TypeVolume, Source: m.Name, Target: m.Destination, ReadOnly: !m.RW})
+			_, tmpfs := host.Tmpfs[m.Destination]
+			taken := slices.ContainsFunc(host.Mounts, func(o mount.Mount) bool { return o.Target == m.Destination })
+			if m.Type == mount.TypeVolume && m.Name != "" && !tmpfs && !taken {
+				host.Mounts = append(host.Mounts, mount.Mount{Type: mount.TypeVolume, Source: m.Name, Target: m.Destination, ReadOnly: !m.RW})
 			}
 		}
 	}
-	return out
 }
 
 // network makes the network of the workload's project and stage.
 func (a *imageApp) network(ctx context.Context) error {
 	name := networkName(a.w)
-	_, err := a.e.api.NetworkInspect(ctx, name, network.InspectOptions{})
-	if err == nil || !errdefs.IsNotFound(err) {
+	if _, err := a.e.api.NetworkInspect(ctx, name, network.InspectOptions{}); !errdefs.IsNotFound(err) {
 		return failed(err, "inspect network %s", name)
 	}
-	_, err = a.e.api.NetworkCreate(ctx, name, network.CreateOptions{Driver: "bridge", Labels: map[string]string{labelNetwork: name}})
+	_, err := a.e.api.NetworkCreate(ctx, name, network.CreateOptions{Driver: "bridge", Labels: map[string]string{labelNetwork: name}})
 	if errdefs.IsConflict(err) {
 		return nil // another workload of the project made it just now
 	}
 	return failed(err, "create network %s", name)
 }
 
-// volumes returns none: the config lists what the container mounts.
 func (a *imageApp) volumes(context.Context) ([]runtime.Volume, []string, error) { return nil, nil, nil }
 
 func (a *imageApp) upToDate(ctx context.Context) (bool, error) {
-	own, err := list(ctx, a.e, a)
+	own, err := a.own(ctx)
 	if err != nil || len(own) != 1 {
 		return false, err
 	}
@@ -170,79 +151,55 @@ func (a *imageApp) upToDate(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	c := own[0]
-	h := c.raw.State.Health
-	sick := h != nil && h.Status != "healthy" && h.Status != "none"
+	sick := c.health() != container.Healthy && c.health() != container.NoHealthcheck
 	return want.is(c) && c.active() && !sick && c.Name == a.w.ContainerName && c.Policy == restartOf(a.w), nil
 }
 
 func (a *imageApp) check(ctx context.Context, pins map[string]runtime.Pin, own []*inspected) error {
-	errs := []error{a.e.checkPin(ctx, pins[""], a.w.Image)}
-	ports, err := portsOf(a.w.Ports)
+	_, bindings, err := nat.ParsePortSpecs(a.w.Ports)
 	if err != nil {
-		return errors.Join(append(errs, fmt.Errorf("workload %s: ports: %w", a.w.Name, err))...)
+		return fmt.Errorf("workload %s: ports: %w", a.w.Name, err)
 	}
-	errs = append(errs, a.e.checkPorts(ctx, ports, own))
+	var ports []port
+	for key, hosts := range bindings {
+		for _, h := range hosts {
+			ports = append(ports, port{h.HostIP, h.HostPort, key.Proto()})
+		}
+	}
 	holder, err := a.e.inspect(ctx, a.w.ContainerName)
-	if err != nil {
-		return errors.Join(append(errs, err)...)
+	if holder != nil && holder.Name == a.w.ContainerName && byID(own, holder.ID) == nil {
+		err = fmt.Errorf("container %s (%.12s): %w: snap did not make it for workload %s: rename or remove it",
+			holder.Name, holder.ID, errNameTaken, a.w.Name)
 	}
-	if holder != nil && holder.Name == a.w.ContainerName && !slices.ContainsFunc(own, func(c *inspected) bool { return c.ID == holder.ID }) {
-		errs = append(errs, fmt.Errorf("container %s (%.12s): %w: snap did not make it for workload %s: rename or remove it",
-			holder.Name, holder.ID, errNameTaken, a.w.Name))
-	}
-	return errors.Join(errs...)
+	return errors.Join(a.e.checkPin(ctx, pins[""], a.w.Image), a.e.checkPorts(ctx, ports, own), err)
 }
 
-// imageID returns the id that a reference, or an id, has on this host, and ""
-// when it is not here.
-func (e *engine) imageID(ctx context.Context, ref string) (string, error) {
-	if ref == "" {
-		return "", nil
-	}
+// image returns the image of a reference or an id; nothing when this host has none.
+func (e *engine) image(ctx context.Context, ref string) (image.InspectResponse, error) {
 	found, err := e.api.ImageInspect(ctx, ref)
 	if errdefs.IsNotFound(err) {
-		return "", nil
+		return image.InspectResponse{}, nil
 	}
-	if err != nil {
-		return "", failed(err, "inspect image %s", ref)
-	}
-	return found.ID, nil
+	return found, failed(err, "inspect image %s", ref)
 }
 
-// digest returns the repository digest of an image, that of ref's repository
-// where there are several, and "" for an image that was never in a registry.
-func (e *engine) digest(ctx context.Context, ref, id string) (string, error) {
-	found, err := e.api.ImageInspect(ctx, id)
-	if errdefs.IsNotFound(err) {
-		return "", nil
-	}
-	if err != nil {
-		return "", failed(err, "inspect image %s", id)
+// digestOf chooses the digest of ref's repository, where there is one.
+func digestOf(ref string, digests []string) string {
+	if len(digests) == 0 {
+		return "" // the image was never in a registry
 	}
 	repository, _, _ := strings.Cut(ref, "@")
 	if i := strings.LastIndexByte(repository, ':'); i > strings.LastIndexByte(repository, '/') {
 		repository = repository[:i]
 	}
-	for _, d := range found.RepoDigests {
-		if strings.HasPrefix(d, repository+"@") {
-			return d, nil
-		}
-	}
-	if len(found.RepoDigests) > 0 {
-		return found.RepoDigests[0], nil
-	}
-	return "", nil
+	i := slices.IndexFunc(digests, func(d string) bool { return strings.HasPrefix(d, repository+"@") })
+	return digests[max(i, 0)]
 }
 
-// checkPin returns nil when the pinned image, or without a pin the one that
-// ref names, is on this host.
+// checkPin returns nil when the pinned image, or else that of ref, is on this host.
 func (e *engine) checkPin(ctx context.Context, pin runtime.Pin, ref string) error {
-	name := pin.ImageID
-	if name == "" {
-		name = ref
-	}
-	id, err := e.imageID(ctx, name)
-	if err != nil || id != "" {
+	found, err := e.image(ctx, cmp.Or(pin.ImageID, ref))
+	if err != nil || found.ID != "" {
 		return err
 	}
 	return missingImage(pin, ref)
@@ -273,11 +230,8 @@ func (e *engine) pull(ctx context.Context, ref string) error {
 
 // lastError reads the engine's progress to its end, and returns the error in it.
 func lastError(progress io.Reader) error {
-	dec := json.NewDecoder(progress)
-	for {
-		var line struct {
-			Error string `json:"error"`
-		}
+	for dec := json.NewDecoder(progress); ; {
+		var line struct{ Error string }
 		switch err := dec.Decode(&line); {
 		case errors.Is(err, io.EOF):
 			return nil

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,19 +14,14 @@ import (
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
-// Quiesce pauses or stops the containers that run, those of also_stop too.
-// Containers that are paused already stay paused, after the thaw too. Before a
-// pause it waits, a few seconds at most, until no health probe is starting; all
-// containers still run meanwhile.
+// Quiesce leaves containers that are paused already as they are, and so does the
+// thaw. Before a pause it waits, a few seconds at most, until no health probe is
+// starting; all containers still run meanwhile.
 func (r *Runtime) Quiesce(ctx context.Context, mode string, timeout time.Duration) (runtime.Thaw, error) {
-	var quiet func(context.Context, *inspected) error
 	switch mode {
 	case runtime.None:
 		return func(context.Context) error { return nil }, nil
-	case runtime.Pause:
-		quiet = r.e.pause
-	case runtime.Stop:
-		quiet = func(ctx context.Context, c *inspected) error { return r.e.stop(ctx, c, timeout) }
+	case runtime.Pause, runtime.Stop:
 	default:
 		return nil, fmt.Errorf("quiesce mode %q: must be %s, %s or %s", mode, runtime.Pause, runtime.Stop, runtime.None)
 	}
@@ -33,43 +29,34 @@ func (r *Runtime) Quiesce(ctx context.Context, mode string, timeout time.Duratio
 	if err != nil {
 		return nil, err
 	}
+	chosen := slices.DeleteFunc(slices.Clone(containers), func(c *inspected) bool { return !c.Awake() })
 	if mode == runtime.Stop {
-		if err := refuseAutoRemove(containers); err != nil {
-			return nil, err
-		}
-	}
-	var chosen []*inspected
-	for _, c := range containers {
-		if c.Running && !c.Paused {
-			chosen = append(chosen, c)
-		}
-	}
-	thaw := r.e.thaw(chosen)
-	work := ctx
-	if mode == runtime.Pause {
-		if err := r.e.calm(ctx, chosen); err != nil {
-			return nil, err
-		}
-		// The engine may carry out a request that was cut off after snap has looked
-		// whether it did. So pausing, which takes no time, is not cut off.
-		var cancel context.CancelFunc
-		work, cancel = detached(ctx)
-		defer cancel()
-	}
-	err = each(chosen, func(_ int, c *inspected) error { return quiet(work, c) })
-	if err == nil {
-		err = ctx.Err()
+		err = refuseAutoRemove(containers)
+	} else {
+		err = r.e.calm(ctx, chosen)
 	}
 	if err != nil {
-		back, cancel := detached(ctx)
-		defer cancel()
-		return nil, errors.Join(err, thaw(back))
+		return nil, err
+	}
+	thaw := r.e.thaw(chosen)
+	// The engine may carry out a request that was cut off after snap has looked
+	// whether it did. So pausing, which takes no time, is not cut off.
+	uncut, cancel := detached(ctx)
+	defer cancel()
+	err = each(chosen, func(c *inspected) error {
+		if mode == runtime.Stop {
+			return r.e.stop(ctx, c, timeout)
+		}
+		return r.e.setPaused(uncut, c, true)
+	})
+	if err = cmp.Or(err, ctx.Err()); err != nil {
+		return nil, errors.Join(err, thaw(ctx))
 	}
 	return thaw, nil
 }
 
-// thaw returns the function that brings these containers back. When it is called
-// again it leaves alone those that are back.
+// thaw returns the function that brings these containers back, each once, even after
+// its context has ended.
 func (e *engine) thaw(containers []*inspected) runtime.Thaw {
 	var mu sync.Mutex
 	left := inOrder(containers)
@@ -80,7 +67,7 @@ func (e *engine) thaw(containers []*inspected) runtime.Thaw {
 		defer cancel()
 		// First all that are frozen, at once; then those that were stopped, in
 		// their order.
-		err := each(left, func(_ int, c *inspected) error { _, err := e.unfreeze(ctx, c.ID); return err })
+		err := each(left, func(c *inspected) error { _, err := e.unfreeze(ctx, c.ID); return err })
 		var errs []error
 		left = slices.DeleteFunc(left, func(c *inspected) bool {
 			err := e.wake(ctx, c, containers)
@@ -92,25 +79,22 @@ func (e *engine) thaw(containers []*inspected) runtime.Thaw {
 }
 
 // unfreeze unpauses a container and returns it, nil where it is gone, once the
-// engine no longer shows it paused. The engine may learn late of a pause, and then
-// shows a container paused for a moment that is not.
+// engine no longer shows it paused: an engine that learns late of a pause shows a
+// container paused for a moment that is not.
 func (e *engine) unfreeze(ctx context.Context, id string) (*inspected, error) {
-	for deadline := time.Now().Add(15 * time.Second); ; {
+	deadline := time.Now().Add(15 * time.Second)
+	for wait := time.Duration(0); ; wait = poll { // mostly the first unpause does it
 		now, err := e.inspect(ctx, id)
 		if err != nil || now == nil || !now.Paused {
 			return now, err
 		}
-		if err = e.unpause(ctx, now); err == nil {
-			if now, err = e.inspect(ctx, id); err != nil || now == nil || !now.Paused {
-				return now, err
-			}
-		} else if !refused(err) {
+		if err = e.setPaused(ctx, now, false); err != nil && !refused(err) {
 			return nil, err
 		}
 		if time.Now().After(deadline) {
 			return nil, errors.Join(fmt.Errorf("container %.12s is still paused", id), err)
 		}
-		if err := sleep(ctx, poll); err != nil {
+		if err := sleep(ctx, wait); err != nil {
 			return nil, err
 		}
 	}
@@ -144,12 +128,11 @@ const (
 	calmPatience = 4 * time.Second
 )
 
-// calm waits, a few seconds at most, for a moment at which the engine does not
-// start a health probe in any of the containers, so that they can be paused then.
-// `runc exec` joins the container's cgroup before it has started the probe. Frozen
-// there, it never reports that it has, and the container's shim answers nobody
-// until the engine gives the probe up, after 30 s unless configured: an unpause,
-// an update or a stop does not get through.
+// calm waits, a few seconds at most, until no health probe is starting in any of the
+// containers. `runc exec` joins the container's cgroup before it has started the
+// probe. Frozen there by a pause, it never reports that it has, and the container's
+// shim answers nobody until the engine gives the probe up, after 30 s unless
+// configured: an unpause, an update or a stop does not get through.
 func (e *engine) calm(ctx context.Context, containers []*inspected) error {
 	containers = slices.Clone(containers)
 	for deadline := time.Now().Add(calmPatience); ; {

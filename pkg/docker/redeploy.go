@@ -31,43 +31,48 @@ func (a *imageApp) redeploy(ctx context.Context, r runtime.Redeploy) error {
 	if err != nil {
 		// The old containers are as the caller left them. What an earlier redeploy
 		// has made must not run beside them.
-		return errors.Join(err, a.e.discardAll(ctx, others, r.StopTimeout))
+		return errors.Join(err, a.e.discard(ctx, others, r.StopTimeout))
 	}
 	fresh, err := a.bringUp(ctx, r, want, old, others)
-	var sick *runtime.Unhealthy
-	if errors.As(err, &sick) {
+	if _, sick := errors.AsType[*runtime.Unhealthy](err); sick {
 		return err
 	}
 	if err == nil {
-		err = a.release(ctx, fresh, r.Before)
+		err = a.e.setPolicy(ctx, fresh, restartOf(a.w))
+	}
+	if err == nil {
+		err = a.e.restoreAlso(ctx, r.Before)
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("workload %s: %w", a.w.Name, err), a.undo(ctx, r.Before, r.StopTimeout))
 	}
-	return a.removeOld(ctx, r.Before)
+	return a.removeOld(ctx, old)
 }
 
 // split returns the workload's containers that are in before, and the others.
 func (a *imageApp) split(ctx context.Context, before []runtime.Container) (old, others []*inspected, err error) {
-	own, err := list(ctx, a.e, a)
-	if err != nil {
-		return nil, nil, err
-	}
+	own, err := a.own(ctx)
 	for _, c := range own {
-		if recorded(before, c.ID) {
+		if recorded(before, c.ID) != nil {
 			old = append(old, c)
 		} else {
 			others = append(others, c)
 		}
 	}
-	return old, others, nil
+	return old, others, err
 }
 
-func recorded(before []runtime.Container, id string) bool {
-	return slices.ContainsFunc(before, func(c runtime.Container) bool { return c.ID == id && !c.Also })
+// recorded returns what before has of the workload's container of that id, or nil.
+func recorded(before []runtime.Container, id string) *runtime.Container {
+	i := slices.IndexFunc(before, func(c runtime.Container) bool { return c.ID == id && !c.Also })
+	if i < 0 {
+		return nil
+	}
+	return &before[i]
 }
 
-// bringUp stops the old containers, then makes and starts the new one.
+// bringUp stops the old containers, then makes and starts the new one, or goes on
+// with the one that an earlier redeploy has made.
 func (a *imageApp) bringUp(ctx context.Context, r runtime.Redeploy, want wanted, old, others []*inspected) (*inspected, error) {
 	// An interruption ends the wait for health, but not a request: the engine may
 	// carry out a request that was cut off, after the undo has looked.
@@ -76,60 +81,35 @@ func (a *imageApp) bringUp(ctx context.Context, r runtime.Redeploy, want wanted,
 	if err := a.e.fenceAndStop(ctx, old, r.StopTimeout); err != nil {
 		return nil, err
 	}
-	fresh := a.adoptable(others, want)
-	if fresh == nil {
-		if err := a.e.discardAll(ctx, others, r.StopTimeout); err != nil {
+	if len(others) == 1 && others[0].active() && want.is(others[0]) && others[0].Name == a.w.ContainerName {
+		return others[0], a.e.waitHealthy(waiting, &watch{id: others[0].ID}, r.HealthTimeout)
+	}
+	if err := a.e.discard(ctx, others, r.StopTimeout); err != nil {
+		return nil, err
+	}
+	if c := byName(old, a.w.ContainerName); c != nil {
+		if err := a.e.rename(ctx, c, fmt.Sprintf("%s.snap-%.12s", c.Name, c.ID)); err != nil {
 			return nil, err
 		}
-		for _, c := range old {
-			if c.Name == a.w.ContainerName {
-				if err := a.e.rename(ctx, c, fmt.Sprintf("%s.snap-%.12s", c.Name, c.ID)); err != nil {
-					return nil, err
-				}
-			}
-		}
-		var err error
-		if fresh, err = a.create(ctx, a.w.ContainerName, want, old); err != nil {
-			return nil, err
-		}
-		if err := a.e.start(ctx, fresh); err != nil {
-			return nil, err
-		}
+	}
+	fresh, err := a.create(ctx, a.w.ContainerName, want, old)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.e.start(ctx, fresh); err != nil {
+		return nil, err
 	}
 	return fresh, a.e.waitHealthy(waiting, &watch{id: fresh.ID}, r.HealthTimeout)
 }
 
-// adoptable returns the container that an earlier redeploy has made, if it is the
-// only one and this redeploy can go on with it.
-func (a *imageApp) adoptable(others []*inspected, want wanted) *inspected {
-	if len(others) == 1 && others[0].active() && want.is(others[0]) && others[0].Name == a.w.ContainerName {
-		return others[0]
-	}
-	return nil
-}
-
-// release gives the new container its restart policy and lets the containers
-// of also_stop run again.
-func (a *imageApp) release(ctx context.Context, fresh *inspected, before []runtime.Container) error {
-	if err := a.e.setPolicy(ctx, fresh, restartOf(a.w)); err != nil {
-		return err
-	}
-	return a.e.restoreAlso(ctx, before)
-}
-
 // removeOld removes the containers that the new one replaces. One that cannot be
 // removed is stopped and fenced, so it is only a notice.
-func (a *imageApp) removeOld(ctx context.Context, before []runtime.Container) error {
-	old, _, err := a.split(ctx, before)
-	if err != nil {
-		return err
-	}
+func (a *imageApp) removeOld(ctx context.Context, old []*inspected) error {
 	for _, c := range old {
-		if err := a.e.remove(ctx, c); err != nil {
-			if !refused(err) {
-				return err
-			}
+		if err := a.e.remove(ctx, c); refused(err) {
 			a.e.notice(fmt.Sprintf("the replaced container %s is still there, stopped: %v; remove it with: docker rm %s", c.Name, err, c.Name))
+		} else if err != nil {
+			return err
 		}
 	}
 	return nil
@@ -145,18 +125,15 @@ func (a *imageApp) undo(ctx context.Context, before []runtime.Container, timeout
 	if err != nil {
 		return err
 	}
-	errs := []error{a.e.discardAll(ctx, others, timeout), a.e.fenceAndStop(ctx, old, timeout)}
-	for _, was := range before {
-		i := slices.IndexFunc(old, func(c *inspected) bool { return c.ID == was.ID })
-		if i >= 0 {
-			errs = append(errs, a.e.rename(ctx, old[i], was.Name))
-		}
+	errs := []error{a.e.discard(ctx, others, timeout), a.e.fenceAndStop(ctx, old, timeout)}
+	for _, c := range old {
+		errs = append(errs, a.e.rename(ctx, c, recorded(before, c.ID).Name))
 	}
 	return errors.Join(errs...)
 }
 
 func (a *imageApp) settle(ctx context.Context, before []runtime.Container) error {
-	_, current, err := a.split(ctx, before)
+	old, current, err := a.split(ctx, before)
 	if err != nil {
 		return err
 	}
@@ -168,7 +145,7 @@ func (a *imageApp) settle(ctx context.Context, before []runtime.Container) error
 			return err
 		}
 	}
-	return errors.Join(a.e.restoreAlso(ctx, before), a.removeOld(ctx, before))
+	return errors.Join(a.e.restoreAlso(ctx, before), a.removeOld(ctx, old))
 }
 
 // match is a recorded container and the one that takes its place now.
@@ -190,23 +167,19 @@ func (a *imageApp) resume(ctx context.Context, before []runtime.Container) error
 	if err != nil {
 		return err
 	}
-	if err := a.e.discardAll(ctx, rest, 0); err != nil {
+	if err := a.e.discard(ctx, rest, 0); err != nil {
 		return err
 	}
 	// Those that shall not run come first: they may hold what the others need.
-	slices.SortStableFunc(matches, func(x, y match) int { return rank(x) - rank(y) })
 	var errs []error
-	for _, m := range matches {
-		errs = append(errs, a.bringBack(ctx, m, old))
+	for _, running := range []bool{false, true} {
+		for _, m := range matches {
+			if m.want.Running == running {
+				errs = append(errs, a.bringBack(ctx, m, old))
+			}
+		}
 	}
 	return errors.Join(append(errs, a.e.restoreAlso(ctx, before))...)
-}
-
-func rank(m match) int {
-	if m.want.Running {
-		return 1
-	}
-	return 0
 }
 
 // match finds for each recorded container the one that takes its place: itself;
@@ -218,23 +191,18 @@ func (a *imageApp) match(ctx context.Context, before []runtime.Container, old, o
 		if want.Also {
 			continue
 		}
-		m := match{want: want}
-		if i := slices.IndexFunc(old, func(c *inspected) bool { return c.ID == want.ID }); i >= 0 {
-			m.now = old[i]
-		} else {
+		m := match{want: want, now: byID(old, want.ID)}
+		if m.now == nil {
 			// One that neither ran nor has the workload's name was left over from an
 			// earlier redeploy. Nothing is lost with it.
 			if !want.Running && want.Name != a.w.ContainerName {
 				continue
 			}
-			pin := runtime.Pin{Image: want.Image, ImageID: want.ImageID, Digest: want.Digest}
-			if m.anew, err = a.want(ctx, pin, false); err != nil {
+			if m.anew, err = a.want(ctx, want.Pin(), false); err != nil {
 				return nil, nil, err
 			}
-			if i := slices.IndexFunc(rest, m.anew.is); i >= 0 {
-				m.now = rest[i]
-				rest = slices.Delete(slices.Clone(rest), i, i+1)
-			}
+			m.now = first(rest, m.anew.is)
+			rest = slices.DeleteFunc(rest, func(c *inspected) bool { return c == m.now })
 		}
 		matches = append(matches, m)
 	}

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/client"
 
 	"github.com/tiny-forge/snap/pkg/runtime"
@@ -43,8 +43,7 @@ type Runtime struct {
 // app is what differs between the kinds of workloads: which containers are its
 // own, and how they are made.
 type app interface {
-	// filter selects the workload's own containers; false when it has none.
-	filter(ctx context.Context) (filters.Args, bool, error)
+	own(ctx context.Context) ([]*inspected, error)
 	check(ctx context.Context, pins map[string]runtime.Pin, own []*inspected) error
 	redeploy(ctx context.Context, r runtime.Redeploy) error
 	resume(ctx context.Context, before []runtime.Container) error
@@ -53,22 +52,28 @@ type app interface {
 	upToDate(ctx context.Context) (bool, error)
 }
 
-// Open returns the runtime of a workload: of an image, of Compose, or one that
-// does nothing for a workload of data alone. It does not ask the engine for
-// anything. It returns [ErrNotLocal] when DOCKER_HOST is not a unix socket.
+// Open returns the runtime of a workload, without asking the engine for anything.
+// It returns [ErrNotLocal] when DOCKER_HOST is not a unix socket.
 func Open(w *workload.Workload, opts Options) (*Runtime, error) { return open(w, opts) }
 
 func open(w *workload.Workload, opts Options, more ...client.Opt) (*Runtime, error) {
-	e, err := connect(opts, more...)
+	api, err := client.NewClientWithOpts(append([]client.Opt{client.FromEnv, client.WithAPIVersionNegotiation()}, more...)...)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("docker engine (DOCKER_HOST=%q): %w", os.Getenv(client.EnvOverrideHost), err)
+	}
+	if host := api.DaemonHost(); !strings.HasPrefix(host, "unix://") {
+		return nil, errors.Join(fmt.Errorf("docker engine %s: %w: set DOCKER_HOST to a unix:// socket, or unset it", host, ErrNotLocal), api.Close())
+	}
+	e := &engine{api: api, notice: opts.Notice}
+	if e.notice == nil {
+		e.notice = func(string) {}
 	}
 	r := &Runtime{w: w, e: e}
 	switch w.Kind() {
 	case workload.Image:
 		r.app = &imageApp{e: e, w: w}
 	case workload.Compose:
-		r.app = &composeApp{e: e, w: w, cli: compose{files: composeFiles(w.Compose), host: e.host}}
+		r.app = &composeApp{e: e, w: w, files: composeFiles(w.Compose)}
 	default:
 		r.app = dataApp{e: e}
 	}
@@ -78,19 +83,17 @@ func open(w *workload.Workload, opts Options, more ...client.Opt) (*Runtime, err
 // Close closes the connection.
 func (r *Runtime) Close() error { return r.e.api.Close() }
 
-// Ping returns nil when the engine answers, and [runtime.ErrUnreachable] when it does
-// not do so within five seconds.
+// Ping returns [runtime.ErrUnreachable] unless the engine answers within five seconds.
 func (r *Runtime) Ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	if _, err := r.e.api.Ping(ctx); err != nil {
-		return fmt.Errorf("%w at %s: %w", runtime.ErrUnreachable, r.e.host, err)
+		return fmt.Errorf("%w at %s: %w", runtime.ErrUnreachable, r.e.api.DaemonHost(), err)
 	}
 	return nil
 }
 
-// Containers returns the workload's containers and those of also_stop that
-// exist, sorted by name.
+// Containers returns the workload's containers, with the digests of their images.
 func (r *Runtime) Containers(ctx context.Context) ([]runtime.Container, error) {
 	containers, err := r.inspectAll(ctx)
 	if err != nil {
@@ -98,17 +101,19 @@ func (r *Runtime) Containers(ctx context.Context) ([]runtime.Container, error) {
 	}
 	out := make([]runtime.Container, len(containers))
 	for i, c := range containers {
-		out[i] = c.Container
-		if out[i].Digest, err = r.e.digest(ctx, c.Image, c.ImageID); err != nil {
+		image, err := r.e.image(ctx, c.ImageID)
+		if err != nil {
 			return nil, err
 		}
+		out[i] = c.Container
+		out[i].Digest = digestOf(c.Image, image.RepoDigests)
 	}
 	return out, nil
 }
 
 // inspectAll returns the workload's containers and those of also_stop, by name.
 func (r *Runtime) inspectAll(ctx context.Context) ([]*inspected, error) {
-	containers, err := r.own(ctx)
+	containers, err := r.app.own(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -119,10 +124,7 @@ func (r *Runtime) inspectAll(ctx context.Context) ([]*inspected, error) {
 		}
 		// The engine also takes the beginning of an id for a name: "db" must
 		// not stop whoever's id begins so.
-		if c == nil || c.Name != name && (len(name) < 12 || !strings.HasPrefix(c.ID, name)) {
-			continue
-		}
-		if slices.ContainsFunc(containers, func(o *inspected) bool { return o.ID == c.ID }) {
+		if c == nil || c.Name != name && (len(name) < 12 || !strings.HasPrefix(c.ID, name)) || byID(containers, c.ID) != nil {
 			continue
 		}
 		c.Also, c.Service = true, ""
@@ -132,21 +134,9 @@ func (r *Runtime) inspectAll(ctx context.Context) ([]*inspected, error) {
 	return containers, nil
 }
 
-func (r *Runtime) own(ctx context.Context) ([]*inspected, error) { return list(ctx, r.e, r.app) }
-
-func list(ctx context.Context, e *engine, a app) ([]*inspected, error) {
-	filter, has, err := a.filter(ctx)
-	if err != nil || !has {
-		return nil, err
-	}
-	return e.list(ctx, filter)
-}
-
-// Check reports what would keep Redeploy from working: an image that is not on
-// this host ([runtime.ErrImageMissing]), a port ([runtime.ErrPortTaken]) or a
+// Check joins all that it finds: [runtime.ErrImageMissing], [runtime.ErrPortTaken], a
 // container name that somebody else has, a volume of the config that no service
-// mounts, or a container of also_stop that the engine would remove once it stops.
-// The error joins everything that was found.
+// mounts, and a container that the engine would remove once it stops.
 func (r *Runtime) Check(ctx context.Context, pins map[string]runtime.Pin) error {
 	containers, err := r.inspectAll(ctx)
 	if err != nil {
@@ -156,12 +146,9 @@ func (r *Runtime) Check(ctx context.Context, pins map[string]runtime.Pin) error 
 	return errors.Join(refuseAutoRemove(containers), r.app.check(ctx, pins, own))
 }
 
-// Redeploy brings the workload up from its config, and returns once it is
-// healthy. An image that cannot be had is reported before anything that was
-// there before is touched. A container of also_stop that does not start again
-// is a notice and not an error: the workload itself is up. When the engine stops
-// answering half-way, the state of the containers is unknown; FenceAndStop,
-// Redeploy and Resume each work from any state.
+// Redeploy reports an image that cannot be had before it touches anything that was
+// there before. A container of also_stop that does not start again is a notice and
+// not an error: the workload itself is up.
 func (r *Runtime) Redeploy(ctx context.Context, held runtime.Lock, d runtime.Redeploy) error {
 	if err := r.demand(held); err != nil {
 		return err
@@ -169,10 +156,8 @@ func (r *Runtime) Redeploy(ctx context.Context, held runtime.Lock, d runtime.Red
 	return r.app.redeploy(ctx, d)
 }
 
-// Settle accepts the containers that an unhealthy Redeploy left: they get the
-// restart policies of the config, those in before that they replace are
-// removed, and the containers of also_stop that ran before start again. It may
-// be repeated.
+// Settle accepts the containers that an unhealthy Redeploy left, and starts those
+// of also_stop that ran before.
 func (r *Runtime) Settle(ctx context.Context, before []runtime.Container) error {
 	return r.app.settle(ctx, before)
 }
@@ -185,14 +170,10 @@ func (r *Runtime) Resume(ctx context.Context, held runtime.Lock, before []runtim
 	return r.app.resume(ctx, before)
 }
 
-// UpToDate reports whether a deploy would change nothing: one container of the
-// current config and image runs and is healthy. For a Compose workload it is
-// always false: docker compose up finds that out itself. It changes nothing.
+// UpToDate is always false for a Compose workload: docker compose up looks itself.
 func (r *Runtime) UpToDate(ctx context.Context) (bool, error) { return r.app.upToDate(ctx) }
 
-// Volumes returns every directory that a service of the Compose file binds
-// writable; nothing for other workloads. The engine is not asked, only docker
-// compose, which need not reach it.
+// Volumes asks docker compose, which need not reach the engine.
 func (r *Runtime) Volumes(ctx context.Context) ([]runtime.Volume, []string, error) {
 	return r.app.volumes(ctx)
 }
@@ -204,13 +185,10 @@ func (r *Runtime) demand(held runtime.Lock) error {
 	return nil
 }
 
-// dataApp is a workload without containers of its own. Those of also_stop are
-// stopped for it and started again all the same.
+// dataApp is a workload without containers, except those of also_stop.
 type dataApp struct{ e *engine }
 
-func (dataApp) filter(context.Context) (filters.Args, bool, error) {
-	return filters.Args{}, false, nil
-}
+func (dataApp) own(context.Context) ([]*inspected, error) { return nil, nil }
 
 func (dataApp) check(context.Context, map[string]runtime.Pin, []*inspected) error { return nil }
 
@@ -226,7 +204,6 @@ func (a dataApp) settle(ctx context.Context, before []runtime.Container) error {
 	return a.e.restoreAlso(ctx, before)
 }
 
-// volumes returns none: the config lists them.
 func (dataApp) volumes(context.Context) ([]runtime.Volume, []string, error) { return nil, nil, nil }
 
 func (dataApp) upToDate(context.Context) (bool, error) { return true, nil }

@@ -2,8 +2,8 @@ package docker
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -16,25 +16,17 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/network"
-	"github.com/docker/docker/api/types/strslice"
 	"github.com/docker/go-connections/nat"
 
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
-// spec is a container as the engine is asked to make it.
-type spec struct {
-	config  *container.Config
-	host    *container.HostConfig
-	network *network.NetworkingConfig
-}
-
 func networkName(w *workload.Workload) string { return w.Project + "_" + w.Stage }
 
 // specOf turns the config of a workload into a container. Its restart policy is
 // "no": it gets the configured one when it has become healthy.
-func specOf(w *workload.Workload, want wanted) (*spec, error) {
+func specOf(w *workload.Workload, want wanted) (*container.CreateRequest, error) {
 	exposed, bindings, err := nat.ParsePortSpecs(w.Ports)
 	if err != nil {
 		return nil, fmt.Errorf("workload %s: ports: %w", w.Name, err)
@@ -45,33 +37,31 @@ func specOf(w *workload.Workload, want wanted) (*spec, error) {
 	}
 	labels := map[string]string{}
 	maps.Copy(labels, w.Labels)
-	labels[labelWorkload] = w.Name
-	labels[labelHash] = want.hash
-	labels[labelImage] = want.ref
+	maps.Copy(labels, map[string]string{labelWorkload: w.Name, labelHash: want.hash, labelImage: want.ref})
 	net := networkName(w)
-	s := &spec{
-		config: &container.Config{
+	s := &container.CreateRequest{
+		Config: &container.Config{
 			Image: want.name, Env: pairs(w.Environment), Labels: labels, ExposedPorts: exposed,
-			Cmd: strslice.StrSlice(w.Command), Entrypoint: strslice.StrSlice(w.Entrypoint),
+			Cmd: []string(w.Command), Entrypoint: []string(w.Entrypoint),
 			User: w.User, WorkingDir: w.WorkingDir, Hostname: w.Hostname,
 			StopSignal: w.StopSignal, StopTimeout: seconds(time.Duration(w.StopGracePeriod)),
 			Healthcheck: healthOf(w.Healthcheck),
 		},
-		host: &container.HostConfig{
+		HostConfig: &container.HostConfig{
 			NetworkMode: container.NetworkMode(net), PortBindings: bindings,
 			RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyDisabled},
 			ShmSize:       int64(w.ShmSize), Init: w.Init, ReadonlyRootfs: w.ReadOnly, Tmpfs: tmpfsOf(w.Tmpfs),
 			CapAdd: w.CapAdd, CapDrop: w.CapDrop, SecurityOpt: security, ExtraHosts: hostsOf(w.ExtraHosts), Sysctls: w.Sysctls,
 		},
-		network: &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{
+		NetworkingConfig: &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{
 			net: {Aliases: []string{w.Name}},
 		}},
 	}
-	for i := range w.Volumes {
-		v := &w.Volumes[i]
+	for _, v := range w.Volumes {
 		// Not HostConfig.Binds: there the engine makes a missing directory,
 		// empty, and the app would come up without its data.
-		s.host.Mounts = append(s.host.Mounts, mount.Mount{Type: mount.TypeBind, Source: v.Path(), Target: v.Target, ReadOnly: v.ReadOnly})
+		bind := mount.Mount{Type: mount.TypeBind, Source: v.Path(), Target: v.Target, ReadOnly: v.ReadOnly}
+		s.HostConfig.Mounts = append(s.HostConfig.Mounts, bind)
 	}
 	return s, nil
 }
@@ -79,11 +69,8 @@ func specOf(w *workload.Workload, want wanted) (*spec, error) {
 // restartOf is the configured restart policy.
 func restartOf(w *workload.Workload) runtime.Policy {
 	name, count, _ := strings.Cut(w.Restart, ":")
-	if name == "" {
-		return never
-	}
 	retries, _ := strconv.Atoi(count) // none, and what Load let through, is 0: without end
-	return runtime.Policy{Name: name, Retries: retries}
+	return runtime.Policy{Name: cmp.Or(name, never.Name), Retries: retries}
 }
 
 func healthOf(h *workload.Healthcheck) *container.HealthConfig {
@@ -120,10 +107,7 @@ func tmpfsOf(mounts []string) map[string]string {
 func hostsOf(hosts []string) []string {
 	out := make([]string, len(hosts))
 	for i, h := range hosts {
-		if name, address, ok := strings.Cut(h, "="); ok {
-			h = name + ":" + address
-		}
-		out[i] = h
+		out[i] = strings.Replace(h, "=", ":", 1)
 	}
 	return out
 }
@@ -158,17 +142,15 @@ func hashOf(w *workload.Workload) (string, error) {
 		Source, Target string
 		ReadOnly       bool
 	}
-	initProcess := ""
-	if w.Init != nil {
-		initProcess = strconv.FormatBool(*w.Init)
-	}
 	all := struct {
 		Name, Network, Init string
 		Container           workload.Container
 		Binds               []bind
-	}{Name: w.Name, Network: networkName(w), Init: initProcess, Container: w.Container}
-	for i := range w.Volumes {
-		v := &w.Volumes[i]
+	}{Name: w.Name, Network: networkName(w), Container: w.Container}
+	if w.Init != nil {
+		all.Init = strconv.FormatBool(*w.Init) // false is not the same as unset
+	}
+	for _, v := range w.Volumes {
 		all.Binds = append(all.Binds, bind{v.Path(), v.Target, v.ReadOnly})
 	}
 	text, err := json.Marshal(all)
@@ -184,8 +166,7 @@ func hashOf(w *workload.Workload) (string, error) {
 	if text, err = json.Marshal(prune(tree)); err != nil {
 		return "", err
 	}
-	sum := sha256.Sum256(text)
-	return hex.EncodeToString(sum[:]), nil
+	return fmt.Sprintf("%x", sha256.Sum256(text)), nil
 }
 
 // prune drops the zero values of all objects in a JSON tree.
@@ -209,18 +190,10 @@ func prune(v any) any {
 
 func empty(v any) bool {
 	switch v := v.(type) {
-	case nil:
-		return true
-	case bool:
-		return !v
-	case float64:
-		return v == 0
-	case string:
-		return v == ""
 	case []any:
 		return len(v) == 0
 	case map[string]any:
 		return len(v) == 0
 	}
-	return false
+	return v == nil || v == false || v == 0.0 || v == ""
 }

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,19 +16,18 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/volume"
-	"github.com/docker/go-connections/nat"
 
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
-// Users returns everybody else's containers that mount one of the paths,
-// something inside one, or something above one. The workload's own and those of
-// also_stop do not count; a container of docker compose run does. For a workload
-// of data alone on a host without an engine there are no users.
+// Users counts a container of docker compose run, but not those of also_stop. For a
+// workload of data alone on a host without an engine there are no users.
 func (r *Runtime) Users(ctx context.Context, paths []string) ([]runtime.User, error) {
-	if r.w.Kind() == workload.Data && r.e.socketMissing() {
-		return nil, nil
+	if r.w.Kind() == workload.Data {
+		if _, err := os.Stat(strings.TrimPrefix(r.e.api.DaemonHost(), "unix://")); errors.Is(err, os.ErrNotExist) {
+			return nil, nil
+		}
 	}
 	containers, err := r.inspectAll(ctx)
 	if err != nil {
@@ -48,7 +47,7 @@ func (r *Runtime) Users(ctx context.Context, paths []string) ([]runtime.User, er
 	}
 	var users []runtime.User
 	for _, c := range all {
-		if slices.ContainsFunc(containers, func(own *inspected) bool { return own.ID == c.ID }) {
+		if byID(containers, c.ID) != nil {
 			continue
 		}
 		for _, source := range sources(c, devices) {
@@ -56,7 +55,7 @@ func (r *Runtime) Users(ctx context.Context, paths []string) ([]runtime.User, er
 			for i, path := range paths {
 				if rel := relation(at, wanted[i]); rel != "" {
 					running := c.State == container.StateRunning || c.State == container.StatePaused || c.State == container.StateRestarting
-					users = append(users, runtime.User{ID: c.ID, Name: nameOf(c), Running: running, Source: source, Path: path, Relation: rel})
+					users = append(users, runtime.User{Name: nameOf(c), Running: running, Source: source, Path: path, Relation: rel})
 				}
 			}
 		}
@@ -95,7 +94,7 @@ func sources(c container.Summary, devices map[string]string) []string {
 }
 
 // location is a path as written and as resolved, with the directories on the way
-// to it: the path itself first, then its parents.
+// to it: the path itself first (nil if it does not exist), then its parents.
 type location struct {
 	written, real string
 	way           []os.FileInfo
@@ -106,10 +105,8 @@ func locate(path string) location {
 	p.real = realPath(p.written)
 	// Without the root: everything lies below it, and comparing prefixes tells so.
 	for dir := p.real; dir != "/"; dir = filepath.Dir(dir) {
-		if info, err := os.Stat(dir); err == nil {
+		if info, err := os.Stat(dir); err == nil || dir == p.real {
 			p.way = append(p.way, info)
-		} else if dir == p.real {
-			p.way = append(p.way, nil)
 		}
 	}
 	return p
@@ -145,7 +142,6 @@ func relation(source, path location) runtime.Relation {
 	}
 	switch {
 	case len(source.way) == 0 || len(path.way) == 0:
-		return ""
 	case os.SameFile(source.way[0], path.way[0]):
 		return runtime.Same
 	case through(source.way, path.way[0]):
@@ -161,55 +157,30 @@ func through(way []os.FileInfo, dir os.FileInfo) bool {
 	return dir != nil && slices.ContainsFunc(way, func(step os.FileInfo) bool { return os.SameFile(step, dir) })
 }
 
-// port is one published port of the host.
+// port is one published port of the host, as docker compose config shows it.
 type port struct {
-	address  string // "": every one
-	number   uint16
-	protocol string
+	Address  string `json:"host_ip"`   // "": every one
+	Number   string `json:"published"` // "", "0" or a range: the engine chooses
+	Protocol string `json:"protocol"`
 }
 
-func (p port) String() string {
-	return net.JoinHostPort(p.address, strconv.Itoa(int(p.number))) + "/" + p.protocol
-}
+func (p port) String() string { return net.JoinHostPort(p.Address, p.Number) + "/" + p.Protocol }
 
 // meets reports whether two ports cannot be published at once.
 func (p port) meets(o port) bool {
-	return p.number == o.number && p.protocol == o.protocol &&
-		(p.address == o.address || everyAddress(p.address) || everyAddress(o.address))
+	return p.Number == o.Number && p.Protocol == o.Protocol &&
+		(p.Address == o.Address || everyAddress(p.Address) || everyAddress(o.Address))
 }
 
-func everyAddress(address string) bool {
-	a, err := netip.ParseAddr(address)
-	return address == "" || err == nil && a.IsUnspecified()
-}
-
-// portsOf returns the host ports that a config fixes. A port that the engine
-// chooses cannot be taken.
-func portsOf(specs []string) ([]port, error) {
-	_, bindings, err := nat.ParsePortSpecs(specs)
-	if err != nil {
-		return nil, err
-	}
-	var ports []port
-	for key, hosts := range bindings {
-		for _, h := range hosts {
-			ports = appendPort(ports, h.HostIP, h.HostPort, key.Proto())
-		}
-	}
-	return ports, nil
-}
-
-func appendPort(ports []port, address, number, protocol string) []port {
-	n, err := strconv.ParseUint(number, 10, 16)
-	if err != nil || n == 0 {
-		return ports
-	}
-	return append(ports, port{address, uint16(n), protocol})
-}
+func everyAddress(address string) bool { return address == "" || net.ParseIP(address).IsUnspecified() }
 
 // checkPorts returns runtime.ErrPortTaken for each port that a foreign container
-// or a process of this host has.
+// or a process of this host has. A port that the engine chooses cannot be taken.
 func (e *engine) checkPorts(ctx context.Context, ports []port, own []*inspected) error {
+	ports = slices.DeleteFunc(ports, func(p port) bool {
+		n, err := strconv.ParseUint(p.Number, 10, 16)
+		return err != nil || n == 0
+	})
 	if len(ports) == 0 {
 		return nil
 	}
@@ -228,10 +199,10 @@ func checkPort(p port, running []container.Summary, own []*inspected) error {
 	ours := false
 	for _, summary := range running {
 		for _, cp := range summary.Ports {
-			if !p.meets(port{cp.IP, cp.PublicPort, cp.Type}) {
+			if !p.meets(port{cp.IP, fmt.Sprint(cp.PublicPort), cp.Type}) {
 				continue
 			}
-			if !slices.ContainsFunc(own, func(c *inspected) bool { return c.ID == summary.ID }) {
+			if byID(own, summary.ID) == nil {
 				return fmt.Errorf("port %s: %w: container %s publishes it", p, runtime.ErrPortTaken, nameOf(summary))
 			}
 			ours = true
@@ -240,8 +211,7 @@ func checkPort(p port, running []container.Summary, own []*inspected) error {
 	if ours {
 		return nil
 	}
-	err := tryBind(p)
-	switch {
+	switch err := tryBind(p); {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return fmt.Errorf("port %s: %w: a process of this host listens on it", p, runtime.ErrPortTaken)
 	case errors.Is(err, syscall.EACCES):
@@ -253,22 +223,20 @@ func checkPort(p port, running []container.Summary, own []*inspected) error {
 }
 
 func tryBind(p port) error {
-	at := net.JoinHostPort(p.address, strconv.Itoa(int(p.number)))
-	switch p.protocol {
+	var l io.Closer
+	var err error
+	switch at := net.JoinHostPort(p.Address, p.Number); p.Protocol {
 	case "tcp":
-		l, err := net.Listen("tcp", at)
-		if err != nil {
-			return err
-		}
-		return l.Close()
+		l, err = net.Listen("tcp", at)
 	case "udp":
-		l, err := net.ListenPacket("udp", at)
-		if err != nil {
-			return err
-		}
-		return l.Close()
+		l, err = net.ListenPacket("udp", at)
+	default:
+		return nil
 	}
-	return nil
+	if err != nil {
+		return err
+	}
+	return l.Close()
 }
 
 func nameOf(c container.Summary) string {

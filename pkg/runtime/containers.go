@@ -6,8 +6,7 @@ import (
 	"time"
 )
 
-// Containers are the containers of a workload at one moment, with those of
-// also_stop.
+// Containers are a workload's containers at one moment, with those of also_stop.
 type Containers []Container
 
 // Ran reports whether a container of the workload itself ran.
@@ -20,27 +19,25 @@ func (list Containers) Pins() map[string]Pin {
 	out := map[string]Pin{}
 	for _, c := range list {
 		if _, have := out[c.Service]; !c.Also && (!have || c.Running) {
-			out[c.Service] = Pin{Image: c.Image, ImageID: c.ImageID, Digest: c.Digest}
+			out[c.Service] = c.Pin()
 		}
 	}
 	return out
 }
 
-// State says in words how the workload's own containers are: absent, running,
-// paused, partly running or stopped.
+// State says in words how the workload's own containers are.
 func (list Containers) State() string {
 	running, paused, all := 0, 0, 0
 	for _, c := range list {
-		if c.Also {
-			continue
-		}
-		all++
 		switch {
+		case c.Also:
+			continue
 		case c.Paused:
 			paused++
 		case c.Running:
 			running++
 		}
+		all++
 	}
 	switch {
 	case all == 0:
@@ -55,31 +52,23 @@ func (list Containers) State() string {
 	return "stopped"
 }
 
-// Resting reports whether a container that ran in before is now paused, stopped or
-// gone.
+// Resting reports whether a container that was awake in before no longer is.
 func (list Containers) Resting(before []Container) bool {
-	awake := list.awake()
-	return slices.ContainsFunc(before, func(c Container) bool { return c.Running && !c.Paused && !awake[c.ID] })
+	return slices.ContainsFunc(before, func(c Container) bool { return c.Awake() && !list.awake(c.ID) })
 }
 
-func (list Containers) awake() map[string]bool {
-	awake := map[string]bool{}
-	for _, c := range list {
-		awake[c.ID] = c.Running && !c.Paused
-	}
-	return awake
+func (list Containers) awake(id string) bool {
+	return slices.ContainsFunc(list, func(c Container) bool { return c.ID == id && c.Awake() })
 }
 
 // longestStop bounds the wait for a stop: a container may ask for any time.
 const longestStop = 10 * time.Minute
 
 // UntilAtRest waits while a container that ran before still does, since it may be
-// about to be paused or stopped. It waits at most for timeout (0: what the
-// container itself asks for) and a little more. Once all are at rest there is
-// nothing to wait for. An error of the runtime ends the wait: whatever the caller
-// does next meets it again.
+// about to be paused or stopped: at most for timeout (0: what the container itself
+// asks for) and a little more. An error of the runtime ends the wait: whatever the
+// caller does next meets it again.
 func UntilAtRest(ctx context.Context, rt Runtime, before []Container, more, timeout time.Duration) {
-	ran := Containers(before).awake()
 	for start := time.Now(); ; time.Sleep(50 * time.Millisecond) {
 		now, err := rt.Containers(ctx)
 		if err != nil {
@@ -87,7 +76,7 @@ func UntilAtRest(ctx context.Context, rt Runtime, before []Container, more, time
 		}
 		awake, longest := false, time.Duration(0)
 		for _, c := range now {
-			if !ran[c.ID] || !c.Running || c.Paused {
+			if !c.Awake() || !Containers(before).awake(c.ID) {
 				continue
 			}
 			awake = true

@@ -42,7 +42,6 @@ type Volume struct {
 
 // User is a container outside the workload that mounts one of its volumes.
 type User struct {
-	ID       string
 	Name     string
 	Running  bool
 	Source   string // the host path that it mounts
@@ -55,8 +54,7 @@ type Redeploy struct {
 	// Pins are the images to use, by service; "" names an image workload's.
 	// An empty map means the images that the config names.
 	Pins map[string]Pin
-	// Before are the containers that the new ones replace, as recorded before
-	// they were touched.
+	// Before are the recorded containers, which the new ones replace.
 	Before []Container
 	// HealthTimeout bounds the wait for health; StopTimeout the stop of a
 	// container that still runs (0: what the container itself asks for).
@@ -66,8 +64,7 @@ type Redeploy struct {
 	Pull bool
 }
 
-// Unhealthy is the error of a Redeploy whose containers started but did not
-// become healthy.
+// Unhealthy is the error of a Redeploy whose containers started but are not healthy.
 type Unhealthy struct {
 	Container string
 	Reason    string // in plain words, with the end of the health check's output
@@ -77,8 +74,7 @@ func (u *Unhealthy) Error() string {
 	return fmt.Sprintf("container %s is not healthy: %s", u.Container, u.Reason)
 }
 
-// Container is one container as it was before it was touched, with what is
-// needed to bring it back.
+// Container is what is needed to bring a container back as it was.
 type Container struct {
 	ID      string `json:"id"`
 	Name    string `json:"name"`
@@ -92,10 +88,15 @@ type Container struct {
 	Policy  Policy  `json:"policy"`
 	Also    bool    `json:"also,omitempty"` // not of the workload: listed in also_stop
 	Mounts  []Mount `json:"mounts,omitempty"`
-	// StopTimeout is how long the engine waits for a clean stop, as it is now;
-	// it is asked for anew, and not recorded.
+	// StopTimeout is how long a clean stop may take as of now; negative is for ever.
 	StopTimeout time.Duration `json:"-"`
 }
+
+// Awake reports whether the container runs and is not paused.
+func (c Container) Awake() bool { return c.Running && !c.Paused }
+
+// Pin returns the image of the container.
+func (c Container) Pin() Pin { return Pin{Image: c.Image, ImageID: c.ImageID, Digest: c.Digest} }
 
 // Policy is a container's restart policy in Docker's terms.
 type Policy struct {

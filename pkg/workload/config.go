@@ -2,9 +2,11 @@ package workload
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,33 +17,25 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// DefaultPath is where the config lies unless --config or SNAP_CONFIG say
-// otherwise.
+// DefaultPath is where the config lies unless --config or SNAP_CONFIG say otherwise.
 const DefaultPath = "/etc/snap/snap.yaml"
 
 // StateVariable is the environment variable that stands above `state:` of the
 // config, for a host whose config is shared with others.
 const StateVariable = "SNAP_STATE"
 
-// The directories that the config need not name.
-const (
-	defaultState = "/var/lib/snap"
-	defaultStore = "/var/lib/snap/store"
-)
-
 // Config is the whole file, checked and with its defaults filled in.
 type Config struct {
-	Path          string
-	State         string // of the host: journal, locks, audit log
-	Store         string
-	Base          string
-	AbsoluteRoots []string
-	Compression   Compression
-	Workloads     map[string]*Workload
+	Path          string               `yaml:"-"`
+	State         string               `yaml:"state"` // of the host: journal, locks, audit log
+	Store         string               `yaml:"store"`
+	Base          string               `yaml:"base"`
+	AbsoluteRoots []string             `yaml:"absolute_roots"`
+	Compression   Compression          `yaml:"compression"`
+	Workloads     map[string]*Workload `yaml:"workloads"`
 }
 
-// Compression is how snap compresses the snapshots that it makes. It reads both
-// kinds.
+// Compression is how snap compresses new snapshots. It reads both kinds.
 type Compression string
 
 const (
@@ -49,18 +43,15 @@ const (
 	Zstd Compression = "zstd" // faster to restore, smaller
 )
 
-// UnmarshalYAML implements yaml.Unmarshaler.
-func (c *Compression) UnmarshalYAML(node *yaml.Node) error {
-	switch got := Compression(node.Value); got {
-	case Gzip, Zstd:
-		*c = got
-		return nil
+func (c *Compression) UnmarshalYAML(n *yaml.Node) error {
+	*c = Compression(n.Value)
+	if *c != Gzip && *c != Zstd {
+		return fmt.Errorf("line %d: compression is %q: use gzip or zstd", n.Line, n.Value)
 	}
-	return fmt.Errorf("line %d: compression is %q: use gzip or zstd", node.Line, node.Value)
+	return nil
 }
 
-// Error is a mistake in the config, or in the question to it, such as an unknown
-// workload.
+// Error is a mistake in the config, or in a question to it.
 type Error struct {
 	Where string // path of the file, and the workload or key
 	Err   error
@@ -72,13 +63,8 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // file is the YAML as it is written.
 type file struct {
-	Version       int                  `yaml:"version"`
-	State         string               `yaml:"state"`
-	Store         string               `yaml:"store"`
-	Base          string               `yaml:"base"`
-	AbsoluteRoots []string             `yaml:"absolute_roots"`
-	Compression   Compression          `yaml:"compression"`
-	Workloads     map[string]*Workload `yaml:"workloads"`
+	Version int `yaml:"version"`
+	Config  `yaml:",inline"`
 }
 
 // Load reads the config at path. Run as root it refuses a file that somebody
@@ -100,17 +86,13 @@ func Load(path string) (*Config, error) {
 	return cfg, nil
 }
 
-// maxConfig bounds the config file, in bytes.
-const maxConfig = 4 << 20
-
 func readTrusted(path string) ([]byte, error) {
 	f, err := os.Open(path)
-	if err != nil {
-		hint := "name the file with --config or SNAP_CONFIG"
-		if !errors.Is(err, os.ErrNotExist) {
-			hint = "make the file readable for the user that runs snap"
-		}
-		return nil, &Error{Where: path, Err: err, Hint: hint}
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil, &Error{Where: path, Err: err, Hint: "name the file with --config or SNAP_CONFIG"}
+	case err != nil:
+		return nil, &Error{Where: path, Err: err, Hint: "make the file readable for the user that runs snap"}
 	}
 	defer f.Close()
 	if os.Geteuid() == 0 {
@@ -118,24 +100,20 @@ func readTrusted(path string) ([]byte, error) {
 		if err != nil {
 			return nil, &Error{Where: path, Err: err, Hint: "check the symbolic links on the way to the config"}
 		}
-		info, err := f.Stat()
-		if err != nil {
-			return nil, &Error{Where: path, Err: err}
-		}
-		if err := trusted(real, info); err != nil {
-			return nil, err
-		}
 		folder := filepath.Dir(real)
-		if info, err = os.Stat(folder); err != nil {
+		ofFile, err := f.Stat()
+		ofFolder, folderErr := os.Stat(folder)
+		if err := cmp.Or(err, folderErr); err != nil {
 			return nil, &Error{Where: path, Err: err}
 		}
-		if err := trusted(folder, info); err != nil {
+		if err := cmp.Or(trusted(real, ofFile), trusted(folder, ofFolder)); err != nil {
 			return nil, err
 		}
 	}
-	data, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
-	if err == nil && len(data) > maxConfig {
-		err = fmt.Errorf("longer than %d bytes", maxConfig)
+	const most = 4 << 20 // bytes
+	data, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && len(data) > most {
+		err = fmt.Errorf("longer than %d bytes", most)
 	}
 	if err != nil {
 		return nil, &Error{Where: path, Err: err, Hint: "check that this is the config file"}
@@ -144,10 +122,7 @@ func readTrusted(path string) ([]byte, error) {
 }
 
 func trusted(path string, info os.FileInfo) error {
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return &Error{Where: path, Err: errors.New("owner unknown")}
-	}
+	st := info.Sys().(*syscall.Stat_t)
 	// In a file with an ACL, the group bits are the mask: the most that any entry
 	// may grant, whomever it names (acl(5)).
 	_, err := unix.Getxattr(path, "system.posix_acl_access", nil)
@@ -159,21 +134,21 @@ func trusted(path string, info os.FileInfo) error {
 	if info.Mode()&os.ModeSticky != 0 { // /tmp is as it should be
 		hint = "move the config into a folder of root's own, such as /etc/snap"
 	}
-	return &Error{
-		Where: path,
-		Err:   fmt.Errorf("refused: writable by others than root (owner %d, mode %#o)", st.Uid, info.Mode().Perm()),
-		Hint:  hint,
-	}
+	err = fmt.Errorf("refused: writable by others than root (owner %d, mode %#o)", st.Uid, info.Mode().Perm())
+	return &Error{Where: path, Err: err, Hint: hint}
 }
 
 func parse(data []byte) (*Config, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	dec.KnownFields(true)
-	f := file{State: defaultState, Store: defaultStore, Base: "/srv/apps", AbsoluteRoots: []string{"/srv", "/opt"}, Compression: Gzip}
-	if err := dec.Decode(&f); err != nil {
-		if errors.Is(err, io.EOF) {
-			return nil, errors.New("the file is empty")
-		}
+	f := file{Config: Config{
+		State: "/var/lib/snap", Store: "/var/lib/snap/store",
+		Base: "/srv/apps", AbsoluteRoots: []string{"/srv", "/opt"}, Compression: Gzip,
+	}}
+	switch err := dec.Decode(&f); {
+	case errors.Is(err, io.EOF):
+		return nil, errors.New("the file is empty")
+	case err != nil:
 		return nil, plainYAML(err)
 	}
 	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
@@ -182,14 +157,11 @@ func parse(data []byte) (*Config, error) {
 	if f.Version != 1 {
 		return nil, fmt.Errorf("version is %d, this program knows version 1", f.Version)
 	}
-	if state := os.Getenv(StateVariable); state != "" {
-		f.State = state
-	}
-	return &Config{State: f.State, Store: f.Store, Base: f.Base, AbsoluteRoots: f.AbsoluteRoots, Compression: f.Compression, Workloads: f.Workloads}, nil
+	f.State = cmp.Or(os.Getenv(StateVariable), f.State)
+	return &f.Config, nil
 }
 
-// plainYAML removes the Go types from the decoder's message, because they mean
-// nothing to an operator, and keeps the line numbers.
+// plainYAML rids the decoder's message of Go types, which mean nothing to an operator.
 func plainYAML(err error) error {
 	var te *yaml.TypeError
 	if !errors.As(err, &te) {
@@ -210,14 +182,13 @@ func plainYAML(err error) error {
 
 // check fills in defaults and refuses values that make no sense.
 func (c *Config) check() error {
-	for key, path := range map[string]*string{"state": &c.State, "store": &c.Store, "base": &c.Base} {
+	paths := map[*string]string{&c.State: "state", &c.Store: "store", &c.Base: "base"}
+	for i := range c.AbsoluteRoots {
+		paths[&c.AbsoluteRoots[i]] = "absolute_roots"
+	}
+	for path, key := range paths {
 		if err := cleanAbsolute(path); err != nil {
 			return &Error{Where: c.Path + ": " + key, Err: err, Hint: "give an absolute path"}
-		}
-	}
-	for i := range c.AbsoluteRoots {
-		if err := cleanAbsolute(&c.AbsoluteRoots[i]); err != nil {
-			return &Error{Where: c.Path + ": absolute_roots", Err: err, Hint: "give absolute paths"}
 		}
 	}
 	for _, name := range c.Names() {
@@ -227,10 +198,6 @@ func (c *Config) check() error {
 		}
 		w.Name = name
 		if err := w.check(c); err != nil {
-			var ce *Error
-			if errors.As(err, &ce) {
-				return err
-			}
 			return &Error{Where: c.Path + ": workload " + name, Err: err, Hint: "correct the workload in the config"}
 		}
 	}
@@ -246,23 +213,13 @@ func cleanAbsolute(path *string) error {
 }
 
 // Names returns the workloads' names, sorted.
-func (c *Config) Names() []string {
-	names := make([]string, 0, len(c.Workloads))
-	for name := range c.Workloads {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
-}
+func (c *Config) Names() []string { return slices.Sorted(maps.Keys(c.Workloads)) }
 
 // Workload returns the workload of that name.
 func (c *Config) Workload(name string) (*Workload, error) {
 	if w, ok := c.Workloads[name]; ok {
 		return w, nil
 	}
-	return nil, &Error{
-		Where: c.Path,
-		Err:   fmt.Errorf("no workload %q", name),
-		Hint:  "the config has: " + strings.Join(c.Names(), ", "),
-	}
+	hint := "the config has: " + strings.Join(c.Names(), ", ")
+	return nil, &Error{Where: c.Path, Err: fmt.Errorf("no workload %q", name), Hint: hint}
 }

@@ -1,6 +1,7 @@
 package workload
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -27,15 +28,14 @@ type Volume struct {
 // Scope says where a volume's source is looked for.
 type Scope string
 
-// The scopes that snap supports are one constant, for capture and for restore.
+// The scopes that snap supports, for capture and for restore.
 const (
 	Absolute Scope = "absolute" // source is the path, below one of absolute_roots
 	Stage    Scope = "stage"    // <base>/<project>/<stage>/<source>
 	Project  Scope = "project"  // <base>/<project>/<source>
 )
 
-// unsupported are scopes that other tools have and snap refuses, each with the
-// reason.
+// unsupported are scopes of other tools that snap refuses, each with the reason.
 var unsupported = map[Scope]string{
 	"instance":      "an instance's directory ends with its container, so there is nothing to restore",
 	"ephemeral":     "an ephemeral volume is gone when its container stops",
@@ -60,32 +60,39 @@ const (
 	KeepSetuid  Setuid = "keep"
 )
 
-// Root returns the directory that the operator trusts: the base, or the
-// absolute root.
+// Root returns the directory that the operator trusts: base, or an absolute root.
 func (v *Volume) Root() string { return v.root }
 
-// Rel returns the volume's path below Root. No symbolic link in that path is
-// followed.
+// Rel returns the volume's path below Root; no symbolic link in it is followed.
 func (v *Volume) Rel() string { return v.rel }
 
 // Path returns the volume's host path, for messages and for mounts.
 func (v *Volume) Path() string { return filepath.Join(v.root, v.rel) }
 
+// resolve fills in the defaults, and finds the volume's place below its root.
 func (v *Volume) resolve(c *Config, w *Workload) error {
-	if err := v.defaults(); err != nil {
-		return err
+	if v.Source == "" || strings.ContainsRune(v.Source, 0) {
+		return errors.New("source is missing")
+	}
+	v.Name = cmp.Or(v.Name, v.Source)
+	v.Symlinks = cmp.Or(v.Symlinks, PreserveSymlinks)
+	if v.Symlinks != PreserveSymlinks && v.Symlinks != RejectSymlinks {
+		return fmt.Errorf("symlinks is %q: use preserve or reject", v.Symlinks)
+	}
+	v.Setuid = cmp.Or(v.Setuid, StripSetuid)
+	if v.Setuid != StripSetuid && v.Setuid != KeepSetuid {
+		return fmt.Errorf("setuid is %q: use keep or strip", v.Setuid)
 	}
 	if why, known := unsupported[v.Scope]; known {
 		return fmt.Errorf("scope %s is not supported: %s; use absolute, stage or project", v.Scope, why)
 	}
 	switch v.Scope {
 	case Absolute:
-		root, err := c.absoluteRoot(v.Source)
-		if err != nil {
+		var err error
+		if v.root, err = c.absoluteRoot(v.Source); err != nil {
 			return err
 		}
-		v.root = root
-		v.rel, _ = filepath.Rel(root, v.Source)
+		v.rel, _ = filepath.Rel(v.root, v.Source)
 	case Stage, Project:
 		if !filepath.IsLocal(v.Source) || v.Source != filepath.Clean(v.Source) || v.Source == "." {
 			return fmt.Errorf("source must be a plain relative path below the %s's directory: no .., no leading or trailing /", v.Scope)
@@ -99,28 +106,6 @@ func (v *Volume) resolve(c *Config, w *Workload) error {
 		return fmt.Errorf("unknown scope %q: use absolute, stage or project", v.Scope)
 	}
 	return c.CheckPath(v.Path())
-}
-
-func (v *Volume) defaults() error {
-	if v.Source == "" || strings.ContainsRune(v.Source, 0) {
-		return errors.New("source is missing")
-	}
-	if v.Name == "" {
-		v.Name = v.Source
-	}
-	if v.Symlinks == "" {
-		v.Symlinks = PreserveSymlinks
-	}
-	if v.Symlinks != PreserveSymlinks && v.Symlinks != RejectSymlinks {
-		return fmt.Errorf("symlinks is %q: use preserve or reject", v.Symlinks)
-	}
-	if v.Setuid == "" {
-		v.Setuid = StripSetuid
-	}
-	if v.Setuid != StripSetuid && v.Setuid != KeepSetuid {
-		return fmt.Errorf("setuid is %q: use keep or strip", v.Setuid)
-	}
-	return nil
 }
 
 // absoluteRoot returns the longest of absolute_roots that source lies under.
@@ -146,8 +131,7 @@ var systemDirs = []string{
 	"/var/lib/docker", "/var/lib/containerd", "/var/run",
 }
 
-// CheckPath refuses a directory that is, contains, or lies in one that the
-// system, the store or the state needs.
+// CheckPath refuses a directory that the system, the store or the state needs.
 func (c *Config) CheckPath(path string) error {
 	for _, dir := range append(slices.Clone(systemDirs), c.Store, c.State) {
 		if Contains(path, dir) || Contains(dir, path) {
@@ -169,10 +153,9 @@ func Contains(dir, path string) bool {
 	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
 }
 
-// Bytes is a Compose size: a number of bytes, or "64m".
+// Bytes is a Compose size: a number of bytes, or "64m", in powers of 1024.
 type Bytes int64
 
-// UnmarshalYAML takes a number with an optional unit, in powers of 1024.
 func (b *Bytes) UnmarshalYAML(n *yaml.Node) error {
 	v, err := units.RAMInBytes(n.Value)
 	if err != nil || v < 0 {

@@ -1,6 +1,7 @@
 package workload
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -97,42 +98,31 @@ func (w *Workload) Kind() Kind {
 	return Data
 }
 
+// nameForm is the form of the names of workloads, projects and stages, which become
+// components of paths, and parts of container names.
 var nameForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$`)
 
-// ValidName reports whether name can be the name of a workload, a project or a
-// stage. It becomes one component of paths, and a part of container names.
-func ValidName(name string) bool { return nameForm.MatchString(name) }
-
 func (w *Workload) check(c *Config) error {
-	if !ValidName(w.Name) {
+	if !nameForm.MatchString(w.Name) {
 		return fmt.Errorf("%q is not a name (letters and digits, after the first also _ . -, at most 63)", w.Name)
 	}
 	// The state's lock folder has a file store.lock, and vol-… for volumes.
 	if w.Name == "store" || strings.HasPrefix(w.Name, "vol-") {
 		return fmt.Errorf("%q is a name that snap needs for itself: choose another", w.Name)
 	}
-	if w.Project == "" {
-		w.Project = w.Name
-	}
-	if w.Stage == "" {
-		w.Stage = "default"
-	}
-	if !ValidName(w.Project) || !ValidName(w.Stage) {
+	w.Project = cmp.Or(w.Project, w.Name)
+	w.Stage = cmp.Or(w.Stage, "default")
+	if !nameForm.MatchString(w.Project) || !nameForm.MatchString(w.Stage) {
 		return fmt.Errorf("project %q and stage %q must be plain names", w.Project, w.Stage)
 	}
-	switch w.Guard {
-	case "":
-		w.Guard = GuardBefore
-	case GuardBefore, GuardAfter:
-	default:
+	w.Guard = cmp.Or(w.Guard, GuardBefore)
+	if w.Guard != GuardBefore && w.Guard != GuardAfter {
 		return fmt.Errorf("guard %q: must be %s or %s", w.Guard, GuardBefore, GuardAfter)
 	}
 	if w.Image == "" && !reflect.ValueOf(w.Container).IsZero() {
 		return errors.New("has keys of a container but no image: a Compose workload's belong in its Compose file")
 	}
-	if w.ContainerName == "" {
-		w.ContainerName = w.Name
-	}
+	w.ContainerName = cmp.Or(w.ContainerName, w.Name)
 	switch w.Kind() {
 	case Compose:
 		if w.Image != "" {
@@ -157,10 +147,10 @@ func (w *Workload) checkContainer() error {
 	if _, _, err := nat.ParsePortSpecs(w.Ports); err != nil {
 		return fmt.Errorf("ports: %w", err)
 	}
-	switch policy, count, _ := strings.Cut(w.Restart, ":"); {
-	case policy == "on-failure" && (count == "" || plainNumber(count)):
-	case count == "" && (policy == "" || policy == "no" || policy == "always" || policy == "unless-stopped"):
-	default:
+	policy, count, _ := strings.Cut(w.Restart, ":")
+	_, err := strconv.ParseUint(count, 10, 31)
+	known := slices.Contains([]string{"", "no", "always", "unless-stopped", "on-failure"}, policy)
+	if !known || count != "" && (policy != "on-failure" || err != nil) {
 		return fmt.Errorf("restart %q: must be no, always, unless-stopped, or on-failure[:times]", w.Restart)
 	}
 	if h := w.Healthcheck; h != nil && !h.Disable && len(h.Test) == 0 {
@@ -169,16 +159,10 @@ func (w *Workload) checkContainer() error {
 	return nil
 }
 
-func plainNumber(s string) bool {
-	_, err := strconv.ParseUint(s, 10, 31)
-	return err == nil
-}
-
-// WithVolumes returns a copy of a workload of the config that has these volumes,
-// each resolved to a host directory and checked against the others. A Compose
-// workload's volumes are known only when its file has been read, which is after
-// Load. Neither the config nor its workload changes: they may be in use by
-// several operations at once.
+// WithVolumes returns a copy of a workload that has these volumes, each resolved to
+// a host directory and checked against the others: those of a Compose workload are
+// known only after Load. The config does not change: several operations at once
+// may use it.
 func (w *Workload) WithVolumes(c *Config, volumes []Volume) (*Workload, error) {
 	own := *w
 	if err := own.setVolumes(c, slices.Clone(volumes)); err != nil {
@@ -228,24 +212,21 @@ func (w *Workload) Volume(name string) (*Volume, error) {
 // split at blanks, and quotes are honoured.
 type Words []string
 
-// UnmarshalYAML takes a string or a list of strings.
 func (w *Words) UnmarshalYAML(n *yaml.Node) error {
-	if n.Kind == yaml.ScalarNode {
-		words, err := splitWords(n.Value)
-		if err != nil {
-			return fmt.Errorf("line %d: %w", n.Line, err)
-		}
-		*w = words
-		return nil
+	if n.Kind != yaml.ScalarNode {
+		return n.Decode((*[]string)(w))
 	}
-	return n.Decode((*[]string)(w))
+	var err error
+	if *w, err = splitWords(n.Value); err != nil {
+		return fmt.Errorf("line %d: %w", n.Line, err)
+	}
+	return nil
 }
 
 // Test is a health check's command: a list whose first word is CMD, CMD-SHELL
 // or NONE, or a string that a shell runs.
 type Test []string
 
-// UnmarshalYAML takes a string or a list of strings.
 func (t *Test) UnmarshalYAML(n *yaml.Node) error {
 	if n.Kind == yaml.ScalarNode {
 		*t = Test{"CMD-SHELL", n.Value}
@@ -263,13 +244,12 @@ func (t *Test) UnmarshalYAML(n *yaml.Node) error {
 // Mapping is environment or labels: a mapping, or a list of KEY=VALUE.
 type Mapping map[string]string
 
-// UnmarshalYAML takes a mapping of scalars or a list of KEY=VALUE.
 func (m *Mapping) UnmarshalYAML(n *yaml.Node) error {
 	out := Mapping{}
 	switch n.Kind {
 	case yaml.MappingNode:
-		for i := 0; i+1 < len(n.Content); i += 2 {
-			key, value := n.Content[i], n.Content[i+1]
+		for pair := range slices.Chunk(n.Content, 2) {
+			key, value := pair[0], pair[1]
 			if key.Kind != yaml.ScalarNode || value.Kind != yaml.ScalarNode {
 				return fmt.Errorf("line %d: %s: expected one value", key.Line, key.Value)
 			}
@@ -299,10 +279,9 @@ func (m *Mapping) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
-// Duration is a Compose duration: "1m30s".
+// Duration is a Compose duration: "1m30s". All of them are Go durations.
 type Duration time.Duration
 
-// UnmarshalYAML takes a Go duration, of which Compose's are a subset.
 func (d *Duration) UnmarshalYAML(n *yaml.Node) error {
 	v, err := time.ParseDuration(n.Value)
 	if err != nil || v < 0 {
@@ -312,16 +291,13 @@ func (d *Duration) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
-var errWords = errors.New("a quote is not closed")
-
 // splitWords splits a command line as Compose does: at blanks, with single and
 // double quotes and backslashes honoured, nothing expanded.
 func splitWords(s string) ([]string, error) {
 	var words []string
 	var word strings.Builder
-	inWord := false
 	var quote rune
-	escaped := false
+	inWord, escaped := false, false
 	for _, r := range s {
 		switch {
 		case escaped:
@@ -329,27 +305,23 @@ func splitWords(s string) ([]string, error) {
 			escaped = false
 		case r == '\\' && quote != '\'':
 			escaped, inWord = true, true
-		case quote != 0:
-			if r == quote {
-				quote = 0
-			} else {
-				word.WriteRune(r)
-			}
-		case r == '\'' || r == '"':
+		case quote != 0 && r == quote:
+			quote = 0
+		case quote == 0 && (r == '\'' || r == '"'):
 			quote, inWord = r, true
-		case strings.ContainsRune(" \t\n\r", r):
+		case quote == 0 && strings.ContainsRune(" \t\n\r", r):
 			if inWord {
 				words = append(words, word.String())
-				word.Reset()
-				inWord = false
 			}
+			word.Reset()
+			inWord = false
 		default:
 			word.WriteRune(r)
 			inWord = true
 		}
 	}
 	if quote != 0 || escaped {
-		return nil, errWords
+		return nil, errors.New("a quote is not closed")
 	}
 	if inWord {
 		words = append(words, word.String())
