@@ -51,15 +51,11 @@ func (d *Dir) OpenSameMount(rel string) (*Dir, error) {
 }
 
 func (d *Dir) open(rel string, resolve uint64) (*Dir, error) {
-	fd, err := d.openat2(rel, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, resolve)
+	fd, err := Openat2(d.fd, rel, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0, resolve)
 	if err != nil {
 		return nil, d.fail("open", rel, err)
 	}
 	return &Dir{fd: fd, path: filepath.Join(d.path, rel)}, nil
-}
-
-func (d *Dir) openat2(rel string, flags, resolve uint64) (int, error) {
-	return Openat2(d.fd, rel, flags, 0, resolve)
 }
 
 // Openat2 is openat2(2) with O_CLOEXEC. It repeats the call after EINTR, and after
@@ -173,10 +169,8 @@ func (d *Dir) ensure(name string, perm uint32, created func() error) (*Dir, erro
 	err := d.Mkdir(name, perm)
 	if err == nil {
 		err = created()
-	} else if errors.Is(err, fs.ErrExist) {
-		err = nil
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
 	return d.OpenSameMount(name)
@@ -185,7 +179,7 @@ func (d *Dir) ensure(name string, perm uint32, created func() error) (*Dir, erro
 // Names returns the names in d, unsorted.
 func (d *Dir) Names() ([]string, error) {
 	// A second open file: reading a directory moves the offset of the open file.
-	fd, err := d.openat2(".", unix.O_RDONLY|unix.O_DIRECTORY, beneath)
+	fd, err := Openat2(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0, beneath)
 	if err != nil {
 		return nil, d.fail("open", "", err)
 	}

@@ -28,14 +28,11 @@ func (d *Dir) Handle() (Handle, error) {
 	if err != nil {
 		return "", err
 	}
-	h, err := RetryValue(func() (unix.FileHandle, error) {
-		h, _, err := unix.NameToHandleAt(d.fd, "", unix.AT_EMPTY_PATH)
-		return h, err
-	})
+	h, err := fileHandle(d.fd)
 	if err != nil {
 		return "", d.fail("name_to_handle_at", "", err)
 	}
-	return Handle(fmt.Sprintf("%s.%x.%s", id, uint32(h.Type()), hex.EncodeToString(h.Bytes()))), nil
+	return Handle(string(id) + "." + h), nil
 }
 
 // FileHandle returns the kernel's handle of the open file fd, which may be O_PATH:
@@ -44,13 +41,18 @@ func (d *Dir) Handle() (Handle, error) {
 // files of one filesystem ever have the same handle. It is "" on a filesystem
 // without handles.
 func FileHandle(fd int) (string, error) {
+	h, err := fileHandle(fd)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return "", nil
+	}
+	return h, err
+}
+
+func fileHandle(fd int) (string, error) {
 	h, err := RetryValue(func() (unix.FileHandle, error) {
 		h, _, err := unix.NameToHandleAt(fd, "", unix.AT_EMPTY_PATH)
 		return h, err
 	})
-	if errors.Is(err, unix.EOPNOTSUPP) {
-		return "", nil
-	}
 	if err != nil {
 		return "", err
 	}
@@ -80,9 +82,9 @@ type FSID string
 
 // Filesystem returns the identity of d's filesystem.
 func (d *Dir) Filesystem() (FSID, error) {
-	var st unix.Statfs_t
-	if err := Retry(func() error { return unix.Fstatfs(d.fd, &st) }); err != nil {
-		return "", d.fail("statfs", "", err)
+	st, err := d.statfs()
+	if err != nil {
+		return "", err
 	}
 	uuid, err := d.uuid(&st)
 	if err != nil {
@@ -135,12 +137,9 @@ func (d *Dir) Locate(h Handle) (string, error) {
 	if len(parts) != 3 || parts[0] != string(id) {
 		return "", fmt.Errorf("handle %s is not of the filesystem of %s", h, d.path)
 	}
-	kind, err := strconv.ParseUint(parts[1], 16, 32)
-	if err != nil {
-		return "", fmt.Errorf("handle %s: %w", h, err)
-	}
-	data, err := hex.DecodeString(parts[2])
-	if err != nil {
+	kind, kindErr := strconv.ParseUint(parts[1], 16, 32)
+	data, dataErr := hex.DecodeString(parts[2])
+	if err := errors.Join(kindErr, dataErr); err != nil {
 		return "", fmt.Errorf("handle %s: %w", h, err)
 	}
 	fd, err := RetryValue(func() (int, error) {
@@ -152,13 +151,11 @@ func (d *Dir) Locate(h Handle) (string, error) {
 	if err != nil {
 		return "", d.fail("open_by_handle_at", "", err)
 	}
-	defer unix.Close(fd)
-	var st unix.Stat_t
-	if err := Retry(func() error { return unix.Fstat(fd, &st) }); err != nil {
-		return "", d.fail("stat", "", err)
-	}
-	if st.Nlink == 0 { // removed, but somebody still has it open
-		return "", nil
+	found := &Dir{fd, d.path}
+	defer found.Close()
+	st, err := found.Stat()
+	if err != nil || st.Nlink == 0 { // 0: removed, but somebody still has it open
+		return "", err
 	}
 	return os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
 }

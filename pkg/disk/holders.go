@@ -155,23 +155,13 @@ func (s *scan) process(pid int) []Holder {
 
 // reaches reports whether one of the mounts shows a filesystem with a volume.
 func (s *scan) reaches(mounts Mounts) bool {
-	for _, m := range mounts {
-		for _, p := range s.places {
-			if m.Dev == p.dev {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(mounts, func(m Mount) bool {
+		return slices.ContainsFunc(s.places, func(p place) bool { return p.dev == m.Dev })
+	})
 }
 
 func (s *scan) within(p place) bool {
-	for _, root := range s.places {
-		if p.dev == root.dev && under(p.path, root.path) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.places, func(root place) bool { return p.dev == root.dev && under(p.path, root.path) })
 }
 
 // opened returns the files of the volumes that a process has open for writing.
@@ -190,7 +180,8 @@ func (s *scan) opened(proc string, mounts Mounts) []string {
 		if !ok || flags&unix.O_ACCMODE == unix.O_RDONLY || flags&unix.O_PATH != 0 {
 			continue
 		}
-		if mount, ok := mounts.byID(id); ok && s.within(mount.place(path)) {
+		i := slices.IndexFunc(mounts, func(m Mount) bool { return m.ID == id })
+		if i >= 0 && s.within(mounts[i].place(path)) {
 			found = append(found, path)
 		}
 	}

@@ -126,7 +126,7 @@ func (ns namespace) leadsTo(path string, file identity) bool {
 		return false
 	}
 	defer root.Close()
-	fd, err := root.openat2(strings.TrimPrefix(path, "/"), unix.O_PATH|unix.O_NOFOLLOW, beneath)
+	fd, err := Openat2(root.fd, strings.TrimPrefix(path, "/"), unix.O_PATH|unix.O_NOFOLLOW, 0, beneath)
 	if err != nil {
 		return false
 	}

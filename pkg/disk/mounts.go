@@ -132,15 +132,6 @@ func (d *Dir) IsMountRoot() (bool, error) {
 // and in every mount namespace.
 type place struct{ dev, path string }
 
-func (m Mounts) byID(id int) (Mount, bool) {
-	for _, mount := range m {
-		if mount.ID == id {
-			return mount, true
-		}
-	}
-	return Mount{}, false
-}
-
 // covering returns the mount that shows path, only among those of the device dev if
 // dev is not empty.
 func (m Mounts) covering(path, dev string) (Mount, bool) {

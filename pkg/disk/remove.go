@@ -45,9 +45,6 @@ func (d *Dir) whyNot(name string, err error) error {
 // else removes files at the same time, that is no error. After an error a part of
 // the tree may be gone.
 func (d *Dir) RemoveTree(name string) error {
-	if err := component(name); err != nil {
-		return d.fail("remove", name, err)
-	}
 	err := d.Rmdir(name)
 	if err == nil || errors.Is(err, unix.ENOENT) {
 		return nil
@@ -64,8 +61,7 @@ func (d *Dir) RemoveTree(name string) error {
 	if err := sub.empty(); err != nil {
 		return err
 	}
-	// Another process may be removing the same tree.
-	if err := d.Rmdir(name); !errors.Is(err, unix.ENOENT) {
+	if err := d.Rmdir(name); !errors.Is(err, unix.ENOENT) { // ENOENT: another process removes it too
 		return err
 	}
 	return nil

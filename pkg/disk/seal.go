@@ -70,10 +70,7 @@ func UnmarshalSealed(data []byte, doc Sealed, format string, version int) error 
 	if err := checkSum(data); err != nil {
 		return err
 	}
-	var head struct {
-		Format  string `json:"format"`
-		Version int    `json:"version"`
-	}
+	var head Seal
 	if err := json.Unmarshal(data, &head); err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}

@@ -35,11 +35,8 @@ func (d *Dir) RenameSync(from string, dst *Dir, to string) error {
 	if err := d.Rename(from, dst, to); err != nil {
 		return err
 	}
-	if err := dst.Sync(); err != nil {
+	if err := dst.Sync(); err != nil || dst.fd == d.fd {
 		return err
-	}
-	if dst.fd == d.fd {
-		return nil
 	}
 	return d.Sync()
 }
@@ -55,19 +52,21 @@ func (d *Dir) Rename(from string, dst *Dir, to string) error {
 
 // RenameNoReplace is like Rename, but it fails with EEXIST if to exists.
 func (d *Dir) RenameNoReplace(from string, dst *Dir, to string) error {
+	return d.renameat2("rename", from, dst, to, unix.RENAME_NOREPLACE)
+}
+
+func (d *Dir) renameat2(op, from string, dst *Dir, to string, flags uint) error {
 	if err := errors.Join(component(from), component(to)); err != nil {
-		return d.fail("rename", from, err)
+		return d.fail(op, from, err)
 	}
-	return d.fail("rename", from, Retry(func() error {
-		return unix.Renameat2(d.fd, from, dst.fd, to, unix.RENAME_NOREPLACE)
-	}))
+	return d.fail(op, from, Retry(func() error { return unix.Renameat2(d.fd, from, dst.fd, to, flags) }))
 }
 
 // WriteTemp writes data to a new file name with mode 0600 and makes the content
 // durable, but not the name. It fails with EEXIST if name exists. After any other
 // error it leaves no file.
 func (d *Dir) WriteTemp(name string, data []byte) error {
-	if err := d.write(name, data); err != nil {
+	if err := d.WriteUnsynced(name, data); err != nil {
 		return err
 	}
 	f, err := d.OpenFile(name)
@@ -83,9 +82,7 @@ func (d *Dir) WriteTemp(name string, data []byte) error {
 
 // WriteUnsynced is like WriteTemp, but neither content nor name is durable before
 // SyncFS.
-func (d *Dir) WriteUnsynced(name string, data []byte) error { return d.write(name, data) }
-
-func (d *Dir) write(name string, data []byte) error {
+func (d *Dir) WriteUnsynced(name string, data []byte) error {
 	f, err := d.CreateFile(name, 0o600)
 	if err != nil {
 		return err
@@ -143,7 +140,7 @@ func (d *Dir) OpenFile(rel string) (*os.File, error) {
 
 // openRegular is OpenFile that returns a bare descriptor and the size of the file.
 func (d *Dir) openRegular(rel string) (fd int, size int64, err error) {
-	fd, err = d.openat2(rel, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, beneath)
+	fd, err = Openat2(d.fd, rel, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0, beneath)
 	if err != nil {
 		return -1, 0, d.fail("open", rel, err)
 	}

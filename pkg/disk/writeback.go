@@ -3,8 +3,6 @@ package disk
 import (
 	"sync"
 	"sync/atomic"
-
-	"golang.org/x/sys/unix"
 )
 
 // writeBackEvery is how many bytes are written between two syncs of a WriteBack:
@@ -16,7 +14,7 @@ const writeBackEvery = 64 << 20
 // left to do. It promises no durability, and it hides no error: the caller's own
 // SyncFS reports what these syncs ran into.
 type WriteBack struct {
-	fd      int
+	dir     *Dir
 	sync    func() error
 	written atomic.Int64
 	due     chan struct{}
@@ -29,12 +27,11 @@ type WriteBack struct {
 func (d *Dir) StartWriteBack() (*WriteBack, error) {
 	// Opened, not duplicated: an open file description is told once of each failed
 	// write-back (syncfs(2)), and the one of d must be told of all.
-	fd, err := Openat2(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0, beneath)
+	dir, err := d.Open(".")
 	if err != nil {
-		return nil, d.fail("open", "", err)
+		return nil, err
 	}
-	w := &WriteBack{fd: fd, due: make(chan struct{}, 1), stop: make(chan struct{})}
-	w.sync = func() error { return Retry(func() error { return unix.Syncfs(w.fd) }) }
+	w := &WriteBack{dir: dir, sync: dir.SyncFS, due: make(chan struct{}, 1), stop: make(chan struct{})}
 	w.done.Go(func() {
 		for {
 			select {
@@ -64,5 +61,5 @@ func (w *WriteBack) Wrote(n int64) {
 func (w *WriteBack) End() {
 	close(w.stop)
 	w.done.Wait()
-	unix.Close(w.fd)
+	w.dir.Close()
 }
