@@ -100,6 +100,16 @@ func (d *Dir) Flock(how int) error {
 	return d.fail("lock", "", Retry(func() error { return unix.Flock(d.fd, how) }))
 }
 
+// Abandoned reports whether no process has locked the directory name.
+func (d *Dir) Abandoned(name string) bool {
+	sub, err := d.OpenSameMount(name)
+	if err != nil {
+		return false
+	}
+	defer sub.Close()
+	return sub.Flock(unix.LOCK_EX|unix.LOCK_NB) == nil
+}
+
 func (d *Dir) fail(op, name string, err error) error {
 	if err == nil {
 		return nil

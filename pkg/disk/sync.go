@@ -127,6 +127,16 @@ func (d *Dir) CreateFile(name string, perm uint32) (*os.File, error) {
 	return os.NewFile(uintptr(fd), d.path+"/"+name), nil
 }
 
+// OpenShared opens the file name, which several processes write to, for reading and
+// appending. If it does not exist, OpenShared creates it with mode 0600.
+func (d *Dir) OpenShared(name string) (*os.File, error) {
+	fd, err := Openat2(d.fd, name, unix.O_RDWR|unix.O_CREAT|unix.O_APPEND|unix.O_NOFOLLOW, 0o600, beneath)
+	if err != nil {
+		return nil, d.fail("open", name, err)
+	}
+	return os.NewFile(uintptr(fd), d.path+"/"+name), nil
+}
+
 // OpenFile opens the regular file at rel for reading. It never blocks. A symbolic
 // link at rel is ELOOP; for anything else that is not a regular file the error wraps
 // [ErrDamaged].

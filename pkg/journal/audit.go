@@ -6,10 +6,6 @@ import (
 	"fmt"
 	"os"
 	"time"
-
-	"golang.org/x/sys/unix"
-
-	"github.com/tiny-forge/snap/pkg/disk"
 )
 
 // Audit is one line of <state>/audit.jsonl: what was done, by whom, with what
@@ -36,12 +32,10 @@ func (j *Journal) Record(a Audit) error {
 	if err != nil {
 		return err
 	}
-	fd, err := disk.Openat2(j.root.FD(), "audit.jsonl", unix.O_WRONLY|unix.O_CREAT|unix.O_APPEND|unix.O_NOFOLLOW, 0o600,
-		unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS)
+	f, err := j.root.OpenShared("audit.jsonl")
 	if err != nil {
 		return fmt.Errorf("open the audit log: %w", err)
 	}
-	f := os.NewFile(uintptr(fd), "audit.jsonl")
 	_, err = f.Write(append(line, '\n')) // one write: lines of two processes do not mix
 	return errors.Join(err, f.Sync(), f.Close())
 }

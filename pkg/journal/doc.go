@@ -15,16 +15,15 @@
 // change once it has its name; only a later resolve replaces an earlier one.
 // When a method that writes a record returns nil, the record is durable. When it
 // returns an error, the record is either there as a whole or not at all, and
-// only Load can tell. The decisions commit, revert and guarding are written
-// before the transaction begins, and a rename takes them, so that they need no
-// space on the disk.
+// only Load can tell.
 //
 // An operation that only reads snapshots shares the lock of the stores
 // ([Journal.ShareStore]), as an operation on a workload does. An operation that
 // removes members holds that lock alone ([Journal.LockStore]).
 //
-// Locks are advisory (flock(2)). They keep processes of snap apart that use the
-// same state, and nobody else.
+// Locks are advisory (flock(2)): they keep processes of snap apart that use the
+// same state, and nobody else. The kernel drops them when a process dies, however
+// it dies.
 //
 // # Why it is like this
 //
@@ -39,10 +38,6 @@
 //
 // Load syncs the records and their folder before it reads them: a record that was
 // renamed and not yet synced could otherwise be acted on and then be lost. Only
-// ENOENT means "not recorded". A record that cannot be read is not a record that
-// does not exist, and the records that are there have to follow one another
-// (Tx.consistent).
-//
-// The locks are flock(2): the kernel drops them when a process dies, however it
-// dies. They exclude the processes that use the same folder, on a local filesystem.
+// ENOENT means "not recorded", and the records that are there have to follow one
+// another (Tx.consistent).
 package journal

@@ -99,7 +99,7 @@ type Volume struct {
 func Wrapper(tx string) string { return ".snap-" + tx }
 
 // Ready is the second record of a restore: everything is staged, verified and
-// on disk, and these are the two directories of each volume.
+// on disk.
 type Ready struct {
 	disk.Seal
 	Tx         string                 `json:"tx"`
@@ -163,16 +163,14 @@ func (b *Begin) version() int {
 	return 1
 }
 
-// Resolution is the record of what the operator decided about a restore that
-// was frozen: which of the directories of its ready record are to be live. It
-// stands above the decisions.
+// Resolution is the record of what the operator decided about a frozen restore:
+// which directories of its ready record are to be live. It stands above the
+// decisions.
 type Resolution struct {
 	disk.Seal
 	Tx   string `json:"tx"`
 	Keep string `json:"keep"`
-	// SID is the snapshot that is made of what is not kept, before it is
-	// deleted.
-	SID string `json:"sid"`
+	SID  string `json:"sid"` // the snapshot of what is not kept, made before that is deleted
 }
 
 // What an operator can decide.
@@ -184,6 +182,20 @@ const (
 func (r *Resolution) validate(tx string) error {
 	if r.Tx != tx || r.Keep != KeepOld && r.Keep != KeepNew || !disk.ValidID(r.SID) {
 		return fmt.Errorf("%w: it says to keep %q of transaction %q, and %q as a snapshot", disk.ErrDamaged, r.Keep, r.Tx, r.SID)
+	}
+	return nil
+}
+
+func (d *Decision) validate(tx, decision string) error {
+	if d.Tx != tx || d.Decision != decision {
+		return fmt.Errorf("%w: it says %q of transaction %q", disk.ErrDamaged, d.Decision, d.Tx)
+	}
+	return nil
+}
+
+func (t *Times) validate(b *Begin) error {
+	if t.Tx != b.Tx || len(t.Live) != len(b.Volumes) {
+		return fmt.Errorf("%w: it is not of this transaction", disk.ErrDamaged)
 	}
 	return nil
 }
