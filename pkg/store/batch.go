@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
+	"maps"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -60,15 +63,37 @@ func (s *Store) NewBatch(ctx context.Context, scratch *disk.Dir, verify bool, co
 // Put stores a piece, unless the store already has it. It may be called from
 // several goroutines. Nothing is durable before Publish.
 func (b *Batch) Put(tar []byte) (archive.Member, error) {
-	id := archive.MemberID(tar)
-	p := b.pending(id)
+	if len(tar) > archive.MaxMember {
+		return archive.Member{}, fmt.Errorf("a piece of %d bytes: at most %d", len(tar), archive.MaxMember)
+	}
+	m := archive.Member{ID: archive.MemberID(tar), Tar: int64(len(tar)), Codec: b.codec}
+	p := b.pending(m.ID)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.kept && !p.unchecked {
 		return p.member, nil
 	}
 	p.kept, p.unchecked = false, false
-	return p.member, b.put(p, id, tar)
+	if err := b.look(p, m); err != nil || p.kept {
+		return p.member, err
+	}
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	*buf = b.codec.Deflate((*buf)[:0], tar)
+	data := *buf
+	if err := b.room(len(data)); err != nil {
+		return m, err
+	}
+	if err := b.scratch.WriteUnsynced(memberFile(m), data); err != nil {
+		return m, fmt.Errorf("store a member: %w", err)
+	}
+	m.Stored = int64(len(data))
+	p.member, p.kept, p.fresh = m, true, true
+	b.added.Add(m.Stored)
+	if b.wrote != nil {
+		b.wrote(m.Stored)
+	}
+	return m, nil
 }
 
 // pending returns what the batch knows of a member.
@@ -81,33 +106,6 @@ func (b *Batch) pending(id string) *pending {
 		b.known[id] = p
 	}
 	return p
-}
-
-func (b *Batch) put(p *pending, id string, tar []byte) error {
-	m := archive.Member{ID: id, Tar: int64(len(tar)), Codec: b.codec}
-	if len(tar) > archive.MaxMember {
-		return fmt.Errorf("a piece of %d bytes: at most %d", len(tar), archive.MaxMember)
-	}
-	if err := b.look(p, m); err != nil || p.kept {
-		return err
-	}
-	buf := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
-	*buf = b.codec.Deflate((*buf)[:0], tar)
-	data := *buf
-	if err := b.room(len(data)); err != nil {
-		return err
-	}
-	if err := b.scratch.WriteUnsynced(memberFile(m), data); err != nil {
-		return fmt.Errorf("store a member: %w", err)
-	}
-	m.Stored = int64(len(data))
-	p.member, p.kept, p.fresh = m, true, true
-	b.added.Add(m.Stored)
-	if b.wrote != nil {
-		b.wrote(m.Stored)
-	}
-	return nil
 }
 
 // look takes the store's copy of m, if there is one that can be relied on.
@@ -168,7 +166,10 @@ func (b *Batch) Check(ctx context.Context) (damaged int, err error) {
 			}
 		})
 	}
-	for _, p := range b.promised() {
+	b.mu.Lock()
+	all := slices.Collect(maps.Values(b.known))
+	b.mu.Unlock()
+	for _, p := range all {
 		if checking.Err() != nil {
 			break
 		}
@@ -178,15 +179,6 @@ func (b *Batch) Check(ctx context.Context) (damaged int, err error) {
 	done.Wait()
 	crew.Raise(context.Cause(checking))
 	return int(bad.Load()), context.Cause(ctx)
-}
-
-func (b *Batch) promised() (list []*pending) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, p := range b.known {
-		list = append(list, p)
-	}
-	return list
 }
 
 // check reports false for a member that was promised and is damaged.
@@ -210,8 +202,8 @@ func (b *Batch) intact(m archive.Member) bool {
 }
 
 // Reserve switches on or off that Put fails when less than a hundredth of the
-// filesystem, or 256 MiB if that is less, would stay free. A running app may
-// need space on the same disk, and must not fail because of a capture.
+// filesystem, or 256 MiB if that is less, would stay free: an app that runs on the
+// same disk must not fail because of a capture.
 func (b *Batch) Reserve(on bool) error {
 	if !on {
 		b.reserve.Store(0)
@@ -250,11 +242,19 @@ func (b *Batch) Added() int64 { return b.added.Load() }
 // for none). The content of the new members is made durable first; then they
 // get their names, which are made durable too; then come the index and, last,
 // the manifest. When Publish returns nil the snapshot exists and survives a
-// power cut. After an error the snapshot does not exist, and Discard removes
-// what is left of it.
+// power cut. After an error it does not exist, and Discard removes what is left
+// of it, with one exception: where only the last sync of its folder failed, the
+// manifest is there, and the snapshot exists but may not survive a power cut.
 func (b *Batch) Publish(m *Manifest, index string) error {
-	if err := m.validate(m.Workload, m.SID); err != nil {
+	if err := b.publish(m, index); err != nil {
 		return fmt.Errorf("publish snapshot %s: %w", m.SID, err)
+	}
+	return nil
+}
+
+func (b *Batch) publish(m *Manifest, index string) error {
+	if err := m.validate(m.Workload, m.SID); err != nil {
+		return err
 	}
 	data, err := disk.MarshalSealed(m, manifestFormat, m.needs())
 	if err != nil {
@@ -263,19 +263,16 @@ func (b *Batch) Publish(m *Manifest, index string) error {
 	// The scratch directory was opened before the first write, so that a failed
 	// write-back of any member is reported here (syncfs(2)).
 	if err := b.scratch.SyncFS(); err != nil {
-		return fmt.Errorf("publish snapshot %s: %w", m.SID, err)
+		return err
 	}
 	if err := b.named(m); err != nil {
-		return fmt.Errorf("publish snapshot %s: %w", m.SID, err)
+		return err
 	}
 	// No signal cuts a publication that has begun.
 	if err := b.store.members.Put(context.WithoutCancel(b.ctx), b.fresh(m)); err != nil {
-		return fmt.Errorf("publish snapshot %s: %w", m.SID, err)
+		return err
 	}
-	if err := b.publish(m, index, data); err != nil {
-		return fmt.Errorf("publish snapshot %s: %w", m.SID, err)
-	}
-	return nil
+	return b.writeManifest(m, index, data)
 }
 
 // named makes sure that every member that m names went through the batch.
@@ -312,7 +309,7 @@ func (b *Batch) fresh(m *Manifest) iter.Seq[Staged] {
 	}
 }
 
-func (b *Batch) publish(m *Manifest, index string, manifest []byte) error {
+func (b *Batch) writeManifest(m *Manifest, index string, data []byte) error {
 	workload, err := b.store.snapshots.Ensure(m.Workload, 0o700)
 	if err != nil {
 		return err
@@ -336,7 +333,7 @@ func (b *Batch) publish(m *Manifest, index string, manifest []byte) error {
 			return err
 		}
 	}
-	return snapshot.Publish(manifestFile, manifest)
+	return snapshot.Publish(manifestFile, data)
 }
 
 // Discard removes what an unfinished Publish of a snapshot left: its folder, if
@@ -347,11 +344,10 @@ func (s *Store) Discard(workload, sid string) error {
 		return err
 	}
 	defer dir.Close()
-	there, err := dir.Exists(sid)
-	if err != nil || !there {
-		return err
-	}
 	snapshot, err := dir.OpenSameMount(sid)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}

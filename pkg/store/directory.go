@@ -24,8 +24,6 @@ type directory struct {
 	fan map[string]*disk.Dir // the folders that are open, by their names
 }
 
-// openDirectory opens the folder members of a store, and makes it where it is
-// missing.
 func openDirectory(store *disk.Dir) (*directory, error) {
 	root, err := store.Ensure("members", 0o700)
 	if err != nil {
@@ -34,7 +32,6 @@ func openDirectory(store *disk.Dir) (*directory, error) {
 	return &directory{root: root, fan: map[string]*disk.Dir{}}, nil
 }
 
-// Close closes the folders that are open.
 func (d *directory) Close() error {
 	errs := []error{d.root.Close()}
 	for _, shard := range d.fan {

@@ -38,7 +38,7 @@ type IndexReader struct {
 	err     error
 }
 
-// line is one of an index: of a volume, or of a file.
+// line is of a volume or of a file; the other is nil.
 type line struct {
 	volume *IndexVolume
 	file   *archive.Line

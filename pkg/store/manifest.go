@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"iter"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/archive"
@@ -211,11 +210,8 @@ func (s *Store) Load(workload, sid string) (*Manifest, error) {
 	}
 	defer dir.Close()
 	data, err := dir.ReadFile(sid+"/"+manifestFile, maxManifest)
-	if err != nil && altered(err) && !errors.Is(err, disk.ErrDamaged) {
-		err = fmt.Errorf("%w: %w", disk.ErrDamaged, err)
-	}
 	if err != nil {
-		return nil, fmt.Errorf("snapshot %s: %w", sid, err)
+		return nil, fmt.Errorf("snapshot %s: %w", sid, damaged(err))
 	}
 	m := &Manifest{}
 	err = disk.UnmarshalSealed(data, m, manifestFormat, manifestVersion)
@@ -255,8 +251,9 @@ func (s *Store) All(workload string) iter.Seq2[*Manifest, error] {
 			yield(nil, err)
 			return
 		}
-		slices.SortFunc(names, func(a, b string) int { return strings.Compare(b, a) })
 		names = slices.DeleteFunc(names, func(name string) bool { return !disk.ValidID(name) })
+		slices.Sort(names)
+		slices.Reverse(names)
 		for len(names) > 0 {
 			n := 1 // how many are of one second: their names do not tell which came first
 			for n < len(names) && names[n][:len(sidTime)] == names[0][:len(sidTime)] {
@@ -282,29 +279,23 @@ type found struct {
 
 // load returns the manifests of these snapshots, newest first, and the
 // unreadable ones after them.
-func (s *Store) load(workload string, sids []string) (list []found) {
+func (s *Store) load(workload string, sids []string) []found {
+	var read, unreadable []found
 	for _, sid := range sids {
 		m, err := s.Load(workload, sid)
-		if !errors.Is(err, fs.ErrNotExist) { // without a manifest it does not exist
-			list = append(list, found{m, err})
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // without a manifest it does not exist
+		case err != nil:
+			unreadable = append(unreadable, found{nil, err})
+		default:
+			read = append(read, found{m, nil})
 		}
 	}
-	slices.SortStableFunc(list, func(a, b found) int {
-		switch {
-		case a.m != nil && b.m != nil:
-			return b.m.Created.Compare(a.m.Created)
-		case a.m != nil:
-			return -1
-		case b.m != nil:
-			return 1
-		}
-		return 0
-	})
-	return list
+	slices.SortStableFunc(read, func(a, b found) int { return b.m.Created.Compare(a.m.Created) })
+	return append(read, unreadable...)
 }
 
-// Workloads returns the names of the workloads that have a folder of
-// snapshots.
+// Workloads returns the workloads that have a folder of snapshots.
 func (s *Store) Workloads() ([]string, error) {
 	names, err := s.snapshots.Names()
 	slices.Sort(names)

@@ -15,9 +15,7 @@ const scratchFolder = "scratch"
 
 // Scratch opens the folder scratch/<tx>, in which a transaction keeps what it
 // has not published yet, and makes it where it is missing. It lies in the store
-// because members get their names by a rename. Nothing of it is durable. The
-// caller closes it, and clears it away ([Store.Clear]) before the transaction
-// ends.
+// because members get their names by a rename. Nothing of it is durable.
 func (s *Store) Scratch(tx string) (*disk.Dir, error) {
 	all, err := s.root.EnsureUnsynced(scratchFolder, 0o700)
 	if err != nil {
@@ -66,7 +64,7 @@ func (s *Store) Sweep(unfinished func() ([]string, error)) error {
 	}
 	var errs []error
 	for _, name := range names {
-		if disk.ValidID(name) && !slices.Contains(known, name) && abandoned(all, name) {
+		if disk.ValidID(name) && !slices.Contains(known, name) && all.Abandoned(name) {
 			errs = append(errs, all.RemoveTree(name))
 		}
 	}
@@ -74,16 +72,6 @@ func (s *Store) Sweep(unfinished func() ([]string, error)) error {
 		return fmt.Errorf("clear the store: %w", err)
 	}
 	return nil
-}
-
-// abandoned reports whether nobody works in a folder.
-func abandoned(all *disk.Dir, name string) bool {
-	d, err := all.OpenSameMount(name)
-	if err != nil {
-		return false
-	}
-	defer d.Close()
-	return d.Flock(unix.LOCK_EX|unix.LOCK_NB) == nil
 }
 
 // scratch opens the folder of all of them, nil where there is none.
