@@ -12,15 +12,13 @@ import (
 	"github.com/tiny-forge/snap/pkg/store"
 )
 
-func errorf(format string, args ...any) error { return fmt.Errorf(format, args...) }
-
 func (a *app) listCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list [workload]",
 		Short: "List snapshots, newest first",
 		Args:  cobra.MaximumNArgs(1),
 	}
-	cmd.RunE = a.look(func(_ context.Context, e *restore.Engine, args []string) error {
+	cmd.RunE = a.with(knownStore, func(_ context.Context, e *restore.Engine, args []string) error {
 		names, err := listed(e, args)
 		if err != nil {
 			return err
@@ -87,7 +85,7 @@ func (a *app) showCommand() *cobra.Command {
 		Short: "Show the contents of a snapshot",
 		Args:  cobra.ExactArgs(2),
 	}
-	cmd.RunE = a.look(func(_ context.Context, e *restore.Engine, args []string) error {
+	cmd.RunE = a.with(knownStore, func(_ context.Context, e *restore.Engine, args []string) error {
 		m, err := e.Snapshot(args[0], args[1])
 		if err != nil {
 			return err

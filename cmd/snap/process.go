@@ -3,8 +3,6 @@ package main
 import (
 	"os"
 	"runtime/debug"
-
-	"github.com/tiny-forge/snap/pkg/workload"
 )
 
 // What belongs to the whole process is set here: the garbage collector's limits
@@ -34,13 +32,6 @@ func limitImportMemory() {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(importMemory)
 	}
-}
-
-func configPath() string {
-	if path := os.Getenv("SNAP_CONFIG"); path != "" {
-		return path
-	}
-	return workload.DefaultPath
 }
 
 // watchdogMark is set to the transaction in the environment of the commands that

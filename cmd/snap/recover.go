@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -58,17 +59,17 @@ keep becomes a snapshot first.`,
 	cmd.PreRunE = func(_ *cobra.Command, args []string) error {
 		switch {
 		case resolve == "" && confirm != "":
-			return errorf("--confirm is only for --resolve")
+			return errors.New("--confirm is only for --resolve")
 		case resolve == "":
 			return nil
 		case req.Offline:
-			return errorf("--resolve needs the container engine, so it cannot be used with --offline")
+			return errors.New("--resolve needs the container engine, so it cannot be used with --offline")
 		case len(args) != 1:
-			return errorf("--resolve takes exactly one workload")
+			return errors.New("--resolve takes exactly one workload")
 		}
 		return oneOf("--resolve", resolve, "keep-"+journal.KeepOld, "keep-"+journal.KeepNew)
 	}
-	cmd.RunE = a.mend(func(ctx context.Context, e *restore.Engine, args []string) error {
+	cmd.RunE = a.with(anyStore, func(ctx context.Context, e *restore.Engine, args []string) error {
 		req.Workloads = args
 		if !req.Offline {
 			a.waitDocker = wait

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -112,7 +113,7 @@ operator must look), 7 done but something is pending, 64 usage or config,
 	root.SetErr(a.err)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	flags := root.PersistentFlags()
-	flags.StringVar(&a.config, "config", configPath(), "the config `file` (SNAP_CONFIG)")
+	flags.StringVar(&a.config, "config", cmp.Or(os.Getenv("SNAP_CONFIG"), workload.DefaultPath), "the config `file` (SNAP_CONFIG)")
 	flags.BoolVar(&a.json, "json", a.json, "print one JSON object on stdout, on failure too")
 	root.AddCommand(
 		a.captureCommand(), a.listCommand(), a.showCommand(), a.restoreCommand(), a.recoverCommand(), a.statusCommand(),
@@ -165,22 +166,8 @@ const (
 	ownStore               // it makes one where the host has never seen any
 )
 
-// verb returns a command's function, which opens the engine and then calls do.
+// with returns a command's function, which opens the engine and then calls do.
 // Errors from here on are not errors of usage.
-func (a *app) verb(do func(ctx context.Context, e *restore.Engine, args []string) error) func(*cobra.Command, []string) error {
-	return a.with(ownStore, do)
-}
-
-// look is verb for commands that do not create a missing store.
-func (a *app) look(do func(ctx context.Context, e *restore.Engine, args []string) error) func(*cobra.Command, []string) error {
-	return a.with(knownStore, do)
-}
-
-// mend is look for commands that work while the store is missing.
-func (a *app) mend(do func(ctx context.Context, e *restore.Engine, args []string) error) func(*cobra.Command, []string) error {
-	return a.with(anyStore, do)
-}
-
 func (a *app) with(store need, do func(ctx context.Context, e *restore.Engine, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		a.entered = true
@@ -203,9 +190,7 @@ func (a *app) engine(store need) (*restore.Engine, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	e := &restore.Engine{
-		Config: cfg, Version: version(), Watchdog: a.watchdog, Runtime: a.runtime,
-	}
+	e := &restore.Engine{Config: cfg, Version: version(), Watchdog: a.watchdog, Runtime: a.runtime}
 	if a.opened != nil {
 		a.opened(e)
 	}

@@ -54,7 +54,7 @@ func (a *app) statusCommand() *cobra.Command {
 		Short: "Show what runs, the last snapshot, and what is pending",
 		Args:  cobra.MaximumNArgs(1),
 	}
-	cmd.RunE = a.mend(func(ctx context.Context, e *restore.Engine, args []string) error {
+	cmd.RunE = a.with(anyStore, func(ctx context.Context, e *restore.Engine, args []string) error {
 		name := ""
 		if len(args) == 1 {
 			name = args[0]
