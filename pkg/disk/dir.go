@@ -23,8 +23,7 @@ type Dir struct {
 const beneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS
 
 // OpenRoot opens the directory at an absolute path that the operator named. It
-// follows symbolic links in that path, because they are the operator's own. The
-// error wraps that of the system, so errors.Is(err, fs.ErrNotExist) works.
+// follows symbolic links in that path, because they are the operator's own.
 func OpenRoot(path string) (*Dir, error) {
 	if !filepath.IsAbs(path) {
 		return nil, fmt.Errorf("open %q: not an absolute path", path)
@@ -74,10 +73,9 @@ func Openat2(dirfd int, rel string, flags, mode, resolve uint64) (int, error) {
 	return fd, err
 }
 
-// Retry repeats a system call that a signal interrupted. No call of this program
-// may end early because of a signal: Go's runtime sends signals to itself, and
-// which calls restart by themselves depends on the call and on the filesystem
-// (signal(7)).
+// Retry repeats a system call that a signal interrupted. Go's runtime sends signals
+// to itself, and which calls restart by themselves depends on the call and on the
+// filesystem (signal(7)).
 func Retry(call func() error) error {
 	for {
 		if err := call(); !errors.Is(err, unix.EINTR) {
@@ -120,10 +118,10 @@ func (d *Dir) fail(op, name string, err error) error {
 // Path returns the path under which d was opened, for messages.
 func (d *Dir) Path() string { return d.path }
 
-// Renamed changes the path of d, for messages, to name in parent.
+// Renamed says that d is now called name in parent.
 func (d *Dir) Renamed(parent *Dir, name string) { d.path = parent.path + "/" + name }
 
-// FD returns the descriptor. It still belongs to d, and Close closes it.
+// FD returns the descriptor, which still belongs to d.
 func (d *Dir) FD() int { return d.fd }
 
 // Close closes the descriptor. A second Close does nothing.
@@ -198,8 +196,7 @@ func (d *Dir) Names() ([]string, error) {
 	return f.Readdirnames(-1)
 }
 
-// Exists reports whether anything has the name. Only ENOENT counts as absence;
-// every other failure is returned.
+// Exists reports whether anything has the name. Only ENOENT counts as absence.
 func (d *Dir) Exists(name string) (bool, error) {
 	_, err := d.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -240,9 +237,8 @@ func component(name string) error {
 }
 
 // MakePrivate creates the directory name with mode 0700, the caller's owner and
-// group, and no ACL, whatever d hands down, and opens it. From a d with a setgid bit
-// or a default ACL the whole staged tree, with its restored owners, would inherit
-// it.
+// group, and no ACL, and opens it. What d would hand down (a setgid bit, a default
+// ACL), the whole staged tree would inherit.
 func (d *Dir) MakePrivate(name string) (*Dir, error) {
 	if err := d.Mkdir(name, 0o700); err != nil {
 		return nil, err

@@ -108,8 +108,7 @@ func (d *Dir) Locked() (bool, error) {
 }
 
 // Locked is [Dir.Locked] for the open file or directory fd, which may be O_PATH. A
-// file with one of the flags can be neither removed nor renamed, and at most be
-// appended to.
+// file with one of the flags can be neither removed nor renamed.
 func Locked(fd int) (bool, error) { return lockedAt(fd, "", unix.AT_EMPTY_PATH) }
 
 func lockedAt(fd int, name string, flags int) (bool, error) {

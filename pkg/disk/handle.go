@@ -15,11 +15,9 @@ import (
 )
 
 // Handle names one directory for as long as the directory exists, wherever it is
-// moved. It consists of the identity of the filesystem and the kernel's file handle
-// (name_to_handle_at(2)). The latter holds the number and the generation of the
-// inode, so a later directory on a recycled inode has another handle. The form is
-// "<filesystem>.<type>.<bytes>", type and bytes in hexadecimal. Two handles are
-// equal if they name the same directory. The empty Handle names nothing.
+// moved. It consists of the identity of the filesystem and the kernel's handle
+// ([FileHandle]), "<filesystem>.<type>.<bytes>". Two handles are equal if they name
+// the same directory. The empty Handle names nothing.
 type Handle string
 
 // Handle returns the handle of d.
@@ -62,8 +60,8 @@ func fileHandle(fd int) (string, error) {
 	return string(hex.AppendEncode(append(out, '.'), b)), nil
 }
 
-// HandleOf returns the handle of the directory rel below d, and "" if it does not
-// exist. Only ENOENT counts as absence; every other failure is returned.
+// HandleOf returns the handle of the directory rel below d. Only ENOENT counts as
+// absence, for which HandleOf returns "".
 func (d *Dir) HandleOf(rel string) (Handle, error) {
 	sub, err := d.Open(rel)
 	if errors.Is(err, fs.ErrNotExist) {

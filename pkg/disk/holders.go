@@ -31,18 +31,14 @@ func (h Holder) String() string {
 type Processes int
 
 const (
-	// HostProcesses are the processes in the mount namespace of this process. The
-	// processes of containers are not among them.
-	HostProcesses Processes = iota
-	// AllProcesses are the processes of the host and of all containers.
-	AllProcesses
+	HostProcesses Processes = iota // those in the mount namespace of this process
+	AllProcesses                   // those of containers too
 )
 
 // Holders returns the processes that have a file below one of dirs open for
-// writing or mapped, and the loop devices that write to such a file. Files are
-// compared by their place on the filesystem, so it also finds a container that
-// sees the volume under another path. It leaves out this process, and processes
-// that end during the scan. Without root it sees only the caller's own processes.
+// writing or mapped, and the loop devices that write to such a file, under
+// whatever path they see the file. It leaves out this process, and processes that
+// end during the scan. Without root it sees only the caller's own processes.
 func Holders(dirs []*Dir, which Processes) ([]Holder, error) {
 	s, err := newScan(dirs, which)
 	if err != nil {
@@ -107,14 +103,12 @@ func newScan(dirs []*Dir, which Processes) (*scan, error) {
 // namespace is a mount namespace and the /proc directory of a process in it.
 type namespace struct{ id, proc string }
 
-// add notes a mount namespace, unless it is known.
 func (s *scan) add(ns namespace) {
 	if !slices.ContainsFunc(s.namespaces, func(known namespace) bool { return known.id == ns.id }) {
 		s.namespaces = append(s.namespaces, ns)
 	}
 }
 
-// table returns the mounts of a namespace.
 func (s *scan) table(ns namespace) (Mounts, error) {
 	if mounts, ok := s.tables[ns.id]; ok {
 		return mounts, nil
@@ -188,8 +182,8 @@ func (s *scan) opened(proc string, mounts Mounts) []string {
 	return found
 }
 
-// removed reports whether an open file has no name left. The kernel then marks its
-// path, but a file may really be called so, or may have a second name
+// removed reports whether an open file has no name left. The kernel's mark alone
+// does not tell: a file may really be called so, or have a second name
 // (proc_pid_fd(5)).
 func removed(path, link string) bool {
 	if !strings.HasSuffix(path, " (deleted)") {
@@ -199,31 +193,16 @@ func removed(path, link string) bool {
 	return Retry(func() error { return unix.Stat(link, &st) }) != nil || st.Nlink == 0
 }
 
-// fdinfo returns the open flags and the mount id of a file descriptor
-// (proc_pid_fdinfo(5)).
-func fdinfo(path string) (flags int64, mount int, ok bool) {
-	data, err := os.ReadFile(path)
+// fdinfo returns the open flags and the mount id of a file descriptor. The kernel
+// writes them in this order (proc_pid_fdinfo(5), seq_show in fs/proc/fd.c).
+func fdinfo(path string) (flags, mount int, ok bool) {
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return 0, 0, false
 	}
-	seen := 0
-	for line := range strings.Lines(string(data)) {
-		key, value, _ := strings.Cut(strings.TrimSpace(line), ":")
-		value = strings.TrimSpace(value)
-		switch key {
-		case "flags":
-			flags, err = strconv.ParseInt(value, 8, 64)
-		case "mnt_id":
-			mount, err = strconv.Atoi(value)
-		default:
-			continue
-		}
-		if err != nil {
-			return 0, 0, false
-		}
-		seen++
-	}
-	return flags, mount, seen == 2
+	var pos int64
+	n, _ := fmt.Sscanf(string(text), "pos: %d\nflags: %o\nmnt_id: %d", &pos, &flags, &mount)
+	return flags, mount, n == 3
 }
 
 // mapped returns the files of the volumes that a process has mapped

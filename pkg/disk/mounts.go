@@ -128,12 +128,10 @@ func (d *Dir) IsMountRoot() (bool, error) {
 	return stx.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
 }
 
-// place is where a directory is on its filesystem. It is the same in every mount
-// and in every mount namespace.
+// place is where a directory is on its filesystem, in whatever mount it is seen.
 type place struct{ dev, path string }
 
-// covering returns the mount that shows path, only among those of the device dev if
-// dev is not empty.
+// covering returns the mount that shows path, among those of dev ("" for all).
 func (m Mounts) covering(path, dev string) (Mount, bool) {
 	var best Mount
 	found := false

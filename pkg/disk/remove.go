@@ -10,8 +10,7 @@ import (
 // Remove removes the file name, one component, from d.
 func (d *Dir) Remove(name string) error { return d.unlink(name, 0) }
 
-// Rmdir removes the directory name if it is empty; otherwise it fails with
-// ENOTEMPTY.
+// Rmdir removes the directory name; it fails with ENOTEMPTY if that is not empty.
 func (d *Dir) Rmdir(name string) error { return d.unlink(name, unix.AT_REMOVEDIR) }
 
 func (d *Dir) unlink(name string, flags int) error {
@@ -102,16 +101,15 @@ func (d *Dir) Condemn() error {
 	return d.fail("chmod", "", Retry(func() error { return unix.Fchmod(d.fd, condemned) }))
 }
 
-// Condemned reports whether Condemn has marked d. Such a directory may hold only a
-// part of its tree.
+// Condemned reports whether Condemn has marked d, which may then hold only a part of
+// its tree.
 func (d *Dir) Condemned() (bool, error) {
 	st, err := d.Stat()
 	return err == nil && st.Mode&0o7777 == condemned, err
 }
 
-// RemoveTreeIf is like RemoveTree, but the directory must have the handle want, and
-// none of mounts may be inside it. Otherwise RemoveTreeIf removes nothing and the
-// error says why.
+// RemoveTreeIf is like RemoveTree, but it removes nothing if the directory does not
+// have the handle want, or if one of mounts is inside it.
 func (d *Dir) RemoveTreeIf(name string, want Handle, mounts Mounts) error {
 	got, err := d.HandleOf(name)
 	if err != nil || got == "" {

@@ -20,8 +20,7 @@ import (
 //	}
 //
 // The checksum is the SHA-256 of the whole file, computed with zeros in place of the
-// checksum's own 64 hexadecimal digits. It shows accidents and no forgery: anybody
-// who can write the file can compute it.
+// checksum's own 64 hexadecimal digits.
 
 // Seal is the head that every sealed document embeds.
 type Seal struct {

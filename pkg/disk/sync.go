@@ -99,10 +99,9 @@ func (d *Dir) WriteUnsynced(name string, data []byte) error {
 	return nil
 }
 
-// Publish creates or replaces the small file name: it writes a temporary file, syncs
-// it, renames it and syncs the directory. When it returns nil, the file is durable
-// under its name. After an error the name has either its old content or all of the
-// new content, never a part.
+// Publish creates or replaces the small file name. When it returns nil, the file is
+// durable under its name. After an error the name has either its old content or all
+// of the new content.
 func (d *Dir) Publish(name string, data []byte) error {
 	tmp := name + ".tmp"
 	if err := d.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -172,8 +171,7 @@ func (d *Dir) ReadFile(rel string, limit int64) ([]byte, error) {
 	return d.ReadFileInto(rel, limit, nil)
 }
 
-// ReadFileInto is like ReadFile, but it overwrites the memory of buf if buf has the
-// capacity.
+// ReadFileInto is like ReadFile, but it uses the memory of buf if that suffices.
 func (d *Dir) ReadFileInto(rel string, limit int64, buf []byte) ([]byte, error) {
 	fd, size, err := d.openRegular(rel)
 	if err != nil {

@@ -10,9 +10,8 @@ import (
 const writeBackEvery = 64 << 20
 
 // WriteBack syncs a filesystem now and then while a tree is written to it, so
-// that the disk works from the start and the [Dir.SyncFS] at the end finds little
-// left to do. It promises no durability, and it hides no error: the caller's own
-// SyncFS reports what these syncs ran into.
+// that the [Dir.SyncFS] at the end finds little left to do. It promises no
+// durability and hides no error: that SyncFS reports what these syncs ran into.
 type WriteBack struct {
 	dir     *Dir
 	sync    func() error
