@@ -21,15 +21,13 @@ const (
 	gentleIO   = 2<<13 | 7 // IOPRIO_CLASS_BE, its lowest level
 )
 
-// pacer gives the process the priority and the threads that a phase deserves. It
-// belongs to one operation.
+// pacer gives the process the priority and the threads that a phase deserves.
 type pacer struct {
 	fullSpeed bool   // do not lower the priority
 	hasten    func() // gives back the priority that snap had first; nil: it has it
 	fewer     func() // gives back the number of threads; nil: it has it
 }
 
-// follow is told that a phase begins.
 func (p *pacer) follow(phase restore.Phase) {
 	switch phase {
 	case restore.Begin, restore.Guard: // the app runs
@@ -48,7 +46,6 @@ func (p *pacer) follow(phase restore.Phase) {
 	}
 }
 
-// end gives back the priority.
 func (p *pacer) end() {
 	if p.hasten != nil {
 		p.hasten()

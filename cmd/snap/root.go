@@ -79,14 +79,8 @@ func signals() (context.Context, func()) {
 	caught := make(chan os.Signal, 1)
 	signal.Notify(caught, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM)
 	go func() {
-		switch <-caught {
-		case unix.SIGINT:
-			cancel(&restore.Signal{Name: "SIGINT", Code: 130})
-		case unix.SIGQUIT:
-			cancel(&restore.Signal{Name: "SIGQUIT", Code: 131})
-		case unix.SIGTERM:
-			cancel(&restore.Signal{Name: "SIGTERM", Code: 143})
-		}
+		sig := (<-caught).(unix.Signal)
+		cancel(&restore.Signal{Name: unix.SignalName(sig), Code: 128 + int(sig)})
 	}()
 	return ctx, func() { signal.Stop(caught); cancel(nil) }
 }

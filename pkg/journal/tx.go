@@ -252,10 +252,7 @@ func sweep(txs *disk.Dir) error {
 		if !making {
 			id, _ = strings.CutPrefix(name, donePrefix)
 		}
-		if id == name || !disk.ValidID(id) {
-			continue
-		}
-		if making && !txs.Abandoned(name) {
+		if id == name || !disk.ValidID(id) || making && !txs.Abandoned(name) {
 			continue
 		}
 		errs = append(errs, txs.RemoveTree(name))

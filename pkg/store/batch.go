@@ -23,7 +23,7 @@ import (
 // New members wait in a scratch directory (see [Store.Scratch]). If that is
 // removed before the batch is published, nothing of the batch is left.
 type Batch struct {
-	ctx     context.Context // of the capture, whose end ends what waits for the store
+	ctx     context.Context // of the capture
 	store   *Store
 	scratch *disk.Dir
 	verify  bool
@@ -41,12 +41,11 @@ type Batch struct {
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
 type pending struct {
-	mu     sync.Mutex
-	member archive.Member
-	kept   bool // in the store, or in scratch
-	fresh  bool // waits in scratch
-	// Reuse has promised the member, and nobody has checked it yet.
-	unchecked bool
+	mu        sync.Mutex
+	member    archive.Member
+	kept      bool // in the store, or in scratch
+	fresh     bool // waits in scratch
+	unchecked bool // Reuse has promised it, and Check has not read it yet
 	damaged   bool // the store's copy cannot be used
 }
 
@@ -54,8 +53,7 @@ type pending struct {
 // directory. With verify, members already in the store are read and checked
 // before the batch relies on them; a damaged one is written again. The batch
 // uses only members of its codec, so that the members of a volume can be
-// concatenated: bytes that the store has with the other codec are stored a
-// second time. When ctx ends, calls that wait for the store may fail.
+// concatenated. When ctx ends, calls that wait for the store may fail.
 func (s *Store) NewBatch(ctx context.Context, scratch *disk.Dir, verify bool, codec archive.Codec) *Batch {
 	return &Batch{ctx: ctx, store: s, scratch: scratch, verify: verify, codec: codec, known: map[string]*pending{}}
 }
@@ -142,10 +140,9 @@ func (b *Batch) Reuse(m archive.Member) (archive.Member, bool, error) {
 	return p.member, p.kept && p.member.Tar == m.Tar, nil
 }
 
-// Check reads and checks the members that Reuse has promised, on all cores, and
-// returns how many are damaged. The caller then repeats the pass that used them,
-// and Reuse no longer promises them. A batch that verifies refuses to publish a
-// member that was not checked.
+// Check reads and checks the members that Reuse has promised, and returns how many
+// are damaged. Reuse no longer promises these, and the caller repeats the pass that
+// used them. Publish refuses a member that was not checked.
 func (b *Batch) Check(ctx context.Context) (damaged int, err error) {
 	var bad atomic.Int64
 	work := make(chan *pending)
@@ -260,8 +257,8 @@ func (b *Batch) publish(m *Manifest, index string) error {
 	if err != nil {
 		return err
 	}
-	// The scratch directory was opened before the first write, so that a failed
-	// write-back of any member is reported here (syncfs(2)).
+	// It was opened before the first write, so this reports the failed write-back of
+	// any member (syncfs(2)).
 	if err := b.scratch.SyncFS(); err != nil {
 		return err
 	}

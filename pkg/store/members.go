@@ -8,10 +8,8 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
-// Members is where the members of a store lie. A [Store] reaches them through
-// these five methods alone, so another kind of storage is one more
-// implementation. A member is named by its id and its codec; the other fields of
-// an [archive.Member] name nothing.
+// Members is where the members of a store lie. A member is named by its id and its
+// codec; the other fields of an [archive.Member] name nothing.
 //
 // A method may be called from several goroutines, but for Put and Remove, which
 // nothing else runs beside (see journal.LockStore). A context that ends may end

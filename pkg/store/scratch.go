@@ -45,9 +45,8 @@ func (s *Store) Clear(tx string) error {
 }
 
 // Sweep removes what transactions left that have ended: a power cut can bring
-// back what was cleared away. unfinished returns the transactions that have
-// not ended. Sweep calls it after it has listed the folders, because a
-// transaction is recorded before its folder is made.
+// back what was cleared away. unfinished returns those that have not; Sweep calls
+// it after it has listed the folders, because a transaction is recorded first.
 func (s *Store) Sweep(unfinished func() ([]string, error)) error {
 	all, err := s.scratch()
 	if err != nil || all == nil {
