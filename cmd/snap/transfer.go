@@ -101,7 +101,7 @@ func (a *app) exportFile(ctx context.Context, e *restore.Engine, name, sid, volu
 		}
 	}
 	tmp := filepath.Base(path) + "." + sid + ".tmp"
-	f, err := dir.CreateFile(tmp, 0o600)
+	f, err := dir.CreateFile(tmp)
 	if err != nil {
 		return err
 	}

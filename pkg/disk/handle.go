@@ -102,10 +102,14 @@ func (d *Dir) uuid(st *unix.Statfs_t) ([]byte, error) {
 	// (fs/xfs/xfs_super.c); its own ioctl tells the UUID.
 	if st.Type == unix.XFS_SUPER_MAGIC {
 		var geo [112]byte
-		if err := ioctl(d.fd, xfsIocFSGeometryV1, unsafe.Pointer(&geo)); err != nil {
-			return nil, err
-		}
-		return geo[64:80], nil
+		err := Retry(func() error {
+			_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(d.fd), xfsIocFSGeometryV1, uintptr(unsafe.Pointer(&geo)))
+			if errno != 0 {
+				return errno
+			}
+			return nil
+		})
+		return geo[64:80], err
 	}
 	id := make([]byte, 8)
 	binary.LittleEndian.PutUint32(id, uint32(st.Fsid.Val[0]))
@@ -113,19 +117,9 @@ func (d *Dir) uuid(st *unix.Statfs_t) ([]byte, error) {
 	return id, nil
 }
 
-func ioctl(fd int, req uintptr, arg unsafe.Pointer) error {
-	return Retry(func() error {
-		if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), req, uintptr(arg)); e != 0 {
-			return e
-		}
-		return nil
-	})
-}
-
-// Locate returns the present path of the directory with handle h, seen through the
-// mount of d, and "" if the directory no longer exists. The path is for messages
-// only, because it may change at any time. Locate needs CAP_DAC_READ_SEARCH
-// (open_by_handle_at(2)).
+// Locate returns the present path, for messages, of the directory with handle h, seen
+// through the mount of d, and "" if the directory no longer exists. It needs
+// CAP_DAC_READ_SEARCH (open_by_handle_at(2)).
 func (d *Dir) Locate(h Handle) (string, error) {
 	id, err := d.Filesystem()
 	if err != nil {

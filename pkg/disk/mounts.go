@@ -16,7 +16,6 @@ type Mount struct {
 	Dev   string // major:minor
 	Root  string // the mounted directory of the filesystem
 	Point string // the mount point, seen from the root of the process
-	Type  string
 }
 
 // Mounts is a mount table in the kernel's order. The later of two mounts at one
@@ -49,17 +48,13 @@ func readMounts(path string) (Mounts, error) {
 }
 
 func parseMount(line string) (Mount, error) {
-	head, tail, ok := strings.Cut(line, " - ")
-	fields := strings.Fields(head)
-	types := strings.Fields(tail)
-	if !ok || len(fields) < 6 || len(types) < 1 {
-		return Mount{}, fmt.Errorf("cannot parse mount %q", line)
+	head, _, ok := strings.Cut(line, " - ")
+	if fields := strings.Fields(head); ok && len(fields) >= 6 {
+		if id, err := strconv.Atoi(fields[0]); err == nil {
+			return Mount{ID: id, Dev: fields[2], Root: unescapeOctal(fields[3]), Point: unescapeOctal(fields[4])}, nil
+		}
 	}
-	id, err := strconv.Atoi(fields[0])
-	if err != nil {
-		return Mount{}, fmt.Errorf("cannot parse mount %q", line)
-	}
-	return Mount{ID: id, Dev: fields[2], Root: unescapeOctal(fields[3]), Point: unescapeOctal(fields[4]), Type: types[0]}, nil
+	return Mount{}, fmt.Errorf("cannot parse mount %q", line)
 }
 
 // unescapeOctal undoes the kernel's escapes, such as \040, for space, tab, newline

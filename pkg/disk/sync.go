@@ -83,7 +83,7 @@ func (d *Dir) WriteTemp(name string, data []byte) error {
 // WriteUnsynced is like WriteTemp, but neither content nor name is durable before
 // SyncFS.
 func (d *Dir) WriteUnsynced(name string, data []byte) error {
-	f, err := d.CreateFile(name, 0o600)
+	f, err := d.CreateFile(name)
 	if err != nil {
 		return err
 	}
@@ -113,13 +113,13 @@ func (d *Dir) Publish(name string, data []byte) error {
 	return d.RenameSync(tmp, d, name)
 }
 
-// CreateFile creates the file name for reading and writing. It fails with EEXIST if
-// anything has that name, a symbolic link included (O_EXCL).
-func (d *Dir) CreateFile(name string, perm uint32) (*os.File, error) {
+// CreateFile creates the file name with mode 0600 for reading and writing. It fails
+// with EEXIST if anything has that name, a symbolic link included (O_EXCL).
+func (d *Dir) CreateFile(name string) (*os.File, error) {
 	if err := component(name); err != nil {
 		return nil, d.fail("create", name, err)
 	}
-	fd, err := Openat2(d.fd, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, uint64(perm), beneath)
+	fd, err := Openat2(d.fd, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o600, beneath)
 	if err != nil {
 		return nil, d.fail("create", name, err)
 	}

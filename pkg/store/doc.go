@@ -27,8 +27,9 @@
 //
 // # What holds after an error
 //
-// [Batch.Publish] says what it leaves. Reading changes nothing. An error wraps [disk.ErrTooNew] where a newer version wrote what was read, and
-// [disk.ErrDamaged] or [archive.ErrRefused] where it is damaged.
+// [Batch.Publish] says what it leaves. Reading changes nothing. An error wraps
+// [disk.ErrTooNew] where a newer version wrote what was read, and [disk.ErrDamaged]
+// or [archive.ErrRefused] where it is damaged.
 //
 // # Not promised
 //

@@ -40,7 +40,7 @@ type Index struct {
 
 // NewIndex creates an index in the file name of dir.
 func NewIndex(dir *disk.Dir, name string, from Origin) (*Index, error) {
-	f, err := dir.CreateFile(name, 0o600)
+	f, err := dir.CreateFile(name)
 	if err != nil {
 		return nil, err
 	}
