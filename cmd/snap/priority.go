@@ -11,11 +11,8 @@ import (
 )
 
 // While the app runs, snap reads and writes as if it had been started with
-// `nice` and `ionice -c best-effort -n 7`: the app comes first. While the app is
-// down, snap is what it waits for.
-//
-// Both priorities belong to a thread, and a new one has those of the thread that
-// made it (sched(7), ioprio_set(2)).
+// `nice` and `ionice -c best-effort -n 7`. Both priorities belong to a thread, and a
+// new one has those of the thread that made it (sched(7), ioprio_set(2)).
 const (
 	gentleNice = 10
 	gentleIO   = 2<<13 | 7 // IOPRIO_CLASS_BE, its lowest level
@@ -122,10 +119,9 @@ func setPriority(nice, io int) {
 }
 
 // moreThreads lets the runtime have as many threads again as there are cores,
-// and returns what ends that. Those that make files wait in the kernel for a
-// directory or the journal, too briefly for the runtime to give their core to
-// another: with as many threads as cores a sixth of the time is lost. What
-// compresses loses by more.
+// and returns what ends that. Those that make files wait in the kernel, too briefly
+// for the runtime to give their core to another: a sixth of the time would be lost.
+// What compresses loses by more threads.
 func moreThreads() (end func()) {
 	n := runtime.GOMAXPROCS(0)
 	if n == 1 { // whoever wants the calls in an order gets them so

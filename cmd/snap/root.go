@@ -42,8 +42,7 @@ func run(args []string, in *os.File, out, errOut io.Writer) int {
 }
 
 func (a *app) run(args []string) (code int) {
-	// A panic ends the process with nothing but a message: the watchdog recovers the
-	// operation when the process has ended.
+	// The watchdog recovers the operation when the process has ended.
 	defer func() {
 		if v := recover(); v != nil {
 			code = a.crashed(v)
@@ -208,8 +207,7 @@ func (a *app) engine(store need) (*restore.Engine, func(), error) {
 	return e, done, nil
 }
 
-// tolerates reports whether a command can do without the store that err says is
-// not there.
+// tolerates reports whether a command can do without a store, for the reason err.
 func tolerates(need need, err error) bool {
 	var missing *store.Missing
 	return need == anyStore && errors.As(err, &missing) || need != ownStore && errors.Is(err, fs.ErrNotExist)

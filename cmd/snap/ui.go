@@ -64,8 +64,7 @@ func newUI(in *os.File, out, errOut io.Writer) *ui {
 	return &ui{in: in, out: &stdout{w: out}, err: errOut, called: os.Args[0]}
 }
 
-// stdout remembers its first write error. After that it writes nothing more, so
-// that a result never has holes.
+// stdout writes nothing after its first error, so that a result never has holes.
 type stdout struct {
 	w    io.Writer
 	lost error

@@ -84,7 +84,7 @@ func (a *app) watchdog(workload, tx string) (release func(), err error) {
 
 // keepInherited marks the files that this process was started with, beyond the
 // standard three, to be closed on exec: one may be the pipe of a script that waits
-// for its end. Files that snap itself opens are closed on exec in any case.
+// for its end.
 func keepInherited(list string) error {
 	names, err := os.ReadDir(list)
 	for _, name := range names {

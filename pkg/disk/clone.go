@@ -7,10 +7,9 @@ import (
 )
 
 // Clone returns a file without a name on the filesystem of d that shares the
-// present content of the open file fd (ioctl_ficlone(2)). Nothing is read, and
-// later writes to fd do not change the clone. The clone disappears when it is
-// closed, and in a crash (open(2), O_TMPFILE). If the filesystem has no clones, or
-// fd is on another filesystem, Clone fails and leaves nothing.
+// present content of the open file fd (ioctl_ficlone(2)). The clone disappears when
+// it is closed, and in a crash (open(2), O_TMPFILE). If the filesystem has no clones,
+// or fd is on another filesystem, Clone fails and leaves nothing.
 func (d *Dir) Clone(fd int) (*os.File, error) {
 	clone, err := d.nameless()
 	if err != nil {
@@ -33,7 +32,7 @@ func (d *Dir) nameless() (*os.File, error) {
 	return os.NewFile(uintptr(fd), d.path), nil
 }
 
-// CanClone reports whether the filesystem of d has clones. It tries one.
+// CanClone tries whether the filesystem of d has clones.
 func (d *Dir) CanClone() bool {
 	empty, err := d.nameless()
 	if err != nil {

@@ -8,9 +8,8 @@ import (
 )
 
 // Exchange swaps the directory a in d with the directory b in other, in one step
-// (renameat2(2), RENAME_EXCHANGE). Neither name is ever missing. Every process sees
-// the swap at once, but it is durable only after SyncFS. After an error nothing has
-// moved.
+// (renameat2(2), RENAME_EXCHANGE). The swap is durable only after SyncFS. After an
+// error nothing has moved.
 func (d *Dir) Exchange(a string, other *Dir, b string) error {
 	return d.renameat2("exchange", a, other, b, unix.RENAME_EXCHANGE)
 }
@@ -18,9 +17,9 @@ func (d *Dir) Exchange(a string, other *Dir, b string) error {
 // ErrNoExchange says that a filesystem cannot exchange two directories.
 var ErrNoExchange = errors.New("the filesystem cannot exchange two directories (no RENAME_EXCHANGE)")
 
-// ProbeExchange creates two empty directories in d, probe-a and probe-b, exchanges
-// them, checks that they really changed places, and removes them. The error wraps
-// ErrNoExchange if the kernel or the filesystem has no such operation.
+// ProbeExchange exchanges two empty directories that it makes in d, probe-a and
+// probe-b, and removes them. The error wraps ErrNoExchange if the kernel or the
+// filesystem has no such operation.
 func (d *Dir) ProbeExchange() (err error) {
 	const a, b = "probe-a", "probe-b"
 	defer func() {

@@ -38,11 +38,10 @@ func (d *Dir) whyNot(name string, err error) error {
 	return fmt.Errorf("%w: %s has the immutable or the append-only flag (chattr -i -a removes it)", err, who)
 }
 
-// RemoveTree removes the directory name and everything below it. It descends by
-// descriptor, follows no symbolic link, and fails at a mount with EXDEV or EBUSY
-// rather than empty the mounted filesystem. If name does not exist, or somebody
-// else removes files at the same time, that is no error. After an error a part of
-// the tree may be gone.
+// RemoveTree removes the directory name and everything below it, but fails at a
+// mount, with EXDEV or EBUSY. If name does not exist, or somebody else removes files
+// at the same time, that is not an error. After an error a part of the tree may be
+// gone.
 func (d *Dir) RemoveTree(name string) error {
 	err := d.Rmdir(name)
 	if err == nil || errors.Is(err, unix.ENOENT) {
@@ -91,8 +90,8 @@ func (d *Dir) empty() error {
 	return nil
 }
 
-// condemned is the mode of a directory that is being deleted. Only root can enter
-// it, and nobody would give a directory these three bits and no others.
+// condemned is the mode of a directory that is being deleted. Nobody else would give
+// a directory these three bits and no others.
 const condemned = unix.S_ISUID | unix.S_ISGID | unix.S_ISVTX
 
 // Condemn marks d as being deleted. The mark moves with d, needs no space on the

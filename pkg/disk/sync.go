@@ -28,9 +28,8 @@ func (d *Dir) SyncFS() error {
 	return d.fail("syncfs", "", Retry(func() error { return unix.Syncfs(d.fd) }))
 }
 
-// RenameSync moves from in d to the name to in dst, where it replaces a file, and
-// returns when both directories are durable. After an error the file may have either
-// name.
+// RenameSync is Rename that returns when both directories are durable. After an error
+// the file may have either name.
 func (d *Dir) RenameSync(from string, dst *Dir, to string) error {
 	if err := d.Rename(from, dst, to); err != nil {
 		return err
@@ -41,8 +40,8 @@ func (d *Dir) RenameSync(from string, dst *Dir, to string) error {
 	return d.Sync()
 }
 
-// Rename moves from in d to the name to in dst. It is atomic but not durable: the
-// caller syncs both directories.
+// Rename moves from in d to the name to in dst, where it replaces a file. It is atomic
+// but not durable: the caller syncs both directories.
 func (d *Dir) Rename(from string, dst *Dir, to string) error {
 	if err := errors.Join(component(from), component(to)); err != nil {
 		return d.fail("rename", from, err)

@@ -21,8 +21,7 @@ type WriteBack struct {
 	done    sync.WaitGroup
 }
 
-// StartWriteBack starts to write back the filesystem of d. The caller ends it
-// with End.
+// StartWriteBack starts to write back the filesystem of d, until End.
 func (d *Dir) StartWriteBack() (*WriteBack, error) {
 	// Opened, not duplicated: an open file description is told once of each failed
 	// write-back (syncfs(2)), and the one of d must be told of all.

@@ -8,8 +8,7 @@
 // in the audit log ([Journal.Record]).
 //
 // After a crash, [Journal.List] and [Journal.Load] say which transactions have
-// not ended, and how far each came. What a recovery then does is decided in
-// pkg/swap, not here.
+// not ended, and how far each came. pkg/swap decides what a recovery then does.
 //
 // A record is a small file with a checksum in <state>/tx/<txid>/. It does not
 // change once it has its name; only a later resolve replaces an earlier one.
@@ -28,9 +27,8 @@
 // # Why it is like this
 //
 // A disk may fill up while the app is down. So Begin also writes the decisions that
-// may come later, as commit.tmp, revert.tmp and guarding.tmp: to take one is a
-// rename, which needs no space and is atomic. A decision that is there under neither
-// of its names was lost, and must not count as "not taken".
+// may come later (commit.tmp, revert.tmp, guarding.tmp): to take one is a rename,
+// which needs no space.
 //
 // Two records decide. With "commit" alone a restore that is finished could not be
 // told from one that is being taken back because the app did not come up; "revert"
@@ -38,6 +36,5 @@
 //
 // Load syncs the records and their folder before it reads them: a record that was
 // renamed and not yet synced could otherwise be acted on and then be lost. Only
-// ENOENT means "not recorded", and the records that are there have to follow one
-// another (Tx.consistent).
+// ENOENT means "not recorded".
 package journal

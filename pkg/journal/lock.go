@@ -47,10 +47,8 @@ func Open(state *disk.Dir) (*Journal, error) {
 
 // Adopt takes over the transactions that an earlier version of snap, which kept
 // its journal in the store, has left there: they are listed, loaded and ended
-// where they are, and new ones go into the state. Where such a journal exists
-// every lock is taken in its folder too, so that a process of the earlier
-// version that still runs keeps others out. A store without one, and one that is
-// the state itself, changes nothing.
+// where they are. Where such a journal exists every lock is taken in its folder
+// too, against a process of the earlier version that still runs.
 func (j *Journal) Adopt(store *disk.Dir) error {
 	if same, err := store.SameAs(j.root); err != nil || same {
 		return err
@@ -132,8 +130,7 @@ func (j *Journal) ShareStore(verb string) (*Held, error) {
 
 // LockStore locks the stores for this process alone, for what removes members.
 // It waits, until ctx ends, for whoever works on a workload or reads a snapshot;
-// then it returns [ErrBusy]. It has no precedence: on a host that is never idle
-// it may wait for long.
+// then it returns [ErrBusy].
 func (j *Journal) LockStore(ctx context.Context, verb string) (*Held, error) {
 	return wait(ctx, func() (*Held, error) {
 		return (&Held{journal: j, who: verb, names: map[string]bool{}}).stores(unix.LOCK_EX)
@@ -149,7 +146,6 @@ func (h *Held) stores(how int) (*Held, error) {
 	return h, nil
 }
 
-// wait tries to lock until it is not busy, or ctx ends.
 func wait(ctx context.Context, lock func() (*Held, error)) (*Held, error) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
@@ -279,22 +275,18 @@ func (h *Held) lock(locks *disk.Dir, name string, how int) (*os.File, error) {
 		}
 		return nil, fmt.Errorf("lock %s: %w", name, err)
 	}
-	if info, err := f.Stat(); how == unix.LOCK_SH && err == nil && info.Size() > 0 {
-		// Nobody has it alone any more. Who shares a lock writes nothing, and
-		// whoever finds it shared must not read of the one before.
-		_ = f.Truncate(0)
+	// This is for the message of whoever finds it locked. Nothing depends on it.
+	if info, err := f.Stat(); err == nil && info.Size() > 0 {
+		_ = f.Truncate(0) // of who had it alone before
 	}
 	if how == unix.LOCK_EX {
-		// This is for the message of whoever finds it locked. Nothing depends on it.
-		_ = f.Truncate(0)
 		_, _ = fmt.Fprintf(f, "snap %s, process %d, since %s", h.who, os.Getpid(), time.Now().UTC().Format(time.RFC3339))
 	}
 	return f, nil
 }
 
 // Directories locks directories by their handles, for this process alone. A
-// restore locks so what is about to become live, because that must be locked
-// from the moment when it is live.
+// restore so locks what is about to become live.
 func (h *Held) Directories(handles []disk.Handle) error {
 	for _, handle := range handles {
 		if err := h.take("vol-"+string(handle)+".lock", unix.LOCK_EX); err != nil {
@@ -304,8 +296,7 @@ func (h *Held) Directories(handles []disk.Handle) error {
 	return nil
 }
 
-// flock tries several times: `snap status` holds a lock for a moment to find out
-// that nobody else does.
+// flock tries several times: `snap status` takes a lock for a moment, to look.
 func flock(fd, how int) error {
 	var err error
 	for range 5 {

@@ -71,17 +71,15 @@ type Begin struct {
 // GuardAfter is the value of [Begin.Guard] that is recorded.
 const GuardAfter = "after"
 
-// Volume is where one volume's live and staged directories are. The live one
-// is Root/Rel; the staged one is Entry inside the wrapper, which is a
-// directory beside the live one.
+// Volume is where one volume's live directory is (Root/Rel), and its staged one
+// (Entry inside the wrapper beside the live one).
 type Volume struct {
 	Name  string `json:"name"`
 	Root  string `json:"root"`
 	Rel   string `json:"rel"`
 	Entry string `json:"entry"`
-	// Created are the directories, below Root, that the restore makes because
-	// they do not exist: the live one last. A roll-back removes them again
-	// while they are empty.
+	// Created are the directories, below Root, that the restore makes, the live one
+	// last. A roll-back removes them again while they are empty.
 	Created []string `json:"created,omitempty"`
 	// Anchor is the nearest directory above the live one that existed, below
 	// Root. If another directory stands there now, a filesystem is not mounted,
@@ -94,8 +92,7 @@ type Volume struct {
 	Live disk.Handle `json:"live,omitempty"`
 }
 
-// Wrapper returns the name of the directory beside a live one in which the
-// transaction stages its trees.
+// Wrapper returns the name of the directory in which a transaction stages a tree.
 func Wrapper(tx string) string { return ".snap-" + tx }
 
 // Ready is the second record of a restore: everything is staged, verified and
@@ -115,10 +112,9 @@ type ReadyVolume struct {
 	Staged disk.Handle `json:"staged"`
 }
 
-// Times is written when the app has stopped, before the first exchange: the
-// modification times of the live directories themselves. XFS changes them when
-// it exchanges directories of two parents (xfs_cross_rename), so a roll-back
-// must put them back.
+// Times are the modification times of the live directories themselves, before the
+// first exchange. XFS changes them when it exchanges directories of two parents
+// (xfs_cross_rename).
 type Times struct {
 	disk.Seal
 	Tx   string `json:"tx"`

@@ -175,8 +175,8 @@ func (t *Tx) decide(decision string, taken *bool) error {
 	return nil
 }
 
-// End ends the transaction: its folder leaves the list in one step, and is then
-// removed. When End returns nil, the transaction will not be found again.
+// End ends the transaction. When it returns nil, the transaction will not be found
+// again.
 func (t *Tx) End() error {
 	if err := t.txs.Flock(unix.LOCK_SH); err != nil {
 		return fmt.Errorf("end transaction %s: %w", t.ID, err)
@@ -297,8 +297,7 @@ func load(txs *disk.Dir, id string) (*Tx, error) {
 	return t, nil
 }
 
-// Unusable is the error of a transaction whose records cannot be read, or
-// contradict one another.
+// Unusable is the error of records that cannot be read, or contradict one another.
 type Unusable struct {
 	Tx    string
 	Begin *Begin // nil if that record cannot be used

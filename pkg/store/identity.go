@@ -27,8 +27,8 @@ type Identity struct {
 	Created time.Time `json:"created"`
 }
 
-// ID returns the store's identity; "" for a store that an earlier version of
-// snap made and that [Store.Identify] has not met yet.
+// ID returns the store's identity; "" for a store of an earlier version of snap that
+// [Store.Identify] has not met yet.
 func (s *Store) ID() string { return s.id }
 
 // Identify gives the store an identity where it has none. When it returns nil

@@ -97,8 +97,7 @@ func (m *Manifest) Totals() (files, bytes, stored int64) {
 	return files, bytes, stored
 }
 
-// Volume returns the volume that was captured under this name, scope and
-// source.
+// Volume returns the volume of this name, scope and source, nil if there is none.
 func (m *Manifest) Volume(name, scope, source string) *Volume {
 	for i := range m.Volumes {
 		if v := &m.Volumes[i]; v.Name == name && v.Scope == scope && v.Source == source {
@@ -108,9 +107,8 @@ func (m *Manifest) Volume(name, scope, source string) *Volume {
 	return nil
 }
 
-// needs returns the version of the format that m is written in: the oldest one
-// that can express it, so that older programs read what they can. Version 2 has the
-// compression of volumes.
+// needs returns the oldest version of the format that can express m, so that older
+// programs read what they can. Version 2 has the compression of volumes.
 func (m *Manifest) needs() int {
 	for i := range m.Volumes {
 		if m.Volumes[i].Compression != archive.Gzip {
@@ -302,10 +300,9 @@ func (s *Store) Workloads() ([]string, error) {
 	return names, err
 }
 
-// Missing looks, by name alone, whether the members of a volume are there. It
-// returns how many are not, and the first of them. Whether they are whole shows
-// when they are inflated. Their length is not compared: another version of the
-// compressor may have stored a member again, with another length.
+// Missing returns how many members of a volume are not there, by name alone, and the
+// first of them. Lengths are not compared: another version of the compressor may
+// have stored a member again, with another length.
 func (s *Store) Missing(ctx context.Context, v *Volume) (int, string, error) {
 	sizes, err := s.members.Stat(ctx, v.Members)
 	if err != nil {

@@ -38,10 +38,9 @@ func Open(path string) (*Store, error) {
 	return s, nil
 }
 
-// OpenExisting is Open that makes nothing where there is no store. Its error
-// then wraps fs.ErrNotExist: the directory is not there, or it is empty, as the
-// mount point of a filesystem that is not mounted is. A store that has no
-// identity yet is given none: see [Store.ID].
+// OpenExisting is Open that makes neither a store, for which its error wraps
+// fs.ErrNotExist, nor an identity. An empty directory is not a store: it may be the
+// mount point of a filesystem that is not mounted.
 func OpenExisting(path string) (*Store, error) {
 	root, err := disk.OpenRoot(path)
 	if err != nil {
