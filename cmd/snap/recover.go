@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -136,18 +137,11 @@ func (a *app) showRecoveries(list []restore.Recovery) {
 // sayRecovery prints a recovery. If its error is the one that the command ends
 // with, the error is returned with its transaction, and so printed only once.
 func (a *app) sayRecovery(r restore.Recovery, last error) error {
-	action := r.Action
-	if action == "" {
-		action = "left alone"
-	}
+	action := cmp.Or(r.Action, "left alone")
 	if r.Pending {
 		action += ", not finished"
 	}
-	whose := r.Workload
-	if whose == "" {
-		whose = "?"
-	}
-	a.say("%s %s (%s): %s", whose, r.Tx, r.Found, action)
+	a.say("%s %s (%s): %s", cmp.Or(r.Workload, "?"), r.Tx, r.Found, action)
 	for _, path := range r.Kept {
 		a.say("preserved for you to look at and delete: %s", path)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -150,10 +151,7 @@ func (u *ui) describe(err error) report {
 	case errors.As(err, &missing):
 		r.exit, r.body.Code, r.body.Hint = exitCodes[restore.Refused], "store_missing", missing.Hint()
 	case errors.As(err, &usage):
-		r.exit, r.body.Code, r.body.Hint = usageExit, "usage", usage.hint
-		if usage.hint == "" {
-			r.body.Hint = u.command + " --help"
-		}
+		r.exit, r.body.Code, r.body.Hint = usageExit, "usage", cmp.Or(usage.hint, u.command+" --help")
 	}
 	return r
 }

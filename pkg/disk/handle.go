@@ -111,10 +111,8 @@ func (d *Dir) uuid(st *unix.Statfs_t) ([]byte, error) {
 		})
 		return geo[64:80], err
 	}
-	id := make([]byte, 8)
-	binary.LittleEndian.PutUint32(id, uint32(st.Fsid.Val[0]))
-	binary.LittleEndian.PutUint32(id[4:], uint32(st.Fsid.Val[1]))
-	return id, nil
+	id := binary.LittleEndian.AppendUint32(nil, uint32(st.Fsid.Val[0]))
+	return binary.LittleEndian.AppendUint32(id, uint32(st.Fsid.Val[1])), nil
 }
 
 // Locate returns the present path, for messages, of the directory with handle h, seen

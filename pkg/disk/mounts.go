@@ -51,31 +51,14 @@ func parseMount(line string) (Mount, error) {
 	head, _, ok := strings.Cut(line, " - ")
 	if fields := strings.Fields(head); ok && len(fields) >= 6 {
 		if id, err := strconv.Atoi(fields[0]); err == nil {
-			return Mount{ID: id, Dev: fields[2], Root: unescapeOctal(fields[3]), Point: unescapeOctal(fields[4])}, nil
+			return Mount{ID: id, Dev: fields[2], Root: unescape.Replace(fields[3]), Point: unescape.Replace(fields[4])}, nil
 		}
 	}
 	return Mount{}, fmt.Errorf("cannot parse mount %q", line)
 }
 
-// unescapeOctal undoes the kernel's escapes, such as \040, for space, tab, newline
-// and backslash.
-func unescapeOctal(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
-	}
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
-}
+// unescape undoes what show_mountinfo in the kernel's fs/proc_namespace.c escapes.
+var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 
 // under reports whether path is root or lies below it.
 func under(path, root string) bool {

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,9 +26,7 @@ type Audit struct {
 
 // Record appends a line to the audit log and makes it durable.
 func (j *Journal) Record(a Audit) error {
-	if a.User = os.Getenv("SUDO_USER"); a.User == "" {
-		a.User = fmt.Sprint(os.Getuid())
-	}
+	a.User = cmp.Or(os.Getenv("SUDO_USER"), fmt.Sprint(os.Getuid()))
 	line, err := json.Marshal(a)
 	if err != nil {
 		return err
