@@ -49,6 +49,15 @@ func (d *Dir) OpenSameMount(rel string) (*Dir, error) {
 	return d.open(rel, beneath|unix.RESOLVE_NO_XDEV)
 }
 
+// OpenIfThere is like OpenSameMount, but it returns nil if there is no such directory.
+func (d *Dir) OpenIfThere(rel string) (*Dir, error) {
+	sub, err := d.OpenSameMount(rel)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return sub, err
+}
+
 func (d *Dir) open(rel string, resolve uint64) (*Dir, error) {
 	fd, err := Openat2(d.fd, rel, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0, resolve)
 	if err != nil {

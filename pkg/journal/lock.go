@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -53,12 +52,12 @@ func (j *Journal) Adopt(store *disk.Dir) error {
 	if same, err := store.SameAs(j.root); err != nil || same {
 		return err
 	}
-	txs, err := store.OpenSameMount("tx")
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+	txs, err := store.OpenIfThere("tx")
 	if err != nil {
 		return fmt.Errorf("open the journal in the store: %w", err)
+	}
+	if txs == nil {
+		return nil
 	}
 	locks, err := store.Ensure("lock", 0o700)
 	if err != nil {

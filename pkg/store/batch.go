@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"iter"
 	"maps"
 	"runtime"
@@ -72,7 +71,7 @@ func (b *Batch) Put(tar []byte) (archive.Member, error) {
 		return p.member, nil
 	}
 	p.kept, p.unchecked = false, false
-	if err := b.look(p, m); err != nil || p.kept {
+	if err := b.look(p, m, false); err != nil || p.kept {
 		return p.member, err
 	}
 	buf := buffers.Get().(*[]byte)
@@ -106,17 +105,18 @@ func (b *Batch) pending(id string) *pending {
 	return p
 }
 
-// look takes the store's copy of m, if there is one that can be relied on.
-func (b *Batch) look(p *pending, m archive.Member) error {
-	if p.damaged {
+// look takes the store's copy of m, if there is one that can be relied on. With
+// promise, Check reads it later.
+func (b *Batch) look(p *pending, m archive.Member, promise bool) error {
+	if p.kept || p.damaged {
 		return nil
 	}
 	size, err := b.store.size(b.ctx, m)
-	if err != nil || size == 0 || !b.intact(m) {
+	if err != nil || size == 0 || !promise && !b.intact(m) {
 		return err
 	}
 	m.Stored = size
-	p.member, p.kept = m, true
+	p.member, p.kept, p.unchecked = m, true, promise && b.verify
 	return nil
 }
 
@@ -127,14 +127,9 @@ func (b *Batch) Reuse(m archive.Member) (archive.Member, bool, error) {
 	p := b.pending(m.ID)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.kept && !p.damaged && m.Codec == b.codec {
-		size, err := b.store.size(b.ctx, m)
-		if err != nil {
+	if m.Codec == b.codec {
+		if err := b.look(p, m, true); err != nil {
 			return m, false, err
-		}
-		if size > 0 {
-			m.Stored = size
-			p.member, p.kept, p.unchecked = m, true, b.verify
 		}
 	}
 	return p.member, p.kept && p.member.Tar == m.Tar, nil
@@ -182,15 +177,12 @@ func (b *Batch) Check(ctx context.Context) (damaged int, err error) {
 func (b *Batch) check(p *pending) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.unchecked {
-		return true
-	}
+	damaged := p.unchecked && !b.intact(p.member)
 	p.unchecked = false
-	if b.intact(p.member) {
-		return true
+	if damaged {
+		p.kept, p.damaged = false, true
 	}
-	p.kept, p.damaged = false, true
-	return false
+	return !damaged
 }
 
 // intact reports whether the store's copy of m can be relied on.
@@ -336,16 +328,13 @@ func (b *Batch) writeManifest(m *Manifest, index string, data []byte) error {
 // Discard removes what an unfinished Publish of a snapshot left: its folder, if
 // there is no manifest in it. It is not an error if there is no such folder.
 func (s *Store) Discard(workload, sid string) error {
-	dir, err := s.workload(workload)
+	dir, err := s.snapshots.OpenIfThere(workload)
 	if err != nil || dir == nil {
 		return err
 	}
 	defer dir.Close()
-	snapshot, err := dir.OpenSameMount(sid)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+	snapshot, err := dir.OpenIfThere(sid)
+	if err != nil || snapshot == nil {
 		return err
 	}
 	defer snapshot.Close()

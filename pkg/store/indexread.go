@@ -59,7 +59,7 @@ type IndexVolume struct {
 // OpenIndex opens the index of a snapshot. It is [ErrIndex] where that is of
 // another version or another origin: then nothing in it proves anything.
 func (s *Store) OpenIndex(workload, sid string, of Origin) (*IndexReader, error) {
-	dir, err := s.workload(workload)
+	dir, err := s.snapshots.OpenIfThere(workload)
 	if err != nil {
 		return nil, err
 	}

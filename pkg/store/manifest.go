@@ -184,22 +184,13 @@ func (v *Volume) validate() error {
 	return nil
 }
 
-// workload returns snapshots/<workload>, nil when there is none.
-func (s *Store) workload(name string) (*disk.Dir, error) {
-	dir, err := s.snapshots.OpenSameMount(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	return dir, err
-}
-
 // Load returns the manifest of a snapshot. The error wraps fs.ErrNotExist when
 // there is none, [disk.ErrDamaged] or [disk.ErrTooNew] when it cannot be used.
 func (s *Store) Load(workload, sid string) (*Manifest, error) {
 	if !disk.ValidID(sid) {
 		return nil, fmt.Errorf("%q is not the id of a snapshot", sid)
 	}
-	dir, err := s.workload(workload)
+	dir, err := s.snapshots.OpenIfThere(workload)
 	if err != nil {
 		return nil, err
 	}
@@ -235,7 +226,7 @@ func (s *Store) Load(workload, sid string) (*Manifest, error) {
 // manifest at a time. For one that cannot be read it gives an error in its place.
 func (s *Store) All(workload string) iter.Seq2[*Manifest, error] {
 	return func(yield func(*Manifest, error) bool) {
-		dir, err := s.workload(workload)
+		dir, err := s.snapshots.OpenIfThere(workload)
 		if err != nil {
 			yield(nil, err)
 			return

@@ -3,7 +3,6 @@ package store
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -36,7 +35,7 @@ func (s *Store) Scratch(tx string) (*disk.Dir, error) {
 // Clear removes what a transaction has not published. Nothing there is not an
 // error. After an error a part may be left; Clear may be called again.
 func (s *Store) Clear(tx string) error {
-	all, err := s.scratch()
+	all, err := s.root.OpenIfThere(scratchFolder)
 	if err != nil || all == nil {
 		return err
 	}
@@ -48,7 +47,7 @@ func (s *Store) Clear(tx string) error {
 // back what was cleared away. unfinished returns those that have not; Sweep calls
 // it after it has listed the folders, because a transaction is recorded first.
 func (s *Store) Sweep(unfinished func() ([]string, error)) error {
-	all, err := s.scratch()
+	all, err := s.root.OpenIfThere(scratchFolder)
 	if err != nil || all == nil {
 		return err
 	}
@@ -71,13 +70,4 @@ func (s *Store) Sweep(unfinished func() ([]string, error)) error {
 		return fmt.Errorf("clear the store: %w", err)
 	}
 	return nil
-}
-
-// scratch opens the folder of all of them, nil where there is none.
-func (s *Store) scratch() (*disk.Dir, error) {
-	d, err := s.root.OpenSameMount(scratchFolder)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	return d, err
 }
