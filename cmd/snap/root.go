@@ -176,8 +176,8 @@ func (a *app) with(store need, do func(ctx context.Context, e *restore.Engine, a
 	}
 }
 
-// engine opens config, state and store. Where there is no store and the command
-// does not need one, the engine has none. The returned function closes them.
+// engine opens config, state and, where there is one, the store. The returned function
+// closes them.
 func (a *app) engine(store need) (*restore.Engine, func(), error) {
 	cfg, err := workload.Load(a.config)
 	if err != nil {

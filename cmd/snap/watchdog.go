@@ -154,10 +154,7 @@ func spare(file string) {
 	}
 	now, err := strconv.Atoi(string(bytes.TrimSpace(text)))
 	for _, score := range []int{watchdogScore, 0} {
-		if err != nil || score >= now {
-			return
-		}
-		if writeTo(file, strconv.Itoa(score)) == nil {
+		if err != nil || score >= now || writeTo(file, strconv.Itoa(score)) == nil {
 			return
 		}
 	}

@@ -78,8 +78,7 @@ func newScan(dirs []*Dir, which Processes) (*scan, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The table of our own namespace is known already. A chrooted process in it
-	// would show only a part of the table.
+	// Our own table is known. A chrooted process would show only a part of it.
 	s := &scan{which: which, ns: ns, own: own, tables: map[string]Mounts{ns: own}, namespaces: []namespace{{ns, "/proc/self"}}}
 	for _, d := range dirs {
 		path, err := d.RealPath()

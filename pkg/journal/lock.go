@@ -80,7 +80,6 @@ func (j *Journal) Close() error {
 }
 
 // Held is what this process has locked: a workload, or the stores alone.
-// Whoever starts containers of the workload takes one as an argument.
 type Held struct {
 	journal  *Journal
 	workload string // "" where the stores alone are locked

@@ -44,14 +44,10 @@ type Begin struct {
 	Created  time.Time `json:"created"`
 	Snap     string    `json:"snap"` // the program's version
 
-	// SID is the snapshot that a capture or an import makes, or that a restore
-	// puts back; PreRestoreSID the one that a restore makes first.
-	SID           string `json:"sid,omitempty"`
-	PreRestoreSID string `json:"pre_restore_sid,omitempty"`
-	// RevertSID is the snapshot of the new data that is made when a committed
-	// restore is taken back: the app may have written to it.
-	RevertSID string   `json:"revert_sid,omitempty"`
-	Volumes   []Volume `json:"volumes,omitempty"`
+	SID           string   `json:"sid,omitempty"`             // what a capture or an import makes, or a restore puts back
+	PreRestoreSID string   `json:"pre_restore_sid,omitempty"` // what a restore makes first
+	RevertSID     string   `json:"revert_sid,omitempty"`      // of the new data, when a committed restore is taken back
+	Volumes       []Volume `json:"volumes,omitempty"`
 
 	// Quiesce and Containers tell a recovery whom a capture or a deploy may
 	// have paused or stopped. A restore records its containers as Ready.

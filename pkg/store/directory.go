@@ -106,7 +106,7 @@ func (d *directory) Get(_ context.Context, m archive.Member, buf []byte) ([]byte
 
 // damaged marks the error of something that stands where no Put has put it.
 func damaged(err error) error {
-	if err != nil && altered(err) && !errors.Is(err, disk.ErrDamaged) {
+	if altered(err) && !errors.Is(err, disk.ErrDamaged) {
 		return fmt.Errorf("%w: %w", disk.ErrDamaged, err)
 	}
 	return err

@@ -63,10 +63,10 @@ func (s *Store) OpenIndex(workload, sid string, of Origin) (*IndexReader, error)
 	if err != nil {
 		return nil, err
 	}
+	defer dir.Close()
 	if dir == nil || !disk.ValidID(sid) {
 		return nil, badIndex("there is no snapshot %q of %q", sid, workload)
 	}
-	defer dir.Close()
 	return ReadIndex(dir, sid+"/"+indexFile, of)
 }
 
@@ -190,7 +190,6 @@ func (r *IndexReader) Next() (*archive.Line, error) {
 	return l.file, nil
 }
 
-// Close ends the reading.
 func (r *IndexReader) Close() error {
 	close(r.stop)
 	for range r.batches { // until its goroutine is gone

@@ -222,8 +222,8 @@ func (s *Store) Load(workload, sid string) (*Manifest, error) {
 	return m, nil
 }
 
-// All goes through the snapshots of a workload, newest first, and holds one
-// manifest at a time. For one that cannot be read it gives an error in its place.
+// All goes through the snapshots of a workload, newest first. For one that cannot be
+// read it gives an error in its place.
 func (s *Store) All(workload string) iter.Seq2[*Manifest, error] {
 	return func(yield func(*Manifest, error) bool) {
 		dir, err := s.snapshots.OpenIfThere(workload)

@@ -124,7 +124,7 @@ func altered(err error) bool {
 
 // refused marks the error of reading a member where its snapshot is at fault.
 func refused(err error) error {
-	if err != nil && altered(err) {
+	if altered(err) {
 		return fmt.Errorf("%w: %w", archive.ErrRefused, err)
 	}
 	return err
