@@ -106,7 +106,7 @@ nothing. After a crash or a power cut, run snap recover.`,
 		}
 		return oneOf("--on-unhealthy", req.OnUnhealthy, restore.RevertUnhealthy, restore.KeepUnhealthy)
 	}
-	cmd.RunE = a.verb(func(ctx context.Context, e *restore.Engine, args []string) error {
+	cmd.RunE = a.with(ownStore, func(ctx context.Context, e *restore.Engine, args []string) error {
 		req.Workload, req.SID = args[0], args[1]
 		if plan {
 			return a.plan(ctx, e, req)

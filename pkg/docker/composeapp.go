@@ -20,9 +20,8 @@ import (
 
 // composeApp is a workload that docker compose brings up.
 type composeApp struct {
-	e    *engine
-	w    *workload.Workload
-	host string
+	e *engine
+	w *workload.Workload
 
 	mu      sync.Mutex
 	found   *compose // nil until it is known which project it is
@@ -44,18 +43,6 @@ func (a *composeApp) own(ctx context.Context) ([]*inspected, error) {
 	// As Compose sorts them: the first of a service is the one that others join.
 	slices.SortFunc(own, func(x, y *inspected) int { return strings.Compare(x.Name, y.Name) })
 	return own, err
-}
-
-func (a *composeApp) volumes(ctx context.Context) ([]runtime.Volume, []string, error) {
-	p, err := a.config(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	volumes, notices, err := p.volumes()
-	if err != nil {
-		return nil, nil, fmt.Errorf("workload %s: %w", a.w.Name, err)
-	}
-	return volumes, notices, nil
 }
 
 // redeploy brings back what ran. A deploy, and a workload of which nothing ran, comes
@@ -261,7 +248,7 @@ func (a *composeApp) deploy(ctx context.Context, r runtime.Redeploy) error {
 		asked := len(services) == 0 && !p.extra[c.Service] || slices.Contains(services, c.Service)
 		return c.OneOff || !known || !asked
 	})
-	return each(own, func(_ int, c *inspected) error {
+	return each(own, func(c *inspected) error {
 		return a.e.waitHealthy(ctx, &watch{id: c.ID, mayEnd: !ran(r.Before, c.Service)}, r.HealthTimeout)
 	})
 }

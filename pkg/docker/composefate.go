@@ -263,9 +263,7 @@ func (a *composeApp) plan(ctx context.Context, want runtime.Want) (*runtime.Plan
 		if len(v.of(name)) == 0 {
 			continue
 		}
-		for _, published := range v.Services[name].Ports {
-			ports = append(ports, port{published.HostIP, published.Published, published.Protocol})
-		}
+		ports = append(ports, v.Services[name].Ports...)
 	}
 	return plan, errors.Join(append(errs, a.e.checkPorts(ctx, ports, v.own))...)
 }

@@ -21,12 +21,8 @@ type project struct {
 }
 
 type service struct {
-	Image string `json:"image"`
-	Ports []struct {
-		Published string `json:"published"`
-		HostIP    string `json:"host_ip"`
-		Protocol  string `json:"protocol"`
-	} `json:"ports"`
+	Image       string             `json:"image"`
+	Ports       []port             `json:"ports"`
 	Volumes     []serviceMount     `json:"volumes"`
 	Environment map[string]*string `json:"environment"` // nil: the variable is not set
 	DependsOn   map[string]struct {

@@ -159,10 +159,9 @@ const patience = 30 * time.Second
 // "db:service_healthy:false,job:service_completed_successfully:false".
 func dependencies(c *inspected) map[string]string {
 	out := map[string]string{}
-	for _, item := range strings.Split(c.label(composeDepends), ",") {
-		if service, rest, ok := strings.Cut(item, ":"); ok {
-			condition, _, _ := strings.Cut(rest, ":")
-			out[service] = condition
+	for item := range strings.SplitSeq(c.raw.Config.Labels[composeDepends], ",") {
+		if parts := strings.Split(item, ":"); len(parts) > 1 {
+			out[parts[0]] = parts[1]
 		}
 	}
 	return out
@@ -194,16 +193,16 @@ func inOrder(containers []*inspected) []*inspected {
 	return out
 }
 
-// awaitDependencies waits until the containers that c wants healthy are so, or
-// say that they are not. It gives up without an error: c is started in any case.
+// awaitDependencies waits until the containers that c wants healthy are so, or say
+// that they are not, each for 30 s at most: c is started in any case.
 func (e *engine) awaitDependencies(ctx context.Context, c *inspected, containers []*inspected) error {
 	for service, condition := range dependencies(c) {
-		i := slices.IndexFunc(containers, func(o *inspected) bool { return o.Service == service })
-		if condition != "service_healthy" || i < 0 {
+		other := first(containers, func(o *inspected) bool { return o.Service == service })
+		if condition != "service_healthy" || other == nil {
 			continue
 		}
-		for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
-			now, err := e.inspect(ctx, containers[i].ID)
+		for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
+			now, err := e.inspect(ctx, other.ID)
 			if err != nil {
 				return err
 			}

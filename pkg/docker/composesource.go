@@ -110,7 +110,7 @@ func (a *composeApp) command(ctx context.Context) (compose, error) {
 	if a.found != nil {
 		return *a.found, nil
 	}
-	c := given(a.w.Compose, a.host)
+	c := given(a.w.Compose, a.e.api.DaemonHost())
 	list, err := a.e.composed(ctx)
 	if errors.Is(err, runtime.ErrUnreachable) {
 		return c, nil

@@ -2,28 +2,14 @@
 // the Docker Engine API, and for a Compose workload through the host's own docker
 // compose command.
 //
-// # How to call it
-//
 // [Open] makes the [Runtime] of a workload. It asks the engine for nothing, so it
 // also works while no engine answers; [Runtime.Ping] tells whether one does. The
-// methods are those of the interface in pkg/runtime, which says what each of them
-// promises and leaves when it fails. Here only what is particular to Docker is
-// told. The usual order of a restore is
-//
-//	Volumes      which directories the Compose file mounts, if the config lists none
-//	Containers   what runs now; the caller records it
-//	Users        who else mounts these directories
-//	Check        what would keep Redeploy from working
-//	FenceAndStop restart policies to "no", then stop
-//	Redeploy     the new containers, healthy; the old ones removed
-//
-// and Resume with the recorded containers whenever it is called off. Redeploy and
-// Resume start containers, so they demand the workload's lock. A Runtime may be
-// used by several goroutines, and several Runtimes at once.
+// interface in pkg/runtime says in which order to call the methods, and what each of
+// them promises and leaves when it fails; only what is particular to Docker is told
+// here. A Runtime may be used by several goroutines, and several Runtimes at once.
 //
 // # When it fails
 //
-// A Runtime keeps nothing that a later call needs, neither in memory nor on disk.
 // What an interrupted call has done is read back from the engine: the containers of
 // an image workload have the labels snap.workload, snap.config-hash and snap.image,
 // those of a Compose workload have Compose's own. So every method may be cut short
@@ -31,8 +17,8 @@
 // process: Redeploy goes on with what it finds, and Resume undoes it.
 //
 // An error that is [runtime.ErrUnreachable] leaves the state of the containers
-// unknown. After any other error it is what the method's description says. Work that
-// undoes what a failed call has done goes on after the caller's context has ended.
+// unknown. Work that undoes what a failed call has done goes on after the caller's
+// context has ended.
 //
 // # Not promised
 //
@@ -40,6 +26,5 @@
 // workload therefore goes back by being made anew on the images that it had.
 //
 // The engine is assumed to be this host's, reached over a unix socket, and a
-// container that it reports as stopped to write nothing any more. The engine carries
-// out a request whether or not the process that made it lives.
+// container that it reports as stopped to write nothing any more.
 package docker

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -34,22 +33,15 @@ type engine struct {
 	notice func(string)
 }
 
-// socketMissing reports whether there is no engine at all.
-func (e *engine) socketMissing() bool {
-	_, err := os.Stat(strings.TrimPrefix(e.api.DaemonHost(), "unix://"))
-	return errors.Is(err, os.ErrNotExist)
-}
-
 // failed says in an error what failed, and whether the engine did not answer.
 func failed(err error, format string, args ...any) error {
 	if err == nil {
 		return nil
 	}
-	what := fmt.Sprintf(format, args...)
 	if client.IsErrConnectionFailed(err) {
-		return fmt.Errorf("%s: %w: %w", what, runtime.ErrUnreachable, err)
+		err = fmt.Errorf("%w: %w", runtime.ErrUnreachable, err)
 	}
-	return fmt.Errorf("%s: %w", what, err)
+	return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), err)
 }
 
 // refused reports whether the engine answered and said no. Then its state is
@@ -58,8 +50,7 @@ func refused(err error) bool {
 	return err != nil && !errors.Is(err, runtime.ErrUnreachable) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
 }
 
-// detached is a context for undoing work after the caller's has ended. An engine
-// that hangs does not hold snap for ever.
+// detached is a context for undoing work after the caller's has ended, with a limit.
 func detached(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), 5*time.Minute)
 }
@@ -214,11 +205,11 @@ func (e *engine) rename(ctx context.Context, c *inspected, name string) error {
 	if c.Name == name {
 		return nil
 	}
-	if err := e.api.ContainerRename(ctx, c.ID, name); err != nil {
-		return failed(err, "rename container %s to %s", c.Name, name)
+	err := failed(e.api.ContainerRename(ctx, c.ID, name), "rename container %s to %s", c.Name, name)
+	if err == nil {
+		c.Name = name
 	}
-	c.Name = name
-	return nil
+	return err
 }
 
 // remove removes a container, but not its volumes: they may hold data that

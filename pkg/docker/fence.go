@@ -31,10 +31,8 @@ func (r *Runtime) FenceAndStop(ctx context.Context, timeout time.Duration) error
 	if containers, err = r.inspectAll(ctx); err != nil {
 		return err
 	}
-	for _, c := range containers {
-		if c.Running {
-			return fmt.Errorf("container %s runs again after it was stopped: something else starts it", c.Name)
-		}
+	if c := first(containers, func(c *inspected) bool { return c.Running }); c != nil {
+		return fmt.Errorf("container %s runs again after it was stopped: something else starts it", c.Name)
 	}
 	return nil
 }
@@ -45,16 +43,16 @@ func (e *engine) fenceAndStop(ctx context.Context, containers []*inspected, time
 			return err
 		}
 	}
-	return each(containers, func(_ int, c *inspected) error { return e.stop(ctx, c, timeout) })
+	return each(containers, func(c *inspected) error { return e.stop(ctx, c, timeout) })
 }
 
 // each calls f for all containers at once and joins the errors. If a call panics,
 // each panics when all calls have ended.
-func each(containers []*inspected, f func(int, *inspected) error) error {
+func each(containers []*inspected, f func(*inspected) error) error {
 	errs := make([]error, len(containers))
 	var wg sync.WaitGroup
 	for i, c := range containers {
-		wg.Go(func() { errs[i] = crew.Catch(func() error { return f(i, c) }) })
+		wg.Go(func() { errs[i] = crew.Catch(func() error { return f(c) }) })
 	}
 	wg.Wait()
 	err := errors.Join(errs...)
@@ -117,9 +115,8 @@ func seconds(d time.Duration) *int {
 	return &s
 }
 
-// restore brings one container from any state to the recorded one. A container
-// that shall run gets its policy before it starts: if it exits at once, the engine
-// restarts it as it did before.
+// restore brings one container from any state to the recorded one. It sets the policy
+// before the start: if the container exits at once, the engine restarts it as before.
 func (e *engine) restore(ctx context.Context, c *inspected, want runtime.Container) error {
 	if !want.Running {
 		if err := e.stop(ctx, c, 0); err != nil {
@@ -148,9 +145,8 @@ func (e *engine) restore(ctx context.Context, c *inspected, want runtime.Contain
 	return e.setPaused(ctx, c, true)
 }
 
-// restoreAlso brings the containers of also_stop back as they were recorded.
-// That one is gone or does not start is a notice: its owner may have removed it or
-// made it anew.
+// restoreAlso brings the containers of also_stop back as they were recorded. One that
+// is gone or does not start is only a notice: its owner may have replaced it.
 func (e *engine) restoreAlso(ctx context.Context, before []runtime.Container) error {
 	for _, want := range before {
 		if !want.Also {

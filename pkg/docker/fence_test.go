@@ -188,8 +188,9 @@ func TestAPanicOfOneCallWaitsForTheOthers(t *testing.T) {
 			t.Errorf("it ended with %v; the other call had ended: %v", p, ended.Load())
 		}
 	}()
-	_ = each([]*inspected{{}, {}}, func(i int, _ *inspected) error {
-		if i == 0 {
+	both := []*inspected{{}, {}}
+	_ = each(both, func(c *inspected) error {
+		if c == both[0] {
 			panic("a fault")
 		}
 		time.Sleep(50 * time.Millisecond)

@@ -16,10 +16,8 @@ import (
 )
 
 const (
-	defaultHealthTimeout = 2 * time.Minute
-	poll                 = 100 * time.Millisecond
-	// steady is how long a container without a health check must run without
-	// a restart.
+	poll = 100 * time.Millisecond
+	// steady is how long a container without a health check must run at a stretch.
 	steady = 3 * time.Second
 )
 
@@ -40,7 +38,7 @@ type watch struct {
 // that the engine itself restarts has until then.
 func (e *engine) waitHealthy(ctx context.Context, w *watch, timeout time.Duration) error {
 	if timeout <= 0 {
-		timeout = defaultHealthTimeout
+		timeout = 2 * time.Minute
 	}
 	for deadline := time.Now().Add(timeout); ; {
 		c, err := e.inspect(ctx, w.id)
@@ -110,8 +108,7 @@ func (c *inspected) health() container.HealthStatus {
 	return container.NoHealthcheck
 }
 
-// evidence is the end of what the health check said, or of what the container
-// logged. It follows a reason.
+// evidence is the end of what the health check said, or else the container's log.
 func (e *engine) evidence(ctx context.Context, c *inspected) string {
 	if h := c.raw.State.Health; c.Running && h != nil && len(h.Log) > 0 {
 		last := h.Log[len(h.Log)-1]

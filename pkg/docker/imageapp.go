@@ -37,7 +37,9 @@ type wanted struct {
 }
 
 // is reports whether a container is the wanted one.
-func (w wanted) is(c *inspected) bool { return c.label(labelHash) == w.hash && c.ImageID == w.imageID }
+func (w wanted) is(c *inspected) bool {
+	return c.raw.Config.Labels[labelHash] == w.hash && c.ImageID == w.imageID
+}
 
 func (a *imageApp) own(ctx context.Context) ([]*inspected, error) {
 	return a.e.list(ctx, labelWorkload+"="+a.w.Name)
@@ -87,9 +89,9 @@ func (a *imageApp) create(ctx context.Context, name string, want wanted, old []*
 	if err != nil {
 		return nil, err
 	}
-	carry(old, s.host)
+	carry(old, s.HostConfig)
 	for {
-		made, err := a.e.api.ContainerCreate(ctx, s.config, s.host, s.network, nil, name)
+		made, err := a.e.api.ContainerCreate(ctx, s.Config, s.HostConfig, s.NetworkingConfig, nil, name)
 		if errdefs.IsConflict(err) {
 			err = fmt.Errorf("%w: %w: rename or remove the other container", errNameTaken, err)
 		}
@@ -97,20 +99,19 @@ func (a *imageApp) create(ctx context.Context, name string, want wanted, old []*
 			return nil, failed(err, "create container %s", name)
 		}
 		c, err := a.e.inspect(ctx, made.ID)
-		if err != nil {
+		switch {
+		case err != nil:
 			return nil, err
-		}
-		if c == nil {
+		case c == nil:
 			return nil, fmt.Errorf("create container %s: it was removed at once", name)
-		}
-		if c.ImageID == want.imageID || s.config.Image == want.imageID {
+		case c.ImageID == want.imageID || s.Image == want.imageID:
 			return c, nil
 		}
 		// Meanwhile the reference was given to another image.
 		if err := a.e.remove(ctx, c); err != nil {
 			return nil, err
 		}
-		s.config.Image = want.imageID
+		s.Image = want.imageID
 	}
 }
 
@@ -142,7 +143,6 @@ func (a *imageApp) network(ctx context.Context) error {
 	return failed(err, "create network %s", name)
 }
 
-// volumes returns none: the config lists what the container mounts.
 func (a *imageApp) volumes(context.Context) ([]runtime.Volume, []string, error) { return nil, nil, nil }
 
 func (a *imageApp) upToDate(ctx context.Context) (bool, error) {
@@ -257,19 +257,17 @@ func (e *engine) image(ctx context.Context, ref string) (image.InspectResponse, 
 	return found, failed(err, "inspect image %s", ref)
 }
 
-// digestOf chooses the digest of ref's repository, where there is one. An image that
-// was never in a registry has no digests.
+// digestOf chooses the digest of ref's repository, where there is one.
 func digestOf(ref string, digests []string) string {
 	if len(digests) == 0 {
-		return ""
+		return "" // the image was never in a registry
 	}
 	repository := repositoryOf(ref)
 	i := slices.IndexFunc(digests, func(d string) bool { return strings.HasPrefix(d, repository+"@") })
 	return digests[max(i, 0)]
 }
 
-// checkPin returns nil when the pinned image, or without a pin the one that
-// ref names, is on this host.
+// checkPin returns nil when the pinned image, or else that of ref, is on this host.
 func (e *engine) checkPin(ctx context.Context, pin runtime.Pin, ref string) error {
 	found, err := e.image(ctx, cmp.Or(pin.ImageID, ref))
 	if err != nil || found.ID != "" {

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,14 +18,10 @@ import (
 // thaw. Before a pause it waits, a few seconds at most, until no health probe is
 // starting; all containers still run meanwhile.
 func (r *Runtime) Quiesce(ctx context.Context, mode string, timeout time.Duration) (runtime.Thaw, error) {
-	var quiet func(context.Context, *inspected) error
 	switch mode {
 	case runtime.None:
 		return func(context.Context) error { return nil }, nil
-	case runtime.Pause:
-		quiet = func(ctx context.Context, c *inspected) error { return r.e.setPaused(ctx, c, true) }
-	case runtime.Stop:
-		quiet = func(ctx context.Context, c *inspected) error { return r.e.stop(ctx, c, timeout) }
+	case runtime.Pause, runtime.Stop:
 	default:
 		return nil, fmt.Errorf("quiesce mode %q: must be %s, %s or %s", mode, runtime.Pause, runtime.Stop, runtime.None)
 	}
@@ -32,38 +29,34 @@ func (r *Runtime) Quiesce(ctx context.Context, mode string, timeout time.Duratio
 	if err != nil {
 		return nil, err
 	}
+	chosen := slices.DeleteFunc(slices.Clone(containers), func(c *inspected) bool { return !c.Awake() })
 	if mode == runtime.Stop {
-		if err := refuseToStop(containers); err != nil {
-			return nil, err
-		}
-	}
-	chosen := slices.DeleteFunc(containers, func(c *inspected) bool { return !c.Awake() })
-	thaw := r.e.thaw(chosen)
-	work := ctx
-	if mode == runtime.Pause {
-		if err := r.e.calm(ctx, chosen); err != nil {
-			return nil, err
-		}
-		// The engine may carry out a request that was cut off after snap has looked
-		// whether it did. So pausing, which takes no time, is not cut off.
-		var cancel context.CancelFunc
-		work, cancel = detached(ctx)
-		defer cancel()
-	}
-	err = each(chosen, func(_ int, c *inspected) error { return quiet(work, c) })
-	if err == nil {
-		err = ctx.Err()
+		err = refuseToStop(containers)
+	} else {
+		err = r.e.calm(ctx, chosen)
 	}
 	if err != nil {
-		back, cancel := detached(ctx)
-		defer cancel()
-		return nil, errors.Join(err, thaw(back))
+		return nil, err
+	}
+	thaw := r.e.thaw(chosen)
+	// The engine may carry out a request that was cut off after snap has looked
+	// whether it did. So pausing, which takes no time, is not cut off.
+	uncut, cancel := detached(ctx)
+	defer cancel()
+	err = each(chosen, func(c *inspected) error {
+		if mode == runtime.Stop {
+			return r.e.stop(ctx, c, timeout)
+		}
+		return r.e.setPaused(uncut, c, true)
+	})
+	if err = cmp.Or(err, ctx.Err()); err != nil {
+		return nil, errors.Join(err, thaw(ctx))
 	}
 	return thaw, nil
 }
 
-// thaw returns the function that brings these containers back, except those that it
-// has already brought back.
+// thaw returns the function that brings these containers back, each once, even after
+// its context has ended.
 func (e *engine) thaw(containers []*inspected) runtime.Thaw {
 	var mu sync.Mutex
 	left := inOrder(containers)
@@ -74,7 +67,7 @@ func (e *engine) thaw(containers []*inspected) runtime.Thaw {
 		defer cancel()
 		// First all that are frozen, at once; then those that were stopped, in
 		// their order.
-		err := each(left, func(_ int, c *inspected) error { _, err := e.unfreeze(ctx, c.ID); return err })
+		err := each(left, func(c *inspected) error { _, err := e.unfreeze(ctx, c.ID); return err })
 		var errs []error
 		left = slices.DeleteFunc(left, func(c *inspected) bool {
 			err := e.wake(ctx, c, containers)
@@ -135,12 +128,11 @@ const (
 	calmPatience = 4 * time.Second
 )
 
-// calm waits, a few seconds at most, until no health probe is starting in any of
-// the containers, so that they can be paused.
-// `runc exec` joins the container's cgroup before it has started the probe. Frozen
-// there, it never reports that it has, and the container's shim answers nobody
-// until the engine gives the probe up, after 30 s unless configured: an unpause,
-// an update or a stop does not get through.
+// calm waits, a few seconds at most, until no health probe is starting in any of the
+// containers. `runc exec` joins the container's cgroup before it has started the
+// probe. Frozen there by a pause, it never reports that it has, and the container's
+// shim answers nobody until the engine gives the probe up, after 30 s unless
+// configured: an unpause, an update or a stop does not get through.
 func (e *engine) calm(ctx context.Context, containers []*inspected) error {
 	containers = slices.Clone(containers)
 	for deadline := time.Now().Add(calmPatience); ; {

@@ -212,7 +212,7 @@ func TestARedeployThatCannotBePutsTheOldNameBack(t *testing.T) {
 	b.foreign("thief", ref, func(c *container.Config, h *container.HostConfig) {
 		s, err := specOf(b.app(ref, "ports: ['"+fmt.Sprint(port)+":8080']"), wanted{name: ref})
 		b.must(err)
-		c.ExposedPorts, h.PortBindings = s.config.ExposedPorts, s.host.PortBindings
+		c.ExposedPorts, h.PortBindings = s.ExposedPorts, s.HostConfig.PortBindings
 	})
 	if err := b.check(r, pins); !errors.Is(err, runtime.ErrPortTaken) || !strings.Contains(err.Error(), "-thief") {
 		t.Errorf("check: %v, want runtime.ErrPortTaken with the container that has it", err)

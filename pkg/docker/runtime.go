@@ -61,8 +61,7 @@ func open(w *workload.Workload, opts Options, more ...client.Opt) (*Runtime, err
 	if err != nil {
 		return nil, fmt.Errorf("docker engine (DOCKER_HOST=%q): %w", os.Getenv(client.EnvOverrideHost), err)
 	}
-	host := api.DaemonHost()
-	if !strings.HasPrefix(host, "unix://") {
+	if host := api.DaemonHost(); !strings.HasPrefix(host, "unix://") {
 		return nil, errors.Join(fmt.Errorf("docker engine %s: %w: set DOCKER_HOST to a unix:// socket, or unset it", host, ErrNotLocal), api.Close())
 	}
 	e := &engine{api: api, notice: opts.Notice}
@@ -74,7 +73,7 @@ func open(w *workload.Workload, opts Options, more ...client.Opt) (*Runtime, err
 	case workload.Image:
 		r.app = &imageApp{e: e, w: w}
 	case workload.Compose:
-		r.app = &composeApp{e: e, w: w, host: host}
+		r.app = &composeApp{e: e, w: w}
 	default:
 		r.app = dataApp{e: e}
 	}
@@ -173,8 +172,7 @@ func (r *Runtime) Resume(ctx context.Context, held runtime.Lock, before []runtim
 	return r.app.resume(ctx, before)
 }
 
-// UpToDate is always false for a Compose workload: docker compose up finds out
-// itself what has changed.
+// UpToDate is always false for a Compose workload: docker compose up looks itself.
 func (r *Runtime) UpToDate(ctx context.Context) (bool, error) { return r.app.upToDate(ctx) }
 
 // Volumes asks docker compose, which need not reach the engine.
@@ -189,8 +187,7 @@ func (r *Runtime) demand(held runtime.Lock) error {
 	return nil
 }
 
-// dataApp is a workload without containers of its own. Those of also_stop are
-// stopped for it and started again all the same.
+// dataApp is a workload without containers, except those of also_stop.
 type dataApp struct{ e *engine }
 
 func (dataApp) own(context.Context) ([]*inspected, error) { return nil, nil }
@@ -211,7 +208,6 @@ func (a dataApp) settle(ctx context.Context, before []runtime.Container) error {
 	return a.e.restoreAlso(ctx, before)
 }
 
-// volumes returns none: the config lists them.
 func (dataApp) volumes(context.Context) ([]runtime.Volume, []string, error) { return nil, nil, nil }
 
 func (dataApp) upToDate(context.Context) (bool, error) { return true, nil }

@@ -2,8 +2,8 @@ package docker
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -16,25 +16,17 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/network"
-	"github.com/docker/docker/api/types/strslice"
 	"github.com/docker/go-connections/nat"
 
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
-// spec is a container as the engine is asked to make it.
-type spec struct {
-	config  *container.Config
-	host    *container.HostConfig
-	network *network.NetworkingConfig
-}
-
 func networkName(w *workload.Workload) string { return w.Project + "_" + w.Stage }
 
 // specOf turns the config of a workload into a container. Its restart policy is
 // "no": it gets the configured one when it has become healthy.
-func specOf(w *workload.Workload, want wanted) (*spec, error) {
+func specOf(w *workload.Workload, want wanted) (*container.CreateRequest, error) {
 	exposed, bindings, err := nat.ParsePortSpecs(w.Ports)
 	if err != nil {
 		return nil, fmt.Errorf("workload %s: ports: %w", w.Name, err)
@@ -47,29 +39,29 @@ func specOf(w *workload.Workload, want wanted) (*spec, error) {
 	maps.Copy(labels, w.Labels)
 	maps.Copy(labels, map[string]string{labelWorkload: w.Name, labelConfig: w.Config, labelHash: want.hash, labelImage: want.ref})
 	net := networkName(w)
-	s := &spec{
-		config: &container.Config{
+	s := &container.CreateRequest{
+		Config: &container.Config{
 			Image: want.name, Env: pairs(w.Environment), Labels: labels, ExposedPorts: exposed,
-			Cmd: strslice.StrSlice(w.Command), Entrypoint: strslice.StrSlice(w.Entrypoint),
+			Cmd: []string(w.Command), Entrypoint: []string(w.Entrypoint),
 			User: w.User, WorkingDir: w.WorkingDir, Hostname: w.Hostname,
 			StopSignal: w.StopSignal, StopTimeout: seconds(time.Duration(w.StopGracePeriod)),
 			Healthcheck: healthOf(w.Healthcheck),
 		},
-		host: &container.HostConfig{
+		HostConfig: &container.HostConfig{
 			NetworkMode: container.NetworkMode(net), PortBindings: bindings,
 			RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyDisabled},
 			ShmSize:       int64(w.ShmSize), Init: w.Init, ReadonlyRootfs: w.ReadOnly, Tmpfs: tmpfsOf(w.Tmpfs),
 			CapAdd: w.CapAdd, CapDrop: w.CapDrop, SecurityOpt: security, ExtraHosts: hostsOf(w.ExtraHosts), Sysctls: w.Sysctls,
 		},
-		network: &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{
+		NetworkingConfig: &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{
 			net: {Aliases: []string{w.Name}},
 		}},
 	}
-	for i := range w.Volumes {
-		v := &w.Volumes[i]
+	for _, v := range w.Volumes {
 		// Not HostConfig.Binds: there the engine makes a missing directory,
 		// empty, and the app would come up without its data.
-		s.host.Mounts = append(s.host.Mounts, mount.Mount{Type: mount.TypeBind, Source: v.Path(), Target: v.Target, ReadOnly: v.ReadOnly})
+		bind := mount.Mount{Type: mount.TypeBind, Source: v.Path(), Target: v.Target, ReadOnly: v.ReadOnly}
+		s.HostConfig.Mounts = append(s.HostConfig.Mounts, bind)
 	}
 	return s, nil
 }
@@ -77,11 +69,8 @@ func specOf(w *workload.Workload, want wanted) (*spec, error) {
 // restartOf is the configured restart policy.
 func restartOf(w *workload.Workload) runtime.Policy {
 	name, count, _ := strings.Cut(w.Restart, ":")
-	if name == "" {
-		return never
-	}
 	retries, _ := strconv.Atoi(count) // none, and what Load let through, is 0: without end
-	return runtime.Policy{Name: name, Retries: retries}
+	return runtime.Policy{Name: cmp.Or(name, never.Name), Retries: retries}
 }
 
 func healthOf(h *workload.Healthcheck) *container.HealthConfig {
@@ -161,8 +150,7 @@ func hashOf(w *workload.Workload) (string, error) {
 	if w.Init != nil {
 		all.Init = strconv.FormatBool(*w.Init) // false is not the same as unset
 	}
-	for i := range w.Volumes {
-		v := &w.Volumes[i]
+	for _, v := range w.Volumes {
 		all.Binds = append(all.Binds, bind{v.Path(), v.Target, v.ReadOnly})
 	}
 	text, err := json.Marshal(all)
@@ -178,8 +166,7 @@ func hashOf(w *workload.Workload) (string, error) {
 	if text, err = json.Marshal(prune(tree)); err != nil {
 		return "", err
 	}
-	sum := sha256.Sum256(text)
-	return hex.EncodeToString(sum[:]), nil
+	return fmt.Sprintf("%x", sha256.Sum256(text)), nil
 }
 
 // prune drops the zero values of all objects in a JSON tree.

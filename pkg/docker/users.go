@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,8 +23,10 @@ import (
 
 // Users does not count the containers of also_stop. For a workload of data alone on a host without an engine there are no users.
 func (r *Runtime) Users(ctx context.Context, paths []string) ([]runtime.User, error) {
-	if r.w.Kind() == workload.Data && r.e.socketMissing() {
-		return nil, nil
+	if r.w.Kind() == workload.Data {
+		if _, err := os.Stat(strings.TrimPrefix(r.e.api.DaemonHost(), "unix://")); errors.Is(err, os.ErrNotExist) {
+			return nil, nil
+		}
 	}
 	containers, err := r.inspectAll(ctx)
 	if err != nil {
@@ -54,7 +55,7 @@ func (r *Runtime) Users(ctx context.Context, paths []string) ([]runtime.User, er
 				if rel := relation(at, wanted[i]); rel != "" {
 					running := c.State == container.StateRunning || c.State == container.StatePaused || c.State == container.StateRestarting
 					_, release := manager(c.Labels)
-					users = append(users, runtime.User{ID: c.ID, Name: nameOf(c), Running: running, Source: source, Path: path, Relation: rel, Release: release})
+					users = append(users, runtime.User{Name: nameOf(c), Running: running, Source: source, Path: path, Relation: rel, Release: release})
 				}
 			}
 		}
@@ -93,7 +94,7 @@ func sources(c container.Summary, devices map[string]string) []string {
 }
 
 // location is a path as written and as resolved, with the directories on the way
-// to it: the path itself first, then its parents.
+// to it: the path itself first (nil if it does not exist), then its parents.
 type location struct {
 	written, real string
 	way           []os.FileInfo
@@ -104,10 +105,8 @@ func locate(path string) location {
 	p.real = realPath(p.written)
 	// Without the root: everything lies below it, and comparing prefixes tells so.
 	for dir := p.real; dir != "/"; dir = filepath.Dir(dir) {
-		if info, err := os.Stat(dir); err == nil {
+		if info, err := os.Stat(dir); err == nil || dir == p.real {
 			p.way = append(p.way, info)
-		} else if dir == p.real {
-			p.way = append(p.way, nil)
 		}
 	}
 	return p
@@ -158,31 +157,28 @@ func through(way []os.FileInfo, dir os.FileInfo) bool {
 	return dir != nil && slices.ContainsFunc(way, func(step os.FileInfo) bool { return os.SameFile(step, dir) })
 }
 
-// port is one published port of the host.
+// port is one published port of the host, as docker compose config shows it.
 type port struct {
-	address  string // "": every one
-	number   string // "" or "0": the engine chooses; a range: it chooses one of it
-	protocol string
+	Address  string `json:"host_ip"`   // "": every one
+	Number   string `json:"published"` // "", "0" or a range: the engine chooses
+	Protocol string `json:"protocol"`
 }
 
-func (p port) String() string { return net.JoinHostPort(p.address, p.number) + "/" + p.protocol }
+func (p port) String() string { return net.JoinHostPort(p.Address, p.Number) + "/" + p.Protocol }
 
 // meets reports whether two ports cannot be published at once.
 func (p port) meets(o port) bool {
-	return p.number == o.number && p.protocol == o.protocol &&
-		(p.address == o.address || everyAddress(p.address) || everyAddress(o.address))
+	return p.Number == o.Number && p.Protocol == o.Protocol &&
+		(p.Address == o.Address || everyAddress(p.Address) || everyAddress(o.Address))
 }
 
-func everyAddress(address string) bool {
-	a, err := netip.ParseAddr(address)
-	return address == "" || err == nil && a.IsUnspecified()
-}
+func everyAddress(address string) bool { return address == "" || net.ParseIP(address).IsUnspecified() }
 
 // checkPorts returns runtime.ErrPortTaken for each port that a foreign container
 // or a process of this host has. A port that the engine chooses cannot be taken.
 func (e *engine) checkPorts(ctx context.Context, ports []port, own []*inspected) error {
 	ports = slices.DeleteFunc(ports, func(p port) bool {
-		n, err := strconv.ParseUint(p.number, 10, 16)
+		n, err := strconv.ParseUint(p.Number, 10, 16)
 		return err != nil || n == 0
 	})
 	if len(ports) == 0 {
@@ -229,7 +225,7 @@ func checkPort(p port, running []container.Summary, own []*inspected) error {
 func tryBind(p port) error {
 	var l io.Closer
 	var err error
-	switch at := net.JoinHostPort(p.address, p.number); p.protocol {
+	switch at := net.JoinHostPort(p.Address, p.Number); p.Protocol {
 	case "tcp":
 		l, err = net.Listen("tcp", at)
 	case "udp":

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -19,9 +20,11 @@ type serviceMount struct {
 	ReadOnly bool   `json:"read_only"`
 }
 
-// volumes returns the directories that the services bind, and says what it leaves
-// out.
-func (p *project) volumes() ([]runtime.Volume, []string, error) {
+func (a *composeApp) volumes(ctx context.Context) ([]runtime.Volume, []string, error) {
+	p, err := a.config(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
 	byPath := map[string]runtime.Volume{}
 	skipped := map[string]string{} // what → why, of mounts that no other service has writable
 	var errs []error
@@ -42,7 +45,7 @@ func (p *project) volumes() ([]runtime.Volume, []string, error) {
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("workload %s: %w", a.w.Name, err)
 	}
 	var volumes []runtime.Volume
 	var notices []string

@@ -6,8 +6,7 @@ import (
 	"time"
 )
 
-// Containers are the containers of a workload at one moment, with those of
-// also_stop.
+// Containers are a workload's containers at one moment, with those of also_stop.
 type Containers []Container
 
 // Ran reports whether a container of the workload itself ran.
@@ -30,16 +29,15 @@ func (list Containers) Pins() map[string]Pin {
 func (list Containers) State() string {
 	running, paused, all := 0, 0, 0
 	for _, c := range list {
-		if c.Also {
-			continue
-		}
-		all++
 		switch {
+		case c.Also:
+			continue
 		case c.Paused:
 			paused++
 		case c.Running:
 			running++
 		}
+		all++
 	}
 	switch {
 	case all == 0:
@@ -54,8 +52,7 @@ func (list Containers) State() string {
 	return "stopped"
 }
 
-// Resting reports whether a container that ran in before is now paused, stopped or
-// gone.
+// Resting reports whether a container that was awake in before no longer is.
 func (list Containers) Resting(before []Container) bool {
 	return slices.ContainsFunc(before, func(c Container) bool { return c.Awake() && !list.awake(c.ID) })
 }

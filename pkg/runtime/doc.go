@@ -4,8 +4,7 @@
 //
 // # How to call it
 //
-// pkg/docker implements [Runtime], and pkg/restore calls it. Whoever starts
-// containers proves with a [Lock] that it holds the workload's lock.
+// pkg/docker implements [Runtime], and pkg/restore calls it.
 //
 // A capture calls [Runtime.Quiesce] and then the [Thaw] that it returned. A restore
 // calls [Runtime.Check] before it stops anything, [Runtime.FenceAndStop] before the
@@ -13,7 +12,7 @@
 // [Runtime.Settle] accepts an app that came up but is not healthy. What the
 // containers were before, the caller records from [Runtime.Containers].
 //
-// # What holds after a crash
+// # What holds after a crash or an error
 //
 // A Runtime keeps nothing in memory between two calls but what a Thaw brings back,
 // and Resume does the same from a record. FenceAndStop, Redeploy, Settle and Resume
@@ -24,10 +23,7 @@
 // From FenceAndStop until Redeploy, Settle or Resume every container has the
 // restart policy "no": no engine that starts and no reboot brings the app up.
 //
-// # What holds after an error
-//
-// Each method says it. [Runtime.Containers], [Runtime.Users], [Runtime.Check] and
-// [Runtime.UpToDate] change nothing in any case. [ErrUnreachable], [ErrImageMissing],
+// Each method says what holds after an error. [ErrUnreachable], [ErrImageMissing],
 // [ErrPortTaken] and [*Unhealthy] tell the causes apart.
 //
 // # Not promised

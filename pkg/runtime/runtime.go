@@ -13,31 +13,30 @@ type Lock interface {
 }
 
 // Runtime brings the containers of one workload up and down. A workload without
-// containers has one that does nothing. Every method honours its context.
+// containers has one that does nothing. Every method honours its context. The
+// methods above Quiesce only look, and change nothing.
 type Runtime interface {
 	// Containers returns the workload's containers, and those of also_stop
-	// (marked Also), running or not, sorted by name. It changes nothing.
+	// (marked Also), running or not, sorted by name.
 	Containers(ctx context.Context) ([]Container, error)
 
 	// Volumes returns the directories of this host that a Compose file mounts
 	// writable, sorted by path, and says in notices what it leaves out and why;
 	// none for other workloads. It fails where leaving a mount out would lose
-	// data, such as a named volume. It changes nothing.
+	// data, such as a named volume.
 	Volumes(ctx context.Context) (volumes []Volume, notices []string, err error)
 
 	// Users returns everybody else's containers that mount one of the host
 	// paths, something inside one, or something above one, stopped ones too.
-	// It changes nothing.
 	Users(ctx context.Context, paths []string) ([]User, error)
 
 	// Plan returns what Redeploy would do with each container, and on which
 	// images, or why it could not bring the workload back as it runs: a [*Refusal],
-	// an image that is not on this host, a port that somebody else has. It changes
-	// nothing.
+	// an image that is not on this host, a port that somebody else has.
 	Plan(ctx context.Context, want Want) (*Plan, error)
 
 	// UpToDate reports whether what runs is what the current config says, and is
-	// healthy: a deploy then has nothing to do. It changes nothing.
+	// healthy: a deploy then has nothing to do.
 	UpToDate(ctx context.Context) (bool, error)
 
 	// Quiesce pauses or stops the containers that run. The returned function

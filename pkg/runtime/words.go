@@ -43,7 +43,6 @@ type Volume struct {
 
 // User is a container outside the workload that mounts one of its volumes.
 type User struct {
-	ID       string
 	Name     string
 	Running  bool
 	Source   string // the host path that it mounts
@@ -93,8 +92,7 @@ type Container struct {
 	// OneOff is set for a container of docker compose run, which is of no service.
 	OneOff bool    `json:"one_off,omitempty"`
 	Mounts []Mount `json:"mounts,omitempty"`
-	// StopTimeout is how long the engine waits for a clean stop now; negative is
-	// for ever.
+	// StopTimeout is how long a clean stop may take as of now; negative is for ever.
 	StopTimeout time.Duration `json:"-"`
 	// Bar is why snap may not stop the container: it could not bring the container
 	// back. Each has a code.

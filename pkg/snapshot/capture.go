@@ -509,7 +509,7 @@ func (c *Capture) Totals() (read int64, changed []string) {
 func (c *Capture) Added() int64 { return c.batch.Added() }
 
 // Publish adds the volumes to m and makes the snapshot exist. When it returns nil the
-// snapshot is durable. After an error the snapshot does not exist, and
+// snapshot is durable. What an error leaves, [store.Batch.Publish] says;
 // [store.Store.Discard] removes the remnants.
 func (c *Capture) Publish(m *store.Manifest) error {
 	m.Workload, m.Snap, m.Created, m.Volumes = c.opt.Workload, c.opt.Snap, time.Now().UTC(), []store.Volume{}

@@ -18,7 +18,7 @@
 //
 // # What holds after a crash and after an error
 //
-// Until Publish returns nil there is no snapshot. New members and the index are in
+// Before Publish there is no snapshot. New members and the index are in
 // the caller's scratch directory and go with it. [store.Store.Discard] removes what
 // an interrupted Publish has left in the store. The volumes are only read. After an
 // error of any method the Capture can only be closed.

@@ -43,18 +43,15 @@ const (
 	Zstd Compression = "zstd" // faster to restore, smaller
 )
 
-// UnmarshalYAML implements yaml.Unmarshaler.
-func (c *Compression) UnmarshalYAML(node *yaml.Node) error {
-	switch got := Compression(node.Value); got {
-	case Gzip, Zstd:
-		*c = got
-		return nil
+func (c *Compression) UnmarshalYAML(n *yaml.Node) error {
+	*c = Compression(n.Value)
+	if *c != Gzip && *c != Zstd {
+		return fmt.Errorf("line %d: compression is %q: use gzip or zstd", n.Line, n.Value)
 	}
-	return fmt.Errorf("line %d: compression is %q: use gzip or zstd", node.Line, node.Value)
+	return nil
 }
 
-// Error is a mistake in the config, or in the question to it, such as an unknown
-// workload.
+// Error is a mistake in the config, or in a question to it.
 type Error struct {
 	Where string // path of the file, and the workload or key
 	Err   error
@@ -101,9 +98,6 @@ func Load(path string) (*Config, error) {
 	return cfg, nil
 }
 
-// maxConfig bounds the config file, in bytes.
-const maxConfig = 4 << 20
-
 func readTrusted(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	switch {
@@ -128,9 +122,10 @@ func readTrusted(path string) ([]byte, error) {
 			return nil, err
 		}
 	}
-	data, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
-	if err == nil && len(data) > maxConfig {
-		err = fmt.Errorf("longer than %d bytes", maxConfig)
+	const most = 4 << 20 // bytes
+	data, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && len(data) > most {
+		err = fmt.Errorf("longer than %d bytes", most)
 	}
 	if err != nil {
 		return nil, &Error{Where: path, Err: err, Hint: "check that this is the config file"}
@@ -178,8 +173,7 @@ func parse(data []byte) (*Config, error) {
 	return &f.Config, nil
 }
 
-// plainYAML removes the Go types from the decoder's message, because they mean
-// nothing to an operator, and keeps the line numbers.
+// plainYAML rids the decoder's message of Go types, which mean nothing to an operator.
 func plainYAML(err error) error {
 	var te *yaml.TypeError
 	if !errors.As(err, &te) {
@@ -200,14 +194,13 @@ func plainYAML(err error) error {
 
 // check fills in defaults and refuses values that make no sense.
 func (c *Config) check() error {
-	for key, path := range map[string]*string{"state": &c.State, "store": &c.Store, "base": &c.Base} {
+	paths := map[*string]string{&c.State: "state", &c.Store: "store", &c.Base: "base"}
+	for i := range c.AbsoluteRoots {
+		paths[&c.AbsoluteRoots[i]] = "absolute_roots"
+	}
+	for path, key := range paths {
 		if err := cleanAbsolute(path); err != nil {
 			return &Error{Where: c.Path + ": " + key, Err: err, Hint: "give an absolute path"}
-		}
-	}
-	for i := range c.AbsoluteRoots {
-		if err := cleanAbsolute(&c.AbsoluteRoots[i]); err != nil {
-			return &Error{Where: c.Path + ": absolute_roots", Err: err, Hint: "give absolute paths"}
 		}
 	}
 	for _, name := range c.Names() {

@@ -28,7 +28,7 @@ type Volume struct {
 // Scope says where a volume's source is looked for.
 type Scope string
 
-// The scopes that snap supports are one constant, for capture and for restore.
+// The scopes that snap supports, for capture and for restore.
 const (
 	Absolute Scope = "absolute" // source is the path, below one of absolute_roots
 	Stage    Scope = "stage"    // <base>/<project>/<stage>/<source>
@@ -69,9 +69,19 @@ func (v *Volume) Rel() string { return v.rel }
 // Path returns the volume's host path, for messages and for mounts.
 func (v *Volume) Path() string { return filepath.Join(v.root, v.rel) }
 
+// resolve fills in the defaults, and finds the volume's place below its root.
 func (v *Volume) resolve(c *Config, w *Workload) error {
-	if err := v.defaults(); err != nil {
-		return err
+	if v.Source == "" || strings.ContainsRune(v.Source, 0) {
+		return errors.New("source is missing")
+	}
+	v.Name = cmp.Or(v.Name, v.Source)
+	v.Symlinks = cmp.Or(v.Symlinks, PreserveSymlinks)
+	if v.Symlinks != PreserveSymlinks && v.Symlinks != RejectSymlinks {
+		return fmt.Errorf("symlinks is %q: use preserve or reject", v.Symlinks)
+	}
+	v.Setuid = cmp.Or(v.Setuid, StripSetuid)
+	if v.Setuid != StripSetuid && v.Setuid != KeepSetuid {
+		return fmt.Errorf("setuid is %q: use keep or strip", v.Setuid)
 	}
 	if why, known := unsupported[v.Scope]; known {
 		return fmt.Errorf("scope %s is not supported: %s; use absolute, stage or project", v.Scope, why)
@@ -96,22 +106,6 @@ func (v *Volume) resolve(c *Config, w *Workload) error {
 		return fmt.Errorf("unknown scope %q: use absolute, stage or project", v.Scope)
 	}
 	return c.CheckPath(v.Path())
-}
-
-func (v *Volume) defaults() error {
-	if v.Source == "" || strings.ContainsRune(v.Source, 0) {
-		return errors.New("source is missing")
-	}
-	v.Name = cmp.Or(v.Name, v.Source)
-	v.Symlinks = cmp.Or(v.Symlinks, PreserveSymlinks)
-	if v.Symlinks != PreserveSymlinks && v.Symlinks != RejectSymlinks {
-		return fmt.Errorf("symlinks is %q: use preserve or reject", v.Symlinks)
-	}
-	v.Setuid = cmp.Or(v.Setuid, StripSetuid)
-	if v.Setuid != StripSetuid && v.Setuid != KeepSetuid {
-		return fmt.Errorf("setuid is %q: use keep or strip", v.Setuid)
-	}
-	return nil
 }
 
 // absoluteRoot returns the longest of absolute_roots that source lies under.
@@ -159,10 +153,9 @@ func Contains(dir, path string) bool {
 	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
 }
 
-// Bytes is a Compose size: a number of bytes, or "64m".
+// Bytes is a Compose size: a number of bytes, or "64m", in powers of 1024.
 type Bytes int64
 
-// UnmarshalYAML takes a number with an optional unit, in powers of 1024.
 func (b *Bytes) UnmarshalYAML(n *yaml.Node) error {
 	v, err := units.RAMInBytes(n.Value)
 	if err != nil || v < 0 {

@@ -99,14 +99,12 @@ func (w *Workload) Kind() Kind {
 	return Data
 }
 
+// nameForm is the form of the names of workloads, projects and stages, which become
+// components of paths, and parts of container names.
 var nameForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$`)
 
-// ValidName reports whether name can be the name of a workload, a project or a
-// stage. It becomes one component of paths, and a part of container names.
-func ValidName(name string) bool { return nameForm.MatchString(name) }
-
 func (w *Workload) check(c *Config) error {
-	if !ValidName(w.Name) {
+	if !nameForm.MatchString(w.Name) {
 		return fmt.Errorf("%q is not a name (letters and digits, after the first also _ . -, at most 63)", w.Name)
 	}
 	// The state's lock folder has a file store.lock, and vol-… for volumes.
@@ -115,7 +113,7 @@ func (w *Workload) check(c *Config) error {
 	}
 	w.Project = cmp.Or(w.Project, w.Name)
 	w.Stage = cmp.Or(w.Stage, "default")
-	if !ValidName(w.Project) || !ValidName(w.Stage) {
+	if !nameForm.MatchString(w.Project) || !nameForm.MatchString(w.Stage) {
 		return fmt.Errorf("project %q and stage %q must be plain names", w.Project, w.Stage)
 	}
 	w.Guard = cmp.Or(w.Guard, GuardBefore)
@@ -215,24 +213,21 @@ func (w *Workload) Volume(name string) (*Volume, error) {
 // split at blanks, and quotes are honoured.
 type Words []string
 
-// UnmarshalYAML takes a string or a list of strings.
 func (w *Words) UnmarshalYAML(n *yaml.Node) error {
-	if n.Kind == yaml.ScalarNode {
-		words, err := splitWords(n.Value)
-		if err != nil {
-			return fmt.Errorf("line %d: %w", n.Line, err)
-		}
-		*w = words
-		return nil
+	if n.Kind != yaml.ScalarNode {
+		return n.Decode((*[]string)(w))
 	}
-	return n.Decode((*[]string)(w))
+	var err error
+	if *w, err = splitWords(n.Value); err != nil {
+		return fmt.Errorf("line %d: %w", n.Line, err)
+	}
+	return nil
 }
 
 // Test is a health check's command: a list whose first word is CMD, CMD-SHELL
 // or NONE, or a string that a shell runs.
 type Test []string
 
-// UnmarshalYAML takes a string or a list of strings.
 func (t *Test) UnmarshalYAML(n *yaml.Node) error {
 	if n.Kind == yaml.ScalarNode {
 		*t = Test{"CMD-SHELL", n.Value}
@@ -250,7 +245,6 @@ func (t *Test) UnmarshalYAML(n *yaml.Node) error {
 // Mapping is environment or labels: a mapping, or a list of KEY=VALUE.
 type Mapping map[string]string
 
-// UnmarshalYAML takes a mapping of scalars or a list of KEY=VALUE.
 func (m *Mapping) UnmarshalYAML(n *yaml.Node) error {
 	out := Mapping{}
 	switch n.Kind {
@@ -286,10 +280,9 @@ func (m *Mapping) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
-// Duration is a Compose duration: "1m30s".
+// Duration is a Compose duration: "1m30s". All of them are Go durations.
 type Duration time.Duration
 
-// UnmarshalYAML takes a Go duration, of which Compose's are a subset.
 func (d *Duration) UnmarshalYAML(n *yaml.Node) error {
 	v, err := time.ParseDuration(n.Value)
 	if err != nil || v < 0 {
@@ -313,20 +306,16 @@ func splitWords(s string) ([]string, error) {
 			escaped = false
 		case r == '\\' && quote != '\'':
 			escaped, inWord = true, true
-		case quote != 0:
-			if r == quote {
-				quote = 0
-			} else {
-				word.WriteRune(r)
-			}
-		case r == '\'' || r == '"':
+		case quote != 0 && r == quote:
+			quote = 0
+		case quote == 0 && (r == '\'' || r == '"'):
 			quote, inWord = r, true
-		case strings.ContainsRune(" \t\n\r", r):
+		case quote == 0 && strings.ContainsRune(" \t\n\r", r):
 			if inWord {
 				words = append(words, word.String())
-				word.Reset()
-				inWord = false
 			}
+			word.Reset()
+			inWord = false
 		default:
 			word.WriteRune(r)
 			inWord = true
