@@ -141,6 +141,13 @@ func TestWhatIsRefusedAndWhatIsSaid(t *testing.T) {
 		{"image and compose", "version: 1\nworkloads: {a: {image: x, compose: /c.yaml}}\n", "both image and compose"},
 		{"compose and keys of an image", "version: 1\nworkloads: {a: {compose: /c.yaml, ports: ['80:80']}}\n", "compose"},
 		{"keys of an image without one", "version: 1\nworkloads: {a: {restart: always, volumes: [{scope: stage, source: x}]}}\n", "image"},
+		{"an unknown key in compose", "version: 1\nworkloads:\n  a:\n    compose: {files: [/c.yaml], profile: [x]}\n", "line 4: unknown key profile in compose"},
+		{"a compose of nothing", "version: 1\nworkloads: {a: {compose: {profiles: [x]}}}\n", "give it files, or the project"},
+		{"a list as compose", "version: 1\nworkloads: {a: {compose: [/c.yaml]}}\n", "compose is a path, or a mapping"},
+		{"a relative file of compose", "version: 1\nworkloads: {a: {compose: {files: [/c.yaml, d.yaml]}}}\n", "not an absolute path"},
+		{"a relative env file", "version: 1\nworkloads: {a: {compose: {files: [/c.yaml], env_files: [.env]}}}\n", "not an absolute path"},
+		{"a relative directory", "version: 1\nworkloads: {a: {compose: {files: [/c.yaml], directory: x}}}\n", "not an absolute path"},
+		{"a number as a project", "version: 1\nworkloads: {a: {compose: {project: [x]}}}\n", "another kind of value"},
 		{"a relative compose file", "version: 1\nworkloads: {a: {compose: c.yaml}}\n", "not an absolute path"},
 
 		{"no scope", one("{source: x}"), `unknown scope ""`},
@@ -392,5 +399,31 @@ func TestVolumesFoundLaterLeaveTheConfigAlone(t *testing.T) {
 	}
 	if own, err := shop.WithVolumes(cfg, []workload.Volume{{Scope: workload.Absolute, Source: "/etc/x"}}); err == nil {
 		t.Errorf("taken: %+v", own)
+	}
+}
+
+// The key compose is a path, or says all that docker compose can be told.
+func TestComposeIsAPathOrAnObject(t *testing.T) {
+	cfg, err := load(t, "version: 1\nworkloads:\n"+
+		"  path: {compose: /srv/shop//compose.yaml}\n"+
+		"  whole: {compose: {files: [/srv/a.yaml, /srv/b.yaml], project: team, directory: /srv/, env_files: [/srv/prod.env], profiles: [worker]}}\n"+
+		"  named: {compose: {project: team}}\n"+
+		"  none: {compose: {files: [/srv/a.yaml], env_files: []}}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]Composition{
+		"path":  {Files: []string{"/srv/shop/compose.yaml"}, Alone: true},
+		"whole": {Files: []string{"/srv/a.yaml", "/srv/b.yaml"}, Project: "team", Directory: "/srv", EnvFiles: []string{"/srv/prod.env"}, Profiles: []string{"worker"}},
+		"named": {Project: "team"},
+		"none":  {Files: []string{"/srv/a.yaml"}, EnvFiles: []string{}},
+	} {
+		w := cfg.Workloads[name]
+		if w.Kind() != Compose || !reflect.DeepEqual(*w.Compose, want) {
+			t.Errorf("%s: %+v, want %+v", name, *w.Compose, want)
+		}
+		if real, err := filepath.EvalSymlinks(cfg.Path); err != nil || w.Config != real {
+			t.Errorf("%s is from %s, want %s, %v", name, w.Config, real, err)
+		}
 	}
 }
