@@ -412,14 +412,14 @@ func TestComposeIsAPathOrAnObject(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]Composition{
+	for name, want := range map[string]workload.Composition{
 		"path":  {Files: []string{"/srv/shop/compose.yaml"}, Alone: true},
 		"whole": {Files: []string{"/srv/a.yaml", "/srv/b.yaml"}, Project: "team", Directory: "/srv", EnvFiles: []string{"/srv/prod.env"}, Profiles: []string{"worker"}},
 		"named": {Project: "team"},
 		"none":  {Files: []string{"/srv/a.yaml"}, EnvFiles: []string{}},
 	} {
 		w := cfg.Workloads[name]
-		if w.Kind() != Compose || !reflect.DeepEqual(*w.Compose, want) {
+		if w.Kind() != workload.Compose || !reflect.DeepEqual(*w.Compose, want) {
 			t.Errorf("%s: %+v, want %+v", name, *w.Compose, want)
 		}
 		if real, err := filepath.EvalSymlinks(cfg.Path); err != nil || w.Config != real {
