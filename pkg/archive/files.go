@@ -87,7 +87,7 @@ func (x *extractor) add(f file, buf *member.Buffer) {
 	}
 	if x.cursor.open.Load() >= x.mostOpen+int64(len(x.cursor.levels)) {
 		x.flush()
-		x.writers.idle()
+		x.writers.busy.Wait()
 	}
 }
 
@@ -104,14 +104,12 @@ func (x *extractor) large(f file) error {
 	x.flush()
 	b := &batch{files: []file{f}, large: make(chan chunk, chunksAhead)}
 	defer close(b.large)
-	if p, ok := x.src.(*tarstream.Parser); ok && x.opt.Supply != nil {
-		from, members := p.Members()
-		if members != nil {
-			b.fill = x.opt.Supply(f.entry, members)
+	if x.parser != nil && x.opt.Supply != nil {
+		if b.members = x.parser.Members(); b.members != nil {
+			b.fill = x.opt.Supply(f.entry, b.members)
 		}
 		if b.fill != nil {
-			b.from, b.members = from, members
-			p.PassOver(members)
+			b.from = x.parser.PassOver(b.members)
 			x.writers.put(b)
 			return nil
 		}

@@ -31,20 +31,17 @@ func ExtractForeign(ctx context.Context, in io.Reader, into *disk.Dir, opt Extra
 		return nil, err
 	}
 	defer plain.Close()
-	opt.Foreign = true
+	x := newExtractor(ctx, into, opt)
 	tail := &tailReader{r: plain}
-	src := &foreign{tail: tail, tr: tar.NewReader(tail), slabs: member.NewSlabs(ctx), dropped: map[string]int64{}}
-	stats, err := extract(ctx, into, opt, func(before func()) source {
-		src.before = before
-		return src
-	})
+	src := &foreign{tail: tail, tr: tar.NewReader(tail), before: x.flush, slabs: member.NewSlabs(ctx), dropped: map[string]int64{}}
+	stats, err := x.extract(src)
 	return &Foreign{Stats: stats, Dropped: src.dropped}, err
 }
 
 type foreign struct {
 	tail    *tailReader
 	tr      *tar.Reader
-	before  func() // see extract
+	before  func() // called before the slabs may wait
 	slabs   *member.Slabs
 	now     *member.Buffer
 	free    []byte // the unused part of now

@@ -49,7 +49,11 @@ func apply(fd int, e *tarstream.Entry, keepPrivileges bool) error {
 			return xattrError(e, attr, err)
 		}
 	}
-	return wrapIf("set the time of", e.Name, futimens(fd, times(e.Mtime)))
+	// The x/sys wrapper cannot pass a null path, as futimens does; AT_EMPTY_PATH does
+	// the same since Linux 5.8.
+	return wrapIf("set the time of", e.Name, disk.Retry(func() error {
+		return unix.UtimesNanoAt(fd, "", times(e.Mtime), unix.AT_EMPTY_PATH)
+	}))
 }
 
 func xattrError(e *tarstream.Entry, attr tarstream.Xattr, err error) error {
@@ -63,12 +67,6 @@ func xattrError(e *tarstream.Entry, attr tarstream.Xattr, err error) error {
 	return fail(fmt.Sprintf("set extended attribute %q of", attr.Name), e.Name, err)
 }
 
-// futimens is utimensat(2) on a descriptor. The x/sys wrapper cannot pass a null
-// path; AT_EMPTY_PATH does the same since Linux 5.8.
-func futimens(fd int, ts []unix.Timespec) error {
-	return disk.Retry(func() error { return unix.UtimesNanoAt(fd, "", ts, unix.AT_EMPTY_PATH) })
-}
-
 func wrapIf(op, name string, err error) error {
 	if err == nil {
 		return nil
@@ -76,11 +74,11 @@ func wrapIf(op, name string, err error) error {
 	return fail(op, name, err)
 }
 
-// made turns the failure to create a name into a refusal if it is the fault of the
-// archive: the name exists already, or no filesystem accepts it.
+// made is wrapIf for creating a name. It refuses the archive if the failure is the
+// archive's fault: the name exists already, or no filesystem accepts it.
 func made(op, name string, err error) error {
 	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENAMETOOLONG) || errors.Is(err, unix.EILSEQ) || errors.Is(err, unix.EINVAL) {
 		return member.Refuse("%s %q: %w", op, name, err)
 	}
-	return fail(op, name, err)
+	return wrapIf(op, name, err)
 }

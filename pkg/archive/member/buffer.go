@@ -2,8 +2,6 @@ package member
 
 import (
 	"context"
-	"errors"
-	"io"
 	"sync"
 	"sync/atomic"
 )
@@ -12,15 +10,8 @@ import (
 // they are written. One member is always admitted, however large it is.
 const ahead = 16 << 20
 
-// SlabSize is the size of the buffers for a stream that does not come in members.
+// SlabSize is the size of a buffer of [Slabs].
 const SlabSize = 256 << 10
-
-// Stream is a tar stream in stretches of any length.
-type Stream interface {
-	// Stretch returns the next stretch, which the caller releases. At the end of
-	// the stream it returns io.EOF. After an error every call returns an error.
-	Stretch() (*Buffer, error)
-}
 
 // Buffer is a part of a stream in memory. Several goroutines may hold it, since
 // they write slices of it and not copies.
@@ -89,7 +80,7 @@ func (r *room) give(n int64) {
 	}
 }
 
-// Slabs are reusable buffers of [SlabSize] bytes.
+// Slabs are reusable buffers for a stream that does not come in members.
 type Slabs struct {
 	ctx  context.Context
 	room *room
@@ -112,40 +103,4 @@ func (s *Slabs) Get() (*Buffer, error) {
 		s.free.Put(b)
 		s.room.give(SlabSize)
 	}), nil
-}
-
-// StreamOf returns the stream of r, member by member if r is a [Reader].
-func StreamOf(ctx context.Context, r io.Reader) Stream {
-	if in, ok := r.(*Reader); ok {
-		return in
-	}
-	return &copied{r: r, slabs: NewSlabs(ctx)}
-}
-
-// copied is the stream of a reader that has no members: it is copied into slabs.
-type copied struct {
-	r     io.Reader
-	slabs *Slabs
-	err   error // the last error of r
-}
-
-func (c *copied) Stretch() (*Buffer, error) {
-	if c.err != nil {
-		return nil, c.err
-	}
-	buf, err := c.slabs.Get()
-	if err != nil {
-		return nil, err
-	}
-	var n int
-	for n < len(buf.Bytes) && c.err == nil {
-		var got int
-		got, c.err = c.r.Read(buf.Bytes[n:])
-		n += got
-	}
-	if buf.Bytes = buf.Bytes[:n]; n == 0 && !errors.Is(c.err, io.EOF) {
-		buf.Release()
-		return nil, c.err
-	}
-	return buf, nil
 }

@@ -80,6 +80,9 @@ func (c *Codec) UnmarshalText(name []byte) (err error) {
 // Deflate compresses tar into one member, appends it to dst and returns dst. The
 // same bytes always give the same member.
 func (c Codec) Deflate(dst, tar []byte) []byte {
+	if cap(dst) == 0 {
+		dst = make([]byte, 0, len(tar)/2+64)
+	}
 	if c == Zstd {
 		return deflateZstd(dst, tar)
 	}

@@ -37,9 +37,6 @@ func deflaters(level int) *sync.Pool {
 }
 
 func deflateGzip(dst, tar []byte) []byte {
-	if cap(dst) == 0 {
-		dst = make([]byte, 0, len(tar)/2+64)
-	}
 	out := bytes.NewBuffer(dst)
 	pool := shortDeflaters
 	if len(tar) >= PieceSize {

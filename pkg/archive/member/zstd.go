@@ -38,9 +38,6 @@ var (
 )
 
 func deflateZstd(dst, tar []byte) []byte {
-	if cap(dst) == 0 {
-		dst = make([]byte, 0, len(tar)/2+64)
-	}
 	w := zstdDeflaters.Get().(*zstd.Encoder)
 	defer zstdDeflaters.Put(w)
 	return w.EncodeAll(tar, dst)
