@@ -82,15 +82,15 @@ func (r *recall) step() error {
 	return nil
 }
 
-// find returns what the earlier reading saw under a name, and nil if it saw nothing.
-// Names must come in the order of the walk.
-func (r *recall) find(name string) (*sighting, error) {
-	for r.next != nil && order(r.next.Name, name) < 0 {
+// unchanged returns what the earlier reading saw under the name of e if that proves e
+// to be unchanged, and nil otherwise. Names must come in the order of the walk.
+func (r *recall) unchanged(n *node, e *tarstream.Entry) (*sighting, error) {
+	for r.next != nil && order(r.next.Name, e.Name) < 0 {
 		if err := r.step(); err != nil {
 			return nil, err
 		}
 	}
-	if r.next == nil || r.next.Name != name {
+	if r.next == nil || r.next.Name != e.Name {
 		return nil, nil
 	}
 	s := &sighting{Line: r.next, seq: r.seq, first: r.begun != r.next.Member}
@@ -102,6 +102,9 @@ func (r *recall) find(name string) (*sighting, error) {
 		s.last = len(r.known.Members) > s.Member+s.Span+1
 	} else {
 		s.last = r.next.Member != s.Member
+	}
+	if same, err := r.known.proves(s.Line, n, e); err != nil || !same {
+		return nil, err
 	}
 	return s, nil
 }
@@ -137,19 +140,12 @@ func order(a, b string) int {
 // proves reports whether n, which becomes the entry e, is the unchanged file of l.
 func (k *Known) proves(l *Line, n *node, e *tarstream.Entry) (bool, error) {
 	ctime := timespec(n.st.Ctim)
-	same := l.Type == e.Type && hardlinkOf(&l.Entry) == hardlinkOf(e) && l.Mode == e.Mode && l.UID == e.UID && l.GID == e.GID &&
-		l.Mtime == e.Mtime && l.Ctime == ctime && l.Inode == n.st.Ino && (e.Type != tarstream.Regular || l.Size == n.st.Size)
+	same := l.Type == e.Type && l.Mode == e.Mode && l.UID == e.UID && l.GID == e.GID &&
+		l.Mtime == e.Mtime && l.Ctime == ctime && l.Inode == n.st.Ino &&
+		(e.Type != tarstream.Hardlink || l.Link == e.Link) && (e.Type != tarstream.Regular || l.Size == e.Size)
 	if !same || !ctime.Before(k.Since) || !e.Mtime.Before(k.Since) {
 		return false, nil
 	}
 	handle, err := n.handle()
 	return err == nil && handle == l.Handle, err
-}
-
-// hardlinkOf returns the first name of the file, if e is an additional name of it.
-func hardlinkOf(e *tarstream.Entry) string {
-	if e.Type == tarstream.Hardlink {
-		return e.Link
-	}
-	return ""
 }

@@ -28,7 +28,7 @@ type reading struct {
 func read(t *testing.T, dir string, sink *memory, earlier *reading, since archive.Timespec, seen func(n int)) *reading {
 	t.Helper()
 	r := &reading{}
-	opt := archive.WriteOptions{Workers: 1, Once: seen != nil, Index: func(l *archive.Line) error {
+	opt := archive.WriteOptions{Once: seen != nil, Index: func(l *archive.Line) error {
 		line := *l
 		r.lines = append(r.lines, &line)
 		if seen != nil {

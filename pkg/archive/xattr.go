@@ -11,50 +11,50 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
-// readXattrs returns the attributes of an open file or directory that a volume keeps,
-// sorted. On a filesystem without attributes there are none.
-func readXattrs(fd int, buf []byte) ([]tarstream.Xattr, []byte, error) {
-	names, buf, err := growing(buf, func(b []byte) (int, error) { return unix.Flistxattr(fd, b) })
-	if errors.Is(err, unix.EOPNOTSUPP) {
-		return nil, buf, nil
+// readXattrs sets the attributes of e to those of its open file or directory that a
+// volume keeps. On a filesystem without attributes there are none. The memory buf is
+// used again from call to call.
+func readXattrs(fd int, e *tarstream.Entry, buf *[]byte) error {
+	e.Xattrs = nil
+	names, err := growing(buf, func(b []byte) (int, error) { return unix.Flistxattr(fd, b) })
+	if errors.Is(err, unix.EOPNOTSUPP) || err == nil && len(names) == 0 {
+		return nil
 	}
-	if err != nil || len(names) == 0 {
-		return nil, buf, err
+	if err != nil {
+		return fail("read the extended attributes of", e.Name, err)
 	}
-	var list []tarstream.Xattr
 	for name := range strings.SplitSeq(strings.TrimSuffix(string(names), "\x00"), "\x00") {
 		if !tarstream.KeptXattr(name) {
 			continue
 		}
-		var value []byte
-		value, buf, err = growing(buf, func(b []byte) (int, error) { return unix.Fgetxattr(fd, name, b) })
+		value, err := growing(buf, func(b []byte) (int, error) { return unix.Fgetxattr(fd, name, b) })
 		if errors.Is(err, unix.ENODATA) { // removed since it was listed
 			continue
 		}
 		if err != nil {
-			return nil, buf, err
+			return fail("read the extended attributes of", e.Name, err)
 		}
-		list = append(list, tarstream.Xattr{Name: name, Value: bytes.Clone(value)})
+		e.Xattrs = append(e.Xattrs, tarstream.Xattr{Name: name, Value: bytes.Clone(value)})
 	}
-	tarstream.SortXattrs(list)
-	return list, buf, nil
+	tarstream.SortXattrs(e.Xattrs)
+	return nil
 }
 
-// growing calls get with buf, and with a larger buffer as long as get fails with
-// ERANGE. It returns the part that was filled, and the buffer for the next call.
-func growing(buf []byte, get func([]byte) (int, error)) (value, next []byte, err error) {
+// growing calls get with buf, which it enlarges as long as get fails with ERANGE. It
+// returns the part that was filled.
+func growing(buf *[]byte, get func([]byte) (int, error)) ([]byte, error) {
 	for {
-		if len(buf) == 0 {
-			buf = make([]byte, 1024)
+		if len(*buf) == 0 {
+			*buf = make([]byte, 1024)
 		}
-		n, err := disk.RetryValue(func() (int, error) { return get(buf) })
+		n, err := disk.RetryValue(func() (int, error) { return get(*buf) })
 		if err == nil {
-			return buf[:n], buf, nil
+			return (*buf)[:n], nil
 		}
 		// XATTR_SIZE_MAX and XATTR_LIST_MAX are 64 KiB (xattr(7)).
-		if !errors.Is(err, unix.ERANGE) || len(buf) > 1<<17 {
-			return nil, buf, err
+		if !errors.Is(err, unix.ERANGE) || len(*buf) > 1<<17 {
+			return nil, err
 		}
-		buf = make([]byte, 4*len(buf))
+		*buf = make([]byte, 4*len(*buf))
 	}
 }
