@@ -64,7 +64,7 @@ func (w *Writing) describe(f *live, n *node, e *tarstream.Entry) error {
 // attempt stores the file once. It reports whether the file stayed the same. If the
 // file changed, what was stored is dropped, unless this is the last attempt.
 func (w *Writing) attempt(f *live, n *node, e *tarstream.Entry, seen *sighting, last bool) (stable bool, err error) {
-	if large(e.Size) { // its content ends the group
+	if e.Size > largeSize { // its content ends the group
 		w.before = append(w.before[:0], w.group...)
 	}
 	group, mark, clones := len(w.group), w.pieces.Mark(), len(w.clones)
@@ -81,7 +81,7 @@ func (w *Writing) attempt(f *live, n *node, e *tarstream.Entry, seen *sighting, 
 		line.Span = max(w.pieces.Mark()-mark-1, 0)
 		return stable, w.note(line)
 	}
-	if large(e.Size) {
+	if e.Size > largeSize {
 		w.group = append(w.group[:0], w.before...)
 	}
 	w.group = w.group[:group]
@@ -95,7 +95,7 @@ func (w *Writing) attempt(f *live, n *node, e *tarstream.Entry, seen *sighting, 
 // the metadata changes shares all of its pieces, and one that changes in place shares
 // the pieces that did not change. Content that ends early is torn.
 func (w *Writing) content(f *live, e *tarstream.Entry, seen *sighting) (torn bool, err error) {
-	if !large(e.Size) {
+	if e.Size <= largeSize {
 		n := e.Stored()
 		if w.group, torn, err = readExactly(content(f, e), w.group, n); err != nil {
 			return false, fail("read", e.Name, err)

@@ -37,12 +37,14 @@ func (w *Writing) await(n *node, e *tarstream.Entry, seen *sighting) (bool, erro
 	return true, err
 }
 
+// continues reports whether seen is the next line of the member that waits, or the
+// first line of a member when a group begins.
 func (w *Writing) continues(seen *sighting) bool {
 	if len(w.waiting) == 0 {
-		return len(w.group) == 0 && seen.first
+		return len(w.group) == 0 && (seen.before == nil || seen.before.Member != seen.Member)
 	}
-	before := w.waiting[len(w.waiting)-1].seen
-	return seen.seq == before.seq+1 && seen.Member == before.Member
+	last := w.waiting[len(w.waiting)-1].seen
+	return seen.before == last.Line && seen.Member == last.Member
 }
 
 // reuse reuses the members of the group that was waiting. If the sink no longer has
@@ -108,7 +110,7 @@ func (w *Writing) reuseEnd() (done bool, err error) {
 		return false, nil
 	}
 	last := w.waiting[len(w.waiting)-1].seen
-	if last.final && len(w.opt.Known.Members) == last.Member+1 {
+	if w.recall.next == nil && len(w.opt.Known.Members) == last.Member+1 {
 		return w.reuse()
 	}
 	return false, w.readWaiting()
