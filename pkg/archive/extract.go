@@ -50,26 +50,23 @@ type Fill func(into *os.File) (done bool, err error)
 // the fault of the archive wraps [ErrRefused]. After Extract has returned, nothing is
 // being written.
 //
-// Headers are read in order, and directories and hardlinks are created in order.
-// Meanwhile several goroutines write the files, straight from the members. Symbolic
-// links are created after all of these, so that no link exists while names are looked
-// up. The metadata of directories comes last.
+// Several goroutines write the files, straight from the members, while the headers are
+// read in order.
 func Extract(ctx context.Context, r *member.Reader, into *disk.Dir, opt ExtractOptions) (tarstream.Stats, error) {
 	x := newExtractor(ctx, into, opt)
 	x.parser = tarstream.NewParser(r, x.flush)
+	defer x.parser.Close()
 	return x.extract(x.parser)
 }
 
-// source returns entries, and between two entries the content of the first. It calls
-// the extractor's flush whenever it may wait.
+// source returns entries, and between two entries the content of the first.
 type source interface {
 	// Next returns the next entry, and io.EOF at the end of the archive.
 	Next() (*tarstream.Entry, error)
 	// Take returns the next bytes of the content: at least one and at most n, which
 	// must not be more than is left. The bytes are valid until the next call of any
-	// method; a caller that needs them longer holds their buffer.
+	// method; a caller that needs them longer holds their buffer, if they have one.
 	Take(n int64) ([]byte, *member.Buffer, error)
-	Close()
 }
 
 type extractor struct {
@@ -104,7 +101,6 @@ func (x *extractor) extract(src source) (tarstream.Stats, error) {
 		x.writers.fail(x.place, err)
 	}
 	x.flush()
-	src.Close()
 	return x.stats, x.writers.close()
 }
 
@@ -326,7 +322,10 @@ func (x *extractor) hardlink(e *tarstream.Entry) error {
 	if err != nil {
 		return err
 	}
-	err = linkFD(target, parent.fd, base)
+	// The way to link an open inode without CAP_DAC_READ_SEARCH (linkat(2)).
+	err = disk.Retry(func() error {
+		return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", target), parent.fd, base, unix.AT_SYMLINK_FOLLOW)
+	})
 	if errors.Is(err, unix.EMLINK) {
 		return member.Refuse("hardlink %q links to %q, which has more links than the filesystem allows: %w", e.Name, e.Link, err)
 	}
@@ -341,18 +340,6 @@ func (x *extractor) pin(name string) (int, error) {
 		return -1, err
 	}
 	return disk.Openat2(from.fd, base, unix.O_PATH|unix.O_NOFOLLOW, 0, resolve)
-}
-
-// linkFD gives an open inode a name. AT_EMPTY_PATH needs CAP_DAC_READ_SEARCH, and
-// fails with ENOENT without it. The way through /proc does not need it (linkat(2)).
-func linkFD(fd, dir int, name string) error {
-	err := disk.Retry(func() error { return unix.Linkat(fd, "", dir, name, unix.AT_EMPTY_PATH) })
-	if !errors.Is(err, unix.ENOENT) {
-		return err
-	}
-	return disk.Retry(func() error {
-		return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), dir, name, unix.AT_SYMLINK_FOLLOW)
-	})
 }
 
 func (x *extractor) metadata(e *tarstream.Entry) error {

@@ -37,47 +37,35 @@ func ExtractForeign(ctx context.Context, in io.Reader, into *disk.Dir, opt Extra
 	defer plain.Close()
 	x := newExtractor(ctx, into, opt)
 	tail := &tailReader{r: plain}
-	src := &foreign{tail: tail, tr: tar.NewReader(tail), before: x.flush, slabs: member.NewSlabs(ctx), dropped: map[string]int64{}}
+	src := &foreign{tail: tail, tr: tar.NewReader(tail), dropped: map[string]int64{}}
 	stats, err := x.extract(src)
 	return &Foreign{Stats: stats, Dropped: src.dropped}, err
 }
 
+// foreignChunk is how much of a large file is in memory as one piece.
+const foreignChunk = 256 << 10
+
 type foreign struct {
 	tail    *tailReader
 	tr      *tar.Reader
-	before  func() // called before the slabs may wait
-	slabs   *member.Slabs
-	now     *member.Buffer
-	free    []byte // the unused part of now
+	free    []byte // memory for what Take returns
 	dropped map[string]int64
 }
 
-// Take implements source. The contents of small files share a buffer. The content of
-// a large file fills as many buffers as it needs.
+// Take implements source. The memory that it returns is not used again.
 func (f *foreign) Take(n int64) ([]byte, *member.Buffer, error) {
-	if len(f.free) == 0 || n > int64(len(f.free)) && n <= member.SlabSize {
-		f.Close()
-		f.before()
-		var err error
-		if f.now, err = f.slabs.Get(); err != nil {
-			return nil, nil, err
-		}
-		f.free = f.now.Bytes
+	if n = min(n, foreignChunk); n > int64(len(f.free)) {
+		f.free = make([]byte, foreignChunk)
 	}
-	part := f.free[:min(n, int64(len(f.free)))]
-	switch got, err := io.ReadFull(f.tr, part); {
-	case errors.Is(err, io.EOF) && got == 0, errors.Is(err, io.ErrUnexpectedEOF):
+	part := f.free[:n]
+	f.free = f.free[n:]
+	switch _, err := io.ReadFull(f.tr, part); {
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return nil, nil, member.Refuse("its content ends early")
 	case err != nil:
 		return nil, nil, member.Refuse("%w", err)
 	}
-	f.free = f.free[len(part):]
-	return part, f.now, nil
-}
-
-func (f *foreign) Close() {
-	f.now.Release()
-	f.now, f.free = nil, nil
+	return part, nil, nil
 }
 
 func (f *foreign) Next() (*tarstream.Entry, error) {

@@ -99,8 +99,7 @@ type Writing struct {
 }
 
 // Start is the first half of [Write]. If the content is to be of one moment, nothing
-// may write to root during Start. After an error there is nothing to finish or
-// abandon.
+// may write to root during Start. After an error there is nothing to abandon.
 func Start(ctx context.Context, root *disk.Dir, sink member.Sink, opt WriteOptions) (*Writing, error) {
 	w := &Writing{
 		ctx: ctx, opt: opt, pieces: member.NewPieces(ctx, sink), census: newCensus(opt), result: &Result{},
@@ -141,10 +140,8 @@ func (w *Writing) Finish() (*Result, error) {
 // Abandon stops the writing and closes the clones. It takes the place of Finish.
 func (w *Writing) Abandon() {
 	w.unclone(0)
-	w.pieces.Abandon(errAbandoned)
+	w.pieces.Abandon(errors.New("the capture was given up"))
 }
-
-var errAbandoned = errors.New("the capture was given up")
 
 func (w *Writing) write(root *disk.Dir) error {
 	var err error

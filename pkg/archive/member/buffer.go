@@ -10,9 +10,6 @@ import (
 // they are written. One member is always admitted, however large it is.
 const ahead = 16 << 20
 
-// SlabSize is the size of a buffer of [Slabs].
-const SlabSize = 256 << 10
-
 // Buffer is a part of a stream in memory. Several goroutines may hold it, since
 // they write slices of it and not copies.
 type Buffer struct {
@@ -27,13 +24,16 @@ func newBuffer(b []byte, free func()) *Buffer {
 	return buf
 }
 
-// Hold keeps the buffer in memory until Release has been called once more.
+// Hold keeps the buffer in memory until Release has been called once more. Both do
+// nothing for a nil buffer, which stands for memory that is not used again.
 func (b *Buffer) Hold() *Buffer {
-	b.refs.Add(1)
+	if b != nil {
+		b.refs.Add(1)
+	}
 	return b
 }
 
-// Release ends a hold. It does nothing for a nil buffer.
+// Release ends a hold.
 func (b *Buffer) Release() {
 	if b != nil && b.refs.Add(-1) == 0 {
 		b.free()
@@ -78,29 +78,4 @@ func (r *room) give(n int64) {
 	case r.freed <- struct{}{}:
 	default: // the goroutine that waits has been told already
 	}
-}
-
-// Slabs are reusable buffers for a stream that does not come in members.
-type Slabs struct {
-	ctx  context.Context
-	room *room
-	free sync.Pool
-}
-
-// NewSlabs returns slabs whose Get ends when ctx does.
-func NewSlabs(ctx context.Context) *Slabs { return &Slabs{ctx: ctx, room: newRoom()} }
-
-// Get returns an empty slab. It waits while as many bytes as may be in memory are.
-func (s *Slabs) Get() (*Buffer, error) {
-	if err := s.room.take(s.ctx, SlabSize); err != nil {
-		return nil, err
-	}
-	b, ok := s.free.Get().(*[SlabSize]byte)
-	if !ok {
-		b = new([SlabSize]byte)
-	}
-	return newBuffer(b[:], func() {
-		s.free.Put(b)
-		s.room.give(SlabSize)
-	}), nil
 }

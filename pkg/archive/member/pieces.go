@@ -81,12 +81,7 @@ func (p *Pieces) Buffer() []byte {
 
 // Put appends a piece. It must come from Buffer, and belongs to p from now on.
 func (p *Pieces) Put(tar []byte) error {
-	job := &Piece{}
-	if err := p.Fill(job, tar); err != nil {
-		return err
-	}
-	p.list = append(p.list, job)
-	return nil
+	return p.Fill(p.Reserve(1)[0], tar)
 }
 
 // Reserve appends n places, which Fill fills later.
