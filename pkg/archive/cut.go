@@ -36,8 +36,7 @@ func (c *cutter) after(e *tarstream.Entry, size int) bool {
 	return c.weight >= maxGroup || size >= 2*maxGroup || c.weight >= minGroup && candidate(e.Name, w)
 }
 
-// candidate is true with a probability of weight/meanGroup. It depends on the path
-// and the weight alone.
+// candidate is true with a probability of weight/meanGroup.
 func candidate(name string, weight int64) bool {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(name))

@@ -53,17 +53,14 @@ func (x *extractor) file(e *tarstream.Entry) error {
 // content returns all n bytes of the content of a small file. They are a part of the
 // buffer if they lie together, and a copy otherwise.
 func (x *extractor) content(n int64) ([]byte, *member.Buffer, error) {
-	if n == 0 {
-		return nil, nil, nil
-	}
-	part, buf, err := x.src.Take(n)
-	if err != nil || int64(len(part)) == n {
-		return part, buf, err
-	}
-	all := append(make([]byte, 0, n), part...)
+	var all []byte
 	for int64(len(all)) < n {
-		if part, _, err = x.src.Take(n - int64(len(all))); err != nil {
-			return nil, nil, err
+		part, buf, err := x.src.Take(n - int64(len(all)))
+		if err != nil || int64(len(part)) == n {
+			return part, buf, err
+		}
+		if all == nil {
+			all = make([]byte, 0, n)
 		}
 		all = append(all, part...)
 	}

@@ -6,10 +6,9 @@ import (
 )
 
 // A group of the stream has the same bytes as before if it has the same entries as
-// before and all of them are unchanged. Such a group is reused without reading any
-// content. Whether that is so shows only at the end of the group. Until then the
-// entries wait, with their inodes held open. If another entry appears among them,
-// they are read after all.
+// before, all unchanged, and is then reused without reading any content. That shows
+// only at the end of the group. Until then the entries wait, with their inodes held
+// open. If another entry appears among them, they are read after all.
 
 // maxWaiting is how many inodes may be held open, if the process may open enough
 // descriptors. No group has more names. If there are too few descriptors for a group,

@@ -136,11 +136,8 @@ func (w *writers) make(b *batch) {
 }
 
 func (w *writers) file(f *file, b *batch) error {
-	flags := uint64(unix.O_WRONLY)
-	if b.fill != nil {
-		flags = unix.O_RDWR
-	}
-	fd, err := disk.Openat2(f.dir.fd, f.base, flags|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, uint64(f.entry.Mode&0o777), resolve)
+	// A Fill may also read the file.
+	fd, err := disk.Openat2(f.dir.fd, f.base, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, uint64(f.entry.Mode&0o777), resolve)
 	if err != nil {
 		return made("create", f.entry.Name, err)
 	}

@@ -2,7 +2,6 @@ package member
 
 import (
 	"context"
-	"sync"
 	"sync/atomic"
 )
 
@@ -43,8 +42,7 @@ func (b *Buffer) Release() {
 // room bounds the bytes in memory. Only one goroutine calls take; any goroutine may
 // call give.
 type room struct {
-	mu    sync.Mutex
-	used  int64
+	used  atomic.Int64
 	freed chan struct{}
 }
 
@@ -52,28 +50,19 @@ func newRoom() *room { return &room{freed: make(chan struct{}, 1)} }
 
 // take waits until n bytes are free. When all bytes are free, n may be any number.
 func (r *room) take(ctx context.Context, n int64) error {
-	for {
-		r.mu.Lock()
-		fits := r.used == 0 || r.used+n <= ahead
-		if fits {
-			r.used += n
-		}
-		r.mu.Unlock()
-		if fits {
-			return nil
-		}
+	for used := r.used.Load(); used > 0 && used+n > ahead; used = r.used.Load() {
 		select {
 		case <-r.freed:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
+	r.used.Add(n)
+	return nil
 }
 
 func (r *room) give(n int64) {
-	r.mu.Lock()
-	r.used -= n
-	r.mu.Unlock()
+	r.used.Add(-n)
 	select {
 	case r.freed <- struct{}{}:
 	default: // the goroutine that waits has been told already
