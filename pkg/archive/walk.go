@@ -22,8 +22,8 @@ import (
 // resolve is how every name is looked up.
 const resolve = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV
 
-// node is a name of the live tree. Its O_PATH descriptor pins the inode that was
-// examined, and opens nothing whose opening has an effect, such as a device or a fifo.
+// node is a name of the live tree. Its O_PATH descriptor pins the inode that is
+// examined, without the effects that opening a device or a fifo has.
 type node struct {
 	fd    int
 	name  string // the path below the volume
