@@ -227,10 +227,9 @@ func describe(x *swap.Tx, keep swap.Occupant, list []swap.Resolution) *Resolutio
 	r := &Resolution{Tx: x.ID, Keep: word}
 	for i, v := range x.Volumes {
 		plan := list[i]
-		old, fresh := v.Handles()
 		d := ResolvedVolume{
 			Name: v.Name, Path: v.Path(), Entry: v.EntryName(), Found: v.Describe(),
-			Old: string(old), New: string(fresh), Steps: []string{}, Stays: plan.Foreign(),
+			Old: string(v.Handle(swap.Old)), New: string(v.Handle(swap.New)), Steps: []string{}, Stays: plan.Foreign(),
 		}
 		for _, step := range plan.Steps {
 			d.Steps = append(d.Steps, [...]string{

@@ -275,7 +275,7 @@ func (r *restoration) sameAsPlanned() error {
 		if err != nil {
 			return err
 		}
-		if old, _ := r.x.Volumes[i].Handles(); h != old {
+		if h != r.x.Volumes[i].Handle(swap.Old) {
 			return renamed(v)
 		}
 	}

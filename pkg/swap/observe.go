@@ -1,6 +1,7 @@
 package swap
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -34,33 +35,17 @@ func (o Occupant) String() string {
 
 // Observation is what was found at the two names of a volume.
 type Observation struct {
-	Live, Staged         Occupant
-	liveKind, stagedKind string // of a foreign occupant, in words
+	Live, Staged Occupant
+	live, staged string // what a foreign occupant is
 }
 
-// Foreign describes what was found at one of the names and is not snap's. It returns
-// "" if there is nothing of that kind.
-func (o Observation) Foreign() string {
-	switch {
-	case o.Live == Foreign:
-		return o.liveKind
-	case o.Staged == Foreign:
-		return o.stagedKind
-	}
-	return ""
-}
+// Foreign says what stands at one of the names and is not snap's, "" for nothing.
+func (o Observation) Foreign() string { return cmp.Or(o.live, o.staged) }
 
 // Layout is the row of the table of recovery.
 func (o Observation) Layout() Layout {
-	switch [2]Occupant{o.Live, o.Staged} {
-	case [2]Occupant{Old, New}:
-		return OldNew
-	case [2]Occupant{New, Old}:
-		return NewOld
-	case [2]Occupant{Old, Absent}:
-		return OldGone
-	case [2]Occupant{New, Absent}:
-		return NewGone
+	if l, ok := layouts[[2]Occupant{o.Live, o.Staged}]; ok {
+		return l
 	}
 	return Unknown
 }
@@ -69,25 +54,17 @@ func (o Observation) String() string {
 	if l := o.Layout(); l != Unknown {
 		return l.String()
 	}
-	return fmt.Sprintf("%s stands at the live name, %s in the wrapper", o.Live.named(o.liveKind), o.Staged.named(o.stagedKind))
+	return fmt.Sprintf("%s stands at the live name, %s in the wrapper", cmp.Or(o.live, o.Live.String()), cmp.Or(o.staged, o.Staged.String()))
 }
 
-func (o Occupant) named(kind string) string {
-	if o == Foreign {
-		return kind
-	}
-	return o.String()
-}
-
-// Observe looks at both names of a volume. Only ENOENT is absence. Anything else that
-// keeps Observe from seeing is an error, and freezes.
+// Observe looks at both names of a volume.
 func (v *Volume) Observe() (Observation, error) {
 	var o Observation
 	if v.parent == nil {
 		return o, &Unmounted{v.Name, v.Path()}
 	}
 	var err error
-	if o.Live, o.liveKind, err = v.identify(v.parent, v.base); err != nil {
+	if o.Live, o.live, err = v.identify(v.parent, v.base); err != nil {
 		return o, err
 	}
 	wrapper, err := v.openWrapper()
@@ -95,17 +72,8 @@ func (v *Volume) Observe() (Observation, error) {
 		return o, v.notAWrapper(err)
 	}
 	defer wrapper.Close()
-	o.Staged, o.stagedKind, err = v.identify(wrapper, v.Entry)
+	o.Staged, o.staged, err = v.identify(wrapper, v.Entry)
 	return o, err
-}
-
-// layout is Observe for callers that need only the row.
-func (v *Volume) layout() (Layout, error) {
-	o, err := v.Observe()
-	if err != nil {
-		return Unknown, err
-	}
-	return o.Layout(), nil
 }
 
 // notAWrapper explains what was found at the wrapper's name instead of a wrapper.
@@ -170,13 +138,13 @@ func kindOfFile(mode uint32) string {
 	return "a special file"
 }
 
-// whereabouts says in words where a directory is that was found at neither name. It
-// returns the path too, if the directory still exists.
+// whereabouts says where a directory is that was found at neither name, in words, and
+// its path if it still exists.
 func (v *Volume) whereabouts(o Occupant) (words, path string) {
 	if v.parent == nil {
 		return "", ""
 	}
-	path, err := v.parent.Locate(v.handle(o))
+	path, err := v.parent.Locate(v.Handle(o))
 	switch {
 	case err != nil: // the path only helps the operator
 		return "", ""
@@ -223,11 +191,11 @@ func (v *Volume) Describe() string {
 		}
 	}
 	text := o.String()
-	if o.Layout() != Unknown {
-		return text
-	}
 	for _, g := range []Occupant{Old, New} {
-		if words, _ := v.whereabouts(g); words != "" && o.Live != g && o.Staged != g {
+		if o.Layout() != Unknown || o.Live == g || o.Staged == g {
+			continue
+		}
+		if words, _ := v.whereabouts(g); words != "" {
 			text += "; " + words
 		}
 	}

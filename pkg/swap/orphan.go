@@ -24,11 +24,11 @@ func FindOrphan(root, rel string, known func() ([]string, error)) (string, error
 		return "", err
 	}
 	defer v.Close()
-	switch {
 	// A restore follows no symbolic link, so it has left nothing beyond one.
-	case errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR):
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) {
 		return "", nil
-	case err != nil:
+	}
+	if err != nil {
 		return "", err
 	}
 	return v.Orphan(known)

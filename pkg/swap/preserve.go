@@ -36,13 +36,11 @@ func (x *Tx) preserve(v *Volume) error {
 // PreserveTaken preserves all trees that are not kept.
 func (x *Tx) PreserveTaken() error {
 	for _, v := range x.Volumes {
-		if o, err := v.Observe(); err != nil || o.Staged == Absent {
-			if err != nil {
-				return err
-			}
-			continue
+		o, err := v.Observe()
+		if err == nil && o.Staged != Absent {
+			err = x.preserve(v)
 		}
-		if err := x.preserve(v); err != nil {
+		if err != nil {
 			return err
 		}
 	}
@@ -54,14 +52,11 @@ func (x *Tx) PreserveTaken() error {
 func (x *Tx) preserveWrappers() error {
 	for _, v := range x.Volumes {
 		wrapper, err := v.openWrapper()
+		if err == nil && wrapper != nil {
+			wrapper.Close()
+			err = moveBeside(v.parent, v.wrapper, v.parent, "wrapper", x.ID)
+		}
 		if err != nil {
-			return err
-		}
-		if wrapper == nil {
-			continue
-		}
-		wrapper.Close()
-		if err := moveBeside(v.parent, v.wrapper, v.parent, "wrapper", x.ID); err != nil {
 			return err
 		}
 	}
@@ -71,13 +66,14 @@ func (x *Tx) preserveWrappers() error {
 // moveBeside moves a name to the first free one of <base>.snap-kept-<tx>, …-2, ….
 func moveBeside(from *disk.Dir, name string, to *disk.Dir, base, tx string) error {
 	const most = 200 // of the 255 bytes that a name may have
-	free := base[:min(len(base), most)] + preservedMark(tx)
+	first := base[:min(len(base), most)] + preservedMark(tx)
+	free := first
 	for n := 2; ; n++ {
 		err := from.RenameNoReplace(name, to, free)
 		if !errors.Is(err, unix.EEXIST) || n > 100 {
 			return err
 		}
-		free = fmt.Sprintf("%s%s-%d", base[:min(len(base), most)], preservedMark(tx), n)
+		free = fmt.Sprintf("%s-%d", first, n)
 	}
 }
 

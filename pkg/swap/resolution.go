@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/journal"
 )
 
 // Step is one thing that a resolution does with a volume.
@@ -51,14 +52,14 @@ func (x *Tx) PlanResolution(keep Occupant) ([]Resolution, error) {
 		list[i] = Resolution{Observation: o}
 		if o.Live != keep && o.Staged != keep {
 			missing = append(missing, fmt.Sprintf("the %s data of volume %s is at neither of its places (%s): %s", keep.Word(), v.Name, v.Path(), v.Describe()))
-			m.Ways = append(m.Ways, v.bringBack(x, keep))
+			m.Ways = append(m.Ways, x.bringBack(v, keep))
 			continue
 		}
-		list[i].Steps = stepsTo(keep, o)
-		if len(list[i].Steps) > 0 {
-			if err := v.noMounts(); err != nil {
-				return nil, err
-			}
+		if list[i].Steps = stepsTo(keep, o); len(list[i].Steps) == 0 {
+			continue
+		}
+		if err := v.noMounts(); err != nil {
+			return nil, err
 		}
 	}
 	if len(missing) > 0 {
@@ -90,21 +91,23 @@ func (v *Volume) noMounts() error {
 		return err
 	}
 	defer wrapper.Close()
-	return v.eachName(wrapper, func(path string, d *disk.Dir) error {
+	dirs, err := v.directories(wrapper)
+	defer closeDirs(dirs)
+	for _, d := range dirs {
 		mounted, err := d.IsMountRoot()
-		if err = errors.Join(err, d.Close()); err != nil {
+		if err != nil {
 			return err
 		}
 		if mounted {
-			return &Mismatch{fmt.Sprintf("volume %s: something is mounted at %s", v.Name, path), []Way{{Do: Unmount, Path: path}}}
+			return &Mismatch{fmt.Sprintf("volume %s: something is mounted at %s", v.Name, d.Path()), []Way{{Do: Unmount, Path: d.Path()}}}
 		}
-		return nil
-	})
+	}
+	return err
 }
 
-// eachName opens the directories at the live name and in the wrapper, as far as
-// there are any, and gives them to do, which closes them.
-func (v *Volume) eachName(wrapper *disk.Dir, do func(path string, d *disk.Dir) error) error {
+// directories opens the directories at the live name and in the wrapper, as far as
+// there are any. The caller closes them, after an error too.
+func (v *Volume) directories(wrapper *disk.Dir) (dirs []*disk.Dir, err error) {
 	for _, at := range []struct {
 		dir  *disk.Dir
 		name string
@@ -113,17 +116,15 @@ func (v *Volume) eachName(wrapper *disk.Dir, do func(path string, d *disk.Dir) e
 			continue
 		}
 		d, err := at.dir.Open(at.name)
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if err := do(at.dir.Path()+"/"+at.name, d); err != nil {
-			return err
+		switch {
+		case errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP):
+		case err != nil:
+			return dirs, err
+		default:
+			dirs = append(dirs, d)
 		}
 	}
-	return nil
+	return dirs, nil
 }
 
 // NeedsSteps reports whether a resolution moves anything.
@@ -132,8 +133,7 @@ func NeedsSteps(plan []Resolution) bool {
 }
 
 // Resolve takes the steps of a plan that makes keep live, and makes them durable. The
-// caller records the operator's decision first. Resolve may be cut anywhere, and a
-// new plan takes it from there.
+// caller records the operator's decision first.
 func (x *Tx) Resolve(keep Occupant, plan []Resolution) error {
 	for i, v := range x.Volumes {
 		for _, step := range plan[i].Steps {
@@ -162,7 +162,14 @@ func (x *Tx) bringIn(v *Volume, keep Occupant, how Step) error {
 		return fmt.Errorf("the wrapper %s is gone", v.wrapper)
 	}
 	defer wrapper.Close()
-	restoreTimes, err := v.ownTimes(wrapper)
+	dirs, err := v.directories(wrapper)
+	defer closeDirs(dirs)
+	times := make([]journal.Time, len(dirs))
+	for i, d := range dirs {
+		if err == nil {
+			times[i].Sec, times[i].Nsec, err = d.Mtime()
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -171,7 +178,10 @@ func (x *Tx) bringIn(v *Volume, keep Occupant, how Step) error {
 	} else {
 		err = v.parent.Exchange(v.base, wrapper, v.Entry)
 	}
-	if err = errors.Join(err, restoreTimes()); err != nil {
+	for i, d := range dirs { // see journal.Times; anything else keeps its mtime
+		err = errors.Join(err, d.SetMtime(times[i].Sec, times[i].Nsec))
+	}
+	if err != nil {
 		return err
 	}
 	x.at("brought in " + v.Name)
@@ -183,29 +193,4 @@ func (x *Tx) bringIn(v *Volume, keep Occupant, how Step) error {
 		return fmt.Errorf("a directory was renamed at the same moment: %s", after)
 	}
 	return nil
-}
-
-// ownTimes returns a function that gives both directories of a volume their own
-// times back: see journal.Times. Non-directories keep their mtime.
-func (v *Volume) ownTimes(wrapper *disk.Dir) (func() error, error) {
-	var back []func() error
-	undo := func() error {
-		var errs []error
-		for _, f := range back {
-			errs = append(errs, f())
-		}
-		return errors.Join(errs...)
-	}
-	err := v.eachName(wrapper, func(_ string, d *disk.Dir) error {
-		sec, nsec, err := d.Mtime()
-		if err != nil {
-			return errors.Join(err, d.Close())
-		}
-		back = append(back, func() error { return errors.Join(d.SetMtime(sec, nsec), d.Close()) })
-		return nil
-	})
-	if err != nil {
-		return nil, errors.Join(err, undo())
-	}
-	return undo, nil
 }

@@ -16,9 +16,8 @@ const (
 	Guarding
 )
 
-// Layout is where a volume's old and new directories were found, first the one at the
-// live name and then the one at the staged name: the row of the table.
-// "Old" and "new" are the handles of the ready record.
+// Layout is what was found at the live name and at the staged name of a volume: the
+// row of the table. "Old" and "new" are the handles of the ready record.
 type Layout int
 
 // The layouts.
@@ -39,6 +38,9 @@ const (
 	Keep                   // live is as it should be
 	Exchange               // exchange live and staged
 )
+
+// layouts are the rows that the table knows, by what was found at the two names.
+var layouts = map[[2]Occupant]Layout{{Old, New}: OldNew, {New, Old}: NewOld, {Old, Absent}: OldGone, {New, Absent}: NewGone}
 
 var table = [...][4]Action{
 	//        Undecided, Committed, Reverted, Guarding
@@ -103,9 +105,8 @@ type Decision struct {
 }
 
 // Decide reads the records. An operator's decision overrides the earlier records.
-// guarded tells whether the snapshot of the old data exists. It matters for
-// `--guard after` only, since `--guard before` makes that snapshot before the
-// commit.
+// guarded tells whether the snapshot of the old data exists, which matters for
+// `--guard after` only.
 func Decide(tx *journal.Tx, guarded bool) Decision {
 	d := Decision{
 		Goal: goal(tx, guarded), Staged: tx.ReadyRecord != nil, Committed: tx.Committed, Operator: tx.Resolved != "",
