@@ -21,8 +21,7 @@ import (
 )
 
 // Engine does the work on the workloads of one config and one store. It may be at
-// several operations at once: it does not change the config, and the volumes that
-// a Compose file names belong to the operation that asked for them.
+// several operations at once, and does not change the config.
 //
 // Store is nil if there is no store yet, or if it is missing; NoStore then says
 // why. Without a store only Recover, Resolve, Status, Snapshots and Snapshot work.
@@ -70,11 +69,10 @@ func (e *Engine) begin(ctx context.Context, verb, name string) (*session, error)
 	if err != nil {
 		return nil, err
 	}
-	if s.held, err = e.Journal.Lock(name, verb); err != nil {
-		s.close()
-		return nil, classify(err)
+	if s.held, err = e.Journal.Lock(name, verb); err == nil {
+		err = s.lockVolumes()
 	}
-	if err := s.lockVolumes(); err != nil {
+	if err != nil {
 		s.close()
 		return nil, classify(err)
 	}
@@ -105,11 +103,10 @@ func (e *Engine) lookup(ctx context.Context, verb, name string) (*session, error
 func (s *session) findVolumes(ctx context.Context) error {
 	w, notices, err := s.withVolumes(ctx, s.rt, s.w)
 	var unfit *workload.Error
-	recovers := s.verb == "recover" || s.verb == "watchdog"
 	switch {
 	case err == nil:
 		s.w = w
-	case recovers && !errors.As(err, &unfit):
+	case (s.verb == "recover" || s.verb == "watchdog") && !errors.As(err, &unfit):
 		notices = []string{err.Error()}
 	default:
 		return err
@@ -152,27 +149,30 @@ func (e *Engine) view(verb string) (*session, error) {
 }
 
 func (s *session) lockVolumes() error {
-	paths := make([]string, len(s.w.Volumes))
-	for i := range s.w.Volumes {
-		paths[i] = s.w.Volumes[i].Path()
-	}
 	// Twice: after the first look at a directory, and before its lock is taken, a
 	// restore of another workload may have put a new directory there.
-	if err := s.held.Volumes(paths); err != nil {
+	if err := s.held.Volumes(s.paths()); err != nil {
 		return err
 	}
-	return s.held.Volumes(paths)
+	return s.held.Volumes(s.paths())
+}
+
+// paths are the live directories of the workload.
+func (s *session) paths() (list []string) {
+	for i := range s.w.Volumes {
+		list = append(list, s.w.Volumes[i].Path())
+	}
+	return list
 }
 
 func (s *session) close() {
 	if s.held != nil {
 		s.held.Release()
 	}
-	if s.rt == nil {
-		return
-	}
-	if err := s.rt.Close(); err != nil {
-		s.say("warning: closing the connection to Docker failed: %v", err)
+	if s.rt != nil {
+		if err := s.rt.Close(); err != nil {
+			s.say("warning: closing the connection to Docker failed: %v", err)
+		}
 	}
 }
 
@@ -230,16 +230,22 @@ func (s *session) overlaps(b *journal.Begin) bool {
 	if b.Kind != journal.Restore {
 		return false
 	}
-	for _, theirs := range b.Volumes {
-		path := theirs.Root + "/" + theirs.Rel
-		for i := range s.w.Volumes {
-			ours := s.w.Volumes[i].Path()
-			if workload.Contains(ours, path) || workload.Contains(path, ours) {
+	for _, theirs := range recordedPaths(b) {
+		for _, ours := range s.paths() {
+			if workload.Contains(ours, theirs) || workload.Contains(theirs, ours) {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// recordedPaths are the live directories that a transaction names.
+func recordedPaths(b *journal.Begin) (paths []string) {
+	for _, v := range b.Volumes {
+		paths = append(paths, v.Root+"/"+v.Rel)
+	}
+	return paths
 }
 
 // Lock takes the lock of a workload while another tool deploys it. It waits for the
@@ -262,7 +268,8 @@ func (e *Engine) Lock(ctx context.Context, name string, wait time.Duration) (*jo
 	return s.held, nil
 }
 
-// openLive opens the volumes. The caller closes them, after an error too.
+// openLive opens the volumes, and refuses one with an orphan beside it. The caller
+// closes them, after an error too.
 func (s *session) openLive(volumes []*workload.Volume) ([]*swap.Volume, error) {
 	var list []*swap.Volume
 	for _, v := range volumes {
@@ -271,6 +278,15 @@ func (s *session) openLive(volumes []*workload.Volume) ([]*swap.Volume, error) {
 			return list, err
 		}
 		list = append(list, opened)
+	}
+	for _, v := range list {
+		id, err := v.Orphan(s.Journal.List)
+		if err != nil {
+			return list, err
+		}
+		if id != "" {
+			return list, s.orphanError(v.Name, v.Path(), id)
+		}
 	}
 	return list, nil
 }
@@ -289,8 +305,8 @@ func (s *session) sources(volumes []*swap.Volume) []snapshot.Source {
 	return list
 }
 
-// newCapture prepares a capture in the transaction of a capture, a restore or an
-// import. New members go to the transaction's scratch folder in the store first.
+// newCapture prepares a capture in a transaction. New members go to the
+// transaction's scratch folder in the store first.
 func (s *session) newCapture(ctx context.Context, tx *journal.Tx, sources []snapshot.Source, opt snapshot.Options) (*snapshot.Capture, error) {
 	var err error
 	if opt.Codec, err = archive.ParseCodec(string(s.Config.Compression)); err != nil {
@@ -306,6 +322,21 @@ func (s *session) newCapture(ctx context.Context, tx *journal.Tx, sources []snap
 	}
 	opt.Workload, opt.Snap, opt.Say = s.w.Name, s.Version, s.say
 	return snapshot.Start(ctx, st, scratch, sources, opt)
+}
+
+// publishLeaving makes a snapshot of trees that no app uses and that are about to be
+// deleted.
+func (s *session) publishLeaving(ctx context.Context, tx *journal.Tx, trees []snapshot.Source, verify bool, m *store.Manifest) error {
+	m.Images = images(nil)
+	capture, err := s.newCapture(ctx, tx, trees, snapshot.Options{Verify: verify, Leaving: true})
+	if err != nil {
+		return err
+	}
+	defer capture.Close()
+	if err := capture.PassTwo(ctx); err != nil {
+		return err
+	}
+	return capture.Publish(m)
 }
 
 // images returns the images of the containers, for a manifest.

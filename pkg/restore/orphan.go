@@ -26,18 +26,17 @@ func (e *Engine) orphans(ctx context.Context, names []string, known map[string]*
 	var list []Recovery
 	seen := map[string]bool{}
 	for _, name := range names {
-		var err error
 		w := known[name]
 		if w == nil {
-			w, err = e.volumesOf(ctx, name)
-		}
-		if err != nil {
-			observer(ctx).Line(fmt.Sprintf("notice: cannot list the volumes of %s: %v", name, err))
-			continue
+			var err error
+			if w, err = e.volumesOf(ctx, name); err != nil {
+				observer(ctx).Line(fmt.Sprintf("notice: cannot list the volumes of %s: %v", name, err))
+				continue
+			}
 		}
 		for i := range w.Volumes {
 			v := &w.Volumes[i]
-			id, err := e.orphan(v)
+			id, err := swap.FindOrphan(v.Root(), v.Rel(), e.Journal.List)
 			if err != nil {
 				return list, fault(Frozen, "frozen", remedy.Either(remedies("", err)), "cannot look at volume %s of workload %s (%s): %w", v.Name, name, v.Path(), err)
 			}
@@ -66,17 +65,6 @@ func (e *Engine) volumesOf(ctx context.Context, name string) (*workload.Workload
 	return w, errors.Join(err, rt.Close())
 }
 
-// orphan returns the transaction of a wrapper beside a volume's live directory
-// that the journal does not know, or "".
-func (e *Engine) orphan(v *workload.Volume) (string, error) {
-	return swap.FindOrphan(v.Root(), v.Rel(), e.knownTxs)
-}
-
-// knownTxs lists the transactions that have not ended.
-func (e *Engine) knownTxs() ([]string, error) {
-	return e.Journal.List()
-}
-
 func (e *Engine) orphanError(volume, path, id string) error {
 	// An earlier version of snap kept its records in the store.
 	mount := ""
@@ -87,20 +75,6 @@ func (e *Engine) orphanError(volume, path, id string) error {
 		remedy.Of(mount+"mount the filesystem of the state that recorded the restore, or correct `state:`, then ", remedy.RecoverAll, "; if that state is lost, see docs/operating.md, section Frozen"),
 		"volume %s: %s/%s belongs to a restore that the state %s does not know: the workload's data may be partly old and partly new",
 		volume, filepath.Dir(path), journal.Wrapper(id), e.Config.State)
-}
-
-// noOrphans refuses volumes that have an orphan beside them.
-func (s *session) noOrphans(volumes []*swap.Volume) error {
-	for i, v := range volumes {
-		id, err := v.Orphan(s.knownTxs)
-		if err != nil {
-			return err
-		}
-		if id != "" {
-			return s.orphanError(volumes[i].Name, volumes[i].Path(), id)
-		}
-	}
-	return nil
 }
 
 // noStore says why no snapshots can be listed where there is no store.
@@ -123,20 +97,12 @@ func (e *Engine) stored() (*store.Store, error) {
 	return nil, &store.Missing{Path: e.Config.Store, Reason: "there is no store"}
 }
 
-// discard removes the remnants of a snapshot whose publication was not finished.
-func (e *Engine) discard(workload, sid string) error {
+// discard removes from the store what a transaction has left there, unpublished: the
+// remnants of the snapshot sid, and its scratch folder.
+func (e *Engine) discard(tx *journal.Tx, sid string) error {
 	st, err := e.stored()
 	if err != nil {
 		return err
 	}
-	return st.Discard(workload, sid)
-}
-
-// clear removes the unpublished files of a transaction from the store.
-func (e *Engine) clear(tx string) error {
-	st, err := e.stored()
-	if err != nil {
-		return err
-	}
-	return st.Clear(tx)
+	return errors.Join(st.Discard(tx.Begin.Workload, sid), st.Clear(tx.ID))
 }

@@ -57,9 +57,8 @@ func (r RecoverRequest) verb() string {
 }
 
 // Recover finishes or undoes every transaction whose process is gone. It may be
-// run at any time, as often as one likes; a transaction that another process is
-// working on is left to it (its error is of kind Busy). The error is the
-// gravest of those in the list.
+// run at any time; a transaction that another process is working on is left to it
+// (its error is of kind Busy). The error is the gravest of those in the list.
 func (e *Engine) Recover(ctx context.Context, req RecoverRequest) ([]Recovery, error) {
 	goruntime.LockOSThread() // see Restore
 	defer goruntime.UnlockOSThread()
@@ -100,14 +99,11 @@ func (e *Engine) sweep() error {
 
 func gravest(list []Recovery) error {
 	order := map[Kind]int{Busy: 1, Failed: 2, Refused: 2, RolledBack: 3, Pending: 3, Frozen: 4}
-	var worst *Error
+	var worst error
 	for _, r := range list {
-		if e := classify(r.Err); e != nil && (worst == nil || order[e.Kind] > order[worst.Kind]) {
+		if e := classify(r.Err); e != nil && (worst == nil || order[e.Kind] > order[kindOf(worst)]) {
 			worst = e
 		}
-	}
-	if worst == nil {
-		return nil
 	}
 	return worst
 }
@@ -188,9 +184,8 @@ func (s *session) recover(ctx context.Context, tx *journal.Tx, req RecoverReques
 		r.Err, r.Action = classify(err), ""
 		return
 	}
-	if err := s.controls(tx); err != nil {
+	if r.Err = s.controls(tx); r.Err != nil {
 		tx.Close()
-		r.Err, r.Action = err, FrozenTx
 		return
 	}
 	if req.killed {
@@ -228,13 +223,7 @@ func (s *session) controls(tx *journal.Tx) error {
 	return nil
 }
 
-func (s *session) lockRecorded(tx *journal.Tx) error {
-	var paths []string
-	for _, v := range tx.Begin.Volumes {
-		paths = append(paths, v.Root+"/"+v.Rel)
-	}
-	return s.held.Volumes(paths)
-}
+func (s *session) lockRecorded(tx *journal.Tx) error { return s.held.Volumes(recordedPaths(tx.Begin)) }
 
 // recoverApp brings back the app that a capture or a deploy put to rest.
 func (s *session) recoverApp(ctx context.Context, tx *journal.Tx, req RecoverRequest, r *Recovery) {

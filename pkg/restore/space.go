@@ -3,7 +3,6 @@ package restore
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -25,30 +24,30 @@ type Space struct {
 
 // planSpace adds up the room that each filesystem needs: for the staged trees beside
 // the live ones, and a little in the store.
-func (s *session) planSpace(_ context.Context, p *Plan, _ RestoreRequest) error {
+func (s *session) planSpace(_ context.Context, p *Plan) error {
 	const perEntry = 4096 // a block for what a name and its metadata take
 	need := map[disk.FSID]*Space{}
-	add := func(d *disk.Dir, bytes, inodes uint64) error {
+	add := func(d *disk.Dir, bytes, inodes uint64) (*Space, error) {
 		id, err := d.Filesystem()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if need[id] == nil {
 			free, err := d.Space()
 			if err != nil {
-				return err
+				return nil, err
 			}
 			need[id] = &Space{Path: d.Path(), FreeBytes: free.Bytes, FreeInodes: free.Inodes}
 		}
 		need[id].NeedBytes += bytes
 		need[id].NeedInodes += inodes
-		return nil
+		return need[id], nil
 	}
 	for i, v := range p.volumes {
-		m := p.manifest.Volume(v.Name, string(p.chosen[i].Scope), p.chosen[i].Source)
+		m := p.wanted[i]
 		// The length of the stream bounds what can be written, whatever the manifest
 		// says of the data; the length of each member is checked.
-		if err := add(v.Nearest(), uint64(m.Tar())+perEntry*uint64(m.Entries()), uint64(m.Entries())+2); err != nil {
+		if _, err := add(v.Nearest(), uint64(m.Tar())+perEntry*uint64(m.Entries()), uint64(m.Entries())+2); err != nil {
 			return err
 		}
 	}
@@ -56,16 +55,18 @@ func (s *session) planSpace(_ context.Context, p *Plan, _ RestoreRequest) error 
 	// The first pass of the pre-restore capture reads it before anything stops; with
 	// guard after nothing reads it until the app is up again. So this asks for room
 	// for the records and the manifest only.
-	if err := errors.Join(add(s.Store.Root(), 4<<20, 64), add(s.Journal.Root(), 1<<20, 64)); err != nil {
+	inStore, err := add(s.Store.Root(), 4<<20, 64)
+	if err != nil {
 		return err
+	}
+	if _, err := add(s.Journal.Root(), 1<<20, 64); err != nil {
+		return err
+	}
+	if p.Guard == workload.GuardAfter {
+		p.warnOfSpace(inStore)
 	}
 	for _, space := range need {
 		p.Space = append(p.Space, *space)
-	}
-	if p.Guard == workload.GuardAfter {
-		if err := s.warnOfSpace(p, need); err != nil {
-			return err
-		}
 	}
 	slices.SortFunc(p.Space, func(a, b Space) int { return strings.Compare(a.Path, b.Path) })
 	for _, space := range p.Space {
@@ -85,25 +86,19 @@ func (s *session) planSpace(_ context.Context, p *Plan, _ RestoreRequest) error 
 // warnOfSpace warns when the store may be too full for the snapshot of the displaced
 // trees. It refuses nothing: most of the data may be in the store already, the rest
 // compresses, and a tree that finds no room stays where it is.
-func (s *session) warnOfSpace(p *Plan, need map[disk.FSID]*Space) error {
-	id, err := s.Store.Root().Filesystem()
-	if err != nil {
-		return err
-	}
+func (p *Plan) warnOfSpace(inStore *Space) {
 	var live int64
 	for _, v := range p.Volumes {
 		live += v.LiveBytes
 	}
-	if store := need[id]; store.NeedBytes+uint64(live) > store.FreeBytes {
-		p.Warnings = append(p.Warnings, fmt.Sprintf(
-			"the store may be too full for the snapshot of the live data (up to %d bytes, and %d are free): until there is room, the old data stays beside the new", live, store.FreeBytes))
+	if inStore.NeedBytes+uint64(live) > inStore.FreeBytes {
+		p.warn("the store may be too full for the snapshot of the live data (up to %d bytes, and %d are free): until there is room, the old data stays beside the new", live, inStore.FreeBytes)
 	}
-	return nil
 }
 
 // planExchange tries a real exchange on each filesystem, in a wrapper of its
 // own that a transaction records, so that a crash leaves nothing unnamed.
-func (s *session) planExchange(_ context.Context, p *Plan, _ RestoreRequest) error {
+func (s *session) planExchange(_ context.Context, p *Plan) error {
 	err, cleanErr := swap.Probe(p.volumes, func(begin *journal.Begin) (*journal.Tx, error) {
 		begin.Snap = s.Version
 		return s.Journal.Begin(s.held, begin)

@@ -22,7 +22,8 @@ const (
 	Foreign          // anything else: it is not snap's, and snap never deletes it
 )
 
-func (o Occupant) other() Occupant {
+// Other is the other generation.
+func (o Occupant) Other() Occupant {
 	if o == Old {
 		return New
 	}

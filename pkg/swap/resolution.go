@@ -32,7 +32,7 @@ type Resolution struct {
 
 // Drops reports whether any of the data that is not kept is there.
 func (r *Resolution) Drops(keep Occupant) bool {
-	return r.Live == keep.other() || r.Staged == keep.other()
+	return r.Live == keep.Other() || r.Staged == keep.Other()
 }
 
 // PlanResolution looks at all volumes and returns the steps that make all of them

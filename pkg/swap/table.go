@@ -80,7 +80,7 @@ func (g Goal) Keeps() Occupant {
 }
 
 // Drops is the generation that the goal wants deleted.
-func (g Goal) Drops() Occupant { return g.Keeps().other() }
+func (g Goal) Drops() Occupant { return g.Keeps().Other() }
 
 // Decision is what the records of a transaction say. Nothing but [Decide] reads the
 // flags of a record.
