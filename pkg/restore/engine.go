@@ -179,16 +179,18 @@ func (s *session) close() {
 // audit records how the operation ended. A log that cannot be written is
 // reported and does not change the result.
 func (s *session) audit(sid, tx string, err error) {
-	a := journal.Audit{
-		Time: time.Now().UTC(), Verb: s.verb, Workload: s.w.Name, SID: sid, Tx: tx,
-		Action: s.did, Result: "ok", Seconds: time.Since(s.when).Seconds(),
+	a := journal.Audit{Verb: s.verb, Workload: s.w.Name, SID: sid, Tx: tx, Action: s.did}
+	if err := s.record(a, s.when, err); err != nil {
+		s.say("warning: the audit log was not written: %v", err)
 	}
+}
+
+func (e *Engine) record(a journal.Audit, start time.Time, err error) error {
+	a.Time, a.Result, a.Seconds = time.Now().UTC(), "ok", time.Since(start).Seconds()
 	if err != nil {
 		a.Result, a.Error = classify(err).Code, err.Error()
 	}
-	if err := s.Journal.Record(a); err != nil {
-		s.say("warning: the audit log was not written: %v", err)
-	}
+	return e.Journal.Record(a)
 }
 
 func isNoSpace(err error) bool {
@@ -196,8 +198,8 @@ func isNoSpace(err error) bool {
 }
 
 // unfinished refuses when a transaction of this workload, or one on a directory
-// that overlaps its volumes, has not ended. Since this process has the locks, the
-// process of that transaction is dead.
+// that overlaps its volumes, has not ended. Since this process has the locks, that of
+// the transaction is dead.
 func (s *session) unfinished() error {
 	ids, err := s.Journal.List()
 	if err != nil {
@@ -209,8 +211,7 @@ func (s *session) unfinished() error {
 			continue
 		}
 		if err != nil {
-			return fault(Frozen, "frozen", seeFrozen,
-				"an unfinished transaction cannot be read, and may belong to this workload: %w", err)
+			return fault(Frozen, "frozen", seeFrozen, "an unfinished transaction cannot be read, and may belong to this workload: %w", err)
 		}
 		tx.Close()
 		if tx.Begin.Workload != s.w.Name && !s.overlaps(tx.Begin) {
@@ -346,4 +347,34 @@ func images(list []runtime.Container) []store.Image {
 		out = append(out, store.Image{Service: service, Image: pin.Image, ImageID: pin.ImageID, Digest: pin.Digest})
 	}
 	return out
+}
+
+// noStore says why no snapshots can be listed where there is no store.
+func (e *Engine) noStore() string {
+	if e.NoStore != nil {
+		return e.NoStore.Error()
+	}
+	return fmt.Sprintf("there is no store in %s: nothing has been captured yet, or its filesystem is not mounted", e.Config.Store)
+}
+
+// stored returns the store for work that cannot be done without it. While the store
+// is missing, its error keeps a transaction pending.
+func (e *Engine) stored() (*store.Store, error) {
+	if e.Store != nil {
+		return e.Store, nil
+	}
+	if e.NoStore != nil {
+		return nil, e.NoStore
+	}
+	return nil, &store.Missing{Path: e.Config.Store, Reason: "there is no store"}
+}
+
+// discard removes from the store what a transaction has left there, unpublished: the
+// remnants of the snapshot sid, and its scratch folder.
+func (e *Engine) discard(tx *journal.Tx, sid string) error {
+	st, err := e.stored()
+	if err != nil {
+		return err
+	}
+	return errors.Join(st.Discard(tx.Begin.Workload, sid), st.Clear(tx.ID))
 }

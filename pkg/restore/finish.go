@@ -27,14 +27,14 @@ type finish struct {
 	end     ended
 }
 
-// finished is the error with which a run ends, also early: the outcome, and what is
+// endsAs is the error with which a run ends, early or not: the outcome, and what is
 // left to do. After any other error the transaction is frozen.
-type finished struct {
+type endsAs struct {
 	outcome
 	left error
 }
 
-func (f *finished) Error() string { return fmt.Sprint(f.left) }
+func (f *endsAs) Error() string { return fmt.Sprint(f.left) }
 
 // finish brings a restore's transaction to its end, or says what is left. Only an
 // outcome that is not pending has ended the transaction. It closes tx.
@@ -42,7 +42,7 @@ func (s *session) finish(ctx context.Context, tx *journal.Tx, offline bool) *end
 	f := &finish{session: s, offline: offline, end: ended{up: time.Now(), preRestoreSID: tx.Begin.PreRestoreSID}}
 	err := f.run(ctx, tx)
 	var own *Error
-	var end *finished
+	var end *endsAs
 	switch {
 	case errors.As(err, &end):
 		f.end.outcome, f.end.err = end.outcome, end.left
@@ -84,9 +84,9 @@ func (f *finish) run(ctx context.Context, tx *journal.Tx) (err error) {
 // according to the records. left is what is left to do.
 func (f *finish) stopAt(ifOld, ifNew outcome, left error) error {
 	if f.x.Goal().Keeps() == swap.New {
-		return &finished{ifNew, left}
+		return &endsAs{ifNew, left}
 	}
-	return &finished{ifOld, left}
+	return &endsAs{ifOld, left}
 }
 
 // discardUnready ends a transaction that has no ready record.
@@ -102,9 +102,9 @@ func (f *finish) discardUnready() error {
 		err = f.x.Discard()
 	}
 	if err != nil {
-		return &finished{cleanedPartly, err}
+		return &endsAs{cleanedPartly, err}
 	}
-	return &finished{cleaned, nil}
+	return &endsAs{cleaned, nil}
 }
 
 // follow brings every volume to the state that the records call for, or touches

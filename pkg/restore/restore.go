@@ -43,12 +43,9 @@ type RestoreResult struct {
 }
 
 // Restore puts a snapshot back: see phase.go for the order. When it returns
-// nil all volumes are new, durably, and the app is up if it was before. The
-// kind of an error says what is on disk. A result comes with an error when the
-// restore got as far as the commit.
-//
-// ctx may end it until the commit, with all volumes old and the app as before;
-// after the commit it goes on to the end.
+// nil all volumes are new, durably, and the app is up if it was before. A result
+// comes with an error when the restore got as far as the commit. Until then ctx may
+// end it, with all volumes old and the app as before.
 func (e *Engine) Restore(ctx context.Context, req RestoreRequest) (*RestoreResult, error) {
 	// One thread makes all effects of the critical section, so that a trace of the
 	// process, as the crash tests take it, shows them in one order.
@@ -96,8 +93,7 @@ type restoration struct {
 	capture *snapshot.Capture
 	result  *RestoreResult
 	down    time.Time // when the fence began; zero before
-
-	release func() // of the watchdog
+	release func()    // of the watchdog
 }
 
 func (r *restoration) run(ctx context.Context) error {
@@ -243,12 +239,10 @@ func (r *restoration) passOne(ctx context.Context) (err error) {
 func (r *restoration) ready(context.Context) error {
 	ready := &journal.Ready{Containers: r.plan.Containers, Pin: runtime.Containers(r.plan.Containers).Pins()}
 	return r.x.RecordReady(ready, func() error {
-		for i, v := range r.plan.volumes {
-			if err := sameDirectory(v, ready.Volumes[i].Live); err != nil {
+		for i, v := range ready.Volumes {
+			if err := sameDirectory(r.plan.volumes[i], v.Live); err != nil {
 				return err
 			}
-		}
-		for _, v := range ready.Volumes {
 			if err := r.held.Directories([]disk.Handle{v.Live, v.Staged}); err != nil {
 				return err
 			}
@@ -333,10 +327,10 @@ func (r *restoration) stillStopped(ctx context.Context) error {
 	return err
 }
 
-// commit writes the commit record. Before that it makes sure that nobody has started
-// a container since the swap began: such a container may have mounted old and new
-// volumes mixed, and may write to a displaced tree, which would then be deleted. If
-// Docker is down it starts no container, and going back would need it.
+// commit writes the commit record, unless somebody has started a container since the
+// swap began: it may have mounted old and new volumes mixed, and may write to a
+// displaced tree, which would then be deleted. If Docker is down it starts no
+// container, and going back would need it.
 func (r *restoration) commit(ctx context.Context) error {
 	if err := r.stillStopped(ctx); err != nil && !errors.Is(err, runtime.ErrUnreachable) {
 		return err

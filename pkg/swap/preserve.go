@@ -11,15 +11,14 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
-// preservedMark is part of the name of everything that was preserved: files that are
-// not snap's, found in a wrapper that snap was about to remove.
+// preservedMark is part of the name of everything that was preserved.
 func preservedMark(tx string) string { return ".snap-kept-" + tx }
 
 // PreservedName is the first name that Preserve gives beside a live directory.
 func (x *Tx) PreservedName(v *Volume) string { return v.base + preservedMark(x.ID) }
 
-// preserve moves a tree that must not be deleted out of the wrapper, to a name beside
-// the live directory, because the wrapper is about to be removed.
+// preserve moves a tree that must not be deleted out of the wrapper, which is about to
+// be removed, to a name beside the live directory.
 func (x *Tx) preserve(v *Volume) error {
 	wrapper, err := v.openWrapper()
 	if err != nil || wrapper == nil {
@@ -47,8 +46,8 @@ func (x *Tx) PreserveTaken() error {
 	return x.Sync()
 }
 
-// preserveWrappers renames wrappers that still hold something that is not snap's.
-// Otherwise a later restore would take such a wrapper for an orphan.
+// preserveWrappers renames wrappers that still hold something that is not snap's: a
+// later restore would take them for orphans.
 func (x *Tx) preserveWrappers() error {
 	for _, v := range x.Volumes {
 		wrapper, err := v.openWrapper()

@@ -38,7 +38,6 @@ func (r *Resolution) Drops(keep Occupant) bool {
 // PlanResolution looks at all volumes and returns the steps that make all of them
 // old, or all new. An error names a volume for which that is impossible; then none
 // may be touched. With an error the list is nil, unless the data itself is missing.
-// PlanResolution finds a plan after every step, so a resolution may be cut anywhere.
 func (x *Tx) PlanResolution(keep Occupant) ([]Resolution, error) {
 	seen, err := x.Observe()
 	if err != nil {

@@ -91,14 +91,12 @@ type Decision struct {
 	Staged bool
 	// Committed says that the commit was recorded, whatever was decided later.
 	Committed bool
-	// AppUp says that the app was brought up, and that only the guard and the
-	// clean-up are left. What became of the app since is the operator's.
+	// AppUp says that the app was brought up: only the guard and the clean-up are left.
 	AppUp bool
 	// Operator says that the goal is an operator's decision.
 	Operator bool
 	// Guards says that the old data must become the pre-restore snapshot before it
-	// is deleted: with `--guard after`, where the new data stays. What an operator
-	// decides against becomes a snapshot in any case, and not that one.
+	// is deleted. What an operator decides against becomes another one.
 	Guards bool
 	// TakenSID is the snapshot that data which is taken away becomes.
 	TakenSID string

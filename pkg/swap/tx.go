@@ -16,8 +16,8 @@ type Tx struct {
 	*journal.Tx
 	Volumes []*Volume
 
-	// GuardUnknown is why it could not be seen whether the pre-restore snapshot of a
-	// restore with guard after exists; nil where it could.
+	// GuardUnknown is why it could not be seen whether, with guard after, the
+	// pre-restore snapshot exists; nil where it could.
 	GuardUnknown error
 
 	at      func(point string)
@@ -214,8 +214,7 @@ func (x *Tx) RecordTimes() error {
 	return x.Times(times)
 }
 
-// repairTimes gives old directories that are live again the times that they had
-// before the first exchange (see journal.Times).
+// repairTimes gives old directories that are live again their times of the record.
 func (x *Tx) repairTimes() error {
 	if x.TimesRecord == nil {
 		return nil
@@ -236,9 +235,8 @@ func (x *Tx) repairTimes() error {
 	return nil
 }
 
-// OpenDisplaced opens the tree of the old data of volume i, which lies in the
-// wrapper, with its own time as it was before the exchange. It returns nil where
-// there is none. The caller closes it.
+// OpenDisplaced opens the displaced tree of volume i, and gives it its own time from
+// before the exchange. It returns nil where there is none. The caller closes it.
 func (x *Tx) OpenDisplaced(i int) (*disk.Dir, error) {
 	tree, err := x.Volumes[i].OpenTaken(Old)
 	if err != nil || tree == nil {
@@ -259,9 +257,8 @@ func (x *Tx) EntryPaths() []string {
 	return list
 }
 
-// RecordReady records the handles of all live and staged directories. It calls check
-// before it writes the record. If check fails, RecordReady returns that error and
-// records nothing.
+// RecordReady records the handles of all live and staged directories, unless check,
+// which is called right before that, fails.
 func (x *Tx) RecordReady(ready *journal.Ready, check func() error) error {
 	for _, v := range x.Volumes {
 		var err error
@@ -297,8 +294,8 @@ func (v *Volume) readHandles() (journal.ReadyVolume, error) {
 }
 
 // Untouched makes sure that a transaction without a ready record has moved no live
-// directory. If one has moved, the record was lost, and the trees in the wrappers may
-// be the only copy of the old data.
+// directory. Otherwise the record was lost, and the trees in the wrappers may be the
+// only copy of the old data.
 func (x *Tx) Untouched() error {
 	for _, v := range x.Volumes {
 		ok, err := v.anchored()
@@ -316,8 +313,7 @@ func (x *Tx) Untouched() error {
 }
 
 // notDisplaced returns an error where the directory that was live when a restore
-// with guard after began lies in its wrapper. Without a ready record the wrapper
-// is going to be deleted.
+// with guard after began lies in its wrapper, which is going to be deleted.
 func (v *Volume) notDisplaced() error {
 	if v.Volume.Live == "" {
 		return nil

@@ -76,9 +76,9 @@ func openVolume(record journal.Volume) (*Volume, error) {
 }
 
 // OpenLive opens a volume for a look at its live directory, which need not exist.
-// check is given the path that the root and rel really lead to, since the root
-// may be a symbolic link of the operator's; its error is returned as it is. The
-// error is [*Unfit] where the volume could never be exchanged.
+// check is given the path that root and rel really lead to, since the root may be a
+// symbolic link of the operator's. The error is [*Unfit] where the volume could never
+// be exchanged.
 func OpenLive(name, root, rel string, check func(real string) error) (*Volume, error) {
 	v, err := openVolume(journal.Volume{Name: name, Root: root, Rel: rel})
 	if v == nil {
@@ -244,9 +244,8 @@ func (v *Volume) MakeStaged() (*disk.Dir, error) {
 	return wrapper.MakePrivate(v.Entry)
 }
 
-// OpenTaken opens the tree of generation w in the wrapper, which is not to be kept. It
-// returns nil if there is none, and an error if another directory is there. The
-// caller closes it.
+// OpenTaken opens the tree of generation w in the wrapper, nil if there is none. It is
+// an error if another directory is there. The caller closes it.
 func (v *Volume) OpenTaken(w Occupant) (*disk.Dir, error) {
 	wrapper, err := v.openWrapper()
 	if err != nil || wrapper == nil {
