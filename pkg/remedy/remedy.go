@@ -5,15 +5,15 @@ package remedy
 
 import "strings"
 
-// Operation is something that snap can be asked to do, as a remedy names it. The
-// door says it in its own words: a command line, or a button.
+// Operation is something that snap can be asked to do. The door says it in its own
+// words: a command line, or a button.
 type Operation struct {
 	Verb     Verb
 	Workload string // "" for all
 	ID       string // of a snapshot; with Resolve of the transaction
 	Keep     string // of Resolve: journal.KeepOld or KeepNew
-	// Confirmed says that the operation carries its confirmation.
-	Confirmed bool
+
+	Confirmed bool // it carries its confirmation
 }
 
 // Verb is a kind of [Operation].

@@ -17,8 +17,6 @@ import (
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
-// This file is `--guard after`: see the package doc.
-
 // guardFor returns when a restore guards: as it was asked, else as configured.
 func (s *session) guardFor(req RestoreRequest) (string, error) {
 	switch req.Guard {
@@ -148,8 +146,6 @@ func holdersOf(trees []snapshot.Source) error {
 	return swap.NoHolders(dirs, disk.AllProcesses)
 }
 
-// preRestore is the manifest of the snapshot sid that is made before another one is
-// restored.
 func preRestore(sid, restored string, containers []runtime.Container) *store.Manifest {
 	return &store.Manifest{SID: sid, Reason: store.PreRestore, Note: "before the restore of " + restored, Quiesce: runtime.Stop, Images: images(containers)}
 }

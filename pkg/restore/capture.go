@@ -108,7 +108,11 @@ func (c *capturing) preflight(ctx context.Context) error {
 	}
 	for _, v := range c.volumes {
 		if v.Live == nil {
-			return refused("volume_absent", c.makes(v), "volume %s: %s does not exist", v.Name, v.Path())
+			way := remedy.Of("make the directory (", remedy.Operation{Verb: remedy.DoDeploy, Workload: c.w.Name}, " does), or correct the config")
+			if c.w.Kind() == workload.Data {
+				way = remedy.Of("make the directory (mkdir -p " + swap.Quote(v.Path()) + "; a restore also makes it), or correct the config")
+			}
+			return refused("volume_absent", way, "volume %s: %s does not exist", v.Name, v.Path())
 		}
 	}
 	if err := swap.AllFit(c.volumes); err != nil {
@@ -116,14 +120,6 @@ func (c *capturing) preflight(ctx context.Context) error {
 	}
 	c.containers, err = c.rt.Containers(ctx)
 	return err
-}
-
-// makes says how to make a live directory that does not exist.
-func (c *capturing) makes(v *swap.Volume) remedy.Remedy {
-	if c.w.Kind() == workload.Data {
-		return remedy.Of("make the directory (mkdir -p " + swap.Quote(v.Path()) + "; a restore also makes it), or correct the config")
-	}
-	return remedy.Of("make the directory (", remedy.Operation{Verb: remedy.DoDeploy, Workload: c.w.Name}, " does), or correct the config")
 }
 
 // take takes the snapshot and brings the app back.
@@ -211,7 +207,6 @@ func (c *capturing) stillThere() error {
 	return nil
 }
 
-// giveUp undoes a capture that failed.
 func (c *capturing) giveUp(ctx context.Context, tx *journal.Tx, cause error) error {
 	ctx = context.WithoutCancel(ctx)
 	if c.capture != nil {

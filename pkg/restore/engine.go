@@ -296,7 +296,6 @@ func (s *session) openLiveOne(v *workload.Volume) (*swap.Volume, error) {
 	return swap.OpenLive(v.Name, v.Root(), v.Rel(), func(real string) error { return s.Config.CheckPath(filepath.Clean(real)) })
 }
 
-// sources returns open volumes in the form that a capture takes.
 func (s *session) sources(volumes []*swap.Volume) []snapshot.Source {
 	list := make([]snapshot.Source, len(volumes))
 	for i, v := range volumes {
@@ -340,7 +339,6 @@ func (s *session) publishLeaving(ctx context.Context, tx *journal.Tx, trees []sn
 	return capture.Publish(m)
 }
 
-// images returns the images of the containers, for a manifest.
 func images(list []runtime.Container) []store.Image {
 	out := []store.Image{}
 	for service, pin := range runtime.Containers(list).Pins() {

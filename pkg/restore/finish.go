@@ -27,8 +27,8 @@ type finish struct {
 	end     ended
 }
 
-// endsAs is the error with which a run ends, early or not: the outcome, and what is
-// left to do. After any other error the transaction is frozen.
+// endsAs is the error with which a run ends: the outcome, and what is left to do. After
+// any other error the transaction is frozen.
 type endsAs struct {
 	outcome
 	left error
@@ -271,10 +271,9 @@ func (f *finish) clearAway(ctx context.Context) error {
 	return nil
 }
 
-// keepTaken publishes a snapshot of the data that is about to be deleted. After a
-// revert that is the new data: the app was up on it, and no other copy holds what
-// the app wrote. After an operator's decision it is the data that was decided
-// against, since the app may have been started on it by hand.
+// keepTaken publishes a snapshot of the data that is about to be deleted: after a
+// revert of the new data, on which the app was up, and after an operator's decision
+// of the data that was decided against, on which it may have been started by hand.
 func (f *finish) keepTaken(ctx context.Context) error {
 	sid, note := f.x.Decision().TakenSID, "taken back: the restore of "+f.x.Begin.SID
 	if f.x.Goal() == swap.Committed {
@@ -296,8 +295,8 @@ func (f *finish) keepTaken(ctx context.Context) error {
 		&store.Manifest{SID: sid, Reason: store.PreRestore, Note: note, Quiesce: runtime.Stop})
 }
 
-// openTrees opens a tree of each volume that has one. The caller closes them,
-// after an error too.
+// openTrees opens a tree of each volume that has one. The caller closes them, after
+// an error too.
 func (f *finish) openTrees(open func(i int) (*disk.Dir, error)) ([]snapshot.Source, error) {
 	var list []snapshot.Source
 	for i, v := range f.x.Volumes {
@@ -336,18 +335,14 @@ func (e *Engine) published(b *journal.Begin) (bool, error) {
 }
 
 // untouched makes sure that a restore without a ready record has moved no live
-// directory. If one has moved, the record was lost, and the trees in the wrappers
-// may be the only copy of the old data.
+// directory: see [swap.Tx.Untouched].
 func (e *Engine) untouched(x *swap.Tx) error {
 	if err := x.Untouched(); err != nil || x.Begin.Kind != journal.Restore {
 		return err
 	}
 	published, err := e.published(x.Begin)
-	if err != nil {
-		return err
-	}
 	if published {
-		return fmt.Errorf("the ready record is missing, though the later pre-restore snapshot %s exists: %w", x.Begin.PreRestoreSID, disk.ErrDamaged)
+		err = fmt.Errorf("the ready record is missing, though the later pre-restore snapshot %s exists: %w", x.Begin.PreRestoreSID, disk.ErrDamaged)
 	}
-	return nil
+	return err
 }

@@ -127,7 +127,6 @@ func (r *restoration) preflight(ctx context.Context) (err error) {
 
 func (r *restoration) guardsAfter() bool { return r.plan.Guard == workload.GuardAfter }
 
-// begin writes the begin record.
 func (r *restoration) begin(context.Context) error {
 	begin := &journal.Begin{
 		Kind: journal.Restore, Snap: r.Version, SID: r.req.SID, PreRestoreSID: disk.NewID(time.Now()), RevertSID: disk.NewID(time.Now()),

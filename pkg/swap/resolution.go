@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tiny-forge/snap/pkg/disk"
-	"github.com/tiny-forge/snap/pkg/journal"
 )
 
 // Step is one thing that a resolution does with a volume.
@@ -140,7 +139,7 @@ func (x *Tx) Resolve(keep Occupant, plan []Resolution) error {
 			if step == Preserve {
 				err = x.preserve(v)
 			} else {
-				err = x.bringIn(v, keep, step)
+				err = x.resolveOne(v, keep, step)
 			}
 			if err != nil {
 				return fmt.Errorf("volume %s (%s): %w", v.Name, v.Path(), err)
@@ -150,9 +149,7 @@ func (x *Tx) Resolve(keep Occupant, plan []Resolution) error {
 	return x.Sync()
 }
 
-// bringIn gives the data to keep the live name, and checks that exactly that has
-// happened.
-func (x *Tx) bringIn(v *Volume, keep Occupant, how Step) error {
+func (x *Tx) resolveOne(v *Volume, keep Occupant, how Step) error {
 	wrapper, err := v.openWrapper()
 	if err != nil {
 		return err
@@ -163,33 +160,16 @@ func (x *Tx) bringIn(v *Volume, keep Occupant, how Step) error {
 	defer wrapper.Close()
 	dirs, err := v.directories(wrapper)
 	defer closeDirs(dirs)
-	times := make([]journal.Time, len(dirs))
-	for i, d := range dirs {
-		if err == nil {
-			times[i].Sec, times[i].Nsec, err = d.Mtime()
-		}
-	}
 	if err != nil {
 		return err
 	}
-	if how == MoveIn {
-		err = wrapper.RenameNoReplace(v.Entry, v.parent, v.base)
-	} else {
-		err = v.parent.Exchange(v.base, wrapper, v.Entry)
-	}
-	for i, d := range dirs { // see journal.Times; anything else keeps its mtime
-		err = errors.Join(err, d.SetMtime(times[i].Sec, times[i].Nsec))
-	}
+	after, err := v.bringIn(wrapper, how, dirs)
 	if err != nil {
 		return err
 	}
 	x.at("brought in " + v.Name)
-	after, err := v.Observe()
-	if err != nil {
-		return err
-	}
 	if after.Live != keep {
-		return fmt.Errorf("a directory was renamed at the same moment: %s", after)
+		return renamedMeanwhile(after)
 	}
 	return nil
 }

@@ -156,8 +156,7 @@ func (x *Tx) Apply(plan []Action) error {
 	return x.Sync()
 }
 
-// exchange swaps live and staged, and checks that exactly that has happened: the
-// kernel exchanges names, and somebody may have renamed a directory in between.
+// exchange swaps live and staged, and checks that exactly that has happened.
 func (v *Volume) exchange() error {
 	before, err := v.Observe()
 	if err != nil {
@@ -177,24 +176,45 @@ func (v *Volume) exchange() error {
 		return err
 	}
 	defer staged.Close()
-	sec, nsec, err := staged.Mtime()
-	if err != nil {
-		return err
-	}
-	if err := v.parent.Exchange(v.base, wrapper, v.Entry); err != nil {
-		return err
-	}
-	if err := staged.SetMtime(sec, nsec); err != nil { // see journal.Times
-		return err
-	}
-	after, err := v.Observe()
+	after, err := v.bringIn(wrapper, SwapIn, []*disk.Dir{staged})
 	if err != nil {
 		return err
 	}
 	if after.Layout() != want {
-		return fmt.Errorf("a directory was renamed at the same moment: %s", after)
+		return renamedMeanwhile(after)
 	}
 	return nil
+}
+
+// bringIn gives what lies in the wrapper the live name, and gives dirs their own times
+// back (see journal.Times). It returns what is then there: the kernel exchanges names,
+// and somebody may have renamed a directory in between.
+func (v *Volume) bringIn(wrapper *disk.Dir, how Step, dirs []*disk.Dir) (after Observation, err error) {
+	times := make([]journal.Time, len(dirs))
+	for i, d := range dirs {
+		if times[i].Sec, times[i].Nsec, err = d.Mtime(); err != nil {
+			return after, err
+		}
+	}
+	if how == MoveIn {
+		err = wrapper.RenameNoReplace(v.Entry, v.parent, v.base)
+	} else {
+		err = v.parent.Exchange(v.base, wrapper, v.Entry)
+	}
+	if err != nil {
+		return after, err
+	}
+	for i, d := range dirs {
+		err = errors.Join(err, d.SetMtime(times[i].Sec, times[i].Nsec))
+	}
+	if err != nil {
+		return after, err
+	}
+	return v.Observe()
+}
+
+func renamedMeanwhile(after Observation) error {
+	return fmt.Errorf("a directory was renamed at the same moment: %s", after)
 }
 
 // RecordTimes notes the live directories' own times before the first exchange.
