@@ -64,7 +64,7 @@ func (f *finish) guard(ctx context.Context) error {
 		if f.sick != nil {
 			left = fmt.Errorf("%w; and %w", f.sick, left)
 		}
-		return f.stopAt(restoredUnguarded, restoredUnguarded, left)
+		return &endsAs{restoredUnguarded, left}
 	}
 	f.x.Guarded()
 	f.end.guarded = true

@@ -138,16 +138,6 @@ func (e *Engine) withVolumes(ctx context.Context, rt runtime.Runtime, w *workloa
 	return own, notices, nil
 }
 
-// view opens a session without a workload, for reading snapshots: no member is
-// removed until the session is closed.
-func (e *Engine) view(verb string) (*session, error) {
-	held, err := e.Journal.ShareStore(verb)
-	if err != nil {
-		return nil, classify(err)
-	}
-	return &session{Engine: e, held: held, verb: verb, when: time.Now(), seconds: Seconds{}, observer: nobody{}}, nil
-}
-
 func (s *session) lockVolumes() error {
 	// Twice: after the first look at a directory, and before its lock is taken, a
 	// restore of another workload may have put a new directory there.
@@ -169,10 +159,8 @@ func (s *session) close() {
 	if s.held != nil {
 		s.held.Release()
 	}
-	if s.rt != nil {
-		if err := s.rt.Close(); err != nil {
-			s.say("warning: closing the connection to Docker failed: %v", err)
-		}
+	if err := s.rt.Close(); err != nil {
+		s.say("warning: closing the connection to Docker failed: %v", err)
 	}
 }
 
@@ -249,8 +237,8 @@ func recordedPaths(b *journal.Begin) (paths []string) {
 	return paths
 }
 
-// Lock takes the lock of a workload while another tool deploys it. It waits for the
-// lock, at most for wait. The caller releases it.
+// Lock takes the lock of a workload while another tool deploys it, and waits for it at
+// most for wait. The caller releases it.
 func (e *Engine) Lock(ctx context.Context, name string, wait time.Duration) (*journal.Held, error) {
 	s, err := e.lookup(ctx, "lock", name)
 	if err != nil {

@@ -21,11 +21,11 @@ import (
 
 // Snapshot returns the manifest of a snapshot.
 func (e *Engine) Snapshot(name, sid string) (*store.Manifest, error) {
-	s, err := e.view("show")
+	held, err := e.Journal.ShareStore("show")
 	if err != nil {
-		return nil, err
+		return nil, classify(err)
 	}
-	defer s.close()
+	defer held.Release()
 	return e.snapshot(name, sid)
 }
 
@@ -76,11 +76,11 @@ type Exported struct {
 // byte is checked against the store's checksums before it is written. After an error
 // w holds only a part.
 func (e *Engine) Export(ctx context.Context, name, sid, volume, compression string, w io.Writer) (*Exported, error) {
-	s, err := e.view("export")
+	held, err := e.Journal.ShareStore("export") // no member goes meanwhile
 	if err != nil {
-		return nil, err
+		return nil, classify(err)
 	}
-	defer s.close()
+	defer held.Release()
 	m, err := e.snapshot(name, sid)
 	if err != nil {
 		return nil, err
@@ -114,7 +114,7 @@ func exported(m *store.Manifest, name string) (*store.Volume, error) {
 		names = append(names, fmt.Sprintf("%q", m.Volumes[i].Name))
 	}
 	if name == "" {
-		return nil, fault(Usage, "volume_required", remedy.Of("choose one with --volume"), "the snapshot has %d volumes: %v", len(m.Volumes), names)
+		return nil, fault(Usage, "volume_required", remedy.Of("choose one with --volume"), "the snapshot has %d volumes: %v", len(names), names)
 	}
 	return nil, fault(Usage, "no_such_volume", remedy.Remedy{}, "the snapshot has no volume %q; it has %v", name, names)
 }
