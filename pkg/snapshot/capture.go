@@ -134,7 +134,7 @@ func (c *Capture) Ahead(ctx context.Context) error {
 }
 
 // Cost is the cost of the pass while the app runs, which reads every file at most
-// once.
+// once. The store grows by no more than the pass reads.
 type Cost struct {
 	ReadBytes  int64 `json:"read_bytes"`
 	AddedBytes int64 `json:"added_bytes"`
