@@ -50,8 +50,9 @@ type ResolvedVolume struct {
 // not kept becomes a snapshot before it is deleted.
 //
 // Without a confirmation nothing changes, and the result tells what Resolve would
-// do. The decision is recorded before the first directory moves. From then on
-// Recover finishes the work, and another Resolve may still decide otherwise.
+// do, after a refusal as far as it could find out. The decision is recorded before the
+// first directory moves. From then on Recover finishes the work, and another Resolve
+// may still decide otherwise.
 func (e *Engine) Resolve(ctx context.Context, req ResolveRequest) (Recovery, error) {
 	runtime.LockOSThread() // see Restore
 	defer runtime.UnlockOSThread()
@@ -176,13 +177,7 @@ func (s *session) look(tx *journal.Tx, req ResolveRequest, r *Recovery) error {
 	}
 	r.Resolution = describe(x, keep, list)
 	command := remedy.Of(remedy.Resolve(s.w.Name, tx.ID, req.Keep))
-	switch req.Confirm {
-	case "":
-		return refused("confirm_required", command, "this %s, and must be confirmed", consequence(x, keep, list))
-	case tx.ID:
-		return nil
-	}
-	return refused("confirm_mismatch", command, "--confirm is %q, but the transaction is %s", req.Confirm, tx.ID)
+	return confirmed(req.Confirm, "transaction", tx.ID, command, "this "+consequence(x, keep, list))
 }
 
 // consequence says what a decision does to the data.

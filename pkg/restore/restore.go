@@ -52,7 +52,11 @@ func (e *Engine) Restore(ctx context.Context, req RestoreRequest) (*RestoreResul
 	goruntime.LockOSThread()
 	defer goruntime.UnlockOSThread()
 
-	if err := checkConfirm(req); err != nil {
+	if err := validSID(req.Workload, req.SID); err != nil {
+		return nil, err
+	}
+	command := remedy.Of(remedy.Operation{Verb: remedy.DoRestore, Workload: req.Workload, ID: req.SID, Confirmed: true})
+	if err := confirmed(req.Confirm, "snapshot", req.SID, command, "a restore replaces the live data of "+req.Workload); err != nil {
 		return nil, err
 	}
 	s, err := e.begin(ctx, "restore", req.Workload)
@@ -70,18 +74,16 @@ func (e *Engine) Restore(ctx context.Context, req RestoreRequest) (*RestoreResul
 	return r.result, err
 }
 
-func checkConfirm(req RestoreRequest) error {
-	command := remedy.Of(remedy.Operation{Verb: remedy.DoRestore, Workload: req.Workload, ID: req.SID, Confirmed: true})
-	if err := validSID(req.Workload, req.SID); err != nil {
-		return err
-	}
-	switch req.Confirm {
-	case req.SID:
+// confirmed refuses unless the operator gave the id of what is to be confirmed. does
+// says what happens then.
+func confirmed(given, what, id string, command remedy.Remedy, does string) error {
+	switch given {
+	case id:
 		return nil
 	case "":
-		return refused("confirm_required", command, "a restore replaces the live data of %s, and must be confirmed", req.Workload)
+		return refused("confirm_required", command, "%s, and must be confirmed", does)
 	}
-	return refused("confirm_mismatch", command, "--confirm is %q, but the snapshot is %s", req.Confirm, req.SID)
+	return refused("confirm_mismatch", command, "--confirm is %q, but the %s is %s", given, what, id)
 }
 
 type restoration struct {
