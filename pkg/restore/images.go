@@ -2,7 +2,6 @@ package restore
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 
@@ -20,8 +19,8 @@ type PlannedImage struct {
 }
 
 // planRedeploy finds out what becomes of the containers, and on which images.
-func (s *session) planRedeploy(ctx context.Context, p *Plan, req RestoreRequest) error {
-	want := runtime.Want{Before: p.Containers, Image: req.Image, Taken: map[string]runtime.Pin{}, TakeOver: req.TakeOver}
+func (s *session) planRedeploy(ctx context.Context, p *Plan) error {
+	want := runtime.Want{Before: p.Containers, Image: p.req.Image, Taken: map[string]runtime.Pin{}, TakeOver: p.req.TakeOver}
 	for _, i := range p.manifest.Images {
 		want.Taken[i.Service] = runtime.Pin{Image: i.Image, ImageID: i.ImageID, Digest: i.Digest}
 	}
@@ -37,8 +36,7 @@ func (s *session) planRedeploy(ctx context.Context, p *Plan, req RestoreRequest)
 		if i.Snapshot.ImageID == "" || same(i.Snapshot, i.Next) {
 			continue
 		}
-		p.Warnings = append(p.Warnings, fmt.Sprintf("%sthe snapshot was taken on image %s, and %s will run on its data (--image snapshot brings back the other)",
-			of(service), i.Snapshot.Text(), i.Next.Text()))
+		p.warn("%sthe snapshot was taken on image %s, and %s will run on its data", of(service), i.Snapshot.Text(), i.Next.Text())
 	}
 	return nil
 }
