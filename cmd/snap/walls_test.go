@@ -19,7 +19,8 @@ var mayImport = map[string][]string{
 	"pkg/restore":             {"pkg/archive", "pkg/disk", "pkg/journal", "pkg/remedy", "pkg/runtime", "pkg/snapshot", "pkg/store", "pkg/swap", "pkg/workload"},
 	"pkg/swap":                {"pkg/disk", "pkg/journal"},
 	"pkg/snapshot":            {"pkg/archive", "pkg/disk", "pkg/store", "pkg/workload"},
-	"pkg/docker":              {"pkg/crew", "pkg/disk", "pkg/runtime", "pkg/workload"},
+	"pkg/docker":              {"pkg/compose", "pkg/crew", "pkg/disk", "pkg/runtime", "pkg/workload"},
+	"pkg/compose":             {"pkg/runtime", "pkg/workload"},
 	"pkg/state":               {"pkg/disk", "pkg/journal", "pkg/store"},
 	"pkg/store":               {"pkg/archive", "pkg/crew", "pkg/disk"},
 	"pkg/archive":             {"pkg/archive/member", "pkg/archive/tarstream", "pkg/crew", "pkg/disk"},
@@ -61,9 +62,9 @@ var only = map[string][]string{
 	"fmt.Printf":            {},
 	"fmt.Fprintln":          {"cmd/snap/ui.go"},
 	"syscall.Exec":          {},
-	"exec.Command":          {"cmd/snap/deploy.go", "cmd/snap/watchdog.go", "pkg/docker/compose.go"},
-	"exec.CommandContext":   {"pkg/docker/compose.go"},
-	"filepath.EvalSymlinks": {"pkg/workload/config.go", "pkg/docker/", "pkg/journal/lock.go"},
+	"exec.Command":          {"cmd/snap/deploy.go", "cmd/snap/watchdog.go", "pkg/compose/command.go"},
+	"exec.CommandContext":   {"pkg/compose/command.go"},
+	"filepath.EvalSymlinks": {"pkg/workload/config.go", "pkg/docker/", "pkg/compose/origin.go", "pkg/journal/lock.go"},
 }
 
 const module = "github.com/tiny-forge/snap/"

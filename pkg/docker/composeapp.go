@@ -14,6 +14,7 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 
+	"github.com/tiny-forge/snap/pkg/compose"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
@@ -24,9 +25,10 @@ type composeApp struct {
 	w *workload.Workload
 
 	mu      sync.Mutex
-	found   *compose // nil until it is known which project it is
-	made    []string // the services that had containers then
-	project *project // nil until the files were read, and then the same for every call
+	found   *compose.Command // nil until it is known which project it is
+	made    []string         // the services that had containers then
+	early   *reading         // the model, where it had to be read to find the project
+	project *project         // nil until the files were read, and then the same for every call
 }
 
 // own returns all containers of the project: of its services, of services that are no
@@ -166,7 +168,7 @@ func (a *composeApp) makeService(ctx context.Context, v *composeView, service st
 		args = append(args, "-t", strconv.Itoa(*s))
 	}
 	args = append(args, v.scale([]string{service})...)
-	if _, _, err := v.cli.run(ctx, override, append(args, service)...); err != nil {
+	if _, _, err := v.cli.Run(ctx, override, append(args, service)...); err != nil {
 		return nil, portTaken(err)
 	}
 	own, err := a.own(ctx)
@@ -236,7 +238,7 @@ func (a *composeApp) deploy(ctx context.Context, r runtime.Redeploy) error {
 		args = append(args, "-t", strconv.Itoa(*s))
 	}
 	services := running(p, r.Before)
-	if _, _, err := cli.run(ctx, nil, append(args, services...)...); err != nil {
+	if _, _, err := cli.Run(ctx, nil, append(args, services...)...); err != nil {
 		return a.upFailed(ctx, err)
 	}
 	own, err := a.own(ctx)
@@ -277,8 +279,8 @@ func ran(before []runtime.Container, service string) bool {
 // compose up, which itself waits for the health of a service that another one
 // depends on.
 func (a *composeApp) upFailed(ctx context.Context, err error) error {
-	failure, ok := errors.AsType[*composeError](err)
-	if !ok || ctx.Err() != nil || !strings.Contains(failure.said, "dependency failed to start") {
+	failure, ok := errors.AsType[*compose.Error](err)
+	if !ok || ctx.Err() != nil || !strings.Contains(failure.Said, "dependency failed to start") {
 		return portTaken(err)
 	}
 	own, listErr := a.own(ctx)
@@ -295,7 +297,7 @@ func (a *composeApp) upFailed(ctx context.Context, err error) error {
 			return &runtime.Unhealthy{Container: c.Name, Reason: fmt.Sprintf("it exited with code %d", c.raw.State.ExitCode) + a.e.evidence(ctx, c)}
 		}
 	}
-	return &runtime.Unhealthy{Container: a.w.Name, Reason: tail(failure.said)}
+	return &runtime.Unhealthy{Container: a.w.Name, Reason: runtime.Tail(failure.Said)}
 }
 
 // putDown stops and fences whatever a failed redeploy has started.

@@ -92,7 +92,13 @@ func TestComposeOtherProjectsAreRefused(t *testing.T) {
 	ref, _ := b.image("one")
 	path := b.file("compose.yaml", "name: "+b.name, "services:", "  web: {image: "+ref+", volumes: ['./data:/data']}")
 	b.byHand(nil, "-p", b.name+"-stack", "up", "-d")
-	b.right("the labels tell the project", path)
+	b.wrong("no name", path, runtime.ComposeMismatch, b.name+"-stack", "project: "+b.name+"-stack")
+	b.file(".env", "COMPOSE_PROJECT_NAME="+b.name+"-stack")
+	b.right("the name is in .env", path)
+	b.must(os.Remove(b.dir + "/.env"))
+	t.Setenv("COMPOSE_PROJECT_NAME", b.name+"-stack")
+	b.wrong("the name is in the shell", path, runtime.ComposeMismatch, b.name+"-stack", "project: "+b.name+"-stack")
+	b.must(os.Unsetenv("COMPOSE_PROJECT_NAME"))
 	b.wrong("a wrong name", "{files: ["+path+"], project: "+b.name+"}", runtime.ComposeMismatch, b.name+"-stack", "project: "+b.name+"-stack")
 	b.right("the right name", "{files: ["+path+"], project: "+b.name+"-stack}")
 
@@ -106,7 +112,7 @@ func TestComposeOtherProjectsAreRefused(t *testing.T) {
 	foreign := b.foreign("managed-web-1", ref, func(c *container.Config, _ *container.HostConfig) {
 		c.Labels = map[string]string{
 			composeProject: b.name + "-managed", composeService: "web", composeOneOff: "False", composeHash: "of another model",
-			composeFolder: filepath.Dir(manager), composeFileList: manager, "com.docker.compose.container-number": "1",
+			"com.docker.compose.project.working_dir": filepath.Dir(manager), "com.docker.compose.project.config_files": manager, "com.docker.compose.container-number": "1",
 		}
 	})
 	b.wrong("a stack manager", "{files: ["+path+"], project: "+b.name+"-managed}", runtime.ComposeMismatch, manager, manager)

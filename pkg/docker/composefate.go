@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/tiny-forge/snap/pkg/compose"
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
@@ -18,7 +19,7 @@ import (
 // the model that a redeploy would use.
 type composeView struct {
 	*project
-	cli    compose
+	cli    compose.Command
 	own    []*inspected
 	before []runtime.Container
 	// same are the containers, by id, that Compose itself would leave as they are: the
@@ -63,8 +64,8 @@ func (a *composeApp) compare(ctx context.Context, v *composeView) error {
 	}
 	if override != nil {
 		c := v.cli
-		c.profiles = append(slices.Clone(c.profiles), "*")
-		if model, _, err = c.config(ctx, override); err != nil {
+		c.Profiles = append(slices.Clone(c.Profiles), "*")
+		if model, _, err = config(ctx, c, override); err != nil {
 			return err
 		}
 	}
@@ -80,7 +81,7 @@ func (a *composeApp) compare(ctx context.Context, v *composeView) error {
 		if !known || c.OneOff {
 			continue
 		}
-		hash, err := s.hash(firstOf)
+		hash, err := compose.Hash(s.raw, firstOf)
 		if err != nil {
 			return fmt.Errorf("the model of service %s: %w", c.Service, err)
 		}
@@ -108,10 +109,10 @@ var recreated = regexp.MustCompile(`Container (\S+)\s+Recreate`)
 // its hash may be another one than snap's, which is that of one version.
 func (a *composeApp) ask(ctx context.Context, v *composeView, override []byte, services []string) error {
 	args := append([]string{"--dry-run", "up", "--no-start", "--no-deps", "--no-build", "--pull", "never"}, v.scale(services)...)
-	_, said, err := v.cli.run(ctx, override, append(args, services...)...)
+	_, said, err := v.cli.Run(ctx, override, append(args, services...)...)
 	if err != nil {
-		var failure *composeError
-		if errors.As(err, &failure) && strings.Contains(failure.said, "unknown flag") {
+		var failure *compose.Error
+		if errors.As(err, &failure) && strings.Contains(failure.Said, "unknown flag") {
 			return nil // older than 2.18: the hashes must do
 		}
 		return err
@@ -186,7 +187,7 @@ func (v *composeView) fate(was runtime.Container, pins map[string]runtime.Pin) r
 	case pin.ImageID != "" && pin.ImageID != was.ImageID:
 		f.Then, f.Why = runtime.MadeAnew, fmt.Sprintf("it comes up on image %s instead of %s", pin.Text(), was.Pin().Text())
 	case !v.same[was.ID]:
-		f.Then, f.Why = runtime.MadeAnew, fmt.Sprintf("its service has changed in %s since it was made", strings.Join(v.cli.files, ", "))
+		f.Then, f.Why = runtime.MadeAnew, fmt.Sprintf("its service has changed in %s since it was made", strings.Join(v.cli.Files, ", "))
 	}
 	if f.Then == runtime.MadeAnew && pin.ImageID != "" {
 		f.Up = pin

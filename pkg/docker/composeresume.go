@@ -60,7 +60,7 @@ func (a *composeApp) resume(ctx context.Context, before []runtime.Container) err
 func (a *composeApp) canMake(ctx context.Context, v *composeView, gone []runtime.Container) error {
 	for _, c := range gone {
 		if !v.makes(c) {
-			return fmt.Errorf("workload %s: container %s is gone, and %s no longer has the service %q to make it from", a.w.Name, c.Name, strings.Join(v.cli.files, ", "), c.Service)
+			return fmt.Errorf("workload %s: container %s is gone, and %s no longer has the service %q to make it from", a.w.Name, c.Name, strings.Join(v.cli.Files, ", "), c.Service)
 		}
 		if err := a.e.checkPin(ctx, c.Pin(), c.Image); err != nil {
 			return fmt.Errorf("workload %s: container %s is gone: %w", a.w.Name, c.Name, err)
@@ -84,7 +84,7 @@ func (a *composeApp) makeAnew(ctx context.Context, v *composeView, gone runtime.
 	}
 	services := slices.Sorted(maps.Keys(gone.Pins()))
 	args := append([]string{"up", "--no-start", "--no-build", "--pull", "never", "--no-deps"}, v.scale(services)...)
-	_, _, err = v.cli.run(ctx, override, append(args, services...)...)
+	_, _, err = v.cli.Run(ctx, override, append(args, services...)...)
 	return err
 }
 

@@ -5,9 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"strings"
 	"time"
-	"unicode"
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/pkg/stdcopy"
@@ -74,7 +72,7 @@ func (w *watch) judge(c *inspected) (healthy bool, reason string) {
 		w.began = ""
 		w.last = fmt.Sprintf("it exited with code %d", state.ExitCode)
 		if state.Error != "" {
-			w.last += " (" + printable(state.Error) + ")"
+			w.last += " (" + runtime.Printable(state.Error) + ")"
 		}
 		switch {
 		case w.mayEnd && !state.Running && state.ExitCode == 0 && state.Status == "exited":
@@ -113,7 +111,7 @@ func (e *engine) evidence(ctx context.Context, c *inspected) string {
 	if h := c.raw.State.Health; c.Running && h != nil && len(h.Log) > 0 {
 		last := h.Log[len(h.Log)-1]
 		text := fmt.Sprintf("; the check exited with code %d", last.ExitCode)
-		if said := tail(last.Output); said != "" {
+		if said := runtime.Tail(last.Output); said != "" {
 			text += " and said: " + said
 		}
 		return text
@@ -140,28 +138,5 @@ func (e *engine) logs(ctx context.Context, c *inspected) string {
 	} else {
 		_, _ = stdcopy.StdCopy(&text, &text, limited)
 	}
-	return tail(text.String())
-}
-
-// tail is the end of what a container or a command said, safe for a terminal.
-func tail(text string) string {
-	const most = 1000
-	text = strings.TrimSpace(printable(text))
-	if r := []rune(text); len(r) > most {
-		text = "…" + string(r[len(r)-most:])
-	}
-	return text
-}
-
-// printable replaces what could steer a terminal.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if r == '\n' || unicode.IsPrint(r) {
-			return r
-		}
-		if r == '\t' {
-			return ' '
-		}
-		return '�'
-	}, strings.ToValidUTF8(text, "�"))
+	return runtime.Tail(text.String())
 }

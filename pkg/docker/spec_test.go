@@ -92,10 +92,10 @@ func TestAnEndedContainerIsJudgedByItsPolicy(t *testing.T) {
 }
 
 func TestWhatContainersSayIsFitForATerminal(t *testing.T) {
-	if got := tail("  a\x1b[31mb\x9bc\u202ed\xff\n"); got != "a�[31mb�c�d�" {
+	if got := runtime.Tail("  a\x1b[31mb\x9bc\u202ed\xff\n"); got != "a�[31mb�c�d�" {
 		t.Errorf("%q", got)
 	}
-	if got := tail(strings.Repeat("x", 5000)); len(got) > 1100 {
+	if got := runtime.Tail(strings.Repeat("x", 5000)); len(got) > 1100 {
 		t.Errorf("%d bytes", len(got))
 	}
 }

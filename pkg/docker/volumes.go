@@ -117,7 +117,10 @@ func (p *project) checkMounted(volumes []workload.Volume) error {
 	var errs []error
 	for _, v := range volumes {
 		if !bound[realPath(v.Path())] {
-			errs = append(errs, fmt.Errorf("volume %s (%s): %w: correct volumes in the config, or the Compose file", v.Name, v.Path(), errNotMounted))
+			errs = append(errs, &runtime.Refusal{
+				Code: runtime.NotMounted, Err: errNotMounted, Reason: fmt.Sprintf("volume %s (%s): %v", v.Name, v.Path(), errNotMounted),
+				Hint: "correct `volumes:` in the config, or the Compose file",
+			})
 		}
 	}
 	return errors.Join(errs...)

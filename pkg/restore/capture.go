@@ -121,7 +121,25 @@ func (c *capturing) preflight(ctx context.Context) error {
 	if c.containers, err = c.rt.Containers(ctx); err != nil {
 		return err
 	}
-	return c.mayQuiesce()
+	if err := c.mayQuiesce(); err != nil {
+		return err
+	}
+	return c.comesBack(ctx)
+}
+
+// comesBack refuses what a restore would refuse for reasons that the config and the
+// host give now. An image or a port may be there by then.
+func (c *capturing) comesBack(ctx context.Context) error {
+	before := slices.Clone(c.containers)
+	for i := range before {
+		before[i].Bar = nil // that a container cannot be stopped is no matter where none is
+	}
+	_, err := c.rt.Plan(ctx, runtime.Want{Before: before})
+	var refusal *runtime.Refusal
+	if errors.As(err, &refusal) {
+		return refusal
+	}
+	return nil
 }
 
 // mayQuiesce refuses to stop containers that would not come back, and to touch those

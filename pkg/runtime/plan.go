@@ -52,14 +52,17 @@ type Refusal struct {
 	Code   string // stable, for machines: "compose_mismatch"
 	Reason string
 	Hint   string // what to do
+	Err    error  // for errors.Is; may be nil
 }
 
 func (r *Refusal) Error() string { return r.Reason }
+func (r *Refusal) Unwrap() error { return r.Err }
 
 // The codes of a Refusal.
 const (
 	ComposeMismatch = "compose_mismatch" // what runs was made from something else than the config names
 	ComposeMissing  = "compose_missing"  // a file or folder of the Compose project is not there
+	NotMounted      = "not_mounted"      // a volume of the config is one that no service mounts
 	OtherConfig     = "other_config"     // another config made the container
 	Managed         = "managed"          // somebody replaces the container when it stops
 	AutoRemove      = "auto_remove"      // the engine removes the container when it stops
