@@ -7,7 +7,7 @@
 // pkg/docker implements [Runtime], and pkg/restore calls it.
 //
 // A capture calls [Runtime.Quiesce] and then the [Thaw] that it returned. A restore
-// calls [Runtime.Check] before it stops anything, [Runtime.FenceAndStop] before the
+// calls [Runtime.Plan] before it stops anything, [Runtime.FenceAndStop] before the
 // exchange, then [Runtime.Redeploy] after its commit or [Runtime.Resume] to go back.
 // [Runtime.Settle] accepts an app that came up but is not healthy. What the
 // containers were before, the caller records from [Runtime.Containers].
@@ -24,13 +24,13 @@
 // restart policy "no": no engine that starts and no reboot brings the app up.
 //
 // Each method says what holds after an error. [ErrUnreachable], [ErrImageMissing],
-// [ErrPortTaken] and [*Unhealthy] tell the causes apart.
+// [ErrPortTaken], [*Refusal], [*Unhealthy] and [*Missing] tell the causes apart.
 //
 // # Not promised
 //
 // What Containers and Users return is a look at one moment: another tool may start
 // a container right after it. Healthy is what the container's own health check
-// says. The images are not kept: when somebody removes one, Check says so, and
+// says. The images are not kept: when somebody removes one, Plan says so, and
 // Resume cannot make its container anew.
 //
 // pkg/journal records the words of this package, so the JSON names of [Container],
