@@ -151,6 +151,13 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.err }
 
+// TooOld reports whether the command failed because this Compose does not know a flag:
+// --dry-run came with 2.18, config --environment with 2.25.
+func TooOld(err error) bool {
+	failure, ok := errors.AsType[*Error](err)
+	return ok && strings.Contains(failure.Said, "unknown flag")
+}
+
 // warning is a warning of docker compose, which writes it as logrus does: for a
 // terminal or for a file.
 var warning = regexp.MustCompile(`(?m)^(?:WARN\[\d+\]\s+(.*)|.*level=warning msg=("(?:[^"\\]|\\.)*"|\S+).*)$`)

@@ -80,6 +80,9 @@ func (a *composeApp) prepare(ctx context.Context, r runtime.Redeploy) (*composeV
 		return nil, nil, err
 	}
 	v, err := a.look(ctx, r.Before)
+	if err == nil {
+		err = a.compare(ctx, v)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -107,7 +110,7 @@ func (a *composeApp) bringAgain(ctx context.Context, v *composeView, fates []run
 			nodes = append(nodes, c)
 		}
 	}
-	var watched []*watch
+	var started []*inspected
 	now := v.own
 	for _, c := range inOrder(nodes) {
 		if up[c.Service] && !c.OneOff {
@@ -120,7 +123,7 @@ func (a *composeApp) bringAgain(ctx context.Context, v *composeView, fates []run
 			if err := a.e.startAgain(ctx, c); err != nil {
 				return err
 			}
-			watched = append(watched, &watch{id: c.ID, mayEnd: c.OneOff})
+			started = append(started, c)
 			continue
 		}
 		up[c.Service] = true
@@ -128,20 +131,14 @@ func (a *composeApp) bringAgain(ctx context.Context, v *composeView, fates []run
 		if err != nil {
 			return err
 		}
-		for _, f := range fresh {
-			watched = append(watched, &watch{id: f.ID})
-		}
+		started = append(started, fresh...)
 		if now, err = a.own(ctx); err != nil {
 			return err
 		}
 	}
-	errs := make([]error, len(watched))
-	var wait sync.WaitGroup
-	for i, w := range watched {
-		wait.Go(func() { errs[i] = a.e.waitHealthy(ctx, w, r.HealthTimeout) })
-	}
-	wait.Wait()
-	return errors.Join(errs...)
+	return each(started, func(c *inspected) error {
+		return a.e.waitHealthy(ctx, &watch{id: c.ID, mayEnd: c.OneOff}, r.HealthTimeout)
+	})
 }
 
 // planned stands for a container that is yet to be made: it depends on what the
@@ -263,7 +260,7 @@ func running(p *project, before []runtime.Container) []string {
 	}
 	var services []string
 	for _, name := range slices.Sorted(maps.Keys(p.Services)) {
-		known := slices.ContainsFunc(before, func(c runtime.Container) bool { return !c.Also && c.Service == name })
+		known := slices.ContainsFunc(before, func(c runtime.Container) bool { return !c.Also && !c.OneOff && c.Service == name })
 		if !known || ran(before, name) {
 			services = append(services, name)
 		}
@@ -272,7 +269,7 @@ func running(p *project, before []runtime.Container) []string {
 }
 
 func ran(before []runtime.Container, service string) bool {
-	return slices.ContainsFunc(before, func(c runtime.Container) bool { return !c.Also && c.Service == service && c.Running })
+	return slices.ContainsFunc(before, func(c runtime.Container) bool { return !c.Also && !c.OneOff && c.Service == service && c.Running })
 }
 
 // upFailed tells an unhealthy app from everything else that may fail in docker

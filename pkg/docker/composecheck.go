@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/docker/docker/api/types/container"
+
 	"github.com/tiny-forge/snap/pkg/compose"
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
@@ -93,10 +95,13 @@ func (a *composeApp) onlyElsewhere(ctx context.Context, v *composeView, c *inspe
 		}
 	}
 	leaves, err := v.cli.Leaves(ctx, c.Service)
-	if err != nil {
-		return nil, err
+	var set map[string]bool
+	if err == nil {
+		set, err = v.cli.Set(ctx)
 	}
-	set, err := v.cli.Set(ctx)
+	if compose.TooOld(err) {
+		leaves, err = nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -163,6 +168,8 @@ func (a *composeApp) stray(ctx context.Context, v *composeView) error {
 	if err != nil {
 		return err
 	}
+	// Made with another folder or other env files, it is another instance.
+	list = slices.DeleteFunc(list, func(s container.Summary) bool { return compose.OriginOf(s.Labels).Differs(v.cli) != "" })
 	others := namesOf(list, v.cli.Files[0])
 	if len(others) == 0 {
 		return nil

@@ -37,10 +37,8 @@ func (a *composeApp) look(ctx context.Context, before []runtime.Container) (*com
 	if v.cli, err = a.command(ctx); err != nil {
 		return nil, err
 	}
-	if v.own, err = a.own(ctx); err != nil {
-		return nil, err
-	}
-	return v, a.compare(ctx, v)
+	v.own, err = a.own(ctx)
+	return v, err
 }
 
 // of returns the containers of a service, without those of docker compose run, sorted
@@ -111,9 +109,8 @@ func (a *composeApp) ask(ctx context.Context, v *composeView, override []byte, s
 	args := append([]string{"--dry-run", "up", "--no-start", "--no-deps", "--no-build", "--pull", "never"}, v.scale(services)...)
 	_, said, err := v.cli.Run(ctx, override, append(args, services...)...)
 	if err != nil {
-		var failure *compose.Error
-		if errors.As(err, &failure) && strings.Contains(failure.Said, "unknown flag") {
-			return nil // older than 2.18: the hashes must do
+		if compose.TooOld(err) {
+			return nil // the hashes must do
 		}
 		return err
 	}
@@ -255,6 +252,9 @@ func (a *composeApp) plan(ctx context.Context, want runtime.Want) (*runtime.Plan
 	}
 	if !runtime.Containers(want.Before).Ran() {
 		return &runtime.Plan{Fates: v.decide(nil)}, v.checkMounted(a.w.Volumes)
+	}
+	if err := a.compare(ctx, v); err != nil {
+		return nil, err
 	}
 	chosen, imageErr := a.choose(ctx, v, want)
 	plan := &runtime.Plan{Fates: v.decide(chosen), Pins: chosen}

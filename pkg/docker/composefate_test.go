@@ -132,6 +132,7 @@ func TestComposeWhatRanRunsAgain(t *testing.T) {
 	b.byHand(nil, "up", "-d", "--scale", "worker=3", "debug", "worker")
 	b.byHand(nil, "run", "-d", "--name", b.name+"-oneoff", "--entrypoint", "/app", "worker", "serve")
 	b.byHand(nil, "stop", "resting")
+	b.byHand(nil, "run", "--name", b.name+"-ended", "--entrypoint", "/app", "worker", "exit", "0")
 	path := b.file("compose.yaml", lines...) // the orphan's service is gone
 	net, err := b.api.NetworkCreate(t.Context(), b.name+"-byhand", network.CreateOptions{})
 	b.must(err)
@@ -142,12 +143,13 @@ func TestComposeWhatRanRunsAgain(t *testing.T) {
 	fates, err := b.again(r, runtime.Want{})
 	b.must(err)
 	after := b.shapes()
-	if len(before) != 11 || !maps.Equal(before, after) {
+	if len(before) != 12 || !maps.Equal(before, after) {
 		t.Errorf("before %+v\nafter %+v", before, after)
 	}
 	if !strings.Contains(after["worker-2"].Networks, "byhand") || !strings.HasSuffix(after["db-1"].State, "always") {
 		t.Errorf("after: %+v", after)
 	}
+	delete(before, "ended")
 	for name := range before {
 		want := runtime.StartsAgain
 		if name == "once-1" || name == "resting-1" {

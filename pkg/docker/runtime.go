@@ -93,12 +93,14 @@ func (r *Runtime) Ping(ctx context.Context) error {
 	return nil
 }
 
-// Containers returns the workload's containers, with the digests of their images.
+// Containers returns the workload's containers, with the digests of their images. One
+// of docker compose run that has ended is of no interest to anybody.
 func (r *Runtime) Containers(ctx context.Context) ([]runtime.Container, error) {
 	containers, err := r.inspectAll(ctx)
 	if err != nil {
 		return nil, err
 	}
+	containers = slices.DeleteFunc(containers, func(c *inspected) bool { return c.OneOff && !c.Running })
 	out := make([]runtime.Container, len(containers))
 	for i, c := range containers {
 		image, err := r.e.image(ctx, c.ImageID)
