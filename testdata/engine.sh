@@ -6,6 +6,8 @@
 #                                   engine ends with COMMAND
 #        engine.sh start DIR        start a private engine in DIR, print its DOCKER_HOST
 #        engine.sh stop DIR         stop it and remove its files
+#        engine.sh versions         print the versions of the engine that answers, and
+#                                   of Compose
 #
 # A private engine shares nothing with the machine's own. Its data, state, socket and
 # containerd are in DIR: otherwise dockerd would use the running containerd and the
@@ -59,7 +61,7 @@ possible() {
 }
 
 directory() { # DIR: print its absolute path, which must be short enough for socket names
-  [[ -n ${1:-} ]] || die "usage: engine.sh run COMMAND... | start DIR | stop DIR"
+  [[ -n ${1:-} ]] || die "usage: engine.sh run COMMAND... | start DIR | stop DIR | versions"
   local dir
   dir=$(realpath -m -- "$1")
   [[ $dir =~ ^/[A-Za-z0-9/._-]{1,60}$ ]] || die "$dir: too long, or not a plain name"
@@ -235,9 +237,19 @@ run() {
   exit "$status"
 }
 
+versions() {
+  local compose=(docker compose)
+  [[ -z ${SNAP_TEST_COMPOSE:-} ]] || compose=("$SNAP_TEST_COMPOSE")
+  printf 'engine: %sstorage driver %s, Compose %s\n' \
+    "$(docker version --format '{{range .Server.Components}}{{.Name}} {{.Version}}, {{end}}')" \
+    "$(docker info --format '{{.Driver}}')" \
+    "$("${compose[@]}" version --short 2>/dev/null || echo none)"
+}
+
 case ${1:-} in
   run) shift; run "$@" ;;
   start) dir=$(directory "${2:-}"); start "$dir" ;;
   stop) dir=$(directory "${2:-}"); stop "$dir" ;;
-  *) die "usage: engine.sh run COMMAND... | start DIR | stop DIR" ;;
+  versions) versions ;;
+  *) die "usage: engine.sh run COMMAND... | start DIR | stop DIR | versions" ;;
 esac

@@ -2,7 +2,7 @@
 # Downloads a newer Docker engine than the machine's own from Debian's archive and
 # prints its directory, which SNAP_ENGINE_DIR of engine.sh may name.
 #
-# Usage: newengine.sh [SUITE]      (none: sid)
+# Usage: newengine.sh [SUITE]      (none: trixie, which is Debian 13)
 #
 # It installs nothing, changes nothing of the machine's apt, and needs no root. It asks
 # the mirror that apt has for this release, with a configuration and lists of its own,
@@ -18,7 +18,7 @@ set -euo pipefail
 say() { printf 'newengine: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 
-suite=${1:-sid}
+suite=${1:-trixie}
 [[ $suite =~ ^[a-z][a-z-]*$ ]] || die "usage: newengine.sh [SUITE]"
 programs=(dockerd docker-init docker-proxy containerd containerd-shim-runc-v2 runc)
 # All that the programs, patchelf and these libraries themselves are linked with.
