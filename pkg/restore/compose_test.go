@@ -76,7 +76,7 @@ func TestOneServiceThatCannotStartRollsBackTheWholeProject(t *testing.T) {
 
 	// The file of one service was edited, so its container must be made anew.
 	write(", environment: [NEW=1]")
-	err = w.during("fence", sid, func() { disktest.Run(t, "docker", "rmi", "-f", db) })
+	err = w.during("fence", sid, func() { removeImage(t, db) })
 	w.expect(states, "old", err, RolledBack, "image_missing")
 	write("")
 	same("an image is gone that is needed")
