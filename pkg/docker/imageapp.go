@@ -169,15 +169,16 @@ func (a *imageApp) plan(ctx context.Context, want runtime.Want) (*runtime.Plan, 
 	before := runtime.Containers(want.Before)
 	ran, has := before.Pins()[""]
 	plan := &runtime.Plan{Fates: fatesOf(before, "an image workload always gets a new container")}
-	if !before.Ran() || !has {
-		return plan, nil
-	}
 	own, err := a.own(ctx)
 	if err != nil {
 		return nil, err
 	}
-	pin, imageErr := a.e.choose(ctx, want, ran, a.w.Image, want.Taken[""])
-	plan.Pins = map[string]runtime.Pin{"": pin}
+	var pin runtime.Pin
+	var imageErr error
+	if has {
+		pin, imageErr = a.e.choose(ctx, want, ran, a.w.Image, want.Taken[""])
+		plan.Pins = map[string]runtime.Pin{"": pin}
+	}
 	if imageErr == nil {
 		imageErr = a.e.checkPin(ctx, pin, a.w.Image)
 	}

@@ -135,11 +135,7 @@ func (c *capturing) comesBack(ctx context.Context) error {
 		before[i].Bar = nil // that a container cannot be stopped is no matter where none is
 	}
 	_, err := c.rt.Plan(ctx, runtime.Want{Before: before})
-	var refusal *runtime.Refusal
-	if errors.As(err, &refusal) {
-		return refusal
-	}
-	return nil
+	return onlyRefusal(err)
 }
 
 // mayQuiesce refuses to stop containers that would not come back, and to touch those

@@ -2,6 +2,7 @@ package restore
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 
@@ -25,6 +26,9 @@ func (s *session) planRedeploy(ctx context.Context, p *Plan) error {
 		want.Taken[i.Service] = runtime.Pin{Image: i.Image, ImageID: i.ImageID, Digest: i.Digest}
 	}
 	redeploy, err := s.rt.Plan(ctx, want)
+	if !p.running { // nothing is brought up, so an image or a port is nobody's matter
+		err = onlyRefusal(err)
+	}
 	if err != nil {
 		return err
 	}
@@ -37,6 +41,15 @@ func (s *session) planRedeploy(ctx context.Context, p *Plan) error {
 			continue
 		}
 		p.warn("%sthe snapshot was taken on image %s, and %s will run on its data", of(service), i.Snapshot.Text(), i.Next.Text())
+	}
+	return nil
+}
+
+// onlyRefusal returns the refusal in err, nil where there is none.
+func onlyRefusal(err error) error {
+	var refusal *runtime.Refusal
+	if errors.As(err, &refusal) {
+		return refusal
 	}
 	return nil
 }

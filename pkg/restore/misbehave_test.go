@@ -1,6 +1,7 @@
 package restore
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -119,17 +120,32 @@ func removeImage(t *testing.T, name string) {
 	disktest.Run(t, "docker", "image", "rm", "--force", id)
 }
 
-// The image of the app is removed during the restore, which rolls back.
-func TestAnImageRemovedMeanwhileRollsBack(t *testing.T) {
+// The image of the app is removed during the restore, and the config asks for another
+// container than the one that ran: the restore rolls back. If the config asks for the
+// same, the old container starts on the new data.
+func TestAnImageRemovedMeanwhileRollsBackUnlessTheOldContainerWillDo(t *testing.T) {
 	name := image(t)
 	w, sid, states := appWorld(t, name)
 	before := w.appRuns()
-	err := w.during("fence", sid, func() { removeImage(t, name) })
-	w.expect(states, "old", err, RolledBack, "image_missing")
-	if after := w.appRuns(); after.ID != before.ID {
-		t.Error("the old container is not back")
+	same := func() {
+		t.Helper()
+		if after := w.appRuns(); after.ID != before.ID {
+			t.Error("the old container is not back")
+		}
+		w.clean()
 	}
-	w.clean()
+	config, err := os.ReadFile(w.config)
+	w.must(err)
+	w.must(os.WriteFile(w.config, bytes.Replace(config, []byte("restart: unless-stopped"), []byte("restart: unless-stopped\n    hostname: other"), 1), 0o600))
+	err = w.during("fence", sid, func() { removeImage(t, name) })
+	w.expect(states, "old", err, RolledBack, "image_missing")
+	same()
+
+	w.must(os.WriteFile(w.config, config, 0o600))
+	_, err = w.engine().Restore(t.Context(), w.request(sid))
+	w.expect(states, "new", err, Failed, "")
+	w.must(err)
+	same()
 }
 
 // The app's port is taken during the restore, which rolls back but cannot start
