@@ -23,8 +23,8 @@ func manager(labels map[string]string) (who, release string) {
 		return "a task of the Swarm service " + labels[labelTaskOf], "docker service scale " + labels[labelTaskOf] + "=0"
 	case labels[labelPod] != "":
 		return fmt.Sprintf("of the Kubernetes pod %s/%s", labels[labelNamespace], labels[labelPod]),
-			fmt.Sprintf("kubectl -n %s scale --replicas=0 what pod %s belongs to (kubectl -n %s describe pod %s: Controlled By)",
-				labels[labelNamespace], labels[labelPod], labels[labelNamespace], labels[labelPod])
+			fmt.Sprintf("kubectl -n %[1]s scale --replicas=0 KIND/NAME, which `kubectl -n %[1]s describe pod %[2]s` shows as Controlled By",
+				labels[labelNamespace], labels[labelPod])
 	}
 	return "", ""
 }

@@ -105,7 +105,7 @@ func (a *composeApp) bringAgain(ctx context.Context, v *composeView, fates []run
 		case f.Also || f.Then == runtime.StaysStopped:
 		case f.Then == runtime.MadeAnew:
 			anew[f.Service] = true
-			nodes = append(nodes, v.planned(f.Container))
+			nodes = append(nodes, v.planned(f.Container, c))
 		case c != nil:
 			nodes = append(nodes, c)
 		}
@@ -142,15 +142,19 @@ func (a *composeApp) bringAgain(ctx context.Context, v *composeView, fates []run
 }
 
 // planned stands for a container that is yet to be made: it depends on what the
-// model says.
-func (v *composeView) planned(c runtime.Container) *inspected {
+// model says, and joins whom the old one joined.
+func (v *composeView) planned(c runtime.Container, old *inspected) *inspected {
+	host := &container.HostConfig{}
+	if old != nil {
+		host = old.raw.HostConfig
+	}
 	var deps []string
 	for name, d := range v.Services[c.Service].DependsOn {
 		deps = append(deps, name+":"+d.Condition+":false")
 	}
 	slices.Sort(deps)
 	return &inspected{Container: c, raw: container.InspectResponse{
-		ContainerJSONBase: &container.ContainerJSONBase{ID: c.ID, HostConfig: &container.HostConfig{}, State: &container.State{}},
+		ContainerJSONBase: &container.ContainerJSONBase{ID: c.ID, HostConfig: host, State: &container.State{}},
 		Config:            &container.Config{Labels: map[string]string{composeDepends: strings.Join(deps, ",")}},
 	}}
 }

@@ -2,12 +2,14 @@ package docker
 
 import (
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/client"
 
 	"github.com/tiny-forge/snap/pkg/docker/dockertest"
 	"github.com/tiny-forge/snap/pkg/runtime"
@@ -217,5 +219,28 @@ func TestContainersThatOthersReplaceAreRefused(t *testing.T) {
 	}
 	if len(users) != 2 {
 		t.Errorf("users %+v", users)
+	}
+}
+
+// At boot systemd listens on the engine's socket before the engine starts. A recovery
+// without the engine learns the volumes all the same; whatever needs the engine fails.
+func TestComposeVolumesWithoutAnEngine(t *testing.T) {
+	dockertest.NeedCompose(t)
+	b := &bench{T: t, name: "snaptest-" + randomHex(t), dir: t.TempDir()}
+	b.must(os.Mkdir(filepath.Join(b.dir, "data"), 0o755))
+	path := b.file("compose.yaml", "name: "+b.name, "services: {web: {image: x, volumes: ['./data:/data']}}")
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", socket)
+	b.must(err)
+	defer l.Close()
+	for _, host := range []string{"unix://" + socket, "unix://" + socket + "-none"} {
+		r := b.open(b.workload("compose: "+path), client.WithHost(host), client.WithVersion("1.41"))
+		volumes, _, err := r.Volumes(t.Context())
+		if err != nil || len(volumes) != 1 || volumes[0].Source != b.dir+"/data" {
+			t.Errorf("%s: %+v, %v", host, volumes, err)
+		}
+		if _, err := r.Containers(t.Context()); !errors.Is(err, runtime.ErrUnreachable) {
+			t.Errorf("%s: containers: %v, want ErrUnreachable", host, err)
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
@@ -24,8 +25,7 @@ const (
 )
 
 // command returns the command on the workload's project: as the config names it, and
-// where the config is silent as the labels of what runs tell. Without an engine the
-// config alone must do.
+// where the config is silent as the labels of what runs tell.
 func (a *composeApp) command(ctx context.Context) (compose.Command, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -34,9 +34,6 @@ func (a *composeApp) command(ctx context.Context) (compose.Command, error) {
 	}
 	c := compose.Given(a.w.Compose, a.e.api.DaemonHost())
 	list, err := a.e.composed(ctx)
-	if errors.Is(err, runtime.ErrUnreachable) {
-		return c, nil
-	}
 	if err == nil {
 		c, err = a.find(ctx, c, list)
 	}
@@ -92,11 +89,22 @@ func (a *composeApp) find(ctx context.Context, c compose.Command, list []contain
 // composed returns all containers of Compose projects, the newest first: what was made
 // last tells best how a project is used.
 func (e *engine) composed(ctx context.Context) ([]container.Summary, error) {
+	// At boot systemd may listen on the engine's socket long before the engine starts,
+	// and the engine may wait for a recovery that only wants to know the volumes.
+	whole := ctx
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
 	list, err := e.api.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(
 		filters.Arg("label", composeProject), filters.Arg("label", composeOneOff+"=False"))})
 	slices.SortStableFunc(list, func(x, y container.Summary) int { return int(y.Created - x.Created) })
+	if ctx.Err() != nil && whole.Err() == nil {
+		return nil, fmt.Errorf("list containers: %w within %v", runtime.ErrUnreachable, answerWithin)
+	}
 	return list, failed(err, "list containers")
 }
+
+// answerWithin bounds the first question to the engine.
+const answerWithin = 10 * time.Second
 
 // namesOf returns the projects whose containers were made from a file.
 func namesOf(list []container.Summary, file string) []string {
@@ -112,9 +120,14 @@ func namesOf(list []container.Summary, file string) []string {
 }
 
 // config returns the model of the project. It reads the files once: what is checked,
-// planned and brought up is the same model.
+// planned and brought up is the same model. Without an engine it is that of the config
+// alone: to know the volumes that is enough, and whatever else needs the engine fails.
 func (a *composeApp) config(ctx context.Context) (*project, error) {
 	c, err := a.command(ctx)
+	if errors.Is(err, runtime.ErrUnreachable) {
+		p, _, err := config(ctx, compose.Given(a.w.Compose, a.e.api.DaemonHost()), nil)
+		return p, err
+	}
 	if err != nil {
 		return nil, fmt.Errorf("workload %s: %w", a.w.Name, err)
 	}
