@@ -150,6 +150,9 @@ func TestComposeWhatRanRunsAgain(t *testing.T) {
 		t.Errorf("after: %+v", after)
 	}
 	delete(before, "ended")
+	if _, listed := fates["ended"]; listed {
+		t.Error("a container of docker compose run that has ended is in the plan")
+	}
 	for name := range before {
 		want := runtime.StartsAgain
 		if name == "once-1" || name == "resting-1" {
