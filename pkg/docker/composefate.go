@@ -24,7 +24,8 @@ type composeView struct {
 	before []runtime.Container
 	// same are the containers, by id, that Compose itself would leave as they are: the
 	// model has not changed since they were made.
-	same map[string]bool
+	same     map[string]bool
+	override []byte // with which a resume made what was gone
 }
 
 // look observes the engine and the model. It changes nothing.

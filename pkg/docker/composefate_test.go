@@ -184,11 +184,12 @@ func TestComposeMakesAnewOnlyWhatHasChanged(t *testing.T) {
 			"  db: {image: "+image+", volumes: ['./data:/data'], "+check+"}",
 			"  web: {image: "+ref+", network_mode: 'service:db', "+check+"}",
 			"  worker: {image: "+ref+", environment: {GREETING: "+greeting+"}, depends_on: [db], configs: [text], "+check+"}",
+			"  debug: {image: "+ref+", profiles: [debug], environment: {GREETING: "+greeting+"}, "+check+"}",
 			"  same: {image: "+ref+", depends_on: [worker], "+check+"}",
 			"configs: {text: {content: put into the container when it starts}}")
 	}
 	path := file(ref, "hello")
-	b.byHand(nil, "up", "-d", "--scale", "worker=2")
+	b.byHand(nil, "--profile", "debug", "up", "-d", "--scale", "worker=2")
 	net, err := b.api.NetworkCreate(t.Context(), b.name+"-byhand", network.CreateOptions{})
 	b.must(err)
 	b.must(b.api.NetworkConnect(t.Context(), net.ID, b.name+"-worker-2", &network.EndpointSettings{Aliases: []string{"second"}}))
@@ -200,13 +201,13 @@ func TestComposeMakesAnewOnlyWhatHasChanged(t *testing.T) {
 	r := b.open(b.compose(path))
 	fates, err := b.again(r, runtime.Want{})
 	b.must(err)
-	for name, why := range map[string]string{"db-1": "image", "web-1": "joins", "worker-1": "changed", "worker-2": "changed"} {
+	for name, why := range map[string]string{"db-1": "image", "web-1": "joins", "worker-1": "changed", "worker-2": "changed", "debug-1": "changed"} {
 		if f := fates[name]; f.Then != runtime.MadeAnew || !strings.Contains(f.Why, why) {
 			t.Errorf("the plan says of %s: %s because %q", name, f.Then, f.Why)
 		}
 	}
 	after := b.shapes()
-	if len(after) != 5 || after["same-1"] != before["same-1"] || fates["same-1"].Then != runtime.StartsAgain {
+	if len(after) != 6 || after["same-1"] != before["same-1"] || fates["same-1"].Then != runtime.StartsAgain {
 		t.Errorf("before %+v\nafter %+v", before, after)
 	}
 	if after["db-1"].Image != two || after["db-1"].ID == before["db-1"].ID || !strings.Contains(after["worker-1"].Env, "goodbye") ||
@@ -218,7 +219,7 @@ func TestComposeMakesAnewOnlyWhatHasChanged(t *testing.T) {
 			t.Errorf("%s is %s", name, c.State)
 		}
 	}
-	b.nothingToDo("up", "-d", "--scale", "worker=2")
+	b.nothingToDo("--profile", "debug", "up", "-d", "--scale", "worker=2")
 }
 
 // A container that ran and can be neither started nor made is named.
@@ -272,6 +273,36 @@ func TestComposeGoesOnAfterACut(t *testing.T) {
 			if c.State != "running always" {
 				t.Errorf("%s: %s is %s", what, name, c.State)
 			}
+		}
+	}
+}
+
+// Compose puts configs that are no files into a container when it starts it. A
+// container that a resume makes anew has them too, and a replica that rested rests.
+func TestComposeResumesWithConfigs(t *testing.T) {
+	b := newBench(t)
+	dockertest.NeedCompose(t)
+	ref, _ := b.image("one")
+	r := b.open(b.compose(b.file("compose.yaml", "name: "+b.name, "services:",
+		"  web: {image: "+ref+", volumes: ['./data:/data'], configs: [{source: text, target: /sick}], "+check+"}",
+		"configs: {text: {content: put into the container when it starts}}")))
+	b.byHand(nil, "up", "-d", "--scale", "web=2")
+	b.must(b.api.ContainerStop(t.Context(), b.name+"-web-2", container.StopOptions{}))
+	before, err := r.Containers(t.Context())
+	b.must(err)
+	b.must(r.FenceAndStop(t.Context(), time.Second))
+	for _, c := range before {
+		b.must(b.api.ContainerRemove(t.Context(), c.ID, container.RemoveOptions{}))
+	}
+	held := b.held()
+	for range 2 {
+		b.must(r.Resume(t.Context(), held, before))
+		now := b.shapes()
+		if len(now) != 2 || !strings.HasPrefix(now["web-1"].State, "running") || strings.HasPrefix(now["web-2"].State, "running") {
+			t.Errorf("resumed as %+v", now)
+		}
+		if _, err := b.api.ContainerStatPath(t.Context(), b.name+"-web-1", "/sick"); err != nil {
+			t.Errorf("the config is not in the container: %v", err)
 		}
 	}
 }

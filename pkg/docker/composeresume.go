@@ -52,7 +52,7 @@ func (a *composeApp) resume(ctx context.Context, before []runtime.Container) err
 	if err := a.makeAnew(ctx, v, gone); err != nil {
 		return err
 	}
-	return errors.Join(a.bringBack(ctx, before), a.e.restoreAlso(ctx, before))
+	return errors.Join(a.bringBack(ctx, v), a.e.restoreAlso(ctx, before))
 }
 
 // canMake refuses when a container that is gone could not be made anew. It comes
@@ -78,19 +78,51 @@ func (a *composeApp) makeAnew(ctx context.Context, v *composeView, gone runtime.
 	for i, was := range gone {
 		fates[i] = runtime.Fate{Container: was, Then: runtime.MadeAnew, Up: gone.Pins()[was.Service]}
 	}
-	override, err := a.override(ctx, v, fates)
-	if err != nil {
+	var err error
+	if v.override, err = a.override(ctx, v, fates); err != nil {
 		return err
 	}
-	services := slices.Sorted(maps.Keys(gone.Pins()))
-	args := append([]string{"up", "--no-start", "--no-build", "--pull", "never", "--no-deps"}, v.scale(services)...)
-	_, _, err = v.cli.Run(ctx, override, append(args, services...)...)
+	return a.upOnly(ctx, v, slices.Sorted(maps.Keys(gone.Pins())), "--no-start")
+}
+
+func (a *composeApp) upOnly(ctx context.Context, v *composeView, services []string, how ...string) error {
+	args := append([]string{"up", "--no-build", "--pull", "never", "--no-deps"}, how...)
+	args = append(append(args, v.scale(services)...), services...)
+	_, _, err := v.cli.Run(ctx, v.override, args...)
 	return err
+}
+
+// startMade starts a container that was made anew. Compose puts configs and secrets
+// that are no files into a container right before it starts it; so it must start the
+// service, and what of it shall not run is stopped again.
+func (a *composeApp) startMade(ctx context.Context, v *composeView, c *inspected, idle []*inspected) error {
+	s := v.Services[c.Service]
+	if s.Configs == nil && s.Secrets == nil {
+		return nil
+	}
+	if err := a.upOnly(ctx, v, []string{c.Service}, "-d", "--no-recreate"); err != nil {
+		return err
+	}
+	c.Running = true
+	for _, other := range idle {
+		if other.Service != c.Service {
+			continue
+		}
+		now, err := a.e.inspect(ctx, other.ID)
+		if err == nil && now != nil {
+			err = a.e.stop(ctx, now, 0)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // bringBack brings each container to its recorded state. What shall not run stops
 // first; then the others start in the order that the Compose file asks for.
-func (a *composeApp) bringBack(ctx context.Context, before []runtime.Container) error {
+func (a *composeApp) bringBack(ctx context.Context, v *composeView) error {
+	before := v.before
 	own, err := a.own(ctx)
 	if err != nil {
 		return err
@@ -121,6 +153,9 @@ func (a *composeApp) bringBack(ctx context.Context, before []runtime.Container) 
 		err := a.e.rename(ctx, c, want.Name)
 		if err == nil && want.Running && !c.Running {
 			err = a.e.awaitDependencies(ctx, c, run)
+			if err == nil && recorded(before, c.ID) == nil {
+				err = a.startMade(ctx, v, c, idle)
+			}
 		}
 		if err == nil {
 			err = a.e.restore(ctx, c, want)

@@ -218,6 +218,9 @@ type service struct {
 		Condition string `json:"condition"`
 	} `json:"depends_on"`
 
+	Configs json.RawMessage `json:"configs"`
+	Secrets json.RawMessage `json:"secrets"`
+
 	raw json.RawMessage
 }
 
