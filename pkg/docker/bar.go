@@ -1,7 +1,6 @@
 package docker
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/tiny-forge/snap/pkg/runtime"
@@ -56,21 +55,9 @@ func (r *Runtime) bar(c *inspected) *runtime.Refusal {
 // refuseToStop refuses containers that would not come back after a stop. Whose they
 // are has been decided before.
 func refuseToStop(containers []*inspected) error {
-	list := make([]runtime.Container, len(containers))
+	list := make(runtime.Containers, len(containers))
 	for i, c := range containers {
 		list[i] = c.Container
 	}
-	return barred(list, true)
-}
-
-// barred returns why these containers may not be stopped. With takeOver those of
-// another config may.
-func barred(containers []runtime.Container, takeOver bool) error {
-	var errs []error
-	for _, c := range containers {
-		if c.Bar != nil && !(takeOver && c.Bar.Code == runtime.OtherConfig) {
-			errs = append(errs, c.Bar)
-		}
-	}
-	return errors.Join(errs...)
+	return list.Barred(true)
 }

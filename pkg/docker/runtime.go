@@ -144,7 +144,7 @@ func (r *Runtime) inspectAll(ctx context.Context) ([]*inspected, error) {
 // port ([runtime.ErrPortTaken]) or a container name that somebody else has, a volume of
 // the config that no service mounts. The error joins everything that was found.
 func (r *Runtime) Plan(ctx context.Context, want runtime.Want) (*runtime.Plan, error) {
-	if err := barred(want.Before, want.TakeOver); err != nil {
+	if err := runtime.Containers(want.Before).Barred(want.TakeOver); err != nil {
 		return nil, err
 	}
 	return r.app.plan(ctx, want)

@@ -142,9 +142,8 @@ func (c *capturing) comesBack(ctx context.Context) error {
 // of another config.
 func (c *capturing) mayQuiesce() error {
 	for _, container := range c.containers {
-		ours := container.Bar == nil || container.Bar.Code != runtime.OtherConfig
-		if container.Bar != nil && container.Awake() && (c.req.Quiesce == runtime.Stop || c.req.Quiesce == runtime.Pause && !ours) {
-			return container.Bar
+		if bar := container.Bar; bar != nil && container.Awake() && c.req.Quiesce != runtime.None && (c.req.Quiesce == runtime.Stop || bar.Code == runtime.OtherConfig) {
+			return bar
 		}
 	}
 	return nil

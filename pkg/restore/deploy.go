@@ -56,7 +56,7 @@ func (s *session) deploy(ctx context.Context, req DeployRequest, txID *string) (
 	if err != nil {
 		return nil, classify(err)
 	}
-	if err := barred(before, req.TakeOver); err != nil {
+	if err := runtime.Containers(before).Barred(req.TakeOver); err != nil {
 		return nil, classify(err)
 	}
 	if err := s.makeLive(); err != nil {
@@ -151,15 +151,4 @@ func (s *session) undoDeploy(ctx context.Context, tx *journal.Tx, before []runti
 		return fault(RolledBack, e.Code, e.Remedy, "%w; the old containers are back", cause)
 	}
 	return e
-}
-
-// barred returns why these containers may not be stopped; nil if they may. With
-// takeOver those that another config made may.
-func barred(list []runtime.Container, takeOver bool) error {
-	for _, c := range list {
-		if c.Bar != nil && !(takeOver && c.Bar.Code == runtime.OtherConfig) {
-			return c.Bar
-		}
-	}
-	return nil
 }

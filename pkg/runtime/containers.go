@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 )
@@ -91,4 +92,16 @@ func UntilAtRest(ctx context.Context, rt Runtime, before []Container, more, time
 			return
 		}
 	}
+}
+
+// Barred returns why these containers may not be stopped, nil when they may. With
+// takeOver those that another config made may.
+func (list Containers) Barred(takeOver bool) error {
+	var errs []error
+	for _, c := range list {
+		if c.Bar != nil && !(takeOver && c.Bar.Code == OtherConfig) {
+			errs = append(errs, c.Bar)
+		}
+	}
+	return errors.Join(errs...)
 }
