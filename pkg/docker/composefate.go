@@ -252,7 +252,13 @@ func (a *composeApp) plan(ctx context.Context, want runtime.Want) (*runtime.Plan
 		return nil, err
 	}
 	if !runtime.Containers(want.Before).Ran() {
-		return &runtime.Plan{Fates: v.decide(nil)}, v.checkMounted(a.w.Volumes)
+		errs := []error{v.checkMounted(a.w.Volumes)}
+		for _, name := range slices.Sorted(maps.Keys(v.Services)) {
+			if err := a.e.checkPin(ctx, runtime.Pin{}, v.image(name)); err != nil && !v.extra[name] {
+				errs = append(errs, fmt.Errorf("service %s: %w", name, err))
+			}
+		}
+		return &runtime.Plan{Fates: v.decide(nil)}, errors.Join(errs...)
 	}
 	if err := a.compare(ctx, v); err != nil {
 		return nil, err
