@@ -66,6 +66,7 @@ type captureJSON struct {
 	ReadBytes       int64           `json:"read_bytes"`  // of content; 0 where nothing has changed
 	Phases          restore.Seconds `json:"phases"`
 	PassOne         restore.Cost    `json:"pass_one"` // what the first pass cost while the app ran
+	Warnings        []string        `json:"warnings"`
 }
 
 func (a *app) captureCommand() *cobra.Command {
@@ -98,7 +99,7 @@ the files may then be from different moments.`,
 		if err != nil {
 			return err
 		}
-		shown := captureJSON{showSnapshot(r.Manifest), r.QuiescedSeconds, r.Seconds, r.Added, r.Read, r.Phases, r.PassOne}
+		shown := captureJSON{showSnapshot(r.Manifest), r.QuiescedSeconds, r.Seconds, r.Added, r.Read, r.Phases, r.PassOne, notNil(r.Warnings)}
 		a.result, a.effect = shown, adds
 		a.say("%s", shown.SID)
 		rest := "nothing was paused or stopped"
@@ -107,6 +108,9 @@ the files may then be from different moments.`,
 		}
 		a.progress("captured %s: %d files, %s (%s new in the store) in %.1f s; %s",
 			shown.Workload, shown.Files, size(shown.Bytes), size(r.Added), r.Seconds, rest)
+		for _, w := range r.Warnings {
+			a.progress("warning: %s", w)
+		}
 		if len(r.Changed) > 0 {
 			a.progress("warning: files changed or vanished while they were read, so the snapshot is not of one moment: %q; use --quiesce pause or stop", r.Changed)
 		}

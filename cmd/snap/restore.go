@@ -35,6 +35,7 @@ type planJSON struct {
 	Containers []containerJSON         `json:"containers"`
 	Space      []restore.Space         `json:"space"`
 	Warnings   []string                `json:"warnings"`
+	LeftOut    []string                `json:"left_out"`
 }
 
 func (a *app) restoreCommand() *cobra.Command {
@@ -95,7 +96,7 @@ func (a *app) plan(ctx context.Context, e *restore.Engine, req restore.RestoreRe
 	if err != nil {
 		return err
 	}
-	a.result = planJSON{p.Workload, p.SID, p.Guard, p.Volumes, showContainers(p.Containers), notNil(p.Space), notNil(p.Warnings)}
+	a.result = planJSON{p.Workload, p.SID, p.Guard, p.Volumes, showContainers(p.Containers), notNil(p.Space), notNil(p.Warnings), notNil(p.Left)}
 	rows := [][]string{{"VOLUME", "LIVE DIRECTORY", "NOW", "", "THEN", ""}}
 	for _, v := range p.Volumes {
 		rows = append(rows, []string{
@@ -113,6 +114,9 @@ func (a *app) plan(ctx context.Context, e *restore.Engine, req restore.RestoreRe
 	}
 	for _, s := range p.Space {
 		a.say("needs %s on the filesystem of %s, which has %s free", size(int64(s.NeedBytes)), s.Path, size(int64(s.FreeBytes)))
+	}
+	for _, line := range p.Left {
+		a.say("left out: %s", line)
 	}
 	for _, w := range p.Warnings {
 		a.say("warning: %s", w)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -224,46 +223,6 @@ func TestComposeTellsUnhealthyDependenciesFromFailures(t *testing.T) {
 		if c.Running || c.Policy.Name != "no" {
 			t.Errorf("after a failure: %+v", c)
 		}
-	}
-}
-
-func TestComposeVolumes(t *testing.T) {
-	dockertest.NeedCompose(t)
-	b := &bench{T: t, name: "snaptest-" + randomHex(t), dir: t.TempDir()}
-	b.must(os.MkdirAll(filepath.Join(b.dir, "data", "in"), 0o755))
-	b.must(os.Mkdir(filepath.Join(b.dir, "conf"), 0o755))
-	b.must(os.WriteFile(filepath.Join(b.dir, "one.conf"), nil, 0o644))
-	w := b.composed("services:",
-		"  web: {image: x, volumes: ['./data:/data', './conf:/conf:ro', './one.conf:/one.conf', './new:/new']}",
-		"  db: {image: x, volumes: ['./data:/again', './data/in:/in', /cache], tmpfs: [/tmp]}")
-	b.must(os.WriteFile(filepath.Join(b.dir, "compose.override.yaml"), []byte("services: {web: {volumes: ['./more:/more']}}"), 0o644))
-	volumes, notices, err := b.open(w).Volumes(t.Context())
-	b.must(err)
-	var got []string
-	for _, v := range volumes {
-		if v.Name != v.Source || !filepath.IsAbs(v.Target) {
-			t.Errorf("%+v", v)
-		}
-		got = append(got, strings.TrimPrefix(v.Source, b.dir+"/"))
-	}
-	if want := []string{"data", "more", "new"}; !slices.Equal(got, want) {
-		t.Errorf("volumes %q, want %q", got, want)
-	}
-	said := strings.Join(notices, "\n")
-	for _, want := range []string{"data/in is part of", "conf is left out: it is mounted read-only", "one.conf is left out: it is not a directory", "anonymous"} {
-		if !strings.Contains(said, want) {
-			t.Errorf("no notice %q in:\n%s", want, said)
-		}
-	}
-
-	b.dir = t.TempDir() // without the override
-	w = b.composed("services: {db: {image: x, volumes: ['pg:/var/lib/pg']}}", "volumes: {pg: {}}")
-	if _, _, err := b.open(w).Volumes(t.Context()); err == nil || !strings.Contains(err.Error(), "named volume pg") {
-		t.Errorf("got %v, want a refusal of the named volume", err)
-	}
-	w = b.composed("services: {db: {image: ")
-	if _, _, err := b.open(w).Volumes(t.Context()); err == nil || !strings.Contains(err.Error(), "compose.yaml") {
-		t.Errorf("got %v, want what compose says of the file", err)
 	}
 }
 

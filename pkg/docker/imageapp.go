@@ -33,6 +33,9 @@ type wanted struct {
 	name    string // what it is made by: a reference to that id, or the id
 	ref     string // the reference that goes with it, for people
 	hash    string
+	// asItIs says that the named volumes have their data, be it none. Without that the
+	// engine puts the image's own files into one that is empty.
+	asItIs bool
 }
 
 // is reports whether a container is the wanted one.
@@ -68,9 +71,9 @@ func (a *imageApp) want(ctx context.Context, pin runtime.Pin, pull bool) (wanted
 	case found.ID == "":
 		return wanted{}, missingImage(pin, a.w.Image)
 	case found.ID == configured.ID:
-		return wanted{imageID: found.ID, name: a.w.Image, ref: a.w.Image, hash: hash}, nil
+		return wanted{imageID: found.ID, name: a.w.Image, ref: a.w.Image, hash: hash, asItIs: !pull}, nil
 	}
-	return wanted{imageID: found.ID, name: found.ID, ref: cmp.Or(pin.Image, a.w.Image), hash: hash}, nil
+	return wanted{imageID: found.ID, name: found.ID, ref: cmp.Or(pin.Image, a.w.Image), hash: hash, asItIs: !pull}, nil
 }
 
 // create makes the container, fenced, and not started.
@@ -135,8 +138,6 @@ func (a *imageApp) network(ctx context.Context) error {
 	}
 	return failed(err, "create network %s", name)
 }
-
-func (a *imageApp) volumes(context.Context) ([]runtime.Volume, []string, error) { return nil, nil, nil }
 
 func (a *imageApp) upToDate(ctx context.Context) (bool, error) {
 	own, err := a.own(ctx)

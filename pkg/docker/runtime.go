@@ -48,7 +48,7 @@ type app interface {
 	redeploy(ctx context.Context, r runtime.Redeploy) error
 	resume(ctx context.Context, before []runtime.Container) error
 	settle(ctx context.Context, before []runtime.Container) error
-	volumes(ctx context.Context) ([]runtime.Volume, []string, error)
+	mounts(ctx context.Context) (*runtime.Mounts, error)
 	upToDate(ctx context.Context) (bool, error)
 }
 
@@ -75,7 +75,7 @@ func open(w *workload.Workload, opts Options, more ...client.Opt) (*Runtime, err
 	case workload.Compose:
 		r.app = &composeApp{e: e, w: w, files: composeFiles(w.Compose)}
 	default:
-		r.app = dataApp{e: e}
+		r.app = dataApp{e: e, w: w}
 	}
 	return r, nil
 }
@@ -97,6 +97,9 @@ func (r *Runtime) Ping(ctx context.Context) error {
 func (r *Runtime) Containers(ctx context.Context) ([]runtime.Container, error) {
 	containers, err := r.inspectAll(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if err := r.e.addNamed(ctx, containers); err != nil {
 		return nil, err
 	}
 	out := make([]runtime.Container, len(containers))
@@ -173,11 +176,6 @@ func (r *Runtime) Resume(ctx context.Context, held runtime.Lock, before []runtim
 // UpToDate is always false for a Compose workload: docker compose up looks itself.
 func (r *Runtime) UpToDate(ctx context.Context) (bool, error) { return r.app.upToDate(ctx) }
 
-// Volumes asks docker compose, which need not reach the engine.
-func (r *Runtime) Volumes(ctx context.Context) ([]runtime.Volume, []string, error) {
-	return r.app.volumes(ctx)
-}
-
 func (r *Runtime) demand(held runtime.Lock) error {
 	if held == nil || held.Workload() != r.w.Name {
 		return fmt.Errorf("workload %s: its lock is not held", r.w.Name)
@@ -186,7 +184,10 @@ func (r *Runtime) demand(held runtime.Lock) error {
 }
 
 // dataApp is a workload without containers, except those of also_stop.
-type dataApp struct{ e *engine }
+type dataApp struct {
+	e *engine
+	w *workload.Workload
+}
 
 func (dataApp) own(context.Context) ([]*inspected, error) { return nil, nil }
 
@@ -203,7 +204,5 @@ func (a dataApp) resume(ctx context.Context, before []runtime.Container) error {
 func (a dataApp) settle(ctx context.Context, before []runtime.Container) error {
 	return a.e.restoreAlso(ctx, before)
 }
-
-func (dataApp) volumes(context.Context) ([]runtime.Volume, []string, error) { return nil, nil, nil }
 
 func (dataApp) upToDate(context.Context) (bool, error) { return true, nil }

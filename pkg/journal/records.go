@@ -18,9 +18,9 @@ const (
 	decisionFormat = "snap-tx-decision"
 	resolveFormat  = "snap-tx-resolve"
 	recordVersion  = 1
-	// beginVersion is that of a begin with what version 1 has no fields for; one
-	// without is still written as version 1.
-	beginVersion = 2
+	// beginVersion is the newest of a begin. Each is written in the oldest version that
+	// has fields for it.
+	beginVersion = 3
 )
 
 // Kind is what a transaction is for.
@@ -86,6 +86,10 @@ type Volume struct {
 	// GuardAfter. If the later records are lost, only this handle tells that the
 	// wrapper holds the old data, which is not in any snapshot yet. Version 2.
 	Live disk.Handle `json:"live,omitempty"`
+	// EngineVolume is the name of the volume that the restore has the engine make,
+	// because it does not exist. A roll-back has the engine remove it again while
+	// it is empty. Version 3.
+	EngineVolume string `json:"engine_volume,omitempty"`
 }
 
 // Wrapper returns the name of the directory in which a transaction stages a tree.
@@ -149,8 +153,11 @@ func (b *Begin) decisions() []string {
 }
 
 func (b *Begin) version() int {
-	if b.Guard != "" || slices.ContainsFunc(b.Volumes, func(v Volume) bool { return v.Live != "" }) {
+	switch {
+	case slices.ContainsFunc(b.Volumes, func(v Volume) bool { return v.EngineVolume != "" }):
 		return beginVersion
+	case b.Guard != "" || slices.ContainsFunc(b.Volumes, func(v Volume) bool { return v.Live != "" }):
+		return 2
 	}
 	return 1
 }

@@ -130,6 +130,38 @@ func golden(t *testing.T, name string, data []byte) {
 	}
 }
 
+// A restore that has the engine make a volume records it in a begin of version 3; an
+// older program would leave the volume behind.
+func TestABeginWithAVolumeOfTheEngineIsOfVersion3(t *testing.T) {
+	b := begin()
+	b.Tx, b.Workload, b.Created = goldenTx, "blog", time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
+	b.Volumes[0].EngineVolume = "blog_db"
+	data, err := disk.MarshalSealed(b, "snap-tx-begin", 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "begin.v3.json", data)
+	state := t.TempDir()
+	j := journalAt(t, state)
+	held, err := j.Lock("blog", "restore")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx, err := j.Begin(held, &journal.Begin{Kind: journal.Restore, Volumes: b.Volumes})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx.Close()
+	again, err := j.Load(tx.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if again.Begin.Version != 3 || again.Begin.Volumes[0].EngineVolume != "blog_db" {
+		t.Errorf("it is read as %+v", again.Begin)
+	}
+}
+
 // Programs read the log: fields are added at most.
 func TestAnAuditLineIsWrittenAsEver(t *testing.T) {
 	t.Setenv("SUDO_USER", "ann")
@@ -364,7 +396,7 @@ func TestDamageToTheRecordsIsNeverTakenForAnEarlierStep(t *testing.T) {
 				data[len(data)-10] ^= 1
 				disktest.Write(t, dir, map[string]string{name: string(data)})
 			}, disk.ErrDamaged},
-			damage{name + " is newer", forged(name, `"version": 1`, `"version": 3`), disk.ErrTooNew},
+			damage{name + " is newer", forged(name, `"version": 1`, `"version": 4`), disk.ErrTooNew},
 			damage{name + " is of another transaction", forged(name, goldenTx, "20260102T030405Z-000000"), disk.ErrDamaged},
 			damage{name + " has an unknown field", forged(name, `"tx":`, `"new": 1, "tx":`), disk.ErrDamaged},
 			damage{name + " is a directory", instead(name, mkdir), nil},

@@ -30,7 +30,7 @@ func (s *session) guardFor(req RestoreRequest) (string, error) {
 
 // openTxn opens the directories of a transaction. First it finds out whether the
 // snapshot of the old data exists.
-func (e *Engine) openTxn(tx *journal.Tx) (*swap.Tx, error) {
+func (e *Engine) openTxn(tx *journal.Tx, gone ...string) (*swap.Tx, error) {
 	guarded := true
 	var unknown error
 	if tx.Begin.Guard == journal.GuardAfter {
@@ -43,7 +43,7 @@ func (e *Engine) openTxn(tx *journal.Tx) (*swap.Tx, error) {
 			return nil, fmt.Errorf("cannot tell whether the old data is a snapshot yet: %w", unknown)
 		}
 	}
-	x, err := swap.Open(tx, guarded, e.at)
+	x, err := swap.Open(tx, guarded, e.at, gone...)
 	if err != nil {
 		return nil, err
 	}

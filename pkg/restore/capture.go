@@ -30,6 +30,7 @@ type CaptureResult struct {
 	Seconds         float64
 	Added           int64 // bytes by which the store grew
 	Phases          Seconds
+	Warnings        []string
 	Changed         []string // files that changed while they were read
 	Read            int64    // bytes of content that were read, in both passes
 	PassOne         Cost
@@ -91,6 +92,7 @@ func (c *capturing) run(ctx context.Context) (*CaptureResult, error) {
 	if err := errors.Join(c.Store.Clear(tx.ID), tx.End()); err != nil {
 		return nil, fault(Pending, "cleanup", remedy.Of(remedy.Recover(c.w.Name)), "snapshot %s exists, but the clean-up is not finished: %w", c.sid, err)
 	}
+	c.result.Warnings = c.mounts.Warnings()
 	c.result.Seconds = time.Since(c.when).Seconds()
 	return c.result, nil
 }
@@ -108,8 +110,11 @@ func (c *capturing) preflight(ctx context.Context) error {
 	}
 	for _, v := range c.volumes {
 		if v.Live == nil {
-			way := remedy.Of("make the directory (", remedy.Operation{Verb: remedy.DoDeploy, Workload: c.w.Name}, " does), or correct the config")
-			if c.w.Kind() == workload.Data {
+			way := remedy.Of("make it (", remedy.Operation{Verb: remedy.DoDeploy, Workload: c.w.Name}, " does), or correct the config")
+			switch {
+			case c.w.Kind() == workload.Data && v.EngineVolume != "":
+				way = remedy.Of("docker volume create " + v.EngineVolume + " (a restore also makes it), or correct the config")
+			case c.w.Kind() == workload.Data:
 				way = remedy.Of("make the directory (mkdir -p " + swap.Quote(v.Path()) + "; a restore also makes it), or correct the config")
 			}
 			return refused("volume_absent", way, "volume %s: %s does not exist", v.Name, v.Path())

@@ -105,6 +105,9 @@ func (s *session) makeLive() error {
 		return err
 	}
 	for _, v := range opened {
+		if v.EngineVolume != "" { // the engine makes it together with the container
+			continue
+		}
 		if err := v.Create(); err != nil {
 			return fmt.Errorf("volume %s: %w", v.Name, err)
 		}

@@ -67,6 +67,7 @@ func refused(code string, way remedy.Remedy, format string, args ...any) *Error 
 func classify(err error) *Error {
 	var own *Error
 	var bad *archive.Unrestorable
+	var unsupported *runtime.Unsupported
 	var config *workload.Error
 	var unfit *swap.Unfit
 	var missing *store.Missing
@@ -92,6 +93,8 @@ func classify(err error) *Error {
 		return &Error{Refused, "unrestorable", err, remedy.Of("move these files out of the volume (sockets may stay); if they are symlinks, setting `symlinks: preserve` also helps")}
 	case errors.Is(err, archive.ErrRefused):
 		return &Error{Refused, "snapshot_damaged", err, useAnother("")}
+	case errors.As(err, &unsupported):
+		return &Error{Refused, "volume_unsupported", err, remedy.Of(unsupported.Hint)}
 	case isNoSpace(err):
 		return &Error{Failed, "no_space", err, remedy.Of("free space on the filesystem that the error names, then try again")}
 	case errors.Is(err, runtime.ErrImageMissing):

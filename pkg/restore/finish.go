@@ -58,7 +58,7 @@ func (s *session) finish(ctx context.Context, tx *journal.Tx, offline bool) *end
 }
 
 func (f *finish) run(ctx context.Context, tx *journal.Tx) (err error) {
-	if f.x, err = f.openTxn(tx); err != nil {
+	if f.x, err = f.openTxn(tx, f.vanished(ctx, tx)...); err != nil {
 		return frozen(tx.ID, "its directories cannot be opened: %w", err)
 	}
 	defer func() {
@@ -69,7 +69,7 @@ func (f *finish) run(ctx context.Context, tx *journal.Tx) (err error) {
 		f.x.CloseVolumes()
 	}()
 	if !f.x.Decision().Staged { // nothing that is live has been touched
-		return f.discardUnready()
+		return f.discardUnready(ctx)
 	}
 	if err := runPhases(ctx, f.session, finishing, f, false); err != nil {
 		return err
@@ -90,7 +90,7 @@ func (f *finish) stopAt(ifOld, ifNew outcome, left error) error {
 }
 
 // discardUnready ends a transaction that has no ready record.
-func (f *finish) discardUnready() error {
+func (f *finish) discardUnready(ctx context.Context) error {
 	if err := f.untouched(f.x); err != nil {
 		return err
 	}
@@ -104,6 +104,7 @@ func (f *finish) discardUnready() error {
 	if err != nil {
 		return &endsAs{cleanedPartly, err}
 	}
+	f.unmake(ctx)
 	return &endsAs{cleaned, nil}
 }
 
@@ -231,6 +232,7 @@ func (f *finish) settle(ctx context.Context) error {
 	if err := f.clearAway(ctx); err != nil {
 		return f.stopAt(rolledBackPartly, restoredPartly, err)
 	}
+	f.unmake(ctx)
 	f.at("settled")
 	return nil
 }

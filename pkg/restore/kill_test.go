@@ -139,11 +139,15 @@ func TestARestoreKilledAnywhereBringsTheAppBack(t *testing.T) {
 }
 
 // killEverywhere kills a restore at each of its points in turn, and recovers.
-func (w *world) killEverywhere(appRuns func()) {
+func (w *world) killEverywhere(appRuns func()) { w.killEvery(1, appRuns) }
+
+// killEvery kills a restore at every stride-th of its points.
+func (w *world) killEvery(stride int, appRuns func()) {
+	w.Helper()
 	w.fill("new")
 	states := map[string][][]string{"new": w.trees()}
 	sid := w.capture()
-	for at := 1; ; at++ {
+	for at := 1; ; at += stride {
 		w.fill("old")
 		states["old"] = w.trees()
 		points, killed := w.run("restore", sid, at)

@@ -47,6 +47,7 @@ type Plan struct {
 	Containers []runtime.Container
 	Space      []Space
 	Warnings   []string
+	Left       []string // mounts that are not volumes of the workload, a line for each reason
 
 	req      RestoreRequest
 	manifest *store.Manifest
@@ -107,6 +108,7 @@ func (s *session) plan(ctx context.Context, req RestoreRequest) (*Plan, error) {
 		return nil, err
 	}
 	p := &Plan{Workload: s.w.Name, SID: req.SID, Guard: guard, req: req}
+	p.Left, p.Warnings = s.mounts.Told(), s.mounts.Warnings()
 	for _, check := range []func(context.Context, *Plan) error{
 		s.planVolumes, s.planDirectories, s.planLive, s.planContainers, s.planUsers, s.planHolders, s.planSpace, s.planExchange,
 	} {
@@ -125,7 +127,11 @@ func (s *session) planVolumes(ctx context.Context, p *Plan) error {
 		return err
 	}
 	for _, m := range p.manifest.Volumes {
-		if v, _ := s.w.Volume(m.Name); v == nil || string(v.Scope) != m.Scope || v.Source != m.Source {
+		switch v, _ := s.w.Volume(m.Name); {
+		case v != nil && v.Name == m.Name && string(v.Scope) == m.Scope && v.Source == m.Source:
+		case s.mounts.Excludes(m.Source):
+			p.warn("the snapshot has volume %q, which `exclude` in the config leaves alone", m.Name)
+		default:
 			return refused("volume_unresolved", remedy.Of("make the config's volumes match the snapshot's (`", remedy.Operation{Verb: remedy.DoShow, Workload: s.w.Name, ID: p.SID}, "`)"),
 				"the snapshot has volume %q (scope %s, source %q), but the config of workload %s does not", m.Name, m.Scope, m.Source, s.w.Name)
 		}
@@ -147,6 +153,9 @@ func (s *session) planVolumes(ctx context.Context, p *Plan) error {
 			return refused("members_missing", useAnother(s.w.Name),
 				"volume %q: the store lacks %d of its %d members, the first is %s", v.Name, n, len(m.Members), first)
 		}
+		if found := s.mounts.Volume(v.Name); found != nil && found.Fills && m.Entries() <= 1 {
+			p.warn("volume %s is empty in the snapshot: where its container is made anew, the engine puts the image's own files of %s into it", v.Name, v.Target)
+		}
 		p.wanted = append(p.wanted, m)
 		p.Volumes = append(p.Volumes, PlannedVolume{
 			Name: v.Name, Scope: string(v.Scope), Source: v.Source, Path: v.Path(), Files: m.Files, Bytes: m.Bytes,
@@ -157,15 +166,18 @@ func (s *session) planVolumes(ctx context.Context, p *Plan) error {
 
 // chosen returns the volumes of these names, all of them for none.
 func (s *session) chosen(names []string) ([]*workload.Volume, error) {
+	wanted := map[*workload.Volume]bool{}
+	for _, name := range names {
+		v, err := s.w.Volume(name)
+		if err != nil {
+			return nil, fault(Usage, "no_such_volume", remedy.Remedy{}, "%w", err)
+		}
+		wanted[v] = true
+	}
 	var list []*workload.Volume
 	for i := range s.w.Volumes {
-		if v := &s.w.Volumes[i]; len(names) == 0 || slices.Contains(names, v.Name) {
+		if v := &s.w.Volumes[i]; len(names) == 0 || wanted[v] {
 			list = append(list, v)
-		}
-	}
-	for _, name := range names {
-		if _, err := s.w.Volume(name); err != nil {
-			return nil, fault(Usage, "no_such_volume", remedy.Remedy{}, "%w", err)
 		}
 	}
 	if len(list) == 0 {

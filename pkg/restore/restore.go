@@ -158,9 +158,20 @@ func (r *restoration) begin(context.Context) error {
 // stage extracts every volume beside its live directory and makes it durable.
 func (r *restoration) stage(ctx context.Context) error {
 	for _, v := range r.plan.volumes {
-		if err := v.Create(); err != nil {
+		var err error
+		if v.EngineVolume != "" {
+			err = r.rt.MakeVolume(ctx, v.EngineVolume, r.tx.ID)
+			r.at("made " + v.Name)
+		}
+		if err == nil {
+			err = v.Create()
+		}
+		if err != nil {
 			return fmt.Errorf("volume %s: %w", v.Name, err)
 		}
+	}
+	if err := r.samePlaces(ctx, r.plan.chosen); err != nil {
+		return err
 	}
 	if err := r.lockVolumes(); err != nil { // a directory that was missing now has a handle to lock
 		return err
@@ -169,6 +180,10 @@ func (r *restoration) stage(ctx context.Context) error {
 	// reports every failed write-back (syncfs(2)).
 	var err error
 	if r.x, err = r.openTxn(r.tx); err != nil {
+		return err
+	}
+	// A named volume may have been removed and made anew since the record was written.
+	if err := r.x.Untouched(); err != nil {
 		return err
 	}
 	for i, live := range r.sources(r.plan.volumes) {
@@ -301,6 +316,9 @@ func (r *restoration) swap(ctx context.Context) error {
 	if err := r.stillStopped(ctx); err != nil {
 		return err
 	}
+	if err := r.samePlaces(ctx, r.plan.chosen); err != nil {
+		return err
+	}
 	plan, err := r.x.PlanSwap()
 	if err != nil {
 		return err
@@ -350,6 +368,7 @@ func (r *restoration) conclude(ctx context.Context, failed error) error {
 	r.x.CloseVolumes()
 	tx := r.tx
 	if failed != nil {
+		failed = r.goneOr(ctx, failed)
 		// Only the disk can tell which records are in force: after a failed rename or
 		// fsync a record may or may not be there.
 		r.say("%v: undoing the restore", failed)

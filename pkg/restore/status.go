@@ -25,6 +25,7 @@ type WorkloadStatus struct {
 	LastSID    string
 	Containers []runtime.Container
 	Pending    *PendingTx
+	Left       []string        // mounts that are not volumes of the workload, a line for each reason
 	Problems   []remedy.Remedy // what is wrong, and what can be done about it
 }
 
@@ -113,6 +114,7 @@ func (e *Engine) status(ctx context.Context, name string, known map[string]*work
 	}
 	defer s.close()
 	known[name] = s.w
+	st.Left = s.mounts.Told()
 	if s.w.Kind() == workload.Data {
 		st.State = "data"
 		return st

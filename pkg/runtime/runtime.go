@@ -14,17 +14,18 @@ type Lock interface {
 
 // Runtime brings the containers of one workload up and down. A workload without
 // containers has one that does nothing. Every method honours its context. The
-// methods above Quiesce only look, and change nothing.
+// methods above MakeVolume only look, and change nothing.
 type Runtime interface {
 	// Containers returns the workload's containers, and those of also_stop
 	// (marked Also), running or not, sorted by name.
 	Containers(ctx context.Context) ([]Container, error)
 
-	// Volumes returns the directories of this host that a Compose file mounts
-	// writable, sorted by path, and says in notices what it leaves out and why;
-	// none for other workloads. It fails where leaving a mount out would lose
-	// data, such as a named volume.
-	Volumes(ctx context.Context) (volumes []Volume, notices []string, err error)
+	// Volumes returns what the workload's containers mount, as their own
+	// description (a Compose file) and the engine say it now. Of a workload whose
+	// config lists its volumes it says where the engine keeps the named ones. It
+	// fails where a volume can be neither captured nor left out in silence, such as
+	// one on NFS.
+	Volumes(ctx context.Context) (*Mounts, error)
 
 	// Users returns everybody else's containers that mount one of the host
 	// paths, something inside one, or something above one, stopped ones too.
@@ -37,6 +38,14 @@ type Runtime interface {
 	// UpToDate reports whether what runs is what the current config says, and is
 	// healthy: a deploy then has nothing to do.
 	UpToDate(ctx context.Context) (bool, error)
+
+	// MakeVolume makes a named volume that the engine does not have, as the
+	// containers' own description wants it, and notes the transaction in it.
+	MakeVolume(ctx context.Context, name, tx string) error
+
+	// UnmakeVolume removes a named volume that MakeVolume made for this
+	// transaction, unless somebody uses it or something is in it by now.
+	UnmakeVolume(ctx context.Context, name, tx string) error
 
 	// Quiesce pauses or stops the containers that run. The returned function
 	// brings exactly those back; it works after the context of the call has

@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
+
+	"github.com/tiny-forge/snap/pkg/workload"
 )
 
 // What keeps a workload from coming up, for errors.Is.
@@ -13,6 +17,15 @@ var (
 	ErrImageMissing = errors.New("the image is not on this host")
 	ErrPortTaken    = errors.New("a port is taken")
 )
+
+// Unsupported is the error of a volume that snap can neither capture nor restore.
+type Unsupported struct {
+	Err  error
+	Hint string // what to write into the config
+}
+
+func (u *Unsupported) Error() string { return u.Err.Error() }
+func (u *Unsupported) Unwrap() error { return u.Err }
 
 // The modes of quiescing.
 const (
@@ -33,11 +46,104 @@ const (
 	Above  Relation = "above"  // it mounts a directory that holds the volume
 )
 
-// Volume is a directory of this host that containers of a workload mount.
+// Mounts are what the containers of a workload mount of this host.
+type Mounts struct {
+	// Volumes are the workload's: those that its config lists, else all directories
+	// and named volumes that its containers mount writable. Sorted.
+	Volumes []Volume
+	// Left are the mounts that are not volumes of the workload.
+	Left []Left
+	// Excluded are the sources of those that the config leaves alone.
+	Excluded []string
+	// Root is the folder in which the engine keeps all that is its own, with no
+	// symbolic link in it; "" where no engine could be asked.
+	Root string
+}
+
+// Volume is a volume of a workload as it was found.
 type Volume struct {
-	Name   string // unique among the workload's volumes
-	Source string // the host path: absolute and clean
-	Target string // the path in the container, of the first that mounts it
+	workload.Volume // where it is; a named one is where the engine keeps it
+
+	Engine   string // the engine's name for it, "" where the engine has none
+	Absent   bool   // the engine does not have the volume yet
+	External bool   // Compose does not make it either
+	// Fills says that the engine puts the image's own files into the volume where a
+	// new container finds it empty.
+	Fills bool
+}
+
+// Left is a mount that is not a volume of the workload.
+type Left struct {
+	What string // its path or its name
+	Why  string // in plain words: mounts with the same reason are told together
+	// Lost says that containers write there, and that no snapshot has it.
+	Lost bool
+}
+
+// Volume returns the volume of this name, nil where there is none.
+func (m *Mounts) Volume(name string) *Volume {
+	if m == nil {
+		return nil
+	}
+	for i := range m.Volumes {
+		if m.Volumes[i].Name == name {
+			return &m.Volumes[i]
+		}
+	}
+	return nil
+}
+
+// Places are the volumes as a config would list them.
+func (m *Mounts) Places() (list []workload.Volume) {
+	for _, v := range m.Volumes {
+		list = append(list, v.Volume)
+	}
+	return list
+}
+
+// Excludes reports whether the config leaves a source alone.
+func (m *Mounts) Excludes(source string) bool {
+	return m != nil && slices.Contains(m.Excluded, source)
+}
+
+// Told returns a line for each reason why something is left out.
+func (m *Mounts) Told() []string {
+	if m == nil {
+		return nil
+	}
+	return told(m.Left, func(Left) bool { return true })
+}
+
+// Warnings returns one line about what containers write and no snapshot has, if there
+// is something of that kind.
+func (m *Mounts) Warnings() []string {
+	if m == nil {
+		return nil
+	}
+	lines := told(m.Left, func(l Left) bool { return l.Lost })
+	if len(lines) == 0 {
+		return nil
+	}
+	return []string{"no snapshot has what the containers write to " + strings.Join(lines, "; ")}
+}
+
+func told(left []Left, want func(Left) bool) []string {
+	var reasons []string
+	what := map[string][]string{}
+	for _, l := range left {
+		if !want(l) {
+			continue
+		}
+		if what[l.Why] == nil {
+			reasons = append(reasons, l.Why)
+		}
+		what[l.Why] = append(what[l.Why], l.What)
+	}
+	var lines []string
+	for _, why := range reasons {
+		lines = append(lines, strings.Join(what[why], ", ")+" ("+why+")")
+	}
+	return lines
 }
 
 // User is a container outside the workload that mounts one of its volumes.
@@ -104,7 +210,8 @@ type Policy struct {
 	Retries int    `json:"retries,omitempty"`
 }
 
-// Mount is a bind mount of a container.
+// Mount is a directory or file of this host that a container mounts: a bind mount or
+// a named volume.
 type Mount struct {
 	Source   string `json:"source"`
 	Target   string `json:"target"`

@@ -132,6 +132,9 @@ func Probe(volumes []*Volume, begin func(*journal.Begin) (*journal.Tx, error)) (
 	record := &journal.Begin{Kind: journal.Probe}
 	probed := map[disk.FSID]bool{}
 	for _, v := range volumes {
+		if v.EngineVolume != "" { // the folder around it is the engine's
+			continue
+		}
 		id, err := v.Nearest().Filesystem()
 		if err != nil {
 			return err, nil
@@ -141,6 +144,9 @@ func Probe(volumes []*Volume, begin func(*journal.Begin) (*journal.Tx, error)) (
 		}
 		probed[id] = true
 		record.Volumes = append(record.Volumes, journal.Volume{Name: v.Name, Root: v.Root, Rel: v.nearestRel(), Entry: "probe"})
+	}
+	if len(record.Volumes) == 0 {
+		return nil, nil
 	}
 	tx, err := begin(record)
 	if err != nil {

@@ -139,13 +139,19 @@ func (v *Volume) Nearest() *disk.Dir {
 // Begin is how the begin record names the volume. entry is its name in the
 // wrapper. With handle the record also holds the handle of the live directory.
 func (v *Volume) Begin(entry string, handle bool) (journal.Volume, error) {
-	record := journal.Volume{Name: v.Name, Root: v.Root, Rel: v.Rel, Entry: entry, Created: v.Missing, Anchor: path.Dir(v.nearestRel())}
+	record := journal.Volume{Name: v.Name, Root: v.Root, Rel: v.Rel, Entry: entry, Created: v.Missing, EngineVolume: v.EngineVolume, Anchor: path.Dir(v.nearestRel())}
+	if v.EngineVolume != "" {
+		record.Created = nil // only the engine may remove its volume
+	}
 	var err error
 	if record.AnchorHandle, err = v.root.HandleOf(record.Anchor); err == nil && handle && v.Live != nil {
 		record.Live, err = v.Live.Handle()
 	}
 	return record, err
 }
+
+// ByEngine says that the engine makes the missing directories: they are a named volume.
+func (v *Volume) ByEngine(name string) { v.EngineVolume = name }
 
 // nearestRel is the highest directory that a restore makes, or the live one: its
 // parent exists.
