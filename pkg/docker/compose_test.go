@@ -53,7 +53,7 @@ func TestComposeFromNothingThroughRestoreAndBack(t *testing.T) {
 		"    ports: ['127.0.0.1:" + fmt.Sprint(port) + ":8080']",
 		"    environment: {GREETING: hello}",
 		"    volumes: ['./data:/data']",
-		"    healthcheck: {test: [CMD, /app, check], interval: 200ms, retries: 1}",
+		"    healthcheck: {test: [CMD, /app, check], interval: 200ms, timeout: 2s, retries: 1}",
 		"    depends_on: {job: {condition: service_completed_successfully}}",
 		"  job:",
 		"    image: " + ref,
@@ -94,7 +94,7 @@ func TestComposeFromNothingThroughRestoreAndBack(t *testing.T) {
 	b.must(r.FenceAndStop(b.Context(), 2*time.Second))
 	b.sick(true)
 	var sick *runtime.Unhealthy
-	if err := r.Redeploy(b.Context(), held, runtime.Redeploy{Pins: pins, Before: before}); !errors.As(err, &sick) || !strings.Contains(sick.Reason, "feeling") {
+	if err := r.Redeploy(b.Context(), held, runtime.Redeploy{Pins: pins, Before: before, HealthTimeout: briefWait}); !errors.As(err, &sick) || !strings.Contains(sick.Reason, "feeling") {
 		t.Errorf("got %v, want an Unhealthy", err)
 	}
 	b.must(r.FenceAndStop(b.Context(), 2*time.Second))
@@ -198,7 +198,7 @@ func TestComposeTellsUnhealthyDependenciesFromFailures(t *testing.T) {
 	port := freePort(b)
 	r, held := b.open(b.composed("services:",
 		"  web: {image: "+ref+", depends_on: {db: {condition: service_healthy}}, ports: ['127.0.0.1:"+fmt.Sprint(port)+":8080']}",
-		"  db: {image: "+ref+", volumes: ['./data:/data'], healthcheck: {test: [CMD, /app, check], interval: 200ms, retries: 1}}")), b.held()
+		"  db: {image: "+ref+", volumes: ['./data:/data'], healthcheck: {test: [CMD, /app, check], interval: 200ms, timeout: 2s, retries: 1}}")), b.held()
 	err := r.Redeploy(b.Context(), held, runtime.Redeploy{StopTimeout: time.Second})
 	var sick *runtime.Unhealthy
 	if !errors.As(err, &sick) || !strings.Contains(sick.Container, "db") || !strings.Contains(sick.Reason, "feeling") {

@@ -151,7 +151,11 @@ func (a *imageApp) upToDate(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	c := own[0]
-	sick := c.health() != container.Healthy && c.health() != container.NoHealthcheck
+	lacks, err := a.e.lacks(ctx, c)
+	if err != nil {
+		return false, err
+	}
+	sick := c.health() != container.Healthy && c.health() != container.NoHealthcheck || lacks != ""
 	return want.is(c) && c.active() && !sick && c.Name == a.w.ContainerName && c.Policy == restartOf(a.w), nil
 }
 

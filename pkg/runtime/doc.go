@@ -24,7 +24,8 @@
 // restart policy "no": no engine that starts and no reboot brings the app up.
 //
 // Each method says what holds after an error. [ErrUnreachable], [ErrImageMissing],
-// [ErrPortTaken] and [*Unhealthy] tell the causes apart.
+// [ErrPortTaken], [ErrCannotFence], [ErrCannotPause], [*Unhealthy] and [*Crashed] tell
+// the causes apart.
 //
 // # Not promised
 //
