@@ -21,6 +21,27 @@ var (
 	ErrCannotPause = errors.New("the container engine cannot pause containers")
 )
 
+// MissingImage is an [ErrImageMissing] that says how to get the image.
+type MissingImage struct {
+	Image   string // a reference
+	ImageID string // "" where any image of that reference will do
+	Pull    string // what brings it from a registry, "" where none is known to have it
+}
+
+func (m *MissingImage) Error() string {
+	name := m.Image
+	if m.ImageID != "" {
+		name += " (" + m.ImageID + ")"
+	}
+	if m.Pull == "" {
+		return fmt.Sprintf("image %s: %v, and has no digest to pull it by: build or load it again", name, ErrImageMissing)
+	}
+	return fmt.Sprintf("image %s: %v: docker pull %s brings it", name, ErrImageMissing, m.Pull)
+}
+
+// Is reports whether target is [ErrImageMissing].
+func (m *MissingImage) Is(target error) bool { return target == ErrImageMissing }
+
 // The modes of quiescing.
 const (
 	Pause = "pause" // freeze the containers
