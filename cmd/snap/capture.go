@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -91,7 +92,7 @@ the files may then be from different moments.`,
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		return oneOf("--quiesce", req.Quiesce, runtime.Pause, runtime.Stop, runtime.None)
 	}
-	cmd.RunE = a.verb(func(ctx context.Context, e *restore.Engine, args []string) error {
+	cmd.RunE = a.with(ownStore, func(ctx context.Context, e *restore.Engine, args []string) error {
 		req.Workload = args[0]
 		r, err := e.Capture(ctx, req)
 		if err != nil {
@@ -121,10 +122,8 @@ the files may then be from different moments.`,
 
 // oneOf checks a flag's value.
 func oneOf(flag, value string, allowed ...string) error {
-	for _, ok := range allowed {
-		if value == ok {
-			return nil
-		}
+	if slices.Contains(allowed, value) {
+		return nil
 	}
-	return &usageError{err: errorf("%s is %q: use %s", flag, value, strings.Join(allowed, ", "))}
+	return fmt.Errorf("%s is %q: use %s", flag, value, strings.Join(allowed, ", "))
 }

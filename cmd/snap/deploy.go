@@ -33,7 +33,7 @@ config says are left alone.`,
 		Args: cobra.ExactArgs(1),
 	}
 	durationVar(cmd.Flags(), &req.HealthTimeout, "health-timeout", "how long to wait for health (default 2m)")
-	cmd.RunE = a.verb(func(ctx context.Context, e *restore.Engine, args []string) error {
+	cmd.RunE = a.with(ownStore, func(ctx context.Context, e *restore.Engine, args []string) error {
 		req.Workload = args[0]
 		r, err := e.Deploy(ctx, req)
 		if err != nil {
@@ -69,7 +69,7 @@ recovery runs at the same time. snap ends with the command's exit code.`,
 		},
 	}
 	durationVar(cmd.Flags(), &wait, "wait", "how long to wait for the lock")
-	cmd.RunE = a.verb(func(ctx context.Context, e *restore.Engine, args []string) error {
+	cmd.RunE = a.with(ownStore, func(ctx context.Context, e *restore.Engine, args []string) error {
 		held, err := e.Lock(ctx, args[0], wait)
 		if err != nil {
 			return err
@@ -102,15 +102,7 @@ func (a *app) locked(ctx context.Context, command []string) error {
 		if code := exit.ExitCode(); code >= 0 {
 			return exitStatus(code)
 		}
-		return exitStatus(128 + int(signalOf(exit)))
+		return exitStatus(128 + int(exit.Sys().(syscall.WaitStatus).Signal()))
 	}
 	return err
-}
-
-// signalOf returns the signal that ended a command.
-func signalOf(exit *exec.ExitError) syscall.Signal {
-	if ws, ok := exit.Sys().(syscall.WaitStatus); ok {
-		return ws.Signal()
-	}
-	return 0
 }

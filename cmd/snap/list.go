@@ -12,35 +12,32 @@ import (
 	"github.com/tiny-forge/snap/pkg/store"
 )
 
-func errorf(format string, args ...any) error { return fmt.Errorf(format, args...) }
-
 func (a *app) listCommand() *cobra.Command {
-	cmd := &cobra.Command{
+	return &cobra.Command{
 		Use:   "list [workload]",
 		Short: "List snapshots, newest first",
 		Args:  cobra.MaximumNArgs(1),
-	}
-	cmd.RunE = a.look(func(_ context.Context, e *restore.Engine, args []string) error {
-		names, err := listed(e, args)
-		if err != nil {
-			return err
-		}
-		snapshots := []snapshotJSON{}
-		for _, name := range names {
-			for m, err := range e.Snapshots(name) {
-				if err != nil {
-					a.progress("warning: %v", err)
-					continue
-				}
-				snapshots = append(snapshots, showSnapshot(m))
+		RunE: a.with(knownStore, func(_ context.Context, e *restore.Engine, args []string) error {
+			names, err := listed(e, args)
+			if err != nil {
+				return err
 			}
-		}
-		slices.SortStableFunc(snapshots, func(x, y snapshotJSON) int { return y.Created.Compare(x.Created) })
-		a.result = map[string]any{"snapshots": snapshots}
-		a.table(snapshotRows(snapshots))
-		return nil
-	})
-	return cmd
+			snapshots := []snapshotJSON{}
+			for _, name := range names {
+				for m, err := range e.Snapshots(name) {
+					if err != nil {
+						a.progress("warning: %v", err)
+						continue
+					}
+					snapshots = append(snapshots, showSnapshot(m))
+				}
+			}
+			slices.SortStableFunc(snapshots, func(x, y snapshotJSON) int { return y.Created.Compare(x.Created) })
+			a.result = map[string]any{"snapshots": snapshots}
+			a.table(snapshotRows(snapshots))
+			return nil
+		}),
+	}
 }
 
 // listed returns the workloads to list: the one of the command line, or those of
@@ -82,31 +79,30 @@ type showJSON struct {
 }
 
 func (a *app) showCommand() *cobra.Command {
-	cmd := &cobra.Command{
+	return &cobra.Command{
 		Use:   "show <workload> <sid>",
 		Short: "Show the contents of a snapshot",
 		Args:  cobra.ExactArgs(2),
+		RunE: a.with(knownStore, func(_ context.Context, e *restore.Engine, args []string) error {
+			m, err := e.Snapshot(args[0], args[1])
+			if err != nil {
+				return err
+			}
+			s := showSnapshot(m)
+			a.result = showJSON{s, m.Snap, m.Images}
+			a.table(snapshotRows([]snapshotJSON{s}))
+			a.say("quiesce %s, taken by snap %s", m.Quiesce, m.Snap)
+			for _, i := range m.Images {
+				a.say("image %s %s", i.Image, i.ImageID)
+			}
+			rows := [][]string{{"VOLUME", "SCOPE", "SOURCE", "TARGET", "FILES", "DIRS", "SIZE", "STORED", "COMPRESSION"}}
+			for _, v := range s.Volumes {
+				rows = append(rows, []string{
+					v.Name, v.Scope, v.Source, v.Target, fmt.Sprint(v.Files), fmt.Sprint(v.Dirs), size(v.Bytes), size(v.StoredBytes), v.Compression,
+				})
+			}
+			a.table(rows)
+			return nil
+		}),
 	}
-	cmd.RunE = a.look(func(_ context.Context, e *restore.Engine, args []string) error {
-		m, err := e.Snapshot(args[0], args[1])
-		if err != nil {
-			return err
-		}
-		s := showSnapshot(m)
-		a.result = showJSON{s, m.Snap, m.Images}
-		a.table(snapshotRows([]snapshotJSON{s}))
-		a.say("quiesce %s, taken by snap %s", m.Quiesce, m.Snap)
-		for _, i := range m.Images {
-			a.say("image %s %s", i.Image, i.ImageID)
-		}
-		rows := [][]string{{"VOLUME", "SCOPE", "SOURCE", "TARGET", "FILES", "DIRS", "SIZE", "STORED", "COMPRESSION"}}
-		for _, v := range s.Volumes {
-			rows = append(rows, []string{
-				v.Name, v.Scope, v.Source, v.Target, fmt.Sprint(v.Files), fmt.Sprint(v.Dirs), size(v.Bytes), size(v.StoredBytes), v.Compression,
-			})
-		}
-		a.table(rows)
-		return nil
-	})
-	return cmd
 }

@@ -2,9 +2,6 @@ package main
 
 import "github.com/tiny-forge/snap/pkg/restore"
 
-// The command is the observer of its operation: lines go to stderr, and the
-// phases decide about the priority.
-
 // Phase implements [restore.Observer].
 func (a *app) Phase(p restore.Phase) { a.pacer.follow(p) }
 

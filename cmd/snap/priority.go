@@ -11,25 +11,20 @@ import (
 )
 
 // While the app runs, snap reads and writes as if it had been started with
-// `nice` and `ionice -c best-effort -n 7`: the app comes first. While the app is
-// down, snap is what it waits for.
-//
-// Both priorities belong to a thread, and a new one has those of the thread that
-// made it (sched(7), ioprio_set(2)).
+// `nice` and `ionice -c best-effort -n 7`. Both priorities belong to a thread, and a
+// new one has those of the thread that made it (sched(7), ioprio_set(2)).
 const (
 	gentleNice = 10
 	gentleIO   = 2<<13 | 7 // IOPRIO_CLASS_BE, its lowest level
 )
 
-// pacer gives the process the priority and the threads that a phase deserves. It
-// belongs to one operation.
+// pacer gives the process the priority and the threads that a phase deserves.
 type pacer struct {
 	fullSpeed bool   // do not lower the priority
 	hasten    func() // gives back the priority that snap had first; nil: it has it
 	fewer     func() // gives back the number of threads; nil: it has it
 }
 
-// follow is told that a phase begins.
 func (p *pacer) follow(phase restore.Phase) {
 	switch phase {
 	case restore.Begin, restore.Guard: // the app runs
@@ -48,7 +43,6 @@ func (p *pacer) follow(phase restore.Phase) {
 	}
 }
 
-// end gives back the priority.
 func (p *pacer) end() {
 	if p.hasten != nil {
 		p.hasten()
@@ -125,10 +119,9 @@ func setPriority(nice, io int) {
 }
 
 // moreThreads lets the runtime have as many threads again as there are cores,
-// and returns what ends that. Those that make files wait in the kernel for a
-// directory or the journal, too briefly for the runtime to give their core to
-// another: with as many threads as cores a sixth of the time is lost. What
-// compresses loses by more.
+// and returns what ends that. Those that make files wait in the kernel, too briefly
+// for the runtime to give their core to another: a sixth of the time would be lost.
+// What compresses loses by more threads.
 func moreThreads() (end func()) {
 	n := runtime.GOMAXPROCS(0)
 	if n == 1 { // whoever wants the calls in an order gets them so

@@ -3,24 +3,19 @@ package main
 import (
 	"os"
 	"runtime/debug"
-
-	"github.com/tiny-forge/snap/pkg/workload"
 )
 
 // What belongs to the whole process is set here: the garbage collector's limits
 // and the environment. The packages below change neither.
 
 const (
-	// gcPercent keeps snap small beside the app that it serves. Most of snap's
-	// memory are buffers, which cost the collector nothing: at 100 a restore takes
-	// 12 MiB more, and 1 % less time.
+	// gcPercent keeps snap small beside the app that it serves: at 100 a restore
+	// takes 12 MiB more, and 1 % less time.
 	gcPercent = 75
 	// importMemory is the heap size from which on the collector does not wait for
 	// gcPercent while snap reads a foreign archive: the windows of its frames may
-	// take 100 MiB each, and are garbage soon. It is not an upper limit, since memory
-	// in use stays. Other commands have no such size: much memory there means much
-	// memory in use, for a snapshot of terabytes, and the collector would only be
-	// kept busy.
+	// take 100 MiB each, and are garbage soon. In other commands much memory is in
+	// use, for a snapshot of terabytes, and the collector would only be kept busy.
 	importMemory = 256 << 20
 )
 
@@ -34,13 +29,6 @@ func limitImportMemory() {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(importMemory)
 	}
-}
-
-func configPath() string {
-	if path := os.Getenv("SNAP_CONFIG"); path != "" {
-		return path
-	}
-	return workload.DefaultPath
 }
 
 // watchdogMark is set to the transaction in the environment of the commands that

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -58,17 +60,17 @@ keep becomes a snapshot first.`,
 	cmd.PreRunE = func(_ *cobra.Command, args []string) error {
 		switch {
 		case resolve == "" && confirm != "":
-			return errorf("--confirm is only for --resolve")
+			return errors.New("--confirm is only for --resolve")
 		case resolve == "":
 			return nil
 		case req.Offline:
-			return errorf("--resolve needs the container engine, so it cannot be used with --offline")
+			return errors.New("--resolve needs the container engine, so it cannot be used with --offline")
 		case len(args) != 1:
-			return errorf("--resolve takes exactly one workload")
+			return errors.New("--resolve takes exactly one workload")
 		}
 		return oneOf("--resolve", resolve, "keep-"+journal.KeepOld, "keep-"+journal.KeepNew)
 	}
-	cmd.RunE = a.mend(func(ctx context.Context, e *restore.Engine, args []string) error {
+	cmd.RunE = a.with(anyStore, func(ctx context.Context, e *restore.Engine, args []string) error {
 		req.Workloads = args
 		if !req.Offline {
 			a.waitDocker = wait
@@ -135,18 +137,11 @@ func (a *app) showRecoveries(list []restore.Recovery) {
 // sayRecovery prints a recovery. If its error is the one that the command ends
 // with, the error is returned with its transaction, and so printed only once.
 func (a *app) sayRecovery(r restore.Recovery, last error) error {
-	action := r.Action
-	if action == "" {
-		action = "left alone"
-	}
+	action := cmp.Or(r.Action, "left alone")
 	if r.Pending {
 		action += ", not finished"
 	}
-	whose := r.Workload
-	if whose == "" {
-		whose = "?"
-	}
-	a.say("%s %s (%s): %s", whose, r.Tx, r.Found, action)
+	a.say("%s %s (%s): %s", cmp.Or(r.Workload, "?"), r.Tx, r.Found, action)
 	for _, path := range r.Kept {
 		a.say("preserved for you to look at and delete: %s", path)
 	}

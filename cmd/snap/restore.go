@@ -77,7 +77,7 @@ nothing. After a crash or a power cut, run snap recover.`,
 		}
 		return oneOf("--on-unhealthy", req.OnUnhealthy, restore.RevertUnhealthy, restore.KeepUnhealthy)
 	}
-	cmd.RunE = a.verb(func(ctx context.Context, e *restore.Engine, args []string) error {
+	cmd.RunE = a.with(ownStore, func(ctx context.Context, e *restore.Engine, args []string) error {
 		req.Workload, req.SID = args[0], args[1]
 		if plan {
 			return a.plan(ctx, e, req)
@@ -144,7 +144,7 @@ func (a *app) restore(ctx context.Context, e *restore.Engine, req restore.Restor
 	a.result, a.effect = shown, replaces
 	a.say("%s %s: snapshot %s, %d files, %s", r.Outcome, r.Workload, r.SID, shown.Files, size(shown.Bytes))
 	if r.PreRestoreSID != "" {
-		a.say("the data from before: snapshot %s", r.PreRestoreSID)
+		a.say("the old data: snapshot %s", r.PreRestoreSID)
 	}
 	a.progress("the app was down %.1f s of %.1f s%s", r.DowntimeSeconds, r.Seconds, timing(r.Phases))
 	return err

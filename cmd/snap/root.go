@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,8 +42,7 @@ func run(args []string, in *os.File, out, errOut io.Writer) int {
 }
 
 func (a *app) run(args []string) (code int) {
-	// A panic ends the process with nothing but a message: the watchdog recovers the
-	// operation when the process has ended.
+	// The watchdog recovers the operation when the process has ended.
 	defer func() {
 		if v := recover(); v != nil {
 			code = a.crashed(v)
@@ -78,14 +78,8 @@ func signals() (context.Context, func()) {
 	caught := make(chan os.Signal, 1)
 	signal.Notify(caught, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM)
 	go func() {
-		switch <-caught {
-		case unix.SIGINT:
-			cancel(&restore.Signal{Name: "SIGINT", Code: 130})
-		case unix.SIGQUIT:
-			cancel(&restore.Signal{Name: "SIGQUIT", Code: 131})
-		case unix.SIGTERM:
-			cancel(&restore.Signal{Name: "SIGTERM", Code: 143})
-		}
+		sig := (<-caught).(unix.Signal)
+		cancel(&restore.Signal{Name: unix.SignalName(sig), Code: 128 + int(sig)})
 	}()
 	return ctx, func() { signal.Stop(caught); cancel(nil) }
 }
@@ -96,7 +90,7 @@ func (a *app) root() *cobra.Command {
 		Short: "Capture and restore the data of Docker workloads",
 		Long: `snap captures the data directories of Docker workloads on this host, and restores
 them under the running app: all volumes of a workload or none, with the app down
-for seconds. The data from before the restore is kept as a snapshot.
+for seconds. The old data is kept as a snapshot.
 
 Exit codes: 0 done, 1 failed (data and containers are as before), 2 snap itself
 crashed (run snap recover), 3 refused, 4 busy, 5 rolled back, 6 frozen (an
@@ -112,7 +106,7 @@ operator must look), 7 done but something is pending, 64 usage or config,
 	root.SetErr(a.err)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	flags := root.PersistentFlags()
-	flags.StringVar(&a.config, "config", configPath(), "the config `file` (SNAP_CONFIG)")
+	flags.StringVar(&a.config, "config", cmp.Or(os.Getenv("SNAP_CONFIG"), workload.DefaultPath), "the config `file` (SNAP_CONFIG)")
 	flags.StringVar(&a.choice.Context, "context", "", "the `name` of the docker command's context whose engine to use (default: the one that the docker command uses)")
 	flags.StringVarP(&a.choice.Host, "host", "H", "", "the `socket` of the engine, as unix:///var/run/docker.sock (DOCKER_HOST)")
 	flags.BoolVar(&a.json, "json", a.json, "print one JSON object on stdout, on failure too")
@@ -167,22 +161,8 @@ const (
 	ownStore               // it makes one where the host has never seen any
 )
 
-// verb returns a command's function, which opens the engine and then calls do.
+// with returns a command's function, which opens the engine and then calls do.
 // Errors from here on are not errors of usage.
-func (a *app) verb(do func(ctx context.Context, e *restore.Engine, args []string) error) func(*cobra.Command, []string) error {
-	return a.with(ownStore, do)
-}
-
-// look is verb for commands that do not create a missing store.
-func (a *app) look(do func(ctx context.Context, e *restore.Engine, args []string) error) func(*cobra.Command, []string) error {
-	return a.with(knownStore, do)
-}
-
-// mend is look for commands that work while the store is missing.
-func (a *app) mend(do func(ctx context.Context, e *restore.Engine, args []string) error) func(*cobra.Command, []string) error {
-	return a.with(anyStore, do)
-}
-
 func (a *app) with(store need, do func(ctx context.Context, e *restore.Engine, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		a.entered = true
@@ -198,16 +178,14 @@ func (a *app) with(store need, do func(ctx context.Context, e *restore.Engine, a
 	}
 }
 
-// engine opens config, state and store. Where there is no store and the command
-// does not need one, the engine has none. The returned function closes them.
+// engine opens config, state and, where there is one, the store. The returned function
+// closes them.
 func (a *app) engine(store need) (*restore.Engine, func(), error) {
 	cfg, err := workload.Load(a.config)
 	if err != nil {
 		return nil, nil, err
 	}
-	e := &restore.Engine{
-		Config: cfg, Version: version(), Watchdog: a.watchdog, Runtime: a.runtime,
-	}
+	e := &restore.Engine{Config: cfg, Version: version(), Watchdog: a.watchdog, Runtime: a.runtime}
 	if a.opened != nil {
 		a.opened(e)
 	}
@@ -231,8 +209,7 @@ func (a *app) engine(store need) (*restore.Engine, func(), error) {
 	return e, done, nil
 }
 
-// tolerates reports whether a command can do without the store that err says is
-// not there.
+// tolerates reports whether a command can do without a store, for the reason err.
 func tolerates(need need, err error) bool {
 	var missing *store.Missing
 	return need == anyStore && errors.As(err, &missing) || need != ownStore && errors.Is(err, fs.ErrNotExist)

@@ -49,34 +49,33 @@ type statusJSON struct {
 }
 
 func (a *app) statusCommand() *cobra.Command {
-	cmd := &cobra.Command{
+	return &cobra.Command{
 		Use:   "status [workload]",
 		Short: "Show what runs, the last snapshot, and what is pending",
 		Args:  cobra.MaximumNArgs(1),
+		RunE: a.with(anyStore, func(ctx context.Context, e *restore.Engine, args []string) error {
+			name := ""
+			if len(args) == 1 {
+				name = args[0]
+			}
+			list, err := e.Status(ctx, name)
+			if err != nil {
+				return err
+			}
+			shown := []statusJSON{}
+			rows := [][]string{{"WORKLOAD", "STATE", "LAST SNAPSHOT"}}
+			for _, st := range list {
+				shown = append(shown, a.showStatus(st))
+				rows = append(rows, []string{st.Workload, st.State, st.LastSID})
+			}
+			a.result = map[string]any{"workloads": shown}
+			a.table(rows)
+			for _, st := range list {
+				a.explain(st)
+			}
+			return nil
+		}),
 	}
-	cmd.RunE = a.mend(func(ctx context.Context, e *restore.Engine, args []string) error {
-		name := ""
-		if len(args) == 1 {
-			name = args[0]
-		}
-		list, err := e.Status(ctx, name)
-		if err != nil {
-			return err
-		}
-		shown := []statusJSON{}
-		rows := [][]string{{"WORKLOAD", "STATE", "LAST SNAPSHOT"}}
-		for _, st := range list {
-			shown = append(shown, a.showStatus(st))
-			rows = append(rows, []string{st.Workload, st.State, st.LastSID})
-		}
-		a.result = map[string]any{"workloads": shown}
-		a.table(rows)
-		for _, st := range list {
-			a.explain(st)
-		}
-		return nil
-	})
-	return cmd
 }
 
 func (a *app) showStatus(st restore.WorkloadStatus) statusJSON {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"maps"
@@ -37,21 +38,19 @@ compression is the snapshot's own. Every byte is verified before it is written.`
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		switch {
 		case output == "":
-			return &usageError{err: errorf("no file to write: use -o FILE, or -o - for stdout")}
+			return errors.New("no file to write: use -o FILE, or -o - for stdout")
 		case output == "-" && a.json:
-			return &usageError{err: errorf("-o - and --json both write to stdout")}
+			return errors.New("-o - and --json both write to stdout")
 		}
-		if !cmd.Flags().Changed("compression") {
-			var err error
+		var err error
+		if cmd.Flags().Changed("compression") {
+			_, err = archive.ParseCodec(compression)
+		} else {
 			compression, err = compressionOf(output)
-			return err
 		}
-		if _, err := archive.ParseCodec(compression); err != nil {
-			return &usageError{err: err}
-		}
-		return nil
+		return err
 	}
-	cmd.RunE = a.look(func(ctx context.Context, e *restore.Engine, args []string) error {
+	cmd.RunE = a.with(knownStore, func(ctx context.Context, e *restore.Engine, args []string) error {
 		if output == "-" {
 			_, err := e.Export(ctx, args[0], args[1], volume, compression, a.out)
 			return err
@@ -72,7 +71,7 @@ func compressionOf(name string) (string, error) {
 		return "zstd", nil
 	case ".tar", ".xz", ".txz", ".bz2", ".tbz", ".tbz2", ".lz", ".lzma", ".tlz", ".lz4", ".lzo", ".br", ".z", ".taz", ".zip", ".7z", ".rar":
 		return "", &usageError{
-			errorf("%s would not be a %s file: snap writes .tar.gz or .tar.zst", name, ext),
+			fmt.Errorf("%s would not be a %s file: snap writes .tar.gz or .tar.zst", name, ext),
 			"use one of these names, or --compression gzip or zstd to keep the name",
 		}
 	}
@@ -97,12 +96,12 @@ func (a *app) exportFile(ctx context.Context, e *restore.Engine, name, sid, volu
 		return err
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
 		return &usageError{
-			errorf("%s is not a regular file, and would be replaced by one", output),
+			fmt.Errorf("%s is not a regular file, and would be replaced by one", output),
 			"use another name, or redirect -o - to it",
 		}
 	}
 	tmp := filepath.Base(path) + "." + sid + ".tmp"
-	f, err := dir.CreateFile(tmp, 0o600)
+	f, err := dir.CreateFile(tmp)
 	if err != nil {
 		return err
 	}
@@ -111,10 +110,7 @@ func (a *app) exportFile(ctx context.Context, e *restore.Engine, name, sid, volu
 	if err == nil {
 		err = errors.Join(w.Flush(), f.Sync())
 	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
+	if err = errors.Join(err, f.Close()); err == nil {
 		err = dir.RenameSync(tmp, dir, filepath.Base(path))
 	}
 	if err != nil {
@@ -148,11 +144,11 @@ could reach outside the volume is refused.`,
 	cmd.Flags().StringVar(&note, "note", "", "a `text` that list shows with the snapshot (default: the file's name)")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		if volume == "" {
-			return &usageError{err: errorf("no volume: use --volume NAME")}
+			return errors.New("no volume: use --volume NAME")
 		}
 		return nil
 	}
-	cmd.RunE = a.verb(func(ctx context.Context, e *restore.Engine, args []string) error {
+	cmd.RunE = a.with(ownStore, func(ctx context.Context, e *restore.Engine, args []string) error {
 		limitImportMemory()
 		var in io.Reader = a.in
 		if args[1] != "-" {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -66,8 +67,7 @@ func newUI(in *os.File, out, errOut io.Writer) *ui {
 	return &ui{in: in, out: &stdout{w: out}, err: errOut, called: os.Args[0]}
 }
 
-// stdout remembers its first write error. After that it writes nothing more, so
-// that a result never has holes.
+// stdout writes nothing after its first error, so that a result never has holes.
 type stdout struct {
 	w    io.Writer
 	lost error
@@ -153,10 +153,7 @@ func (u *ui) describe(err error) report {
 	case errors.As(err, &missing):
 		r.exit, r.body.Code, r.body.Hint = exitCodes[restore.Refused], "store_missing", missing.Hint()
 	case errors.As(err, &usage):
-		r.exit, r.body.Code, r.body.Hint = usageExit, "usage", usage.hint
-		if usage.hint == "" {
-			r.body.Hint = u.command + " --help"
-		}
+		r.exit, r.body.Code, r.body.Hint = usageExit, "usage", cmp.Or(usage.hint, u.command+" --help")
 	}
 	return r
 }

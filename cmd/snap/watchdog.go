@@ -26,23 +26,16 @@ import (
 //
 // The watchdog has a session of its own, so that a signal to the terminal's
 // process group does not end it. It holds nothing of snap's but the pipe, so that
-// whoever reads snap's output to its end does not wait for the watchdog. The audit
-// log tells what it did.
+// whoever reads snap's output to its end does not wait for the watchdog.
 
 const (
-	// watchdogPatience limits the wait for the watchdog's start, and for its end.
-	watchdogPatience = 5 * time.Second
-	// commandPatience is how long the commands of a dead snap have to end. They
-	// were sent SIGTERM when snap died.
-	commandPatience = 20 * time.Second
-	// watchdogScore is the watchdog's proc_pid_oom_score_adj(5). When memory runs
-	// out snap is killed first; the watchdog is small and goes about last.
-	watchdogScore = -900
+	watchdogPatience = 5 * time.Second  // for the watchdog's start, and for its end
+	commandPatience  = 20 * time.Second // for the commands of a dead snap, which got SIGTERM when it died
+	watchdogScore    = -900             // proc_pid_oom_score_adj(5): when memory runs out, snap is killed first
 )
 
 // watchdog starts the watchdog of a transaction. release dismisses the watchdog
-// and returns when it has ended. The engine does not call release when it panics:
-// the watchdog then sees the end of this process, and recovers.
+// and returns when it has ended. The engine does not call release when it panics.
 func (a *app) watchdog(workload, tx string) (release func(), err error) {
 	config, err := filepath.Abs(a.config)
 	if err != nil {
@@ -73,18 +66,17 @@ func (a *app) watchdog(workload, tx string) (release func(), err error) {
 	}
 	release = func() {
 		unmarkCommands()
-		_, _ = hold.Write([]byte{'d'}) // a watchdog that has gone needs no farewell
+		_, _ = hold.Write([]byte{'d'}) // fails if the watchdog has gone
 		hold.Close()
 		impatient := time.AfterFunc(watchdogPatience, func() { _ = cmd.Process.Kill() })
 		defer impatient.Stop()
 		_ = cmd.Wait() // however it ended, snap is done
 	}
-	if err := standsBy(ready); err != nil {
-		release()
-		return nil, err
+	if err = standsBy(ready); err == nil {
+		// Set after the start: the watchdog must not find itself by the mark.
+		err = markCommands(tx)
 	}
-	// Set after the start: the watchdog must not find itself by the mark.
-	if err := markCommands(tx); err != nil {
+	if err != nil {
 		release()
 		return nil, err
 	}
@@ -93,7 +85,7 @@ func (a *app) watchdog(workload, tx string) (release func(), err error) {
 
 // keepInherited marks the files that this process was started with, beyond the
 // standard three, to be closed on exec: one may be the pipe of a script that waits
-// for its end. Files that snap itself opens are closed on exec in any case.
+// for its end.
 func keepInherited(list string) error {
 	names, err := os.ReadDir(list)
 	for _, name := range names {
@@ -104,7 +96,6 @@ func keepInherited(list string) error {
 	return err
 }
 
-// standsBy waits until the watchdog says that it is ready.
 func standsBy(ready io.ReadCloser) error {
 	said := make(chan error, 1)
 	go func() {
@@ -164,10 +155,7 @@ func spare(file string) {
 	}
 	now, err := strconv.Atoi(string(bytes.TrimSpace(text)))
 	for _, score := range []int{watchdogScore, 0} {
-		if err != nil || score >= now {
-			return
-		}
-		if writeTo(file, strconv.Itoa(score)) == nil {
+		if err != nil || score >= now || writeTo(file, strconv.Itoa(score)) == nil {
 			return
 		}
 	}

@@ -13,19 +13,15 @@ type (
 	Entry    = tarstream.Entry
 	Type     = tarstream.Type
 	Timespec = tarstream.Timespec
-	Xattr    = tarstream.Xattr
-	Extent   = tarstream.Extent
 	Stats    = tarstream.Stats
 )
 
-// The types of an entry, the name of the root directory, and how many components a
-// name may have.
+// The types of an entry, and how many components a name may have.
 const (
 	Regular   = tarstream.Regular
 	Hardlink  = tarstream.Hardlink
 	Symlink   = tarstream.Symlink
 	Directory = tarstream.Directory
-	Root      = tarstream.Root
 	MaxDepth  = tarstream.MaxDepth
 )
 

@@ -21,7 +21,7 @@ type clone struct {
 
 // cloned makes a clone of a large file, so that the file can be read later. It
 // reports false if there can be no clone.
-func (w *writer) cloned(f *live, e *tarstream.Entry) (bool, error) {
+func (w *Writing) cloned(f *live, e *tarstream.Entry) (bool, error) {
 	if w.opt.Clones == nil || len(w.clones) >= w.mostClones || e.Stored() == 0 {
 		return false, nil
 	}
@@ -42,7 +42,7 @@ func (w *writer) cloned(f *live, e *tarstream.Entry) (bool, error) {
 }
 
 // readClones reads the clones and stores their content.
-func (w *writer) readClones() error {
+func (w *Writing) readClones() error {
 	for _, c := range w.clones {
 		next := 0
 		torn, err := w.readLarge(c.f, &c.e, func(tar []byte) error {
@@ -59,16 +59,10 @@ func (w *writer) readClones() error {
 	return nil
 }
 
-// uncloned forgets the last clone, because its file changed while it was cloned.
-func (w *writer) uncloned() {
-	last := len(w.clones) - 1
-	w.clones[last].f.Close()
-	w.clones = w.clones[:last]
-}
-
-func (w *writer) closeClones() {
-	for _, c := range w.clones {
+// unclone forgets all clones after the first n.
+func (w *Writing) unclone(n int) {
+	for _, c := range w.clones[n:] {
 		c.f.Close()
 	}
-	w.clones = nil
+	w.clones = w.clones[:n]
 }

@@ -34,9 +34,8 @@ func (d *openDir) release() {
 // to the root. Names come sorted, so the next directory usually has most of its
 // parents in common with the last one, however deep the tree is.
 type cursor struct {
-	root   *openDir
-	name   string // the name of the directory; "" for the root
-	levels []level
+	name   string       // the name of the directory; "" for the root
+	levels []level      // the root is the first
 	open   atomic.Int64 // how many directories are open, even if only a file holds them
 }
 
@@ -47,9 +46,9 @@ type level struct {
 }
 
 func newCursor(root *disk.Dir) *cursor {
-	c := &cursor{root: &openDir{fd: root.FD()}}
-	c.root.refs.Store(1)
-	return c
+	dir := &openDir{fd: root.FD()}
+	dir.refs.Store(1)
+	return &cursor{levels: []level{{dir, 0}}}
 }
 
 // to returns the directory name. It goes there from the root, one component at a
@@ -84,37 +83,27 @@ func (c *cursor) to(name string) (*openDir, error) {
 	return c.top(), nil
 }
 
-// shared returns how many leading components name has in common with the cursor's
-// name.
+// shared returns how many leading levels name has in common with the cursor's name.
 func (c *cursor) shared(name string) int {
 	same := 0
 	for same < len(name) && same < len(c.name) && name[same] == c.name[same] {
 		same++
 	}
 	n := len(c.levels)
-	for n > 0 && (c.levels[n-1].end > same || c.levels[n-1].end < len(name) && name[c.levels[n-1].end] != '/') {
+	for n > 1 && (c.levels[n-1].end > same || c.levels[n-1].end < len(name) && name[c.levels[n-1].end] != '/') {
 		n--
 	}
 	return n
 }
 
-func (c *cursor) top() *openDir {
-	if len(c.levels) == 0 {
-		return c.root
-	}
-	return c.levels[len(c.levels)-1].dir
-}
+func (c *cursor) top() *openDir { return c.levels[len(c.levels)-1].dir }
 
 func (c *cursor) cut(n int) {
 	for _, l := range c.levels[n:] {
 		l.dir.release()
 	}
 	c.levels = c.levels[:n]
-	if n == 0 {
-		c.name = ""
-	} else {
-		c.name = c.name[:c.levels[n-1].end]
-	}
+	c.name = c.name[:c.levels[n-1].end]
 }
 
-func (c *cursor) close() { c.cut(0) }
+func (c *cursor) close() { c.cut(1) }

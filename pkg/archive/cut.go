@@ -8,7 +8,7 @@ import (
 
 // How a stream is cut into pieces.
 //
-// The content of a large file is cut on its own, every member.PieceSize bytes.
+// The content of a large file is cut every member.PieceSize bytes.
 // Everything else is grouped. The last entry of a group decides that the group ends
 // there, and the decision depends only on the entry's path and size: a hash of the
 // path is compared with a threshold that grows with the size. So an added or removed
@@ -18,16 +18,13 @@ import (
 // The mean size of a group is minGroup+meanGroup. The decision does not depend on
 // the content, so a walk that only calls stat knows the groups.
 const (
-	largeSize = 256 << 10
+	largeSize = 256 << 10 // a larger file is cut on its own
 	minGroup  = 64 << 10
 	meanGroup = 128 << 10
 	maxGroup  = 512 << 10
 	// entryWeight is what the headers of an entry count.
 	entryWeight = 1024
 )
-
-// large reports whether a file of this size is cut into pieces of its own.
-func large(size int64) bool { return size > largeSize }
 
 // cutter decides where groups end. The weight is that of the current group.
 type cutter struct{ weight int64 }
@@ -36,14 +33,10 @@ type cutter struct{ weight int64 }
 func (c *cutter) after(e *tarstream.Entry, size int) bool {
 	w := entryWeight + e.Size
 	c.weight += w
-	if c.weight >= maxGroup || size >= 2*maxGroup || c.weight >= minGroup && candidate(e.Name, w) {
-		return true
-	}
-	return false
+	return c.weight >= maxGroup || size >= 2*maxGroup || c.weight >= minGroup && candidate(e.Name, w)
 }
 
-// candidate is true with a probability of weight/meanGroup. It depends on the path
-// and the weight alone.
+// candidate is true with a probability of weight/meanGroup.
 func candidate(name string, weight int64) bool {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(name))

@@ -1,7 +1,6 @@
 package archive_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -141,14 +140,6 @@ func TestNoMemberIsLargerThanAMemberMayBe(t *testing.T) {
 	}
 }
 
-// ordered is a sink for one worker. It keeps the stream itself.
-type ordered struct{ bytes.Buffer }
-
-func (o *ordered) Put(tar []byte) (archive.Member, error) {
-	o.Write(tar)
-	return archive.Member{}, nil
-}
-
 // With more extents than a map may have, the content is the same, and Extract accepts
 // the map.
 func TestAFileWithMoreExtentsThanAMapHoldsIsRestored(t *testing.T) {
@@ -167,14 +158,10 @@ func TestAFileWithMoreExtentsThanAMapHoldsIsRestored(t *testing.T) {
 		t.Fatal(err)
 	}
 	stretches := 0
-	var tar ordered
-	result, err := archive.Write(context.Background(), open(t, live), &tar, archive.WriteOptions{Workers: 1, Index: func(l *archive.Line) error {
+	m, result := capture(t, live, archive.WriteOptions{Index: func(l *archive.Line) error {
 		stretches = max(stretches, len(l.Extents))
 		return nil
 	}})
-	if err != nil {
-		t.Fatal(err)
-	}
 	if stretches == 0 || stretches > 1<<16 {
 		t.Fatalf("the map has %d stretches", stretches)
 	}
@@ -184,7 +171,9 @@ func TestAFileWithMoreExtentsThanAMapHoldsIsRestored(t *testing.T) {
 	staged := mkdir(t, dir+"/staged")
 	opt := archivetest.Limits()
 	opt.MaxBytes = result.Stats.Bytes
-	if _, err := archive.Extract(context.Background(), &tar, open(t, staged), opt); err != nil {
+	r := archive.NewReader(context.Background(), m, result.Members)
+	defer r.Close()
+	if _, err := archive.Extract(context.Background(), r, open(t, staged), opt); err != nil {
 		t.Fatal(err)
 	}
 	got, err := os.ReadFile(staged + "/holey")

@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"testing"
-	"testing/iotest"
 
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/archive/archivetest"
@@ -18,12 +16,12 @@ func TestATruncatedArchiveIsRefusedWhereverItEnds(t *testing.T) {
 		if at%512 > 1 && at%512 != 511 && at%512 != 100 {
 			continue // the boundaries of blocks, and places in between
 		}
-		_, err := archive.Extract(context.Background(), bytes.NewReader(whole[:at]), open(t, t.TempDir()), archivetest.Limits())
+		_, err := extractTar(context.Background(), whole[:at], open(t, t.TempDir()), archivetest.Limits())
 		if !errors.Is(err, archive.ErrRefused) {
 			t.Fatalf("cut at byte %d of %d: %v", at, len(whole), err)
 		}
 	}
-	if _, err := archive.Extract(context.Background(), bytes.NewReader(whole), open(t, t.TempDir()), archivetest.Limits()); err != nil {
+	if _, err := extractTar(context.Background(), whole, open(t, t.TempDir()), archivetest.Limits()); err != nil {
 		t.Fatalf("the whole: %v", err)
 	}
 }
@@ -33,8 +31,15 @@ func TestAFailingDiskIsNotCalledAForgedArchive(t *testing.T) {
 	whole := archivetest.EveryKind()
 	disk := errors.New("input/output error")
 	for at := 0; at < len(whole); at += 512 {
-		r := io.MultiReader(bytes.NewReader(whole[:at]), iotest.ErrReader(disk))
+		before, bad := member(whole[:at]), member([]byte("bad"))
+		o := opener{map[string][]byte{before.ID: archive.Gzip.Deflate(nil, whole[:at])}, map[string]error{bad.ID: disk}}
+		members := []archive.Member{before, bad}
+		if at == 0 {
+			members = members[1:]
+		}
+		r := archive.NewReader(context.Background(), o, members)
 		_, err := archive.Extract(context.Background(), r, open(t, t.TempDir()), archivetest.Limits())
+		r.Close()
 		if !errors.Is(err, disk) || errors.Is(err, archive.ErrRefused) {
 			t.Fatalf("a read error at byte %d came back as: %v", at, err)
 		}
@@ -52,7 +57,7 @@ func TestAFlippedBitInAHeaderCausesNoPanicAndNoEscape(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := archive.Extract(context.Background(), bytes.NewReader(damaged), into, archivetest.Limits()); err != nil {
+		if _, err := extractTar(context.Background(), damaged, into, archivetest.Limits()); err != nil {
 			refused++
 		}
 		into.Close()
@@ -70,7 +75,7 @@ func TestACancelledExtractionSaysWhy(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	why := errors.New("the operator said stop")
 	cancel(why)
-	_, err := archive.Extract(ctx, bytes.NewReader(archivetest.EveryKind()), open(t, t.TempDir()), archivetest.Limits())
+	_, err := extractTar(ctx, archivetest.EveryKind(), open(t, t.TempDir()), archivetest.Limits())
 	if !errors.Is(err, why) || errors.Is(err, archive.ErrRefused) {
 		t.Errorf("a cancelled extraction returned %v", err)
 	}
@@ -82,7 +87,7 @@ func TestAFileInTheStageIsNotReplaced(t *testing.T) {
 	if err := into.WriteTemp("a", []byte("mine")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := archive.Extract(context.Background(), bytes.NewReader(archivetest.EveryKind()), into, archivetest.Limits()); !errors.Is(err, archive.ErrRefused) {
+	if _, err := extractTar(context.Background(), archivetest.EveryKind(), into, archivetest.Limits()); !errors.Is(err, archive.ErrRefused) {
 		t.Errorf("a name that is taken: %v", err)
 	}
 	if got, err := into.ReadFile("a", 10); err != nil || string(got) != "mine" {

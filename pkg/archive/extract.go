@@ -25,14 +25,13 @@ type ExtractOptions struct {
 	MaxEntries int64
 	MaxBytes   int64
 	MaxDepth   int
-	// Foreign accepts an archive that leaves out directories, even the root. They
-	// are created with Default's owner, mode and time.
-	Foreign bool
+	// Default has the owner, mode and time of a directory that a foreign archive
+	// leaves out.
 	Default tarstream.Entry
-	// Supply, if set, is called for each large file of a [Reader] whose content is
-	// whole members, in order, the last of them padded with zeros to a multiple of
-	// 512 bytes. If it returns a Fill, the members are neither read nor checked: the
-	// Fill is responsible for the content.
+	// Supply, if set, is called by Extract for each large file whose content is whole
+	// members, in order, the last of them padded with zeros to a multiple of 512
+	// bytes. If it returns a Fill, the members are neither read nor checked: the Fill
+	// is responsible for the content.
 	Supply func(e *tarstream.Entry, content []member.Member) Fill
 	// Wrote, if set, is called with the number of bytes after each write to a file.
 	// Several goroutines call it at a time.
@@ -45,53 +44,36 @@ type ExtractOptions struct {
 // extraction.
 type Fill func(into *os.File) (done bool, err error)
 
-// source returns entries, and between two entries the content of the first.
-type source interface {
-	// Next returns the next entry, and io.EOF at the end of the archive.
-	Next() (*tarstream.Entry, error)
-	// Take returns the next bytes of the content: at least one and at most n. The
-	// caller must not ask for more than is left. The bytes are valid until the next
-	// call of any method; a caller that needs them longer holds their buffer.
-	Take(n int64) ([]byte, *member.Buffer, error)
-	Close()
-}
-
 // Extract creates the tree of the tar stream r in the empty directory into, and
 // returns what it created. Whatever the stream says, nothing outside into is read,
 // changed or created. After an error into holds a part of the tree. An error that is
 // the fault of the archive wraps [ErrRefused]. After Extract has returned, nothing is
 // being written.
 //
-// Headers are read in order, and directories and hardlinks are created in order.
-// Meanwhile several goroutines write the files, straight from the members if r is a
-// [Reader]. Symbolic links are created after all of these, so that no link exists
-// while names are looked up. The metadata of directories comes last. Nothing is
-// durable before the caller has called syncfs.
-func Extract(ctx context.Context, r io.Reader, into *disk.Dir, opt ExtractOptions) (tarstream.Stats, error) {
-	if _, members := r.(*member.Reader); !members {
-		opt.Supply = nil
-	}
-	return extract(ctx, into, opt, func(before func()) source { return tarstream.NewParser(ctx, r, before) })
+// Several goroutines write the files, straight from the members, while the headers are
+// read in order.
+func Extract(ctx context.Context, r *member.Reader, into *disk.Dir, opt ExtractOptions) (tarstream.Stats, error) {
+	x := newExtractor(ctx, into, opt)
+	x.parser = tarstream.NewParser(r, x.flush)
+	defer x.parser.Close()
+	return x.extract(x.parser)
 }
 
-// extract reads from the source that from returns. The source must call before
-// whenever it may wait.
-func extract(ctx context.Context, into *disk.Dir, opt ExtractOptions, from func(before func()) source) (tarstream.Stats, error) {
-	x := &extractor{ctx: ctx, opt: opt, cursor: newCursor(into), writers: newWriters(ctx, opt), mostOpen: int64(mostOpen(mostDirs)), links: map[string]bool{}}
-	defer x.cursor.close()
-	x.src = from(x.flush)
-	if err := x.run(); err != nil {
-		x.writers.fail(x.place, err)
-	}
-	x.flush()
-	x.src.Close()
-	return x.stats, x.writers.close()
+// source returns entries, and between two entries the content of the first.
+type source interface {
+	// Next returns the next entry, and io.EOF at the end of the archive.
+	Next() (*tarstream.Entry, error)
+	// Take returns the next bytes of the content: at least one and at most n, which
+	// must not be more than is left. The bytes are valid until the next call of any
+	// method; a caller that needs them longer holds their buffer, if they have one.
+	Take(n int64) ([]byte, *member.Buffer, error)
 }
 
 type extractor struct {
 	ctx      context.Context
 	opt      ExtractOptions
 	src      source
+	parser   *tarstream.Parser // src, and nil for a foreign archive
 	cursor   *cursor
 	writers  *writers
 	batch    *batch // small files that no writer has yet
@@ -100,13 +82,32 @@ type extractor struct {
 	stats    tarstream.Stats
 
 	dirs     kept           // directories, whose metadata is set last
-	implied  map[string]int // directories that the archive has not named yet: index in dirs
+	implied  map[string]int // directories that a foreign archive has not named yet: index in dirs
 	symlinks kept
 	links    map[string]bool // the names of the symlinks
 }
 
+func newExtractor(ctx context.Context, into *disk.Dir, opt ExtractOptions) *extractor {
+	return &extractor{
+		ctx: ctx, opt: opt, cursor: newCursor(into), writers: newWriters(ctx, opt),
+		mostOpen: int64(mostOpen(mostDirs)), links: map[string]bool{},
+	}
+}
+
+func (x *extractor) extract(src source) (tarstream.Stats, error) {
+	defer x.cursor.close()
+	x.src = src
+	if err := x.run(); err != nil {
+		x.writers.fail(x.place, err)
+	}
+	x.flush()
+	return x.stats, x.writers.close()
+}
+
+func (x *extractor) foreign() bool { return x.parser == nil }
+
 func (x *extractor) run() error {
-	if x.opt.Foreign {
+	if x.foreign() { // it may leave out even the root
 		root := x.opt.Default
 		root.Name, root.Type = tarstream.Root, tarstream.Directory
 		x.stats.Add(&root)
@@ -134,7 +135,26 @@ func (x *extractor) run() error {
 	if err := x.settle(); err != nil {
 		return err
 	}
-	return x.finish()
+	for i := range x.symlinks.n {
+		if x.ctx.Err() != nil {
+			return context.Cause(x.ctx)
+		}
+		if err := x.symlink(x.symlinks.get(i, tarstream.Symlink)); err != nil {
+			return err
+		}
+	}
+	// The deepest first. If their metadata were set earlier, the times of a directory
+	// would change with every name created in it, and its default ACL would be
+	// inherited.
+	for i := x.dirs.n - 1; i >= 0; i-- {
+		if x.ctx.Err() != nil {
+			return context.Cause(x.ctx)
+		}
+		if err := x.metadata(x.dirs.get(i, tarstream.Directory)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // errStopped means that a writer has failed at an earlier entry. That error is the
@@ -155,12 +175,12 @@ func (x *extractor) stopped() error {
 // settle waits until all files so far have been created.
 func (x *extractor) settle() error {
 	x.flush()
-	x.writers.idle()
+	x.writers.busy.Wait()
 	return x.stopped()
 }
 
 func (x *extractor) entry(e *tarstream.Entry) error {
-	if !x.opt.Foreign && (x.dirs.n == 0) != (e.Name == tarstream.Root) {
+	if !x.foreign() && (x.dirs.n == 0) != (e.Name == tarstream.Root) {
 		return member.Refuse("%q: the root directory must come first, and only once", e.Name)
 	}
 	if i, ok := x.implied[e.Name]; ok && e.Type == tarstream.Directory { // now the archive names it
@@ -217,8 +237,8 @@ func (x *extractor) directory(e *tarstream.Entry) error {
 		if err != nil {
 			return err
 		}
-		if err := disk.Retry(func() error { return unix.Mkdirat(parent.fd, base, 0o700) }); err != nil {
-			return made("mkdir", e.Name, err)
+		if err := made("mkdir", e.Name, disk.Retry(func() error { return unix.Mkdirat(parent.fd, base, 0o700) })); err != nil {
+			return err
 		}
 	}
 	x.dirs.add(e)
@@ -235,11 +255,12 @@ func split(name string) (dir, base string) {
 
 // parent returns the directory in which name is to be created. Everything below the
 // root was created by this extraction, and there is no symbolic link yet. So a lookup
-// that fails means that the archive does not name the directory before name.
+// cannot leave the root, and one that fails means that the archive does not name the
+// directory before name.
 func (x *extractor) parent(name string) (*openDir, string, error) {
 	dir, base := split(name)
 	at, err := x.cursor.to(dir)
-	if x.opt.Foreign && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)) {
+	if x.foreign() && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)) {
 		if err := x.imply(dir); err != nil {
 			return nil, "", err
 		}
@@ -274,9 +295,7 @@ func lookup(name string, err error) error {
 	return fail("open the directory of", name, err)
 }
 
-// hardlink gives an additional name to a file of this archive. Everything below the
-// root was created by this extraction, and there is no symbolic link yet, so the
-// lookup cannot leave the root.
+// hardlink gives an additional name to a file of this archive.
 func (x *extractor) hardlink(e *tarstream.Entry) error {
 	target, err := x.pin(e.Link)
 	if errors.Is(err, unix.ENOENT) { // it may not exist yet; a file that is still being written does no harm
@@ -303,13 +322,14 @@ func (x *extractor) hardlink(e *tarstream.Entry) error {
 	if err != nil {
 		return err
 	}
-	if err := linkFD(target, parent.fd, base); err != nil {
-		if errors.Is(err, unix.EMLINK) {
-			return member.Refuse("hardlink %q links to %q, which has more links than the filesystem allows: %w", e.Name, e.Link, err)
-		}
-		return made("link", e.Name, err)
+	// The way to link an open inode without CAP_DAC_READ_SEARCH (linkat(2)).
+	err = disk.Retry(func() error {
+		return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", target), parent.fd, base, unix.AT_SYMLINK_FOLLOW)
+	})
+	if errors.Is(err, unix.EMLINK) {
+		return member.Refuse("hardlink %q links to %q, which has more links than the filesystem allows: %w", e.Name, e.Link, err)
 	}
-	return nil
+	return made("link", e.Name, err)
 }
 
 // pin returns an O_PATH descriptor of the inode at name.
@@ -320,41 +340,6 @@ func (x *extractor) pin(name string) (int, error) {
 		return -1, err
 	}
 	return disk.Openat2(from.fd, base, unix.O_PATH|unix.O_NOFOLLOW, 0, resolve)
-}
-
-// linkFD gives an open inode a name. AT_EMPTY_PATH needs CAP_DAC_READ_SEARCH, and
-// fails with ENOENT without it. The way through /proc does not need it (linkat(2)).
-func linkFD(fd, dir int, name string) error {
-	err := disk.Retry(func() error { return unix.Linkat(fd, "", dir, name, unix.AT_EMPTY_PATH) })
-	if !errors.Is(err, unix.ENOENT) {
-		return err
-	}
-	return disk.Retry(func() error {
-		return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), dir, name, unix.AT_SYMLINK_FOLLOW)
-	})
-}
-
-// finish creates the symbolic links and then sets the metadata of directories, the
-// deepest first. If it were set earlier, the times of a directory would change with
-// every name created in it, and its default ACL would be inherited.
-func (x *extractor) finish() error {
-	for i := range x.symlinks.n {
-		if x.ctx.Err() != nil {
-			return context.Cause(x.ctx)
-		}
-		if err := x.symlink(x.symlinks.get(i, tarstream.Symlink)); err != nil {
-			return err
-		}
-	}
-	for i := x.dirs.n - 1; i >= 0; i-- {
-		if x.ctx.Err() != nil {
-			return context.Cause(x.ctx)
-		}
-		if err := x.metadata(x.dirs.get(i, tarstream.Directory)); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (x *extractor) metadata(e *tarstream.Entry) error {
@@ -377,8 +362,8 @@ func (x *extractor) symlink(e *tarstream.Entry) error {
 	if err != nil {
 		return err
 	}
-	if err := disk.Retry(func() error { return unix.Symlinkat(e.Link, parent.fd, base) }); err != nil {
-		return made("symlink", e.Name, err)
+	if err := made("symlink", e.Name, disk.Retry(func() error { return unix.Symlinkat(e.Link, parent.fd, base) })); err != nil {
+		return err
 	}
 	if err := disk.Retry(func() error {
 		return unix.Fchownat(parent.fd, base, int(e.UID), int(e.GID), unix.AT_SYMLINK_NOFOLLOW)

@@ -3,10 +3,13 @@ package archive_test
 import (
 	"bytes"
 	"context"
+	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"sync"
 	"testing"
 
@@ -42,6 +45,38 @@ func (m *memory) has(id string) bool {
 
 func (m *memory) Open(_ context.Context, member archive.Member, buf []byte) ([]byte, error) {
 	return append(buf[:0], m.members[member.ID]...), nil
+}
+
+// extractTar extracts a stream, in members of 256 KiB.
+func extractTar(ctx context.Context, tar []byte, into *disk.Dir, opt archive.ExtractOptions) (archive.Stats, error) {
+	m := newMemory()
+	var members []archive.Member
+	for piece := range slices.Chunk(tar, 256<<10) {
+		member, err := m.Put(piece)
+		if err != nil {
+			return archive.Stats{}, err
+		}
+		members = append(members, member)
+	}
+	r := archive.NewReader(ctx, m, members)
+	defer r.Close()
+	return archive.Extract(ctx, r, into, opt)
+}
+
+// rest returns what a reader still has.
+func rest(r *archive.Reader) ([]byte, error) {
+	var tar []byte
+	for {
+		buf, err := r.Stretch()
+		if errors.Is(err, io.EOF) {
+			return tar, nil
+		}
+		if err != nil {
+			return tar, err
+		}
+		tar = append(tar, buf.Bytes...)
+		buf.Release()
+	}
 }
 
 func open(t *testing.T, path string) *disk.Dir {

@@ -16,7 +16,7 @@ const attempts = 3
 
 // file stores a regular file. A file that has changed while it was read is read
 // again.
-func (w *writer) file(n *node, e *tarstream.Entry, seen *sighting) error {
+func (w *Writing) file(n *node, e *tarstream.Entry, seen *sighting) error {
 	f, err := w.walker.open(n)
 	if err != nil {
 		return err
@@ -50,15 +50,12 @@ func (w *writer) file(n *node, e *tarstream.Entry, seen *sighting) error {
 }
 
 // describe updates e from the stat of n and from the open file.
-func (w *writer) describe(f *live, n *node, e *tarstream.Entry) error {
+func (w *Writing) describe(f *live, n *node, e *tarstream.Entry) error {
 	e.Mode, e.UID, e.GID = n.st.Mode&0o7777, n.st.Uid, n.st.Gid
 	e.Mtime, e.Size, e.Extents = timespec(n.st.Mtim), n.st.Size, nil
-	var err error
-	if e.Xattrs, w.xbuf, err = readXattrs(f.fd, w.xbuf); err != nil {
-		return fail("read the extended attributes of", n.name, err)
-	}
+	err := readXattrs(f.fd, e, &w.xbuf)
 	// st_blocks counts 512 bytes whatever the block size is (stat(2)).
-	if n.st.Blocks*512 < n.st.Size {
+	if err == nil && n.st.Blocks*512 < n.st.Size {
 		e.Extents, err = extents(f, e.Size)
 	}
 	return err
@@ -66,68 +63,54 @@ func (w *writer) describe(f *live, n *node, e *tarstream.Entry) error {
 
 // attempt stores the file once. It reports whether the file stayed the same. If the
 // file changed, what was stored is dropped, unless this is the last attempt.
-func (w *writer) attempt(f *live, n *node, e *tarstream.Entry, seen *sighting, last bool) (bool, error) {
-	if large(e.Size) {
-		return w.attemptLarge(f, n, e, seen, last)
+func (w *Writing) attempt(f *live, n *node, e *tarstream.Entry, seen *sighting, last bool) (stable bool, err error) {
+	if e.Size > largeSize { // its content ends the group
+		w.before = append(w.before[:0], w.group...)
 	}
-	w.small = w.small[:0]
-	data, torn, err := readExactly(content(f, e), w.small, e.Stored())
-	if err != nil {
-		return false, fail("read", n.name, err)
-	}
-	w.small = data
-	w.result.Read += int64(len(data))
-	stable := !torn && unchanged(f, n)
-	if !stable && !last {
-		return false, nil
-	}
+	group, mark, clones := len(w.group), w.pieces.Mark(), len(w.clones)
 	line, err := w.header(n, e)
 	if err != nil || line == nil {
 		return true, err
 	}
-	w.group = append(w.group, data...)
-	w.group = tarstream.AppendPadding(w.group, int64(len(data)))
-	if err := w.note(line); err != nil {
+	torn, err := w.content(f, e, seen)
+	if err != nil {
 		return false, err
 	}
-	return stable, w.endSmall(e)
+	stable = !torn && unchanged(f, n)
+	if stable || last {
+		line.Span = max(w.pieces.Mark()-mark-1, 0)
+		return stable, w.note(line)
+	}
+	if e.Size > largeSize {
+		w.group = append(w.group[:0], w.before...)
+	}
+	w.group = w.group[:group]
+	w.pieces.Rewind(mark)
+	w.unclone(clones)
+	return false, nil
 }
 
-// attemptLarge appends the header to the group, ends the group, and stores the
-// content in pieces of its own. A file of which only the metadata changes shares all
-// of its pieces. A file that changes in place shares the pieces that did not change.
-func (w *writer) attemptLarge(f *live, n *node, e *tarstream.Entry, seen *sighting, last bool) (bool, error) {
-	w.before = append(w.before[:0], w.group...)
-	mark := w.pieces.Mark()
-	line, err := w.header(n, e)
-	if err != nil || line == nil {
-		return true, err
+// content stores what follows the header: that of a small file in the group, and that
+// of a large one in pieces of its own, after the group. So a large file of which only
+// the metadata changes shares all of its pieces, and one that changes in place shares
+// the pieces that did not change. Content that ends early is torn.
+func (w *Writing) content(f *live, e *tarstream.Entry, seen *sighting) (torn bool, err error) {
+	if e.Size <= largeSize {
+		n := e.Stored()
+		if w.group, torn, err = readExactly(content(f, e), w.group, n); err != nil {
+			return false, fail("read", e.Name, err)
+		}
+		w.group = tarstream.AppendPadding(w.group, n)
+		w.result.Read += n
+		return torn, nil
 	}
-	torn, clones := false, len(w.clones)
 	done, err := w.sameContent(e, seen)
 	if err == nil && !done {
 		done, err = w.cloned(f, e)
 	}
-	if err == nil && !done {
-		torn, err = w.largeContent(f, e)
-	}
-	if err != nil {
+	if err != nil || done {
 		return false, err
 	}
-	stable := !torn && unchanged(f, n)
-	if !stable && !last {
-		if len(w.clones) > clones {
-			w.uncloned()
-		}
-		w.pieces.Rewind(mark)
-		w.group = append(w.group[:0], w.before...)
-		return false, nil
-	}
-	line.Span = w.pieces.Mark() - mark - 1
-	return stable, w.note(line)
-}
-
-func (w *writer) largeContent(f *live, e *tarstream.Entry) (torn bool, err error) {
 	if err := w.flush(); err != nil {
 		return false, err
 	}
@@ -135,7 +118,7 @@ func (w *writer) largeContent(f *live, e *tarstream.Entry) (torn bool, err error
 }
 
 // readLarge reads the content of a large file, and calls put with each piece.
-func (w *writer) readLarge(f io.ReaderAt, e *tarstream.Entry, put func(tar []byte) error) (torn bool, err error) {
+func (w *Writing) readLarge(f io.ReaderAt, e *tarstream.Entry, put func(tar []byte) error) (torn bool, err error) {
 	r := content(f, e)
 	for left := e.Stored(); left > 0; {
 		size := min(left, member.PieceSize)

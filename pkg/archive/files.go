@@ -53,17 +53,14 @@ func (x *extractor) file(e *tarstream.Entry) error {
 // content returns all n bytes of the content of a small file. They are a part of the
 // buffer if they lie together, and a copy otherwise.
 func (x *extractor) content(n int64) ([]byte, *member.Buffer, error) {
-	if n == 0 {
-		return nil, nil, nil
-	}
-	part, buf, err := x.src.Take(n)
-	if err != nil || int64(len(part)) == n {
-		return part, buf, err
-	}
-	all := append(make([]byte, 0, n), part...)
+	var all []byte
 	for int64(len(all)) < n {
-		if part, _, err = x.src.Take(n - int64(len(all))); err != nil {
-			return nil, nil, err
+		part, buf, err := x.src.Take(n - int64(len(all)))
+		if err != nil || int64(len(part)) == n {
+			return part, buf, err
+		}
+		if all == nil {
+			all = make([]byte, 0, n)
 		}
 		all = append(all, part...)
 	}
@@ -87,7 +84,7 @@ func (x *extractor) add(f file, buf *member.Buffer) {
 	}
 	if x.cursor.open.Load() >= x.mostOpen+int64(len(x.cursor.levels)) {
 		x.flush()
-		x.writers.idle()
+		x.writers.busy.Wait()
 	}
 }
 
@@ -104,14 +101,12 @@ func (x *extractor) large(f file) error {
 	x.flush()
 	b := &batch{files: []file{f}, large: make(chan chunk, chunksAhead)}
 	defer close(b.large)
-	if p, ok := x.src.(*tarstream.Parser); ok && x.opt.Supply != nil {
-		from, members := p.Members()
-		if members != nil {
-			b.fill = x.opt.Supply(f.entry, members)
+	if x.parser != nil && x.opt.Supply != nil {
+		if b.members = x.parser.Members(); b.members != nil {
+			b.fill = x.opt.Supply(f.entry, b.members)
 		}
 		if b.fill != nil {
-			b.from, b.members = from, members
-			p.PassOver(members)
+			b.from = x.parser.PassOver(b.members)
 			x.writers.put(b)
 			return nil
 		}

@@ -2,12 +2,16 @@ package archive
 
 import (
 	"archive/tar"
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"math"
 	"strings"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/klauspost/pgzip"
 
 	"github.com/tiny-forge/snap/pkg/archive/member"
 	"github.com/tiny-forge/snap/pkg/archive/tarstream"
@@ -31,52 +35,37 @@ func ExtractForeign(ctx context.Context, in io.Reader, into *disk.Dir, opt Extra
 		return nil, err
 	}
 	defer plain.Close()
-	opt.Foreign = true
+	x := newExtractor(ctx, into, opt)
 	tail := &tailReader{r: plain}
-	src := &foreign{tail: tail, tr: tar.NewReader(tail), slabs: member.NewSlabs(ctx), dropped: map[string]int64{}}
-	stats, err := extract(ctx, into, opt, func(before func()) source {
-		src.before = before
-		return src
-	})
+	src := &foreign{tail: tail, tr: tar.NewReader(tail), dropped: map[string]int64{}}
+	stats, err := x.extract(src)
 	return &Foreign{Stats: stats, Dropped: src.dropped}, err
 }
+
+// foreignChunk is how much of a large file is in memory as one piece.
+const foreignChunk = 256 << 10
 
 type foreign struct {
 	tail    *tailReader
 	tr      *tar.Reader
-	before  func() // see extract
-	slabs   *member.Slabs
-	now     *member.Buffer
-	free    []byte // the unused part of now
+	free    []byte // memory for what Take returns
 	dropped map[string]int64
 }
 
-// Take implements source. The contents of small files share a buffer. The content of
-// a large file fills as many buffers as it needs.
+// Take implements source. The memory that it returns is not used again.
 func (f *foreign) Take(n int64) ([]byte, *member.Buffer, error) {
-	if len(f.free) == 0 || n > int64(len(f.free)) && n <= member.SlabSize {
-		f.Close()
-		f.before()
-		var err error
-		if f.now, err = f.slabs.Get(); err != nil {
-			return nil, nil, err
-		}
-		f.free = f.now.Bytes
+	if n = min(n, foreignChunk); n > int64(len(f.free)) {
+		f.free = make([]byte, foreignChunk)
 	}
-	part := f.free[:min(n, int64(len(f.free)))]
-	switch got, err := io.ReadFull(f.tr, part); {
-	case errors.Is(err, io.EOF) && got == 0, errors.Is(err, io.ErrUnexpectedEOF):
+	part := f.free[:n]
+	f.free = f.free[n:]
+	switch _, err := io.ReadFull(f.tr, part); {
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return nil, nil, member.Refuse("its content ends early")
 	case err != nil:
 		return nil, nil, member.Refuse("%w", err)
 	}
-	f.free = f.free[len(part):]
-	return part, f.now, nil
-}
-
-func (f *foreign) Close() {
-	f.now.Release()
-	f.now, f.free = nil, nil
+	return part, nil, nil
 }
 
 func (f *foreign) Next() (*tarstream.Entry, error) {
@@ -188,7 +177,7 @@ func plainName(name string) (string, error) {
 		return tarstream.Root, nil
 	}
 	if err := tarstream.CheckName(plain); err != nil {
-		return "", member.Refuse("%w", fmt.Errorf("%q: %w", name, err))
+		return "", member.Refuse("%q: %w", name, err)
 	}
 	return plain, nil
 }
@@ -210,4 +199,49 @@ func (t *tailReader) Read(p []byte) (int, error) {
 	}
 	t.zeros += int64(n - last)
 	return n, err
+}
+
+// foreignWindow is the largest window of a zstd frame, and so the memory that a foreign
+// archive may take. It is the limit of zstd -d itself (zstd(1), --memory). Archives
+// made with --long=28 or more exceed it, and are refused.
+const foreignWindow = 128 << 20
+
+// unpack returns the tar stream in a .tar, .tar.gz or .tar.zst, which it tells apart
+// by their first bytes. Several gzip members or zstd frames may follow one another.
+func unpack(in io.Reader) (io.ReadCloser, error) {
+	buf := bufio.NewReaderSize(in, 64<<10)
+	head, err := buf.Peek(4)
+	if err != nil && err != io.EOF {
+		return nil, err
+	}
+	switch {
+	case bytes.HasPrefix(head, []byte("\x1f\x8b")):
+		zr, err := pgzip.NewReader(buf)
+		if err != nil {
+			return nil, member.Refuse("not a gzip file: %w", err)
+		}
+		return zr, nil
+	case isZstd(head):
+		// With a concurrency of 1 it starts no goroutine, which could hang on a pipe
+		// that nobody closes. The second limit applies to frames without a window.
+		zr, err := zstd.NewReader(buf, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(foreignWindow), zstd.WithDecoderMaxMemory(foreignWindow))
+		if err != nil {
+			return nil, member.Refuse("not a zstd file: %w", err)
+		}
+		return zr.IOReadCloser(), nil
+	}
+	if head, err = buf.Peek(tarstream.Block); err != nil && err != io.EOF {
+		return nil, err
+	}
+	if tarstream.IsTar(head) {
+		return io.NopCloser(buf), nil
+	}
+	return nil, member.Refuse("it is not a tar archive, neither plain nor compressed with gzip or zstd")
+}
+
+// isZstd reports whether head begins a zstd frame, or a skippable frame, with which
+// some compressors begin (RFC 8878, sections 3.1.1 and 3.1.2).
+func isZstd(head []byte) bool {
+	return bytes.HasPrefix(head, []byte("\x28\xb5\x2f\xfd")) ||
+		len(head) >= 4 && head[0]&0xf0 == 0x50 && bytes.Equal(head[1:4], []byte("\x2a\x4d\x18"))
 }

@@ -34,22 +34,18 @@ type Known struct {
 // sighting is a line of the earlier reading, and its place there.
 type sighting struct {
 	*Line
-	seq   int  // its place among the lines
-	first bool // the line begins a member
-	last  bool // the line ends its member, or the members that its content fills
-	final bool // no line follows
+	before *Line // nil for the first line
+	last   bool  // the line ends its member, or the members that its content fills
 }
 
 // recall goes through the lines of an earlier reading during a walk.
 type recall struct {
-	known *Known
-	next  *Line // nil after the last
-	seq   int   // the place of next
-	begun int   // the member in which the line before next begins; -1 before the first
+	known        *Known
+	before, next *Line // two lines that follow one another; nil before the first and after the last
 }
 
 func newRecall(k *Known) (*recall, error) {
-	r := &recall{known: k, seq: -1, begun: -1}
+	r := &recall{known: k}
 	if k == nil {
 		return r, nil
 	}
@@ -59,49 +55,46 @@ func newRecall(k *Known) (*recall, error) {
 var errOrder = errors.New("the lines of an index are out of order")
 
 func (r *recall) step() error {
-	before := r.next
-	if before != nil {
-		r.begun = before.Member
-	}
 	line, err := r.known.Next()
-	r.seq++
 	if errors.Is(err, io.EOF) {
-		r.next = nil
+		r.before, r.next = r.next, nil
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	if before != nil && (order(before.Name, line.Name) >= 0 || line.Member < before.Member) {
+	if r.next != nil && (order(r.next.Name, line.Name) >= 0 || line.Member < r.next.Member) {
 		return errOrder
 	}
 	if line.Member < 0 || line.Span < 0 || line.Member+line.Span >= len(r.known.Members) {
 		return errOrder
 	}
-	r.next = line
+	r.before, r.next = r.next, line
 	return nil
 }
 
-// find returns what the earlier reading saw under a name, and nil if it saw nothing.
-// Names must come in the order of the walk.
-func (r *recall) find(name string) (*sighting, error) {
-	for r.next != nil && order(r.next.Name, name) < 0 {
+// unchanged returns what the earlier reading saw under the name of e if that proves e
+// to be unchanged, and nil otherwise. Names must come in the order of the walk.
+func (r *recall) unchanged(n *node, e *tarstream.Entry) (*sighting, error) {
+	for r.next != nil && order(r.next.Name, e.Name) < 0 {
 		if err := r.step(); err != nil {
 			return nil, err
 		}
 	}
-	if r.next == nil || r.next.Name != name {
+	if r.next == nil || r.next.Name != e.Name {
 		return nil, nil
 	}
-	s := &sighting{Line: r.next, seq: r.seq, first: r.begun != r.next.Member}
+	s := &sighting{Line: r.next, before: r.before}
 	if err := r.step(); err != nil {
 		return nil, err
 	}
-	s.final = r.next == nil
-	if s.final { // only the end of the stream can follow
-		s.last = len(r.known.Members) > s.Member+s.Span+1
-	} else {
+	if r.next != nil {
 		s.last = r.next.Member != s.Member
+	} else { // only the end of the stream can follow
+		s.last = len(r.known.Members) > s.Member+s.Span+1
+	}
+	if same, err := r.known.proves(s.Line, n, e); err != nil || !same {
+		return nil, err
 	}
 	return s, nil
 }
@@ -109,25 +102,17 @@ func (r *recall) find(name string) (*sighting, error) {
 // order compares two names in the order of the walk: by components, and a directory
 // before its content.
 func order(a, b string) int {
-	if a == b {
-		return 0
-	}
 	if a == tarstream.Root {
-		return -1
+		a = ""
 	}
 	if b == tarstream.Root {
-		return 1
+		b = ""
 	}
 	for i := range min(len(a), len(b)) {
-		switch x, y := a[i], b[i]; {
-		case x == y:
-		case x == '/':
-			return -1
-		case y == '/':
-			return 1
-		case x < y:
-			return -1
-		default:
+		if x, y := a[i], b[i]; x != y {
+			if x == '/' || y != '/' && x < y {
+				return -1
+			}
 			return 1
 		}
 	}
@@ -137,19 +122,12 @@ func order(a, b string) int {
 // proves reports whether n, which becomes the entry e, is the unchanged file of l.
 func (k *Known) proves(l *Line, n *node, e *tarstream.Entry) (bool, error) {
 	ctime := timespec(n.st.Ctim)
-	same := l.Type == e.Type && hardlinkOf(&l.Entry) == hardlinkOf(e) && l.Mode == e.Mode && l.UID == e.UID && l.GID == e.GID &&
-		l.Mtime == e.Mtime && l.Ctime == ctime && l.Inode == n.st.Ino && (e.Type != tarstream.Regular || l.Size == n.st.Size)
+	same := l.Type == e.Type && l.Mode == e.Mode && l.UID == e.UID && l.GID == e.GID &&
+		l.Mtime == e.Mtime && l.Ctime == ctime && l.Inode == n.st.Ino &&
+		(e.Type != tarstream.Hardlink || l.Link == e.Link) && (e.Type != tarstream.Regular || l.Size == e.Size)
 	if !same || !ctime.Before(k.Since) || !e.Mtime.Before(k.Since) {
 		return false, nil
 	}
 	handle, err := n.handle()
 	return err == nil && handle == l.Handle, err
-}
-
-// hardlinkOf returns the first name of the file, if e is an additional name of it.
-func hardlinkOf(e *tarstream.Entry) string {
-	if e.Type == tarstream.Hardlink {
-		return e.Link
-	}
-	return ""
 }

@@ -1,8 +1,10 @@
 package archive
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -49,7 +51,11 @@ func apply(fd int, e *tarstream.Entry, keepPrivileges bool) error {
 			return xattrError(e, attr, err)
 		}
 	}
-	return wrapIf("set the time of", e.Name, futimens(fd, times(e.Mtime)))
+	// The x/sys wrapper cannot pass a null path, as futimens does; AT_EMPTY_PATH does
+	// the same since Linux 5.8.
+	return wrapIf("set the time of", e.Name, disk.Retry(func() error {
+		return unix.UtimesNanoAt(fd, "", times(e.Mtime), unix.AT_EMPTY_PATH)
+	}))
 }
 
 func xattrError(e *tarstream.Entry, attr tarstream.Xattr, err error) error {
@@ -63,12 +69,6 @@ func xattrError(e *tarstream.Entry, attr tarstream.Xattr, err error) error {
 	return fail(fmt.Sprintf("set extended attribute %q of", attr.Name), e.Name, err)
 }
 
-// futimens is utimensat(2) on a descriptor. The x/sys wrapper cannot pass a null
-// path; AT_EMPTY_PATH does the same since Linux 5.8.
-func futimens(fd int, ts []unix.Timespec) error {
-	return disk.Retry(func() error { return unix.UtimesNanoAt(fd, "", ts, unix.AT_EMPTY_PATH) })
-}
-
 func wrapIf(op, name string, err error) error {
 	if err == nil {
 		return nil
@@ -76,11 +76,59 @@ func wrapIf(op, name string, err error) error {
 	return fail(op, name, err)
 }
 
-// made turns the failure to create a name into a refusal if it is the fault of the
-// archive: the name exists already, or no filesystem accepts it.
+// made is wrapIf for creating a name. It refuses the archive if the failure is the
+// archive's fault: the name exists already, or no filesystem accepts it.
 func made(op, name string, err error) error {
 	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENAMETOOLONG) || errors.Is(err, unix.EILSEQ) || errors.Is(err, unix.EINVAL) {
 		return member.Refuse("%s %q: %w", op, name, err)
 	}
-	return fail(op, name, err)
+	return wrapIf(op, name, err)
+}
+
+// readXattrs sets the attributes of e to those of its open file or directory that a
+// volume keeps. On a filesystem without attributes there are none. The memory buf is
+// used again from call to call.
+func readXattrs(fd int, e *tarstream.Entry, buf *[]byte) error {
+	e.Xattrs = nil
+	names, err := growing(buf, func(b []byte) (int, error) { return unix.Flistxattr(fd, b) })
+	if errors.Is(err, unix.EOPNOTSUPP) || err == nil && len(names) == 0 {
+		return nil
+	}
+	if err != nil {
+		return fail("read the extended attributes of", e.Name, err)
+	}
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(names), "\x00"), "\x00") {
+		if !tarstream.KeptXattr(name) {
+			continue
+		}
+		value, err := growing(buf, func(b []byte) (int, error) { return unix.Fgetxattr(fd, name, b) })
+		if errors.Is(err, unix.ENODATA) { // removed since it was listed
+			continue
+		}
+		if err != nil {
+			return fail("read the extended attributes of", e.Name, err)
+		}
+		e.Xattrs = append(e.Xattrs, tarstream.Xattr{Name: name, Value: bytes.Clone(value)})
+	}
+	tarstream.SortXattrs(e.Xattrs)
+	return nil
+}
+
+// growing calls get with buf, which it enlarges as long as get fails with ERANGE. It
+// returns the part that was filled.
+func growing(buf *[]byte, get func([]byte) (int, error)) ([]byte, error) {
+	for {
+		if len(*buf) == 0 {
+			*buf = make([]byte, 1024)
+		}
+		n, err := disk.RetryValue(func() (int, error) { return get(*buf) })
+		if err == nil {
+			return (*buf)[:n], nil
+		}
+		// XATTR_SIZE_MAX and XATTR_LIST_MAX are 64 KiB (xattr(7)).
+		if !errors.Is(err, unix.ERANGE) || len(*buf) > 1<<17 {
+			return nil, err
+		}
+		*buf = make([]byte, 4*len(*buf))
+	}
 }

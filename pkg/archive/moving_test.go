@@ -26,7 +26,7 @@ func captured(t *testing.T, dir, name string, act func()) (*archive.Result, stri
 	t.Helper()
 	sink := newMemory()
 	result, err := archive.Write(context.Background(), open(t, dir), sink, archive.WriteOptions{
-		Workers: 1, Index: func(l *archive.Line) error {
+		Index: func(l *archive.Line) error {
 			if l.Name == name {
 				act()
 			}

@@ -6,10 +6,9 @@ import (
 )
 
 // A group of the stream has the same bytes as before if it has the same entries as
-// before and all of them are unchanged. Such a group is reused without reading any
-// content. Whether that is so shows only at the end of the group. Until then the
-// entries wait, with their inodes held open. If another entry appears among them,
-// they are read after all.
+// before, all unchanged, and is then reused without reading any content. That shows
+// only at the end of the group. Until then the entries wait, with their inodes held
+// open. If another entry appears among them, they are read after all.
 
 // maxWaiting is how many inodes may be held open, if the process may open enough
 // descriptors. No group has more names. If there are too few descriptors for a group,
@@ -25,7 +24,7 @@ type waiting struct {
 
 // await lets e wait if the group so far is one of the earlier reading. If it is not,
 // await reads the entries that were waiting and reports false.
-func (w *writer) await(n *node, e *tarstream.Entry, seen *sighting) (bool, error) {
+func (w *Writing) await(n *node, e *tarstream.Entry, seen *sighting) (bool, error) {
 	if seen == nil || !w.continues(seen) || len(w.waiting) >= w.mostWaiting {
 		return false, w.readWaiting()
 	}
@@ -37,17 +36,19 @@ func (w *writer) await(n *node, e *tarstream.Entry, seen *sighting) (bool, error
 	return true, err
 }
 
-func (w *writer) continues(seen *sighting) bool {
+// continues reports whether seen is the next line of the member that waits, or the
+// first line of a member when a group begins.
+func (w *Writing) continues(seen *sighting) bool {
 	if len(w.waiting) == 0 {
-		return len(w.group) == 0 && seen.first
+		return len(w.group) == 0 && (seen.before == nil || seen.before.Member != seen.Member)
 	}
-	before := w.waiting[len(w.waiting)-1].seen
-	return seen.seq == before.seq+1 && seen.Member == before.Member
+	last := w.waiting[len(w.waiting)-1].seen
+	return seen.before == last.Line && seen.Member == last.Member
 }
 
 // reuse reuses the members of the group that was waiting. If the sink no longer has
 // them, the group is read, and reuse reports false.
-func (w *writer) reuse() (bool, error) {
+func (w *Writing) reuse() (bool, error) {
 	last := w.waiting[len(w.waiting)-1].seen
 	members, err := w.stored(last.Member, last.Span+1)
 	if err != nil {
@@ -59,21 +60,16 @@ func (w *writer) reuse() (bool, error) {
 	at := w.pieces.Mark()
 	w.pieces.Add(members)
 	w.result.Reused += int64(len(w.waiting))
-	for _, x := range w.waiting {
-		x.node.release()
+	return true, w.endWaiting(func(x waiting) error {
 		line := *x.seen.Line
 		line.Member = at
-		if err := w.note(&line); err != nil {
-			return false, err
-		}
-	}
-	w.waiting = w.waiting[:0]
-	return true, nil
+		return w.note(&line)
+	})
 }
 
 // stored returns n members of the earlier reading, or nil if the sink does not have
 // all of them.
-func (w *writer) stored(from, n int) ([]member.Member, error) {
+func (w *Writing) stored(from, n int) ([]member.Member, error) {
 	members := make([]member.Member, 0, n)
 	for _, m := range w.opt.Known.Members[from : from+n] {
 		m, ok, err := w.opt.Known.Reuse(m)
@@ -87,13 +83,18 @@ func (w *writer) stored(from, n int) ([]member.Member, error) {
 
 // readWaiting reads and stores the entries that were waiting, as if there had been no
 // earlier reading.
-func (w *writer) readWaiting() error {
+func (w *Writing) readWaiting() error {
+	return w.endWaiting(func(x waiting) error { return w.store(x.node, x.e, nil) })
+}
+
+// endWaiting passes the entries that were waiting to do, up to an error, and releases
+// them all.
+func (w *Writing) endWaiting(do func(waiting) error) (err error) {
 	list := w.waiting
 	w.waiting = nil
-	var err error
 	for _, x := range list {
 		if err == nil {
-			err = w.store(x.node, x.e, nil)
+			err = do(x)
 		}
 		x.node.release()
 	}
@@ -103,12 +104,12 @@ func (w *writer) readWaiting() error {
 
 // reuseEnd ends the stream with the last member of the earlier reading, if that member
 // holds exactly the entries that are waiting and the end of the stream.
-func (w *writer) reuseEnd() (done bool, err error) {
+func (w *Writing) reuseEnd() (done bool, err error) {
 	if len(w.waiting) == 0 {
 		return false, nil
 	}
 	last := w.waiting[len(w.waiting)-1].seen
-	if last.final && len(w.opt.Known.Members) == last.Member+1 {
+	if w.recall.next == nil && len(w.opt.Known.Members) == last.Member+1 {
 		return w.reuse()
 	}
 	return false, w.readWaiting()
@@ -117,7 +118,7 @@ func (w *writer) reuseEnd() (done bool, err error) {
 // sameContent reuses the content of an unchanged large file, after a new header. A
 // sparse file is read: where its data is gets looked up in every reading, and the
 // kernel may have moved it.
-func (w *writer) sameContent(e *tarstream.Entry, seen *sighting) (bool, error) {
+func (w *Writing) sameContent(e *tarstream.Entry, seen *sighting) (bool, error) {
 	if seen == nil || seen.Span == 0 || e.Sparse() || seen.Data != e.Size {
 		return false, nil
 	}

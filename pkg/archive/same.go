@@ -10,9 +10,8 @@ import (
 )
 
 // SameContent reports whether a dense file of size bytes has the content of these
-// members. The members must hold nothing but the content of one file (see
-// [ExtractOptions.Supply]). SameContent reads the file and compares checksums; it does
-// not open the members.
+// members, which hold nothing else (see [ExtractOptions.Supply]). It reads the file and
+// compares checksums; it does not open the members.
 func SameContent(f *os.File, size int64, content []member.Member) (bool, error) {
 	r := io.NewSectionReader(f, 0, size)
 	buf := make([]byte, 0, member.PieceSize+tarstream.Block)

@@ -2,6 +2,7 @@ package archive_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -28,7 +29,7 @@ type reading struct {
 func read(t *testing.T, dir string, sink *memory, earlier *reading, since archive.Timespec, seen func(n int)) *reading {
 	t.Helper()
 	r := &reading{}
-	opt := archive.WriteOptions{Workers: 1, Once: seen != nil, Index: func(l *archive.Line) error {
+	opt := archive.WriteOptions{Once: seen != nil, Index: func(l *archive.Line) error {
 		line := *l
 		r.lines = append(r.lines, &line)
 		if seen != nil {
@@ -389,4 +390,33 @@ func TestACloneHasTheContentOfTheWalk(t *testing.T) {
 			}
 		})
 	}
+}
+
+// When the index fails while a group is reused, the inodes of the group are closed once.
+// A second close would hit whatever has been opened since under the same number.
+func TestAFailingIndexClosesNoDescriptorTwice(t *testing.T) {
+	live := t.TempDir()
+	disktest.Write(t, live, map[string]string{"a": "1", "b": "2", "c": "3"})
+	sink := newMemory()
+	first := read(t, live, sink, nil, archive.Timespec{}, nil)
+	failure := errors.New("the index failed")
+	lines := 0
+	var opened *os.File
+	_, err := archive.Write(t.Context(), open(t, live), sink, archive.WriteOptions{
+		Known: known(sink, first, ago(-time.Minute)), Index: func(*archive.Line) (err error) {
+			if lines++; lines < len(first.lines) {
+				return nil
+			}
+			opened, err = os.Open(live)
+			must(t, err)
+			return failure
+		},
+	})
+	if !errors.Is(err, failure) {
+		t.Fatalf("the capture returned %v", err)
+	}
+	if _, err := opened.Stat(); err != nil {
+		t.Errorf("the descriptor that the index opened was closed: %v", err)
+	}
+	opened.Close()
 }

@@ -1,7 +1,7 @@
 package archive
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,10 +22,8 @@ import (
 // resolve is how every name is looked up.
 const resolve = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV
 
-// node is a name of the live tree. Its O_PATH descriptor pins the inode, so the inode
-// that was examined is the one that is read, even if the name is moved to another
-// inode. And nothing is opened whose opening has an effect, such as a device or a
-// fifo.
+// node is a name of the live tree. Its O_PATH descriptor pins the inode that is
+// examined, without the effects that opening a device or a fifo has.
 type node struct {
 	fd    int
 	name  string // the path below the volume
@@ -66,20 +65,20 @@ type walker struct {
 	ctx     context.Context
 	procFDs int // /proc/self/fd
 	visit   func(*node) error
-	// vanished, if set, is called with each name that was listed, and was gone when it
-	// was to be opened.
+	// vanished is called with each name that was listed, and was gone when it was to
+	// be opened.
 	vanished func(name string)
 	leases   time.Duration // how much longer the walk may wait for leases
 }
 
-func newWalker(ctx context.Context, visit func(*node) error) (*walker, error) {
+func newWalker(ctx context.Context, visit func(*node) error, vanished func(name string)) (*walker, error) {
 	fd, err := disk.RetryValue(func() (int, error) {
 		return unix.Open("/proc/self/fd", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	})
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: "/proc/self/fd", Err: err}
 	}
-	return &walker{ctx: ctx, procFDs: fd, visit: visit}, nil
+	return &walker{ctx: ctx, procFDs: fd, visit: visit, vanished: vanished}, nil
 }
 
 func (w *walker) close() { unix.Close(w.procFDs) }
@@ -113,10 +112,12 @@ func (w *walker) children(dir *node, depth int) error {
 			names = names[1:]
 		default: // it may have been renamed, to a name that is still to come
 			again--
-			now, err := listFrom(dir, names[0])
+			now, err := list(dir)
 			if err != nil {
 				return err
 			}
+			at, _ := slices.BinarySearch(now, names[0])
+			now = now[at:]
 			w.gone(dir, names, now)
 			names = now
 		}
@@ -127,9 +128,6 @@ func (w *walker) children(dir *node, depth int) error {
 // gone reports the names of a listing that a later listing does not have. Both must be
 // sorted.
 func (w *walker) gone(dir *node, names, now []string) {
-	if w.vanished == nil {
-		return
-	}
 	for _, name := range names {
 		at, found := slices.BinarySearch(now, name)
 		if now = now[at:]; !found {
@@ -140,16 +138,6 @@ func (w *walker) gone(dir *node, names, now []string) {
 
 // errVanished means that a listed name no longer exists.
 var errVanished = errors.New("vanished")
-
-// listFrom returns the names of list that are not before name.
-func listFrom(dir *node, name string) ([]string, error) {
-	names, err := list(dir)
-	if err != nil {
-		return nil, err
-	}
-	at, _ := slices.BinarySearch(names, name)
-	return names[at:], nil
-}
 
 // below returns the path of a name in dir.
 func below(dir *node, name string) string {
@@ -231,8 +219,10 @@ func (w *walker) open(n *node) (*live, error) {
 		case time.Since(start) > w.leases:
 			return nil, fail("open", n.name, fmt.Errorf("a process holds a lease on it (/proc/locks) and does not give it up: try again in a minute, when the kernel has broken the lease: %w", err))
 		}
-		if err := sleep(w.ctx, 10*time.Millisecond); err != nil {
-			return nil, err
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-w.ctx.Done():
+			return nil, context.Cause(w.ctx)
 		}
 	}
 }
@@ -242,15 +232,6 @@ func (w *walker) open(n *node) (*live, error) {
 // lease. The kernel breaks it after /proc/sys/fs/lease-break-time, 45 s by default
 // (fcntl(2), F_SETLEASE).
 const leaseBreak = 2 * time.Minute
-
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
 
 // live is an open file of the volume. It is a bare descriptor, because os.NewFile
 // would make an epoll call for each file, to no use.
@@ -298,24 +279,11 @@ type Unrestorable struct {
 }
 
 func (u *Unrestorable) Error() string {
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "the volume holds entries that cannot be restored: ")
-	for i, o := range u.Offenders {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		b.WriteString(o)
-	}
+	text := "the volume holds entries that cannot be restored: " + strings.Join(u.Offenders, ", ")
 	if u.More > 0 {
-		fmt.Fprintf(&b, " and %d more", u.More)
+		text += fmt.Sprintf(" and %d more", u.More)
 	}
-	return b.String()
-}
-
-func (u *Unrestorable) kind(n *node) { u.add(fmt.Sprintf("%s %q", kindName(n.kind()), n.name)) }
-
-func (u *Unrestorable) symlink(name string) {
-	u.add(fmt.Sprintf("symlink %q (the config says symlinks: reject)", name))
+	return text
 }
 
 // err returns u if there are offenders, and nil otherwise.
@@ -334,36 +302,26 @@ func (u *Unrestorable) add(what string) {
 	}
 }
 
-func seek(f *live, at int64, whence int) (int64, error) {
-	return disk.RetryValue(func() (int64, error) { return unix.Seek(f.fd, at, whence) })
-}
-
 // extents returns where a sparse file has data (lseek(2), SEEK_DATA), and nil for a
 // file without holes. If there are more extents than a map may have, the smallest
 // holes are treated as data.
 func extents(f *live, size int64) ([]tarstream.Extent, error) {
 	list := []tarstream.Extent{}
 	for at := int64(0); at < size; {
-		from, err := seek(f, at, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) { // only a hole is left
+		from, err := disk.RetryValue(func() (int64, error) { return unix.Seek(f.fd, at, unix.SEEK_DATA) })
+		if err == nil {
+			at, err = disk.RetryValue(func() (int64, error) { return unix.Seek(f.fd, from, unix.SEEK_HOLE) })
+		}
+		if errors.Is(err, unix.ENXIO) { // only a hole is left, or it was truncated, which unchanged reports
 			break
 		}
 		if err != nil {
 			return nil, fail("lseek", f.name, err)
 		}
-		to, err := seek(f, from, unix.SEEK_HOLE)
-		if errors.Is(err, unix.ENXIO) { // truncated since; unchanged will report it
+		if at = min(at, size); from >= at {
 			break
 		}
-		if err != nil {
-			return nil, fail("lseek", f.name, err)
-		}
-		to = min(to, size)
-		if from >= to {
-			break
-		}
-		list = append(list, tarstream.Extent{Offset: from, Length: to - from})
-		at = to
+		list = append(list, tarstream.Extent{Offset: from, Length: at - from})
 	}
 	if len(list) == 1 && list[0] == (tarstream.Extent{Offset: 0, Length: size}) {
 		return nil, nil
@@ -422,20 +380,69 @@ func (l *Locked) Error() string {
 	return text
 }
 
-// look counts n if it is locked.
-func (l *Locked) look(n *node) error {
-	locked, err := disk.Locked(n.fd)
-	if err != nil {
-		return fail("statx", n.name, err)
+// inode identifies a file independently of its names. A file may be removed during the
+// walk and a new one be given its number; the handle tells the two apart.
+type inode struct {
+	dev, ino uint64
+	handle   string
+}
+
+// census makes entries of what a walk finds.
+type census struct {
+	rejectSymlinks bool
+	links          map[inode]string // the first names of files with several names
+	sockets        int64
+	bad            Unrestorable
+}
+
+func newCensus(opt WriteOptions) census {
+	return census{rejectSymlinks: opt.RejectSymlinks, links: map[inode]string{}}
+}
+
+// entry returns the entry of n as stat describes it. It is nil for a socket, and for
+// what could not be restored and is now in bad.
+func (c *census) entry(n *node) (*tarstream.Entry, error) {
+	e := &tarstream.Entry{
+		Name: n.name, Mode: n.st.Mode & 0o7777, UID: n.st.Uid, GID: n.st.Gid, Mtime: timespec(n.st.Mtim),
 	}
-	switch {
-	case !locked:
-	case l.Name == "":
-		l.Name = n.name
+	switch n.kind() {
+	case unix.S_IFDIR:
+		e.Type = tarstream.Directory
+	case unix.S_IFREG:
+		e.Type, e.Size = tarstream.Regular, n.st.Size
+		if n.st.Nlink < 2 {
+			break
+		}
+		handle, err := n.handle()
+		if err != nil {
+			return nil, err
+		}
+		id := inode{n.st.Dev, n.st.Ino, handle}
+		if first, ok := c.links[id]; ok {
+			e.Type, e.Size, e.Link = tarstream.Hardlink, 0, first
+		} else {
+			c.links[id] = n.name
+		}
+	case unix.S_IFLNK:
+		if c.rejectSymlinks {
+			c.bad.add(fmt.Sprintf("symlink %q (the config says symlinks: reject)", n.name))
+			return nil, nil
+		}
+		e.Type = tarstream.Symlink
+	case unix.S_IFSOCK:
+		c.sockets++
+		return nil, nil
 	default:
-		l.More++
+		c.bad.add(fmt.Sprintf("%s %q", cmp.Or(kindNames[n.kind()], "entry of unknown type"), n.name))
+		return nil, nil
 	}
-	return nil
+	return e, nil
+}
+
+var kindNames = map[uint32]string{unix.S_IFIFO: "fifo", unix.S_IFBLK: "block device", unix.S_IFCHR: "character device"}
+
+func timespec(t unix.Timespec) tarstream.Timespec {
+	return tarstream.Timespec{Sec: t.Sec, Nsec: t.Nsec}
 }
 
 // Survey walks the directory root, reads no content, and returns the counts of what
@@ -443,41 +450,26 @@ func (l *Locked) look(n *node) error {
 // and [*Locked] if a file has the immutable or the append-only flag.
 func Survey(ctx context.Context, root *disk.Dir, opt WriteOptions) (tarstream.Stats, error) {
 	var stats tarstream.Stats
-	bad := &Unrestorable{}
-	links, locked := map[inode]bool{}, &Locked{}
+	census, locked := newCensus(opt), &Locked{}
 	w, err := newWalker(ctx, func(n *node) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err := locked.look(n); err != nil {
-			return err
+		flagged, err := disk.Locked(n.fd)
+		switch {
+		case err != nil:
+			return fail("statx", n.name, err)
+		case flagged && locked.Name == "":
+			locked.Name = n.name
+		case flagged:
+			locked.More++
 		}
-		e := &tarstream.Entry{Name: n.name, Size: n.st.Size}
-		switch n.kind() {
-		case unix.S_IFDIR:
-			e.Type = tarstream.Directory
-		case unix.S_IFREG:
-			e.Type = tarstream.Regular
-			if id := (inode{dev: n.st.Dev, ino: n.st.Ino}); n.st.Nlink > 1 {
-				if links[id] {
-					e.Type = tarstream.Hardlink
-				}
-				links[id] = true
-			}
-		case unix.S_IFLNK:
-			e.Type = tarstream.Symlink
-			if opt.RejectSymlinks {
-				bad.symlink(n.name)
-			}
-		case unix.S_IFSOCK:
-			return nil
-		default:
-			bad.kind(n)
-			return nil
+		e, err := census.entry(n)
+		if e != nil {
+			stats.Add(e)
 		}
-		stats.Add(e)
-		return nil
-	})
+		return err
+	}, func(string) {})
 	if err != nil {
 		return stats, err
 	}
@@ -485,7 +477,7 @@ func Survey(ctx context.Context, root *disk.Dir, opt WriteOptions) (tarstream.St
 	if err := w.walk(root); err != nil {
 		return stats, err
 	}
-	if err := bad.err(); err != nil {
+	if err := census.bad.err(); err != nil {
 		return stats, err
 	}
 	if locked.Name != "" {

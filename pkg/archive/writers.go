@@ -38,9 +38,9 @@ type batch struct {
 	bytes   int64
 	content *member.Buffer // of the small files
 	large   chan chunk
-	from    member.Opener // the store of the large file's members, if fill is set
-	fill    Fill
+	fill    Fill // of the large file, whose members are then not in large
 	members []member.Member
+	from    member.Opener // of the members
 }
 
 // file is a file to be created. Its hold of dir ends when it has been created.
@@ -58,18 +58,10 @@ type chunk struct {
 	buf *member.Buffer
 }
 
-// writing is how many writers there are: one per core, and at most four, because a
-// disk gains nothing from more. With one core, system calls come in a fixed order.
-func writing() int {
-	n := runtime.GOMAXPROCS(0)
-	if n == 1 {
-		return 1
-	}
-	return min(n, 4)
-}
-
+// newWriters starts one writer per core, and at most four, because a disk gains
+// nothing from more. With one core, system calls come in a fixed order.
 func newWriters(ctx context.Context, opt ExtractOptions) *writers {
-	n := writing()
+	n := min(runtime.GOMAXPROCS(0), 4)
 	w := &writers{ctx: ctx, opt: opt, jobs: make(chan *batch, n), at: math.MaxInt64, failed: make(chan struct{})}
 	for range n {
 		w.done.Go(func() {
@@ -89,9 +81,6 @@ func (w *writers) put(b *batch) {
 	w.busy.Add(1)
 	w.jobs <- b
 }
-
-// idle waits until every batch is finished.
-func (w *writers) idle() { w.busy.Wait() }
 
 // close ends the writers and returns the error, if there is one. If a writer
 // panicked, close panics.
@@ -128,13 +117,13 @@ func (w *writers) make(b *batch) {
 	// Released after a panic too: the reader waits for room, and whoever takes the
 	// panic over would wait for the reader.
 	defer b.content.Release()
-	defer func() {
-		if b.large != nil {
+	if b.large != nil {
+		defer func() {
 			for c := range b.large { // left over after an error
 				c.buf.Release()
 			}
-		}
-	}()
+		}()
+	}
 	for i := range b.files {
 		f := &b.files[i]
 		if !w.pointless(f.place) {
@@ -147,11 +136,8 @@ func (w *writers) make(b *batch) {
 }
 
 func (w *writers) file(f *file, b *batch) error {
-	flags := uint64(unix.O_WRONLY)
-	if b.fill != nil {
-		flags = unix.O_RDWR
-	}
-	fd, err := disk.Openat2(f.dir.fd, f.base, flags|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, uint64(f.entry.Mode&0o777), resolve)
+	// A Fill may also read the file.
+	fd, err := disk.Openat2(f.dir.fd, f.base, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, uint64(f.entry.Mode&0o777), resolve)
 	if err != nil {
 		return made("create", f.entry.Name, err)
 	}

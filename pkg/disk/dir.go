@@ -23,8 +23,7 @@ type Dir struct {
 const beneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS
 
 // OpenRoot opens the directory at an absolute path that the operator named. It
-// follows symbolic links in that path, because they are the operator's own. The
-// error wraps that of the system, so errors.Is(err, fs.ErrNotExist) works.
+// follows symbolic links in that path, because they are the operator's own.
 func OpenRoot(path string) (*Dir, error) {
 	if !filepath.IsAbs(path) {
 		return nil, fmt.Errorf("open %q: not an absolute path", path)
@@ -50,16 +49,21 @@ func (d *Dir) OpenSameMount(rel string) (*Dir, error) {
 	return d.open(rel, beneath|unix.RESOLVE_NO_XDEV)
 }
 
+// OpenIfThere is like OpenSameMount, but it returns nil if there is no such directory.
+func (d *Dir) OpenIfThere(rel string) (*Dir, error) {
+	sub, err := d.OpenSameMount(rel)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return sub, err
+}
+
 func (d *Dir) open(rel string, resolve uint64) (*Dir, error) {
-	fd, err := d.openat2(rel, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, resolve)
+	fd, err := Openat2(d.fd, rel, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0, resolve)
 	if err != nil {
 		return nil, d.fail("open", rel, err)
 	}
 	return &Dir{fd: fd, path: filepath.Join(d.path, rel)}, nil
-}
-
-func (d *Dir) openat2(rel string, flags, resolve uint64) (int, error) {
-	return Openat2(d.fd, rel, flags, 0, resolve)
 }
 
 // Openat2 is openat2(2) with O_CLOEXEC. It repeats the call after EINTR, and after
@@ -78,10 +82,9 @@ func Openat2(dirfd int, rel string, flags, mode, resolve uint64) (int, error) {
 	return fd, err
 }
 
-// Retry repeats a system call that a signal interrupted. No call of this program
-// may end early because of a signal: Go's runtime sends signals to itself, and
-// which calls restart by themselves depends on the call and on the filesystem
-// (signal(7)).
+// Retry repeats a system call that a signal interrupted. Go's runtime sends signals
+// to itself, and which calls restart by themselves depends on the call and on the
+// filesystem (signal(7)).
 func Retry(call func() error) error {
 	for {
 		if err := call(); !errors.Is(err, unix.EINTR) {
@@ -104,6 +107,16 @@ func (d *Dir) Flock(how int) error {
 	return d.fail("lock", "", Retry(func() error { return unix.Flock(d.fd, how) }))
 }
 
+// Abandoned reports whether no process has locked the directory name.
+func (d *Dir) Abandoned(name string) bool {
+	sub, err := d.OpenSameMount(name)
+	if err != nil {
+		return false
+	}
+	defer sub.Close()
+	return sub.Flock(unix.LOCK_EX|unix.LOCK_NB) == nil
+}
+
 func (d *Dir) fail(op, name string, err error) error {
 	if err == nil {
 		return nil
@@ -114,10 +127,10 @@ func (d *Dir) fail(op, name string, err error) error {
 // Path returns the path under which d was opened, for messages.
 func (d *Dir) Path() string { return d.path }
 
-// Renamed changes the path of d, for messages, to name in parent.
+// Renamed says that d is now called name in parent.
 func (d *Dir) Renamed(parent *Dir, name string) { d.path = parent.path + "/" + name }
 
-// FD returns the descriptor. It still belongs to d, and Close closes it.
+// FD returns the descriptor, which still belongs to d.
 func (d *Dir) FD() int { return d.fd }
 
 // Close closes the descriptor. A second Close does nothing.
@@ -128,15 +141,6 @@ func (d *Dir) Close() error {
 	fd := d.fd
 	d.fd = -1
 	return d.fail("close", "", unix.Close(fd))
-}
-
-// Dup returns a second Dir of the same directory.
-func (d *Dir) Dup() (*Dir, error) {
-	fd, err := RetryValue(func() (int, error) { return unix.FcntlInt(uintptr(d.fd), unix.F_DUPFD_CLOEXEC, 0) })
-	if err != nil {
-		return nil, d.fail("dup", "", err)
-	}
-	return &Dir{fd: fd, path: d.path}, nil
 }
 
 // Mkdir creates the directory name, one component, with exactly the mode perm:
@@ -173,10 +177,8 @@ func (d *Dir) ensure(name string, perm uint32, created func() error) (*Dir, erro
 	err := d.Mkdir(name, perm)
 	if err == nil {
 		err = created()
-	} else if errors.Is(err, fs.ErrExist) {
-		err = nil
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
 	return d.OpenSameMount(name)
@@ -185,7 +187,7 @@ func (d *Dir) ensure(name string, perm uint32, created func() error) (*Dir, erro
 // Names returns the names in d, unsorted.
 func (d *Dir) Names() ([]string, error) {
 	// A second open file: reading a directory moves the offset of the open file.
-	fd, err := d.openat2(".", unix.O_RDONLY|unix.O_DIRECTORY, beneath)
+	fd, err := Openat2(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0, beneath)
 	if err != nil {
 		return nil, d.fail("open", "", err)
 	}
@@ -194,8 +196,7 @@ func (d *Dir) Names() ([]string, error) {
 	return f.Readdirnames(-1)
 }
 
-// Exists reports whether anything has the name. Only ENOENT counts as absence;
-// every other failure is returned.
+// Exists reports whether anything has the name. Only ENOENT counts as absence.
 func (d *Dir) Exists(name string) (bool, error) {
 	_, err := d.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -236,9 +237,8 @@ func component(name string) error {
 }
 
 // MakePrivate creates the directory name with mode 0700, the caller's owner and
-// group, and no ACL, whatever d hands down, and opens it. From a d with a setgid bit
-// or a default ACL the whole staged tree, with its restored owners, would inherit
-// it.
+// group, and no ACL, and opens it. What d would hand down (a setgid bit, a default
+// ACL), the whole staged tree would inherit.
 func (d *Dir) MakePrivate(name string) (*Dir, error) {
 	if err := d.Mkdir(name, 0o700); err != nil {
 		return nil, err

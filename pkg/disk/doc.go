@@ -22,22 +22,15 @@
 // one. [Dir.WriteTemp] has left nothing. [Dir.RemoveTree] may have removed a part;
 // [Dir.RemoveTreeIf] removes nothing if the directory is not the expected one.
 //
-// # Which directory it is
-//
-// A [Handle] names a directory wherever it is moved, across reboots. [Dir.Locate]
-// finds the directory again, [Holders] those who can still write to its files, and
-// [Mounts] what is mounted in it.
-//
 // # What is assumed
 //
 //   - When fsync(2) or syncfs(2) returns 0, the data is on stable storage. A
 //     write-back error is reported to a descriptor that was opened before it (for
 //     syncfs since Linux 5.8), so descriptors are opened before the first write that
 //     matters.
-//   - rename(2) and renameat2(2) are atomic, across a power cut too: afterwards a
-//     name is in its old or in its new state, and what was synced before stays.
-//   - A file handle is given to no other directory as long as the filesystem lives,
-//     and is the same after a reboot.
+//   - rename(2) and renameat2(2) are atomic, across a power cut too.
+//   - A file handle ([Handle]) is given to no other directory as long as the
+//     filesystem lives, and is the same after a reboot.
 //   - The filesystem keeps its identity: see [Dir.Filesystem].
 //   - Linux is 5.8 or newer: openat2(2) came with 5.6; STATX_ATTR_MOUNT_ROOT
 //     (statx(2)), errors of syncfs and utimensat(2) with AT_EMPTY_PATH with 5.8.

@@ -263,7 +263,7 @@ func TestOpeningRefusesAnythingButAFileAndNeverBlocks(t *testing.T) {
 		t.Error("a file longer than the limit was read")
 	}
 	for name, create := range map[string]func(string) error{
-		"CreateFile": func(n string) error { _, err := d.CreateFile(n, 0o600); return err },
+		"CreateFile": func(n string) error { _, err := d.CreateFile(n); return err },
 		"WriteTemp":  func(n string) error { return d.WriteTemp(n, nil) },
 		"Mkdir":      func(n string) error { return d.Mkdir(n, 0o700) },
 	} {

@@ -8,24 +8,18 @@ import (
 )
 
 // Exchange swaps the directory a in d with the directory b in other, in one step
-// (renameat2(2), RENAME_EXCHANGE). Neither name is ever missing. Every process sees
-// the swap at once, but it is durable only after SyncFS. After an error nothing has
-// moved.
+// (renameat2(2), RENAME_EXCHANGE). The swap is durable only after SyncFS. After an
+// error nothing has moved.
 func (d *Dir) Exchange(a string, other *Dir, b string) error {
-	if err := errors.Join(component(a), component(b)); err != nil {
-		return d.fail("exchange", a, err)
-	}
-	return d.fail("exchange", a, Retry(func() error {
-		return unix.Renameat2(d.fd, a, other.fd, b, unix.RENAME_EXCHANGE)
-	}))
+	return d.renameat2("exchange", a, other, b, unix.RENAME_EXCHANGE)
 }
 
 // ErrNoExchange says that a filesystem cannot exchange two directories.
 var ErrNoExchange = errors.New("the filesystem cannot exchange two directories (no RENAME_EXCHANGE)")
 
-// ProbeExchange creates two empty directories in d, probe-a and probe-b, exchanges
-// them, checks that they really changed places, and removes them. The error wraps
-// ErrNoExchange if the kernel or the filesystem has no such operation.
+// ProbeExchange exchanges two empty directories that it makes in d, probe-a and
+// probe-b, and removes them. The error wraps ErrNoExchange if the kernel or the
+// filesystem has no such operation.
 func (d *Dir) ProbeExchange() (err error) {
 	const a, b = "probe-a", "probe-b"
 	defer func() {
@@ -35,14 +29,14 @@ func (d *Dir) ProbeExchange() (err error) {
 			}
 		}
 	}()
-	var before [2]Handle
-	for i, name := range []string{a, b} {
+	for _, name := range []string{a, b} {
 		if err := d.Mkdir(name, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
 			return err
 		}
-		if before[i], err = d.HandleOf(name); err != nil {
-			return err
-		}
+	}
+	before, err := d.handlesOf(a, b)
+	if err != nil {
+		return err
 	}
 	if err := d.Exchange(a, d, b); err != nil {
 		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP) {
@@ -50,18 +44,20 @@ func (d *Dir) ProbeExchange() (err error) {
 		}
 		return err
 	}
-	ha, err := d.HandleOf(a)
+	after, err := d.handlesOf(a, b)
 	if err != nil {
 		return err
 	}
-	hb, err := d.HandleOf(b)
-	if err != nil {
-		return err
-	}
-	if before[0] == before[1] || ha != before[1] || hb != before[0] {
-		return fmt.Errorf("%s: %w: after an exchange %s and %s had not changed places", d.path, ErrNoExchange, ha, hb)
+	if before[0] == before[1] || after[0] != before[1] || after[1] != before[0] {
+		return fmt.Errorf("%s: %w: after an exchange %s and %s had not changed places", d.path, ErrNoExchange, after[0], after[1])
 	}
 	return nil
+}
+
+func (d *Dir) handlesOf(a, b string) ([2]Handle, error) {
+	ha, erra := d.HandleOf(a)
+	hb, errb := d.HandleOf(b)
+	return [2]Handle{ha, hb}, errors.Join(erra, errb)
 }
 
 // Mtime returns the modification time of d itself.

@@ -6,56 +6,43 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	f2fsMagic     = 0xF2F52010
-	zfsMagic      = 0x2FC12FC1
-	bcachefsMagic = 0xCA451A4E
-	p9Magic       = 0x01021997
-	cephMagic     = 0x00C36400
-	smb2Magic     = 0xFE534D42
-	cifsMagic     = 0xFF534D42
-)
+// fsNames are the types of filesystems by their magic number (statfs(2)).
+var fsNames = map[uint32]string{
+	unix.EXT4_SUPER_MAGIC:      "ext4",
+	unix.XFS_SUPER_MAGIC:       "xfs",
+	unix.BTRFS_SUPER_MAGIC:     "btrfs",
+	0xF2F52010:                 "f2fs",
+	0x2FC12FC1:                 "zfs",
+	0xCA451A4E:                 "bcachefs",
+	unix.TMPFS_MAGIC:           "tmpfs",
+	unix.RAMFS_MAGIC:           "ramfs",
+	unix.OVERLAYFS_SUPER_MAGIC: "overlayfs",
+	unix.FUSE_SUPER_MAGIC:      "fuse",
+	unix.NFS_SUPER_MAGIC:       "nfs",
+	0x01021997:                 "9p",
+	0x00C36400:                 "ceph",
+	unix.SMB_SUPER_MAGIC:       "smb",
+	0xFE534D42:                 "smb", // SMB2
+	0xFF534D42:                 "smb", // CIFS
+}
 
-// fsName returns the name of the filesystem with a magic number of statfs(2).
 func fsName(magic int64) string {
-	switch uint32(magic) {
-	case unix.EXT4_SUPER_MAGIC:
-		return "ext4"
-	case unix.XFS_SUPER_MAGIC:
-		return "xfs"
-	case unix.BTRFS_SUPER_MAGIC:
-		return "btrfs"
-	case f2fsMagic:
-		return "f2fs"
-	case zfsMagic:
-		return "zfs"
-	case bcachefsMagic:
-		return "bcachefs"
-	case unix.TMPFS_MAGIC:
-		return "tmpfs"
-	case unix.RAMFS_MAGIC:
-		return "ramfs"
-	case unix.OVERLAYFS_SUPER_MAGIC:
-		return "overlayfs"
-	case unix.FUSE_SUPER_MAGIC:
-		return "fuse"
-	case unix.NFS_SUPER_MAGIC:
-		return "nfs"
-	case p9Magic:
-		return "9p"
-	case cephMagic:
-		return "ceph"
-	case smb2Magic, cifsMagic, unix.SMB_SUPER_MAGIC:
-		return "smb"
+	if name, known := fsNames[uint32(magic)]; known {
+		return name
 	}
 	return fmt.Sprintf("fs%08x", uint32(magic))
 }
 
+func (d *Dir) statfs() (st unix.Statfs_t, err error) {
+	err = Retry(func() error { return unix.Fstatfs(d.fd, &st) })
+	return st, d.fail("statfs", "", err)
+}
+
 // FSName returns the type of d's filesystem, by the name that mount(8) uses.
 func (d *Dir) FSName() (string, error) {
-	var st unix.Statfs_t
-	if err := Retry(func() error { return unix.Fstatfs(d.fd, &st) }); err != nil {
-		return "", d.fail("statfs", "", err)
+	st, err := d.statfs()
+	if err != nil {
+		return "", err
 	}
 	return fsName(st.Type), nil
 }
@@ -102,9 +89,9 @@ type Space struct {
 
 // Space returns the free space of d's filesystem.
 func (d *Dir) Space() (Space, error) {
-	var st unix.Statfs_t
-	if err := Retry(func() error { return unix.Fstatfs(d.fd, &st) }); err != nil {
-		return Space{}, d.fail("statfs", "", err)
+	st, err := d.statfs()
+	if err != nil {
+		return Space{}, err
 	}
 	s := Space{Bytes: st.Bavail * uint64(st.Bsize), Total: st.Blocks * uint64(st.Bsize), Inodes: st.Ffree}
 	if st.Files == 0 { // btrfs makes inodes on demand
@@ -121,8 +108,7 @@ func (d *Dir) Locked() (bool, error) {
 }
 
 // Locked is [Dir.Locked] for the open file or directory fd, which may be O_PATH. A
-// file with one of the flags can be neither removed nor renamed, and at most be
-// appended to.
+// file with one of the flags can be neither removed nor renamed.
 func Locked(fd int) (bool, error) { return lockedAt(fd, "", unix.AT_EMPTY_PATH) }
 
 func lockedAt(fd int, name string, flags int) (bool, error) {

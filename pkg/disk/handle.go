@@ -15,11 +15,9 @@ import (
 )
 
 // Handle names one directory for as long as the directory exists, wherever it is
-// moved. It consists of the identity of the filesystem and the kernel's file handle
-// (name_to_handle_at(2)). The latter holds the number and the generation of the
-// inode, so a later directory on a recycled inode has another handle. The form is
-// "<filesystem>.<type>.<bytes>", type and bytes in hexadecimal. Two handles are
-// equal if they name the same directory. The empty Handle names nothing.
+// moved. It consists of the identity of the filesystem and the kernel's handle
+// ([FileHandle]), "<filesystem>.<type>.<bytes>". Two handles are equal if they name
+// the same directory. The empty Handle names nothing.
 type Handle string
 
 // Handle returns the handle of d.
@@ -28,14 +26,11 @@ func (d *Dir) Handle() (Handle, error) {
 	if err != nil {
 		return "", err
 	}
-	h, err := RetryValue(func() (unix.FileHandle, error) {
-		h, _, err := unix.NameToHandleAt(d.fd, "", unix.AT_EMPTY_PATH)
-		return h, err
-	})
+	h, err := fileHandle(d.fd)
 	if err != nil {
 		return "", d.fail("name_to_handle_at", "", err)
 	}
-	return Handle(fmt.Sprintf("%s.%x.%s", id, uint32(h.Type()), hex.EncodeToString(h.Bytes()))), nil
+	return Handle(string(id) + "." + h), nil
 }
 
 // FileHandle returns the kernel's handle of the open file fd, which may be O_PATH:
@@ -44,13 +39,18 @@ func (d *Dir) Handle() (Handle, error) {
 // files of one filesystem ever have the same handle. It is "" on a filesystem
 // without handles.
 func FileHandle(fd int) (string, error) {
+	h, err := fileHandle(fd)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return "", nil
+	}
+	return h, err
+}
+
+func fileHandle(fd int) (string, error) {
 	h, err := RetryValue(func() (unix.FileHandle, error) {
 		h, _, err := unix.NameToHandleAt(fd, "", unix.AT_EMPTY_PATH)
 		return h, err
 	})
-	if errors.Is(err, unix.EOPNOTSUPP) {
-		return "", nil
-	}
 	if err != nil {
 		return "", err
 	}
@@ -60,8 +60,8 @@ func FileHandle(fd int) (string, error) {
 	return string(hex.AppendEncode(append(out, '.'), b)), nil
 }
 
-// HandleOf returns the handle of the directory rel below d, and "" if it does not
-// exist. Only ENOENT counts as absence; every other failure is returned.
+// HandleOf returns the handle of the directory rel below d. Only ENOENT counts as
+// absence, for which HandleOf returns "".
 func (d *Dir) HandleOf(rel string) (Handle, error) {
 	sub, err := d.Open(rel)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -80,9 +80,9 @@ type FSID string
 
 // Filesystem returns the identity of d's filesystem.
 func (d *Dir) Filesystem() (FSID, error) {
-	var st unix.Statfs_t
-	if err := Retry(func() error { return unix.Fstatfs(d.fd, &st) }); err != nil {
-		return "", d.fail("statfs", "", err)
+	st, err := d.statfs()
+	if err != nil {
+		return "", err
 	}
 	uuid, err := d.uuid(&st)
 	if err != nil {
@@ -102,30 +102,22 @@ func (d *Dir) uuid(st *unix.Statfs_t) ([]byte, error) {
 	// (fs/xfs/xfs_super.c); its own ioctl tells the UUID.
 	if st.Type == unix.XFS_SUPER_MAGIC {
 		var geo [112]byte
-		if err := ioctl(d.fd, xfsIocFSGeometryV1, unsafe.Pointer(&geo)); err != nil {
-			return nil, err
-		}
-		return geo[64:80], nil
+		err := Retry(func() error {
+			_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(d.fd), xfsIocFSGeometryV1, uintptr(unsafe.Pointer(&geo)))
+			if errno != 0 {
+				return errno
+			}
+			return nil
+		})
+		return geo[64:80], err
 	}
-	id := make([]byte, 8)
-	binary.LittleEndian.PutUint32(id, uint32(st.Fsid.Val[0]))
-	binary.LittleEndian.PutUint32(id[4:], uint32(st.Fsid.Val[1]))
-	return id, nil
+	id := binary.LittleEndian.AppendUint32(nil, uint32(st.Fsid.Val[0]))
+	return binary.LittleEndian.AppendUint32(id, uint32(st.Fsid.Val[1])), nil
 }
 
-func ioctl(fd int, req uintptr, arg unsafe.Pointer) error {
-	return Retry(func() error {
-		if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), req, uintptr(arg)); e != 0 {
-			return e
-		}
-		return nil
-	})
-}
-
-// Locate returns the present path of the directory with handle h, seen through the
-// mount of d, and "" if the directory no longer exists. The path is for messages
-// only, because it may change at any time. Locate needs CAP_DAC_READ_SEARCH
-// (open_by_handle_at(2)).
+// Locate returns the present path, for messages, of the directory with handle h, seen
+// through the mount of d, and "" if the directory no longer exists. It needs
+// CAP_DAC_READ_SEARCH (open_by_handle_at(2)).
 func (d *Dir) Locate(h Handle) (string, error) {
 	id, err := d.Filesystem()
 	if err != nil {
@@ -135,12 +127,9 @@ func (d *Dir) Locate(h Handle) (string, error) {
 	if len(parts) != 3 || parts[0] != string(id) {
 		return "", fmt.Errorf("handle %s is not of the filesystem of %s", h, d.path)
 	}
-	kind, err := strconv.ParseUint(parts[1], 16, 32)
-	if err != nil {
-		return "", fmt.Errorf("handle %s: %w", h, err)
-	}
-	data, err := hex.DecodeString(parts[2])
-	if err != nil {
+	kind, kindErr := strconv.ParseUint(parts[1], 16, 32)
+	data, dataErr := hex.DecodeString(parts[2])
+	if err := errors.Join(kindErr, dataErr); err != nil {
 		return "", fmt.Errorf("handle %s: %w", h, err)
 	}
 	fd, err := RetryValue(func() (int, error) {
@@ -152,13 +141,11 @@ func (d *Dir) Locate(h Handle) (string, error) {
 	if err != nil {
 		return "", d.fail("open_by_handle_at", "", err)
 	}
-	defer unix.Close(fd)
-	var st unix.Stat_t
-	if err := Retry(func() error { return unix.Fstat(fd, &st) }); err != nil {
-		return "", d.fail("stat", "", err)
-	}
-	if st.Nlink == 0 { // removed, but somebody still has it open
-		return "", nil
+	found := &Dir{fd, d.path}
+	defer found.Close()
+	st, err := found.Stat()
+	if err != nil || st.Nlink == 0 { // 0: removed, but somebody still has it open
+		return "", err
 	}
 	return os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
 }

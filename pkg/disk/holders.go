@@ -31,18 +31,14 @@ func (h Holder) String() string {
 type Processes int
 
 const (
-	// HostProcesses are the processes in the mount namespace of this process. The
-	// processes of containers are not among them.
-	HostProcesses Processes = iota
-	// AllProcesses are the processes of the host and of all containers.
-	AllProcesses
+	HostProcesses Processes = iota // those in the mount namespace of this process
+	AllProcesses                   // those of containers too
 )
 
 // Holders returns the processes that have a file below one of dirs open for
-// writing or mapped, and the loop devices that write to such a file. Files are
-// compared by their place on the filesystem, so it also finds a container that
-// sees the volume under another path. It leaves out this process, and processes
-// that end during the scan. Without root it sees only the caller's own processes.
+// writing or mapped, and the loop devices that write to such a file, under
+// whatever path they see the file. It leaves out this process, and processes that
+// end during the scan. Without root it sees only the caller's own processes.
 func Holders(dirs []*Dir, which Processes) ([]Holder, error) {
 	s, err := newScan(dirs, which)
 	if err != nil {
@@ -82,8 +78,7 @@ func newScan(dirs []*Dir, which Processes) (*scan, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The table of our own namespace is known already. A chrooted process in it
-	// would show only a part of the table.
+	// Our own table is known. A chrooted process would show only a part of it.
 	s := &scan{which: which, ns: ns, own: own, tables: map[string]Mounts{ns: own}, namespaces: []namespace{{ns, "/proc/self"}}}
 	for _, d := range dirs {
 		path, err := d.RealPath()
@@ -107,14 +102,12 @@ func newScan(dirs []*Dir, which Processes) (*scan, error) {
 // namespace is a mount namespace and the /proc directory of a process in it.
 type namespace struct{ id, proc string }
 
-// add notes a mount namespace, unless it is known.
 func (s *scan) add(ns namespace) {
 	if !slices.ContainsFunc(s.namespaces, func(known namespace) bool { return known.id == ns.id }) {
 		s.namespaces = append(s.namespaces, ns)
 	}
 }
 
-// table returns the mounts of a namespace.
 func (s *scan) table(ns namespace) (Mounts, error) {
 	if mounts, ok := s.tables[ns.id]; ok {
 		return mounts, nil
@@ -155,23 +148,13 @@ func (s *scan) process(pid int) []Holder {
 
 // reaches reports whether one of the mounts shows a filesystem with a volume.
 func (s *scan) reaches(mounts Mounts) bool {
-	for _, m := range mounts {
-		for _, p := range s.places {
-			if m.Dev == p.dev {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(mounts, func(m Mount) bool {
+		return slices.ContainsFunc(s.places, func(p place) bool { return p.dev == m.Dev })
+	})
 }
 
 func (s *scan) within(p place) bool {
-	for _, root := range s.places {
-		if p.dev == root.dev && under(p.path, root.path) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.places, func(root place) bool { return p.dev == root.dev && under(p.path, root.path) })
 }
 
 // opened returns the files of the volumes that a process has open for writing.
@@ -190,15 +173,16 @@ func (s *scan) opened(proc string, mounts Mounts) []string {
 		if !ok || flags&unix.O_ACCMODE == unix.O_RDONLY || flags&unix.O_PATH != 0 {
 			continue
 		}
-		if mount, ok := mounts.byID(id); ok && s.within(mount.place(path)) {
+		i := slices.IndexFunc(mounts, func(m Mount) bool { return m.ID == id })
+		if i >= 0 && s.within(mounts[i].place(path)) {
 			found = append(found, path)
 		}
 	}
 	return found
 }
 
-// removed reports whether an open file has no name left. The kernel then marks its
-// path, but a file may really be called so, or may have a second name
+// removed reports whether an open file has no name left. The kernel's mark alone
+// does not tell: a file may really be called so, or have a second name
 // (proc_pid_fd(5)).
 func removed(path, link string) bool {
 	if !strings.HasSuffix(path, " (deleted)") {
@@ -208,31 +192,16 @@ func removed(path, link string) bool {
 	return Retry(func() error { return unix.Stat(link, &st) }) != nil || st.Nlink == 0
 }
 
-// fdinfo returns the open flags and the mount id of a file descriptor
-// (proc_pid_fdinfo(5)).
-func fdinfo(path string) (flags int64, mount int, ok bool) {
-	data, err := os.ReadFile(path)
+// fdinfo returns the open flags and the mount id of a file descriptor. The kernel
+// writes them in this order (proc_pid_fdinfo(5), seq_show in fs/proc/fd.c).
+func fdinfo(path string) (flags, mount int, ok bool) {
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return 0, 0, false
 	}
-	seen := 0
-	for line := range strings.Lines(string(data)) {
-		key, value, _ := strings.Cut(strings.TrimSpace(line), ":")
-		value = strings.TrimSpace(value)
-		switch key {
-		case "flags":
-			flags, err = strconv.ParseInt(value, 8, 64)
-		case "mnt_id":
-			mount, err = strconv.Atoi(value)
-		default:
-			continue
-		}
-		if err != nil {
-			return 0, 0, false
-		}
-		seen++
-	}
-	return flags, mount, seen == 2
+	var pos int64
+	n, _ := fmt.Sscanf(string(text), "pos: %d\nflags: %o\nmnt_id: %d", &pos, &flags, &mount)
+	return flags, mount, n == 3
 }
 
 // mapped returns the files of the volumes that a process has mapped

@@ -8,9 +8,8 @@ import (
 )
 
 // NewID returns a new name: the UTC time to the second and six random hexadecimal
-// digits, "20261123T140501Z-3f9a2c". Snapshots and transactions have such names,
-// and so has everything that they leave beside the data, so that it can be told
-// from everything else.
+// digits, "20261123T140501Z-3f9a2c". Such names tell what snapshots and transactions
+// leave beside the data from everything else.
 func NewID(now time.Time) string {
 	var b [3]byte
 	_, _ = rand.Read(b[:]) // never fails since Go 1.24

@@ -36,10 +36,9 @@ func (s *scan) loops() []Holder {
 func device(block string) string { return "/dev/" + filepath.Base(block) }
 
 // attached returns the path of a loop device's backing file and how the device
-// holds it; how is "" when the file belongs to no volume.
-//
-// The file may be removed, renamed or detached during these lookups, and its path
-// then leads nowhere. So that result counts only when the path is still the same.
+// holds it; how is "" when the file belongs to no volume. A file that is removed or
+// renamed meanwhile has a path that leads nowhere, so that result counts only when
+// the path is still the same.
 func (s *scan) attached(block string) (path, how string) {
 	for range 4 {
 		var ok bool
@@ -66,9 +65,8 @@ func backingPath(block string) (path string, ok bool) {
 const unknown = "attached, which is on the filesystem of the volume and may be in the volume: the container that attached it is gone"
 
 // holds says how a loop device holds a file of the volumes, and "" if it holds
-// none. The path tells where the file is only in a mount namespace in which it
-// leads to this very file: a container may have attached another file under the
-// same path.
+// none. The path counts only in a mount namespace in which it leads to this very
+// file: a container may have attached another file under the same path.
 func (s *scan) holds(device, path string) string {
 	file, err := backingFile(device)
 	switch {
@@ -126,7 +124,7 @@ func (ns namespace) leadsTo(path string, file identity) bool {
 		return false
 	}
 	defer root.Close()
-	fd, err := root.openat2(strings.TrimPrefix(path, "/"), unix.O_PATH|unix.O_NOFOLLOW, beneath)
+	fd, err := Openat2(root.fd, strings.TrimPrefix(path, "/"), unix.O_PATH|unix.O_NOFOLLOW, 0, beneath)
 	if err != nil {
 		return false
 	}

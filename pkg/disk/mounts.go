@@ -16,7 +16,6 @@ type Mount struct {
 	Dev   string // major:minor
 	Root  string // the mounted directory of the filesystem
 	Point string // the mount point, seen from the root of the process
-	Type  string
 }
 
 // Mounts is a mount table in the kernel's order. The later of two mounts at one
@@ -49,38 +48,17 @@ func readMounts(path string) (Mounts, error) {
 }
 
 func parseMount(line string) (Mount, error) {
-	head, tail, ok := strings.Cut(line, " - ")
-	fields := strings.Fields(head)
-	types := strings.Fields(tail)
-	if !ok || len(fields) < 6 || len(types) < 1 {
-		return Mount{}, fmt.Errorf("cannot parse mount %q", line)
+	head, _, ok := strings.Cut(line, " - ")
+	if fields := strings.Fields(head); ok && len(fields) >= 6 {
+		if id, err := strconv.Atoi(fields[0]); err == nil {
+			return Mount{ID: id, Dev: fields[2], Root: unescape.Replace(fields[3]), Point: unescape.Replace(fields[4])}, nil
+		}
 	}
-	id, err := strconv.Atoi(fields[0])
-	if err != nil {
-		return Mount{}, fmt.Errorf("cannot parse mount %q", line)
-	}
-	return Mount{ID: id, Dev: fields[2], Root: unescapeOctal(fields[3]), Point: unescapeOctal(fields[4]), Type: types[0]}, nil
+	return Mount{}, fmt.Errorf("cannot parse mount %q", line)
 }
 
-// unescapeOctal undoes the kernel's escapes, such as \040, for space, tab, newline
-// and backslash.
-func unescapeOctal(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
-	}
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
-}
+// unescape undoes what show_mountinfo in the kernel's fs/proc_namespace.c escapes.
+var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 
 // under reports whether path is root or lies below it.
 func under(path, root string) bool {
@@ -128,21 +106,10 @@ func (d *Dir) IsMountRoot() (bool, error) {
 	return stx.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
 }
 
-// place is where a directory is on its filesystem. It is the same in every mount
-// and in every mount namespace.
+// place is where a directory is on its filesystem, in whatever mount it is seen.
 type place struct{ dev, path string }
 
-func (m Mounts) byID(id int) (Mount, bool) {
-	for _, mount := range m {
-		if mount.ID == id {
-			return mount, true
-		}
-	}
-	return Mount{}, false
-}
-
-// covering returns the mount that shows path, only among those of the device dev if
-// dev is not empty.
+// covering returns the mount that shows path, among those of dev ("" for all).
 func (m Mounts) covering(path, dev string) (Mount, bool) {
 	var best Mount
 	found := false

@@ -17,12 +17,11 @@ type Unusable struct {
 
 func (u *Unusable) Error() string { return fmt.Sprintf("%s %s: %s", u.What, u.Path, u.Reason) }
 
-// OpenPrivate opens the directory at path, an absolute one, in which snap keeps
-// its store or its state; what is the word for messages. The directory must
-// belong to the user that runs snap, be writable for nobody else, and lie on a
-// local filesystem. Its mode becomes 0700 where that is safe: nobody else could
-// write there, or nothing is in it. Other directories are refused with
-// [*Unusable].
+// OpenPrivate opens the directory at an absolute path, in which snap keeps its
+// store or its state; what is the word for messages. The error is [*Unusable] if
+// the directory belongs to another user than the one that runs snap, if others can
+// write to it and something is in it already, or if it is not on a local
+// filesystem. OpenPrivate sets its mode to 0700.
 func OpenPrivate(what, path string) (*Dir, error) {
 	d, err := OpenRoot(path)
 	if err != nil {

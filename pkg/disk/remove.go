@@ -10,8 +10,7 @@ import (
 // Remove removes the file name, one component, from d.
 func (d *Dir) Remove(name string) error { return d.unlink(name, 0) }
 
-// Rmdir removes the directory name if it is empty; otherwise it fails with
-// ENOTEMPTY.
+// Rmdir removes the directory name; it fails with ENOTEMPTY if that is not empty.
 func (d *Dir) Rmdir(name string) error { return d.unlink(name, unix.AT_REMOVEDIR) }
 
 func (d *Dir) unlink(name string, flags int) error {
@@ -39,15 +38,11 @@ func (d *Dir) whyNot(name string, err error) error {
 	return fmt.Errorf("%w: %s has the immutable or the append-only flag (chattr -i -a removes it)", err, who)
 }
 
-// RemoveTree removes the directory name and everything below it. It descends by
-// descriptor, follows no symbolic link, and fails at a mount with EXDEV or EBUSY
-// rather than empty the mounted filesystem. If name does not exist, or somebody
-// else removes files at the same time, that is no error. After an error a part of
-// the tree may be gone.
+// RemoveTree removes the directory name and everything below it, but fails at a
+// mount, with EXDEV or EBUSY. If name does not exist, or somebody else removes files
+// at the same time, that is not an error. After an error a part of the tree may be
+// gone.
 func (d *Dir) RemoveTree(name string) error {
-	if err := component(name); err != nil {
-		return d.fail("remove", name, err)
-	}
 	err := d.Rmdir(name)
 	if err == nil || errors.Is(err, unix.ENOENT) {
 		return nil
@@ -64,8 +59,7 @@ func (d *Dir) RemoveTree(name string) error {
 	if err := sub.empty(); err != nil {
 		return err
 	}
-	// Another process may be removing the same tree.
-	if err := d.Rmdir(name); !errors.Is(err, unix.ENOENT) {
+	if err := d.Rmdir(name); !errors.Is(err, unix.ENOENT) { // ENOENT: another process removes it too
 		return err
 	}
 	return nil
@@ -96,8 +90,8 @@ func (d *Dir) empty() error {
 	return nil
 }
 
-// condemned is the mode of a directory that is being deleted. Only root can enter
-// it, and nobody would give a directory these three bits and no others.
+// condemned is the mode of a directory that is being deleted. Nobody else would give
+// a directory these three bits and no others.
 const condemned = unix.S_ISUID | unix.S_ISGID | unix.S_ISVTX
 
 // Condemn marks d as being deleted. The mark moves with d, needs no space on the
@@ -106,16 +100,15 @@ func (d *Dir) Condemn() error {
 	return d.fail("chmod", "", Retry(func() error { return unix.Fchmod(d.fd, condemned) }))
 }
 
-// Condemned reports whether Condemn has marked d. Such a directory may hold only a
-// part of its tree.
+// Condemned reports whether Condemn has marked d, which may then hold only a part of
+// its tree.
 func (d *Dir) Condemned() (bool, error) {
 	st, err := d.Stat()
 	return err == nil && st.Mode&0o7777 == condemned, err
 }
 
-// RemoveTreeIf is like RemoveTree, but the directory must have the handle want, and
-// none of mounts may be inside it. Otherwise RemoveTreeIf removes nothing and the
-// error says why.
+// RemoveTreeIf is like RemoveTree, but it removes nothing if the directory does not
+// have the handle want, or if one of mounts is inside it.
 func (d *Dir) RemoveTreeIf(name string, want Handle, mounts Mounts) error {
 	got, err := d.HandleOf(name)
 	if err != nil || got == "" {

@@ -20,8 +20,7 @@ import (
 //	}
 //
 // The checksum is the SHA-256 of the whole file, computed with zeros in place of the
-// checksum's own 64 hexadecimal digits. It shows accidents and no forgery: anybody
-// who can write the file can compute it.
+// checksum's own 64 hexadecimal digits.
 
 // Seal is the head that every sealed document embeds.
 type Seal struct {
@@ -70,10 +69,7 @@ func UnmarshalSealed(data []byte, doc Sealed, format string, version int) error 
 	if err := checkSum(data); err != nil {
 		return err
 	}
-	var head struct {
-		Format  string `json:"format"`
-		Version int    `json:"version"`
-	}
+	var head Seal
 	if err := json.Unmarshal(data, &head); err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}

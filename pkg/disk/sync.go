@@ -28,24 +28,20 @@ func (d *Dir) SyncFS() error {
 	return d.fail("syncfs", "", Retry(func() error { return unix.Syncfs(d.fd) }))
 }
 
-// RenameSync moves from in d to the name to in dst, where it replaces a file, and
-// returns when both directories are durable. After an error the file may have either
-// name.
+// RenameSync is Rename that returns when both directories are durable. After an error
+// the file may have either name.
 func (d *Dir) RenameSync(from string, dst *Dir, to string) error {
 	if err := d.Rename(from, dst, to); err != nil {
 		return err
 	}
-	if err := dst.Sync(); err != nil {
+	if err := dst.Sync(); err != nil || dst.fd == d.fd {
 		return err
-	}
-	if dst.fd == d.fd {
-		return nil
 	}
 	return d.Sync()
 }
 
-// Rename moves from in d to the name to in dst. It is atomic but not durable: the
-// caller syncs both directories.
+// Rename moves from in d to the name to in dst, where it replaces a file. It is atomic
+// but not durable: the caller syncs both directories.
 func (d *Dir) Rename(from string, dst *Dir, to string) error {
 	if err := errors.Join(component(from), component(to)); err != nil {
 		return d.fail("rename", from, err)
@@ -55,19 +51,21 @@ func (d *Dir) Rename(from string, dst *Dir, to string) error {
 
 // RenameNoReplace is like Rename, but it fails with EEXIST if to exists.
 func (d *Dir) RenameNoReplace(from string, dst *Dir, to string) error {
+	return d.renameat2("rename", from, dst, to, unix.RENAME_NOREPLACE)
+}
+
+func (d *Dir) renameat2(op, from string, dst *Dir, to string, flags uint) error {
 	if err := errors.Join(component(from), component(to)); err != nil {
-		return d.fail("rename", from, err)
+		return d.fail(op, from, err)
 	}
-	return d.fail("rename", from, Retry(func() error {
-		return unix.Renameat2(d.fd, from, dst.fd, to, unix.RENAME_NOREPLACE)
-	}))
+	return d.fail(op, from, Retry(func() error { return unix.Renameat2(d.fd, from, dst.fd, to, flags) }))
 }
 
 // WriteTemp writes data to a new file name with mode 0600 and makes the content
 // durable, but not the name. It fails with EEXIST if name exists. After any other
 // error it leaves no file.
 func (d *Dir) WriteTemp(name string, data []byte) error {
-	if err := d.write(name, data); err != nil {
+	if err := d.WriteUnsynced(name, data); err != nil {
 		return err
 	}
 	f, err := d.OpenFile(name)
@@ -83,10 +81,8 @@ func (d *Dir) WriteTemp(name string, data []byte) error {
 
 // WriteUnsynced is like WriteTemp, but neither content nor name is durable before
 // SyncFS.
-func (d *Dir) WriteUnsynced(name string, data []byte) error { return d.write(name, data) }
-
-func (d *Dir) write(name string, data []byte) error {
-	f, err := d.CreateFile(name, 0o600)
+func (d *Dir) WriteUnsynced(name string, data []byte) error {
+	f, err := d.CreateFile(name)
 	if err != nil {
 		return err
 	}
@@ -102,10 +98,9 @@ func (d *Dir) write(name string, data []byte) error {
 	return nil
 }
 
-// Publish creates or replaces the small file name: it writes a temporary file, syncs
-// it, renames it and syncs the directory. When it returns nil, the file is durable
-// under its name. After an error the name has either its old content or all of the
-// new content, never a part.
+// Publish creates or replaces the small file name. When it returns nil, the file is
+// durable under its name. After an error the name has either its old content or all
+// of the new content.
 func (d *Dir) Publish(name string, data []byte) error {
 	tmp := name + ".tmp"
 	if err := d.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -117,15 +112,25 @@ func (d *Dir) Publish(name string, data []byte) error {
 	return d.RenameSync(tmp, d, name)
 }
 
-// CreateFile creates the file name for reading and writing. It fails with EEXIST if
-// anything has that name, a symbolic link included (O_EXCL).
-func (d *Dir) CreateFile(name string, perm uint32) (*os.File, error) {
+// CreateFile creates the file name with mode 0600 for reading and writing. It fails
+// with EEXIST if anything has that name, a symbolic link included (O_EXCL).
+func (d *Dir) CreateFile(name string) (*os.File, error) {
 	if err := component(name); err != nil {
 		return nil, d.fail("create", name, err)
 	}
-	fd, err := Openat2(d.fd, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, uint64(perm), beneath)
+	fd, err := Openat2(d.fd, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o600, beneath)
 	if err != nil {
 		return nil, d.fail("create", name, err)
+	}
+	return os.NewFile(uintptr(fd), d.path+"/"+name), nil
+}
+
+// OpenShared opens the file name, which several processes write to, for reading and
+// appending. If it does not exist, OpenShared creates it with mode 0600.
+func (d *Dir) OpenShared(name string) (*os.File, error) {
+	fd, err := Openat2(d.fd, name, unix.O_RDWR|unix.O_CREAT|unix.O_APPEND|unix.O_NOFOLLOW, 0o600, beneath)
+	if err != nil {
+		return nil, d.fail("open", name, err)
 	}
 	return os.NewFile(uintptr(fd), d.path+"/"+name), nil
 }
@@ -143,7 +148,7 @@ func (d *Dir) OpenFile(rel string) (*os.File, error) {
 
 // openRegular is OpenFile that returns a bare descriptor and the size of the file.
 func (d *Dir) openRegular(rel string) (fd int, size int64, err error) {
-	fd, err = d.openat2(rel, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, beneath)
+	fd, err = Openat2(d.fd, rel, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0, beneath)
 	if err != nil {
 		return -1, 0, d.fail("open", rel, err)
 	}
@@ -165,8 +170,7 @@ func (d *Dir) ReadFile(rel string, limit int64) ([]byte, error) {
 	return d.ReadFileInto(rel, limit, nil)
 }
 
-// ReadFileInto is like ReadFile, but it overwrites the memory of buf if buf has the
-// capacity.
+// ReadFileInto is like ReadFile, but it uses the memory of buf if that suffices.
 func (d *Dir) ReadFileInto(rel string, limit int64, buf []byte) ([]byte, error) {
 	fd, size, err := d.openRegular(rel)
 	if err != nil {

@@ -3,8 +3,6 @@ package disk
 import (
 	"sync"
 	"sync/atomic"
-
-	"golang.org/x/sys/unix"
 )
 
 // writeBackEvery is how many bytes are written between two syncs of a WriteBack:
@@ -12,11 +10,10 @@ import (
 const writeBackEvery = 64 << 20
 
 // WriteBack syncs a filesystem now and then while a tree is written to it, so
-// that the disk works from the start and the [Dir.SyncFS] at the end finds little
-// left to do. It promises no durability, and it hides no error: the caller's own
-// SyncFS reports what these syncs ran into.
+// that the [Dir.SyncFS] at the end finds little left to do. It promises no
+// durability and hides no error: that SyncFS reports what these syncs ran into.
 type WriteBack struct {
-	fd      int
+	dir     *Dir
 	sync    func() error
 	written atomic.Int64
 	due     chan struct{}
@@ -24,17 +21,15 @@ type WriteBack struct {
 	done    sync.WaitGroup
 }
 
-// StartWriteBack starts to write back the filesystem of d. The caller ends it
-// with End.
+// StartWriteBack starts to write back the filesystem of d, until End.
 func (d *Dir) StartWriteBack() (*WriteBack, error) {
 	// Opened, not duplicated: an open file description is told once of each failed
 	// write-back (syncfs(2)), and the one of d must be told of all.
-	fd, err := Openat2(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0, beneath)
+	dir, err := d.Open(".")
 	if err != nil {
-		return nil, d.fail("open", "", err)
+		return nil, err
 	}
-	w := &WriteBack{fd: fd, due: make(chan struct{}, 1), stop: make(chan struct{})}
-	w.sync = func() error { return Retry(func() error { return unix.Syncfs(w.fd) }) }
+	w := &WriteBack{dir: dir, sync: dir.SyncFS, due: make(chan struct{}, 1), stop: make(chan struct{})}
 	w.done.Go(func() {
 		for {
 			select {
@@ -64,5 +59,5 @@ func (w *WriteBack) Wrote(n int64) {
 func (w *WriteBack) End() {
 	close(w.stop)
 	w.done.Wait()
-	unix.Close(w.fd)
+	w.dir.Close()
 }

@@ -207,7 +207,9 @@ func pullable(digest, id string, raw []byte) bool {
 		Identity struct{ Pull []struct{ Repository string } }
 	}
 	_ = json.Unmarshal(raw, &origin) // an engine that is older says nothing
-	familiar := func(name string) string { return strings.TrimPrefix(strings.TrimPrefix(name, "docker.io/"), "library/") }
+	familiar := func(name string) string {
+		return strings.TrimPrefix(strings.TrimPrefix(name, "docker.io/"), "library/")
+	}
 	return slices.ContainsFunc(origin.Identity.Pull, func(p struct{ Repository string }) bool {
 		return familiar(p.Repository) == familiar(repository)
 	})

@@ -1,15 +1,12 @@
 package journal
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"time"
-
-	"golang.org/x/sys/unix"
-
-	"github.com/tiny-forge/snap/pkg/disk"
 )
 
 // Audit is one line of <state>/audit.jsonl: what was done, by whom, with what
@@ -29,19 +26,15 @@ type Audit struct {
 
 // Record appends a line to the audit log and makes it durable.
 func (j *Journal) Record(a Audit) error {
-	if a.User = os.Getenv("SUDO_USER"); a.User == "" {
-		a.User = fmt.Sprint(os.Getuid())
-	}
+	a.User = cmp.Or(os.Getenv("SUDO_USER"), fmt.Sprint(os.Getuid()))
 	line, err := json.Marshal(a)
 	if err != nil {
 		return err
 	}
-	fd, err := disk.Openat2(j.root.FD(), "audit.jsonl", unix.O_WRONLY|unix.O_CREAT|unix.O_APPEND|unix.O_NOFOLLOW, 0o600,
-		unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS)
+	f, err := j.root.OpenShared("audit.jsonl")
 	if err != nil {
 		return fmt.Errorf("open the audit log: %w", err)
 	}
-	f := os.NewFile(uintptr(fd), "audit.jsonl")
 	_, err = f.Write(append(line, '\n')) // one write: lines of two processes do not mix
 	return errors.Join(err, f.Sync(), f.Close())
 }

@@ -8,30 +8,27 @@
 // in the audit log ([Journal.Record]).
 //
 // After a crash, [Journal.List] and [Journal.Load] say which transactions have
-// not ended, and how far each came. What a recovery then does is decided in
-// pkg/swap, not here.
+// not ended, and how far each came. pkg/swap decides what a recovery then does.
 //
 // A record is a small file with a checksum in <state>/tx/<txid>/. It does not
 // change once it has its name; only a later resolve replaces an earlier one.
 // When a method that writes a record returns nil, the record is durable. When it
 // returns an error, the record is either there as a whole or not at all, and
-// only Load can tell. The decisions commit, revert and guarding are written
-// before the transaction begins, and a rename takes them, so that they need no
-// space on the disk.
+// only Load can tell.
 //
 // An operation that only reads snapshots shares the lock of the stores
 // ([Journal.ShareStore]), as an operation on a workload does. An operation that
 // removes members holds that lock alone ([Journal.LockStore]).
 //
-// Locks are advisory (flock(2)). They keep processes of snap apart that use the
-// same state, and nobody else.
+// Locks are advisory (flock(2)): they keep processes of snap apart that use the
+// same state, and nobody else. The kernel drops them when a process dies, however
+// it dies.
 //
 // # Why it is like this
 //
 // A disk may fill up while the app is down. So Begin also writes the decisions that
-// may come later, as commit.tmp, revert.tmp and guarding.tmp: to take one is a
-// rename, which needs no space and is atomic. A decision that is there under neither
-// of its names was lost, and must not count as "not taken".
+// may come later (commit.tmp, revert.tmp, guarding.tmp): to take one is a rename,
+// which needs no space.
 //
 // Two records decide. With "commit" alone a restore that is finished could not be
 // told from one that is being taken back because the app did not come up; "revert"
@@ -39,10 +36,5 @@
 //
 // Load syncs the records and their folder before it reads them: a record that was
 // renamed and not yet synced could otherwise be acted on and then be lost. Only
-// ENOENT means "not recorded". A record that cannot be read is not a record that
-// does not exist, and the records that are there have to follow one another
-// (Tx.consistent).
-//
-// The locks are flock(2): the kernel drops them when a process dies, however it
-// dies. They exclude the processes that use the same folder, on a local filesystem.
+// ENOENT means "not recorded".
 package journal

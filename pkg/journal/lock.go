@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -46,20 +46,18 @@ func Open(state *disk.Dir) (*Journal, error) {
 
 // Adopt takes over the transactions that an earlier version of snap, which kept
 // its journal in the store, has left there: they are listed, loaded and ended
-// where they are, and new ones go into the state. Where such a journal exists
-// every lock is taken in its folder too, so that a process of the earlier
-// version that still runs keeps others out. A store without one, and one that is
-// the state itself, changes nothing.
+// where they are. Where such a journal exists every lock is taken in its folder
+// too, against a process of the earlier version that still runs.
 func (j *Journal) Adopt(store *disk.Dir) error {
 	if same, err := store.SameAs(j.root); err != nil || same {
 		return err
 	}
-	txs, err := store.OpenSameMount("tx")
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+	txs, err := store.OpenIfThere("tx")
 	if err != nil {
 		return fmt.Errorf("open the journal in the store: %w", err)
+	}
+	if txs == nil {
+		return nil
 	}
 	locks, err := store.Ensure("lock", 0o700)
 	if err != nil {
@@ -82,11 +80,10 @@ func (j *Journal) Close() error {
 }
 
 // Held is what this process has locked: a workload, or the stores alone.
-// Whoever starts containers of the workload takes one as an argument.
 type Held struct {
 	journal  *Journal
 	workload string // "" where the stores alone are locked
-	verb     string
+	who      string // what others read of the holder
 	files    []*os.File
 	names    map[string]bool
 }
@@ -101,28 +98,20 @@ func (h *Held) Workload() string {
 }
 
 // storeLock is held shared by whoever relies on members that are in a store, and
-// exclusively by whoever removes members. It is one for all stores of the
-// host, in the state: a removal of one store's members waits for an operation on
-// another store, which few hosts have. The config lets no workload have this
-// name.
+// exclusively by whoever removes members. It is one for all stores of the host;
+// few hosts have two. The config lets no workload have this name.
 const storeLock = "store.lock"
 
-// Lock locks a workload for this process, and shares the stores' lock. The
-// locks are the kernel's (flock(2)): they end with the process, whatever ends
-// it, and a file of a dead process locks nothing. It returns [ErrBusy], with
-// the holder, when another process has the workload, or the stores alone; verb
-// is what others then read of us.
+// Lock locks a workload for this process, and shares the stores' lock. It
+// returns [ErrBusy], with the holder, when another process has the workload, or
+// the stores alone; verb is what others then read of us.
 func (j *Journal) Lock(workload, verb string) (*Held, error) {
-	h := j.held(workload, verb)
+	h := &Held{journal: j, workload: workload, who: verb + " " + workload, names: map[string]bool{}}
 	if err := h.take(workload+".lock", unix.LOCK_EX); err != nil {
 		h.Release()
 		return nil, fmt.Errorf("workload %s: %w", workload, err)
 	}
-	if err := h.take(storeLock, unix.LOCK_SH); err != nil {
-		h.Release()
-		return nil, fmt.Errorf("the store: %w", err)
-	}
-	return h, nil
+	return h.stores(unix.LOCK_SH)
 }
 
 // LockWait is Lock that tries again until ctx ends; then it returns ErrBusy.
@@ -134,34 +123,27 @@ func (j *Journal) LockWait(ctx context.Context, workload, verb string) (*Held, e
 // goes until Release. It returns [ErrBusy] when another process has the stores
 // alone.
 func (j *Journal) ShareStore(verb string) (*Held, error) {
-	h := j.held("", verb)
-	if err := h.take(storeLock, unix.LOCK_SH); err != nil {
+	return (&Held{journal: j, who: verb, names: map[string]bool{}}).stores(unix.LOCK_SH)
+}
+
+// LockStore locks the stores for this process alone, for what removes members.
+// It waits, until ctx ends, for whoever works on a workload or reads a snapshot;
+// then it returns [ErrBusy].
+func (j *Journal) LockStore(ctx context.Context, verb string) (*Held, error) {
+	return wait(ctx, func() (*Held, error) {
+		return (&Held{journal: j, who: verb, names: map[string]bool{}}).stores(unix.LOCK_EX)
+	})
+}
+
+// stores adds the stores' lock to h, and releases all of h if it cannot be had.
+func (h *Held) stores(how int) (*Held, error) {
+	if err := h.take(storeLock, how); err != nil {
 		h.Release()
 		return nil, fmt.Errorf("the store: %w", err)
 	}
 	return h, nil
 }
 
-// LockStore locks the stores for this process alone, for what removes members.
-// It waits, until ctx ends, for whoever works on a workload or reads a snapshot;
-// then it returns [ErrBusy]. It has no precedence: on a host that is never idle
-// it may wait for long.
-func (j *Journal) LockStore(ctx context.Context, verb string) (*Held, error) {
-	return wait(ctx, func() (*Held, error) {
-		h := j.held("", verb)
-		if err := h.take(storeLock, unix.LOCK_EX); err != nil {
-			h.Release()
-			return nil, fmt.Errorf("the store: %w", err)
-		}
-		return h, nil
-	})
-}
-
-func (j *Journal) held(workload, verb string) *Held {
-	return &Held{journal: j, workload: workload, verb: verb, names: map[string]bool{}}
-}
-
-// wait tries to lock until it is not busy, or ctx ends.
 func wait(ctx context.Context, lock func() (*Held, error)) (*Held, error) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
@@ -178,53 +160,42 @@ func wait(ctx context.Context, lock func() (*Held, error)) (*Held, error) {
 	}
 }
 
-// Volumes also locks directories, each by its file handle. Two workloads whose
-// directories are the same, or lie inside one another, so exclude each other,
+// Volumes also locks directories, each by its file handle, so that workloads
+// whose directories are the same, or lie inside one another, exclude each other,
 // whatever paths they use. A directory is locked for this process alone, and the
-// directories above it are shared. For a path that does not exist, a name is
-// made from the nearest directory above it that exists. Locks are taken in the
-// order of the handles and without waiting. After an error the locks that were
-// taken stay held until Release.
+// directories above it are shared. The lock of a path that does not exist is named
+// after the nearest directory above it that does. Locks are taken in the order of
+// the handles and without waiting. After an error those that were taken stay held
+// until Release.
 func (h *Held) Volumes(paths []string) error {
-	own := map[string]string{}    // lock name → path
-	shared := map[string]string{} // the same, of the directories above
+	type lock struct {
+		path string
+		how  int
+	}
+	locks := map[string]lock{}
 	for _, path := range paths {
-		name, above, err := lockNames(path)
+		own, above, err := lockNames(path)
 		if err != nil {
 			return err
 		}
-		own[name] = path
-		for _, dir := range above {
-			shared[dir] = path
+		locks[own] = lock{path, unix.LOCK_EX}
+		for _, name := range above {
+			if locks[name].how != unix.LOCK_EX {
+				locks[name] = lock{path, unix.LOCK_SH}
+			}
 		}
 	}
-	names := make([]string, 0, len(own)+len(shared))
-	for name := range own {
-		names = append(names, name)
-	}
-	for name := range shared {
-		if _, both := own[name]; !both {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		path, exclusive := own[name]
-		how := unix.LOCK_EX
-		if !exclusive {
-			path, how = shared[name], unix.LOCK_SH
-		}
-		if err := h.take(name, how); err != nil {
-			return fmt.Errorf("volume %s: %w", path, err)
+	for _, name := range slices.Sorted(maps.Keys(locks)) {
+		if err := h.take(name, locks[name].how); err != nil {
+			return fmt.Errorf("volume %s: %w", locks[name].path, err)
 		}
 	}
 	return nil
 }
 
-// lockNames returns the lock of path, and those of the directories above it.
-// These are the directories that the path names and those that it really lies
-// in, which differ where symbolic links are on the way. Directories that do not
-// exist yet have names below that of the nearest existing one.
+// lockNames returns the lock of path, and those of the directories above it:
+// those that the path names and those that it really lies in, which differ where
+// symbolic links are on the way.
 func lockNames(path string) (own string, above []string, err error) {
 	dir := path
 	var missing []string
@@ -274,7 +245,7 @@ func lockName(path string) (string, error) {
 	return "vol-" + string(handle) + ".lock", nil
 }
 
-// take takes a lock, in each folder of locks.
+// take takes a lock in each folder of locks.
 func (h *Held) take(name string, how int) error {
 	if h.names[name] {
 		return nil
@@ -291,43 +262,29 @@ func (h *Held) take(name string, how int) error {
 }
 
 func (h *Held) lock(locks *disk.Dir, name string, how int) (*os.File, error) {
-	fd, err := disk.Openat2(locks.FD(), name, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW, 0o600,
-		unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS)
+	f, err := locks.OpenShared(name)
 	if err != nil {
-		return nil, fmt.Errorf("open lock %s/%s: %w", locks.Path(), name, err)
+		return nil, fmt.Errorf("open the lock: %w", err)
 	}
-	f := os.NewFile(uintptr(fd), name)
-	if err := flock(fd, how); err != nil {
+	if err := flock(int(f.Fd()), how); err != nil {
 		defer f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, fmt.Errorf("%w: %s", ErrBusy, holder(f))
 		}
 		return nil, fmt.Errorf("lock %s: %w", name, err)
 	}
-	if info, err := f.Stat(); how == unix.LOCK_SH && err == nil && info.Size() > 0 {
-		// Nobody has it alone any more. Who shares a lock writes nothing, and
-		// whoever finds it shared must not read of the one before.
-		_ = f.Truncate(0)
+	// This is for the message of whoever finds it locked. Nothing depends on it.
+	if info, err := f.Stat(); err == nil && info.Size() > 0 {
+		_ = f.Truncate(0) // of who had it alone before
 	}
 	if how == unix.LOCK_EX {
-		// This is for the message of whoever finds it locked. Nothing depends on it.
-		_ = f.Truncate(0)
-		_, _ = fmt.Fprintf(f, "snap %s, process %d, since %s", h.who(), os.Getpid(), time.Now().UTC().Format(time.RFC3339))
+		_, _ = fmt.Fprintf(f, "snap %s, process %d, since %s", h.who, os.Getpid(), time.Now().UTC().Format(time.RFC3339))
 	}
 	return f, nil
 }
 
-// who is what others read of the holder.
-func (h *Held) who() string {
-	if h.workload == "" {
-		return h.verb
-	}
-	return h.verb + " " + h.workload
-}
-
 // Directories locks directories by their handles, for this process alone. A
-// restore locks so what is about to become live, because that must be locked
-// from the moment when it is live.
+// restore so locks what is about to become live.
 func (h *Held) Directories(handles []disk.Handle) error {
 	for _, handle := range handles {
 		if err := h.take("vol-"+string(handle)+".lock", unix.LOCK_EX); err != nil {
@@ -337,8 +294,7 @@ func (h *Held) Directories(handles []disk.Handle) error {
 	return nil
 }
 
-// flock tries several times: `snap status` holds a lock for a moment to find out
-// that nobody else does.
+// flock tries several times: `snap status` takes a lock for a moment, to look.
 func flock(fd, how int) error {
 	var err error
 	for range 5 {

@@ -44,14 +44,10 @@ type Begin struct {
 	Created  time.Time `json:"created"`
 	Snap     string    `json:"snap"` // the program's version
 
-	// SID is the snapshot that a capture or an import makes, or that a restore
-	// puts back; PreRestoreSID the one that a restore makes first.
-	SID           string `json:"sid,omitempty"`
-	PreRestoreSID string `json:"pre_restore_sid,omitempty"`
-	// RevertSID is the snapshot of the new data that is made when a committed
-	// restore is taken back: the app may have written to it.
-	RevertSID string   `json:"revert_sid,omitempty"`
-	Volumes   []Volume `json:"volumes,omitempty"`
+	SID           string   `json:"sid,omitempty"`             // what a capture or an import makes, or a restore puts back
+	PreRestoreSID string   `json:"pre_restore_sid,omitempty"` // what a restore makes first
+	RevertSID     string   `json:"revert_sid,omitempty"`      // of the new data, when a committed restore is taken back
+	Volumes       []Volume `json:"volumes,omitempty"`
 
 	// Quiesce and Containers tell a recovery whom a capture or a deploy may
 	// have paused or stopped. A restore records its containers as Ready.
@@ -71,17 +67,15 @@ type Begin struct {
 // GuardAfter is the value of [Begin.Guard] that is recorded.
 const GuardAfter = "after"
 
-// Volume is where one volume's live and staged directories are. The live one
-// is Root/Rel; the staged one is Entry inside the wrapper, which is a
-// directory beside the live one.
+// Volume is where one volume's live directory is (Root/Rel), and its staged one
+// (Entry inside the wrapper beside the live one).
 type Volume struct {
 	Name  string `json:"name"`
 	Root  string `json:"root"`
 	Rel   string `json:"rel"`
 	Entry string `json:"entry"`
-	// Created are the directories, below Root, that the restore makes because
-	// they do not exist: the live one last. A roll-back removes them again
-	// while they are empty.
+	// Created are the directories, below Root, that the restore makes, the live one
+	// last. A roll-back removes them again while they are empty.
 	Created []string `json:"created,omitempty"`
 	// Anchor is the nearest directory above the live one that existed, below
 	// Root. If another directory stands there now, a filesystem is not mounted,
@@ -94,12 +88,11 @@ type Volume struct {
 	Live disk.Handle `json:"live,omitempty"`
 }
 
-// Wrapper returns the name of the directory beside a live one in which the
-// transaction stages its trees.
+// Wrapper returns the name of the directory in which a transaction stages a tree.
 func Wrapper(tx string) string { return ".snap-" + tx }
 
 // Ready is the second record of a restore: everything is staged, verified and
-// on disk, and these are the two directories of each volume.
+// on disk.
 type Ready struct {
 	disk.Seal
 	Tx         string                 `json:"tx"`
@@ -115,10 +108,9 @@ type ReadyVolume struct {
 	Staged disk.Handle `json:"staged"`
 }
 
-// Times is written when the app has stopped, before the first exchange: the
-// modification times of the live directories themselves. XFS changes them when
-// it exchanges directories of two parents (xfs_cross_rename), so a roll-back
-// must put them back.
+// Times are the modification times of the live directories themselves, before the
+// first exchange. XFS changes them when it exchanges directories of two parents
+// (xfs_cross_rename).
 type Times struct {
 	disk.Seal
 	Tx   string `json:"tx"`
@@ -163,16 +155,14 @@ func (b *Begin) version() int {
 	return 1
 }
 
-// Resolution is the record of what the operator decided about a restore that
-// was frozen: which of the directories of its ready record are to be live. It
-// stands above the decisions.
+// Resolution is the record of what the operator decided about a frozen restore:
+// which directories of its ready record are to be live. It stands above the
+// decisions.
 type Resolution struct {
 	disk.Seal
 	Tx   string `json:"tx"`
 	Keep string `json:"keep"`
-	// SID is the snapshot that is made of what is not kept, before it is
-	// deleted.
-	SID string `json:"sid"`
+	SID  string `json:"sid"` // the snapshot of what is not kept, made before that is deleted
 }
 
 // What an operator can decide.
@@ -184,6 +174,20 @@ const (
 func (r *Resolution) validate(tx string) error {
 	if r.Tx != tx || r.Keep != KeepOld && r.Keep != KeepNew || !disk.ValidID(r.SID) {
 		return fmt.Errorf("%w: it says to keep %q of transaction %q, and %q as a snapshot", disk.ErrDamaged, r.Keep, r.Tx, r.SID)
+	}
+	return nil
+}
+
+func (d *Decision) validate(tx, decision string) error {
+	if d.Tx != tx || d.Decision != decision {
+		return fmt.Errorf("%w: it says %q of transaction %q", disk.ErrDamaged, d.Decision, d.Tx)
+	}
+	return nil
+}
+
+func (t *Times) validate(b *Begin) error {
+	if t.Tx != b.Tx || len(t.Live) != len(b.Volumes) {
+		return fmt.Errorf("%w: it is not of this transaction", disk.ErrDamaged)
 	}
 	return nil
 }

@@ -16,10 +16,9 @@ import (
 
 // Tx is one transaction: its folder and the records in it.
 type Tx struct {
-	ID    string
-	Begin *Begin
-	// Ready is nil until that record is durable.
-	ReadyRecord *Ready
+	ID          string
+	Begin       *Begin
+	ReadyRecord *Ready // nil until that record is durable
 	TimesRecord *Times // nil until that record is durable
 	Committed   bool
 	Reverted    bool
@@ -29,9 +28,8 @@ type Tx struct {
 	Resolved    string
 	ResolvedSID string // the snapshot that what is not kept becomes
 
-	begun bool      // Begin is read
-	txs   *disk.Dir // the tx folder that it lies in
-	dir   *disk.Dir
+	txs *disk.Dir // the tx folder that it lies in
+	dir *disk.Dir
 }
 
 // Names inside the tx folder that are not transactions: one that is being made,
@@ -47,15 +45,13 @@ const (
 const maxRecord = 16 << 20
 
 // Begin opens a transaction: it fills in b's head, tx and time, and writes the
-// begin record. The decisions that may come later are written now, under
-// temporary names: taking one is then a rename, and needs no space. After an
-// error the transaction does not exist; at most a folder is left that Sweep
-// removes.
+// begin record and, under temporary names, the decisions that may come later.
+// After an error the transaction does not exist; at most a folder is left that
+// Sweep removes.
 func (j *Journal) Begin(h *Held, b *Begin) (*Tx, error) {
 	if h.workload == "" {
 		return nil, errors.New("open a transaction: no workload is locked")
 	}
-	// Sweep keeps out while a folder is made: see there.
 	txs := j.txs[0]
 	if err := txs.Flock(unix.LOCK_SH); err != nil {
 		return nil, fmt.Errorf("open a transaction: %w", err)
@@ -71,8 +67,7 @@ func (j *Journal) Begin(h *Held, b *Begin) (*Tx, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open a transaction: %w", err)
 	}
-	// While it is being made the folder is locked: Sweep tells by that whether
-	// its process lives.
+	// By this lock Sweep tells that the process that makes the folder lives.
 	if err := dir.Flock(unix.LOCK_EX | unix.LOCK_NB); err != nil {
 		return nil, fmt.Errorf("open a transaction: %w", errors.Join(err, dir.Close()))
 	}
@@ -95,19 +90,11 @@ func (t *Tx) takeBack(building string) error {
 }
 
 func (t *Tx) build(building string) error {
-	data, err := disk.MarshalSealed(t.Begin, beginFormat, t.Begin.version())
-	if err != nil {
-		return err
-	}
-	if err := t.dir.WriteTemp("begin", data); err != nil {
+	if err := t.write("begin", t.Begin, beginFormat, t.Begin.version()); err != nil {
 		return err
 	}
 	for _, decision := range t.Begin.decisions() {
-		data, err := disk.MarshalSealed(&Decision{Tx: t.ID, Decision: decision}, decisionFormat, recordVersion)
-		if err != nil {
-			return err
-		}
-		if err := t.dir.WriteTemp(decision+tmpSuffix, data); err != nil {
+		if err := t.write(decision+tmpSuffix, &Decision{Tx: t.ID, Decision: decision}, decisionFormat, recordVersion); err != nil {
 			return err
 		}
 	}
@@ -118,15 +105,19 @@ func (t *Tx) build(building string) error {
 	return t.txs.RenameSync(building, t.txs, t.ID)
 }
 
-// Ready records that everything is staged.
-func (t *Tx) Ready(r *Ready) error {
-	r.Tx = t.ID
-	data, err := disk.MarshalSealed(r, readyFormat, recordVersion)
+func (t *Tx) write(name string, doc disk.Sealed, format string, version int) error {
+	data, err := disk.MarshalSealed(doc, format, version)
 	if err != nil {
 		return err
 	}
-	if err := t.dir.Publish("ready", data); err != nil {
-		return fmt.Errorf("record ready: %w", err)
+	return t.dir.WriteTemp(name, data)
+}
+
+// Ready records that everything is staged.
+func (t *Tx) Ready(r *Ready) error {
+	r.Tx = t.ID
+	if err := t.record("ready", r, readyFormat); err != nil {
+		return err
 	}
 	t.ReadyRecord = r
 	return nil
@@ -135,12 +126,8 @@ func (t *Tx) Ready(r *Ready) error {
 // Times records the live directories' own times.
 func (t *Tx) Times(r *Times) error {
 	r.Tx = t.ID
-	data, err := disk.MarshalSealed(r, timesFormat, recordVersion)
-	if err != nil {
+	if err := t.record("times", r, timesFormat); err != nil {
 		return err
-	}
-	if err := t.dir.Publish("times", data); err != nil {
-		return fmt.Errorf("record times: %w", err)
 	}
 	t.TimesRecord = r
 	return nil
@@ -148,58 +135,48 @@ func (t *Tx) Times(r *Times) error {
 
 // Commit records that the new data stays. From the moment it returns nil a
 // recovery goes forward.
-func (t *Tx) Commit() error {
-	if err := t.decide(commit); err != nil {
-		return err
-	}
-	t.Committed = true
-	return nil
-}
+func (t *Tx) Commit() error { return t.decide(commit, &t.Committed) }
 
 // Revert records that a committed restore is taken back after all.
-func (t *Tx) Revert() error {
-	if err := t.decide(revert); err != nil {
-		return err
-	}
-	t.Reverted = true
-	return nil
-}
+func (t *Tx) Revert() error { return t.decide(revert, &t.Reverted) }
 
-// Guard records that a restore with GuardAfter is committed and its app has
-// been brought up: from the moment it returns nil all that remains is to make
-// the snapshot of the displaced trees and to delete them, and no recovery
-// touches the containers or takes the restore back.
-func (t *Tx) Guard() error {
-	if err := t.decide(guarding); err != nil {
-		return err
-	}
-	t.Guarding = true
-	return nil
-}
+// Guard records that a restore with GuardAfter is committed and its app is up.
+// From the moment it returns nil only the snapshot of the displaced trees and
+// their deletion remain, and no recovery touches the containers or takes the
+// restore back.
+func (t *Tx) Guard() error { return t.decide(guarding, &t.Guarding) }
 
 // Resolve records the operator's decision about a frozen restore. It replaces a
 // decision that was recorded earlier.
 func (t *Tx) Resolve(keep, sid string) error {
-	data, err := disk.MarshalSealed(&Resolution{Tx: t.ID, Keep: keep, SID: sid}, resolveFormat, recordVersion)
-	if err != nil {
+	if err := t.record("resolve", &Resolution{Tx: t.ID, Keep: keep, SID: sid}, resolveFormat); err != nil {
 		return err
-	}
-	if err := t.dir.Publish("resolve", data); err != nil {
-		return fmt.Errorf("record resolve: %w", err)
 	}
 	t.Resolved, t.ResolvedSID = keep, sid
 	return nil
 }
 
-func (t *Tx) decide(decision string) error {
-	if err := t.dir.RenameSync(decision+tmpSuffix, t.dir, decision); err != nil {
-		return fmt.Errorf("record %s: %w", decision, err)
+func (t *Tx) record(name string, doc disk.Sealed, format string) error {
+	data, err := disk.MarshalSealed(doc, format, recordVersion)
+	if err == nil {
+		err = t.dir.Publish(name, data)
+	}
+	if err != nil {
+		return fmt.Errorf("record %s: %w", name, err)
 	}
 	return nil
 }
 
-// End ends the transaction: its folder leaves the list in one step, and is then
-// removed. When End returns nil, the transaction will not be found again.
+func (t *Tx) decide(decision string, taken *bool) error {
+	if err := t.dir.RenameSync(decision+tmpSuffix, t.dir, decision); err != nil {
+		return fmt.Errorf("record %s: %w", decision, err)
+	}
+	*taken = true
+	return nil
+}
+
+// End ends the transaction. When it returns nil, the transaction will not be found
+// again.
 func (t *Tx) End() error {
 	if err := t.txs.Flock(unix.LOCK_SH); err != nil {
 		return fmt.Errorf("end transaction %s: %w", t.ID, err)
@@ -246,9 +223,8 @@ func (j *Journal) names() (all []string, err error) {
 }
 
 // Sweep removes the folders of transactions that had ended, or had not yet
-// begun, when their process died. A process that lives holds a lock on its
-// folder. While another process makes or ends a transaction, Sweep does nothing;
-// a later run does.
+// begun, when their process died. While another process makes or ends a
+// transaction, Sweep does nothing; a later run does.
 func (j *Journal) Sweep() error {
 	var errs []error
 	for _, txs := range j.txs {
@@ -276,10 +252,7 @@ func sweep(txs *disk.Dir) error {
 		if !making {
 			id, _ = strings.CutPrefix(name, donePrefix)
 		}
-		if id == name || !disk.ValidID(id) {
-			continue
-		}
-		if making && !abandoned(txs, name) {
+		if id == name || !disk.ValidID(id) || making && !txs.Abandoned(name) {
 			continue
 		}
 		errs = append(errs, txs.RemoveTree(name))
@@ -287,24 +260,11 @@ func sweep(txs *disk.Dir) error {
 	return errors.Join(errs...)
 }
 
-// unlock gives back the lock of a tx folder. Closing the folder would do so too.
 func unlock(txs *disk.Dir) { _ = txs.Flock(unix.LOCK_UN) }
 
-func abandoned(txs *disk.Dir, name string) bool {
-	dir, err := txs.OpenSameMount(name)
-	if err != nil {
-		return false
-	}
-	defer dir.Close()
-	return dir.Flock(unix.LOCK_EX|unix.LOCK_NB) == nil
-}
-
 // Load reads a transaction whose process is gone. What it has read is durable
-// when it returns. Without that, a record that was renamed but not synced when
-// its process was killed could be acted on, and then be lost in a power cut.
-//
-// Only ENOENT counts as "not recorded". Every other error, and a record that is
-// damaged or of a newer version, is an [*Unusable], and nothing must be done
+// when it returns (see "Why it is like this"). A record that cannot be read, is
+// damaged, or is of a newer version is an [*Unusable], and nothing must be done
 // about the transaction. fs.ErrNotExist means that the transaction does not
 // exist, or has ended.
 func (j *Journal) Load(id string) (*Tx, error) {
@@ -332,16 +292,12 @@ func load(txs *disk.Dir, id string) (*Tx, error) {
 		if there, e := txs.Exists(id); e == nil && !there {
 			return nil, fmt.Errorf("transaction %s: %w", id, fs.ErrNotExist)
 		}
-		if t.begun {
-			return nil, &Unusable{Tx: id, Begin: t.Begin, Err: err}
-		}
-		return nil, &Unusable{Tx: id, Err: err}
+		return nil, &Unusable{Tx: id, Begin: t.Begin, Err: err}
 	}
 	return t, nil
 }
 
-// Unusable is the error of a transaction whose records cannot be read, or
-// contradict one another.
+// Unusable is the error of records that cannot be read, or contradict one another.
 type Unusable struct {
 	Tx    string
 	Begin *Begin // nil if that record cannot be used
@@ -351,38 +307,23 @@ type Unusable struct {
 func (u *Unusable) Error() string { return u.Err.Error() }
 func (u *Unusable) Unwrap() error { return u.Err }
 
-func (t *Tx) load() error {
+func (t *Tx) load() (err error) {
 	if err := errors.Join(t.txs.Sync(), t.dir.Sync()); err != nil {
 		return err
 	}
-	t.Begin = &Begin{}
-	found, err := t.read("begin", t.Begin, beginFormat)
-	if err != nil {
+	if t.Begin, err = read(t, "begin", &Begin{}, beginFormat, func(b *Begin) error { return b.validate(t.ID) }); err != nil {
 		return err
 	}
-	if !found {
+	if t.Begin == nil {
 		return fmt.Errorf("%s: the begin record is missing: %w", t.dir.Path(), disk.ErrDamaged)
 	}
-	if err := t.Begin.validate(t.ID); err != nil {
-		return fmt.Errorf("%s/begin: %w", t.dir.Path(), err)
-	}
-	t.begun = true
-	return t.loadLater()
-}
-
-// loadLater reads the records that follow begin, the last one first. If the
-// process lives and writes them meanwhile, a record is then never found without
-// those that were written before it.
-func (t *Tx) loadLater() error {
-	resolution := &Resolution{}
-	found, err := t.read("resolve", resolution, resolveFormat)
+	// The last record comes first. If the process lives and writes them meanwhile, a
+	// record is then never found without those that were written before it.
+	resolution, err := read(t, "resolve", &Resolution{}, resolveFormat, func(r *Resolution) error { return r.validate(t.ID) })
 	if err != nil {
 		return err
 	}
-	if found {
-		if err := resolution.validate(t.ID); err != nil {
-			return fmt.Errorf("%s/resolve: %w", t.dir.Path(), err)
-		}
+	if resolution != nil {
 		t.Resolved, t.ResolvedSID = resolution.Keep, resolution.SID
 	}
 	if t.Begin.Guard == GuardAfter {
@@ -396,32 +337,17 @@ func (t *Tx) loadLater() error {
 	if t.Committed, err = t.loadDecision(commit); err != nil {
 		return err
 	}
-	times := &Times{}
-	if found, err = t.read("times", times, timesFormat); err != nil {
+	if t.TimesRecord, err = read(t, "times", &Times{}, timesFormat, func(r *Times) error { return r.validate(t.Begin) }); err != nil {
 		return err
 	}
-	if found {
-		if times.Tx != t.ID || len(times.Live) != len(t.Begin.Volumes) {
-			return fmt.Errorf("%s/times: %w: it is not of this transaction", t.dir.Path(), disk.ErrDamaged)
-		}
-		t.TimesRecord = times
-	}
-	ready := &Ready{}
-	if found, err = t.read("ready", ready, readyFormat); err != nil {
+	if t.ReadyRecord, err = read(t, "ready", &Ready{}, readyFormat, func(r *Ready) error { return r.validate(t.Begin) }); err != nil {
 		return err
-	}
-	if found {
-		if err := ready.validate(t.Begin); err != nil {
-			return fmt.Errorf("%s/ready: %w", t.dir.Path(), err)
-		}
-		t.ReadyRecord = ready
 	}
 	return t.consistent()
 }
 
-// loadDecision reports whether a decision was taken. The decisions of a restore
-// exist from its beginning, under their temporary names or under their own. If
-// one has neither name, somebody has removed it, and nobody can tell whether it
+// loadDecision reports whether a decision was taken. A decision of a restore that
+// is there under neither of its names was removed, and nobody can tell whether it
 // was taken.
 func (t *Tx) loadDecision(name string) (bool, error) {
 	// This name comes first: the process may live, and take the decision just now.
@@ -429,14 +355,11 @@ func (t *Tx) loadDecision(name string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	d := &Decision{}
-	taken, err := t.read(name, d, decisionFormat)
+	decision, err := read(t, name, &Decision{}, decisionFormat, func(d *Decision) error { return d.validate(t.ID, name) })
 	if err != nil {
 		return false, err
 	}
-	if taken && (d.Tx != t.ID || d.Decision != name) {
-		return false, fmt.Errorf("%s/%s: %w: it says %q of transaction %q", t.dir.Path(), name, disk.ErrDamaged, d.Decision, d.Tx)
-	}
+	taken := decision != nil
 	if taken && waiting {
 		if waiting, err = t.dir.Exists(name + tmpSuffix); err != nil {
 			return false, err
@@ -467,25 +390,31 @@ func (t *Tx) consistent() error {
 	return nil
 }
 
-func (t *Tx) read(name string, doc disk.Sealed, format string) (bool, error) {
-	if err := t.dir.SyncFile(name); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return false, nil
-		}
-		return false, err
+// read makes a record durable and reads it into doc. It returns nil if there is no
+// such record.
+func read[D disk.Sealed](t *Tx, name string, doc D, format string, validate func(D) error) (none D, err error) {
+	err = t.dir.SyncFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return none, nil
+	}
+	if err != nil {
+		return none, err
 	}
 	data, err := t.dir.ReadFile(name, maxRecord)
 	if err != nil {
-		return false, err
+		return none, err
 	}
 	version := recordVersion
 	if format == beginFormat {
 		version = beginVersion
 	}
-	if err := disk.UnmarshalSealed(data, doc, format, version); err != nil {
-		return false, fmt.Errorf("%s/%s: %w", t.dir.Path(), name, err)
+	if err = disk.UnmarshalSealed(data, doc, format, version); err == nil {
+		err = validate(doc)
 	}
-	return true, nil
+	if err != nil {
+		return none, fmt.Errorf("%s/%s: %w", t.dir.Path(), name, err)
+	}
+	return doc, nil
 }
 
 // Before returns the workload's containers as they were before they were touched,

@@ -57,47 +57,14 @@ func (s *State) Store(path string, create bool) (*store.Store, error) {
 	}
 	st, err := store.OpenExisting(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return s.absent(path, seen, create, err)
+		if err = s.absent(path, seen, create, err); err == nil {
+			st, err = store.Open(path)
+		}
 	}
 	if err != nil {
 		return nil, err
 	}
-	return s.adopt(st, seen, create)
-}
-
-// absent deals with a path at which there is no store.
-func (s *State) absent(path, seen string, create bool, why error) (*store.Store, error) {
-	if seen != "" {
-		return nil, &store.Missing{Path: path, Reason: "this host has stored snapshots there, but now there is no store"}
-	}
-	// The state's default folder was once the default of the store.
-	old := false
-	var err error
-	if filepath.Dir(path) == s.root.Path() {
-		old, err = s.root.Exists("snapshots")
-	}
-	if err != nil {
-		return nil, err
-	}
-	if old {
-		return nil, &store.Missing{Path: path, Reason: fmt.Sprintf(
-			"an earlier version of snap kept its store in %s; set `store:` in the config to that path, or move the folders members and snapshots from there to %s", s.root.Path(), path)}
-	}
-	if !create {
-		return nil, why
-	}
-	st, err := store.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	return s.adopt(st, seen, create)
-}
-
-// adopt makes sure that a store is the one that the host has seen at that path.
-func (s *State) adopt(st *store.Store, seen string, create bool) (*store.Store, error) {
-	path := st.Root().Path()
-	err := s.recognise(st, path, seen, create)
-	if err == nil {
+	if err = s.recognise(st, path, seen, create); err == nil {
 		err = s.Journal.Adopt(st.Root())
 	}
 	if err != nil {
@@ -106,6 +73,29 @@ func (s *State) adopt(st *store.Store, seen string, create bool) (*store.Store, 
 	return st, nil
 }
 
+// absent returns why no store may be made at a path where there is none.
+func (s *State) absent(path, seen string, create bool, why error) error {
+	if seen != "" {
+		return &store.Missing{Path: path, Reason: "this host has stored snapshots there, but now there is no store"}
+	}
+	// The state's default folder was once the default of the store.
+	if filepath.Dir(path) == s.root.Path() {
+		old, err := s.root.Exists("snapshots")
+		if err != nil {
+			return err
+		}
+		if old {
+			return &store.Missing{Path: path, Reason: fmt.Sprintf(
+				"an earlier version of snap kept its store in %s; set `store:` in the config to that path, or move the folders members and snapshots from there to %s", s.root.Path(), path)}
+		}
+	}
+	if !create {
+		return why
+	}
+	return nil
+}
+
+// recognise makes sure that a store is the one that the host has seen at that path.
 func (s *State) recognise(st *store.Store, path, seen string, create bool) error {
 	switch {
 	case seen == "" && st.ID() == "" && !create: // commands that only look write nothing into it

@@ -38,12 +38,16 @@ func (s *State) seen(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for _, seen := range list.Stores {
+	return list.at(path), nil
+}
+
+func (l *Stores) at(path string) (id string) {
+	for _, seen := range l.Stores {
 		if seen.Path == path {
-			return seen.ID, nil
+			return seen.ID
 		}
 	}
-	return "", nil
+	return ""
 }
 
 func (s *State) stores() (*Stores, error) {
@@ -87,13 +91,12 @@ func (s *State) remember(path, id string) error {
 	if err != nil {
 		return err
 	}
-	for _, seen := range list.Stores {
-		if seen.Path == path && seen.ID == id {
-			return nil
-		}
-		if seen.Path == path {
-			return fmt.Errorf("remember the store %s: another process has just met the store %s there", path, seen.ID)
-		}
+	switch seen := list.at(path); seen {
+	case "":
+	case id:
+		return nil
+	default:
+		return fmt.Errorf("remember the store %s: another process has just met the store %s there", path, seen)
 	}
 	list.Stores = append(list.Stores, Seen{path, id})
 	data, err := disk.MarshalSealed(list, storesFormat, storesVersion)

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -20,7 +22,7 @@ import (
 // New members wait in a scratch directory (see [Store.Scratch]). If that is
 // removed before the batch is published, nothing of the batch is left.
 type Batch struct {
-	ctx     context.Context // of the capture, whose end ends what waits for the store
+	ctx     context.Context // of the capture
 	store   *Store
 	scratch *disk.Dir
 	verify  bool
@@ -38,12 +40,11 @@ type Batch struct {
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
 type pending struct {
-	mu     sync.Mutex
-	member archive.Member
-	kept   bool // in the store, or in scratch
-	fresh  bool // waits in scratch
-	// Reuse has promised the member, and nobody has checked it yet.
-	unchecked bool
+	mu        sync.Mutex
+	member    archive.Member
+	kept      bool // in the store, or in scratch
+	fresh     bool // waits in scratch
+	unchecked bool // Reuse has promised it, and Check has not read it yet
 	damaged   bool // the store's copy cannot be used
 }
 
@@ -51,8 +52,7 @@ type pending struct {
 // directory. With verify, members already in the store are read and checked
 // before the batch relies on them; a damaged one is written again. The batch
 // uses only members of its codec, so that the members of a volume can be
-// concatenated: bytes that the store has with the other codec are stored a
-// second time. When ctx ends, calls that wait for the store may fail.
+// concatenated. When ctx ends, calls that wait for the store may fail.
 func (s *Store) NewBatch(ctx context.Context, scratch *disk.Dir, verify bool, codec archive.Codec) *Batch {
 	return &Batch{ctx: ctx, store: s, scratch: scratch, verify: verify, codec: codec, known: map[string]*pending{}}
 }
@@ -60,15 +60,37 @@ func (s *Store) NewBatch(ctx context.Context, scratch *disk.Dir, verify bool, co
 // Put stores a piece, unless the store already has it. It may be called from
 // several goroutines. Nothing is durable before Publish.
 func (b *Batch) Put(tar []byte) (archive.Member, error) {
-	id := archive.MemberID(tar)
-	p := b.pending(id)
+	if len(tar) > archive.MaxMember {
+		return archive.Member{}, fmt.Errorf("a piece of %d bytes: at most %d", len(tar), archive.MaxMember)
+	}
+	m := archive.Member{ID: archive.MemberID(tar), Tar: int64(len(tar)), Codec: b.codec}
+	p := b.pending(m.ID)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.kept && !p.unchecked {
 		return p.member, nil
 	}
 	p.kept, p.unchecked = false, false
-	return p.member, b.put(p, id, tar)
+	if err := b.look(p, m, false); err != nil || p.kept {
+		return p.member, err
+	}
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	*buf = b.codec.Deflate((*buf)[:0], tar)
+	data := *buf
+	if err := b.room(len(data)); err != nil {
+		return m, err
+	}
+	if err := b.scratch.WriteUnsynced(memberFile(m), data); err != nil {
+		return m, fmt.Errorf("store a member: %w", err)
+	}
+	m.Stored = int64(len(data))
+	p.member, p.kept, p.fresh = m, true, true
+	b.added.Add(m.Stored)
+	if b.wrote != nil {
+		b.wrote(m.Stored)
+	}
+	return m, nil
 }
 
 // pending returns what the batch knows of a member.
@@ -83,44 +105,18 @@ func (b *Batch) pending(id string) *pending {
 	return p
 }
 
-func (b *Batch) put(p *pending, id string, tar []byte) error {
-	m := archive.Member{ID: id, Tar: int64(len(tar)), Codec: b.codec}
-	if len(tar) > archive.MaxMember {
-		return fmt.Errorf("a piece of %d bytes: at most %d", len(tar), archive.MaxMember)
-	}
-	if err := b.look(p, m); err != nil || p.kept {
-		return err
-	}
-	buf := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
-	*buf = b.codec.Deflate((*buf)[:0], tar)
-	data := *buf
-	if err := b.room(len(data)); err != nil {
-		return err
-	}
-	if err := b.scratch.WriteUnsynced(memberFile(m), data); err != nil {
-		return fmt.Errorf("store a member: %w", err)
-	}
-	m.Stored = int64(len(data))
-	p.member, p.kept, p.fresh = m, true, true
-	b.added.Add(m.Stored)
-	if b.wrote != nil {
-		b.wrote(m.Stored)
-	}
-	return nil
-}
-
-// look takes the store's copy of m, if there is one that can be relied on.
-func (b *Batch) look(p *pending, m archive.Member) error {
-	if p.damaged {
+// look takes the store's copy of m, if there is one that can be relied on. With
+// promise, Check reads it later.
+func (b *Batch) look(p *pending, m archive.Member, promise bool) error {
+	if p.kept || p.damaged {
 		return nil
 	}
 	size, err := b.store.size(b.ctx, m)
-	if err != nil || size == 0 || !b.intact(m) {
+	if err != nil || size == 0 || !promise && !b.intact(m) {
 		return err
 	}
 	m.Stored = size
-	p.member, p.kept = m, true
+	p.member, p.kept, p.unchecked = m, true, promise && b.verify
 	return nil
 }
 
@@ -131,23 +127,17 @@ func (b *Batch) Reuse(m archive.Member) (archive.Member, bool, error) {
 	p := b.pending(m.ID)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.kept && !p.damaged && m.Codec == b.codec {
-		size, err := b.store.size(b.ctx, m)
-		if err != nil {
+	if m.Codec == b.codec {
+		if err := b.look(p, m, true); err != nil {
 			return m, false, err
-		}
-		if size > 0 {
-			m.Stored = size
-			p.member, p.kept, p.unchecked = m, true, b.verify
 		}
 	}
 	return p.member, p.kept && p.member.Tar == m.Tar, nil
 }
 
-// Check reads and checks the members that Reuse has promised, on all cores, and
-// returns how many are damaged. The caller then repeats the pass that used them,
-// and Reuse no longer promises them. A batch that verifies refuses to publish a
-// member that was not checked.
+// Check reads and checks the members that Reuse has promised, and returns how many
+// are damaged. Reuse no longer promises these, and the caller repeats the pass that
+// used them. Publish refuses a member that was not checked.
 func (b *Batch) Check(ctx context.Context) (damaged int, err error) {
 	var bad atomic.Int64
 	work := make(chan *pending)
@@ -168,7 +158,10 @@ func (b *Batch) Check(ctx context.Context) (damaged int, err error) {
 			}
 		})
 	}
-	for _, p := range b.promised() {
+	b.mu.Lock()
+	all := slices.Collect(maps.Values(b.known))
+	b.mu.Unlock()
+	for _, p := range all {
 		if checking.Err() != nil {
 			break
 		}
@@ -180,28 +173,16 @@ func (b *Batch) Check(ctx context.Context) (damaged int, err error) {
 	return int(bad.Load()), context.Cause(ctx)
 }
 
-func (b *Batch) promised() (list []*pending) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, p := range b.known {
-		list = append(list, p)
-	}
-	return list
-}
-
 // check reports false for a member that was promised and is damaged.
 func (b *Batch) check(p *pending) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.unchecked {
-		return true
-	}
+	damaged := p.unchecked && !b.intact(p.member)
 	p.unchecked = false
-	if b.intact(p.member) {
-		return true
+	if damaged {
+		p.kept, p.damaged = false, true
 	}
-	p.kept, p.damaged = false, true
-	return false
+	return !damaged
 }
 
 // intact reports whether the store's copy of m can be relied on.
@@ -210,8 +191,8 @@ func (b *Batch) intact(m archive.Member) bool {
 }
 
 // Reserve switches on or off that Put fails when less than a hundredth of the
-// filesystem, or 256 MiB if that is less, would stay free. A running app may
-// need space on the same disk, and must not fail because of a capture.
+// filesystem, or 256 MiB if that is less, would stay free: an app that runs on the
+// same disk must not fail because of a capture.
 func (b *Batch) Reserve(on bool) error {
 	if !on {
 		b.reserve.Store(0)
@@ -250,32 +231,37 @@ func (b *Batch) Added() int64 { return b.added.Load() }
 // for none). The content of the new members is made durable first; then they
 // get their names, which are made durable too; then come the index and, last,
 // the manifest. When Publish returns nil the snapshot exists and survives a
-// power cut. After an error the snapshot does not exist, and Discard removes
-// what is left of it.
+// power cut. After an error it does not exist, and Discard removes what is left
+// of it, with one exception: where only the last sync of its folder failed, the
+// manifest is there, and the snapshot exists but may not survive a power cut.
 func (b *Batch) Publish(m *Manifest, index string) error {
-	if err := m.validate(m.Workload, m.SID); err != nil {
+	if err := b.publish(m, index); err != nil {
 		return fmt.Errorf("publish snapshot %s: %w", m.SID, err)
+	}
+	return nil
+}
+
+func (b *Batch) publish(m *Manifest, index string) error {
+	if err := m.validate(m.Workload, m.SID); err != nil {
+		return err
 	}
 	data, err := disk.MarshalSealed(m, manifestFormat, m.needs())
 	if err != nil {
 		return err
 	}
-	// The scratch directory was opened before the first write, so that a failed
-	// write-back of any member is reported here (syncfs(2)).
+	// It was opened before the first write, so this reports the failed write-back of
+	// any member (syncfs(2)).
 	if err := b.scratch.SyncFS(); err != nil {
-		return fmt.Errorf("publish snapshot %s: %w", m.SID, err)
+		return err
 	}
 	if err := b.named(m); err != nil {
-		return fmt.Errorf("publish snapshot %s: %w", m.SID, err)
+		return err
 	}
 	// No signal cuts a publication that has begun.
 	if err := b.store.members.Put(context.WithoutCancel(b.ctx), b.fresh(m)); err != nil {
-		return fmt.Errorf("publish snapshot %s: %w", m.SID, err)
+		return err
 	}
-	if err := b.publish(m, index, data); err != nil {
-		return fmt.Errorf("publish snapshot %s: %w", m.SID, err)
-	}
-	return nil
+	return b.writeManifest(m, index, data)
 }
 
 // named makes sure that every member that m names went through the batch.
@@ -312,7 +298,7 @@ func (b *Batch) fresh(m *Manifest) iter.Seq[Staged] {
 	}
 }
 
-func (b *Batch) publish(m *Manifest, index string, manifest []byte) error {
+func (b *Batch) writeManifest(m *Manifest, index string, data []byte) error {
 	workload, err := b.store.snapshots.Ensure(m.Workload, 0o700)
 	if err != nil {
 		return err
@@ -336,23 +322,19 @@ func (b *Batch) publish(m *Manifest, index string, manifest []byte) error {
 			return err
 		}
 	}
-	return snapshot.Publish(manifestFile, manifest)
+	return snapshot.Publish(manifestFile, data)
 }
 
 // Discard removes what an unfinished Publish of a snapshot left: its folder, if
 // there is no manifest in it. It is not an error if there is no such folder.
 func (s *Store) Discard(workload, sid string) error {
-	dir, err := s.workload(workload)
+	dir, err := s.snapshots.OpenIfThere(workload)
 	if err != nil || dir == nil {
 		return err
 	}
 	defer dir.Close()
-	there, err := dir.Exists(sid)
-	if err != nil || !there {
-		return err
-	}
-	snapshot, err := dir.OpenSameMount(sid)
-	if err != nil {
+	snapshot, err := dir.OpenIfThere(sid)
+	if err != nil || snapshot == nil {
 		return err
 	}
 	defer snapshot.Close()

@@ -24,8 +24,6 @@ type directory struct {
 	fan map[string]*disk.Dir // the folders that are open, by their names
 }
 
-// openDirectory opens the folder members of a store, and makes it where it is
-// missing.
 func openDirectory(store *disk.Dir) (*directory, error) {
 	root, err := store.Ensure("members", 0o700)
 	if err != nil {
@@ -34,7 +32,6 @@ func openDirectory(store *disk.Dir) (*directory, error) {
 	return &directory{root: root, fan: map[string]*disk.Dir{}}, nil
 }
 
-// Close closes the folders that are open.
 func (d *directory) Close() error {
 	errs := []error{d.root.Close()}
 	for _, shard := range d.fan {
@@ -109,7 +106,7 @@ func (d *directory) Get(_ context.Context, m archive.Member, buf []byte) ([]byte
 
 // damaged marks the error of something that stands where no Put has put it.
 func damaged(err error) error {
-	if err != nil && altered(err) && !errors.Is(err, disk.ErrDamaged) {
+	if altered(err) && !errors.Is(err, disk.ErrDamaged) {
 		return fmt.Errorf("%w: %w", disk.ErrDamaged, err)
 	}
 	return err

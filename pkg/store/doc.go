@@ -3,15 +3,13 @@
 //
 // # How to call it
 //
-// [Open] opens a store, or makes one. A [Batch] takes the pieces of a capture and keeps those that the store
-// lacks; [Batch.Publish] makes a snapshot of them. [Store.Load] and [Store.All]
-// return manifests, [Store.Open] a member's bytes as they lie on disk.
+// [Open] opens a store, or makes one. A [Batch] takes the pieces of a capture and
+// keeps those that the store lacks; [Batch.Publish] makes a snapshot of them.
+// [Store.Load] and [Store.All] return manifests, [Store.Open] a member's bytes as
+// they lie on disk.
 //
 // Members are immutable, named by the checksum of what is inside, and shared between
-// snapshots.
-//
-// The members lie behind the interface [Members]; directory.go is the one
-// implementation. [Store.Open] gives the bytes of a member as they are stored.
+// snapshots. They lie behind the interface [Members].
 //
 // What is not published yet is in the folder of its transaction ([Store.Scratch]).
 // Whoever ends the transaction clears that folder ([Store.Clear]), and removes a
@@ -23,19 +21,15 @@
 //
 // # What holds after a crash
 //
-// A snapshot whose manifest is not there, whole and valid, does not exist. Publish
-// therefore makes the content of the new members durable, gives them their names,
-// makes these durable, and writes the manifest last. Before Publish, new members
-// wait in a scratch directory of the caller's. What a Publish that was cut has left
-// of a snapshot, [Store.Discard] removes; members without a manifest stay, and
-// serve the next capture.
+// A snapshot whose manifest is not there, whole and valid, does not exist, and
+// Publish writes the manifest last. Members without a manifest stay, and serve the
+// next capture.
 //
 // # What holds after an error
 //
-// After an error of Publish the snapshot does not exist, or, where only the last
-// sync failed, it is not known to be durable. Reading changes nothing.
-// An error wraps [disk.ErrTooNew] where a newer version wrote what was read, and
-// [disk.ErrDamaged] or [archive.ErrRefused] where it is damaged.
+// [Batch.Publish] says what it leaves. Reading changes nothing. An error wraps
+// [disk.ErrTooNew] where a newer version wrote what was read, and [disk.ErrDamaged]
+// or [archive.ErrRefused] where it is damaged.
 //
 // # Not promised
 //

@@ -11,9 +11,6 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
-// identityFile is the file that tells one store from another. The state of the
-// host remembers the identity, so that an empty mount point, or another disk
-// that is mounted there, is not taken for the store.
 const (
 	identityFile    = "store.json"
 	identityFormat  = "snap-store"
@@ -21,15 +18,17 @@ const (
 	maxIdentity     = 64 << 10
 )
 
-// Identity is the content of store.json. It never changes.
+// Identity is the content of store.json, which tells one store from another. It
+// never changes. The state of the host remembers the identity, so that an empty
+// mount point, or another disk that is mounted there, is not taken for the store.
 type Identity struct {
 	disk.Seal
 	ID      string    `json:"id"`
 	Created time.Time `json:"created"`
 }
 
-// ID returns the store's identity; "" for a store that an earlier version of
-// snap made and that [Store.Identify] has not met yet.
+// ID returns the store's identity; "" for a store of an earlier version of snap that
+// [Store.Identify] has not met yet.
 func (s *Store) ID() string { return s.id }
 
 // Identify gives the store an identity where it has none. When it returns nil
@@ -45,8 +44,7 @@ func (s *Store) Identify() error {
 	if err != nil {
 		return err
 	}
-	// Two processes may do this at the same time: the second waits, and takes
-	// over what the first has written.
+	// Of two processes the second waits, and takes over what the first has written.
 	if err := s.root.Flock(unix.LOCK_EX); err != nil {
 		return err
 	}
@@ -54,12 +52,13 @@ func (s *Store) Identify() error {
 	if s.id, err = readIdentity(s.root); err != nil || s.id != "" {
 		return err
 	}
-	if err := s.root.Publish(identityFile, data); err != nil {
-		return fmt.Errorf("give the store an identity: %w", err)
+	err = s.root.Publish(identityFile, data)
+	if err == nil {
+		// The folders above it may be as new. The state is about to remember the
+		// store, and would miss it if a power cut took them.
+		err = s.root.SyncFS()
 	}
-	// The folders above it may be as new. The state is about to remember the
-	// store, and would miss it if a power cut took them.
-	if err := s.root.SyncFS(); err != nil {
+	if err != nil {
 		return fmt.Errorf("give the store an identity: %w", err)
 	}
 	s.id = id.ID
@@ -85,8 +84,8 @@ func readIdentity(root *disk.Dir) (string, error) {
 	return id.ID, nil
 }
 
-// Missing is the error of a store that this host has seen, and that is not
-// where it was: nothing is there, or another store is.
+// Missing is the error of a store that this host has seen at a path where there
+// is now no store, or another one.
 type Missing struct {
 	Path   string
 	Reason string
@@ -96,5 +95,5 @@ func (m *Missing) Error() string { return fmt.Sprintf("the store %s is missing: 
 
 // Hint says what an operator can do about it.
 func (m *Missing) Hint() string {
-	return "is its filesystem mounted? (if that store is gone for good, name a new folder with `store:` in the config)"
+	return "is its filesystem mounted? (if the store is lost, name a new folder with `store:` in the config)"
 }

@@ -14,8 +14,7 @@ import (
 )
 
 // IndexVersion is the version of the index that this program writes, and the
-// only one that it reads. An index of another version is not used, and the next
-// capture writes a new one.
+// only one that it reads.
 const IndexVersion = 2
 
 const indexFormat = "snap-index"
@@ -30,8 +29,7 @@ type Origin struct {
 }
 
 // Index writes index.gz: what was seen of every file, so that the next capture
-// can tell what is unchanged. It is a hint: nothing is ever restored because an
-// index says so. The format is in docs/formats.md.
+// can tell what is unchanged. The format is in docs/formats.md.
 type Index struct {
 	f    *os.File
 	out  *bufio.Writer // the compressor writes a few hundred bytes at a time
@@ -42,7 +40,7 @@ type Index struct {
 
 // NewIndex creates an index in the file name of dir.
 func NewIndex(dir *disk.Dir, name string, from Origin) (*Index, error) {
-	f, err := dir.CreateFile(name, 0o600)
+	f, err := dir.CreateFile(name)
 	if err != nil {
 		return nil, err
 	}

@@ -38,7 +38,7 @@ type IndexReader struct {
 	err     error
 }
 
-// line is one of an index: of a volume, or of a file.
+// line is of a volume or of a file; the other is nil.
 type line struct {
 	volume *IndexVolume
 	file   *archive.Line
@@ -59,14 +59,14 @@ type IndexVolume struct {
 // OpenIndex opens the index of a snapshot. It is [ErrIndex] where that is of
 // another version or another origin: then nothing in it proves anything.
 func (s *Store) OpenIndex(workload, sid string, of Origin) (*IndexReader, error) {
-	dir, err := s.workload(workload)
+	dir, err := s.snapshots.OpenIfThere(workload)
 	if err != nil {
 		return nil, err
 	}
+	defer dir.Close()
 	if dir == nil || !disk.ValidID(sid) {
 		return nil, badIndex("there is no snapshot %q of %q", sid, workload)
 	}
-	defer dir.Close()
 	return ReadIndex(dir, sid+"/"+indexFile, of)
 }
 
@@ -190,7 +190,6 @@ func (r *IndexReader) Next() (*archive.Line, error) {
 	return l.file, nil
 }
 
-// Close ends the reading.
 func (r *IndexReader) Close() error {
 	close(r.stop)
 	for range r.batches { // until its goroutine is gone

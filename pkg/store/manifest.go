@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"iter"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/archive"
@@ -98,8 +97,7 @@ func (m *Manifest) Totals() (files, bytes, stored int64) {
 	return files, bytes, stored
 }
 
-// Volume returns the volume that was captured under this name, scope and
-// source.
+// Volume returns the volume of this name, scope and source, nil if there is none.
 func (m *Manifest) Volume(name, scope, source string) *Volume {
 	for i := range m.Volumes {
 		if v := &m.Volumes[i]; v.Name == name && v.Scope == scope && v.Source == source {
@@ -109,9 +107,8 @@ func (m *Manifest) Volume(name, scope, source string) *Volume {
 	return nil
 }
 
-// needs returns the version of the format that m is written in: the oldest one
-// that can express it, so that older programs read what they can. Version 2 has the
-// compression of volumes.
+// needs returns the oldest version of the format that can express m, so that older
+// programs read what they can. Version 2 has the compression of volumes.
 func (m *Manifest) needs() int {
 	for i := range m.Volumes {
 		if m.Volumes[i].Compression != archive.Gzip {
@@ -187,22 +184,13 @@ func (v *Volume) validate() error {
 	return nil
 }
 
-// workload returns snapshots/<workload>, nil when there is none.
-func (s *Store) workload(name string) (*disk.Dir, error) {
-	dir, err := s.snapshots.OpenSameMount(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	return dir, err
-}
-
 // Load returns the manifest of a snapshot. The error wraps fs.ErrNotExist when
 // there is none, [disk.ErrDamaged] or [disk.ErrTooNew] when it cannot be used.
 func (s *Store) Load(workload, sid string) (*Manifest, error) {
 	if !disk.ValidID(sid) {
 		return nil, fmt.Errorf("%q is not the id of a snapshot", sid)
 	}
-	dir, err := s.workload(workload)
+	dir, err := s.snapshots.OpenIfThere(workload)
 	if err != nil {
 		return nil, err
 	}
@@ -211,11 +199,8 @@ func (s *Store) Load(workload, sid string) (*Manifest, error) {
 	}
 	defer dir.Close()
 	data, err := dir.ReadFile(sid+"/"+manifestFile, maxManifest)
-	if err != nil && altered(err) && !errors.Is(err, disk.ErrDamaged) {
-		err = fmt.Errorf("%w: %w", disk.ErrDamaged, err)
-	}
 	if err != nil {
-		return nil, fmt.Errorf("snapshot %s: %w", sid, err)
+		return nil, fmt.Errorf("snapshot %s: %w", sid, damaged(err))
 	}
 	m := &Manifest{}
 	err = disk.UnmarshalSealed(data, m, manifestFormat, manifestVersion)
@@ -237,11 +222,11 @@ func (s *Store) Load(workload, sid string) (*Manifest, error) {
 	return m, nil
 }
 
-// All goes through the snapshots of a workload, newest first, and holds one
-// manifest at a time. For one that cannot be read it gives an error in its place.
+// All goes through the snapshots of a workload, newest first. For one that cannot be
+// read it gives an error in its place.
 func (s *Store) All(workload string) iter.Seq2[*Manifest, error] {
 	return func(yield func(*Manifest, error) bool) {
-		dir, err := s.workload(workload)
+		dir, err := s.snapshots.OpenIfThere(workload)
 		if err != nil {
 			yield(nil, err)
 			return
@@ -255,8 +240,9 @@ func (s *Store) All(workload string) iter.Seq2[*Manifest, error] {
 			yield(nil, err)
 			return
 		}
-		slices.SortFunc(names, func(a, b string) int { return strings.Compare(b, a) })
 		names = slices.DeleteFunc(names, func(name string) bool { return !disk.ValidID(name) })
+		slices.Sort(names)
+		slices.Reverse(names)
 		for len(names) > 0 {
 			n := 1 // how many are of one second: their names do not tell which came first
 			for n < len(names) && names[n][:len(sidTime)] == names[0][:len(sidTime)] {
@@ -282,39 +268,32 @@ type found struct {
 
 // load returns the manifests of these snapshots, newest first, and the
 // unreadable ones after them.
-func (s *Store) load(workload string, sids []string) (list []found) {
+func (s *Store) load(workload string, sids []string) []found {
+	var read, unreadable []found
 	for _, sid := range sids {
 		m, err := s.Load(workload, sid)
-		if !errors.Is(err, fs.ErrNotExist) { // without a manifest it does not exist
-			list = append(list, found{m, err})
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // without a manifest it does not exist
+		case err != nil:
+			unreadable = append(unreadable, found{nil, err})
+		default:
+			read = append(read, found{m, nil})
 		}
 	}
-	slices.SortStableFunc(list, func(a, b found) int {
-		switch {
-		case a.m != nil && b.m != nil:
-			return b.m.Created.Compare(a.m.Created)
-		case a.m != nil:
-			return -1
-		case b.m != nil:
-			return 1
-		}
-		return 0
-	})
-	return list
+	slices.SortStableFunc(read, func(a, b found) int { return b.m.Created.Compare(a.m.Created) })
+	return append(read, unreadable...)
 }
 
-// Workloads returns the names of the workloads that have a folder of
-// snapshots.
+// Workloads returns the workloads that have a folder of snapshots.
 func (s *Store) Workloads() ([]string, error) {
 	names, err := s.snapshots.Names()
 	slices.Sort(names)
 	return names, err
 }
 
-// Missing looks, by name alone, whether the members of a volume are there. It
-// returns how many are not, and the first of them. Whether they are whole shows
-// when they are inflated. Their length is not compared: another version of the
-// compressor may have stored a member again, with another length.
+// Missing returns how many members of a volume are not there, by name alone, and the
+// first of them. Lengths are not compared: another version of the compressor may
+// have stored a member again, with another length.
 func (s *Store) Missing(ctx context.Context, v *Volume) (int, string, error) {
 	sizes, err := s.members.Stat(ctx, v.Members)
 	if err != nil {

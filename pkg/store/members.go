@@ -8,21 +8,17 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
-// Members is where the members of a store lie. A [Store] reaches them through
-// these five methods alone, so another kind of storage is one more
-// implementation. A member is named by its id and its codec; the other fields of
-// an [archive.Member] name nothing.
+// Members is where the members of a store lie. A member is named by its id and its
+// codec; the other fields of an [archive.Member] name nothing.
 //
 // A method may be called from several goroutines, but for Put and Remove, which
 // nothing else runs beside (see journal.LockStore). A context that ends may end
 // a call early, with its cause as the error.
 type Members interface {
 	// Stat returns how many bytes are stored as each member, in the order of the
-	// list, and 0 for a member that is not there. Whether the bytes are those of
-	// the member it does not say. What it finds may come from a Put that was cut,
-	// and is durable when the next Put returns. An error, which wraps
-	// [disk.ErrDamaged] where something stands at a member's name that no Put
-	// makes, says nothing of any member.
+	// list, and 0 for a member that is not there. What it finds may come from a Put
+	// that was cut, and is durable when the next Put returns. The error wraps
+	// [disk.ErrDamaged] where no Put makes what stands at a member's name.
 	Stat(ctx context.Context, list []archive.Member) ([]int64, error)
 
 	// Get returns the bytes of a member as they are stored, unchecked: in the

@@ -3,7 +3,6 @@ package store
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -15,9 +14,7 @@ const scratchFolder = "scratch"
 
 // Scratch opens the folder scratch/<tx>, in which a transaction keeps what it
 // has not published yet, and makes it where it is missing. It lies in the store
-// because members get their names by a rename. Nothing of it is durable. The
-// caller closes it, and clears it away ([Store.Clear]) before the transaction
-// ends.
+// because members get their names by a rename. Nothing of it is durable.
 func (s *Store) Scratch(tx string) (*disk.Dir, error) {
 	all, err := s.root.EnsureUnsynced(scratchFolder, 0o700)
 	if err != nil {
@@ -38,7 +35,7 @@ func (s *Store) Scratch(tx string) (*disk.Dir, error) {
 // Clear removes what a transaction has not published. Nothing there is not an
 // error. After an error a part may be left; Clear may be called again.
 func (s *Store) Clear(tx string) error {
-	all, err := s.scratch()
+	all, err := s.root.OpenIfThere(scratchFolder)
 	if err != nil || all == nil {
 		return err
 	}
@@ -47,11 +44,10 @@ func (s *Store) Clear(tx string) error {
 }
 
 // Sweep removes what transactions left that have ended: a power cut can bring
-// back what was cleared away. unfinished returns the transactions that have
-// not ended. Sweep calls it after it has listed the folders, because a
-// transaction is recorded before its folder is made.
+// back what was cleared away. unfinished returns those that have not; Sweep calls
+// it after it has listed the folders, because a transaction is recorded first.
 func (s *Store) Sweep(unfinished func() ([]string, error)) error {
-	all, err := s.scratch()
+	all, err := s.root.OpenIfThere(scratchFolder)
 	if err != nil || all == nil {
 		return err
 	}
@@ -66,7 +62,7 @@ func (s *Store) Sweep(unfinished func() ([]string, error)) error {
 	}
 	var errs []error
 	for _, name := range names {
-		if disk.ValidID(name) && !slices.Contains(known, name) && abandoned(all, name) {
+		if disk.ValidID(name) && !slices.Contains(known, name) && all.Abandoned(name) {
 			errs = append(errs, all.RemoveTree(name))
 		}
 	}
@@ -74,23 +70,4 @@ func (s *Store) Sweep(unfinished func() ([]string, error)) error {
 		return fmt.Errorf("clear the store: %w", err)
 	}
 	return nil
-}
-
-// abandoned reports whether nobody works in a folder.
-func abandoned(all *disk.Dir, name string) bool {
-	d, err := all.OpenSameMount(name)
-	if err != nil {
-		return false
-	}
-	defer d.Close()
-	return d.Flock(unix.LOCK_EX|unix.LOCK_NB) == nil
-}
-
-// scratch opens the folder of all of them, nil where there is none.
-func (s *Store) scratch() (*disk.Dir, error) {
-	d, err := s.root.OpenSameMount(scratchFolder)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	return d, err
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
-// Store is an open store; see the package's comment.
+// Store is an open store.
 type Store struct {
 	root, snapshots *disk.Dir
 	id              string
@@ -21,10 +21,9 @@ type Store struct {
 	closeMembers    func() error
 }
 
-// Open opens the store at path, an absolute one, and makes it when nothing is
-// there. The store holds copies of everything, so it is the user's alone:
-// mode 0700. The error is [*disk.Unusable] where path can never be a store.
-// When Open returns nil the store and its identity are durable.
+// Open opens the store at an absolute path, and makes it when nothing is there. The
+// error is [*disk.Unusable] where path can never be a store. When Open returns nil
+// the store and its identity are durable.
 func Open(path string) (*Store, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("make the store: %w", err)
@@ -39,10 +38,9 @@ func Open(path string) (*Store, error) {
 	return s, nil
 }
 
-// OpenExisting is Open that makes nothing where there is no store. Its error
-// then wraps fs.ErrNotExist: the directory is not there, or it is empty, as the
-// mount point of a filesystem that is not mounted is. A store that has no
-// identity yet is given none: see [Store.ID].
+// OpenExisting is Open that makes neither a store, for which its error wraps
+// fs.ErrNotExist, nor an identity. An empty directory is not a store: it may be the
+// mount point of a filesystem that is not mounted.
 func OpenExisting(path string) (*Store, error) {
 	root, err := disk.OpenRoot(path)
 	if err != nil {
@@ -98,8 +96,7 @@ func (s *Store) Close() error {
 	return errors.Join(s.closeMembers(), s.snapshots.Close(), s.root.Close())
 }
 
-// size returns how many bytes the store holds as m, by its id and codec, 0 when
-// it holds none.
+// size returns how many bytes the store holds as m, 0 when it holds none.
 func (s *Store) size(ctx context.Context, m archive.Member) (int64, error) {
 	sizes, err := s.members.Stat(ctx, []archive.Member{m})
 	if err != nil {
@@ -108,10 +105,9 @@ func (s *Store) size(ctx context.Context, m archive.Member) (int64, error) {
 	return sizes[0], nil
 }
 
-// Open returns the bytes of a member as they lie on disk, unchecked, in buf
-// where they fit (see [archive.Opener]). A member that is missing, that is not a
-// regular file, or that is larger than a member can be, is an error that wraps
-// [archive.ErrRefused].
+// Open implements [archive.Opener]: it returns the bytes of a member as they lie on
+// disk, unchecked. A member that is missing, that is not a regular file, or that is
+// larger than a member can be, is an error that wraps [archive.ErrRefused].
 func (s *Store) Open(ctx context.Context, m archive.Member, buf []byte) ([]byte, error) {
 	data, err := s.members.Get(ctx, m, buf)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -128,7 +124,7 @@ func altered(err error) bool {
 
 // refused marks the error of reading a member where its snapshot is at fault.
 func refused(err error) error {
-	if err != nil && altered(err) {
+	if altered(err) {
 		return fmt.Errorf("%w: %w", archive.ErrRefused, err)
 	}
 	return err

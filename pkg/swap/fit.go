@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/journal"
 )
 
 // Unfit says why a directory can never be exchanged, and what to do about it. It
@@ -47,21 +48,26 @@ func (v *Volume) isSymlink() bool {
 	return err == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK
 }
 
-// Fit refuses, with [*Unfit], a volume that a restore could not exchange. There is no
-// point in capturing such a volume.
+// Fit refuses, with [*Unfit], a volume that a restore could not exchange.
 func (v *Volume) Fit(mounts disk.Mounts) error {
-	why, err := v.Nearest().Unsuitable()
-	if err == nil && why == "" && v.Live != nil {
-		why, err = v.Live.Unsuitable()
-	}
-	if err != nil {
-		return err
-	}
-	if why != "" {
-		return &Unfit{"unsuitable_filesystem", "keep the volume on ext4, xfs or btrfs", fmt.Errorf("volume %s (%s): %s", v.Name, v.Path(), why)}
-	}
-	if err := v.unlocked(); err != nil || v.Live == nil {
-		return err
+	for _, d := range []*disk.Dir{v.Nearest(), v.Live} {
+		if d == nil {
+			return nil
+		}
+		why, err := d.Unsuitable()
+		if err != nil {
+			return err
+		}
+		if why != "" {
+			return &Unfit{"unsuitable_filesystem", "keep the volume on ext4, xfs or btrfs", fmt.Errorf("volume %s (%s): %s", v.Name, v.Path(), why)}
+		}
+		locked, err := d.Locked()
+		if err != nil {
+			return err
+		}
+		if locked {
+			return v.unfit("immutable", "chattr -i -a "+Quote(d.Path()), "%s has the immutable or the append-only flag", d.Path())
+		}
 	}
 	isMount, err := v.Live.IsMountRoot()
 	if err != nil {
@@ -81,7 +87,7 @@ func (v *Volume) Fit(mounts disk.Mounts) error {
 	return nil
 }
 
-// AllFit is [Volume.Fit] for several volumes, with the mounts as they are now.
+// AllFit is [Volume.Fit] for several volumes.
 func AllFit(volumes []*Volume) error {
 	mounts, err := disk.ReadMounts()
 	if err != nil {
@@ -90,22 +96,6 @@ func AllFit(volumes []*Volume) error {
 	for _, v := range volumes {
 		if err := v.Fit(mounts); err != nil {
 			return err
-		}
-	}
-	return nil
-}
-
-func (v *Volume) unlocked() error {
-	for _, d := range []*disk.Dir{v.Nearest(), v.Live} {
-		if d == nil {
-			continue
-		}
-		locked, err := d.Locked()
-		if err != nil {
-			return err
-		}
-		if locked {
-			return v.unfit("immutable", "chattr -i -a "+Quote(d.Path()), "%s has the immutable or the append-only flag", d.Path())
 		}
 	}
 	return nil
@@ -131,4 +121,49 @@ func NoHolders(dirs []*disk.Dir, which disk.Processes) error {
 		hint += ", then try again"
 	}
 	return &Unfit{"in_use", hint, fmt.Errorf("the data is in use: %s", strings.Join(list, "; "))}
+}
+
+// Probe tries a real exchange on each filesystem of the volumes, in a wrapper that
+// a transaction records, so that a crash leaves nothing unnamed. begin opens that
+// transaction. The first error is that of the exchange, and wraps
+// [disk.ErrNoExchange] where the filesystem cannot; the second says that the probe
+// could not be cleared away.
+func Probe(volumes []*Volume, begin func(*journal.Begin) (*journal.Tx, error)) (failed, uncleared error) {
+	record := &journal.Begin{Kind: journal.Probe}
+	probed := map[disk.FSID]bool{}
+	for _, v := range volumes {
+		id, err := v.Nearest().Filesystem()
+		if err != nil {
+			return err, nil
+		}
+		if probed[id] {
+			continue
+		}
+		probed[id] = true
+		record.Volumes = append(record.Volumes, journal.Volume{Name: v.Name, Root: v.Root, Rel: v.nearestRel(), Entry: "probe"})
+	}
+	tx, err := begin(record)
+	if err != nil {
+		return err, nil
+	}
+	x, err := Open(tx, true, nil) // its points are not a restore's
+	if err != nil {
+		return errors.Join(err, tx.Close()), nil
+	}
+	defer x.CloseVolumes()
+	for _, v := range x.Volumes {
+		if failed = v.probe(); failed != nil {
+			break
+		}
+	}
+	return failed, x.Discard()
+}
+
+func (v *Volume) probe() error {
+	wrapper, err := v.parent.MakePrivate(v.wrapper)
+	if err != nil {
+		return err
+	}
+	defer wrapper.Close()
+	return wrapper.ProbeExchange()
 }

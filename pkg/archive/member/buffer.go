@@ -2,25 +2,12 @@ package member
 
 import (
 	"context"
-	"errors"
-	"io"
-	"sync"
 	"sync/atomic"
 )
 
 // ahead is how many inflated bytes of a stream may be in memory at a time, before
 // they are written. One member is always admitted, however large it is.
 const ahead = 16 << 20
-
-// SlabSize is the size of the buffers for a stream that does not come in members.
-const SlabSize = 256 << 10
-
-// Stream is a tar stream in stretches of any length.
-type Stream interface {
-	// Stretch returns the next stretch, which the caller releases. At the end of
-	// the stream it returns io.EOF. After an error every call returns an error.
-	Stretch() (*Buffer, error)
-}
 
 // Buffer is a part of a stream in memory. Several goroutines may hold it, since
 // they write slices of it and not copies.
@@ -36,13 +23,16 @@ func newBuffer(b []byte, free func()) *Buffer {
 	return buf
 }
 
-// Hold keeps the buffer in memory until Release has been called once more.
+// Hold keeps the buffer in memory until Release has been called once more. Both do
+// nothing for a nil buffer, which stands for memory that is not used again.
 func (b *Buffer) Hold() *Buffer {
-	b.refs.Add(1)
+	if b != nil {
+		b.refs.Add(1)
+	}
 	return b
 }
 
-// Release ends a hold. It does nothing for a nil buffer.
+// Release ends a hold.
 func (b *Buffer) Release() {
 	if b != nil && b.refs.Add(-1) == 0 {
 		b.free()
@@ -52,8 +42,7 @@ func (b *Buffer) Release() {
 // room bounds the bytes in memory. Only one goroutine calls take; any goroutine may
 // call give.
 type room struct {
-	mu    sync.Mutex
-	used  int64
+	used  atomic.Int64
 	freed chan struct{}
 }
 
@@ -61,91 +50,21 @@ func newRoom() *room { return &room{freed: make(chan struct{}, 1)} }
 
 // take waits until n bytes are free. When all bytes are free, n may be any number.
 func (r *room) take(ctx context.Context, n int64) error {
-	for {
-		r.mu.Lock()
-		fits := r.used == 0 || r.used+n <= ahead
-		if fits {
-			r.used += n
-		}
-		r.mu.Unlock()
-		if fits {
-			return nil
-		}
+	for used := r.used.Load(); used > 0 && used+n > ahead; used = r.used.Load() {
 		select {
 		case <-r.freed:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
+	r.used.Add(n)
+	return nil
 }
 
 func (r *room) give(n int64) {
-	r.mu.Lock()
-	r.used -= n
-	r.mu.Unlock()
+	r.used.Add(-n)
 	select {
 	case r.freed <- struct{}{}:
 	default: // the goroutine that waits has been told already
 	}
-}
-
-// Slabs are reusable buffers of [SlabSize] bytes.
-type Slabs struct {
-	ctx  context.Context
-	room *room
-	free sync.Pool
-}
-
-// NewSlabs returns slabs whose Get ends when ctx does.
-func NewSlabs(ctx context.Context) *Slabs { return &Slabs{ctx: ctx, room: newRoom()} }
-
-// Get returns an empty slab. It waits while as many bytes as may be in memory are.
-func (s *Slabs) Get() (*Buffer, error) {
-	if err := s.room.take(s.ctx, SlabSize); err != nil {
-		return nil, err
-	}
-	b, ok := s.free.Get().(*[SlabSize]byte)
-	if !ok {
-		b = new([SlabSize]byte)
-	}
-	return newBuffer(b[:], func() {
-		s.free.Put(b)
-		s.room.give(SlabSize)
-	}), nil
-}
-
-// StreamOf returns the stream of r, member by member if r is a [Reader].
-func StreamOf(ctx context.Context, r io.Reader) Stream {
-	if in, ok := r.(*Reader); ok {
-		return in
-	}
-	return &copied{r: r, slabs: NewSlabs(ctx)}
-}
-
-// copied is the stream of a reader that has no members: it is copied into slabs.
-type copied struct {
-	r     io.Reader
-	slabs *Slabs
-	err   error // the last error of r
-}
-
-func (c *copied) Stretch() (*Buffer, error) {
-	if c.err != nil {
-		return nil, c.err
-	}
-	buf, err := c.slabs.Get()
-	if err != nil {
-		return nil, err
-	}
-	var n int
-	for n < len(buf.Bytes) && c.err == nil {
-		var got int
-		got, c.err = c.r.Read(buf.Bytes[n:])
-		n += got
-	}
-	if buf.Bytes = buf.Bytes[:n]; n == 0 && !errors.Is(c.err, io.EOF) {
-		buf.Release()
-		return nil, c.err
-	}
-	return buf, nil
 }

@@ -3,6 +3,7 @@ package member
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 )
 
@@ -40,6 +41,16 @@ func IDOf(tar []byte) string {
 }
 
 func (m Member) String() string { return fmt.Sprintf("%s (%d bytes)", m.ID, m.Tar) }
+
+// ErrRefused is wrapped by every error that means that an archive must not be
+// extracted: it is forged, it is damaged, or a volume cannot hold what is in it. An
+// error of the disk never wraps it.
+var ErrRefused = errors.New("archive refused")
+
+// Refuse returns an error that wraps ErrRefused.
+func Refuse(format string, args ...any) error {
+	return fmt.Errorf("%w: %w", ErrRefused, fmt.Errorf(format, args...))
+}
 
 // Codec is how members are compressed. Concatenated members of one codec are a
 // file that gzip or zstd can unpack.
@@ -80,6 +91,9 @@ func (c *Codec) UnmarshalText(name []byte) (err error) {
 // Deflate compresses tar into one member, appends it to dst and returns dst. The
 // same bytes always give the same member.
 func (c Codec) Deflate(dst, tar []byte) []byte {
+	if cap(dst) == 0 {
+		dst = make([]byte, 0, len(tar)/2+64)
+	}
 	if c == Zstd {
 		return deflateZstd(dst, tar)
 	}

@@ -37,9 +37,6 @@ func deflaters(level int) *sync.Pool {
 }
 
 func deflateGzip(dst, tar []byte) []byte {
-	if cap(dst) == 0 {
-		dst = make([]byte, 0, len(tar)/2+64)
-	}
 	out := bytes.NewBuffer(dst)
 	pool := shortDeflaters
 	if len(tar) >= PieceSize {
@@ -69,11 +66,13 @@ func inflateGzip(buf, data []byte, size int64) ([]byte, error) {
 	}
 	r.Multistream(false)
 	tar := buf[:size+1]
-	n, err := fill(r, tar)
-	switch {
-	case err == nil:
+	n, err := io.ReadFull(r, tar)
+	if err == nil {
 		return nil, pastDeclared(size)
-	case err != io.EOF: // also io.ErrUnexpectedEOF, which gzip returns for a truncated member
+	}
+	// ReadFull hides whether it was the member that ended, or its data.
+	switch _, err = r.Read(tar[n:]); {
+	case err != io.EOF:
 		return nil, err
 	case int64(n) != size:
 		return nil, notDeclared(int64(n), size)
@@ -81,18 +80,4 @@ func inflateGzip(buf, data []byte, size int64) ([]byte, error) {
 		return nil, trailing(in.Len())
 	}
 	return tar[:n], nil
-}
-
-// fill reads until buf is full or r fails. Unlike io.ReadFull it returns the error
-// of r itself, so that the end of a member differs from a truncated member.
-func fill(r io.Reader, buf []byte) (n int, err error) {
-	for n < len(buf) && err == nil {
-		var got int
-		got, err = r.Read(buf[n:])
-		n += got
-	}
-	if n == len(buf) {
-		return n, nil
-	}
-	return n, err
 }

@@ -2,6 +2,7 @@ package member
 
 import (
 	"context"
+	"errors"
 	"io"
 )
 
@@ -11,7 +12,7 @@ import (
 // written, several members at a time. When a member is not what its ID says, the
 // error wraps [ErrRefused], and w holds a part of the file.
 func Join(ctx context.Context, w io.Writer, from Opener, members []Member, codec Codec) error {
-	r := newReader(ctx, from, members, func(ctx context.Context, mem *Memory, from Opener, m Member) ([]byte, error) {
+	r := newReader(ctx, from, members, func(mem *Memory, ctx context.Context, from Opener, m Member) ([]byte, error) {
 		tar, err := mem.Inflate(ctx, from, m)
 		if err != nil || m.Codec == codec {
 			return mem.stored, err
@@ -20,6 +21,18 @@ func Join(ctx context.Context, w io.Writer, from Opener, members []Member, codec
 		return mem.stored, nil
 	})
 	defer r.Close()
-	_, err := io.Copy(w, r)
-	return err
+	for {
+		buf, err := r.Stretch()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		_, err = w.Write(buf.Bytes)
+		buf.Release()
+		if err != nil {
+			return err
+		}
+	}
 }

@@ -42,12 +42,10 @@ type Piece struct {
 	member Member
 }
 
-// NewPieces returns pieces that so many workers put into sink, one a core for 0.
-// Call Finish or Abandon when done.
-func NewPieces(ctx context.Context, sink Sink, workers int) *Pieces {
-	if workers <= 0 {
-		workers = runtime.GOMAXPROCS(0)
-	}
+// NewPieces returns pieces that one worker per core puts into sink. Call Finish or
+// Abandon when done.
+func NewPieces(ctx context.Context, sink Sink) *Pieces {
+	workers := runtime.GOMAXPROCS(0)
 	p := &Pieces{sink: sink, jobs: make(chan *Piece, workers)}
 	p.ctx, p.cancel = context.WithCancelCause(ctx)
 	for range workers {
@@ -83,12 +81,7 @@ func (p *Pieces) Buffer() []byte {
 
 // Put appends a piece. It must come from Buffer, and belongs to p from now on.
 func (p *Pieces) Put(tar []byte) error {
-	job := &Piece{}
-	if err := p.Fill(job, tar); err != nil {
-		return err
-	}
-	p.list = append(p.list, job)
-	return nil
+	return p.Fill(p.Reserve(1)[0], tar)
 }
 
 // Reserve appends n places, which Fill fills later.

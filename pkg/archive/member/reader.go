@@ -2,7 +2,6 @@ package member
 
 import (
 	"context"
-	"errors"
 	"io"
 	"runtime"
 	"sync"
@@ -19,32 +18,7 @@ type Opener interface {
 	Open(ctx context.Context, m Member, buf []byte) ([]byte, error)
 }
 
-// NewReader returns the tar stream of the members, in order. Several members at a
-// time are inflated and checked against their IDs, a few of them before the caller
-// asks. No byte of a member is returned before the whole member has been checked.
-// When a member is not what its ID says, the error wraps [ErrRefused].
-func NewReader(ctx context.Context, from Opener, members []Member) *Reader {
-	return newReader(ctx, from, members, func(ctx context.Context, mem *Memory, from Opener, m Member) ([]byte, error) {
-		return mem.Inflate(ctx, from, m)
-	})
-}
-
-// taking turns a member into what a Reader returns for it. The memory belongs to
-// this member alone until the reader has passed it.
-type taking func(ctx context.Context, mem *Memory, from Opener, m Member) ([]byte, error)
-
-// newReader is NewReader for what take returns for each member.
-func newReader(ctx context.Context, from Opener, members []Member, take taking) *Reader {
-	r := &Reader{from: from, take: take, members: members, ahead: make(chan chan inflated, 2*inflating()), room: newRoom()}
-	r.ctx, r.cancel = context.WithCancel(ctx)
-	r.done.Go(func() {
-		defer close(r.ahead)
-		r.fed = crew.Catch(func() error { r.feed(); return nil })
-	})
-	return r
-}
-
-// Reader is a tar stream; see [NewReader]. Close it when done.
+// Reader gives out a tar stream member by member. Close it when done.
 type Reader struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -57,21 +31,40 @@ type Reader struct {
 	room    *room
 	taken   int          // how many members were received from ahead
 	skipped atomic.Int64 // members before this one need not be inflated
+	err     error
+}
 
-	now  *Buffer
-	rest []byte // the part of now that has not been read
-	err  error
+// taking turns a member into what a Reader returns for it. The memory belongs to
+// this member alone until the reader has passed it.
+type taking func(mem *Memory, ctx context.Context, from Opener, m Member) ([]byte, error)
+
+type inflated struct {
+	tar *Buffer // nil for a skipped member
+	err error
+}
+
+// NewReader returns the tar stream of the members, in order. Several members at a
+// time are inflated and checked against their IDs, a few of them before the caller
+// asks. No byte of a member is returned before the whole member has been checked.
+// When a member is not what its ID says, the error wraps [ErrRefused].
+func NewReader(ctx context.Context, from Opener, members []Member) *Reader {
+	return newReader(ctx, from, members, (*Memory).Inflate)
+}
+
+func newReader(ctx context.Context, from Opener, members []Member, take taking) *Reader {
+	r := &Reader{from: from, take: take, members: members, ahead: make(chan chan inflated, 2*inflating()), room: newRoom()}
+	r.ctx, r.cancel = context.WithCancel(ctx)
+	r.done.Go(func() {
+		defer close(r.ahead)
+		r.fed = crew.Catch(func() error { r.feed(); return nil })
+	})
+	return r
 }
 
 // inflating is how many members are inflated at a time. Four are enough to keep an
 // extraction busy. More would cost memory, since a forged member may have MaxMember
 // bytes.
 func inflating() int { return min(runtime.GOMAXPROCS(0), 4) }
-
-type inflated struct {
-	tar *Buffer // nil for a skipped member
-	err error
-}
 
 func (r *Reader) feed() {
 	limit := make(chan struct{}, inflating())
@@ -90,34 +83,35 @@ func (r *Reader) feed() {
 		r.done.Go(func() {
 			defer func() { <-limit }()
 			var got inflated
-			if err := crew.Catch(func() error { got = r.inflate(i, m, func() { r.room.give(size) }); return nil }); err != nil {
-				got.err = err
-			}
+			got.err = crew.Catch(func() (err error) {
+				got.tar, err = r.inflate(i, m, func() { r.room.give(size) })
+				return err
+			})
 			out <- got
 		})
 	}
 }
 
-func (r *Reader) inflate(i int, m Member, free func()) inflated {
+func (r *Reader) inflate(i int, m Member, free func()) (*Buffer, error) {
 	if int64(i) < r.skipped.Load() || r.ctx.Err() != nil {
 		free()
-		return inflated{err: context.Cause(r.ctx)}
+		return nil, context.Cause(r.ctx)
 	}
 	mem := NewMemory()
-	data, err := r.take(r.ctx, mem, r.from, m)
-	if err != nil {
+	buf := newBuffer(nil, func() {
 		mem.Free()
 		free()
-		return inflated{err: err}
+	})
+	var err error
+	if buf.Bytes, err = r.take(mem, r.ctx, r.from, m); err != nil {
+		buf.Release()
+		return nil, err
 	}
-	return inflated{tar: newBuffer(data, func() {
-		mem.Free()
-		free()
-	})}
+	return buf, nil
 }
 
-// Stretch returns the next member, which the caller releases. After an error it
-// returns the same error again.
+// Stretch returns the next member, which the caller releases, and io.EOF at the end.
+// After an error it returns the same error again.
 func (r *Reader) Stretch() (*Buffer, error) {
 	for r.err == nil {
 		out, ok := <-r.ahead
@@ -143,9 +137,6 @@ func (r *Reader) Stretch() (*Buffer, error) {
 	return nil, r.err
 }
 
-// Opener returns where the members come from.
-func (r *Reader) Opener() Opener { return r.from }
-
 // Upcoming returns the next members that have exactly size tar bytes in total, and
 // nil if a member crosses that end.
 func (r *Reader) Upcoming(size int64) []Member {
@@ -159,50 +150,12 @@ func (r *Reader) Upcoming(size int64) []Member {
 	return r.members[r.taken:n]
 }
 
+// Opener returns where the members come from.
+func (r *Reader) Opener() Opener { return r.from }
+
 // Skip passes over the next n members. A member whose inflating has not begun will
 // not be inflated.
 func (r *Reader) Skip(n int) { r.skipped.Store(int64(r.taken + n)) }
-
-// more fills rest if it is empty.
-func (r *Reader) more() error {
-	for len(r.rest) == 0 {
-		r.now.Release()
-		var err error
-		if r.now, err = r.Stretch(); err != nil {
-			return err
-		}
-		r.rest = r.now.Bytes
-	}
-	return nil
-}
-
-// Read implements io.Reader.
-func (r *Reader) Read(p []byte) (int, error) {
-	if err := r.more(); err != nil {
-		return 0, err
-	}
-	n := copy(p, r.rest)
-	r.rest = r.rest[n:]
-	return n, nil
-}
-
-// WriteTo implements io.WriterTo. It writes whole members without copying them.
-func (r *Reader) WriteTo(w io.Writer) (int64, error) {
-	var total int64
-	for {
-		if err := r.more(); err != nil {
-			if errors.Is(err, io.EOF) {
-				err = nil
-			}
-			return total, err
-		}
-		n, err := w.Write(r.rest)
-		total += int64(n)
-		if r.rest = r.rest[n:]; err != nil {
-			return total, err
-		}
-	}
-}
 
 // Close stops the inflating. After Close has returned, no member is being opened.
 func (r *Reader) Close() {

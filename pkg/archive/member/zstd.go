@@ -38,17 +38,13 @@ var (
 )
 
 func deflateZstd(dst, tar []byte) []byte {
-	if cap(dst) == 0 {
-		dst = make([]byte, 0, len(tar)/2+64)
-	}
 	w := zstdDeflaters.Get().(*zstd.Encoder)
 	defer zstdDeflaters.Put(w)
 	return w.EncodeAll(tar, dst)
 }
 
-// inflateZstd inflates data into buf. The data must be one zstd frame of exactly
-// size bytes. The decoder would go on with further frames, so oneFrame first makes
-// sure that there is only one.
+// inflateZstd inflates data into buf. The decoder would go on with further frames, so
+// oneFrame first makes sure that there is only one.
 func inflateZstd(buf, data []byte, size int64) ([]byte, error) {
 	if err := oneFrame(data, size); err != nil {
 		return nil, err

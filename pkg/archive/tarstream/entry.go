@@ -106,14 +106,12 @@ func CheckName(name string) error {
 	if name == "" || strings.HasPrefix(name, "/") || strings.IndexByte(name, 0) >= 0 {
 		return fmt.Errorf("%w: %q", errName, name)
 	}
-	depth := 0
 	for part := range strings.SplitSeq(name, "/") {
 		if part == "" || part == "." || part == ".." || len(part) > 255 {
 			return fmt.Errorf("%w: %q", errName, name)
 		}
-		depth++
 	}
-	if depth > MaxDepth {
+	if depth := depthOf(name); depth > MaxDepth {
 		return fmt.Errorf("%w: %d components deep, at most %d", errName, depth, MaxDepth)
 	}
 	return nil

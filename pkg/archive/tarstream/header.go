@@ -65,15 +65,11 @@ func AppendHeader(buf []byte, e *Entry) ([]byte, error) {
 		return nil, fmt.Errorf("the metadata of %q takes %d bytes, and at most %d can be kept", e.Name, len(records), maxPax)
 	}
 	if len(records) > 0 {
-		buf = appendBlock(buf, ustar{name: "pax_header", typ: 'x', mode: 0o644, size: int64(len(records))})
+		buf = appendBlock(buf, "pax_header", int64(len(records)), &Entry{Type: 'x', Mode: 0o644})
 		buf = append(buf, records...)
 		buf = AppendPadding(buf, int64(len(records)))
 	}
-	buf = appendBlock(buf, ustar{
-		name: name, typ: byte(e.Type), mode: e.Mode, uid: int64(e.UID), gid: int64(e.GID),
-		size: size, mtime: e.Mtime.Sec, link: e.Link,
-	})
-	return append(buf, sparseMap...), nil
+	return append(appendBlock(buf, name, size, e), sparseMap...), nil
 }
 
 // paxRecords returns records for what does not fit into the ustar header.
@@ -86,15 +82,14 @@ func paxRecords(e *Entry, name string, size int64) []byte {
 	if len(e.Link) > lenLink {
 		add(paxLinkpath, e.Link)
 	}
-	if size > maxOctal11 {
-		add(paxSize, strconv.FormatInt(size, 10))
+	addAbove := func(limit int64, key string, n int64) {
+		if n > limit {
+			add(key, strconv.FormatInt(n, 10))
+		}
 	}
-	if e.UID > maxOctal7 {
-		add(paxUID, strconv.FormatUint(uint64(e.UID), 10))
-	}
-	if e.GID > maxOctal7 {
-		add(paxGID, strconv.FormatUint(uint64(e.GID), 10))
-	}
+	addAbove(maxOctal11, paxSize, size)
+	addAbove(maxOctal7, paxUID, int64(e.UID))
+	addAbove(maxOctal7, paxGID, int64(e.GID))
 	if e.Mtime.Nsec != 0 || e.Mtime.Sec < 0 || e.Mtime.Sec > maxOctal11 {
 		add(paxMtime, e.Mtime.decimal())
 	}
@@ -163,32 +158,26 @@ func AppendPadding(buf []byte, n int64) []byte { return append(buf, zeros[:Paddi
 // AppendEnd appends the two zero blocks that end an archive.
 func AppendEnd(buf []byte) []byte { return append(buf, zeros[:2*Block]...) }
 
-type ustar struct {
-	name, link            string
-	typ                   byte
-	mode                  uint32
-	uid, gid, size, mtime int64
-}
-
-func appendBlock(buf []byte, u ustar) []byte {
+// appendBlock appends a ustar header. A pax record has what does not fit into it.
+func appendBlock(buf []byte, name string, size int64, e *Entry) []byte {
 	start := len(buf)
 	buf = append(buf, zeros[:Block]...)
 	b := buf[start:]
-	copy(b[offName:offName+lenName], u.name) // truncated if a pax record has the whole name
-	octal(b[offMode:offMode+lenMode], int64(u.mode))
-	octal(b[offUID:offUID+lenUID], fit(u.uid, maxOctal7))
-	octal(b[offGID:offGID+lenGID], fit(u.gid, maxOctal7))
-	octal(b[offSize:offSize+lenSize], fit(u.size, maxOctal11))
-	octal(b[offMtime:offMtime+lenMtime], fit(u.mtime, maxOctal11))
-	b[offType] = u.typ
-	copy(b[offLink:offLink+lenLink], u.link)
+	copy(b[offName:offName+lenName], name)
+	octal(b[offMode:offMode+lenMode], int64(e.Mode))
+	octal(b[offUID:offUID+lenUID], fit(int64(e.UID), maxOctal7))
+	octal(b[offGID:offGID+lenGID], fit(int64(e.GID), maxOctal7))
+	octal(b[offSize:offSize+lenSize], fit(size, maxOctal11))
+	octal(b[offMtime:offMtime+lenMtime], fit(e.Mtime.Sec, maxOctal11))
+	b[offType] = byte(e.Type)
+	copy(b[offLink:offLink+lenLink], e.Link)
 	copy(b[offMagic:], magic)
 	octal(b[offChecksum:offChecksum+lenChecksum-1], checksum(b))
 	b[offChecksum+lenChecksum-1] = ' '
 	return buf
 }
 
-// fit returns n, or 0 if n is in a pax record because the field cannot hold it.
+// fit returns n, or 0 if the field cannot hold it.
 func fit(n, limit int64) int64 {
 	if n < 0 || n > limit {
 		return 0

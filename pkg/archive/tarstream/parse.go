@@ -2,7 +2,7 @@ package tarstream
 
 import (
 	"bytes"
-	"context"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -16,7 +16,7 @@ import (
 // Parser reads a tar stream that a capture wrote, and no other. It refuses what a
 // capture would not have written, and does not try to interpret it.
 type Parser struct {
-	in     member.Stream
+	in     *member.Reader
 	before func() // called before in is read, because reading may wait
 	now    *member.Buffer
 	rest   []byte // the part of now that has not been read
@@ -25,28 +25,27 @@ type Parser struct {
 	split  [Block]byte
 }
 
-// NewParser returns a parser of r, which goes from member to member if r is a
-// [member.Reader]. It calls before whenever reading r may wait. A caller that holds
-// buffers must let them be written then, since r may wait for their release.
-func NewParser(ctx context.Context, r io.Reader, before func()) *Parser {
-	return &Parser{in: member.StreamOf(ctx, r), before: before}
-}
+// NewParser returns a parser of r. It calls before whenever reading r may wait. A
+// caller that holds buffers must let them be written then, since r may wait for their
+// release.
+func NewParser(r *member.Reader, before func()) *Parser { return &Parser{in: r, before: before} }
 
 // Members returns the members that are exactly the content and the padding of the
-// current entry, and where they come from. It returns nil if there are no such
-// members. It must be called before the first Take of the entry.
-func (p *Parser) Members() (member.Opener, []member.Member) {
-	r, ok := p.in.(*member.Reader)
-	if !ok || len(p.rest) > 0 {
-		return nil, nil
+// current entry, and nil if there are none. It must be called before the first Take
+// of the entry.
+func (p *Parser) Members() []member.Member {
+	if len(p.rest) > 0 {
+		return nil
 	}
-	return r.Opener(), r.Upcoming(p.left + p.pad)
+	return p.in.Upcoming(p.left + p.pad)
 }
 
-// PassOver continues after the members that Members returned.
-func (p *Parser) PassOver(members []member.Member) {
-	p.in.(*member.Reader).Skip(len(members))
+// PassOver continues after the members that Members returned. It returns where they
+// come from.
+func (p *Parser) PassOver(members []member.Member) member.Opener {
+	p.in.Skip(len(members))
 	p.left, p.pad = 0, 0
+	return p.in.Opener()
 }
 
 // Next returns the next entry. It returns io.EOF after a whole archive that nothing
@@ -166,8 +165,8 @@ func (p *Parser) skip() error {
 }
 
 // Take returns the next bytes of the current entry's content: at least one and at
-// most n. The caller must not ask for more than is left. The bytes lie in the
-// buffer; a caller that keeps them holds the buffer.
+// most n, which must not be more than is left. The bytes lie in the buffer; a caller
+// that keeps them holds the buffer.
 func (p *Parser) Take(n int64) ([]byte, *member.Buffer, error) {
 	if err := p.inside(); err != nil {
 		return nil, nil, err
@@ -241,11 +240,12 @@ func (p *Parser) entry(b []byte, typ Type, size int64, pax map[string]string) (*
 		return nil, member.Refuse("a header has a prefix field")
 	}
 	var err error
-	var mode, uid, gid int64
+	var mode int64
+	x := &overrides{e: e, size: size, realSize: -1}
 	for _, f := range []struct {
 		to       *int64
 		off, len int
-	}{{&mode, offMode, lenMode}, {&uid, offUID, lenUID}, {&gid, offGID, lenGID}, {&e.Mtime.Sec, offMtime, lenMtime}} {
+	}{{&mode, offMode, lenMode}, {&x.uid, offUID, lenUID}, {&x.gid, offGID, lenGID}, {&e.Mtime.Sec, offMtime, lenMtime}} {
 		if *f.to, err = parseOctal(b[f.off : f.off+f.len]); err != nil {
 			return nil, err
 		}
@@ -253,7 +253,6 @@ func (p *Parser) entry(b []byte, typ Type, size int64, pax map[string]string) (*
 	if mode > 0o7777 {
 		return nil, member.Refuse("%q has mode %#o", e.Name, mode)
 	}
-	x := &overrides{e: e, uid: uid, gid: gid, size: size, realSize: -1}
 	for key, value := range pax {
 		if err := x.set(key, value); err != nil {
 			return nil, err
@@ -265,10 +264,8 @@ func (p *Parser) entry(b []byte, typ Type, size int64, pax map[string]string) (*
 }
 
 func cstring(b []byte) string {
-	if i := bytes.IndexByte(b, 0); i >= 0 {
-		b = b[:i]
-	}
-	return string(b)
+	text, _, _ := bytes.Cut(b, zeros[:1])
+	return string(text)
 }
 
 // overrides holds the values of one entry that pax records may replace.
@@ -343,36 +340,22 @@ func parseDecimal(s string, limit uint64) (int64, error) {
 
 // parseTime undoes Timespec.decimal.
 func parseTime(s string) (Timespec, error) {
-	digits, negative := strings.CutPrefix(s, "-")
-	whole, frac, _ := strings.Cut(digits, ".")
-	sec, err := strconv.ParseUint(whole, 10, 64)
-	if err != nil || len(frac) > 9 {
+	whole, frac, _ := strings.Cut(s, ".")
+	sec, err := strconv.ParseInt(whole, 10, 64)
+	nsec, ferr := strconv.ParseUint((frac + "000000000")[:9], 10, 32)
+	before1970 := strings.HasPrefix(s, "-") && nsec != 0 // the kernel counts nanoseconds forward
+	if err != nil || ferr != nil || len(frac) > 9 || s[0] == '+' || before1970 && sec == math.MinInt64 {
 		return Timespec{}, member.Refuse("%q is not a time", s)
 	}
-	nsec, err := strconv.ParseUint((frac + "000000000")[:9], 10, 32)
-	if err != nil {
-		return Timespec{}, member.Refuse("%q is not a time", s)
+	if before1970 {
+		sec, nsec = sec-1, 1e9-nsec
 	}
-	if !negative {
-		if sec > math.MaxInt64 {
-			return Timespec{}, member.Refuse("%q is not a time", s)
-		}
-		return Timespec{int64(sec), int64(nsec)}, nil
-	}
-	if nsec != 0 { // the kernel counts nanoseconds forward
-		sec, nsec = sec+1, 1e9-nsec
-	}
-	if sec > 1<<63 {
-		return Timespec{}, member.Refuse("%q is not a time", s)
-	}
-	return Timespec{int64(-sec), int64(nsec)}, nil
+	return Timespec{sec, int64(nsec)}, nil
 }
 
 // check completes the entry and refuses fields that contradict each other.
 func (p *Parser) check(e *Entry, x *overrides) error {
-	if x.name != "" {
-		e.Name = x.name
-	}
+	e.Name = cmp.Or(x.name, e.Name)
 	switch {
 	case x.sparse == 4 && e.Type == Regular && x.name == "":
 		e.Name = x.sparseName
@@ -406,11 +389,11 @@ func (p *Parser) check(e *Entry, x *overrides) error {
 			return member.Refuse("symlink %q is not valid", e.Name)
 		}
 	case Directory:
+		if e.Link != "" {
+			return member.Refuse("directory %q has a link target", e.Name)
+		}
 	default:
 		return member.Refuse("%q is not a directory, file, symlink or hardlink: %s", e.Name, e.Type)
-	}
-	if e.Link != "" && e.Type == Directory {
-		return member.Refuse("directory %q has a link target", e.Name)
 	}
 	return nil
 }
@@ -427,25 +410,16 @@ func (p *Parser) content(e *Entry, x *overrides) error {
 		return nil
 	}
 	e.Size = x.realSize
-	extents, err := p.sparseMap(e.Name)
-	if err != nil {
+	if err := p.sparseMap(e); err != nil {
 		return err
 	}
-	var end int64
-	for _, h := range extents {
-		if h.Offset < end || h.Length < 0 || h.Length > e.Size-h.Offset {
-			return member.Refuse("%q: the map of its data is not in order", e.Name)
-		}
-		end = h.Offset + h.Length
-	}
-	e.Extents = extents
 	if e.Stored() != p.left {
 		return member.Refuse("%q: the map of its data names %d bytes, %d follow", e.Name, e.Stored(), p.left)
 	}
 	return nil
 }
 
-func (p *Parser) sparseMap(name string) ([]Extent, error) {
+func (p *Parser) sparseMap(e *Entry) error {
 	var b [Block]byte
 	have := b[:0]
 	number := func() (int64, error) {
@@ -453,7 +427,7 @@ func (p *Parser) sparseMap(name string) ([]Extent, error) {
 		for {
 			if len(have) == 0 {
 				if p.left < Block {
-					return 0, member.Refuse("%q: the map of its data is truncated", name)
+					return 0, member.Refuse("%q: the map of its data is truncated", e.Name)
 				}
 				if err := p.full(b[:]); err != nil {
 					return 0, err
@@ -467,33 +441,36 @@ func (p *Parser) sparseMap(name string) ([]Extent, error) {
 				return parseDecimal(string(digits), math.MaxInt64)
 			}
 			if digits = append(digits, c); len(digits) > 19 {
-				return 0, member.Refuse("%q: the map of its data is malformed", name)
+				return 0, member.Refuse("%q: the map of its data is malformed", e.Name)
 			}
 		}
 	}
 	n, err := number()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if n > MaxExtents {
-		return nil, member.Refuse("%q has %d extents, at most %d are allowed", name, n, MaxExtents)
+		return member.Refuse("%q has %d extents, at most %d are allowed", e.Name, n, MaxExtents)
 	}
-	extents := make([]Extent, 0, min(n, 1024))
+	e.Extents = make([]Extent, 0, min(n, 1024))
+	var end int64
 	for range n {
-		offset, err := number()
-		if err != nil {
-			return nil, err
+		var x Extent
+		for _, to := range []*int64{&x.Offset, &x.Length} {
+			if *to, err = number(); err != nil {
+				return err
+			}
 		}
-		length, err := number()
-		if err != nil {
-			return nil, err
+		if x.Offset < end || x.Length > e.Size-x.Offset {
+			return member.Refuse("%q: the map of its data is not in order", e.Name)
 		}
-		extents = append(extents, Extent{offset, length})
+		end = x.Offset + x.Length
+		e.Extents = append(e.Extents, x)
 	}
 	if len(bytes.Trim(have, "\x00")) > 0 {
-		return nil, member.Refuse("%q: there is data after the map of its data", name)
+		return member.Refuse("%q: there is data after the map of its data", e.Name)
 	}
-	return extents, nil
+	return nil
 }
 
 // IsTar reports whether head is a tar header of any format, or the end of an archive.
