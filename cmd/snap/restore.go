@@ -104,8 +104,11 @@ func (a *app) plan(ctx context.Context, e *restore.Engine, req restore.RestoreRe
 	}
 	a.table(rows)
 	for _, c := range p.Containers {
-		if c.Running {
+		switch {
+		case c.Running:
 			a.say("will stop and come up again: container %s (%s)", c.Name, c.Image)
+		case c.Crashed:
+			a.say("has crashed, and will be started: container %s (%s)", c.Name, c.Image)
 		}
 	}
 	if p.Guard == workload.GuardAfter {
