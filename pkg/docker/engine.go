@@ -234,14 +234,18 @@ func (e *engine) canFence(ctx context.Context, containers []*inspected) error {
 
 // start starts a container and makes sure that it can be reached.
 func (e *engine) start(ctx context.Context, c *inspected) error {
-	if err := portTaken(failed(e.api.ContainerStart(ctx, c.ID, container.StartOptions{}), "start container %s", c.Name)); err != nil {
+	if err := e.startOnce(ctx, c); err != nil {
 		return err
 	}
 	now, err := e.inspect(ctx, c.ID)
 	if err != nil || now == nil {
 		return err
 	}
-	return e.attach(ctx, now)
+	return e.attach(ctx, now, c)
+}
+
+func (e *engine) startOnce(ctx context.Context, c *inspected) error {
+	return portTaken(failed(e.api.ContainerStart(ctx, c.ID, container.StartOptions{}), "start container %s", c.Name))
 }
 
 // portTaken marks an error that is about a port. The engine has no code for that

@@ -152,7 +152,7 @@ func (e *engine) wait(ctx context.Context, w *watch, timeout time.Duration) (tim
 			return time.Time{}, fmt.Errorf("container %.12s was removed while snap waited for its health", w.id)
 		}
 		if c.active() && w.run != c.raw.State.StartedAt {
-			if err := e.attach(ctx, c); err != nil {
+			if err := e.attach(ctx, c, c); err != nil {
 				return time.Time{}, err
 			}
 		}

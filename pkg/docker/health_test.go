@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -75,16 +76,15 @@ func TestACheckThatFailsEarlyIsNoVerdict(t *testing.T) {
 func TestTheOwnCheckIsRunWhileTheEnginesIsFarAway(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ test, change string }{
-		"CMD":       {"[CMD, /app, check]", ""},
-		"CMD-SHELL": {"[CMD-SHELL, check]", `SHELL ["/app"]`},
-		"the user":  {"[CMD, /app, am, '1000', /data]", "USER 1000"},
+		"CMD":      {"[CMD, /app, check]", ""},
+		"the user": {"[CMD, /app, am, '1000', /data]", "USER 1000"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := newBench(t)
 			var changes []string
 			if c.change != "" {
-				changes = []string{c.change, "WORKDIR /data"}
+				changes = []string{c.change}
 			}
 			ref, _ := b.image("one", changes...)
 			r, held := b.open(b.app(ref, "healthcheck: {test: "+c.test+", interval: 1m}", "working_dir: /data")), b.held()
@@ -106,6 +106,28 @@ func TestTheOwnCheckIsRunWhileTheEnginesIsFarAway(t *testing.T) {
 				t.Errorf("up since %v", up)
 			}
 		})
+	}
+}
+
+func TestTheOwnCheckUsesTheContainersShell(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	ref, _ := b.image("one")
+	id := b.foreign("shell", ref, func(c *container.Config, _ *container.HostConfig) {
+		c.Shell, c.Healthcheck = []string{"/app"}, &container.HealthConfig{Test: []string{"CMD-SHELL", "check"}, Interval: time.Minute}
+	})
+	b.must(b.open(b.app(ref)).e.waitHealthy(b.Context(), &watch{id: id}, time.Minute))
+	for _, c := range []struct{ test, shell, want []string }{
+		{[]string{"CMD", "a", "b"}, nil, []string{"a", "b"}},
+		{[]string{"CMD-SHELL", "a b"}, nil, []string{"/bin/sh", "-c", "a b"}},
+		{[]string{"NONE"}, nil, nil},
+		{[]string{"curl", "localhost"}, nil, nil}, // which no engine runs
+		{nil, nil, nil},
+	} {
+		raw := &container.InspectResponse{Config: &container.Config{Shell: c.shell, Healthcheck: &container.HealthConfig{Test: c.test}}}
+		if got := commandOf(raw); !slices.Equal(got, c.want) {
+			t.Errorf("%q: %q, want %q", c.test, got, c.want)
+		}
 	}
 }
 

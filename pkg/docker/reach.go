@@ -9,23 +9,29 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
-	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/network"
 
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
 // attach makes sure that a container that has just started has the networks and the
-// published ports that it was made with. Docker 29 starts a container without them when
-// the start before has failed because a port was taken. To stop and start it once more
-// helps then. If it does not, the container is [*runtime.Unhealthy].
-func (e *engine) attach(ctx context.Context, c *inspected) error {
+// published ports that it was made with, as was, a look at it from before the start,
+// still shows. Docker 29 starts a container without them when the start before has failed
+// because a port was taken. If it lacks any, it is started once more; if that does not
+// help, it is [*runtime.Unhealthy].
+func (e *engine) attach(ctx context.Context, c, was *inspected) error {
 	lacks, err := e.lacks(ctx, c)
 	if err != nil || lacks == "" {
 		return err
 	}
 	e.notice(fmt.Sprintf("container %s runs without %s; snap starts it once more", c.Name, lacks))
-	if err := portTaken(failed(e.api.ContainerRestart(ctx, c.ID, container.StopOptions{}), "restart container %s", c.Name)); err != nil {
+	if err := e.stop(ctx, c, 0); err != nil {
+		return err
+	}
+	if err := e.reconnect(ctx, c, was); err != nil {
+		return err
+	}
+	if err := e.startOnce(ctx, c); err != nil {
 		return err
 	}
 	now, err := e.inspect(ctx, c.ID)
@@ -36,6 +42,33 @@ func (e *engine) attach(ctx context.Context, c *inspected) error {
 		return err
 	}
 	return &runtime.Unhealthy{Container: c.Name, Reason: "it runs, and cannot be reached: it was started without " + lacks}
+}
+
+// reconnect connects a stopped container anew to the networks that it has lost.
+func (e *engine) reconnect(ctx context.Context, c, was *inspected) error {
+	for _, name := range slices.Sorted(maps.Keys(was.raw.NetworkSettings.Networks)) {
+		if !unattached(c.raw.NetworkSettings.Networks[name]) {
+			continue
+		}
+		// A refusal means that the container is not connected; the connect tells.
+		if err := failed(e.api.NetworkDisconnect(ctx, name, c.ID, true), "disconnect container %s from network %s", c.Name, name); err != nil && !refused(err) {
+			return err
+		}
+		had := was.raw.NetworkSettings.Networks[name]
+		// The engine adds the short id of a container to its aliases.
+		aliases := slices.DeleteFunc(slices.Clone(had.Aliases), func(alias string) bool { return len(alias) == 12 && strings.HasPrefix(c.ID, alias) })
+		as := &network.EndpointSettings{IPAMConfig: had.IPAMConfig, Links: had.Links, Aliases: aliases, DriverOpts: had.DriverOpts}
+		if err := e.api.NetworkConnect(ctx, name, c.ID, as); err != nil {
+			return failed(err, "connect container %s to network %s", c.Name, name)
+		}
+	}
+	return nil
+}
+
+// unattached reports whether a running container is not on the network. podman has no
+// ids of endpoints; a network that gives no addresses leaves those empty.
+func unattached(at *network.EndpointSettings) bool {
+	return at == nil || cmp.Or(at.EndpointID, at.IPAddress, at.GlobalIPv6Address, at.MacAddress) == ""
 }
 
 // lacks says which networks and published ports a running container should have and
@@ -61,8 +94,7 @@ func (e *engine) lacks(ctx context.Context, c *inspected) (string, error) {
 		return "network " + name, nil
 	}
 	for _, name := range slices.Sorted(maps.Keys(has.Networks)) {
-		// podman has no endpoint ids; a network without addresses has no address.
-		if at := has.Networks[name]; at == nil || cmp.Or(at.EndpointID, at.IPAddress, at.GlobalIPv6Address, at.MacAddress) == "" {
+		if unattached(has.Networks[name]) {
 			return "network " + name, nil
 		}
 	}
