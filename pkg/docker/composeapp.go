@@ -213,10 +213,17 @@ func (a *composeApp) settle(ctx context.Context, before []runtime.Container) err
 		return err
 	}
 	for _, c := range own {
-		if was := recorded(before, c.ID); was != nil {
-			if err := a.e.setPolicy(ctx, c, was.Policy); err != nil {
-				return err
-			}
+		was := recorded(before, c.ID)
+		switch {
+		case was == nil:
+			continue
+		case was.Ran():
+			err = a.e.unfence(ctx, c, was.Policy)
+		default:
+			err = a.e.setPolicy(ctx, c, was.Policy)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return a.e.restoreAlso(ctx, before)

@@ -200,6 +200,28 @@ func (e *engine) setPolicy(ctx context.Context, c *inspected, p runtime.Policy) 
 	return err
 }
 
+// unfence gives a container that shall run its restart policy. One that has ended while
+// it was fenced is started, as the engine would have done: it is then seen to crash over
+// and over, and not taken for one that somebody has stopped.
+func (e *engine) unfence(ctx context.Context, c *inspected, p runtime.Policy) error {
+	if err := e.setPolicy(ctx, c, p); err != nil {
+		return err
+	}
+	now, err := e.inspect(ctx, c.ID)
+	if err != nil || now == nil || now.raw.State.Status != "exited" {
+		return err
+	}
+	if restarts := p.Name != never.Name && (p.Name != string(container.RestartPolicyOnFailure) || now.raw.State.ExitCode != 0); !restarts {
+		return nil
+	}
+	if err := e.startOnce(ctx, now); refused(err) {
+		e.notice(fmt.Sprintf("container %s does not start: %v", c.Name, err))
+	} else if err != nil {
+		return err
+	}
+	return nil
+}
+
 // notFound says what it means that the engine does not know the request for a change of
 // a container: the container is gone, which is no error, or the engine has no such
 // request (podman 4), and then the change was not made.

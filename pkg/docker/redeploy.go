@@ -42,7 +42,7 @@ func (a *imageApp) redeploy(ctx context.Context, r runtime.Redeploy) error {
 		return err
 	}
 	if err == nil {
-		err = a.e.setPolicy(ctx, fresh, restartOf(a.w))
+		err = a.e.unfence(ctx, fresh, restartOf(a.w))
 	}
 	if err == nil {
 		err = a.e.restoreAlso(ctx, r.Before)
@@ -155,7 +155,7 @@ func (a *imageApp) settle(ctx context.Context, before []runtime.Container) error
 		return fmt.Errorf("workload %s: there is no new container to accept", a.w.Name)
 	}
 	for _, c := range current {
-		if err := a.e.setPolicy(ctx, c, restartOf(a.w)); err != nil {
+		if err := a.e.unfence(ctx, c, restartOf(a.w)); err != nil {
 			return err
 		}
 	}
