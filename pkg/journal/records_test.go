@@ -18,6 +18,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
 // goldenTx is the transaction of the golden files.
@@ -195,6 +196,49 @@ func TestABeginOfVersion2IsWrittenAndReadAsEver(t *testing.T) {
 	}
 }
 
+// Version 2 of ready, and 3 of begin, have containers that had crashed; those without are
+// written as before.
+func TestReadyAndBeginWithAContainerThatHadCrashed(t *testing.T) {
+	r := ready()
+	r.Tx = goldenTx
+	r.Containers[0].Running, r.Containers[0].Crashed = false, true
+	data, err := disk.MarshalSealed(r, "snap-tx-ready", 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "ready.v2.json", data)
+
+	for _, crashed := range []bool{false, true} {
+		j := journalAt(t, t.TempDir())
+		held, err := j.Lock("blog", "restore")
+		if err != nil {
+			t.Fatal(err)
+		}
+		list := []runtime.Container{{ID: "1", Crashed: crashed}}
+		tx, err := j.Begin(held, &journal.Begin{Kind: journal.Restore, Containers: list})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tx.Ready(&journal.Ready{Containers: list}); err != nil {
+			t.Fatal(err)
+		}
+		tx.Close()
+		again, err := j.Load(tx.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		begin, ready := 1, 1
+		if crashed {
+			begin, ready = 3, 2
+		}
+		if again.Begin.Version != begin || again.ReadyRecord.Version != ready || again.ReadyRecord.Containers[0].Crashed != crashed {
+			t.Errorf("crashed %t is read as %+v, %+v; expected versions %d and %d", crashed, again.Begin, again.ReadyRecord, begin, ready)
+		}
+		again.Close()
+		held.Release()
+	}
+}
+
 func TestAGuardingTransactionIsFoundSo(t *testing.T) {
 	store := t.TempDir()
 	j := journalAt(t, store)
@@ -364,7 +408,7 @@ func TestDamageToTheRecordsIsNeverTakenForAnEarlierStep(t *testing.T) {
 				data[len(data)-10] ^= 1
 				disktest.Write(t, dir, map[string]string{name: string(data)})
 			}, disk.ErrDamaged},
-			damage{name + " is newer", forged(name, `"version": 1`, `"version": 3`), disk.ErrTooNew},
+			damage{name + " is newer", forged(name, `"version": 1`, `"version": 4`), disk.ErrTooNew},
 			damage{name + " is of another transaction", forged(name, goldenTx, "20260102T030405Z-000000"), disk.ErrDamaged},
 			damage{name + " has an unknown field", forged(name, `"tx":`, `"new": 1, "tx":`), disk.ErrDamaged},
 			damage{name + " is a directory", instead(name, mkdir), nil},
