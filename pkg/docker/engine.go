@@ -233,10 +233,12 @@ func (e *engine) notFound(ctx context.Context, c *inspected, answer error) error
 	return fmt.Errorf("set the restart policy of container %s: %w: %w", c.Name, runtime.ErrCannotFence, answer)
 }
 
-// canFence returns [runtime.ErrCannotFence] where the engine cannot change restart
-// policies. Docker can; another engine is asked to set a policy to what it is.
+// canFence returns [runtime.ErrCannotFence] where the engine cannot change the restart
+// policies of these containers. Docker can; another engine is asked to set a policy to
+// what it is.
 func (e *engine) canFence(ctx context.Context, containers []*inspected) error {
-	if len(containers) == 0 {
+	c := first(containers, func(c *inspected) bool { return c.Policy != never })
+	if c == nil {
 		return nil
 	}
 	version, err := e.api.ServerVersion(ctx)
@@ -246,7 +248,6 @@ func (e *engine) canFence(ctx context.Context, containers []*inspected) error {
 	if slices.ContainsFunc(version.Components, func(c types.ComponentVersion) bool { return c.Name == "Engine" }) {
 		return nil
 	}
-	c := containers[0]
 	_, err = e.api.ContainerUpdate(ctx, c.ID, container.UpdateConfig{RestartPolicy: c.raw.HostConfig.RestartPolicy})
 	if errdefs.IsNotFound(err) {
 		return e.notFound(ctx, c, err)
