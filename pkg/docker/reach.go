@@ -16,9 +16,10 @@ import (
 
 // attach makes sure that a container that has just started has the networks and the
 // published ports that it was made with, as was, a look at it from before the start,
-// still shows. Docker 29 starts a container without them when the start before has failed
-// because a port was taken. If it lacks any, it is started once more; if that does not
-// help, it is [*runtime.Unhealthy].
+// still shows. When a start fails because a port is taken, Docker 29 forgets the networks
+// of the container, and the next start succeeds without any (moby/moby issue 51758). A
+// container that lacks some is connected and started once more; if that does not help, it
+// is [*runtime.Unhealthy].
 func (e *engine) attach(ctx context.Context, c, was *inspected) error {
 	lacks, err := e.lacks(ctx, c)
 	if err != nil || lacks == "" {
@@ -46,7 +47,19 @@ func (e *engine) attach(ctx context.Context, c, was *inspected) error {
 
 // reconnect connects a stopped container anew to the networks that it has lost.
 func (e *engine) reconnect(ctx context.Context, c, was *inspected) error {
-	for _, name := range slices.Sorted(maps.Keys(was.raw.NetworkSettings.Networks)) {
+	wanted := maps.Clone(was.raw.NetworkSettings.Networks)
+	if wanted == nil {
+		wanted = map[string]*network.EndpointSettings{}
+	}
+	own := networkOf(c)
+	known := func(at *network.EndpointSettings) bool { return at != nil && at.NetworkID == own }
+	if wanted[own] == nil && !slices.ContainsFunc(slices.Collect(maps.Values(wanted)), known) { // forgotten: of its names there, the labels tell
+		wanted[own] = &network.EndpointSettings{}
+		if c.raw.HostConfig.NetworkMode.IsUserDefined() {
+			wanted[own].Aliases = slices.DeleteFunc([]string{c.raw.Config.Labels[labelWorkload], c.Service}, func(alias string) bool { return alias == "" })
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(wanted)) {
 		if !unattached(c.raw.NetworkSettings.Networks[name]) {
 			continue
 		}
@@ -54,7 +67,7 @@ func (e *engine) reconnect(ctx context.Context, c, was *inspected) error {
 		if err := failed(e.api.NetworkDisconnect(ctx, name, c.ID, true), "disconnect container %s from network %s", c.Name, name); err != nil && !refused(err) {
 			return err
 		}
-		had := was.raw.NetworkSettings.Networks[name]
+		had := wanted[name]
 		// The engine adds the short id of a container to its aliases.
 		aliases := slices.DeleteFunc(slices.Clone(had.Aliases), func(alias string) bool { return len(alias) == 12 && strings.HasPrefix(c.ID, alias) })
 		as := &network.EndpointSettings{IPAMConfig: had.IPAMConfig, Links: had.Links, Aliases: aliases, DriverOpts: had.DriverOpts}
@@ -65,10 +78,18 @@ func (e *engine) reconnect(ctx context.Context, c, was *inspected) error {
 	return nil
 }
 
+// networkOf is the network that a container was made on.
+func networkOf(c *inspected) string {
+	if mode := c.raw.HostConfig.NetworkMode; !mode.IsDefault() {
+		return mode.NetworkName()
+	}
+	return network.NetworkBridge
+}
+
 // unattached reports whether a running container is not on the network. podman has no
 // ids of endpoints; a network that gives no addresses leaves those empty.
 func unattached(at *network.EndpointSettings) bool {
-	return at == nil || cmp.Or(at.EndpointID, at.IPAddress, at.GlobalIPv6Address, at.MacAddress) == ""
+	return at == nil || cmp.Or(at.EndpointID, at.IPAddress, at.GlobalIPv6Address) == ""
 }
 
 // lacks says which networks and published ports a running container should have and
@@ -79,10 +100,7 @@ func (e *engine) lacks(ctx context.Context, c *inspected) (string, error) {
 		return "", nil
 	}
 	if len(has.Networks) == 0 {
-		name := mode.NetworkName()
-		if mode.IsDefault() {
-			name = network.NetworkBridge
-		}
+		name := networkOf(c)
 		// What is not a network of the engine is another way to reach the container,
 		// such as podman's slirp4netns.
 		if _, err := e.api.NetworkInspect(ctx, name, network.InspectOptions{}); err != nil {

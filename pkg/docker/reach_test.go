@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -98,6 +99,32 @@ func TestAContainerThatRunsUnreachableIsStartedOnceMore(t *testing.T) {
 				t.Errorf("without a network it is called up to date: %t, %v", up, err)
 			}
 		})
+	}
+}
+
+// TestAContainerThatHasForgottenItsNetworkIsConnectedAnew: so it is after a start of Docker
+// 29 that has failed, whoever tried.
+func TestAContainerThatHasForgottenItsNetworkIsConnectedAnew(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	ref, _ := b.image("one")
+	port := freePort(b)
+	r, held := b.open(b.app(ref, "project: "+b.name, "environment: {GREETING: hello}", "ports: ['127.0.0.1:"+fmt.Sprint(port)+":8080']", healthy)), b.held()
+	old := b.deployed(r, held)
+	b.must(r.FenceAndStop(b.Context(), time.Second))
+	b.must(b.api.NetworkDisconnect(b.Context(), b.name+"_default", old.ID, true))
+	if left := b.look(old.ID).NetworkSettings.Networks; len(left) > 0 {
+		t.Fatalf("it has not forgotten its network: %+v", left)
+	}
+	b.must(r.Resume(b.Context(), held, []runtime.Container{old}))
+	if now := b.only(r); now.ID != old.ID || !now.Running || now.Policy != old.Policy {
+		t.Errorf("resumed as %+v", now)
+	}
+	if at := b.look(old.ID).NetworkSettings.Networks[b.name+"_default"]; at == nil || !slices.Contains(at.Aliases, b.name) {
+		t.Errorf("it is on its network as %+v", at)
+	}
+	if got, err := get(port); err != nil || got != "hello" {
+		t.Errorf("the app answers %q, %v", got, err)
 	}
 }
 
