@@ -13,6 +13,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 
 	"github.com/tiny-forge/snap/pkg/docker/dockertest"
+	"github.com/tiny-forge/snap/pkg/docker/endpoint"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
@@ -127,6 +128,24 @@ func TestComposeFromNothingThroughRestoreAndBack(t *testing.T) {
 	b.must(r.FenceAndStop(b.Context(), 2*time.Second))
 	if err := r.Redeploy(b.Context(), held, runtime.Redeploy{Pins: gone, Before: before}); !errors.Is(err, runtime.ErrImageMissing) {
 		t.Errorf("redeploy: %v, want runtime.ErrImageMissing", err)
+	}
+}
+
+// docker compose is told which engine snap uses: neither the environment nor a context
+// decides.
+func TestComposeUsesTheChosenEngine(t *testing.T) {
+	b := newBench(t)
+	dockertest.NeedCompose(t)
+	ref, _ := b.image("one")
+	w, held, host := b.composed("services:", "  web: {image: "+ref+", stop_signal: SIGKILL, volumes: ['./data:/data']}"), b.held(), b.api.DaemonHost()
+	t.Setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+	t.Setenv("DOCKER_CONTEXT", "nonexistent")
+	r, err := Open(w, Options{Engine: endpoint.Choice{Host: host}})
+	b.must(err)
+	defer r.Close()
+	b.must(r.Redeploy(b.Context(), held, runtime.Redeploy{}))
+	if now := b.only(r); !now.Running {
+		t.Errorf("%+v", now)
 	}
 }
 

@@ -157,6 +157,15 @@ func TestTheHintTellsOfAnAppThatWasOnlyPaused(t *testing.T) {
 	}
 }
 
+func TestTheHintNamesTheDigestOfAMissingImage(t *testing.T) {
+	for pull, want := range map[string]string{"ghost@sha256:1": "docker pull ghost@sha256:1, then try again", "": "load or pull the image, then try again"} {
+		e := classify(&runtime.MissingImage{Image: "ghost:5", ImageID: "sha256:2", Pull: pull})
+		if hint := e.Remedy.Text(nil); e.Kind != Refused || e.Code != "image_missing" || hint != want {
+			t.Errorf("%q: %+v, hint %q", pull, e, hint)
+		}
+	}
+}
+
 // heard is what an operation says.
 type heard struct {
 	nobody
