@@ -235,7 +235,10 @@ func (w *watch) judgeDown(c *inspected) verdict {
 	ended := !state.Restarting && state.Status == "exited"
 	switch {
 	case w.mayEnd && ended && state.ExitCode == 0:
-		finished, _ := time.Parse(time.RFC3339Nano, state.FinishedAt)
+		finished, err := time.Parse(time.RFC3339Nano, state.FinishedAt)
+		if err != nil {
+			finished = time.Now()
+		}
 		return verdict{up: finished}
 	case c.Policy.Name == never.Name && state.Status != "created":
 		return verdict{bad: w.last}
