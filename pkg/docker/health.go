@@ -88,19 +88,29 @@ func (g *group) alone(w *watch) bool {
 }
 
 // waitAll waits for containers at once. It returns a [*runtime.Unhealthy] for one that
-// is not healthy, or else a [*runtime.Crashed] with those that had crashed before and
-// did so again. It tells r.Up since when the others have been up.
+// is not healthy, as soon as there is one, or else a [*runtime.Crashed] with those that
+// had crashed before and did so again. It tells r.Up since when the others have been up.
 func (e *engine) waitAll(ctx context.Context, watches []*watch, r runtime.Redeploy) error {
 	g := &group{coming: len(watches)}
+	waiting, stop := context.WithCancel(ctx)
+	defer stop()
 	errs := make([]error, len(watches))
 	var wg sync.WaitGroup
 	for i, w := range watches {
 		w.group = g
-		wg.Go(func() { errs[i] = crew.Catch(func() error { return e.waitOne(ctx, w, r.HealthTimeout) }) })
+		wg.Go(func() {
+			errs[i] = crew.Catch(func() error { return e.waitOne(waiting, w, r.HealthTimeout) })
+			if errs[i] != nil {
+				stop()
+			}
+		})
 	}
 	wg.Wait()
 	err := errors.Join(errs...)
 	crew.Raise(err)
+	if sick, ok := errors.AsType[*runtime.Unhealthy](err); ok && ctx.Err() == nil {
+		return sick // and the others were not waited for
+	}
 	if err != nil {
 		return err
 	}

@@ -241,6 +241,7 @@ func TestACrashLoopIsAVerdict(t *testing.T) {
 			h.RestartPolicy = container.RestartPolicy{Name: container.RestartPolicyMode(policy), MaximumRetryCount: retries}
 		})
 	}
+	var wg sync.WaitGroup
 	for name, c := range map[string]struct {
 		policy  string
 		retries int
@@ -250,11 +251,25 @@ func TestACrashLoopIsAVerdict(t *testing.T) {
 		"always": {"always", 0, "1", "over and over"}, "unless-stopped": {"unless-stopped", 0, "0", "over and over"},
 		"on-failure": {"on-failure", 0, "1", "over and over"}, "gives-up": {"on-failure", 2, "1", "does not start it again"},
 	} {
-		err := r.e.waitHealthy(b.Context(), &watch{id: run(name, c.policy, c.retries, nil, "exit", c.code)}, 10*time.Minute)
-		var sick *runtime.Unhealthy
-		if !errors.As(err, &sick) || !strings.Contains(sick.Reason, c.want) || !strings.Contains(sick.Reason, "giving up") {
-			t.Errorf("%s: got %v, want an Unhealthy: %s", name, err, c.want)
-		}
+		id := run(name, c.policy, c.retries, nil, "exit", c.code)
+		wg.Go(func() {
+			err := r.e.waitHealthy(b.Context(), &watch{id: id}, 10*time.Minute)
+			var sick *runtime.Unhealthy
+			if !errors.As(err, &sick) || !strings.Contains(sick.Reason, c.want) || !strings.Contains(sick.Reason, "giving up") {
+				t.Errorf("%s: got %v, want an Unhealthy: %s", name, err, c.want)
+			}
+		})
+	}
+	wg.Wait()
+
+	// The verdict about one ends the wait for another.
+	b.sick(true)
+	checked := run("checked", "no", 0, &container.HealthConfig{Test: []string{"CMD", "/app", "check"}, Interval: 200 * time.Millisecond})
+	ended := run("ended", "no", 0, nil, "exit", "4")
+	err := r.e.waitAll(b.Context(), []*watch{{id: checked}, {id: ended}}, runtime.Redeploy{HealthTimeout: 10 * time.Minute})
+	var sick *runtime.Unhealthy
+	if !errors.As(err, &sick) || !strings.Contains(sick.Container, "-ended") || errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want an Unhealthy of the one that ended", err)
 	}
 
 	// The app crashes until the database is there.
