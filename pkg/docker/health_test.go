@@ -377,3 +377,23 @@ func TestStoppedIsNotCrashed(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// TestBetweenTwoRestartsAContainerStillCrashes: it runs at that moment.
+func TestBetweenTwoRestartsAContainerStillCrashes(t *testing.T) {
+	for name, c := range map[string]struct {
+		restarts int
+		ago      time.Duration
+		want     bool
+	}{
+		"just started again": {3, time.Second, true}, "started, and never again": {0, time.Second, false},
+		"has run since": {3, time.Minute, false},
+	} {
+		raw := &container.InspectResponse{Config: &container.Config{}, ContainerJSONBase: &container.ContainerJSONBase{
+			RestartCount: c.restarts,
+			State:        &container.State{Status: "running", Running: true, StartedAt: time.Now().Add(-c.ago).Format(time.RFC3339Nano)},
+		}}
+		if got := crashed(raw, runtime.Policy{Name: "always"}); got != c.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}
