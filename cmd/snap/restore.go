@@ -49,7 +49,8 @@ func (a *app) restoreCommand() *cobra.Command {
 The new data is extracted and verified while the app runs. Then snap stops the
 app, takes a pre-restore snapshot of the current data, exchanges all directories,
 and brings the app up again from the current config, on the image that ran
-before. If the app does not become healthy, everything is put back.
+before. If the app does not become healthy, everything is put back. What had
+crashed before is started too; if it crashes again, that is named (exit 7).
 
 With --guard after, the app does not wait for the pre-restore snapshot: it is
 made from the replaced directories when the app is up again. These directories
@@ -66,7 +67,7 @@ nothing. After a crash or a power cut, run snap recover.`,
 	flags.StringArrayVar(&req.Volumes, "volume", nil, "restore only the volume of this `name` (may be repeated)")
 	flags.StringVar(&req.OnUnhealthy, "on-unhealthy", restore.RevertUnhealthy, "what to do if the app does not become healthy: `revert|keep`")
 	flags.StringVar(&req.Guard, "guard", "", "make the pre-restore snapshot `before|after` the exchange: while the app is down, or when it is up again (default: guard in the config, else before)")
-	durationVar(flags, &req.HealthTimeout, "health-timeout", "how long to wait for health (default 2m)")
+	durationVar(flags, &req.HealthTimeout, "health-timeout", "how long to wait for health, if the app's own check does not ask for longer (default 2m)")
 	durationVar(flags, &req.StopTimeout, "stop-timeout", "how long to wait for a clean stop (default: the container's own setting)")
 	flags.BoolVar(&req.TrustIndex, "trust-index", false, "do not verify files that are cloned because they have not changed since the snapshot")
 	flags.BoolVar(&a.pacer.fullSpeed, "full-speed", false, "do not lower snap's priority while the app runs")
@@ -105,8 +106,11 @@ func (a *app) plan(ctx context.Context, e *restore.Engine, req restore.RestoreRe
 	}
 	a.table(rows)
 	for _, c := range p.Containers {
-		if c.Running {
+		switch {
+		case c.Running:
 			a.say("will stop and come up again: container %s (%s)", c.Name, c.Image)
+		case c.Crashed:
+			a.say("has crashed, and will be started: container %s (%s)", c.Name, c.Image)
 		}
 	}
 	if p.Guard == workload.GuardAfter {

@@ -15,11 +15,12 @@ import (
 
 // mayImport says which packages of the project each package may import.
 var mayImport = map[string][]string{
-	"cmd/snap":                {"pkg/archive", "pkg/crew", "pkg/disk", "pkg/docker", "pkg/journal", "pkg/remedy", "pkg/restore", "pkg/runtime", "pkg/state", "pkg/store", "pkg/swap", "pkg/workload"},
+	"cmd/snap":                {"pkg/archive", "pkg/crew", "pkg/disk", "pkg/docker", "pkg/docker/endpoint", "pkg/journal", "pkg/remedy", "pkg/restore", "pkg/runtime", "pkg/state", "pkg/store", "pkg/swap", "pkg/workload"},
 	"pkg/restore":             {"pkg/archive", "pkg/disk", "pkg/journal", "pkg/remedy", "pkg/runtime", "pkg/snapshot", "pkg/store", "pkg/swap", "pkg/workload"},
 	"pkg/swap":                {"pkg/disk", "pkg/journal"},
 	"pkg/snapshot":            {"pkg/archive", "pkg/disk", "pkg/store", "pkg/workload"},
-	"pkg/docker":              {"pkg/crew", "pkg/disk", "pkg/docker/mounts", "pkg/runtime", "pkg/workload"},
+	"pkg/docker":              {"pkg/crew", "pkg/disk", "pkg/docker/endpoint", "pkg/docker/mounts", "pkg/runtime", "pkg/workload"},
+	"pkg/docker/endpoint":     {},
 	"pkg/state":               {"pkg/disk", "pkg/journal", "pkg/store"},
 	"pkg/store":               {"pkg/archive", "pkg/crew", "pkg/disk"},
 	"pkg/archive":             {"pkg/archive/member", "pkg/archive/tarstream", "pkg/crew", "pkg/disk"},

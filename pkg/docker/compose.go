@@ -98,7 +98,8 @@ func (a *composeApp) compose(ctx context.Context, override []byte, args ...strin
 	}
 	words = append(words, args...)
 	cmd := exec.CommandContext(ctx, "docker", words...)
-	cmd.Env = append(os.Environ(), "DOCKER_HOST="+a.e.api.DaemonHost()) // above any context
+	// The engine that snap uses, whatever the context is by now.
+	cmd.Env = append(os.Environ(), "DOCKER_HOST="+a.e.api.DaemonHost(), "DOCKER_CONTEXT=")
 	cmd.Dir = filepath.Dir(a.w.Compose)
 	cmd.Stdin = bytes.NewReader(override)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}

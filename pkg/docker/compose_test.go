@@ -12,6 +12,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 
 	"github.com/tiny-forge/snap/pkg/docker/dockertest"
+	"github.com/tiny-forge/snap/pkg/docker/endpoint"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
@@ -52,7 +53,7 @@ func TestComposeFromNothingThroughRestoreAndBack(t *testing.T) {
 		"    ports: ['127.0.0.1:" + fmt.Sprint(port) + ":8080']",
 		"    environment: {GREETING: hello}",
 		"    volumes: ['./data:/data']",
-		"    healthcheck: {test: [CMD, /app, check], interval: 200ms, retries: 1}",
+		"    healthcheck: {test: [CMD, /app, check], interval: 200ms, timeout: 2s, retries: 1}",
 		"    depends_on: {job: {condition: service_completed_successfully}}",
 		"  job:",
 		"    image: " + ref,
@@ -93,7 +94,7 @@ func TestComposeFromNothingThroughRestoreAndBack(t *testing.T) {
 	b.must(r.FenceAndStop(b.Context(), 2*time.Second))
 	b.sick(true)
 	var sick *runtime.Unhealthy
-	if err := r.Redeploy(b.Context(), held, runtime.Redeploy{Pins: pins, Before: before}); !errors.As(err, &sick) || !strings.Contains(sick.Reason, "feeling") {
+	if err := r.Redeploy(b.Context(), held, runtime.Redeploy{Pins: pins, Before: before, HealthTimeout: briefWait}); !errors.As(err, &sick) || !strings.Contains(sick.Reason, "feeling") {
 		t.Errorf("got %v, want an Unhealthy", err)
 	}
 	b.must(r.FenceAndStop(b.Context(), 2*time.Second))
@@ -126,6 +127,24 @@ func TestComposeFromNothingThroughRestoreAndBack(t *testing.T) {
 	b.must(r.FenceAndStop(b.Context(), 2*time.Second))
 	if err := r.Redeploy(b.Context(), held, runtime.Redeploy{Pins: gone, Before: before}); !errors.Is(err, runtime.ErrImageMissing) {
 		t.Errorf("redeploy: %v, want runtime.ErrImageMissing", err)
+	}
+}
+
+// docker compose is told which engine snap uses: neither the environment nor a context
+// decides.
+func TestComposeUsesTheChosenEngine(t *testing.T) {
+	b := newBench(t)
+	dockertest.NeedCompose(t)
+	ref, _ := b.image("one")
+	w, held, host := b.composed("services:", "  web: {image: "+ref+", stop_signal: SIGKILL, volumes: ['./data:/data']}"), b.held(), b.api.DaemonHost()
+	t.Setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+	t.Setenv("DOCKER_CONTEXT", "nonexistent")
+	r, err := Open(w, Options{Engine: endpoint.Choice{Host: host}})
+	b.must(err)
+	defer r.Close()
+	b.must(r.Redeploy(b.Context(), held, runtime.Redeploy{}))
+	if now := b.only(r); !now.Running {
+		t.Errorf("%+v", now)
 	}
 }
 
@@ -197,7 +216,7 @@ func TestComposeTellsUnhealthyDependenciesFromFailures(t *testing.T) {
 	port := freePort(b)
 	r, held := b.open(b.composed("services:",
 		"  web: {image: "+ref+", depends_on: {db: {condition: service_healthy}}, ports: ['127.0.0.1:"+fmt.Sprint(port)+":8080']}",
-		"  db: {image: "+ref+", volumes: ['./data:/data'], healthcheck: {test: [CMD, /app, check], interval: 200ms, retries: 1}}")), b.held()
+		"  db: {image: "+ref+", volumes: ['./data:/data'], healthcheck: {test: [CMD, /app, check], interval: 200ms, timeout: 2s, retries: 1}}")), b.held()
 	err := r.Redeploy(b.Context(), held, runtime.Redeploy{StopTimeout: time.Second})
 	var sick *runtime.Unhealthy
 	if !errors.As(err, &sick) || !strings.Contains(sick.Container, "db") || !strings.Contains(sick.Reason, "feeling") {

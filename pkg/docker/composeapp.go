@@ -99,8 +99,12 @@ func (a *composeApp) redeploy(ctx context.Context, r runtime.Redeploy) error {
 		}
 	}
 	err = a.bringUp(ctx, p, r)
-	if err == nil {
+	again, crashed := errors.AsType[*runtime.Crashed](err)
+	if err == nil || crashed {
 		err = a.settle(ctx, r.Before)
+	}
+	if err == nil && crashed {
+		return again
 	}
 	if _, sick := errors.AsType[*runtime.Unhealthy](err); sick || err == nil {
 		return err
@@ -135,9 +139,11 @@ func (a *composeApp) bringUp(ctx context.Context, p *project, r runtime.Redeploy
 	if len(services) > 0 {
 		own = slices.DeleteFunc(own, func(c *inspected) bool { return !slices.Contains(services, c.Service) })
 	}
-	return each(own, func(c *inspected) error {
-		return a.e.waitHealthy(ctx, &watch{id: c.ID, mayEnd: !ran(r.Before, c.Service)}, r.HealthTimeout)
-	})
+	var watches []*watch
+	for _, c := range own {
+		watches = append(watches, &watch{id: c.ID, mayEnd: !ran(r.Before, c.Service), crashed: crashedBefore(r.Before, c.Service)})
+	}
+	return a.e.waitAll(ctx, watches, r)
 }
 
 // running returns the services to bring up: those that ran before and those
@@ -157,7 +163,14 @@ func running(p *project, before []runtime.Container) []string {
 }
 
 func ran(before []runtime.Container, service string) bool {
-	return slices.ContainsFunc(before, func(c runtime.Container) bool { return !c.Also && c.Service == service && c.Running })
+	return slices.ContainsFunc(before, func(c runtime.Container) bool { return !c.Also && c.Service == service && c.Ran() })
+}
+
+// crashedBefore reports whether no container of the service was well.
+func crashedBefore(before []runtime.Container, service string) bool {
+	return ran(before, service) && !slices.ContainsFunc(before, func(c runtime.Container) bool {
+		return !c.Also && c.Service == service && c.Running && !c.Crashed
+	})
 }
 
 // upFailed tells an unhealthy app from everything else that may fail in docker
@@ -200,10 +213,17 @@ func (a *composeApp) settle(ctx context.Context, before []runtime.Container) err
 		return err
 	}
 	for _, c := range own {
-		if was := recorded(before, c.ID); was != nil {
-			if err := a.e.setPolicy(ctx, c, was.Policy); err != nil {
-				return err
-			}
+		was := recorded(before, c.ID)
+		switch {
+		case was == nil:
+			continue
+		case was.Ran():
+			err = a.e.unfence(ctx, c, was.Policy)
+		default:
+			err = a.e.setPolicy(ctx, c, was.Policy)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return a.e.restoreAlso(ctx, before)

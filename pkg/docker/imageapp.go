@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -15,6 +16,7 @@ import (
 	"github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/client"
 	"github.com/docker/go-connections/nat"
 
 	"github.com/tiny-forge/snap/pkg/runtime"
@@ -152,7 +154,11 @@ func (a *imageApp) upToDate(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	c := own[0]
-	sick := c.health() != container.Healthy && c.health() != container.NoHealthcheck
+	lacks, err := a.e.lacks(ctx, c)
+	if err != nil {
+		return false, err
+	}
+	sick := c.health() != container.Healthy && c.health() != container.NoHealthcheck || lacks != ""
 	return want.is(c) && c.active() && !sick && c.Name == a.w.ContainerName && c.Policy == restartOf(a.w), nil
 }
 
@@ -177,11 +183,37 @@ func (a *imageApp) check(ctx context.Context, pins map[string]runtime.Pin, own [
 
 // image returns the image of a reference or an id; nothing when this host has none.
 func (e *engine) image(ctx context.Context, ref string) (image.InspectResponse, error) {
-	found, err := e.api.ImageInspect(ctx, ref)
+	var raw bytes.Buffer
+	found, err := e.api.ImageInspect(ctx, ref, client.ImageInspectWithRawResponse(&raw))
 	if errdefs.IsNotFound(err) {
 		return image.InspectResponse{}, nil
 	}
-	return found, failed(err, "inspect image %s", ref)
+	if err != nil {
+		return found, failed(err, "inspect image %s", ref)
+	}
+	found.RepoDigests = slices.DeleteFunc(found.RepoDigests, func(d string) bool { return !pullable(d, found.ID, raw.Bytes()) })
+	return found, nil
+}
+
+// pullable reports whether a registry has the image under that digest. An image that was
+// built here has digests too, where the engine keeps images in containerd: they are those
+// of its manifest, which is then also its id. There only what the engine knows of the
+// image's origin tells (Identity, since Docker 29). podman names what it built localhost.
+func pullable(digest, id string, raw []byte) bool {
+	repository, sum, _ := strings.Cut(digest, "@")
+	if sum != id {
+		return !strings.HasPrefix(repository, "localhost/")
+	}
+	var origin struct {
+		Identity struct{ Pull []struct{ Repository string } }
+	}
+	_ = json.Unmarshal(raw, &origin) // an engine that is older says nothing
+	familiar := func(name string) string {
+		return strings.TrimPrefix(strings.TrimPrefix(name, "docker.io/"), "library/")
+	}
+	return slices.ContainsFunc(origin.Identity.Pull, func(p struct{ Repository string }) bool {
+		return familiar(p.Repository) == familiar(repository)
+	})
 }
 
 // digestOf chooses the digest of ref's repository, where there is one.
@@ -207,13 +239,10 @@ func (e *engine) checkPin(ctx context.Context, pin runtime.Pin, ref string) erro
 }
 
 func missingImage(pin runtime.Pin, ref string) error {
-	switch {
-	case pin.ImageID == "":
-		return fmt.Errorf("image %s: %w: docker pull %s brings it", ref, runtime.ErrImageMissing, ref)
-	case pin.Digest != "":
-		return fmt.Errorf("image %s (%s): %w: docker pull %s brings it", pin.Image, pin.ImageID, runtime.ErrImageMissing, pin.Digest)
+	if pin.ImageID == "" {
+		return &runtime.MissingImage{Image: ref, Pull: ref}
 	}
-	return fmt.Errorf("image %s (%s): %w, and has no digest to pull it by: build or load it again", pin.Image, pin.ImageID, runtime.ErrImageMissing)
+	return &runtime.MissingImage{Image: pin.Image, ImageID: pin.ImageID, Pull: pin.Digest}
 }
 
 // pull fetches an image as a user who is not logged in.

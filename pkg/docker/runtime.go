@@ -5,19 +5,36 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/docker/docker/client"
 
+	"github.com/tiny-forge/snap/pkg/docker/endpoint"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
-// ErrNotLocal says that DOCKER_HOST names an engine that may be on another host.
-// The directories that snap changes are on this one.
-var ErrNotLocal = errors.New("not an engine of this host")
+// NotLocal is the error of Open for an engine that may be on another host. The
+// directories that snap changes are on this one.
+type NotLocal struct {
+	Engine endpoint.Endpoint
+}
+
+func (n *NotLocal) Error() string {
+	return fmt.Sprintf("docker engine %s: not an engine of this host", n.Engine)
+}
+
+// Hint says what to do.
+func (n *NotLocal) Hint() string {
+	if n.Engine.Context != "" {
+		return "run snap on the host of that engine; for this host's engine add --context " + endpoint.Default
+	}
+	return "run snap on the host of that engine; for this host's engine unset DOCKER_HOST, or set it or --host to a unix:// socket"
+}
 
 // For the tests: callers have nothing to decide by these.
 var (
@@ -31,6 +48,9 @@ type Options struct {
 	// nothing has failed: a container of also_stop is gone or does not start, an
 	// old container cannot be removed. May be nil.
 	Notice func(line string)
+	// Engine is what the operator has chosen; without a choice the engine is the one
+	// that the docker command would use.
+	Engine endpoint.Choice
 }
 
 // Runtime brings the containers of one workload up and down.
@@ -53,16 +73,20 @@ type app interface {
 }
 
 // Open returns the runtime of a workload, without asking the engine for anything.
-// It returns [ErrNotLocal] when DOCKER_HOST is not a unix socket.
+// It returns [*NotLocal] when the engine is not reached over a unix socket.
 func Open(w *workload.Workload, opts Options) (*Runtime, error) { return open(w, opts) }
 
 func open(w *workload.Workload, opts Options, more ...client.Opt) (*Runtime, error) {
-	api, err := client.NewClientWithOpts(append([]client.Opt{client.FromEnv, client.WithAPIVersionNegotiation()}, more...)...)
+	at, err := endpoint.Resolve(opts.Engine, os.Getenv)
 	if err != nil {
-		return nil, fmt.Errorf("docker engine (DOCKER_HOST=%q): %w", os.Getenv(client.EnvOverrideHost), err)
+		return nil, err
 	}
-	if host := api.DaemonHost(); !strings.HasPrefix(host, "unix://") {
-		return nil, errors.Join(fmt.Errorf("docker engine %s: %w: set DOCKER_HOST to a unix:// socket, or unset it", host, ErrNotLocal), api.Close())
+	if !at.Local() {
+		return nil, &NotLocal{Engine: at}
+	}
+	api, err := client.NewClientWithOpts(append([]client.Opt{client.WithHost(at.Host), client.WithVersionFromEnv(), client.WithAPIVersionNegotiation()}, more...)...)
+	if err != nil {
+		return nil, fmt.Errorf("docker engine %s: %w", at, err)
 	}
 	e := &engine{api: api, notice: opts.Notice}
 	if e.notice == nil {
@@ -146,7 +170,33 @@ func (r *Runtime) Check(ctx context.Context, pins map[string]runtime.Pin) error 
 		return err
 	}
 	own := slices.DeleteFunc(slices.Clone(containers), func(c *inspected) bool { return c.Also })
-	return errors.Join(refuseAutoRemove(containers), r.app.check(ctx, pins, own))
+	return errors.Join(refuseAutoRemove(containers), r.e.canFence(ctx, containers), r.app.check(ctx, pins, own))
+}
+
+// Owner reads what the engine says of itself: where it maps users, the last part of its
+// root is the owner, as "100000.100000"; where it runs without root, it is that user.
+func (r *Runtime) Owner(ctx context.Context) (uid, gid int, err error) {
+	info, err := r.e.api.Info(ctx)
+	if err != nil {
+		return 0, 0, failed(err, "ask the engine for its owner")
+	}
+	return ownerOf(info.SecurityOptions, info.DockerRootDir)
+}
+
+func ownerOf(options []string, root string) (uid, gid int, err error) {
+	switch {
+	case has(options, "userns"):
+		if _, err := fmt.Sscanf(filepath.Base(root), "%d.%d", &uid, &gid); err != nil {
+			return 0, 0, fmt.Errorf("the engine maps users, and its root %s does not say to whom: %w", root, err)
+		}
+	case has(options, "rootless"):
+		info, err := os.Stat(root)
+		if err != nil {
+			return 0, 0, fmt.Errorf("whose the engine is: %w", err)
+		}
+		uid, gid = int(info.Sys().(*syscall.Stat_t).Uid), int(info.Sys().(*syscall.Stat_t).Gid)
+	}
+	return uid, gid, nil
 }
 
 // Redeploy reports an image that cannot be had before it touches anything that was

@@ -18,9 +18,10 @@ const (
 	decisionFormat = "snap-tx-decision"
 	resolveFormat  = "snap-tx-resolve"
 	recordVersion  = 1
-	// beginVersion is the newest of a begin. Each is written in the oldest version that
-	// has fields for it.
+	// beginVersion and readyVersion are the newest of a begin and a ready. Each is
+	// written in the oldest version that has fields for it.
 	beginVersion = 3
+	readyVersion = 2
 )
 
 // Kind is what a transaction is for.
@@ -154,12 +155,23 @@ func (b *Begin) decisions() []string {
 
 func (b *Begin) version() int {
 	switch {
-	case slices.ContainsFunc(b.Volumes, func(v Volume) bool { return v.EngineVolume != "" }):
+	case anyCrashed(b.Containers) || slices.ContainsFunc(b.Volumes, func(v Volume) bool { return v.EngineVolume != "" }):
 		return beginVersion
 	case b.Guard != "" || slices.ContainsFunc(b.Volumes, func(v Volume) bool { return v.Live != "" }):
 		return 2
 	}
-	return 1
+	return recordVersion
+}
+
+func (r *Ready) version() int {
+	if anyCrashed(r.Containers) {
+		return readyVersion
+	}
+	return recordVersion
+}
+
+func anyCrashed(list []runtime.Container) bool {
+	return slices.ContainsFunc(list, func(c runtime.Container) bool { return c.Crashed })
 }
 
 // Resolution is the record of what the operator decided about a frozen restore:

@@ -18,6 +18,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
 // goldenTx is the transaction of the golden files.
@@ -221,6 +222,49 @@ func TestABeginOfVersion2IsWrittenAndReadAsEver(t *testing.T) {
 		}
 		if again.Begin.Version != version || again.Begin.Guard != guard || again.Guarding {
 			t.Errorf("guard %q is read as %+v, expected version %d", guard, again.Begin, version)
+		}
+		again.Close()
+		held.Release()
+	}
+}
+
+// Version 2 of ready, and 3 of begin, have containers that had crashed; those without are
+// written as before.
+func TestReadyAndBeginWithAContainerThatHadCrashed(t *testing.T) {
+	r := ready()
+	r.Tx = goldenTx
+	r.Containers[0].Running, r.Containers[0].Crashed = false, true
+	data, err := disk.MarshalSealed(r, "snap-tx-ready", 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "ready.v2.json", data)
+
+	for _, crashed := range []bool{false, true} {
+		j := journalAt(t, t.TempDir())
+		held, err := j.Lock("blog", "restore")
+		if err != nil {
+			t.Fatal(err)
+		}
+		list := []runtime.Container{{ID: "1", Crashed: crashed}}
+		tx, err := j.Begin(held, &journal.Begin{Kind: journal.Restore, Containers: list})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tx.Ready(&journal.Ready{Containers: list}); err != nil {
+			t.Fatal(err)
+		}
+		tx.Close()
+		again, err := j.Load(tx.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		begin, ready := 1, 1
+		if crashed {
+			begin, ready = 3, 2
+		}
+		if again.Begin.Version != begin || again.ReadyRecord.Version != ready || again.ReadyRecord.Containers[0].Crashed != crashed {
+			t.Errorf("crashed %t is read as %+v, %+v; expected versions %d and %d", crashed, again.Begin, again.ReadyRecord, begin, ready)
 		}
 		again.Close()
 		held.Release()

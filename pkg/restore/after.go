@@ -1,6 +1,7 @@
 package restore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -61,8 +62,8 @@ func (f *finish) isGuarded() bool { return !f.x.Decision().Guards }
 func (f *finish) guard(ctx context.Context) error {
 	if err := f.makeGuard(ctx); err != nil {
 		var left error = f.keepsDisplaced(because(ctx, err))
-		if f.sick != nil {
-			left = fmt.Errorf("%w; and %w", f.sick, left)
+		if bad := cmp.Or(f.sick, f.crashed); bad != nil {
+			left = fmt.Errorf("%w; and %w", bad, left)
 		}
 		return &endsAs{restoredUnguarded, left}
 	}

@@ -72,6 +72,7 @@ func classify(err error) *Error {
 	var unfit *swap.Unfit
 	var missing *store.Missing
 	var changed *snapshot.Changed
+	var image *runtime.MissingImage
 	switch {
 	case err == nil:
 		return nil
@@ -97,12 +98,18 @@ func classify(err error) *Error {
 		return &Error{Refused, "volume_unsupported", err, remedy.Of(unsupported.Hint)}
 	case isNoSpace(err):
 		return &Error{Failed, "no_space", err, remedy.Of("free space on the filesystem that the error names, then try again")}
+	case errors.As(err, &image) && image.Pull != "":
+		return &Error{Refused, "image_missing", err, remedy.Of("docker pull " + image.Pull + ", then try again")}
 	case errors.Is(err, runtime.ErrImageMissing):
 		return &Error{Refused, "image_missing", err, remedy.Of("load or pull the image, then try again")}
+	case errors.Is(err, runtime.ErrCannotFence):
+		return &Error{Refused, "cannot_fence", err, remedy.Of("use Docker, or a version of this engine that can: without that, the engine could start the app while its directories are exchanged")}
+	case errors.Is(err, runtime.ErrCannotPause):
+		return &Error{Refused, "cannot_pause", err, remedy.Of("capture with --quiesce stop")}
 	case errors.Is(err, runtime.ErrPortTaken):
 		return &Error{Refused, "port_taken", err, remedy.Of("stop the program that uses the port, or change `ports` in the config")}
 	case errors.Is(err, runtime.ErrUnreachable):
-		return &Error{Refused, "docker_unreachable", err, remedy.Of("start the container engine, or set DOCKER_HOST")}
+		return &Error{Refused, "docker_unreachable", err, remedy.Of("start the container engine, or choose another (--host, --context, DOCKER_HOST)")}
 	}
 	return &Error{Failed, "failed", err, remedy.Remedy{}}
 }

@@ -24,6 +24,7 @@ type finish struct {
 	x       *swap.Tx
 	offline bool
 	sick    error // why the app is not healthy, where it is to stay up
+	crashed error // which services crash as they did before; the others are up
 	end     ended
 }
 
@@ -76,6 +77,9 @@ func (f *finish) run(ctx context.Context, tx *journal.Tx) (err error) {
 	}
 	if f.sick != nil {
 		return f.stopAt(rolledBack, restoredUnhealthy, f.sick)
+	}
+	if f.crashed != nil {
+		return f.stopAt(rolledBack, restoredCrashed, f.crashed)
 	}
 	return f.stopAt(rolledBack, restored, nil)
 }
@@ -168,18 +172,32 @@ func (f *finish) appIsDone() bool { return f.x.Decision().AppUp }
 // bringUp starts the app on the live data: the new data after a commit, otherwise
 // the old. If the app does not become healthy on the new data, bringUp goes back.
 func (f *finish) bringUp(ctx context.Context) error {
-	defer func() { f.end.up = time.Now() }()
+	var up time.Time
+	defer func() {
+		f.end.up = time.Now()
+		if !up.IsZero() {
+			f.end.up = up
+		}
+	}()
 	before := f.x.Before()
 	if f.x.Goal().Keeps() == swap.Old || !runtime.Containers(before).Ran() {
 		return f.appDown(f.rt.Resume(ctx, f.held, before))
 	}
 	err := f.rt.Redeploy(ctx, f.held, runtime.Redeploy{
 		Pins: f.x.ReadyRecord.Pin, Before: before, HealthTimeout: f.x.Begin.HealthTimeout, StopTimeout: f.x.Begin.StopTimeout,
+		Up: func(since time.Time) { up = since },
 	})
 	f.at("redeployed")
 	var sick *runtime.Unhealthy
+	var crashed *runtime.Crashed
+	if errors.As(err, &sick) {
+		f.end.quiesce = f.quiesceOf(f.x.Begin.SID)
+	}
 	switch {
 	case err == nil:
+		return nil
+	case errors.As(err, &crashed):
+		f.crashed = err
 		return nil
 	case f.staysNew() && errors.As(err, &sick):
 		f.sick = err
@@ -193,6 +211,18 @@ func (f *finish) bringUp(ctx context.Context) error {
 		return err
 	}
 	return f.appDown(f.rt.Resume(ctx, f.held, before))
+}
+
+// quiesceOf is how a snapshot was taken, "" where that cannot be read.
+func (f *finish) quiesceOf(sid string) string {
+	if f.Store == nil {
+		return ""
+	}
+	m, err := f.Store.Load(f.w.Name, sid)
+	if err != nil {
+		return ""
+	}
+	return m.Quiesce
 }
 
 // appDown ends the run where the app could not be brought up.

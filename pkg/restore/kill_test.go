@@ -54,7 +54,7 @@ func child(verb string) int {
 	switch verb {
 	case "restore":
 		_, err = e.Restore(context.Background(), RestoreRequest{
-			Workload: name, SID: sid, Confirm: sid, OnUnhealthy: RevertUnhealthy, Guard: os.Getenv("SNAP_TEST_GUARD"),
+			Workload: name, SID: sid, Confirm: sid, OnUnhealthy: RevertUnhealthy, HealthTimeout: healthTimeout, Guard: os.Getenv("SNAP_TEST_GUARD"),
 		})
 	case "capture":
 		_, err = e.Capture(context.Background(), CaptureRequest{Workload: name, Quiesce: os.Getenv("SNAP_TEST_QUIESCE")})

@@ -9,8 +9,13 @@ import (
 // Containers are a workload's containers at one moment, with those of also_stop.
 type Containers []Container
 
-// Ran reports whether a container of the workload itself ran.
+// Ran reports whether a container of the workload itself shall run after a restore.
 func (list Containers) Ran() bool {
+	return slices.ContainsFunc(list, func(c Container) bool { return c.Ran() && !c.Also })
+}
+
+// Running reports whether a container of the workload itself runs.
+func (list Containers) Running() bool {
 	return slices.ContainsFunc(list, func(c Container) bool { return c.Running && !c.Also })
 }
 
@@ -18,7 +23,7 @@ func (list Containers) Ran() bool {
 func (list Containers) Pins() map[string]Pin {
 	out := map[string]Pin{}
 	for _, c := range list {
-		if _, have := out[c.Service]; !c.Also && (!have || c.Running) {
+		if _, have := out[c.Service]; !c.Also && (!have || c.Ran()) {
 			out[c.Service] = c.Pin()
 		}
 	}

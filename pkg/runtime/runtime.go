@@ -63,8 +63,9 @@ type Runtime interface {
 	// pins and returns once it is healthy. It continues an earlier
 	// Redeploy that was cut short, and removes the containers in before only when
 	// the new ones are up. After an error those in before still exist, stopped and
-	// fenced, and no container of the workload runs, with one exception: after a
-	// [*Unhealthy] the new containers are up but not healthy.
+	// fenced, and no container of the workload runs, with two exceptions: after an
+	// [*Unhealthy] the new containers are up but not healthy, and after a [*Crashed]
+	// the redeploy is done, and all but the named ones are up.
 	Redeploy(ctx context.Context, held Lock, r Redeploy) error
 
 	// Settle accepts the containers that a Redeploy left up although they are
@@ -79,6 +80,11 @@ type Runtime interface {
 	// returns when those that ran are up, and does not wait for health. It may be
 	// repeated after an error.
 	Resume(ctx context.Context, held Lock, before []Container) error
+
+	// Owner returns who owns on this host what root owns in a container. It is 0:0
+	// unless the engine maps users. A directory that snap makes for a container has
+	// to be its root's.
+	Owner(ctx context.Context) (uid, gid int, err error)
 
 	// Close closes the connection.
 	Close() error

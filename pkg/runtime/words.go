@@ -27,6 +27,33 @@ type Unsupported struct {
 func (u *Unsupported) Error() string { return u.Err.Error() }
 func (u *Unsupported) Unwrap() error { return u.Err }
 
+// What an engine cannot do, for errors.Is.
+var (
+	ErrCannotFence = errors.New("the container engine cannot change restart policies")
+	ErrCannotPause = errors.New("the container engine cannot pause containers")
+)
+
+// MissingImage is an [ErrImageMissing] that says how to get the image.
+type MissingImage struct {
+	Image   string // a reference
+	ImageID string // "" where any image of that reference will do
+	Pull    string // what brings it from a registry, "" where none is known to have it
+}
+
+func (m *MissingImage) Error() string {
+	name := m.Image
+	if m.ImageID != "" {
+		name += " (" + m.ImageID + ")"
+	}
+	if m.Pull == "" {
+		return fmt.Sprintf("image %s: %v, and has no digest to pull it by: build or load it again", name, ErrImageMissing)
+	}
+	return fmt.Sprintf("image %s: %v: docker pull %s brings it", name, ErrImageMissing, m.Pull)
+}
+
+// Is reports whether target is [ErrImageMissing].
+func (m *MissingImage) Is(target error) bool { return target == ErrImageMissing }
+
 // The modes of quiescing.
 const (
 	Pause = "pause" // freeze the containers
@@ -162,10 +189,14 @@ type Redeploy struct {
 	Pins map[string]Pin
 	// Before are the recorded containers, which the new ones replace.
 	Before []Container
-	// HealthTimeout bounds the wait for health; StopTimeout the stop of a
-	// container that still runs (0: what the container itself asks for).
+	// HealthTimeout bounds the wait for health (0: two minutes), but no wait is shorter
+	// than a container's own check may take. StopTimeout bounds the stop of a container
+	// that still runs (0: what the container itself asks for).
 	HealthTimeout time.Duration
 	StopTimeout   time.Duration
+	// Up is told, before a Redeploy returns nil, since when the containers it waited for
+	// have been up. That is before anybody knew it. May be nil.
+	Up func(since time.Time)
 	// Pull allows fetching an image that is missing.
 	Pull bool
 }
@@ -180,6 +211,16 @@ func (u *Unhealthy) Error() string {
 	return fmt.Sprintf("container %s is not healthy: %s", u.Container, u.Reason)
 }
 
+// Crashed is the error of a Redeploy that is done, although containers that had crashed
+// before it do not run on the new data either.
+type Crashed struct {
+	Containers []string // each with the reason, in plain words
+}
+
+func (c *Crashed) Error() string {
+	return "crashed before, and again: " + strings.Join(c.Containers, "; ")
+}
+
 // Container is what is needed to bring a container back as it was.
 type Container struct {
 	ID      string `json:"id"`
@@ -188,15 +229,22 @@ type Container struct {
 	Image   string `json:"image"`             // the reference it was created from
 	ImageID string `json:"image_id"`
 	// Digest is the repository digest of the image, where it has one.
-	Digest  string  `json:"digest,omitempty"`
-	Running bool    `json:"running"`
-	Paused  bool    `json:"paused,omitempty"`
+	Digest  string `json:"digest,omitempty"`
+	Running bool   `json:"running"`
+	Paused  bool   `json:"paused,omitempty"`
+	// Crashed is set where nobody stopped the container on purpose, see [Exit.Crashed].
+	// One that the engine starts again and again is Running too.
+	Crashed bool    `json:"crashed,omitempty"`
 	Policy  Policy  `json:"policy"`
 	Also    bool    `json:"also,omitempty"` // not of the workload: listed in also_stop
 	Mounts  []Mount `json:"mounts,omitempty"`
 	// StopTimeout is how long a clean stop may take as of now; negative is for ever.
 	StopTimeout time.Duration `json:"-"`
 }
+
+// Ran reports whether the container shall run after a restore: it runs, or it does not
+// run only because it has crashed.
+func (c Container) Ran() bool { return c.Running || c.Crashed }
 
 // Awake reports whether the container runs and is not paused.
 func (c Container) Awake() bool { return c.Running && !c.Paused }
