@@ -71,6 +71,14 @@ func (v *Volume) Fit(mounts disk.Mounts) error {
 		return v.unfit("mount_point", "mount the filesystem one directory above and make the volume a directory in it",
 			"%s is a mount point, which cannot be exchanged", v.Path())
 	}
+	readOnly, err := v.Live.IsReadOnlySubvolume()
+	if err != nil {
+		return err
+	}
+	if readOnly {
+		return v.unfit("read_only_subvolume", "btrfs property set -ts "+Quote(v.Path())+" ro false",
+			"%s is a read-only subvolume, in which nothing can be deleted", v.Path())
+	}
 	inside, err := mounts.Inside(v.Live)
 	if err != nil {
 		return err

@@ -2,28 +2,35 @@ package swap
 
 import (
 	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
 )
 
-// Probe tries a real exchange on each filesystem of the volumes, in a wrapper that
-// a transaction records, so that a crash leaves nothing unnamed. begin opens that
-// transaction. The first error is that of the exchange, and wraps
-// [disk.ErrNoExchange] where the filesystem cannot; the second says that the probe
-// could not be cleared away.
+// Probe tries a real exchange for each volume, in a wrapper that a transaction
+// records, so that a crash leaves nothing unnamed. What is exchanged has the
+// properties of the live directory, and lies in a directory with those of its
+// parent: a filesystem may refuse one project and not another. begin opens that
+// transaction. The first error is that of the exchange, and is [*Unfit] where these
+// directories can never be exchanged; the second says that the probe could not be
+// cleared away.
 func Probe(volumes []*Volume, begin func(*journal.Begin) (*journal.Tx, error)) (failed, uncleared error) {
 	record := &journal.Begin{Kind: journal.Probe}
-	probed := map[disk.FSID]bool{}
+	probed := map[trial]bool{}
+	var trials []trial
 	for _, v := range volumes {
-		id, err := v.Nearest().Filesystem()
+		t, err := v.trial()
 		if err != nil {
 			return err, nil
 		}
-		if probed[id] {
+		if probed[t] {
 			continue
 		}
-		probed[id] = true
+		probed[t] = true
+		trials = append(trials, t)
 		rel := v.Rel
 		if len(v.Missing) > 0 {
 			rel = v.Missing[0] // its directory exists
@@ -39,19 +46,44 @@ func Probe(volumes []*Volume, begin func(*journal.Begin) (*journal.Tx, error)) (
 		return errors.Join(err, tx.Close()), nil
 	}
 	defer x.CloseVolumes()
-	for _, v := range x.Volumes {
-		if failed = v.probe(); failed != nil {
+	for i, v := range x.Volumes {
+		if failed = v.probe(trials[i]); failed != nil {
 			break
 		}
 	}
 	return failed, x.Discard()
 }
 
-func (v *Volume) probe() error {
-	wrapper, err := v.parent.MakePrivate(v.wrapper)
+// trial is what the outcome of a probe depends on.
+type trial struct {
+	filesystem   disk.FSID
+	parent, live disk.Properties
+}
+
+func (v *Volume) trial() (t trial, err error) {
+	if t.filesystem, err = v.Nearest().Filesystem(); err != nil {
+		return t, err
+	}
+	if t.parent, err = v.Nearest().Properties(); err != nil {
+		return t, err
+	}
+	t.parent.Subvolume, t.parent.Label = false, "" // no rename depends on them
+	if v.Live != nil {
+		t.live, err = v.Live.Properties()
+	}
+	return t, err
+}
+
+func (v *Volume) probe(t trial) error {
+	wrapper, err := v.makeWrapper()
 	if err != nil {
 		return err
 	}
 	defer wrapper.Close()
-	return wrapper.ProbeExchange()
+	err = wrapper.ProbeExchange(t.parent, t.live)
+	if errors.Is(err, unix.EXDEV) {
+		return v.unfit("project_id", fmt.Sprintf("chattr -P %s, so that it takes directories of every project, or give both one project (chattr -p)", Quote(v.parent.Path())),
+			"%s has project id %d, and its parent directory admits only project %d: %w", v.Path(), t.live.Project, t.parent.Project, err)
+	}
+	return err
 }
