@@ -144,7 +144,7 @@ func (a *app) restore(ctx context.Context, e *restore.Engine, req restore.Restor
 	a.result, a.effect = shown, replaces
 	a.say("%s %s: snapshot %s, %d files, %s", r.Outcome, r.Workload, r.SID, shown.Files, size(shown.Bytes))
 	if r.PreRestoreSID != "" {
-		a.say("the data from before: snapshot %s", r.PreRestoreSID)
+		a.say("the old data: snapshot %s", r.PreRestoreSID)
 	}
 	a.progress("the app was down %.1f s of %.1f s%s", r.DowntimeSeconds, r.Seconds, timing(r.Phases))
 	return err

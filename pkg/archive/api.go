@@ -1,6 +1,9 @@
 package archive
 
 import (
+	"context"
+	"io"
+
 	"github.com/tiny-forge/snap/pkg/archive/member"
 	"github.com/tiny-forge/snap/pkg/archive/tarstream"
 )
@@ -41,14 +44,30 @@ const (
 	MaxMember = member.MaxMember
 )
 
-// What a store and a restore need of package member.
-var (
-	ErrRefused    = member.ErrRefused
-	ParseCodec    = member.ParseCodec
-	ValidMemberID = member.ValidID
-	MemberID      = member.IDOf
-	Inflate       = member.Inflate
-	Check         = member.Check
-	NewReader     = member.NewReader
-	Join          = member.Join
-)
+// ErrRefused is [member.ErrRefused].
+var ErrRefused = member.ErrRefused
+
+// ParseCodec is [member.ParseCodec].
+func ParseCodec(name string) (Codec, error) { return member.ParseCodec(name) }
+
+// ValidMemberID is [member.ValidID].
+func ValidMemberID(id string) bool { return member.ValidID(id) }
+
+// MemberID is [member.IDOf].
+func MemberID(tar []byte) string { return member.IDOf(tar) }
+
+// Inflate is [member.Inflate].
+func Inflate(buf, data []byte, m Member) ([]byte, error) { return member.Inflate(buf, data, m) }
+
+// Check is [member.Check].
+func Check(ctx context.Context, from Opener, m Member) error { return member.Check(ctx, from, m) }
+
+// NewReader is [member.NewReader].
+func NewReader(ctx context.Context, from Opener, members []Member) *Reader {
+	return member.NewReader(ctx, from, members)
+}
+
+// Join is [member.Join].
+func Join(ctx context.Context, w io.Writer, from Opener, members []Member, codec Codec) error {
+	return member.Join(ctx, w, from, members, codec)
+}

@@ -143,15 +143,6 @@ func (d *Dir) Close() error {
 	return d.fail("close", "", unix.Close(fd))
 }
 
-// Dup returns a second Dir of the same directory.
-func (d *Dir) Dup() (*Dir, error) {
-	fd, err := RetryValue(func() (int, error) { return unix.FcntlInt(uintptr(d.fd), unix.F_DUPFD_CLOEXEC, 0) })
-	if err != nil {
-		return nil, d.fail("dup", "", err)
-	}
-	return &Dir{fd: fd, path: d.path}, nil
-}
-
 // Mkdir creates the directory name, one component, with exactly the mode perm:
 // neither the umask nor a setgid bit of d changes it. It fails with EEXIST if
 // anything has that name.

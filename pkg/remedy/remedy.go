@@ -5,15 +5,15 @@ package remedy
 
 import "strings"
 
-// Operation is something that snap can be asked to do, as a remedy names it. The
-// door says it in its own words: a command line, or a button.
+// Operation is something that snap can be asked to do. The door says it in its own
+// words: a command line, or a button.
 type Operation struct {
 	Verb     Verb
 	Workload string // "" for all
 	ID       string // of a snapshot; with Resolve of the transaction
 	Keep     string // of Resolve: journal.KeepOld or KeepNew
-	// Confirmed says that the operation carries its confirmation.
-	Confirmed bool
+
+	Confirmed bool // it carries its confirmation
 }
 
 // Verb is a kind of [Operation].
@@ -42,13 +42,16 @@ type part struct {
 	op   *Operation // nil: the text
 }
 
-// Of makes a remedy of strings, operations and other remedies, in order.
+// Of makes a remedy of strings, operations and other remedies, in order. It is empty
+// for "".
 func Of(parts ...any) Remedy {
 	var r Remedy
 	for _, p := range parts {
 		switch p := p.(type) {
 		case string:
-			r.parts = append(r.parts, part{text: p})
+			if p != "" {
+				r.parts = append(r.parts, part{text: p})
+			}
 		case Operation:
 			r.parts = append(r.parts, part{op: &p})
 		case Remedy:
@@ -58,15 +61,7 @@ func Of(parts ...any) Remedy {
 	return r
 }
 
-// Words makes a remedy without operations. It is empty for "".
-func Words(text string) Remedy {
-	if text == "" {
-		return Remedy{}
-	}
-	return Of(text)
-}
-
-// Either joins alternatives: one of them is enough.
+// Either joins alternatives.
 func Either(list []Remedy) Remedy {
 	var r Remedy
 	for i, one := range list {

@@ -17,11 +17,6 @@ import (
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
-// This file is `--guard after`. The displaced trees themselves are the copy of
-// the old data until the pre-restore snapshot has been made of them, with the app
-// up on the new data. Until then the goal of the records is swap.Guarding, under
-// which nothing is deleted and a missing tree freezes.
-
 // guardFor returns when a restore guards: as it was asked, else as configured.
 func (s *session) guardFor(req RestoreRequest) (string, error) {
 	switch req.Guard {
@@ -37,34 +32,28 @@ func (s *session) guardFor(req RestoreRequest) (string, error) {
 // snapshot of the old data exists.
 func (e *Engine) openTxn(tx *journal.Tx) (*swap.Tx, error) {
 	guarded := true
-	var noStore error
+	var unknown error
 	if tx.Begin.Guard == journal.GuardAfter {
-		var err error
-		guarded, err = e.published(tx.Begin)
+		guarded, unknown = e.published(tx.Begin)
+		// If the store is missing it is safe to assume that no snapshot exists: guarding
+		// deletes nothing, and a later recovery deletes the trees. Before the commit and
+		// after a revert the live directory is the old data.
 		var missing *store.Missing
-		if errors.As(err, &missing) {
-			// To assume that no snapshot exists is safe: guarding deletes nothing, and a
-			// later recovery deletes the trees.
-			noStore, err = err, nil
-		}
-		// Before the commit and after a revert the live directory is the old data.
-		if err != nil && swap.Decide(tx, false).Goal == swap.Guarding {
-			return nil, fmt.Errorf("cannot tell whether the old data is a snapshot yet: %w", err)
+		if unknown != nil && !errors.As(unknown, &missing) && swap.Decide(tx, false).Goal == swap.Guarding {
+			return nil, fmt.Errorf("cannot tell whether the old data is a snapshot yet: %w", unknown)
 		}
 	}
 	x, err := swap.Open(tx, guarded, e.at)
 	if err != nil {
 		return nil, err
 	}
-	x.GuardUnknown = noStore
+	x.GuardUnknown = unknown
 	return x, nil
 }
 
 // isGuarded reports whether there is nothing to guard after the app is up. The data
 // that an operator decides against becomes a snapshot in any case: see keepTaken.
-func (f *finish) isGuarded() bool {
-	return !f.x.Decision().Guards
-}
+func (f *finish) isGuarded() bool { return !f.x.Decision().Guards }
 
 // guard makes the pre-restore snapshot of the displaced trees. When it returns nil
 // that snapshot exists, durably, and the trees may be deleted. Otherwise they are
@@ -75,7 +64,7 @@ func (f *finish) guard(ctx context.Context) error {
 		if f.sick != nil {
 			left = fmt.Errorf("%w; and %w", f.sick, left)
 		}
-		return f.stopAt(restoredUnguarded, restoredUnguarded, left)
+		return &endsAs{restoredUnguarded, left}
 	}
 	f.x.Guarded()
 	f.end.guarded = true
@@ -103,10 +92,8 @@ func (f *finish) makeGuard(ctx context.Context) error {
 
 func (f *finish) publishDisplaced(ctx context.Context) error {
 	sid := f.x.Begin.PreRestoreSID
-	sweep := func() error { // an interrupted run may have left something, and a full store needs the room
-		return errors.Join(f.discard(f.w.Name, sid), f.clear(f.x.ID))
-	}
-	if err := sweep(); err != nil {
+	// An interrupted run may have left something, and a full store needs the room.
+	if err := f.discard(f.x.Tx, sid); err != nil {
 		return err
 	}
 	trees, err := f.openTrees(f.x.OpenDisplaced)
@@ -122,14 +109,13 @@ func (f *finish) publishDisplaced(ctx context.Context) error {
 	}
 	f.say("saving the old data as snapshot %s", sid)
 	if err := f.captureDisplaced(ctx, sid, trees); err != nil {
-		return errors.Join(err, sweep())
+		return errors.Join(err, f.discard(f.x.Tx, sid))
 	}
 	return nil
 }
 
-// captureDisplaced captures the displaced trees. Reading them takes long. Nobody
-// should write to them meanwhile; the second pass, a walk by stat alone, sees
-// whether anybody did.
+// captureDisplaced captures the displaced trees. Reading them takes long; the second
+// pass, a walk by stat alone, sees whether anybody wrote to them meanwhile.
 func (f *finish) captureDisplaced(ctx context.Context, sid string, trees []snapshot.Source) error {
 	capture, err := f.newCapture(ctx, f.x.Tx, trees, snapshot.Options{Verify: true})
 	if err != nil {
@@ -149,9 +135,7 @@ func (f *finish) captureDisplaced(ctx context.Context, sid string, trees []snaps
 	if err := capture.Still(); err != nil {
 		return err
 	}
-	return capture.Publish(&store.Manifest{
-		SID: sid, Reason: store.PreRestore, Note: beforeRestore(f.x.Begin.SID), Quiesce: runtime.Stop, Images: images(f.x.Before()),
-	})
+	return capture.Publish(preRestore(sid, f.x.Begin.SID, f.x.Before()))
 }
 
 func holdersOf(trees []snapshot.Source) error {
@@ -162,8 +146,9 @@ func holdersOf(trees []snapshot.Source) error {
 	return swap.NoHolders(dirs, disk.AllProcesses)
 }
 
-// beforeRestore is the note of a pre-restore snapshot.
-func beforeRestore(sid string) string { return "before the restore of " + sid }
+func preRestore(sid, restored string, containers []runtime.Container) *store.Manifest {
+	return &store.Manifest{SID: sid, Reason: store.PreRestore, Note: "before the restore of " + restored, Quiesce: runtime.Stop, Images: images(containers)}
+}
 
 // keepsDisplaced says why the old data is not a snapshot yet, where it is, and
 // what can be done.

@@ -3,6 +3,7 @@ package restore
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/disk"
@@ -44,7 +45,7 @@ func (e *Engine) Capture(ctx context.Context, req CaptureRequest) (*CaptureResul
 		return nil, err
 	}
 	defer s.close()
-	c := &capturing{session: s, req: req, sid: disk.NewID(time.Now()), release: func() {}}
+	c := &capturing{session: s, req: req, sid: disk.NewID(time.Now()), result: &CaptureResult{Phases: s.seconds}, release: func() {}}
 	result, err := c.run(ctx)
 	c.release() // not deferred: when this process panics the watchdog has to recover
 	s.audit(c.sid, c.txID, err)
@@ -59,14 +60,12 @@ type capturing struct {
 	volumes    []*swap.Volume
 	containers []runtime.Container
 	capture    *snapshot.Capture
-	quiesced   time.Duration
+	result     *CaptureResult
 	release    func() // of the watchdog
 }
 
 func (c *capturing) run(ctx context.Context) (*CaptureResult, error) {
-	defer func() {
-		swap.CloseAll(c.volumes)
-	}()
+	defer func() { swap.CloseAll(c.volumes) }()
 	if err := c.phase(Preflight, func() error { return c.preflight(ctx) }); err != nil {
 		return nil, classify(because(ctx, err))
 	}
@@ -82,21 +81,18 @@ func (c *capturing) run(ctx context.Context) (*CaptureResult, error) {
 	}
 	c.txID = tx.ID
 	c.at("begin")
-	manifest, err := c.take(ctx, tx)
-	if err != nil {
+	if err := c.take(ctx, tx); err != nil {
 		return nil, c.giveUp(ctx, tx, because(ctx, err))
 	}
-	added := c.capture.Added()
+	c.result.Added = c.capture.Added()
+	c.result.PassOne = c.capture.Cost()
+	c.result.Read, c.result.Changed = c.capture.Totals()
 	c.capture.Close()
-	if err := errors.Join(c.clear(tx.ID), tx.End()); err != nil {
+	if err := errors.Join(c.Store.Clear(tx.ID), tx.End()); err != nil {
 		return nil, fault(Pending, "cleanup", remedy.Of(remedy.Recover(c.w.Name)), "snapshot %s exists, but the clean-up is not finished: %w", c.sid, err)
 	}
-	result := &CaptureResult{
-		Manifest: manifest, QuiescedSeconds: c.quiesced.Seconds(), Seconds: time.Since(c.when).Seconds(), Added: added, Phases: c.seconds,
-	}
-	result.PassOne = c.capture.Cost()
-	result.Read, result.Changed = c.capture.Totals()
-	return result, nil
+	c.result.Seconds = time.Since(c.when).Seconds()
+	return c.result, nil
 }
 
 func (c *capturing) preflight(ctx context.Context) error {
@@ -110,12 +106,13 @@ func (c *capturing) preflight(ctx context.Context) error {
 	if c.volumes, err = c.openLive(volumes); err != nil {
 		return err
 	}
-	if err := c.noOrphans(c.volumes); err != nil {
-		return err
-	}
 	for _, v := range c.volumes {
 		if v.Live == nil {
-			return refused("volume_absent", c.makes(v), "volume %s: %s does not exist", v.Name, v.Path())
+			way := remedy.Of("make the directory (", remedy.Operation{Verb: remedy.DoDeploy, Workload: c.w.Name}, " does), or correct the config")
+			if c.w.Kind() == workload.Data {
+				way = remedy.Of("make the directory (mkdir -p " + swap.Quote(v.Path()) + "; a restore also makes it), or correct the config")
+			}
+			return refused("volume_absent", way, "volume %s: %s does not exist", v.Name, v.Path())
 		}
 	}
 	if err := swap.AllFit(c.volumes); err != nil {
@@ -125,52 +122,36 @@ func (c *capturing) preflight(ctx context.Context) error {
 	return err
 }
 
-// makes says how to make a live directory that does not exist.
-func (c *capturing) makes(v *swap.Volume) remedy.Remedy {
-	if c.w.Kind() == workload.Data {
-		return remedy.Of("make the directory (mkdir -p " + swap.Quote(v.Path()) + "; a restore also makes it), or correct the config")
-	}
-	return remedy.Of("make the directory (", remedy.Operation{Verb: remedy.DoDeploy, Workload: c.w.Name}, " does), or correct the config")
-}
-
 // take takes the snapshot and brings the app back.
-func (c *capturing) take(ctx context.Context, tx *journal.Tx) (*store.Manifest, error) {
-	var err error
+func (c *capturing) take(ctx context.Context, tx *journal.Tx) (err error) {
 	if c.capture, err = c.newCapture(ctx, tx, c.sources(c.volumes), snapshot.Options{}); err != nil {
-		return nil, err
+		return err
 	}
 	if c.quiesces() {
 		c.say("capturing %s: first pass, while the app runs", c.w.Name)
 		if err := c.phase(PassOne, func() error { return c.capture.PassOne(ctx) }); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if err := c.still(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	c.at("thawed")
 	if n := c.capture.Cloned(); n > 0 {
 		c.say("capturing %s: the app runs again; reading %d cloned bytes", c.w.Name, n)
 	}
 	if err := c.phase(Clones, c.capture.Finish); err != nil {
-		return nil, err
+		return err
 	}
 	c.at("read")
-	m := &store.Manifest{SID: c.sid, Reason: store.Manual, Note: c.req.Note, Quiesce: c.req.Quiesce, Images: images(c.containers)}
-	return m, c.phase(Publish, func() error { return c.capture.Publish(m) })
+	c.result.Manifest = &store.Manifest{SID: c.sid, Reason: store.Manual, Note: c.req.Note, Quiesce: c.req.Quiesce, Images: images(c.containers)}
+	return c.phase(Publish, func() error { return c.capture.Publish(c.result.Manifest) })
 }
 
 // quiesces reports whether the capture puts an app to rest.
 func (c *capturing) quiesces() bool {
-	if c.req.Quiesce == runtime.None {
-		return false
-	}
-	for _, container := range c.containers {
-		if container.Running && !container.Paused {
-			return true
-		}
-	}
-	return false
+	return c.req.Quiesce != runtime.None &&
+		slices.ContainsFunc(c.containers, func(c runtime.Container) bool { return c.Running && !c.Paused })
 }
 
 // still is the second pass, with the app at rest, and the thaw after it.
@@ -190,7 +171,7 @@ func (c *capturing) still(ctx context.Context) (err error) {
 		c.at("quiesced")
 		defer func() {
 			e := c.phase(Thaw, func() error { return thaw(context.WithoutCancel(ctx)) })
-			c.quiesced = time.Since(start)
+			c.result.QuiescedSeconds = time.Since(start).Seconds()
 			err = errors.Join(err, e)
 		}()
 	}
@@ -206,41 +187,26 @@ func (c *capturing) still(ctx context.Context) (err error) {
 // stillThere makes sure that the volumes' paths still lead to the directories that
 // were read.
 func (c *capturing) stillThere() error {
-	for _, v := range c.volumes {
-		configured, err := c.w.Volume(v.Name)
+	for i, v := range c.volumes {
+		now, err := c.openLiveOne(&c.w.Volumes[i])
 		if err != nil {
 			return err
 		}
-		now, err := c.openLiveOne(configured)
-		if err != nil {
-			return err
+		var found disk.Handle
+		if now.Live != nil {
+			found, err = now.Live.Handle()
 		}
-		same, err := sameDirectory(v.Live, now.Live)
 		now.Close()
+		if err == nil {
+			err = sameDirectory(v, found)
+		}
 		if err != nil {
 			return err
-		}
-		if !same {
-			return renamed(v)
 		}
 	}
 	return nil
 }
 
-// sameDirectory compares two open directories by handle. A nil one is gone.
-func sameDirectory(a, b *disk.Dir) (bool, error) {
-	if b == nil {
-		return false, nil
-	}
-	was, err := a.Handle()
-	if err != nil {
-		return false, err
-	}
-	is, err := b.Handle()
-	return is == was, err
-}
-
-// giveUp undoes a capture that failed.
 func (c *capturing) giveUp(ctx context.Context, tx *journal.Tx, cause error) error {
 	ctx = context.WithoutCancel(ctx)
 	if c.capture != nil {
@@ -262,7 +228,7 @@ func (s *session) undoCapture(ctx context.Context, tx *journal.Tx) error {
 		}
 	}
 	if tx.Begin.SID != "" {
-		if err := errors.Join(s.discard(s.w.Name, tx.Begin.SID), s.clear(tx.ID)); err != nil {
+		if err := s.discard(tx, tx.Begin.SID); err != nil {
 			return err
 		}
 	}

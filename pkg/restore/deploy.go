@@ -93,7 +93,7 @@ func (s *session) replace(ctx context.Context, req DeployRequest, tx *journal.Tx
 	return &DeployResult{Workload: s.w.Name, Changed: true, Containers: now, Seconds: time.Since(s.when).Seconds()}, nil
 }
 
-// makeLive makes missing live directories: before a first deploy there are none.
+// makeLive makes missing live directories, as before a first deploy.
 func (s *session) makeLive() error {
 	volumes := make([]*workload.Volume, len(s.w.Volumes))
 	for i := range s.w.Volumes {
@@ -102,9 +102,6 @@ func (s *session) makeLive() error {
 	opened, err := s.openLive(volumes)
 	defer func() { swap.CloseAll(opened) }()
 	if err != nil {
-		return err
-	}
-	if err := s.noOrphans(opened); err != nil {
 		return err
 	}
 	for _, v := range opened {

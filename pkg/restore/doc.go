@@ -15,10 +15,8 @@
 // another process has them. The context may end Capture before it publishes, and
 // Restore before it commits; a [*Signal] as its cause makes the error one of kind
 // [Interrupted]. Set Engine.Watchdog to have a second process call
-// [Engine.RecoverKilled] when this one is killed.
-//
-// phase.go has the phases of a restore in order, with what a power cut right after
-// each leaves to recovery. docs/design.md shows the same lists.
+// [Engine.RecoverKilled] when this one is killed. phase.go has the phases of a
+// restore in order.
 //
 // # What holds after a crash
 //
@@ -34,11 +32,8 @@
 //
 // # What holds after an error
 //
-// The [Kind] of an [Error] says what is on disk: nothing changed ([Failed],
-// [Usage], [Refused], [Busy]), all old ([RolledBack], [Interrupted]), all new
-// ([Pending]), or not touched because disk and journal disagree ([Frozen]). A
-// restore that fails goes through the same phases as the recovery of one that was
-// killed.
+// The [Kind] of an [Error] says what is on disk. A restore that fails goes through the
+// same phases as the recovery of one that was killed.
 //
 // # What is deleted
 //
@@ -68,14 +63,12 @@
 //
 // # Not promised
 //
-// A capture with quiesce "none" is not consistent. Volumes on NFS, SMB, Ceph, 9p,
-// FUSE, overlayfs or tmpfs are refused. Nothing holds against root on the host.
+// A capture with quiesce "none" is not consistent. Nothing holds against root on the
+// host. A recovery has no watchdog of its own: when it is killed, the next goes on.
 //
 // A container that another tool starts during a restore, without [Engine.Lock], may
 // see old and new volumes mixed, and its writes to the old ones stay there. Restore
 // looks for such a container right before the exchange and right before the commit,
 // and goes back if it finds one; the pre-restore snapshot has the volumes as they
 // were. A container that starts and ends between the two looks goes unnoticed.
-//
-// A recovery has no watchdog of its own. When it is killed, the next one goes on.
 package restore

@@ -21,8 +21,7 @@ import (
 )
 
 // Engine does the work on the workloads of one config and one store. It may be at
-// several operations at once: it does not change the config, and the volumes that
-// a Compose file names belong to the operation that asked for them.
+// several operations at once, and does not change the config.
 //
 // Store is nil if there is no store yet, or if it is missing; NoStore then says
 // why. Without a store only Recover, Resolve, Status, Snapshots and Snapshot work.
@@ -70,11 +69,10 @@ func (e *Engine) begin(ctx context.Context, verb, name string) (*session, error)
 	if err != nil {
 		return nil, err
 	}
-	if s.held, err = e.Journal.Lock(name, verb); err != nil {
-		s.close()
-		return nil, classify(err)
+	if s.held, err = e.Journal.Lock(name, verb); err == nil {
+		err = s.lockVolumes()
 	}
-	if err := s.lockVolumes(); err != nil {
+	if err != nil {
 		s.close()
 		return nil, classify(err)
 	}
@@ -105,11 +103,10 @@ func (e *Engine) lookup(ctx context.Context, verb, name string) (*session, error
 func (s *session) findVolumes(ctx context.Context) error {
 	w, notices, err := s.withVolumes(ctx, s.rt, s.w)
 	var unfit *workload.Error
-	recovers := s.verb == "recover" || s.verb == "watchdog"
 	switch {
 	case err == nil:
 		s.w = w
-	case recovers && !errors.As(err, &unfit):
+	case (s.verb == "recover" || s.verb == "watchdog") && !errors.As(err, &unfit):
 		notices = []string{err.Error()}
 	default:
 		return err
@@ -141,35 +138,26 @@ func (e *Engine) withVolumes(ctx context.Context, rt runtime.Runtime, w *workloa
 	return own, notices, nil
 }
 
-// view opens a session without a workload, for reading snapshots: no member is
-// removed until the session is closed.
-func (e *Engine) view(verb string) (*session, error) {
-	held, err := e.Journal.ShareStore(verb)
-	if err != nil {
-		return nil, classify(err)
-	}
-	return &session{Engine: e, held: held, verb: verb, when: time.Now(), seconds: Seconds{}, observer: nobody{}}, nil
-}
-
 func (s *session) lockVolumes() error {
-	paths := make([]string, len(s.w.Volumes))
-	for i := range s.w.Volumes {
-		paths[i] = s.w.Volumes[i].Path()
-	}
 	// Twice: after the first look at a directory, and before its lock is taken, a
 	// restore of another workload may have put a new directory there.
-	if err := s.held.Volumes(paths); err != nil {
+	if err := s.held.Volumes(s.paths()); err != nil {
 		return err
 	}
-	return s.held.Volumes(paths)
+	return s.held.Volumes(s.paths())
+}
+
+// paths are the live directories of the workload.
+func (s *session) paths() (list []string) {
+	for i := range s.w.Volumes {
+		list = append(list, s.w.Volumes[i].Path())
+	}
+	return list
 }
 
 func (s *session) close() {
 	if s.held != nil {
 		s.held.Release()
-	}
-	if s.rt == nil {
-		return
 	}
 	if err := s.rt.Close(); err != nil {
 		s.say("warning: closing the connection to Docker failed: %v", err)
@@ -179,16 +167,18 @@ func (s *session) close() {
 // audit records how the operation ended. A log that cannot be written is
 // reported and does not change the result.
 func (s *session) audit(sid, tx string, err error) {
-	a := journal.Audit{
-		Time: time.Now().UTC(), Verb: s.verb, Workload: s.w.Name, SID: sid, Tx: tx,
-		Action: s.did, Result: "ok", Seconds: time.Since(s.when).Seconds(),
+	a := journal.Audit{Verb: s.verb, Workload: s.w.Name, SID: sid, Tx: tx, Action: s.did}
+	if err := s.record(a, s.when, err); err != nil {
+		s.say("warning: the audit log was not written: %v", err)
 	}
+}
+
+func (e *Engine) record(a journal.Audit, start time.Time, err error) error {
+	a.Time, a.Result, a.Seconds = time.Now().UTC(), "ok", time.Since(start).Seconds()
 	if err != nil {
 		a.Result, a.Error = classify(err).Code, err.Error()
 	}
-	if err := s.Journal.Record(a); err != nil {
-		s.say("warning: the audit log was not written: %v", err)
-	}
+	return e.Journal.Record(a)
 }
 
 func isNoSpace(err error) bool {
@@ -196,8 +186,8 @@ func isNoSpace(err error) bool {
 }
 
 // unfinished refuses when a transaction of this workload, or one on a directory
-// that overlaps its volumes, has not ended. Since this process has the locks, the
-// process of that transaction is dead.
+// that overlaps its volumes, has not ended. Since this process has the locks, that of
+// the transaction is dead.
 func (s *session) unfinished() error {
 	ids, err := s.Journal.List()
 	if err != nil {
@@ -209,8 +199,7 @@ func (s *session) unfinished() error {
 			continue
 		}
 		if err != nil {
-			return fault(Frozen, "frozen", seeFrozen,
-				"an unfinished transaction cannot be read, and may belong to this workload: %w", err)
+			return fault(Frozen, "frozen", seeFrozen, "an unfinished transaction cannot be read, and may belong to this workload: %w", err)
 		}
 		tx.Close()
 		if tx.Begin.Workload != s.w.Name && !s.overlaps(tx.Begin) {
@@ -230,11 +219,9 @@ func (s *session) overlaps(b *journal.Begin) bool {
 	if b.Kind != journal.Restore {
 		return false
 	}
-	for _, theirs := range b.Volumes {
-		path := theirs.Root + "/" + theirs.Rel
-		for i := range s.w.Volumes {
-			ours := s.w.Volumes[i].Path()
-			if workload.Contains(ours, path) || workload.Contains(path, ours) {
+	for _, theirs := range recordedPaths(b) {
+		for _, ours := range s.paths() {
+			if workload.Contains(ours, theirs) || workload.Contains(theirs, ours) {
 				return true
 			}
 		}
@@ -242,8 +229,16 @@ func (s *session) overlaps(b *journal.Begin) bool {
 	return false
 }
 
-// Lock takes the lock of a workload while another tool deploys it. It waits for the
-// lock, at most for wait. The caller releases it.
+// recordedPaths are the live directories that a transaction names.
+func recordedPaths(b *journal.Begin) (paths []string) {
+	for _, v := range b.Volumes {
+		paths = append(paths, v.Root+"/"+v.Rel)
+	}
+	return paths
+}
+
+// Lock takes the lock of a workload while another tool deploys it, and waits for it at
+// most for wait. The caller releases it.
 func (e *Engine) Lock(ctx context.Context, name string, wait time.Duration) (*journal.Held, error) {
 	s, err := e.lookup(ctx, "lock", name)
 	if err != nil {
@@ -262,7 +257,8 @@ func (e *Engine) Lock(ctx context.Context, name string, wait time.Duration) (*jo
 	return s.held, nil
 }
 
-// openLive opens the volumes. The caller closes them, after an error too.
+// openLive opens the volumes, and refuses one with an orphan beside it. The caller
+// closes them, after an error too.
 func (s *session) openLive(volumes []*workload.Volume) ([]*swap.Volume, error) {
 	var list []*swap.Volume
 	for _, v := range volumes {
@@ -272,6 +268,15 @@ func (s *session) openLive(volumes []*workload.Volume) ([]*swap.Volume, error) {
 		}
 		list = append(list, opened)
 	}
+	for _, v := range list {
+		id, err := v.Orphan(s.Journal.List)
+		if err != nil {
+			return list, err
+		}
+		if id != "" {
+			return list, s.orphanError(v.Name, v.Path(), id)
+		}
+	}
 	return list, nil
 }
 
@@ -279,7 +284,6 @@ func (s *session) openLiveOne(v *workload.Volume) (*swap.Volume, error) {
 	return swap.OpenLive(v.Name, v.Root(), v.Rel(), func(real string) error { return s.Config.CheckPath(filepath.Clean(real)) })
 }
 
-// sources returns open volumes in the form that a capture takes.
 func (s *session) sources(volumes []*swap.Volume) []snapshot.Source {
 	list := make([]snapshot.Source, len(volumes))
 	for i, v := range volumes {
@@ -289,8 +293,8 @@ func (s *session) sources(volumes []*swap.Volume) []snapshot.Source {
 	return list
 }
 
-// newCapture prepares a capture in the transaction of a capture, a restore or an
-// import. New members go to the transaction's scratch folder in the store first.
+// newCapture prepares a capture in a transaction. New members go to the
+// transaction's scratch folder in the store first.
 func (s *session) newCapture(ctx context.Context, tx *journal.Tx, sources []snapshot.Source, opt snapshot.Options) (*snapshot.Capture, error) {
 	var err error
 	if opt.Codec, err = archive.ParseCodec(string(s.Config.Compression)); err != nil {
@@ -308,11 +312,55 @@ func (s *session) newCapture(ctx context.Context, tx *journal.Tx, sources []snap
 	return snapshot.Start(ctx, st, scratch, sources, opt)
 }
 
-// images returns the images of the containers, for a manifest.
+// publishLeaving makes a snapshot of trees that no app uses and that are about to be
+// deleted.
+func (s *session) publishLeaving(ctx context.Context, tx *journal.Tx, trees []snapshot.Source, verify bool, m *store.Manifest) error {
+	m.Images = images(nil)
+	capture, err := s.newCapture(ctx, tx, trees, snapshot.Options{Verify: verify, Leaving: true})
+	if err != nil {
+		return err
+	}
+	defer capture.Close()
+	if err := capture.PassTwo(ctx); err != nil {
+		return err
+	}
+	return capture.Publish(m)
+}
+
 func images(list []runtime.Container) []store.Image {
 	out := []store.Image{}
 	for service, pin := range runtime.Containers(list).Pins() {
 		out = append(out, store.Image{Service: service, Image: pin.Image, ImageID: pin.ImageID, Digest: pin.Digest})
 	}
 	return out
+}
+
+// noStore says why no snapshots can be listed where there is no store.
+func (e *Engine) noStore() string {
+	if e.NoStore != nil {
+		return e.NoStore.Error()
+	}
+	return fmt.Sprintf("there is no store in %s: nothing has been captured yet, or its filesystem is not mounted", e.Config.Store)
+}
+
+// stored returns the store for work that cannot be done without it. While the store
+// is missing, its error keeps a transaction pending.
+func (e *Engine) stored() (*store.Store, error) {
+	if e.Store != nil {
+		return e.Store, nil
+	}
+	if e.NoStore != nil {
+		return nil, e.NoStore
+	}
+	return nil, &store.Missing{Path: e.Config.Store, Reason: "there is no store"}
+}
+
+// discard removes from the store what a transaction has left there, unpublished: the
+// remnants of the snapshot sid, and its scratch folder.
+func (e *Engine) discard(tx *journal.Tx, sid string) error {
+	st, err := e.stored()
+	if err != nil {
+		return err
+	}
+	return errors.Join(st.Discard(tx.Begin.Workload, sid), st.Clear(tx.ID))
 }

@@ -4,8 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/tiny-forge/snap/pkg/archive"
+	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
@@ -45,12 +49,6 @@ func fault(kind Kind, code string, way remedy.Remedy, format string, args ...any
 	return &Error{Kind: kind, Code: code, Remedy: way, Err: fmt.Errorf(format, args...)}
 }
 
-// asError returns the engine's own error in err's tree.
-func asError(err error) (own *Error, ok bool) {
-	ok = errors.As(err, &own)
-	return own, ok
-}
-
 // kindOf returns the kind of an error that the engine made; Failed for others.
 func kindOf(err error) Kind {
 	var e *Error
@@ -83,7 +81,7 @@ func classify(err error) *Error {
 	case errors.As(err, &changed):
 		return &Error{Refused, "in_use", err, remedy.Of("find the program that writes there (fuser -v on the file), stop it, then try again")}
 	case errors.As(err, &config):
-		return &Error{Usage, "config", err, remedy.Words(config.Hint)}
+		return &Error{Usage, "config", err, remedy.Of(config.Hint)}
 	case errors.As(err, &missing):
 		return &Error{Refused, "store_missing", err, remedy.Of(missing.Hint())}
 	case interruption(err) != nil:
@@ -93,7 +91,7 @@ func classify(err error) *Error {
 	case errors.As(err, &bad):
 		return &Error{Refused, "unrestorable", err, remedy.Of("move these files out of the volume (sockets may stay); if they are symlinks, setting `symlinks: preserve` also helps")}
 	case errors.Is(err, archive.ErrRefused):
-		return &Error{Refused, "snapshot_damaged", err, remedy.Of("the snapshot cannot be used; restore another (`", remedy.List(""), "`)")}
+		return &Error{Refused, "snapshot_damaged", err, useAnother("")}
 	case isNoSpace(err):
 		return &Error{Failed, "no_space", err, remedy.Of("free space on the filesystem that the error names, then try again")}
 	case errors.Is(err, runtime.ErrImageMissing):
@@ -104,6 +102,10 @@ func classify(err error) *Error {
 		return &Error{Refused, "docker_unreachable", err, remedy.Of("start the container engine, or set DOCKER_HOST")}
 	}
 	return &Error{Failed, "failed", err, remedy.Remedy{}}
+}
+
+func useAnother(workload string) remedy.Remedy {
+	return remedy.Of("the snapshot cannot be used; use another (`", remedy.List(workload), "`)")
 }
 
 // Signal is the cause with which the door ends a context when a signal
@@ -132,4 +134,77 @@ func because(ctx context.Context, err error) error {
 		return context.Cause(ctx)
 	}
 	return err
+}
+
+// frozen is the error of a transaction that recovery does not touch.
+func frozen(tx, format string, args ...any) *Error {
+	err := fmt.Errorf(format, args...)
+	return fault(Frozen, "frozen", remedy.Either(remedies(tx, err)), "transaction %s: %w", tx, err)
+}
+
+var seeFrozen = remedy.Of("see `", remedy.StatusAll, "`, then docs/operating.md, section Frozen")
+
+// remedies returns the ways out of the situation that err describes, each in one
+// sentence.
+func remedies(tx string, err error) []remedy.Remedy {
+	var mismatch *swap.Mismatch
+	var away *swap.Unmounted
+	var missing *store.Missing
+	var number unix.Errno
+	switch {
+	case errors.As(err, &mismatch):
+		var list []remedy.Remedy
+		for _, way := range mismatch.Ways {
+			list = append(list, wayOut(tx, way))
+		}
+		return list
+	case errors.As(err, &away):
+		return []remedy.Remedy{thenRecover("mount the filesystem of " + away.Path + " (or move the directory above it back)")}
+	case errors.As(err, &missing):
+		return []remedy.Remedy{thenRecover(missing.Hint())}
+	case errors.Is(err, disk.ErrTooNew):
+		return []remedy.Remedy{remedy.Of("use the version of snap that wrote the records, or a newer one")}
+	case errors.Is(err, disk.ErrDamaged):
+		return []remedy.Remedy{
+			thenRecover("put tx/" + tx + " back from a copy of the state"),
+			remedy.Of("see docs/operating.md, section Frozen, damaged records"),
+		}
+	case errors.Is(err, fs.ErrPermission):
+		return []remedy.Remedy{thenRecover("become root")}
+	case errors.As(err, &number):
+		return []remedy.Remedy{thenRecover("read the kernel's messages about the disk (dmesg), fix the cause")}
+	}
+	return []remedy.Remedy{seeFrozen}
+}
+
+func thenRecover(first string) remedy.Remedy { return remedy.Of(first+", then ", remedy.RecoverAll) }
+
+// wayOut puts a way out of a mismatch into words.
+func wayOut(tx string, way swap.Way) remedy.Remedy {
+	again := remedy.Recover(way.Workload)
+	switch way.Do {
+	case swap.MoveAway:
+		return thenRecover("mv " + swap.Quote(way.Path) + " to another name")
+	case swap.Unmount:
+		return thenRecover("umount " + swap.Quote(way.Path))
+	case swap.PutBack:
+		first := ""
+		if way.Occupied {
+			first = " (first move away what is there now)"
+		}
+		return remedy.Of(fmt.Sprintf("put %s of volume %s back: mv %s %s%s, then ", way.Tree, way.Volume, swap.Quote(way.Path), swap.Quote(way.To), first), again)
+	case swap.Resolve:
+		return remedy.Of("keep the "+way.Tree.Word()+" data of all volumes: ", remedy.Resolve(way.Workload, tx, way.Tree.Word()))
+	case swap.RestoreOld:
+		return remedy.Of("keep the new data of all volumes, then ", remedy.Restore(way.Workload, way.SID), " (this brings the old data back, if ", remedy.List(way.Workload), " shows that snapshot)")
+	case swap.RestoreNew:
+		return remedy.Of("keep the old data of all volumes, then ", remedy.Restore(way.Workload, way.SID), " again")
+	case swap.OnlyNew:
+		return remedy.Of("keep the new data of all volumes: the old data is not a snapshot yet (--guard after), so what is left of it then becomes one")
+	}
+	hint := "neither the old nor the new data of all volumes is complete: see docs/operating.md, section Frozen, by hand"
+	if way.SID != "" {
+		hint += " (the old data may be snapshot " + way.SID + ")"
+	}
+	return remedy.Of(hint)
 }

@@ -27,84 +27,93 @@ type finish struct {
 	end     ended
 }
 
-// errEnded is the error with which a phase ends the run, with its outcome set.
-var errEnded = errors.New("ended")
+// endsAs is the error with which a run ends: the outcome, and what is left to do. After
+// any other error the transaction is frozen.
+type endsAs struct {
+	outcome
+	left error
+}
+
+func (f *endsAs) Error() string { return fmt.Sprint(f.left) }
 
 // finish brings a restore's transaction to its end, or says what is left. Only an
 // outcome that is not pending has ended the transaction. It closes tx.
 func (s *session) finish(ctx context.Context, tx *journal.Tx, offline bool) *ended {
 	f := &finish{session: s, offline: offline, end: ended{up: time.Now(), preRestoreSID: tx.Begin.PreRestoreSID}}
-	f.run(ctx, tx)
+	err := f.run(ctx, tx)
+	var own *Error
+	var end *endsAs
+	switch {
+	case errors.As(err, &end):
+		f.end.outcome, f.end.err = end.outcome, end.left
+	case errors.As(err, &own):
+		f.end.err = err
+	default:
+		f.end.err = frozen(tx.ID, "%w", err)
+	}
 	if row := outcomes[f.end.outcome]; row.pending || row.kind == Frozen {
 		tx.Close()
 	}
 	return &f.end
 }
 
-func (f *finish) run(ctx context.Context, tx *journal.Tx) {
-	var err error
+func (f *finish) run(ctx context.Context, tx *journal.Tx) (err error) {
 	if f.x, err = f.openTxn(tx); err != nil {
-		f.frozen(frozen(tx.ID, "its directories cannot be opened: %w", err))
-		return
+		return frozen(tx.ID, "its directories cannot be opened: %w", err)
 	}
 	defer func() {
+		var err error
 		if f.end.preserved, err = f.x.Preserved(); err != nil {
 			f.say("warning: cannot list the preserved files: %v", err)
 		}
 		f.x.CloseVolumes()
 	}()
 	if !f.x.Decision().Staged { // nothing that is live has been touched
-		f.discardUnready()
-		return
+		return f.discardUnready()
 	}
-	if err := runPhases(ctx, f.session, finishing, f, false); err != nil && !errors.Is(err, errEnded) {
-		f.frozen(frozen(tx.ID, "%w", err))
+	if err := runPhases(ctx, f.session, finishing, f, false); err != nil {
+		return err
 	}
+	if f.sick != nil {
+		return f.stopAt(rolledBack, restoredUnhealthy, f.sick)
+	}
+	return f.stopAt(rolledBack, restored, nil)
 }
 
-// frozen ends the run: nothing was touched.
-func (f *finish) frozen(err error) { f.set(frozenTx, err) }
-
-func (f *finish) set(o outcome, err error) { f.end.outcome, f.end.err = o, err }
-
 // stopAt ends the run with one of two outcomes, for old data or for new data,
-// according to the records. err is what is left to do.
-func (f *finish) stopAt(ifOld, ifNew outcome, err error) error {
-	o := ifOld
+// according to the records. left is what is left to do.
+func (f *finish) stopAt(ifOld, ifNew outcome, left error) error {
 	if f.x.Goal().Keeps() == swap.New {
-		o = ifNew
+		return &endsAs{ifNew, left}
 	}
-	f.set(o, err)
-	return errEnded
+	return &endsAs{ifOld, left}
 }
 
 // discardUnready ends a transaction that has no ready record.
-func (f *finish) discardUnready() {
+func (f *finish) discardUnready() error {
 	if err := f.untouched(f.x); err != nil {
-		f.frozen(frozen(f.x.ID, "%w", err))
-		return
+		return err
 	}
-	err := func() error {
-		if f.x.Begin.PreRestoreSID != "" {
-			if err := errors.Join(f.discard(f.w.Name, f.x.Begin.PreRestoreSID), f.clear(f.x.ID)); err != nil {
-				return err
-			}
-		}
-		return f.x.Discard()
-	}()
-	if f.set(cleaned, err); err != nil {
-		f.end.outcome = cleanedPartly
+	var err error
+	if sid := f.x.Begin.PreRestoreSID; sid != "" {
+		err = f.discard(f.x.Tx, sid)
 	}
+	if err == nil {
+		err = f.x.Discard()
+	}
+	if err != nil {
+		return &endsAs{cleanedPartly, err}
+	}
+	return &endsAs{cleaned, nil}
 }
 
 // follow brings every volume to the state that the records call for, or touches
 // none.
 func (f *finish) follow(ctx context.Context) error {
-	err := f.resolve(ctx)
-	var plan []swap.Action
-	if err == nil {
-		plan, err = f.x.Plan()
+	if err := f.resolve(ctx); err != nil {
+		return err
 	}
+	plan, err := f.x.Plan()
 	if err == nil && slices.Contains(plan, swap.Exchange) {
 		err = f.stopApp(ctx)
 	}
@@ -112,11 +121,7 @@ func (f *finish) follow(ctx context.Context) error {
 		err = f.x.Apply(plan)
 	}
 	if err != nil {
-		if _, own := asError(err); !own {
-			err = frozen(f.x.ID, "%w", err)
-		}
-		f.frozen(err)
-		return errEnded
+		return err
 	}
 	f.end.up = time.Now()
 	if f.offline {
@@ -157,19 +162,12 @@ func (f *finish) stopApp(ctx context.Context) error {
 // appIsDone reports whether the app has been brought up already. Then only the guard
 // and the clean-up are left; if the app has stopped since, that is the operator's
 // business.
-func (f *finish) appIsDone() bool {
-	return f.x.Decision().AppUp
-}
+func (f *finish) appIsDone() bool { return f.x.Decision().AppUp }
 
 // bringUp starts the app on the live data: the new data after a commit, otherwise
 // the old. If the app does not become healthy on the new data, bringUp goes back.
 func (f *finish) bringUp(ctx context.Context) error {
-	err := f.startApp(ctx)
-	f.end.up = time.Now()
-	return err
-}
-
-func (f *finish) startApp(ctx context.Context) error {
+	defer func() { f.end.up = time.Now() }()
 	before := f.x.Before()
 	if f.x.Goal().Keeps() == swap.Old || !runtime.Containers(before).Ran() {
 		return f.appDown(f.rt.Resume(ctx, f.held, before))
@@ -191,8 +189,7 @@ func (f *finish) startApp(ctx context.Context) error {
 	f.say("%v: going back to the old data", err)
 	f.end.cause = err
 	if err := f.revert(ctx); err != nil {
-		f.frozen(err)
-		return errEnded
+		return err
 	}
 	return f.appDown(f.rt.Resume(ctx, f.held, before))
 }
@@ -215,7 +212,7 @@ func (f *finish) staysNew() bool {
 func (f *finish) revert(ctx context.Context) error {
 	f.at("before revert")
 	if err := f.x.Revert(); err != nil {
-		return frozen(f.x.ID, "%w", err)
+		return err
 	}
 	f.at("revert")
 	if err := f.rt.FenceAndStop(ctx, f.x.Begin.StopTimeout); err != nil {
@@ -223,38 +220,33 @@ func (f *finish) revert(ctx context.Context) error {
 	}
 	plan, err := f.x.Plan()
 	if err != nil {
-		return frozen(f.x.ID, "%w", err)
+		return err
 	}
-	if err := f.x.Apply(plan); err != nil {
-		return frozen(f.x.ID, "%w", err)
-	}
-	return nil
+	return f.x.Apply(plan)
 }
 
-// settle deletes the trees that are no longer needed and ends the transaction. If
-// the restore was undone before its pre-restore snapshot was published, settle also
-// removes the unfinished snapshot.
+// settle deletes the trees that are no longer needed, and the pre-restore snapshot
+// where it is unfinished, and ends the transaction.
 func (f *finish) settle(ctx context.Context) error {
 	if err := f.clearAway(ctx); err != nil {
 		return f.stopAt(rolledBackPartly, restoredPartly, err)
 	}
 	f.at("settled")
-	_ = f.stopAt(rolledBack, restored, nil)
-	if f.end.outcome == restored && f.sick != nil {
-		f.set(restoredUnhealthy, f.sick)
-	}
 	return nil
 }
 
 func (f *finish) clearAway(ctx context.Context) error {
 	f.at("before settle")
-	x := f.x
-	if err := f.discard(f.w.Name, x.Begin.PreRestoreSID); err != nil {
+	x, decision := f.x, f.x.Decision()
+	st, err := f.stored()
+	if err != nil {
 		return err
 	}
-	decision := x.Decision()
+	if err := st.Discard(f.w.Name, x.Begin.PreRestoreSID); err != nil {
+		return err
+	}
 	if decision.Operator { // an interrupted revert may have left an unfinished snapshot
-		if err := f.discard(f.w.Name, x.Begin.RevertSID); err != nil {
+		if err := st.Discard(f.w.Name, x.Begin.RevertSID); err != nil {
 			return err
 		}
 	}
@@ -267,10 +259,10 @@ func (f *finish) clearAway(ctx context.Context) error {
 			err = x.PreserveTaken()
 		}
 		if err != nil {
-			return fmt.Errorf("save the data that goes as snapshot %s: %w", f.x.Decision().TakenSID, err)
+			return fmt.Errorf("save the data that goes as snapshot %s: %w", decision.TakenSID, err)
 		}
 	}
-	if err := f.clear(x.ID); err != nil {
+	if err := st.Clear(x.ID); err != nil {
 		return err
 	}
 	if err := x.Discard(); err != nil {
@@ -279,10 +271,9 @@ func (f *finish) clearAway(ctx context.Context) error {
 	return nil
 }
 
-// keepTaken publishes a snapshot of the data that is about to be deleted. After a
-// revert that is the new data: the app was up on it, and no other copy holds what
-// the app wrote. After an operator's decision it is the data that was decided
-// against, since the app may have been started on it by hand.
+// keepTaken publishes a snapshot of the data that is about to be deleted: after a
+// revert of the new data, on which the app was up, and after an operator's decision
+// of the data that was decided against, on which it may have been started by hand.
 func (f *finish) keepTaken(ctx context.Context) error {
 	sid, note := f.x.Decision().TakenSID, "taken back: the restore of "+f.x.Begin.SID
 	if f.x.Goal() == swap.Committed {
@@ -291,7 +282,7 @@ func (f *finish) keepTaken(ctx context.Context) error {
 	if _, err := f.Store.Load(f.w.Name, sid); err == nil {
 		return f.Store.Root().SyncFS() // an earlier run made it, and may have been killed before the sync
 	}
-	if err := errors.Join(f.discard(f.w.Name, sid), f.clear(f.x.ID)); err != nil {
+	if err := f.discard(f.x.Tx, sid); err != nil {
 		return err
 	}
 	trees, err := f.openTrees(func(i int) (*disk.Dir, error) { return f.x.Volumes[i].OpenTaken(f.x.Goal().Drops()) })
@@ -299,20 +290,13 @@ func (f *finish) keepTaken(ctx context.Context) error {
 	if err != nil || len(trees) == 0 {
 		return err
 	}
-	capture, err := f.newCapture(ctx, f.x.Tx, trees, snapshot.Options{Verify: true, Leaving: true}) // the only copy that will be left
-	if err != nil {
-		return err
-	}
-	defer capture.Close()
-	if err := capture.PassTwo(ctx); err != nil {
-		return err
-	}
-	f.say("the data that goes is saved as snapshot %s (%s)", sid, note)
-	return capture.Publish(&store.Manifest{SID: sid, Reason: store.PreRestore, Note: note, Quiesce: runtime.Stop, Images: images(nil)})
+	f.say("saving the data that goes as snapshot %s (%s)", sid, note)
+	return f.publishLeaving(ctx, f.x.Tx, trees, true, // it will be the only copy
+		&store.Manifest{SID: sid, Reason: store.PreRestore, Note: note, Quiesce: runtime.Stop})
 }
 
-// openTrees opens a tree of each volume that has one. The caller closes them,
-// after an error too.
+// openTrees opens a tree of each volume that has one. The caller closes them, after
+// an error too.
 func (f *finish) openTrees(open func(i int) (*disk.Dir, error)) ([]snapshot.Source, error) {
 	var list []snapshot.Source
 	for i, v := range f.x.Volumes {
@@ -351,18 +335,14 @@ func (e *Engine) published(b *journal.Begin) (bool, error) {
 }
 
 // untouched makes sure that a restore without a ready record has moved no live
-// directory. If one has moved, the record was lost, and the trees in the wrappers
-// may be the only copy of the old data.
+// directory: see [swap.Tx.Untouched].
 func (e *Engine) untouched(x *swap.Tx) error {
 	if err := x.Untouched(); err != nil || x.Begin.Kind != journal.Restore {
 		return err
 	}
 	published, err := e.published(x.Begin)
-	if err != nil {
-		return err
-	}
 	if published {
-		return fmt.Errorf("the ready record is missing, though the later pre-restore snapshot %s exists: %w", x.Begin.PreRestoreSID, disk.ErrDamaged)
+		err = fmt.Errorf("the ready record is missing, though the later pre-restore snapshot %s exists: %w", x.Begin.PreRestoreSID, disk.ErrDamaged)
 	}
-	return nil
+	return err
 }

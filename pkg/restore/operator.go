@@ -50,9 +50,9 @@ type ResolvedVolume struct {
 // not kept becomes a snapshot before it is deleted.
 //
 // Without a confirmation nothing changes, and the result tells what Resolve would
-// do; after a refusal, as far as Resolve could find out. The decision is recorded
-// before the first directory moves. From then on Recover finishes the work, and
-// another Resolve may still decide otherwise.
+// do, after a refusal as far as it could find out. The decision is recorded before the
+// first directory moves. From then on Recover finishes the work, and another Resolve
+// may still decide otherwise.
 func (e *Engine) Resolve(ctx context.Context, req ResolveRequest) (Recovery, error) {
 	runtime.LockOSThread() // see Restore
 	defer runtime.UnlockOSThread()
@@ -70,16 +70,11 @@ func (e *Engine) Resolve(ctx context.Context, req ResolveRequest) (Recovery, err
 		return r, classify(err)
 	}
 	if err := s.decideFor(ctx, req, &r); err != nil {
-		r.Err = classify(err)
+		if r.Err = classify(err); kindOf(err) == Frozen {
+			r.Action = FrozenTx
+		}
 	}
-	if r.Err != nil {
-		return r, r.Err
-	}
-	return r, nil
-}
-
-func nothingFrozen(workload string) error {
-	return refused("not_frozen", remedy.Of(remedy.Operation{Verb: remedy.DoStatus, Workload: workload}), "workload %s has no restore that is frozen", workload)
+	return r, r.Err
 }
 
 // decideFor finds the transaction, and carries the decision out.
@@ -88,21 +83,9 @@ func (s *session) decideFor(ctx context.Context, req ResolveRequest, r *Recovery
 	if err != nil {
 		return err
 	}
-	r.Tx, r.Found, r.Action = tx.ID, tx.Found(), FrozenTx
-	if err := s.lockRecorded(tx); err != nil {
-		r.Action = ""
+	r.Tx, r.Found = tx.ID, tx.Found()
+	if err := s.prepare(tx, req, r); err != nil {
 		return errors.Join(err, tx.Close())
-	}
-	if err := errors.Join(s.controls(tx), s.prepare(tx, req, r)); err != nil {
-		return errors.Join(err, tx.Close())
-	}
-	if _, err := s.stored(); err != nil { // the data that is not kept becomes a snapshot
-		return errors.Join(err, tx.Close())
-	}
-	if earlier := swap.Decide(tx, true); earlier.Operator { // the snapshot that an earlier decision was making
-		if err := s.Store.Discard(s.w.Name, earlier.TakenSID); err != nil {
-			return errors.Join(err, tx.Close())
-		}
 	}
 	r.Resolution.SID = disk.NewID(time.Now())
 	s.at("before resolve")
@@ -132,24 +115,18 @@ func (s *session) frozenRestore(req ResolveRequest) (*journal.Tx, error) {
 	var unusable error
 	for _, id := range ids {
 		tx, err := s.Journal.Load(id)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			if concerns(err, s.w.Name) {
-				unusable = errors.Join(unusable, frozen(id, "its records cannot be used, and without them nothing can be decided: %w", err))
-			}
-			continue
-		}
-		ours := tx.Begin.Workload == s.w.Name && tx.Begin.Kind == journal.Restore
-		if !ours || found != nil && id != req.Confirm {
+		switch {
+		case errors.Is(err, fs.ErrNotExist) || err != nil && !concerns(err, s.w.Name):
+		case err != nil:
+			unusable = errors.Join(unusable, frozen(id, "its records cannot be used, and without them nothing can be decided: %w", err))
+		case tx.Begin.Workload != s.w.Name || tx.Begin.Kind != journal.Restore || found != nil && id != req.Confirm:
 			tx.Close()
-			continue
+		default:
+			if found != nil {
+				found.Close()
+			}
+			found = tx
 		}
-		if found != nil {
-			found.Close()
-		}
-		found = tx
 	}
 	switch {
 	case found != nil:
@@ -157,24 +134,41 @@ func (s *session) frozenRestore(req ResolveRequest) (*journal.Tx, error) {
 	case unusable != nil:
 		return nil, unusable
 	}
-	return nil, nothingFrozen(s.w.Name)
+	return nil, refused("not_frozen", remedy.Of(remedy.Operation{Verb: remedy.DoStatus, Workload: s.w.Name}), "workload %s has no restore that is frozen", s.w.Name)
 }
 
-// prepare looks at everything. It refuses, or fills in what would be done.
+// prepare makes all checks, and fills in what a decision would do.
 func (s *session) prepare(tx *journal.Tx, req ResolveRequest, r *Recovery) error {
+	if err := s.held.Volumes(recordedPaths(tx.Begin)); err != nil {
+		return err
+	}
+	if err := errors.Join(s.controls(tx), s.look(tx, req, r)); err != nil {
+		return err
+	}
+	r.Action = FrozenTx // until the decision is carried out
+	st, err := s.stored()
+	if err != nil { // the data that is not kept becomes a snapshot
+		return err
+	}
+	if earlier := swap.Decide(tx, true); earlier.Operator { // the snapshot that an earlier decision was making
+		return st.Discard(s.w.Name, earlier.TakenSID)
+	}
+	return nil
+}
+
+// look looks at all volumes, and refuses what is not frozen or not confirmed.
+func (s *session) look(tx *journal.Tx, req ResolveRequest, r *Recovery) error {
 	x, err := s.openTxn(tx)
 	if err != nil {
 		return frozen(tx.ID, "its directories cannot be opened: %w", err)
 	}
 	defer x.CloseVolumes()
-	if !x.Decision().Staged {
-		if err := s.untouched(x); err != nil {
-			return frozen(tx.ID, "%w", err)
-		}
-		return s.notFrozen(r)
-	}
-	if err := ready(x); err == nil {
-		return s.notFrozen(r)
+	err = s.ready(x)
+	switch {
+	case err != nil && !x.Decision().Staged:
+		return frozen(tx.ID, "%w", err)
+	case err == nil:
+		return refused("not_frozen", remedy.Of(remedy.Recover(s.w.Name)), "transaction %s is not frozen: snap recover finishes or undoes it without a decision", tx.ID)
 	}
 	keep := swap.Generation(req.Keep)
 	list, err := x.PlanResolution(keep)
@@ -183,20 +177,7 @@ func (s *session) prepare(tx *journal.Tx, req ResolveRequest, r *Recovery) error
 	}
 	r.Resolution = describe(x, keep, list)
 	command := remedy.Of(remedy.Resolve(s.w.Name, tx.ID, req.Keep))
-	switch req.Confirm {
-	case "":
-		r.Action = ""
-		return refused("confirm_required", command, "this %s, and must be confirmed", consequence(x, keep, list))
-	case tx.ID:
-		return nil
-	}
-	r.Action = ""
-	return refused("confirm_mismatch", command, "--confirm is %q, but the transaction is %s", req.Confirm, tx.ID)
-}
-
-func (s *session) notFrozen(r *Recovery) error {
-	r.Action = ""
-	return refused("not_frozen", remedy.Of(remedy.Recover(s.w.Name)), "transaction %s is not frozen: snap recover finishes or undoes it without a decision", r.Tx)
+	return confirmed(req.Confirm, "transaction", tx.ID, command, "this "+consequence(x, keep, list))
 }
 
 // consequence says what a decision does to the data.
@@ -206,19 +187,12 @@ func consequence(x *swap.Tx, keep swap.Occupant, list []swap.Resolution) string 
 		does = append(does, "moves live data of "+x.Begin.Workload)
 	}
 	if slices.ContainsFunc(list, func(r swap.Resolution) bool { return r.Drops(keep) }) {
-		does = append(does, "deletes the "+otherWord(keep)+" data")
+		does = append(does, "deletes the "+keep.Other().Word()+" data")
 	}
 	if len(does) == 0 {
 		return "ends the transaction, leaves the live data as it is and deletes nothing"
 	}
 	return strings.Join(does, " and ")
-}
-
-func otherWord(keep swap.Occupant) string {
-	if keep == swap.Old {
-		return journal.KeepNew
-	}
-	return journal.KeepOld
 }
 
 // describe says what a decision does with each volume.
@@ -227,10 +201,9 @@ func describe(x *swap.Tx, keep swap.Occupant, list []swap.Resolution) *Resolutio
 	r := &Resolution{Tx: x.ID, Keep: word}
 	for i, v := range x.Volumes {
 		plan := list[i]
-		old, fresh := v.Handles()
 		d := ResolvedVolume{
 			Name: v.Name, Path: v.Path(), Entry: v.EntryName(), Found: v.Describe(),
-			Old: string(old), New: string(fresh), Steps: []string{}, Stays: plan.Foreign(),
+			Old: string(v.Handle(swap.Old)), New: string(v.Handle(swap.New)), Steps: []string{}, Stays: plan.Foreign(),
 		}
 		for _, step := range plan.Steps {
 			d.Steps = append(d.Steps, [...]string{
@@ -239,7 +212,7 @@ func describe(x *swap.Tx, keep swap.Occupant, list []swap.Resolution) *Resolutio
 			}[step])
 		}
 		if plan.Drops(keep) {
-			d.Steps = append(d.Steps, fmt.Sprintf("save the %s data as a snapshot, then delete it", otherWord(keep)))
+			d.Steps = append(d.Steps, fmt.Sprintf("save the %s data as a snapshot, then delete it", keep.Other().Word()))
 		}
 		r.Volumes = append(r.Volumes, d)
 	}

@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/snapshot"
@@ -31,7 +32,7 @@ type RestoreRequest struct {
 	Confirm       string   // must equal SID; a plan needs none
 	Volumes       []string // names; none means all
 	OnUnhealthy   string
-	Guard         string        // workload.GuardBefore or GuardAfter; "": what the config says
+	Guard         string        // as of Plan; "": what the config says
 	HealthTimeout time.Duration // 0: two minutes
 	StopTimeout   time.Duration // 0: what each container asks for
 	TrustIndex    bool          // do not read what was cloned because the index says that it is unchanged
@@ -47,10 +48,12 @@ type Plan struct {
 	Space      []Space
 	Warnings   []string
 
+	req      RestoreRequest
 	manifest *store.Manifest
 	chosen   []*workload.Volume
-	volumes  []*swap.Volume // of chosen
-	running  bool           // the app runs now and will be brought up again
+	wanted   []*store.Volume // of chosen, in the snapshot
+	volumes  []*swap.Volume  // of chosen, opened
+	running  bool            // the app runs now and will be brought up again
 }
 
 // PlannedVolume is one volume of a plan.
@@ -80,18 +83,21 @@ func (e *Engine) Plan(ctx context.Context, req RestoreRequest) (*Plan, error) {
 	return p, err
 }
 
+func (p *Plan) warn(format string, args ...any) {
+	p.Warnings = append(p.Warnings, fmt.Sprintf(format, args...))
+}
+
 func (p *Plan) close() {
-	if p == nil {
-		return
+	if p != nil {
+		swap.CloseAll(p.volumes)
 	}
-	swap.CloseAll(p.volumes)
 }
 
 // plan is the pre-flight. The caller closes what it returns, after an error
 // too.
 func (s *session) plan(ctx context.Context, req RestoreRequest) (*Plan, error) {
-	if !disk.ValidID(req.SID) {
-		return nil, fault(Usage, "bad_sid", remedy.Of(remedy.List(s.w.Name)), "%q is not the id of a snapshot", req.SID)
+	if err := validSID(s.w.Name, req.SID); err != nil {
+		return nil, err
 	}
 	if err := s.unfinished(); err != nil {
 		return nil, err
@@ -100,43 +106,31 @@ func (s *session) plan(ctx context.Context, req RestoreRequest) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Plan{Workload: s.w.Name, SID: req.SID, Guard: guard}
-	for _, check := range []func(context.Context, *Plan, RestoreRequest) error{
-		s.planSnapshot, s.planVolumes, s.planDirectories, s.planLive, s.planContainers, s.planUsers, s.planHolders, s.planSpace, s.planExchange,
+	p := &Plan{Workload: s.w.Name, SID: req.SID, Guard: guard, req: req}
+	for _, check := range []func(context.Context, *Plan) error{
+		s.planVolumes, s.planDirectories, s.planLive, s.planContainers, s.planUsers, s.planHolders, s.planSpace, s.planExchange,
 	} {
-		if err := check(ctx, p, req); err != nil {
+		if err := check(ctx, p); err != nil {
 			return p, classify(err)
 		}
 	}
 	return p, nil
 }
 
-func (s *session) planSnapshot(_ context.Context, p *Plan, req RestoreRequest) error {
-	var err error
-	p.manifest, err = s.Store.Load(s.w.Name, req.SID)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return refused("snapshot_not_found", remedy.Of(remedy.List(s.w.Name)), "there is no snapshot %s of workload %s", req.SID, s.w.Name)
-	case errors.Is(err, disk.ErrTooNew):
-		return refused("snapshot_too_new", remedy.Of("use the version of snap that made it, or a newer one"), "%w", err)
-	case errors.Is(err, disk.ErrDamaged):
-		return refused("snapshot_damaged", remedy.Of("the snapshot cannot be used; restore another (`", remedy.List(s.w.Name), "`)"), "%w", err)
-	}
-	return err
-}
-
 // planVolumes matches the snapshot's volumes with those of the current config,
 // which alone says where data goes.
-func (s *session) planVolumes(ctx context.Context, p *Plan, req RestoreRequest) error {
-	for i := range p.manifest.Volumes {
-		m := &p.manifest.Volumes[i]
-		if s.configured(m) == nil {
-			return refused("volume_unresolved", remedy.Of("make the config's volumes match the snapshot's (`", remedy.Operation{Verb: remedy.DoShow, Workload: s.w.Name, ID: req.SID}, "`)"),
+func (s *session) planVolumes(ctx context.Context, p *Plan) error {
+	var err error
+	if p.manifest, err = s.load(Refused, s.w.Name, p.SID); err != nil {
+		return err
+	}
+	for _, m := range p.manifest.Volumes {
+		if v, _ := s.w.Volume(m.Name); v == nil || string(v.Scope) != m.Scope || v.Source != m.Source {
+			return refused("volume_unresolved", remedy.Of("make the config's volumes match the snapshot's (`", remedy.Operation{Verb: remedy.DoShow, Workload: s.w.Name, ID: p.SID}, "`)"),
 				"the snapshot has volume %q (scope %s, source %q), but the config of workload %s does not", m.Name, m.Scope, m.Source, s.w.Name)
 		}
 	}
-	var err error
-	if p.chosen, err = s.chosen(req.Volumes); err != nil {
+	if p.chosen, err = s.chosen(p.req.Volumes); err != nil {
 		return err
 	}
 	for _, v := range p.chosen {
@@ -150,21 +144,13 @@ func (s *session) planVolumes(ctx context.Context, p *Plan, req RestoreRequest) 
 			return err
 		}
 		if n > 0 {
-			return refused("members_missing", remedy.Of("the snapshot cannot be used; restore another (`", remedy.List(s.w.Name), "`)"),
+			return refused("members_missing", useAnother(s.w.Name),
 				"volume %q: the store lacks %d of its %d members, the first is %s", v.Name, n, len(m.Members), first)
 		}
+		p.wanted = append(p.wanted, m)
 		p.Volumes = append(p.Volumes, PlannedVolume{
 			Name: v.Name, Scope: string(v.Scope), Source: v.Source, Path: v.Path(), Files: m.Files, Bytes: m.Bytes,
 		})
-	}
-	return nil
-}
-
-func (s *session) configured(m *store.Volume) *workload.Volume {
-	for i := range s.w.Volumes {
-		if v := &s.w.Volumes[i]; v.Name == m.Name && string(v.Scope) == m.Scope && v.Source == m.Source {
-			return v
-		}
 	}
 	return nil
 }
@@ -188,12 +174,9 @@ func (s *session) chosen(names []string) ([]*workload.Volume, error) {
 	return list, nil
 }
 
-func (s *session) planDirectories(_ context.Context, p *Plan, _ RestoreRequest) error {
+func (s *session) planDirectories(_ context.Context, p *Plan) error {
 	var err error
 	if p.volumes, err = s.openLive(p.chosen); err != nil {
-		return err
-	}
-	if err := s.noOrphans(p.volumes); err != nil {
 		return err
 	}
 	if err := swap.AllFit(p.volumes); err != nil {
@@ -202,7 +185,7 @@ func (s *session) planDirectories(_ context.Context, p *Plan, _ RestoreRequest) 
 	for i, v := range p.volumes {
 		p.Volumes[i].Exists = v.Live != nil
 		if v.Live == nil {
-			p.Warnings = append(p.Warnings, fmt.Sprintf("volume %s: %s does not exist and will be created", v.Name, v.Path()))
+			p.warn("volume %s: %s does not exist and will be created", v.Name, v.Path())
 		}
 	}
 	return nil
@@ -210,7 +193,7 @@ func (s *session) planDirectories(_ context.Context, p *Plan, _ RestoreRequest) 
 
 // planLive walks the live data, by stat alone, to find before anything is staged
 // what the pre-restore snapshot could not hold.
-func (s *session) planLive(ctx context.Context, p *Plan, _ RestoreRequest) error {
+func (s *session) planLive(ctx context.Context, p *Plan) error {
 	for i, v := range p.volumes {
 		if v.Live == nil {
 			continue
@@ -232,7 +215,7 @@ func (s *session) planLive(ctx context.Context, p *Plan, _ RestoreRequest) error
 	return nil
 }
 
-func (s *session) planContainers(ctx context.Context, p *Plan, _ RestoreRequest) error {
+func (s *session) planContainers(ctx context.Context, p *Plan) error {
 	var err error
 	if p.Containers, err = s.rt.Containers(ctx); err != nil {
 		return err
@@ -245,14 +228,13 @@ func (s *session) planContainers(ctx context.Context, p *Plan, _ RestoreRequest)
 	}
 	if !p.running {
 		if s.w.Kind() != workload.Data {
-			p.Warnings = append(p.Warnings, "no container of the workload runs; none will be started")
+			p.warn("no container of the workload runs; none will be started")
 		}
 		return nil
 	}
 	for _, v := range p.volumes {
 		if !mountedBy(p.Containers, v) {
-			p.Warnings = append(p.Warnings, fmt.Sprintf(
-				"volume %s: no container mounts %s now; the config has changed since they were deployed", v.Name, v.Path()))
+			p.warn("volume %s: no container mounts %s now; the config has changed since they were deployed", v.Name, v.Path())
 		}
 	}
 	return s.rt.Check(ctx, runtime.Containers(p.Containers).Pins())
@@ -260,56 +242,144 @@ func (s *session) planContainers(ctx context.Context, p *Plan, _ RestoreRequest)
 
 // mountedBy reports whether a container mounts the volume or a directory above it.
 func mountedBy(list []runtime.Container, v *swap.Volume) bool {
-	for _, c := range list {
-		for _, m := range c.Mounts {
-			if workload.Contains(m.Source, v.Path()) {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(list, func(c runtime.Container) bool {
+		return slices.ContainsFunc(c.Mounts, func(m runtime.Mount) bool { return workload.Contains(m.Source, v.Path()) })
+	})
 }
 
-// planUsers looks for other containers that mount the volumes: a running one would
-// go on writing to the displaced tree.
-func (s *session) planUsers(ctx context.Context, p *Plan, _ RestoreRequest) error {
-	paths := make([]string, len(p.volumes))
-	for i, v := range p.volumes {
+func (s *session) planUsers(ctx context.Context, p *Plan) error {
+	warnings, err := s.users(ctx, p.volumes)
+	p.Warnings = append(p.Warnings, warnings...)
+	return err
+}
+
+// users looks for other containers that mount the volumes. It refuses a running one,
+// which would go on writing to the displaced tree, and warns of others.
+func (s *session) users(ctx context.Context, volumes []*swap.Volume) (warnings []string, err error) {
+	paths := make([]string, len(volumes))
+	for i, v := range volumes {
 		paths[i] = v.Path()
 	}
 	users, err := s.rt.Users(ctx, paths)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, u := range users {
 		what := fmt.Sprintf("container %s, which does not belong to the workload, mounts %s", u.Name, u.Source)
 		switch {
 		case u.Running && u.Relation != runtime.Above:
-			return refused("in_use", remedy.Of("stop it (docker stop "+u.Name+"), or list it in also_stop in the config"),
+			return nil, refused("in_use", remedy.Of("stop it (docker stop "+u.Name+"), or list it in also_stop in the config"),
 				"%s (%s volume %s): it would go on writing to the old data", what, u.Relation, u.Path)
 		case u.Running:
-			p.Warnings = append(p.Warnings, what+", above volume "+u.Path)
+			warnings = append(warnings, what+", above volume "+u.Path)
 		default:
-			p.Warnings = append(p.Warnings, what+"; it is stopped")
+			warnings = append(warnings, what+"; it is stopped")
+		}
+	}
+	return warnings, nil
+}
+
+// planHolders looks for processes of the host that use the volumes. Processes in the
+// app's containers are looked for after the containers have stopped.
+func (s *session) planHolders(_ context.Context, p *Plan) error {
+	return swap.NoHolders(swap.LiveOf(p.volumes), disk.HostProcesses)
+}
+
+// Space is the room that a restore needs on a filesystem, and what is free there.
+type Space struct {
+	Path       string `json:"path"`
+	NeedBytes  uint64 `json:"need_bytes"`
+	FreeBytes  uint64 `json:"free_bytes"`
+	NeedInodes uint64 `json:"need_inodes"`
+	FreeInodes uint64 `json:"free_inodes"`
+}
+
+// planSpace adds up the room that each filesystem needs: for the staged trees beside
+// the live ones, and a little in the store.
+func (s *session) planSpace(_ context.Context, p *Plan) error {
+	const perEntry = 4096 // a block for what a name and its metadata take
+	need := map[disk.FSID]*Space{}
+	add := func(d *disk.Dir, bytes, inodes uint64) (*Space, error) {
+		id, err := d.Filesystem()
+		if err != nil {
+			return nil, err
+		}
+		if need[id] == nil {
+			free, err := d.Space()
+			if err != nil {
+				return nil, err
+			}
+			need[id] = &Space{Path: d.Path(), FreeBytes: free.Bytes, FreeInodes: free.Inodes}
+		}
+		need[id].NeedBytes += bytes
+		need[id].NeedInodes += inodes
+		return need[id], nil
+	}
+	for i, v := range p.volumes {
+		m := p.wanted[i]
+		// The length of the stream bounds what can be written, whatever the manifest
+		// says of the data; the length of each member is checked.
+		if _, err := add(v.Nearest(), uint64(m.Tar())+perEntry*uint64(m.Entries()), uint64(m.Entries())+2); err != nil {
+			return err
+		}
+	}
+	// How much of the live data is not in the store yet shows only when it is read.
+	// The first pass of the pre-restore capture reads it before anything stops; with
+	// guard after nothing reads it until the app is up again. So this asks for room
+	// for the records and the manifest only.
+	inStore, err := add(s.Store.Root(), 4<<20, 64)
+	if err != nil {
+		return err
+	}
+	if _, err := add(s.Journal.Root(), 1<<20, 64); err != nil {
+		return err
+	}
+	if p.Guard == workload.GuardAfter {
+		p.warnOfSpace(inStore)
+	}
+	for _, space := range need {
+		p.Space = append(p.Space, *space)
+	}
+	slices.SortFunc(p.Space, func(a, b Space) int { return strings.Compare(a.Path, b.Path) })
+	for _, space := range p.Space {
+		if space.NeedBytes > space.FreeBytes {
+			return refused("no_space", remedy.Of("free space there, or choose fewer volumes with --volume"),
+				"the filesystem of %s has %d bytes free; the restore needs %d (old and new data are both on disk until the end)",
+				space.Path, space.FreeBytes, space.NeedBytes)
+		}
+		if space.NeedInodes > space.FreeInodes {
+			return refused("no_space", remedy.Of("remove files there, or choose fewer volumes with --volume"),
+				"the filesystem of %s has %d inodes free; the restore needs %d", space.Path, space.FreeInodes, space.NeedInodes)
 		}
 	}
 	return nil
 }
 
-// planHolders looks for processes of the host that use the volumes. Processes in the
-// app's containers are looked for after the containers have stopped.
-func (s *session) planHolders(_ context.Context, p *Plan, _ RestoreRequest) error {
-	return swap.NoHolders(swap.LiveOf(p.volumes), disk.HostProcesses)
+// warnOfSpace warns when the store may be too full for the snapshot of the displaced
+// trees. It refuses nothing: most of the data may be in the store already, the rest
+// compresses, and a tree that finds no room stays where it is.
+func (p *Plan) warnOfSpace(inStore *Space) {
+	var live int64
+	for _, v := range p.Volumes {
+		live += v.LiveBytes
+	}
+	if inStore.NeedBytes+uint64(live) > inStore.FreeBytes {
+		p.warn("the store may be too full for the snapshot of the live data (up to %d bytes, and %d are free): until there is room, the old data stays beside the new", live, inStore.FreeBytes)
+	}
 }
 
-// limits returns the bounds of an extraction: the manifest's sizes, and what the
-// config allows.
-func limits(m *store.Volume, v *workload.Volume) archive.ExtractOptions {
-	return archive.ExtractOptions{
-		RejectSymlinks: v.Symlinks == workload.RejectSymlinks,
-		KeepPrivileges: v.Setuid == workload.KeepSetuid,
-		MaxEntries:     m.Entries(),
-		MaxBytes:       m.Bytes,
-		MaxDepth:       m.Depth,
+// planExchange tries a real exchange on each filesystem, in a wrapper of its
+// own that a transaction records, so that a crash leaves nothing unnamed.
+func (s *session) planExchange(_ context.Context, p *Plan) error {
+	err, cleanErr := swap.Probe(p.volumes, func(begin *journal.Begin) (*journal.Tx, error) {
+		begin.Snap = s.Version
+		return s.Journal.Begin(s.held, begin)
+	})
+	if errors.Is(err, disk.ErrNoExchange) {
+		err = refused("no_exchange", remedy.Of("keep the volume on ext4, xfs or btrfs"), "%w", err)
 	}
+	if cleanErr != nil {
+		err = fault(Failed, "cleanup", remedy.Of(remedy.Recover(s.w.Name)), "the test exchange of the pre-flight left files that could not be removed: %w", errors.Join(err, cleanErr))
+	}
+	return err
 }

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	goruntime "runtime"
 	"slices"
 
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
+	"github.com/tiny-forge/snap/pkg/swap"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
@@ -57,9 +59,8 @@ func (r RecoverRequest) verb() string {
 }
 
 // Recover finishes or undoes every transaction whose process is gone. It may be
-// run at any time, as often as one likes; a transaction that another process is
-// working on is left to it (its error is of kind Busy). The error is the
-// gravest of those in the list.
+// run at any time; a transaction that another process is working on is left to it
+// (its error is of kind Busy). The error is the gravest of those in the list.
 func (e *Engine) Recover(ctx context.Context, req RecoverRequest) ([]Recovery, error) {
 	goruntime.LockOSThread() // see Restore
 	defer goruntime.UnlockOSThread()
@@ -100,14 +101,11 @@ func (e *Engine) sweep() error {
 
 func gravest(list []Recovery) error {
 	order := map[Kind]int{Busy: 1, Failed: 2, Refused: 2, RolledBack: 3, Pending: 3, Frozen: 4}
-	var worst *Error
+	var worst error
 	for _, r := range list {
-		if e := classify(r.Err); e != nil && (worst == nil || order[e.Kind] > order[worst.Kind]) {
+		if e := classify(r.Err); e != nil && (worst == nil || order[e.Kind] > order[kindOf(worst)]) {
 			worst = e
 		}
-	}
-	if worst == nil {
-		return nil
 	}
 	return worst
 }
@@ -131,10 +129,14 @@ func (e *Engine) recoverTx(ctx context.Context, id string, req RecoverRequest) (
 		return r, false
 	}
 	s, err := e.lookup(ctx, req.verb(), r.Workload)
+	var unusable *workload.Error
+	if errors.As(err, &unusable) {
+		r.Err = fault(Frozen, "frozen", remedy.Of("put the workload back into the config, then ", remedy.RecoverAll), "transaction %s: %w", id, err)
+		return r, true
+	}
 	if err != nil {
-		if r.Err = unusable(id, err); kindOf(r.Err) == Pending {
-			r.Action, r.Pending = "", true
-		}
+		r.Err = fault(Pending, "pending", classify(err).Remedy, "transaction %s: %w", id, err)
+		r.Action, r.Pending = "", true
 		return r, true
 	}
 	defer s.close()
@@ -173,24 +175,14 @@ func concerns(err error, workload string) bool {
 	return whose == "" || whose == workload
 }
 
-// unusable is the error of a transaction whose workload has no usable config.
-func unusable(id string, err error) error {
-	var ce *workload.Error
-	if errors.As(err, &ce) {
-		return fault(Frozen, "frozen", remedy.Of("put the workload back into the config, then ", remedy.RecoverAll), "transaction %s: %w", id, err)
-	}
-	return fault(Pending, "pending", classify(err).Remedy, "transaction %s: %w", id, err)
-}
-
 func (s *session) recover(ctx context.Context, tx *journal.Tx, req RecoverRequest, r *Recovery) {
-	if err := s.lockRecorded(tx); err != nil {
+	if err := s.held.Volumes(recordedPaths(tx.Begin)); err != nil {
 		tx.Close()
 		r.Err, r.Action = classify(err), ""
 		return
 	}
-	if err := s.controls(tx); err != nil {
+	if r.Err = s.controls(tx); r.Err != nil {
 		tx.Close()
-		r.Err, r.Action = err, FrozenTx
 		return
 	}
 	if req.killed {
@@ -228,14 +220,6 @@ func (s *session) controls(tx *journal.Tx) error {
 	return nil
 }
 
-func (s *session) lockRecorded(tx *journal.Tx) error {
-	var paths []string
-	for _, v := range tx.Begin.Volumes {
-		paths = append(paths, v.Root+"/"+v.Rel)
-	}
-	return s.held.Volumes(paths)
-}
-
 // recoverApp brings back the app that a capture or a deploy put to rest.
 func (s *session) recoverApp(ctx context.Context, tx *journal.Tx, req RecoverRequest, r *Recovery) {
 	r.Action = Cleaned
@@ -268,4 +252,68 @@ func (s *session) resting(ctx context.Context, before []runtime.Container) (bool
 		return false, err
 	}
 	return runtime.Containers(now).Resting(before), nil
+}
+
+// orphans looks beside the live directories of workloads (none means all) for
+// wrappers of restores that the journal does not know. If there is one, the restore
+// was recorded in another state, or the filesystem of that state is not mounted, and
+// "nothing to recover" would be a guess.
+//
+// known holds workloads whose volumes the caller has found already.
+func (e *Engine) orphans(ctx context.Context, names []string, known map[string]*workload.Workload) ([]Recovery, error) {
+	if len(names) == 0 {
+		names = e.Config.Names()
+	}
+	var list []Recovery
+	seen := map[string]bool{}
+	for _, name := range names {
+		w := known[name]
+		if w == nil {
+			var err error
+			if w, err = e.volumesOf(ctx, name); err != nil {
+				observer(ctx).Line(fmt.Sprintf("notice: cannot list the volumes of %s: %v", name, err))
+				continue
+			}
+		}
+		for i := range w.Volumes {
+			v := &w.Volumes[i]
+			id, err := swap.FindOrphan(v.Root(), v.Rel(), e.Journal.List)
+			if err != nil {
+				return list, fault(Frozen, "frozen", remedy.Either(remedies("", err)), "cannot look at volume %s of workload %s (%s): %w", v.Name, name, v.Path(), err)
+			}
+			if id == "" || seen[name+id] {
+				continue
+			}
+			seen[name+id] = true
+			list = append(list, Recovery{Workload: name, Tx: id, Found: "unknown", Action: FrozenTx, Err: e.orphanError(v.Name, v.Path(), id)})
+		}
+	}
+	return list, nil
+}
+
+// volumesOf returns a workload with its volumes. If the config lists them, nothing
+// else is asked, since Docker may not be up yet.
+func (e *Engine) volumesOf(ctx context.Context, name string) (*workload.Workload, error) {
+	w, err := e.Config.Workload(name)
+	if err != nil || len(w.Volumes) > 0 {
+		return w, err
+	}
+	rt, err := e.Runtime(ctx, w)
+	if err != nil {
+		return nil, err
+	}
+	w, _, err = e.withVolumes(ctx, rt, w)
+	return w, errors.Join(err, rt.Close())
+}
+
+func (e *Engine) orphanError(volume, path, id string) error {
+	// An earlier version of snap kept its records in the store.
+	mount := ""
+	if e.Store == nil {
+		mount = "mount the filesystem of the store; or "
+	}
+	return fault(Frozen, "stray_wrapper",
+		remedy.Of(mount+"mount the filesystem of the state that recorded the restore, or correct `state:`, then ", remedy.RecoverAll, "; if that state is lost, see docs/operating.md, section Frozen"),
+		"volume %s: %s/%s belongs to a restore that the state %s does not know: the workload's data may be partly old and partly new",
+		volume, filepath.Dir(path), journal.Wrapper(id), e.Config.State)
 }

@@ -43,19 +43,20 @@ type RestoreResult struct {
 }
 
 // Restore puts a snapshot back: see phase.go for the order. When it returns
-// nil all volumes are new, durably, and the app is up if it was before. The
-// kind of an error says what is on disk. A result comes with an error when the
-// restore got as far as the commit.
-//
-// ctx may end it until the commit, with all volumes old and the app as before;
-// after the commit it goes on to the end.
+// nil all volumes are new, durably, and the app is up if it was before. A result
+// comes with an error when the restore got as far as the commit. Until then ctx may
+// end it, with all volumes old and the app as before.
 func (e *Engine) Restore(ctx context.Context, req RestoreRequest) (*RestoreResult, error) {
 	// One thread makes all effects of the critical section, so that a trace of the
 	// process, as the crash tests take it, shows them in one order.
 	goruntime.LockOSThread()
 	defer goruntime.UnlockOSThread()
 
-	if err := checkConfirm(req); err != nil {
+	if err := validSID(req.Workload, req.SID); err != nil {
+		return nil, err
+	}
+	command := remedy.Of(remedy.Operation{Verb: remedy.DoRestore, Workload: req.Workload, ID: req.SID, Confirmed: true})
+	if err := confirmed(req.Confirm, "snapshot", req.SID, command, "a restore replaces the live data of "+req.Workload); err != nil {
 		return nil, err
 	}
 	s, err := e.begin(ctx, "restore", req.Workload)
@@ -73,17 +74,16 @@ func (e *Engine) Restore(ctx context.Context, req RestoreRequest) (*RestoreResul
 	return r.result, err
 }
 
-func checkConfirm(req RestoreRequest) error {
-	command := remedy.Of(remedy.Operation{Verb: remedy.DoRestore, Workload: req.Workload, ID: req.SID, Confirmed: true})
-	switch {
-	case !disk.ValidID(req.SID):
-		return fault(Usage, "bad_sid", remedy.Of(remedy.List(req.Workload)), "%q is not the id of a snapshot", req.SID)
-	case req.Confirm == "":
-		return refused("confirm_required", command, "a restore replaces the live data of %s, and must be confirmed", req.Workload)
-	case req.Confirm != req.SID:
-		return refused("confirm_mismatch", command, "--confirm is %q, but the snapshot is %s", req.Confirm, req.SID)
+// confirmed refuses unless the operator gave the id of what is to be confirmed. does
+// says what happens then.
+func confirmed(given, what, id string, command remedy.Remedy, does string) error {
+	switch given {
+	case id:
+		return nil
+	case "":
+		return refused("confirm_required", command, "%s, and must be confirmed", does)
 	}
-	return nil
+	return refused("confirm_mismatch", command, "--confirm is %q, but the %s is %s", given, what, id)
 }
 
 type restoration struct {
@@ -95,8 +95,7 @@ type restoration struct {
 	capture *snapshot.Capture
 	result  *RestoreResult
 	down    time.Time // when the fence began; zero before
-
-	release func() // of the watchdog
+	release func()    // of the watchdog
 }
 
 func (r *restoration) run(ctx context.Context) error {
@@ -130,7 +129,6 @@ func (r *restoration) preflight(ctx context.Context) (err error) {
 
 func (r *restoration) guardsAfter() bool { return r.plan.Guard == workload.GuardAfter }
 
-// begin writes the begin record.
 func (r *restoration) begin(context.Context) error {
 	begin := &journal.Begin{
 		Kind: journal.Restore, Snap: r.Version, SID: r.req.SID, PreRestoreSID: disk.NewID(time.Now()), RevertSID: disk.NewID(time.Now()),
@@ -159,7 +157,12 @@ func (r *restoration) begin(context.Context) error {
 
 // stage extracts every volume beside its live directory and makes it durable.
 func (r *restoration) stage(ctx context.Context) error {
-	if err := r.createLive(); err != nil {
+	for _, v := range r.plan.volumes {
+		if err := v.Create(); err != nil {
+			return fmt.Errorf("volume %s: %w", v.Name, err)
+		}
+	}
+	if err := r.lockVolumes(); err != nil { // a directory that was missing now has a handle to lock
 		return err
 	}
 	// Opened before the first byte is staged, so that each later syncfs on it
@@ -168,32 +171,16 @@ func (r *restoration) stage(ctx context.Context) error {
 	if r.x, err = r.openTxn(r.tx); err != nil {
 		return err
 	}
-	for i, v := range r.x.Volumes {
-		m := r.manifestOf(i)
-		r.say("staging volume %s: %d files, %d bytes", v.Name, m.Files, m.Bytes)
-		if err := r.stageOne(ctx, v, m, i); err != nil {
-			return fmt.Errorf("stage volume %s: %w", v.Name, err)
+	for i, live := range r.sources(r.plan.volumes) {
+		if err := r.stageOne(ctx, r.x.Volumes[i], r.plan.wanted[i], live); err != nil {
+			return fmt.Errorf("stage volume %s: %w", r.x.Volumes[i].Name, err)
 		}
 	}
 	return nil
 }
 
-func (r *restoration) createLive() error {
-	for _, v := range r.plan.volumes {
-		if err := v.Create(); err != nil {
-			return fmt.Errorf("volume %s: %w", v.Name, err)
-		}
-	}
-	// A directory that was missing now has a handle to lock.
-	return r.lockVolumes()
-}
-
-func (r *restoration) manifestOf(i int) *store.Volume {
-	v := r.plan.chosen[i]
-	return r.plan.manifest.Volume(v.Name, string(v.Scope), v.Source)
-}
-
-func (r *restoration) stageOne(ctx context.Context, v *swap.Volume, m *store.Volume, i int) error {
+func (r *restoration) stageOne(ctx context.Context, v *swap.Volume, m *store.Volume, live snapshot.Source) error {
+	r.say("staging volume %s: %d files, %d bytes", v.Name, m.Files, m.Bytes)
 	into, err := v.MakeStaged()
 	if err != nil {
 		return err
@@ -202,9 +189,19 @@ func (r *restoration) stageOne(ctx context.Context, v *swap.Volume, m *store.Vol
 	r.at("staging " + v.Name)
 	tar := archive.NewReader(ctx, r.Store, m.Members)
 	defer tar.Close()
-	opt := limits(m, r.plan.chosen[i])
-	if err := r.cloning(i, &opt); err != nil {
-		return err
+	opt := archive.ExtractOptions{
+		RejectSymlinks: live.Volume.Symlinks == workload.RejectSymlinks,
+		KeepPrivileges: live.Volume.Setuid == workload.KeepSetuid,
+		MaxEntries:     m.Entries(),
+		MaxBytes:       m.Bytes,
+		MaxDepth:       m.Depth,
+	}
+	unchanged, err := snapshot.UnchangedSince(r.Store, r.w.Name, r.req.SID, live, r.req.TrustIndex)
+	if err != nil {
+		return fmt.Errorf("the index of snapshot %s: %w", r.req.SID, err)
+	}
+	if unchanged.Any() {
+		opt.Supply = unchanged.Supply
 	}
 	back, err := into.StartWriteBack()
 	if err != nil {
@@ -226,20 +223,7 @@ func (r *restoration) stageOne(ctx context.Context, v *swap.Volume, m *store.Vol
 	return into.SyncFS()
 }
 
-// cloning lets the extraction clone unchanged files, where that is possible.
-func (r *restoration) cloning(i int, opt *archive.ExtractOptions) error {
-	u, err := snapshot.UnchangedSince(r.Store, r.w.Name, r.req.SID, r.sources(r.plan.volumes)[i], r.req.TrustIndex)
-	if err != nil {
-		return fmt.Errorf("the index of snapshot %s: %w", r.req.SID, err)
-	}
-	if u.Any() {
-		opt.Supply = u.Supply
-	}
-	return nil
-}
-
-func (r *restoration) passOne(ctx context.Context) error {
-	var err error
+func (r *restoration) passOne(ctx context.Context) (err error) {
 	if r.capture, err = r.newCapture(ctx, r.tx, r.sources(r.plan.volumes), snapshot.Options{Verify: true}); err != nil {
 		return err
 	}
@@ -251,14 +235,15 @@ func (r *restoration) passOne(ctx context.Context) error {
 	return nil
 }
 
-// ready records the handles.
+// ready records the handles, which must be those of the directories that the
+// pre-flight looked at and the first pass has read.
 func (r *restoration) ready(context.Context) error {
 	ready := &journal.Ready{Containers: r.plan.Containers, Pin: runtime.Containers(r.plan.Containers).Pins()}
 	return r.x.RecordReady(ready, func() error {
-		if err := r.sameAsPlanned(); err != nil {
-			return err
-		}
-		for _, v := range ready.Volumes {
+		for i, v := range ready.Volumes {
+			if err := sameDirectory(r.plan.volumes[i], v.Live); err != nil {
+				return err
+			}
 			if err := r.held.Directories([]disk.Handle{v.Live, v.Staged}); err != nil {
 				return err
 			}
@@ -267,23 +252,13 @@ func (r *restoration) ready(context.Context) error {
 	})
 }
 
-// sameAsPlanned makes sure that the recorded handles belong to the directories that
-// the pre-flight looked at and the first pass has read.
-func (r *restoration) sameAsPlanned() error {
-	for i, v := range r.plan.volumes {
-		h, err := v.Live.Handle()
-		if err != nil {
-			return err
-		}
-		if old, _ := r.x.Volumes[i].Handles(); h != old {
-			return renamed(v)
-		}
+// sameDirectory refuses a volume at whose path another directory than the opened one
+// has been found, or none.
+func sameDirectory(v *swap.Volume, found disk.Handle) error {
+	h, err := v.Live.Handle()
+	if err != nil || h == found {
+		return err
 	}
-	return nil
-}
-
-// renamed refuses a volume whose path now leads to another directory.
-func renamed(v *swap.Volume) error {
 	return refused("in_use", remedy.Of("find out what renames directories there, stop it, then try again"),
 		"volume %s: %s is no longer the same directory: something has renamed or replaced it", v.Name, v.Path())
 }
@@ -301,7 +276,7 @@ func (r *restoration) fence(ctx context.Context) error {
 		return fmt.Errorf("stop %s: %w", r.w.Name, err)
 	}
 	r.at("stopped")
-	if err := r.noUsers(ctx); err != nil {
+	if _, err := r.users(ctx, r.plan.volumes); err != nil {
 		return err
 	}
 	return swap.NoHolders(swap.LiveOf(r.plan.volumes), disk.AllProcesses)
@@ -315,9 +290,7 @@ func (r *restoration) passTwo(ctx context.Context) error {
 }
 
 func (r *restoration) publish(context.Context) error {
-	return r.capture.Publish(&store.Manifest{
-		SID: r.result.PreRestoreSID, Reason: store.PreRestore, Note: beforeRestore(r.req.SID), Quiesce: runtime.Stop, Images: images(r.plan.Containers),
-	})
+	return r.capture.Publish(preRestore(r.result.PreRestoreSID, r.req.SID, r.plan.Containers))
 }
 
 // swap exchanges all volumes, after a last look at handles and mounts.
@@ -339,13 +312,8 @@ func (r *restoration) swap(ctx context.Context) error {
 	return r.x.Apply(plan)
 }
 
-// noUsers repeats a check of the pre-flight: somebody may have started another
-// container on a volume during staging.
-func (r *restoration) noUsers(ctx context.Context) error {
-	return r.planUsers(ctx, &Plan{volumes: r.plan.volumes}, r.req)
-}
-
-// stillStopped refuses when somebody has started a container since the fence.
+// stillStopped refuses when somebody has started a container since the fence, of the
+// workload or on its volumes.
 func (r *restoration) stillStopped(ctx context.Context) error {
 	now, err := r.rt.Containers(ctx)
 	if err != nil {
@@ -356,13 +324,14 @@ func (r *restoration) stillStopped(ctx context.Context) error {
 			return refused("in_use", remedy.Of("find out what starts it, stop that, then try again"), "container %s was started during the restore", c.Name)
 		}
 	}
-	return r.noUsers(ctx)
+	_, err = r.users(ctx, r.plan.volumes)
+	return err
 }
 
-// commit writes the commit record. Before that it makes sure that nobody has started
-// a container since the swap began: such a container may have mounted old and new
-// volumes mixed, and may write to a displaced tree, which would then be deleted. If
-// Docker is down it starts no container, and going back would need it.
+// commit writes the commit record, unless somebody has started a container since the
+// swap began: it may have mounted old and new volumes mixed, and may write to a
+// displaced tree, which would then be deleted. If Docker is down it starts no
+// container, and going back would need it.
 func (r *restoration) commit(ctx context.Context) error {
 	if err := r.stillStopped(ctx); err != nil && !errors.Is(err, runtime.ErrUnreachable) {
 		return err

@@ -8,9 +8,9 @@ import (
 	"github.com/tiny-forge/snap/pkg/snapshot"
 )
 
-// runPhases is the one runner. It runs the phases in order, measures them, tells
-// tests where it is, and stops at the first error. With mayInterrupt, if ctx ends
-// between two phases or makes a phase fail, the error is the cause of ctx.
+// runPhases runs the phases in order, measures them, and stops at the first error.
+// With mayInterrupt, if ctx ends between two phases or makes a phase fail, the error
+// is the cause of ctx.
 func runPhases[T any](ctx context.Context, s *session, list []phase[T], subject T, mayInterrupt bool) error {
 	for _, p := range list {
 		if p.skip != nil && p.skip(subject) {
@@ -19,10 +19,11 @@ func runPhases[T any](ctx context.Context, s *session, list []phase[T], subject 
 		if mayInterrupt && ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err := s.phase(p.name, func() error { return p.do(subject, ctx) }); err != nil {
-			if mayInterrupt {
-				err = because(ctx, err)
-			}
+		err := s.phase(p.name, func() error { return p.do(subject, ctx) })
+		if mayInterrupt {
+			err = because(ctx, err)
+		}
+		if err != nil {
 			return err
 		}
 		s.at(string(p.name))
@@ -64,8 +65,7 @@ func Observe(ctx context.Context, o Observer) context.Context {
 	return context.WithValue(ctx, observerKey{}, o)
 }
 
-// observer returns the observer of a context. Without one it returns an observer
-// that does nothing.
+// observer returns the observer of a context, or one that does nothing.
 func observer(ctx context.Context) Observer {
 	if o, ok := ctx.Value(observerKey{}).(Observer); ok {
 		return o

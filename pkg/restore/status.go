@@ -61,8 +61,14 @@ func (e *Engine) Status(ctx context.Context, name string) ([]WorkloadStatus, err
 	for _, name := range names {
 		list = append(list, e.status(ctx, name, known))
 	}
-	if err := e.pendingOrphans(ctx, names, known, txs); err != nil {
-		problems = append(problems, remedy.Words(err.Error()))
+	orphans, err := e.orphans(ctx, names, known)
+	if err != nil {
+		problems = append(problems, remedy.Of(err.Error()))
+	}
+	for _, r := range orphans {
+		if txs[r.Workload] == nil {
+			txs[r.Workload] = &PendingTx{Tx: r.Tx, Kind: string(journal.Restore), Found: r.Found, Frozen: true, Message: r.Err.Error(), Next: []remedy.Remedy{classify(r.Err).Remedy}}
+		}
 	}
 	if name == "" {
 		for _, whose := range slices.Sorted(maps.Keys(txs)) {
@@ -75,38 +81,34 @@ func (e *Engine) Status(ctx context.Context, name string) ([]WorkloadStatus, err
 		st := &list[i]
 		st.Problems = append(st.Problems, problems...)
 		if p := txs[st.Workload]; p != nil {
-			st.Pending, st.State = p, p.state()
+			st.Pending, st.State = p, "pending"
+			if p.Frozen {
+				st.State = "frozen"
+			} else if p.guarding {
+				st.State = "guarding"
+			}
 		}
 	}
 	return list, nil
 }
 
-func (p *PendingTx) state() string {
-	switch {
-	case p.Frozen:
-		return "frozen"
-	case p.guarding:
-		return "guarding"
-	}
-	return "pending"
-}
-
 // status also adds the workload, with its volumes, to known.
 func (e *Engine) status(ctx context.Context, name string, known map[string]*workload.Workload) WorkloadStatus {
 	st := WorkloadStatus{Workload: name, State: "unknown", Containers: []runtime.Container{}}
+	problem := func(text string) { st.Problems = append(st.Problems, remedy.Of(text)) }
 	if e.Store == nil {
-		st.Problems = append(st.Problems, remedy.Words(e.noStore()))
+		problem(e.noStore())
 	}
 	for m, err := range e.Snapshots(name) { // up to the newest that can be used
 		if err == nil {
 			st.LastSID = m.SID
 			break
 		}
-		st.Problems = append(st.Problems, remedy.Words(err.Error()))
+		problem(err.Error())
 	}
 	s, err := e.lookup(ctx, "status", name)
 	if err != nil {
-		st.Problems = append(st.Problems, remedy.Words(err.Error()))
+		problem(err.Error())
 		return st
 	}
 	defer s.close()
@@ -117,7 +119,7 @@ func (e *Engine) status(ctx context.Context, name string, known map[string]*work
 	}
 	list, err := s.rt.Containers(ctx)
 	if err != nil {
-		st.Problems = append(st.Problems, remedy.Words(err.Error()))
+		problem(err.Error())
 		return st
 	}
 	st.Containers = append(st.Containers, list...)
@@ -148,7 +150,7 @@ func (e *Engine) pending() (map[string]*PendingTx, []remedy.Remedy, error) {
 	}
 	var problems []remedy.Remedy
 	for _, name := range strangers {
-		problems = append(problems, remedy.Words(fmt.Sprintf("%q in the folder of a transaction is not snap's", name)))
+		problems = append(problems, remedy.Of(fmt.Sprintf("%q in the folder of a transaction is not snap's", name)))
 	}
 	for _, id := range ids {
 		tx, err := e.Journal.Load(id)
@@ -163,7 +165,7 @@ func (e *Engine) pending() (map[string]*PendingTx, []remedy.Remedy, error) {
 				out[whose] = e.describeUnusable(unusable)
 			}
 		case err != nil:
-			problems = append(problems, remedy.Words(fmt.Sprintf("transaction %s cannot be read, and until it can, snap changes no workload: %v", id, err)))
+			problems = append(problems, remedy.Of(fmt.Sprintf("transaction %s cannot be read, and until it can, snap changes no workload: %v", id, err)))
 			for _, line := range remedies(id, err) {
 				problems = append(problems, remedy.Of("what to do: ", line))
 			}
@@ -177,23 +179,11 @@ func (e *Engine) pending() (map[string]*PendingTx, []remedy.Remedy, error) {
 	return out, problems, nil
 }
 
-// pendingOrphans adds the restores that the journal does not know.
-func (e *Engine) pendingOrphans(ctx context.Context, names []string, known map[string]*workload.Workload, out map[string]*PendingTx) error {
-	list, err := e.orphans(ctx, names, known)
-	for _, r := range list {
-		if out[r.Workload] == nil {
-			out[r.Workload] = &PendingTx{Tx: r.Tx, Kind: string(journal.Restore), Found: r.Found, Frozen: true, Message: r.Err.Error(), Next: []remedy.Remedy{classify(r.Err).Remedy}}
-		}
-	}
-	return err
-}
-
 func (e *Engine) describeUnusable(u *journal.Unusable) *PendingTx {
 	p := &PendingTx{Tx: u.Tx, Kind: string(u.Begin.Kind), Found: "unreadable"}
-	if e.active(p, u.Begin.Workload) {
-		return p
+	if !e.active(p, u.Begin.Workload) {
+		p.freeze(fmt.Errorf("its records cannot be used: %w", u.Err))
 	}
-	p.freeze(u.Tx, fmt.Errorf("its records cannot be used: %w", u.Err))
 	return p
 }
 
@@ -211,8 +201,8 @@ func (e *Engine) active(p *PendingTx, workload string) bool {
 	return false
 }
 
-func (p *PendingTx) freeze(tx string, err error) {
-	p.Frozen, p.Message, p.Next = true, err.Error(), remedies(tx, err)
+func (p *PendingTx) freeze(err error) {
+	p.Frozen, p.Message, p.Next = true, err.Error(), remedies(p.Tx, err)
 }
 
 func (e *Engine) describe(tx *journal.Tx) *PendingTx {
@@ -224,12 +214,12 @@ func (e *Engine) describe(tx *journal.Tx) *PendingTx {
 		}
 		return p
 	}
-	p.Message = fmt.Sprintf("a %s of %s was interrupted",
-		p.Kind, b.Created.Format("2006-01-02 15:04:05 MST"))
+	begun := b.Created.Format("2006-01-02 15:04:05 MST")
+	p.Message = fmt.Sprintf("a %s of %s was interrupted", p.Kind, begun)
 	p.Next = []remedy.Remedy{remedy.Of("`", remedy.Recover(b.Workload), "` finishes or undoes it")}
 	if _, err := e.Config.Workload(b.Workload); err != nil {
-		p.Frozen, p.Message = true, fmt.Sprintf("a %s of %s was interrupted, and the config no longer has the workload: %v",
-			p.Kind, b.Created.Format("2006-01-02 15:04:05 MST"), err)
+		p.Frozen = true
+		p.Message += fmt.Sprintf(", and the config no longer has the workload: %v", err)
 		p.Next = []remedy.Remedy{remedy.Of("put the workload back into the config, then ", remedy.Recover(b.Workload))}
 		return p
 	}
@@ -238,34 +228,33 @@ func (e *Engine) describe(tx *journal.Tx) *PendingTx {
 	}
 	x, err := e.openTxn(tx)
 	if err != nil {
-		p.freeze(tx.ID, fmt.Errorf("its directories cannot be opened: %w", err))
+		p.freeze(fmt.Errorf("its directories cannot be opened: %w", err))
 		return p
 	}
 	defer x.CloseVolumes()
-	if !x.Decision().Staged {
-		if err := e.untouched(x); err != nil {
-			p.freeze(tx.ID, err)
-		}
-		return p
+	if x.Decision().Staged {
+		p.Volumes = x.Describe()
 	}
-	p.Volumes = x.Describe()
 	if p.guarding = x.Decision().AppUp && x.Goal() == swap.Guarding; p.guarding {
 		p.Message = fmt.Sprintf("the restore of %s is done and the app was brought up, but the old data is not a snapshot yet and stays as it is (%s)",
-			b.Created.Format("2006-01-02 15:04:05 MST"), strings.Join(x.EntryPaths(), ", "))
+			begun, strings.Join(x.EntryPaths(), ", "))
 		p.Next = []remedy.Remedy{remedy.Of("`", remedy.Recover(b.Workload), "` makes it one")}
 	}
-	if err := ready(x); err != nil {
-		p.freeze(tx.ID, err)
+	if err := e.ready(x); err != nil {
+		p.freeze(err)
 	}
 	return p
 }
 
 // ready reports what keeps a recovery from following the records.
-func ready(x *swap.Tx) error {
-	if x.Decision().Operator {
-		_, err := x.PlanResolution(x.Goal().Keeps())
-		return err
+func (e *Engine) ready(x *swap.Tx) (err error) {
+	switch d := x.Decision(); {
+	case !d.Staged:
+		err = e.untouched(x)
+	case d.Operator:
+		_, err = x.PlanResolution(d.Goal.Keeps())
+	default:
+		_, err = x.Plan()
 	}
-	_, err := x.Plan()
 	return err
 }

@@ -21,11 +21,11 @@ import (
 
 // Snapshot returns the manifest of a snapshot.
 func (e *Engine) Snapshot(name, sid string) (*store.Manifest, error) {
-	s, err := e.view("show")
+	held, err := e.Journal.ShareStore("show")
 	if err != nil {
-		return nil, err
+		return nil, classify(err)
 	}
-	defer s.close()
+	defer held.Release()
 	return e.snapshot(name, sid)
 }
 
@@ -33,23 +33,36 @@ func (e *Engine) snapshot(name, sid string) (*store.Manifest, error) {
 	if _, err := e.Config.Workload(name); err != nil {
 		return nil, err
 	}
-	if !disk.ValidID(sid) {
-		return nil, fault(Usage, "bad_sid", remedy.Of(remedy.List(name)), "%q is not the id of a snapshot", sid)
+	if err := validSID(name, sid); err != nil {
+		return nil, err
 	}
 	if e.Store == nil {
 		return nil, fault(Failed, "snapshot_not_found", remedy.Of("mount the filesystem of the store, or correct `store:` in the config"), "snapshot %s of workload %s: %s", sid, name, e.noStore())
 	}
-	m, err := e.Store.Load(name, sid)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fault(Failed, "snapshot_not_found", remedy.Of(remedy.List(name)), "there is no snapshot %s of workload %s", sid, name)
+	return e.load(Failed, name, sid)
+}
+
+func validSID(workload, sid string) error {
+	if !disk.ValidID(sid) {
+		return fault(Usage, "bad_sid", remedy.Of(remedy.List(workload)), "%q is not the id of a snapshot", sid)
 	}
-	if errors.Is(err, disk.ErrTooNew) {
-		return nil, fault(Failed, "snapshot_too_new", remedy.Of("use the version of snap that made it, or a newer one"), "%w", err)
+	return nil
+}
+
+// load reads a manifest. For a snapshot that cannot be used its error is of kind.
+func (e *Engine) load(kind Kind, workload, sid string) (*store.Manifest, error) {
+	m, err := e.Store.Load(workload, sid)
+	switch {
+	case err == nil:
+		return m, nil
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fault(kind, "snapshot_not_found", remedy.Of(remedy.List(workload)), "there is no snapshot %s of workload %s", sid, workload)
+	case errors.Is(err, disk.ErrTooNew):
+		return nil, fault(kind, "snapshot_too_new", remedy.Of("use the version of snap that made it, or a newer one"), "%w", err)
+	case errors.Is(err, disk.ErrDamaged):
+		return nil, fault(kind, "snapshot_damaged", useAnother(workload), "%w", err)
 	}
-	if err != nil {
-		return nil, fault(Failed, "snapshot_damaged", remedy.Of(remedy.List(name)), "%w", err)
-	}
-	return m, nil
+	return nil, classify(err)
 }
 
 // Exported is a volume as it was written: Compression is that of the file.
@@ -63,11 +76,11 @@ type Exported struct {
 // byte is checked against the store's checksums before it is written. After an error
 // w holds only a part.
 func (e *Engine) Export(ctx context.Context, name, sid, volume, compression string, w io.Writer) (*Exported, error) {
-	s, err := e.view("export")
+	held, err := e.Journal.ShareStore("export") // no member goes meanwhile
 	if err != nil {
-		return nil, err
+		return nil, classify(err)
 	}
-	defer s.close()
+	defer held.Release()
 	m, err := e.snapshot(name, sid)
 	if err != nil {
 		return nil, err
@@ -83,11 +96,11 @@ func (e *Engine) Export(ctx context.Context, name, sid, volume, compression stri
 		}
 	}
 	if err := archive.Join(ctx, w, e.Store, v.Members, codec); err != nil {
-		e := classify(because(ctx, fmt.Errorf("export volume %s: %w", v.Name, err)))
-		if e.Code == "snapshot_damaged" { // no pre-flight has refused it
-			return nil, fault(Failed, e.Code, remedy.Of("export another snapshot (", remedy.List(name), "), or copy the store's files back from a backup"), "%w", err)
+		err := classify(because(ctx, fmt.Errorf("export volume %s: %w", v.Name, err)))
+		if err.Code == "snapshot_damaged" { // no pre-flight has refused it
+			err.Kind, err.Remedy = Failed, remedy.Of("export another snapshot (", remedy.List(name), "), or copy the store's files back from a backup")
 		}
-		return nil, e
+		return nil, err
 	}
 	return &Exported{v, codec.String()}, nil
 }
@@ -101,7 +114,7 @@ func exported(m *store.Manifest, name string) (*store.Volume, error) {
 		names = append(names, fmt.Sprintf("%q", m.Volumes[i].Name))
 	}
 	if name == "" {
-		return nil, fault(Usage, "volume_required", remedy.Of("choose one with --volume"), "the snapshot has %d volumes: %v", len(m.Volumes), names)
+		return nil, fault(Usage, "volume_required", remedy.Of("choose one with --volume"), "the snapshot has %d volumes: %v", len(names), names)
 	}
 	return nil, fault(Usage, "no_such_volume", remedy.Remedy{}, "the snapshot has no volume %q; it has %v", name, names)
 }
@@ -132,7 +145,7 @@ func (e *Engine) Import(ctx context.Context, name, volume string, in io.Reader, 
 type importing struct {
 	*session
 	sid, note string
-	dropped   map[string]int64
+	result    ImportResult
 }
 
 func (i *importing) run(ctx context.Context, volume string, in io.Reader) (*ImportResult, error) {
@@ -147,43 +160,43 @@ func (i *importing) run(ctx context.Context, volume string, in io.Reader) (*Impo
 	if err != nil {
 		return nil, classify(err)
 	}
-	m, err := i.take(ctx, tx, v, in)
-	if err != nil {
+	if err := i.take(ctx, tx, v, in); err != nil {
 		err = because(ctx, err)
 		if undo := i.undoCapture(context.WithoutCancel(ctx), tx); undo != nil {
 			return nil, fault(Pending, "cleanup", remedy.Of(remedy.Recover(i.w.Name)), "%w; the clean-up is not finished: %w", err, undo)
 		}
 		return nil, importFault(err)
 	}
-	if err := errors.Join(i.clear(tx.ID), tx.End()); err != nil {
+	if err := errors.Join(i.Store.Clear(tx.ID), tx.End()); err != nil {
 		return nil, fault(Pending, "cleanup", remedy.Of(remedy.Recover(i.w.Name)), "snapshot %s exists, but the clean-up is not finished: %w", i.sid, err)
 	}
-	return &ImportResult{Manifest: m, Dropped: i.dropped, Seconds: time.Since(i.when).Seconds()}, nil
+	i.result.Seconds = time.Since(i.when).Seconds()
+	return &i.result, nil
 }
 
 // importFault gives a refused archive its own hint: another snapshot would not help.
 func importFault(err error) error {
 	e := classify(err)
 	if e.Code == "snapshot_damaged" {
-		return refused("archive_refused", remedy.Of("make the archive again with GNU tar, and gzip or zstd, without what the error names"), "%w", err)
+		e.Code, e.Remedy = "archive_refused", remedy.Of("make the archive again with GNU tar, and gzip or zstd, without what the error names")
 	}
 	return e
 }
 
-func (i *importing) take(ctx context.Context, tx *journal.Tx, v *workload.Volume, in io.Reader) (*store.Manifest, error) {
+func (i *importing) take(ctx context.Context, tx *journal.Tx, v *workload.Volume, in io.Reader) error {
 	scratch, err := i.Store.Scratch(tx.ID)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer scratch.Close()
 	tree, err := scratch.MakePrivate("tree")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer tree.Close()
 	free, err := tree.Space()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	found, err := archive.ExtractForeign(ctx, in, tree, archive.ExtractOptions{
 		RejectSymlinks: v.Symlinks == workload.RejectSymlinks,
@@ -194,19 +207,13 @@ func (i *importing) take(ctx context.Context, tx *journal.Tx, v *workload.Volume
 		Default:        i.rootDefault(v),
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	i.dropped = found.Dropped
-	capture, err := i.newCapture(ctx, tx, []snapshot.Source{{Volume: v, Live: tree}}, snapshot.Options{Leaving: true})
-	if err != nil {
-		return nil, err
+	i.result = ImportResult{
+		Dropped:  found.Dropped,
+		Manifest: &store.Manifest{SID: i.sid, Reason: store.Manual, Note: i.note, Quiesce: runtime.None},
 	}
-	defer capture.Close()
-	if err := capture.PassTwo(ctx); err != nil {
-		return nil, err
-	}
-	m := &store.Manifest{SID: i.sid, Reason: store.Manual, Note: i.note, Quiesce: runtime.None, Images: images(nil)}
-	return m, capture.Publish(m)
+	return i.publishLeaving(ctx, tx, []snapshot.Source{{Volume: v, Live: tree}}, false, i.result.Manifest)
 }
 
 // rootDefault is the metadata of directories that an archive leaves out: that of the
@@ -219,11 +226,10 @@ func (i *importing) rootDefault(v *workload.Volume) archive.Entry {
 		return e
 	}
 	defer p.Close()
-	if p.Live == nil {
-		return e
-	}
-	if st, err := p.Live.Stat(); err == nil {
-		e.Mode, e.UID, e.GID = st.Mode&0o7777, st.Uid, st.Gid
+	if p.Live != nil {
+		if st, err := p.Live.Stat(); err == nil {
+			e.Mode, e.UID, e.GID = st.Mode&0o7777, st.Uid, st.Gid
+		}
 	}
 	return e
 }

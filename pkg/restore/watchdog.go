@@ -11,15 +11,9 @@ import (
 	"github.com/tiny-forge/snap/pkg/swap"
 )
 
-// A process that is killed (SIGKILL, the OOM killer) leaves its app paused or
-// stopped. So the engine starts a watchdog (Engine.Watchdog) before it touches the
-// containers. When the engine's process dies the watchdog runs RecoverKilled, which
-// needs only the records: without a watchdog the next Recover does the same.
-
 const (
 	// settling is how long Docker gets to carry out the last request of the killed
-	// process. Otherwise recovery would miss a container that Docker creates or
-	// pauses a moment later.
+	// process, such as a container to create or to pause.
 	settling = time.Second
 	// killing is how long it may take to kill a container that did not stop.
 	killing = 5 * time.Second
@@ -28,7 +22,7 @@ const (
 	locked = 10 * time.Minute
 )
 
-// watched starts the watchdog of a transaction. release stops the watchdog.
+// watched starts the watchdog of a transaction.
 func (s *session) watched(tx string) (release func()) {
 	if s.Watchdog == nil {
 		return func() {}
@@ -41,11 +35,10 @@ func (s *session) watched(tx string) (release func()) {
 	return release
 }
 
-// RecoverKilled recovers one transaction whose process was killed a moment ago; the
-// watchdog calls it. It waits for the locks, and until Docker has carried out the
-// last request. It returns false when there is nothing to recover: the transaction
-// has ended, or somebody else has recovered it. It never acts on any other
-// transaction.
+// RecoverKilled recovers one transaction, and never another, whose process was killed
+// a moment ago; the watchdog calls it. It waits for the locks, and until Docker has
+// carried out the last request. It returns false when there is nothing to recover:
+// the transaction has ended, or somebody else has recovered it.
 func (e *Engine) RecoverKilled(ctx context.Context, workload, tx string) (Recovery, bool) {
 	goruntime.LockOSThread() // see Restore
 	defer goruntime.UnlockOSThread()
@@ -61,24 +54,16 @@ func (e *Engine) RecoverKilled(ctx context.Context, workload, tx string) (Recove
 			r.Err = errors.Join(r.Err, err)
 		}
 		if found && r.Err != nil && !r.audited { // nobody reads what a watchdog prints
-			r.Err = errors.Join(r.Err, e.auditLost(&r, start))
+			lost := journal.Audit{Verb: "watchdog", Workload: r.Workload, Tx: r.Tx, Action: r.Action}
+			r.Err = errors.Join(r.Err, e.record(lost, start, r.Err))
 		}
 		return r, found
 	}
 }
 
-// auditLost records a recovery that did not even begin.
-func (e *Engine) auditLost(r *Recovery, start time.Time) error {
-	return e.Journal.Record(journal.Audit{
-		Time: time.Now().UTC(), Verb: "watchdog", Workload: r.Workload, Tx: r.Tx, Action: r.Action,
-		Result: classify(r.Err).Code, Error: r.Err.Error(), Seconds: time.Since(start).Seconds(),
-	})
-}
-
 // letFinish waits until Docker has carried out the last request of the killed
-// process, which Docker does although nobody waits for the answer. Otherwise
-// recovery could find the app running and leave it, and the app would stop after
-// that.
+// process, which it does although nobody waits for the answer. Otherwise recovery
+// could find the app running and leave it, just before it stops.
 func (s *session) letFinish(ctx context.Context, tx *journal.Tx) {
 	switch b, d := tx.Begin, swap.Decide(tx, true); {
 	case b.Kind == journal.Capture && b.Quiesce == runtime.Stop:

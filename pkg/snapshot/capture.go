@@ -37,8 +37,6 @@ type Options struct {
 	Leaving bool
 	// Say receives progress lines. May be nil.
 	Say func(format string, args ...any)
-	// Wrote is told how many bytes the store has grown by. May be nil.
-	Wrote func(bytes int64)
 }
 
 // Capture is a snapshot being made.
@@ -51,7 +49,6 @@ type Capture struct {
 	store   *store.Store
 	scratch *disk.Dir
 	back    *disk.WriteBack // of the members, while more are made
-	codec   archive.Codec
 	batch   *store.Batch
 	sources []Source
 
@@ -71,13 +68,8 @@ func Start(ctx context.Context, st *store.Store, scratch *disk.Dir, sources []So
 		return nil, errors.Join(err, scratch.Close())
 	}
 	batch := st.NewBatch(ctx, scratch, opt.Verify, opt.Codec)
-	batch.OnWrite(func(n int64) {
-		back.Wrote(n)
-		if opt.Wrote != nil {
-			opt.Wrote(n)
-		}
-	})
-	return &Capture{opt: opt, store: st, scratch: scratch, back: back, codec: opt.Codec, batch: batch, sources: sources}, nil
+	batch.OnWrite(back.Wrote)
+	return &Capture{opt: opt, store: st, scratch: scratch, back: back, batch: batch, sources: sources}, nil
 }
 
 func (c *Capture) say(format string, args ...any) {
@@ -141,8 +133,8 @@ func (c *Capture) Ahead(ctx context.Context) error {
 	return err
 }
 
-// Cost is the cost of the pass while the app runs. That pass reads every file at most
-// once, and the store grows by no more than the pass reads.
+// Cost is the cost of the pass while the app runs, which reads every file at most
+// once. The store grows by no more than the pass reads.
 type Cost struct {
 	ReadBytes  int64 `json:"read_bytes"`
 	AddedBytes int64 `json:"added_bytes"`
@@ -177,18 +169,16 @@ func (c *Capture) Freeze(ctx context.Context) error {
 	if c.clockWentBack() {
 		clear(c.since)
 	}
-	known := &earlier{members: map[string][]archive.Member{}}
-	known.index, err = store.ReadIndex(c.scratch, passName, Origin())
-	if errors.Is(err, store.ErrIndex) { // without /proc no two runs are of one boot
-		c.walks, err = c.pass(ctx, indexName, nil, true)
+	var known *earlier
+	index, err := store.ReadIndex(c.scratch, passName, Origin())
+	if err == nil {
+		defer index.Close()
+		known = &earlier{index: index, members: map[string][]archive.Member{}}
+		for i, p := range c.sources {
+			known.members[p.Volume.Name] = c.one[i].Members
+		}
+	} else if !errors.Is(err, store.ErrIndex) { // without /proc no two runs are of one boot
 		return err
-	}
-	if err != nil {
-		return err
-	}
-	defer known.index.Close()
-	for i, p := range c.sources {
-		known.members[p.Volume.Name] = c.one[i].Members
 	}
 	c.walks, err = c.pass(ctx, indexName, known, true)
 	return err
@@ -260,7 +250,7 @@ func (c *Capture) fromLatest(ctx context.Context, index string, counts bool) ([]
 	}
 }
 
-// upon is a pass that builds on the latest snapshot, as far as its index is usable.
+// upon is a pass that builds on the latest snapshot, if its index is usable.
 func (c *Capture) upon(ctx context.Context, index string, counts bool) ([]*archive.Writing, error) {
 	known, err := c.latest()
 	if err != nil {
@@ -338,8 +328,8 @@ func wallClock() time.Duration {
 	return ahead
 }
 
-// clockWentBack reports whether the clock was set back since begin: a file written
-// after that may look older than it is.
+// clockWentBack reports whether the clock was set back since begin, so that a file
+// written later may look older than it is.
 func (c *Capture) clockWentBack() bool { return wallClock() < c.clock-clockStep }
 
 // earlier is what an earlier pass or snapshot saw, volume by volume.
@@ -354,16 +344,15 @@ func (c *Capture) latest() (*earlier, error) {
 	if c.opt.Leaving {
 		return nil, nil
 	}
-	var m *store.Manifest
-	for latest, err := range c.store.All(c.opt.Workload) {
+	for m, err := range c.store.All(c.opt.Workload) {
 		if err == nil { // an unreadable snapshot is of no use
-			m = latest
-			break
+			return c.seenBy(m)
 		}
 	}
-	if m == nil {
-		return nil, nil
-	}
+	return nil, nil
+}
+
+func (c *Capture) seenBy(m *store.Manifest) (*earlier, error) {
 	index, err := c.store.OpenIndex(c.opt.Workload, m.SID, Origin())
 	if errors.Is(err, store.ErrIndex) {
 		return nil, nil
@@ -373,11 +362,9 @@ func (c *Capture) latest() (*earlier, error) {
 	}
 	e := &earlier{index: index, members: map[string][]archive.Member{}}
 	for i := range m.Volumes {
-		v := &m.Volumes[i]
-		if v.Compression != c.codec { // all members of a volume have one codec
-			continue
+		if v := &m.Volumes[i]; v.Compression == c.opt.Codec { // all members of a volume have one codec
+			e.members[v.Name] = v.Members
 		}
-		e.members[v.Name] = v.Members
 	}
 	return e, nil
 }
@@ -517,7 +504,7 @@ func (c *Capture) Publish(m *store.Manifest) error {
 		r := c.results[i]
 		m.Volumes = append(m.Volumes, store.Volume{
 			Name: p.Volume.Name, Scope: string(p.Volume.Scope), Source: p.Volume.Source, Target: p.Volume.Target,
-			Stats: r.Stats, Sockets: r.Sockets, Changed: r.ChangedCount, Compression: c.codec, Members: r.Members,
+			Stats: r.Stats, Sockets: r.Sockets, Changed: r.ChangedCount, Compression: c.opt.Codec, Members: r.Members,
 		})
 	}
 	index := indexName

@@ -40,10 +40,9 @@
 //
 // Therefore a file with a time at or after the start of the syncfs that the first
 // pass begins with, less a second and 30 ms (provenBefore), is hot: it proves
-// nothing, neither to the second pass nor to the next capture. Everything is hot on
-// filesystems other than ext4, XFS, btrfs and f2fs ([disk.Dir.TimesProve]), in an
-// index of another boot or machine ([Origin]), and when the clock was set back
-// meanwhile.
+// nothing, neither to the second pass nor to the next capture. Everything is hot
+// where times prove nothing ([disk.Dir.TimesProve]), in an index of another boot or
+// machine ([Origin]), and when the clock was set back meanwhile.
 //
 // A group of small files is reused whole or not at all: its entries must be the same
 // entries, in the same order, all unchanged. So the neighbours of a changed file are

@@ -12,13 +12,10 @@ import (
 	"github.com/tiny-forge/snap/pkg/store"
 )
 
-// Where the filesystem has reflinks, a large file that has not changed since the
-// snapshot need not be inflated: the staged file shares the extents of the live one.
-// The clone's content is checked against the checksums of its members, so neither
-// the index nor the live file is trusted, unless the operator says so
-// (--trust-index).
-
-// Unchanged finds the live files of a volume that are as a snapshot saw them.
+// Unchanged finds the live files of a volume that are as a snapshot saw them. Where
+// the filesystem has reflinks they need not be inflated: the staged file shares their
+// extents. A clone's content is checked against the checksums of its members, unless
+// the operator trusts the index (--trust-index).
 type Unchanged struct {
 	live  *disk.Dir
 	lines map[string]*archive.Line // of large dense files, by name
@@ -36,16 +33,12 @@ func UnchangedSince(st *store.Store, workload, sid string, p Source, trust bool)
 	if err != nil {
 		return nil, err
 	}
-	index, err := st.OpenIndex(workload, sid, Origin())
-	if errors.Is(err, store.ErrIndex) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer index.Close()
 	u := &Unchanged{live: p.Live, lines: map[string]*archive.Line{}, trust: trust}
-	err = u.collect(index, p.Volume.Name, fsid)
+	index, err := st.OpenIndex(workload, sid, Origin())
+	if err == nil {
+		defer index.Close()
+		err = u.collect(index, p.Volume.Name, fsid)
+	}
 	if errors.Is(err, store.ErrIndex) {
 		return nil, nil
 	}
@@ -107,8 +100,7 @@ func (u *Unchanged) Supply(e *archive.Entry, content []archive.Member) archive.F
 	}
 }
 
-// open opens the live file of a line. It returns nil if the file is gone, or was
-// replaced or changed.
+// open opens the live file of a line, nil if it is gone, or was replaced or changed.
 func (u *Unchanged) open(line *archive.Line) *os.File {
 	f, err := u.live.OpenFile(line.Name)
 	if err != nil {

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
@@ -14,11 +12,10 @@ import (
 // can never be taken for a whole one.
 func trash(entry string) string { return entry + ".trash" }
 
-// Discard deletes what the transaction no longer needs: the staged trees of a
-// restore that did not happen, the displaced trees of one that did. Then it ends
-// the transaction. Each tree is checked against the handle of the ready record.
-// Without that record it lies in a wrapper that only this transaction has made.
-// After an error the transaction stays, and Discard may be called again.
+// Discard deletes the trees that the goal drops, and ends the transaction. Each tree
+// is checked against the handle of the ready record. Without that record it lies in
+// a wrapper that only this transaction has made. After an error the transaction
+// stays, and Discard may be called again.
 func (x *Tx) Discard() error {
 	if x.Goal() == Guarding { // a fault of the caller
 		return errors.New("the displaced trees are the only copy of the old data and must not be deleted")
@@ -27,31 +24,20 @@ func (x *Tx) Discard() error {
 	if err != nil {
 		return err
 	}
-	var errs []error
 	trees := false
-	for _, v := range x.Volumes {
+	err = x.each(func(v *Volume) error {
 		there, err := v.discard(x.Goal())
-		if err != nil {
-			errs = append(errs, fmt.Errorf("volume %s: %w", v.Name, err))
-		}
 		trees = trees || there
+		return err
+	})
+	if err == nil && trees { // no file of a tree may be deleted before the renames are durable
+		err = x.Sync()
 	}
-	if err := errors.Join(errs...); err != nil {
+	if err != nil {
 		return err
 	}
-	// No file of a tree may be deleted before the renames are durable.
-	if trees {
-		if err := x.Sync(); err != nil {
-			return err
-		}
-	}
 	x.at("discarded")
-	for _, v := range x.Volumes {
-		if err := v.remove(mounts, x.Goal()); err != nil {
-			errs = append(errs, fmt.Errorf("volume %s: %w", v.Name, err))
-		}
-	}
-	if err := errors.Join(errs...); err != nil {
+	if err := x.each(func(v *Volume) error { return v.remove(mounts, x.Goal()) }); err != nil {
 		return err
 	}
 	if err := x.preserveWrappers(); err != nil {
@@ -62,6 +48,17 @@ func (x *Tx) Discard() error {
 	}
 	x.at("removed")
 	return x.End()
+}
+
+// each calls do for every volume, whatever it returns for the others.
+func (x *Tx) each(do func(*Volume) error) error {
+	var errs []error
+	for _, v := range x.Volumes {
+		if err := do(v); err != nil {
+			errs = append(errs, fmt.Errorf("volume %s: %w", v.Name, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // discard renames the tree that is to be deleted, marks it, and reports whether there
@@ -89,7 +86,7 @@ func (v *Volume) discard(g Goal) (bool, error) {
 // mark stays if somebody renames the tree. Before the ready record no mark is needed:
 // no tree could be taken for data.
 func (v *Volume) condemn(wrapper *disk.Dir, g Goal) (bool, error) {
-	want := v.handle(g.Drops())
+	want := v.Handle(g.Drops())
 	tree, err := wrapper.Open(trash(v.Entry))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -114,10 +111,9 @@ func (v *Volume) remove(mounts disk.Mounts, g Goal) error {
 		if err := v.removeTree(wrapper, mounts, g); err != nil {
 			return err
 		}
-		err := v.parent.Rmdir(v.wrapper)
 		// Another volume in the same directory may still have its tree in the wrapper,
 		// or somebody may have put a file there.
-		if err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENOENT) {
+		if err := rmdirEmpty(v.parent, v.wrapper); err != nil {
 			return err
 		}
 	}
@@ -129,7 +125,7 @@ func (v *Volume) remove(mounts disk.Mounts, g Goal) error {
 
 func (v *Volume) removeTree(wrapper *disk.Dir, mounts disk.Mounts, g Goal) error {
 	name := trash(v.Entry)
-	if want := v.handle(g.Drops()); want != "" {
+	if want := v.Handle(g.Drops()); want != "" {
 		return wrapper.RemoveTreeIf(name, want, mounts)
 	}
 	for _, dir := range []string{name, "probe-a", "probe-b"} {

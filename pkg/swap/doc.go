@@ -11,13 +11,11 @@
 // [Tx.Apply] takes the actions, repairs directory times and syncs. [Tx.Discard]
 // deletes the trees that the goal drops, and ends the transaction.
 //
-// A restore calls [Tx.RecordReady] when everything is staged, [Tx.RecordTimes]
-// before the first exchange, and [Tx.PlanSwap] in place of Plan. Before that,
-// [OpenLive] opens a live directory, and [Volume.Fit] refuses, with [*Unfit], one
-// that can never be exchanged.
-//
-// [FindOrphan] looks beside a live directory for the wrapper of a transaction that
-// the caller does not know.
+// Before a restore, [OpenLive] opens a live directory, and [Volume.Fit] refuses one
+// that can never be exchanged. The restore calls [Tx.RecordReady] when everything is
+// staged, [Tx.RecordTimes] before the first exchange, and [Tx.PlanSwap] in place of
+// Plan. [FindOrphan] finds the wrapper of a transaction that the caller does not
+// know.
 //
 // # What holds after a crash
 //
@@ -33,10 +31,9 @@
 //
 // # What holds after an error
 //
-// An error of Plan or PlanSwap means that no volume may be touched. [*Mismatch]
-// carries what an operator can do about it, [*Unmounted] names the path whose
-// filesystem is missing. Only ENOENT is absence: "I cannot see it" (EIO, EACCES,
-// ELOOP) and "it is not there" lead to different actions.
+// An error of Plan or PlanSwap means that no volume may be touched; [*Mismatch]
+// carries what an operator can do about it. Only ENOENT is absence: "I cannot see it"
+// (EIO, EACCES, ELOOP) and "it is not there" lead to different actions.
 //
 // After an error of Apply some volumes may have been exchanged and others not; a
 // new plan takes it from there. After an error of Discard the transaction has not
@@ -73,6 +70,5 @@
 // Nothing stops another process from renaming a directory in the moment between the
 // look and the exchange: renameat2(2) takes names. Apply and Resolve notice it
 // afterwards, by handle, and return an error. The caller makes sure that nobody
-// writes to the trees: the package knows the disk and the journal, and nothing of
-// containers or of the store.
+// writes to the trees.
 package swap

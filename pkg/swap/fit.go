@@ -47,21 +47,26 @@ func (v *Volume) isSymlink() bool {
 	return err == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK
 }
 
-// Fit refuses, with [*Unfit], a volume that a restore could not exchange. There is no
-// point in capturing such a volume.
+// Fit refuses, with [*Unfit], a volume that a restore could not exchange.
 func (v *Volume) Fit(mounts disk.Mounts) error {
-	why, err := v.Nearest().Unsuitable()
-	if err == nil && why == "" && v.Live != nil {
-		why, err = v.Live.Unsuitable()
-	}
-	if err != nil {
-		return err
-	}
-	if why != "" {
-		return &Unfit{"unsuitable_filesystem", "keep the volume on ext4, xfs or btrfs", fmt.Errorf("volume %s (%s): %s", v.Name, v.Path(), why)}
-	}
-	if err := v.unlocked(); err != nil || v.Live == nil {
-		return err
+	for _, d := range []*disk.Dir{v.Nearest(), v.Live} {
+		if d == nil {
+			return nil
+		}
+		why, err := d.Unsuitable()
+		if err != nil {
+			return err
+		}
+		if why != "" {
+			return &Unfit{"unsuitable_filesystem", "keep the volume on ext4, xfs or btrfs", fmt.Errorf("volume %s (%s): %s", v.Name, v.Path(), why)}
+		}
+		locked, err := d.Locked()
+		if err != nil {
+			return err
+		}
+		if locked {
+			return v.unfit("immutable", "chattr -i -a "+Quote(d.Path()), "%s has the immutable or the append-only flag", d.Path())
+		}
 	}
 	isMount, err := v.Live.IsMountRoot()
 	if err != nil {
@@ -89,7 +94,7 @@ func (v *Volume) Fit(mounts disk.Mounts) error {
 	return nil
 }
 
-// AllFit is [Volume.Fit] for several volumes, with the mounts as they are now.
+// AllFit is [Volume.Fit] for several volumes.
 func AllFit(volumes []*Volume) error {
 	mounts, err := disk.ReadMounts()
 	if err != nil {
@@ -98,22 +103,6 @@ func AllFit(volumes []*Volume) error {
 	for _, v := range volumes {
 		if err := v.Fit(mounts); err != nil {
 			return err
-		}
-	}
-	return nil
-}
-
-func (v *Volume) unlocked() error {
-	for _, d := range []*disk.Dir{v.Nearest(), v.Live} {
-		if d == nil {
-			continue
-		}
-		locked, err := d.Locked()
-		if err != nil {
-			return err
-		}
-		if locked {
-			return v.unfit("immutable", "chattr -i -a "+Quote(d.Path()), "%s has the immutable or the append-only flag", d.Path())
 		}
 	}
 	return nil

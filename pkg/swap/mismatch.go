@@ -31,9 +31,8 @@ type Way struct {
 	Tree     Occupant // which generation: of PutBack and Resolve
 	Path     string   // what it is about
 	To       string   // of PutBack: where it belongs
-	// Occupied says, of PutBack, that something stands there, to be moved first.
-	Occupied bool
-	SID      string // of RestoreOld, RestoreNew and Nothing: the snapshot; may be ""
+	Occupied bool     // of PutBack: something stands there, to be moved first
+	SID      string   // of RestoreOld, RestoreNew and Nothing: the snapshot; may be ""
 }
 
 // WayOut is a kind of [Way].
@@ -64,20 +63,25 @@ func (x *Tx) mismatch(seen []Observation) error {
 		if ok, err := v.anchored(); err == nil && !ok {
 			return &Unmounted{v.Name, v.Path()}
 		}
+		wanted, to, words := keep, v.Path(), ""
 		if seen[i].Layout() == NewGone && x.Goal() == Guarding {
 			if x.GuardUnknown != nil { // the tree may have been deleted because the old data is a snapshot
 				return x.GuardUnknown
 			}
-			words, ways := v.astray(x)
-			text, m.Ways = append(text, words), append(m.Ways, ways...)
+			wanted, to = Old, v.EntryPath()
+			words = "the new data is live; the old data is not a snapshot yet, and is not at " + to
+			if where, _ := v.whereabouts(Old); where != "" {
+				words += "; " + where
+			}
+		} else {
+			words = v.Describe()
+		}
+		text = append(text, fmt.Sprintf("volume %s (%s): %s", v.Name, v.Path(), words))
+		if seen[i].Live == wanted || seen[i].Staged == wanted {
 			continue
 		}
-		text = append(text, fmt.Sprintf("volume %s (%s): %s", v.Name, v.Path(), v.Describe()))
-		if seen[i].Live == keep || seen[i].Staged == keep {
-			continue
-		}
-		if _, path := v.whereabouts(keep); path != "" {
-			m.Ways = append(m.Ways, Way{Do: PutBack, Workload: x.Begin.Workload, Volume: v.Name, Tree: keep, Path: path, To: v.Path(), Occupied: true})
+		if way := x.putBack(v, wanted, to); way.Path != "" {
+			m.Ways = append(m.Ways, way)
 		}
 	}
 	for _, g := range []Occupant{Old, New} {
@@ -96,26 +100,19 @@ func (x *Tx) mismatch(seen []Observation) error {
 	return m
 }
 
-// astray describes a displaced tree that somebody moved away before it became a
-// snapshot, and how to put it back.
-func (v *Volume) astray(x *Tx) (text string, ways []Way) {
-	text = fmt.Sprintf("volume %s (%s): the new data is live; the old data is not a snapshot yet, and is not at %s", v.Name, v.Path(), v.EntryPath())
-	words, path := v.whereabouts(Old)
-	if words != "" {
-		text += "; " + words
-	}
-	if path != "" {
-		ways = []Way{{Do: PutBack, Volume: v.Name, Tree: Old, Path: path, To: v.EntryPath()}}
-	}
-	return text, ways
+// putBack is the way to put back a directory that is at neither name. Its Path is ""
+// if the directory cannot be found.
+func (x *Tx) putBack(v *Volume, tree Occupant, to string) Way {
+	_, path := v.whereabouts(tree)
+	return Way{Do: PutBack, Workload: x.Begin.Workload, Volume: v.Name, Tree: tree, Path: path, To: to, Occupied: to == v.Path()}
 }
 
 // bringBack says what can be done about a directory that is at neither name.
-func (v *Volume) bringBack(x *Tx, keep Occupant) Way {
-	if _, path := v.whereabouts(keep); path != "" {
-		return Way{Do: PutBack, Workload: x.Begin.Workload, Volume: v.Name, Tree: keep, Path: path, To: v.Path(), Occupied: true}
-	}
+func (x *Tx) bringBack(v *Volume, keep Occupant) Way {
+	way := x.putBack(v, keep, v.Path())
 	switch {
+	case way.Path != "":
+		return way
 	case keep == Old && x.PreRestoreSID() == "":
 		return Way{Do: OnlyNew, Workload: x.Begin.Workload}
 	case keep == Old:

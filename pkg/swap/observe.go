@@ -1,13 +1,18 @@
 package swap
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/journal"
 )
 
 // Occupant is what was found at a name.
@@ -21,7 +26,8 @@ const (
 	Foreign          // anything else: it is not snap's, and snap never deletes it
 )
 
-func (o Occupant) other() Occupant {
+// Other is the other generation.
+func (o Occupant) Other() Occupant {
 	if o == Old {
 		return New
 	}
@@ -34,33 +40,17 @@ func (o Occupant) String() string {
 
 // Observation is what was found at the two names of a volume.
 type Observation struct {
-	Live, Staged         Occupant
-	liveKind, stagedKind string // of a foreign occupant, in words
+	Live, Staged Occupant
+	live, staged string // what a foreign occupant is
 }
 
-// Foreign describes what was found at one of the names and is not snap's. It returns
-// "" if there is nothing of that kind.
-func (o Observation) Foreign() string {
-	switch {
-	case o.Live == Foreign:
-		return o.liveKind
-	case o.Staged == Foreign:
-		return o.stagedKind
-	}
-	return ""
-}
+// Foreign says what stands at one of the names and is not snap's, "" for nothing.
+func (o Observation) Foreign() string { return cmp.Or(o.live, o.staged) }
 
 // Layout is the row of the table of recovery.
 func (o Observation) Layout() Layout {
-	switch [2]Occupant{o.Live, o.Staged} {
-	case [2]Occupant{Old, New}:
-		return OldNew
-	case [2]Occupant{New, Old}:
-		return NewOld
-	case [2]Occupant{Old, Absent}:
-		return OldGone
-	case [2]Occupant{New, Absent}:
-		return NewGone
+	if l, ok := layouts[[2]Occupant{o.Live, o.Staged}]; ok {
+		return l
 	}
 	return Unknown
 }
@@ -69,25 +59,17 @@ func (o Observation) String() string {
 	if l := o.Layout(); l != Unknown {
 		return l.String()
 	}
-	return fmt.Sprintf("%s stands at the live name, %s in the wrapper", o.Live.named(o.liveKind), o.Staged.named(o.stagedKind))
+	return fmt.Sprintf("%s stands at the live name, %s in the wrapper", cmp.Or(o.live, o.Live.String()), cmp.Or(o.staged, o.Staged.String()))
 }
 
-func (o Occupant) named(kind string) string {
-	if o == Foreign {
-		return kind
-	}
-	return o.String()
-}
-
-// Observe looks at both names of a volume. Only ENOENT is absence. Anything else that
-// keeps Observe from seeing is an error, and freezes.
+// Observe looks at both names of a volume.
 func (v *Volume) Observe() (Observation, error) {
 	var o Observation
 	if v.parent == nil {
 		return o, &Unmounted{v.Name, v.Path()}
 	}
 	var err error
-	if o.Live, o.liveKind, err = v.identify(v.parent, v.base); err != nil {
+	if o.Live, o.live, err = v.identify(v.parent, v.base); err != nil {
 		return o, err
 	}
 	wrapper, err := v.openWrapper()
@@ -95,17 +77,8 @@ func (v *Volume) Observe() (Observation, error) {
 		return o, v.notAWrapper(err)
 	}
 	defer wrapper.Close()
-	o.Staged, o.stagedKind, err = v.identify(wrapper, v.Entry)
+	o.Staged, o.staged, err = v.identify(wrapper, v.Entry)
 	return o, err
-}
-
-// layout is Observe for callers that need only the row.
-func (v *Volume) layout() (Layout, error) {
-	o, err := v.Observe()
-	if err != nil {
-		return Unknown, err
-	}
-	return o.Layout(), nil
 }
 
 // notAWrapper explains what was found at the wrapper's name instead of a wrapper.
@@ -170,13 +143,13 @@ func kindOfFile(mode uint32) string {
 	return "a special file"
 }
 
-// whereabouts says in words where a directory is that was found at neither name. It
-// returns the path too, if the directory still exists.
+// whereabouts says where a directory is that was found at neither name, in words, and
+// its path if it still exists.
 func (v *Volume) whereabouts(o Occupant) (words, path string) {
 	if v.parent == nil {
 		return "", ""
 	}
-	path, err := v.parent.Locate(v.handle(o))
+	path, err := v.parent.Locate(v.Handle(o))
 	switch {
 	case err != nil: // the path only helps the operator
 		return "", ""
@@ -188,7 +161,6 @@ func (v *Volume) whereabouts(o Occupant) (words, path string) {
 	return o.String() + " is at " + path, path
 }
 
-// condemned reports whether the tree at a path is being deleted.
 func (v *Volume) condemned(path string) bool {
 	if filepath.Base(path) == trash(v.Entry) {
 		return true
@@ -223,13 +195,64 @@ func (v *Volume) Describe() string {
 		}
 	}
 	text := o.String()
-	if o.Layout() != Unknown {
-		return text
-	}
 	for _, g := range []Occupant{Old, New} {
-		if words, _ := v.whereabouts(g); words != "" && o.Live != g && o.Staged != g {
+		if o.Layout() != Unknown || o.Live == g || o.Staged == g {
+			continue
+		}
+		if words, _ := v.whereabouts(g); words != "" {
 			text += "; " + words
 		}
 	}
 	return text
+}
+
+// FindOrphan returns the transaction of a wrapper beside root/rel that known does
+// not list, or "". The name is read before known is called: a transaction is
+// known before its wrapper is made.
+func FindOrphan(root, rel string, known func() ([]string, error)) (string, error) {
+	v, err := openVolume(journal.Volume{Root: root, Rel: rel})
+	if v == nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return "", nil
+		}
+		return "", err
+	}
+	defer v.Close()
+	// A restore follows no symbolic link, so it has left nothing beyond one.
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	return v.Orphan(known)
+}
+
+// Orphan is [FindOrphan] for an open volume.
+func (v *Volume) Orphan(known func() ([]string, error)) (string, error) {
+	if v.parent == nil {
+		return "", nil
+	}
+	names, err := v.parent.Names()
+	if err != nil {
+		return "", err
+	}
+	ids, err := known()
+	if err != nil {
+		return "", err
+	}
+	for _, name := range names {
+		id, ok := strings.CutPrefix(name, journal.Wrapper(""))
+		if !ok || !disk.ValidID(id) || slices.Contains(ids, id) {
+			continue
+		}
+		there, err := v.parent.Exists(name)
+		if err != nil {
+			return "", err
+		}
+		if there { // else it ended meanwhile
+			return id, nil
+		}
+	}
+	return "", nil
 }

@@ -11,15 +11,14 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
-// preservedMark is part of the name of everything that was preserved: files that are
-// not snap's, found in a wrapper that snap was about to remove.
+// preservedMark is part of the name of everything that was preserved.
 func preservedMark(tx string) string { return ".snap-kept-" + tx }
 
 // PreservedName is the first name that Preserve gives beside a live directory.
 func (x *Tx) PreservedName(v *Volume) string { return v.base + preservedMark(x.ID) }
 
-// preserve moves a tree that must not be deleted out of the wrapper, to a name beside
-// the live directory, because the wrapper is about to be removed.
+// preserve moves a tree that must not be deleted out of the wrapper, which is about to
+// be removed, to a name beside the live directory.
 func (x *Tx) preserve(v *Volume) error {
 	wrapper, err := v.openWrapper()
 	if err != nil || wrapper == nil {
@@ -36,32 +35,27 @@ func (x *Tx) preserve(v *Volume) error {
 // PreserveTaken preserves all trees that are not kept.
 func (x *Tx) PreserveTaken() error {
 	for _, v := range x.Volumes {
-		if o, err := v.Observe(); err != nil || o.Staged == Absent {
-			if err != nil {
-				return err
-			}
-			continue
+		o, err := v.Observe()
+		if err == nil && o.Staged != Absent {
+			err = x.preserve(v)
 		}
-		if err := x.preserve(v); err != nil {
+		if err != nil {
 			return err
 		}
 	}
 	return x.Sync()
 }
 
-// preserveWrappers renames wrappers that still hold something that is not snap's.
-// Otherwise a later restore would take such a wrapper for an orphan.
+// preserveWrappers renames wrappers that still hold something that is not snap's: a
+// later restore would take them for orphans.
 func (x *Tx) preserveWrappers() error {
 	for _, v := range x.Volumes {
 		wrapper, err := v.openWrapper()
+		if err == nil && wrapper != nil {
+			wrapper.Close()
+			err = moveBeside(v.parent, v.wrapper, v.parent, "wrapper", x.ID)
+		}
 		if err != nil {
-			return err
-		}
-		if wrapper == nil {
-			continue
-		}
-		wrapper.Close()
-		if err := moveBeside(v.parent, v.wrapper, v.parent, "wrapper", x.ID); err != nil {
 			return err
 		}
 	}
@@ -71,13 +65,14 @@ func (x *Tx) preserveWrappers() error {
 // moveBeside moves a name to the first free one of <base>.snap-kept-<tx>, …-2, ….
 func moveBeside(from *disk.Dir, name string, to *disk.Dir, base, tx string) error {
 	const most = 200 // of the 255 bytes that a name may have
-	free := base[:min(len(base), most)] + preservedMark(tx)
+	first := base[:min(len(base), most)] + preservedMark(tx)
+	free := first
 	for n := 2; ; n++ {
 		err := from.RenameNoReplace(name, to, free)
 		if !errors.Is(err, unix.EEXIST) || n > 100 {
 			return err
 		}
-		free = fmt.Sprintf("%s%s-%d", base[:min(len(base), most)], preservedMark(tx), n)
+		free = fmt.Sprintf("%s-%d", first, n)
 	}
 }
 

@@ -31,11 +31,7 @@ func Probe(volumes []*Volume, begin func(*journal.Begin) (*journal.Tx, error)) (
 		}
 		probed[t] = true
 		trials = append(trials, t)
-		rel := v.Rel
-		if len(v.Missing) > 0 {
-			rel = v.Missing[0] // its directory exists
-		}
-		record.Volumes = append(record.Volumes, journal.Volume{Name: v.Name, Root: v.Root, Rel: rel, Entry: "probe"})
+		record.Volumes = append(record.Volumes, journal.Volume{Name: v.Name, Root: v.Root, Rel: v.nearestRel(), Entry: "probe"})
 	}
 	tx, err := begin(record)
 	if err != nil {

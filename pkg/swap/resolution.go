@@ -31,13 +31,12 @@ type Resolution struct {
 
 // Drops reports whether any of the data that is not kept is there.
 func (r *Resolution) Drops(keep Occupant) bool {
-	return r.Live == keep.other() || r.Staged == keep.other()
+	return r.Live == keep.Other() || r.Staged == keep.Other()
 }
 
 // PlanResolution looks at all volumes and returns the steps that make all of them
 // old, or all new. An error names a volume for which that is impossible; then none
 // may be touched. With an error the list is nil, unless the data itself is missing.
-// PlanResolution finds a plan after every step, so a resolution may be cut anywhere.
 func (x *Tx) PlanResolution(keep Occupant) ([]Resolution, error) {
 	seen, err := x.Observe()
 	if err != nil {
@@ -51,14 +50,14 @@ func (x *Tx) PlanResolution(keep Occupant) ([]Resolution, error) {
 		list[i] = Resolution{Observation: o}
 		if o.Live != keep && o.Staged != keep {
 			missing = append(missing, fmt.Sprintf("the %s data of volume %s is at neither of its places (%s): %s", keep.Word(), v.Name, v.Path(), v.Describe()))
-			m.Ways = append(m.Ways, v.bringBack(x, keep))
+			m.Ways = append(m.Ways, x.bringBack(v, keep))
 			continue
 		}
-		list[i].Steps = stepsTo(keep, o)
-		if len(list[i].Steps) > 0 {
-			if err := v.noMounts(); err != nil {
-				return nil, err
-			}
+		if list[i].Steps = stepsTo(keep, o); len(list[i].Steps) == 0 {
+			continue
+		}
+		if err := v.noMounts(); err != nil {
+			return nil, err
 		}
 	}
 	if len(missing) > 0 {
@@ -90,21 +89,23 @@ func (v *Volume) noMounts() error {
 		return err
 	}
 	defer wrapper.Close()
-	return v.eachName(wrapper, func(path string, d *disk.Dir) error {
+	dirs, err := v.directories(wrapper)
+	defer closeDirs(dirs)
+	for _, d := range dirs {
 		mounted, err := d.IsMountRoot()
-		if err = errors.Join(err, d.Close()); err != nil {
+		if err != nil {
 			return err
 		}
 		if mounted {
-			return &Mismatch{fmt.Sprintf("volume %s: something is mounted at %s", v.Name, path), []Way{{Do: Unmount, Path: path}}}
+			return &Mismatch{fmt.Sprintf("volume %s: something is mounted at %s", v.Name, d.Path()), []Way{{Do: Unmount, Path: d.Path()}}}
 		}
-		return nil
-	})
+	}
+	return err
 }
 
-// eachName opens the directories at the live name and in the wrapper, as far as
-// there are any, and gives them to do, which closes them.
-func (v *Volume) eachName(wrapper *disk.Dir, do func(path string, d *disk.Dir) error) error {
+// directories opens the directories at the live name and in the wrapper, as far as
+// there are any. The caller closes them, after an error too.
+func (v *Volume) directories(wrapper *disk.Dir) (dirs []*disk.Dir, err error) {
 	for _, at := range []struct {
 		dir  *disk.Dir
 		name string
@@ -113,17 +114,15 @@ func (v *Volume) eachName(wrapper *disk.Dir, do func(path string, d *disk.Dir) e
 			continue
 		}
 		d, err := at.dir.Open(at.name)
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if err := do(at.dir.Path()+"/"+at.name, d); err != nil {
-			return err
+		switch {
+		case errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP):
+		case err != nil:
+			return dirs, err
+		default:
+			dirs = append(dirs, d)
 		}
 	}
-	return nil
+	return dirs, nil
 }
 
 // NeedsSteps reports whether a resolution moves anything.
@@ -132,8 +131,7 @@ func NeedsSteps(plan []Resolution) bool {
 }
 
 // Resolve takes the steps of a plan that makes keep live, and makes them durable. The
-// caller records the operator's decision first. Resolve may be cut anywhere, and a
-// new plan takes it from there.
+// caller records the operator's decision first.
 func (x *Tx) Resolve(keep Occupant, plan []Resolution) error {
 	for i, v := range x.Volumes {
 		for _, step := range plan[i].Steps {
@@ -141,7 +139,7 @@ func (x *Tx) Resolve(keep Occupant, plan []Resolution) error {
 			if step == Preserve {
 				err = x.preserve(v)
 			} else {
-				err = x.bringIn(v, keep, step)
+				err = x.resolveOne(v, keep, step)
 			}
 			if err != nil {
 				return fmt.Errorf("volume %s (%s): %w", v.Name, v.Path(), err)
@@ -151,9 +149,7 @@ func (x *Tx) Resolve(keep Occupant, plan []Resolution) error {
 	return x.Sync()
 }
 
-// bringIn gives the data to keep the live name, and checks that exactly that has
-// happened.
-func (x *Tx) bringIn(v *Volume, keep Occupant, how Step) error {
+func (x *Tx) resolveOne(v *Volume, keep Occupant, how Step) error {
 	wrapper, err := v.openWrapper()
 	if err != nil {
 		return err
@@ -162,50 +158,18 @@ func (x *Tx) bringIn(v *Volume, keep Occupant, how Step) error {
 		return fmt.Errorf("the wrapper %s is gone", v.wrapper)
 	}
 	defer wrapper.Close()
-	restoreTimes, err := v.ownTimes(wrapper)
+	dirs, err := v.directories(wrapper)
+	defer closeDirs(dirs)
 	if err != nil {
 		return err
 	}
-	if how == MoveIn {
-		err = wrapper.RenameNoReplace(v.Entry, v.parent, v.base)
-	} else {
-		err = v.parent.Exchange(v.base, wrapper, v.Entry)
-	}
-	if err = errors.Join(err, restoreTimes()); err != nil {
+	after, err := v.bringIn(wrapper, how, dirs)
+	if err != nil {
 		return err
 	}
 	x.at("brought in " + v.Name)
-	after, err := v.Observe()
-	if err != nil {
-		return err
-	}
 	if after.Live != keep {
-		return fmt.Errorf("a directory was renamed at the same moment: %s", after)
+		return renamedMeanwhile(after)
 	}
 	return nil
-}
-
-// ownTimes returns a function that gives both directories of a volume their own
-// times back: see journal.Times. Non-directories keep their mtime.
-func (v *Volume) ownTimes(wrapper *disk.Dir) (func() error, error) {
-	var back []func() error
-	undo := func() error {
-		var errs []error
-		for _, f := range back {
-			errs = append(errs, f())
-		}
-		return errors.Join(errs...)
-	}
-	err := v.eachName(wrapper, func(_ string, d *disk.Dir) error {
-		sec, nsec, err := d.Mtime()
-		if err != nil {
-			return errors.Join(err, d.Close())
-		}
-		back = append(back, func() error { return errors.Join(d.SetMtime(sec, nsec), d.Close()) })
-		return nil
-	})
-	if err != nil {
-		return nil, errors.Join(err, undo())
-	}
-	return undo, nil
 }

@@ -16,9 +16,8 @@ const (
 	Guarding
 )
 
-// Layout is where a volume's old and new directories were found, first the one at the
-// live name and then the one at the staged name: the row of the table.
-// "Old" and "new" are the handles of the ready record.
+// Layout is what was found at the live name and at the staged name of a volume: the
+// row of the table. "Old" and "new" are the handles of the ready record.
 type Layout int
 
 // The layouts.
@@ -39,6 +38,9 @@ const (
 	Keep                   // live is as it should be
 	Exchange               // exchange live and staged
 )
+
+// layouts are the rows that the table knows, by what was found at the two names.
+var layouts = map[[2]Occupant]Layout{{Old, New}: OldNew, {New, Old}: NewOld, {Old, Absent}: OldGone, {New, Absent}: NewGone}
 
 var table = [...][4]Action{
 	//        Undecided, Committed, Reverted, Guarding
@@ -78,7 +80,7 @@ func (g Goal) Keeps() Occupant {
 }
 
 // Drops is the generation that the goal wants deleted.
-func (g Goal) Drops() Occupant { return g.Keeps().other() }
+func (g Goal) Drops() Occupant { return g.Keeps().Other() }
 
 // Decision is what the records of a transaction say. Nothing but [Decide] reads the
 // flags of a record.
@@ -89,23 +91,20 @@ type Decision struct {
 	Staged bool
 	// Committed says that the commit was recorded, whatever was decided later.
 	Committed bool
-	// AppUp says that the app was brought up, and that only the guard and the
-	// clean-up are left. What became of the app since is the operator's.
+	// AppUp says that the app was brought up: only the guard and the clean-up are left.
 	AppUp bool
 	// Operator says that the goal is an operator's decision.
 	Operator bool
 	// Guards says that the old data must become the pre-restore snapshot before it
-	// is deleted: with `--guard after`, where the new data stays. What an operator
-	// decides against becomes a snapshot in any case, and not that one.
+	// is deleted. What an operator decides against becomes another one.
 	Guards bool
 	// TakenSID is the snapshot that data which is taken away becomes.
 	TakenSID string
 }
 
 // Decide reads the records. An operator's decision overrides the earlier records.
-// guarded tells whether the snapshot of the old data exists. It matters for
-// `--guard after` only, since `--guard before` makes that snapshot before the
-// commit.
+// guarded tells whether the snapshot of the old data exists, which matters for
+// `--guard after` only.
 func Decide(tx *journal.Tx, guarded bool) Decision {
 	d := Decision{
 		Goal: goal(tx, guarded), Staged: tx.ReadyRecord != nil, Committed: tx.Committed, Operator: tx.Resolved != "",

@@ -16,8 +16,8 @@ type Tx struct {
 	*journal.Tx
 	Volumes []*Volume
 
-	// GuardUnknown is why it could not be seen whether the pre-restore snapshot of a
-	// restore with guard after exists; nil where it could.
+	// GuardUnknown is why it could not be seen whether, with guard after, the
+	// pre-restore snapshot exists; nil where it could.
 	GuardUnknown error
 
 	at      func(point string)
@@ -55,11 +55,8 @@ func Open(tx *journal.Tx, guarded bool, at func(point string)) (*Tx, error) {
 // CloseVolumes closes the volumes, and leaves the transaction open. It does
 // nothing for nil.
 func (x *Tx) CloseVolumes() {
-	if x == nil {
-		return
-	}
-	for _, v := range x.Volumes {
-		v.Close()
+	if x != nil {
+		CloseAll(x.Volumes)
 	}
 }
 
@@ -94,8 +91,8 @@ func (x *Tx) Observe() ([]Observation, error) {
 }
 
 // Plan looks at all volumes before any is touched, and returns the action for
-// each. An error means that none may be touched, and says what was found:
-// [*Mismatch], [*Unmounted], or what kept Plan from seeing.
+// each. An error says what was found: [*Mismatch], [*Unmounted], or what kept Plan
+// from seeing.
 func (x *Tx) Plan() ([]Action, error) {
 	seen, err := x.Observe()
 	if err != nil {
@@ -116,11 +113,11 @@ func (x *Tx) Plan() ([]Action, error) {
 func (x *Tx) PlanSwap() ([]Action, error) {
 	list := make([]Action, len(x.Volumes))
 	for i, v := range x.Volumes {
-		seen, err := v.layout()
+		seen, err := v.Observe()
 		if err != nil {
 			return nil, err
 		}
-		if seen != OldNew {
+		if seen.Layout() != OldNew {
 			return nil, fmt.Errorf("volume %s (%s): %s", v.Name, v.Path(), seen)
 		}
 		list[i] = Exchange
@@ -132,7 +129,7 @@ func (x *Tx) PlanSwap() ([]Action, error) {
 // one, so that a committed restore can still be reverted.
 func (x *Tx) AllDisplaced() bool {
 	for _, v := range x.Volumes {
-		if now, err := v.layout(); err != nil || now != NewOld {
+		if now, err := v.Observe(); err != nil || now.Layout() != NewOld {
 			return false
 		}
 	}
@@ -140,8 +137,7 @@ func (x *Tx) AllDisplaced() bool {
 }
 
 // Apply takes the actions of a plan, gives old directories that are live again
-// their own times, and makes all of it durable. It may be cut anywhere; a new plan
-// takes it from there.
+// their own times, and makes all of it durable.
 func (x *Tx) Apply(plan []Action) error {
 	for i, v := range x.Volumes {
 		if plan[i] != Exchange {
@@ -160,44 +156,65 @@ func (x *Tx) Apply(plan []Action) error {
 	return x.Sync()
 }
 
-// exchange swaps live and staged, and checks that exactly that has happened: the
-// kernel exchanges names, and somebody may have renamed a directory in between.
+// exchange swaps live and staged, and checks that exactly that has happened.
 func (v *Volume) exchange() error {
-	before, err := v.layout()
+	before, err := v.Observe()
 	if err != nil {
 		return err
 	}
+	want, known := map[Layout]Layout{OldNew: NewOld, NewOld: OldNew}[before.Layout()]
 	wrapper, err := v.openWrapper()
 	if err != nil {
 		return err
 	}
-	if wrapper == nil || (before != OldNew && before != NewOld) {
+	defer wrapper.Close()
+	if wrapper == nil || !known {
 		return fmt.Errorf("not exchanged: %s", before)
 	}
-	defer wrapper.Close()
 	staged, err := wrapper.Open(v.Entry)
 	if err != nil {
 		return err
 	}
 	defer staged.Close()
-	sec, nsec, err := staged.Mtime()
+	after, err := v.bringIn(wrapper, SwapIn, []*disk.Dir{staged})
 	if err != nil {
 		return err
 	}
-	if err := v.parent.Exchange(v.base, wrapper, v.Entry); err != nil {
-		return err
-	}
-	if err := staged.SetMtime(sec, nsec); err != nil { // see journal.Times
-		return err
-	}
-	after, err := v.layout()
-	if err != nil {
-		return err
-	}
-	if want := map[Layout]Layout{OldNew: NewOld, NewOld: OldNew}[before]; after != want {
-		return fmt.Errorf("a directory was renamed at the same moment: %s", after)
+	if after.Layout() != want {
+		return renamedMeanwhile(after)
 	}
 	return nil
+}
+
+// bringIn gives what lies in the wrapper the live name, and gives dirs their own times
+// back (see journal.Times). It returns what is then there: the kernel exchanges names,
+// and somebody may have renamed a directory in between.
+func (v *Volume) bringIn(wrapper *disk.Dir, how Step, dirs []*disk.Dir) (after Observation, err error) {
+	times := make([]journal.Time, len(dirs))
+	for i, d := range dirs {
+		if times[i].Sec, times[i].Nsec, err = d.Mtime(); err != nil {
+			return after, err
+		}
+	}
+	if how == MoveIn {
+		err = wrapper.RenameNoReplace(v.Entry, v.parent, v.base)
+	} else {
+		err = v.parent.Exchange(v.base, wrapper, v.Entry)
+	}
+	if err != nil {
+		return after, err
+	}
+	for i, d := range dirs {
+		err = errors.Join(err, d.SetMtime(times[i].Sec, times[i].Nsec))
+	}
+	if err != nil {
+		return after, err
+	}
+	return v.Observe()
+}
+
+func renamedMeanwhile(after Observation) error {
+	return fmt.Errorf("a directory was renamed at the same moment: %s", after)
 }
 
 // RecordTimes notes the live directories' own times before the first exchange.
@@ -217,8 +234,7 @@ func (x *Tx) RecordTimes() error {
 	return x.Times(times)
 }
 
-// repairTimes gives old directories that are live again the times that they had
-// before the first exchange (see journal.Times).
+// repairTimes gives old directories that are live again their times of the record.
 func (x *Tx) repairTimes() error {
 	if x.TimesRecord == nil {
 		return nil
@@ -239,20 +255,14 @@ func (x *Tx) repairTimes() error {
 	return nil
 }
 
-// OpenDisplaced opens the tree of the old data of volume i, which lies in the
-// wrapper, with its own time as it was before the exchange. It returns nil where
-// there is none. The caller closes it.
+// OpenDisplaced opens the displaced tree of volume i, and gives it its own time from
+// before the exchange. It returns nil where there is none. The caller closes it.
 func (x *Tx) OpenDisplaced(i int) (*disk.Dir, error) {
 	tree, err := x.Volumes[i].OpenTaken(Old)
 	if err != nil || tree == nil {
 		return nil, err
 	}
-	want := x.TimesRecord.Live[i]
-	sec, nsec, err := tree.Mtime()
-	if err == nil && (sec != want.Sec || nsec != want.Nsec) {
-		err = tree.SetMtime(want.Sec, want.Nsec)
-	}
-	if err != nil {
+	if err := tree.SetMtime(x.TimesRecord.Live[i].Sec, x.TimesRecord.Live[i].Nsec); err != nil {
 		return nil, errors.Join(err, tree.Close())
 	}
 	return tree, nil
@@ -267,9 +277,8 @@ func (x *Tx) EntryPaths() []string {
 	return list
 }
 
-// RecordReady records the handles of all live and staged directories. It calls check
-// before it writes the record. If check fails, RecordReady returns that error and
-// records nothing.
+// RecordReady records the handles of all live and staged directories, unless check,
+// which is called right before that, fails.
 func (x *Tx) RecordReady(ready *journal.Ready, check func() error) error {
 	for _, v := range x.Volumes {
 		var err error
@@ -294,28 +303,26 @@ func (v *Volume) readHandles() (journal.ReadyVolume, error) {
 	if wrapper == nil {
 		return h, fmt.Errorf("volume %s: the staged tree is gone", v.Name)
 	}
-	h.Staged, err = wrapper.HandleOf(v.Entry)
-	wrapper.Close()
-	if err != nil {
-		return h, err
+	defer wrapper.Close()
+	if h.Staged, err = wrapper.HandleOf(v.Entry); err == nil {
+		h.Live, err = v.parent.HandleOf(v.base)
 	}
-	if h.Live, err = v.parent.HandleOf(v.base); err != nil {
-		return h, err
+	if err == nil && (h.Live == "" || h.Staged == "") {
+		err = fmt.Errorf("volume %s: the live or the staged directory is gone", v.Name)
 	}
-	if h.Live == "" || h.Staged == "" {
-		return h, fmt.Errorf("volume %s: the live or the staged directory is gone", v.Name)
-	}
-	return h, nil
+	return h, err
 }
 
 // Untouched makes sure that a transaction without a ready record has moved no live
-// directory. If one has moved, the record was lost, and the trees in the wrappers may
-// be the only copy of the old data.
+// directory. Otherwise the record was lost, and the trees in the wrappers may be the
+// only copy of the old data.
 func (x *Tx) Untouched() error {
 	for _, v := range x.Volumes {
-		if ok, err := v.anchored(); err != nil {
+		ok, err := v.anchored()
+		if err != nil {
 			return fmt.Errorf("volume %s (%s) cannot be read: %w", v.Name, v.Path(), err)
-		} else if !ok {
+		}
+		if !ok {
 			return &Unmounted{v.Name, v.Path()}
 		}
 		if err := v.notDisplaced(); err != nil {
@@ -326,8 +333,7 @@ func (x *Tx) Untouched() error {
 }
 
 // notDisplaced returns an error where the directory that was live when a restore
-// with guard after began lies in its wrapper. Without a ready record the wrapper
-// is going to be deleted.
+// with guard after began lies in its wrapper, which is going to be deleted.
 func (v *Volume) notDisplaced() error {
 	if v.Volume.Live == "" {
 		return nil
@@ -341,9 +347,6 @@ func (v *Volume) notDisplaced() error {
 	if err == nil && got == v.Volume.Live {
 		err = fmt.Errorf("volume %s: the ready record is missing, though the old data is at %s: %w", v.Name, v.EntryPath(), disk.ErrDamaged)
 	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
 	return err
 }
 
@@ -356,16 +359,13 @@ func (x *Tx) Sync() error {
 			continue
 		}
 		st, err := v.parent.Stat()
+		if err == nil && !done[st.Dev] {
+			done[st.Dev] = true
+			err = v.parent.SyncFS()
+		}
 		if err != nil {
 			return err
 		}
-		if done[st.Dev] {
-			continue
-		}
-		if err := v.parent.SyncFS(); err != nil {
-			return err
-		}
-		done[st.Dev] = true
 	}
 	return nil
 }

@@ -4,7 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
+	"path"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -13,19 +14,14 @@ import (
 )
 
 // Volume is a volume's directories, opened one below the other: the root of
-// trust, the parent of the live directory, and the live name in it. The pre-flight, a
-// restore, its recovery and the search for orphans all open volumes this way.
+// trust, the parent of the live directory, and the live name in it.
 type Volume struct {
 	journal.Volume
 	root, parent *disk.Dir // parent is nil where it does not exist
 	base         string    // the live directory's name in parent
 
-	// Live is the live directory itself, where [OpenLive] opened the volume; nil
-	// where it does not exist.
-	Live *disk.Dir
-	// Missing are the directories below the root that do not exist, the live one
-	// last.
-	Missing []string
+	Live    *disk.Dir // of [OpenLive]; nil where it does not exist
+	Missing []string  // directories below the root that do not exist, the live one last
 
 	wrapper string              // of the transaction
 	handles journal.ReadyVolume // zero before ready
@@ -37,12 +33,11 @@ func (v *Volume) Path() string { return v.Root + "/" + v.Rel }
 // Parent is the directory that the live one is in; nil where it does not exist.
 func (v *Volume) Parent() *disk.Dir { return v.parent }
 
-// Close closes what is open of the volume. It does nothing for nil.
-func (v *Volume) Close() {
-	if v == nil {
-		return
-	}
-	for _, d := range []*disk.Dir{v.root, v.parent, v.Live} {
+// Close closes what is open of the volume.
+func (v *Volume) Close() { closeDirs([]*disk.Dir{v.root, v.parent, v.Live}) }
+
+func closeDirs(dirs []*disk.Dir) {
+	for _, d := range dirs {
 		d.Close()
 	}
 }
@@ -65,27 +60,25 @@ func LiveOf(volumes []*Volume) []*disk.Dir {
 	return dirs
 }
 
-// openVolume opens root → parent → base. A root that does not exist is an error
-// that wraps fs.ErrNotExist; a parent that does not exist is nil.
+// openVolume opens root and parent. It returns no volume if the root cannot be
+// opened.
 func openVolume(record journal.Volume) (*Volume, error) {
 	root, err := disk.OpenRoot(record.Root)
 	if err != nil {
 		return nil, err
 	}
-	v := &Volume{Volume: record, root: root}
-	parent, base := dirName(record.Rel)
-	v.base = base
-	v.parent, err = openBelow(root, parent)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return v, err
+	v := &Volume{Volume: record, root: root, base: path.Base(record.Rel)}
+	v.parent, err = root.Open(path.Dir(record.Rel))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
 	}
-	return v, nil
+	return v, err
 }
 
 // OpenLive opens a volume for a look at its live directory, which need not exist.
-// check is given the path that the root and rel really lead to, since the root
-// may be a symbolic link of the operator's; its error is returned as it is. The
-// error is [*Unfit] where the volume could never be exchanged.
+// check is given the path that root and rel really lead to, since the root may be a
+// symbolic link of the operator's. The error is [*Unfit] where the volume could never
+// be exchanged.
 func OpenLive(name, root, rel string, check func(real string) error) (*Volume, error) {
 	v, err := openVolume(journal.Volume{Name: name, Root: root, Rel: rel})
 	if v == nil {
@@ -110,30 +103,26 @@ func (v *Volume) openLive(opening error, check func(string) error) error {
 		return v.unreachable(opening)
 	}
 	if v.parent != nil {
-		if v.Live, err = v.parent.Open(v.base); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if v.Live, err = v.parent.Open(v.base); err == nil {
+			return nil
+		} else if !errors.Is(err, fs.ErrNotExist) {
 			return v.unreachable(err)
 		}
 	}
-	if v.Live == nil {
-		return v.findMissing()
-	}
-	return nil
+	return v.findMissing()
 }
 
 // findMissing fills in what must be made for the live directory to exist.
 func (v *Volume) findMissing() error {
-	parts := strings.Split(v.Rel, "/")
-	for n := len(parts); n > 0; n-- {
-		rel := strings.Join(parts[:n], "/")
+	for rel := v.Rel; rel != "."; rel = path.Dir(rel) {
 		d, err := v.root.Open(rel)
 		if err == nil {
-			d.Close()
-			break
+			return d.Close()
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
 			return v.unreachable(err)
 		}
-		v.Missing = append([]string{rel}, v.Missing...)
+		v.Missing = slices.Insert(v.Missing, 0, rel)
 	}
 	return nil
 }
@@ -150,24 +139,21 @@ func (v *Volume) Nearest() *disk.Dir {
 // Begin is how the begin record names the volume. entry is its name in the
 // wrapper. With handle the record also holds the handle of the live directory.
 func (v *Volume) Begin(entry string, handle bool) (journal.Volume, error) {
-	record := journal.Volume{Name: v.Name, Root: v.Root, Rel: v.Rel, Entry: entry, Created: v.Missing}
+	record := journal.Volume{Name: v.Name, Root: v.Root, Rel: v.Rel, Entry: entry, Created: v.Missing, Anchor: path.Dir(v.nearestRel())}
 	var err error
-	if record.Anchor, record.AnchorHandle, err = v.anchor(); err == nil && handle && v.Live != nil {
+	if record.AnchorHandle, err = v.root.HandleOf(record.Anchor); err == nil && handle && v.Live != nil {
 		record.Live, err = v.Live.Handle()
 	}
 	return record, err
 }
 
-// anchor returns the nearest existing directory above the live one, below the
-// root, and its handle.
-func (v *Volume) anchor() (string, disk.Handle, error) {
-	rel := v.Rel
+// nearestRel is the highest directory that a restore makes, or the live one: its
+// parent exists.
+func (v *Volume) nearestRel() string {
 	if len(v.Missing) > 0 {
-		rel = v.Missing[0]
+		return v.Missing[0]
 	}
-	rel, _ = dirName(rel)
-	h, err := v.root.HandleOf(rel)
-	return rel, h, err
+	return v.Rel
 }
 
 // anchored reports whether the nearest directory above the live one is still the
@@ -183,51 +169,53 @@ func (v *Volume) anchored() (bool, error) {
 // Create makes the missing directories, durably, and opens what is then there.
 // The begin record names them first.
 func (v *Volume) Create() error {
-	for _, rel := range v.Missing {
-		parent, base := dirName(rel)
-		d, err := openBelow(v.root, parent)
-		if err != nil {
-			return err
-		}
-		made, err := d.Ensure(base, 0o755)
-		d.Close()
-		if err != nil {
-			return err
-		}
-		made.Close()
-	}
 	if v.Live != nil {
 		return nil
 	}
-	parent, base := dirName(v.Rel)
-	var err error
-	if v.parent == nil {
-		if v.parent, err = openBelow(v.root, parent); err != nil {
+	for _, rel := range v.Missing {
+		d, err := v.root.Open(path.Dir(rel))
+		if err != nil {
+			return err
+		}
+		made, err := d.Ensure(path.Base(rel), 0o755)
+		if err = errors.Join(err, made.Close(), d.Close()); err != nil {
 			return err
 		}
 	}
-	v.Live, err = v.parent.Open(base)
+	var err error
+	if v.parent == nil {
+		if v.parent, err = v.root.Open(path.Dir(v.Rel)); err != nil {
+			return err
+		}
+	}
+	v.Live, err = v.parent.Open(v.base)
 	return err
 }
 
 // uncreate removes the directories that the restore made, if they are empty.
 func (v *Volume) uncreate() error {
-	for i := len(v.Created) - 1; i >= 0; i-- {
-		parent, base := dirName(v.Created[i])
-		d, err := openBelow(v.root, parent)
+	for _, rel := range slices.Backward(v.Created) {
+		d, err := v.root.Open(path.Dir(rel))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		err = d.Rmdir(base)
-		d.Close()
-		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) {
+		if err := errors.Join(rmdirEmpty(d, path.Base(rel)), d.Close()); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// rmdirEmpty removes a directory, unless it is gone or something is in it.
+func rmdirEmpty(d *disk.Dir, name string) error {
+	err := d.Rmdir(name)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
+		return nil
+	}
+	return err
 }
 
 // openWrapper returns the wrapper, nil where there is none.
@@ -278,9 +266,8 @@ func (v *Volume) makeWrapper() (*disk.Dir, error) {
 	return wrapper, nil
 }
 
-// OpenTaken opens the tree of generation w in the wrapper, which is not to be kept. It
-// returns nil if there is none, and an error if another directory is there. The
-// caller closes it.
+// OpenTaken opens the tree of generation w in the wrapper, nil if there is none. It is
+// an error if another directory is there. The caller closes it.
 func (v *Volume) OpenTaken(w Occupant) (*disk.Dir, error) {
 	wrapper, err := v.openWrapper()
 	if err != nil || wrapper == nil {
@@ -294,45 +281,23 @@ func (v *Volume) OpenTaken(w Occupant) (*disk.Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	if h, err := tree.Handle(); err != nil || h != v.handle(w) {
+	if h, err := tree.Handle(); err != nil || h != v.Handle(w) {
 		return nil, errors.Join(err, fmt.Errorf("volume %s: there is another directory at %s", v.Name, tree.Path()), tree.Close())
 	}
 	return tree, nil
 }
 
 // EntryPath is where the staged or displaced tree is.
-func (v *Volume) EntryPath() string {
-	parent, _ := dirName(v.Path())
-	return parent + "/" + v.wrapper + "/" + v.Entry
-}
+func (v *Volume) EntryPath() string { return path.Join(path.Dir(v.Path()), v.EntryName()) }
 
-// handle returns the recorded handle of a volume's old or new directory.
-func (v *Volume) handle(w Occupant) disk.Handle {
+// Handle is the recorded handle of the old or the new directory, "" before ready.
+func (v *Volume) Handle(w Occupant) disk.Handle {
 	if w == Old {
 		return v.handles.Live
 	}
 	return v.handles.Staged
 }
 
-// Handles are the recorded handles of the old and the new directory, "" before
-// ready.
-func (v *Volume) Handles() (old, fresh disk.Handle) { return v.handles.Live, v.handles.Staged }
-
 // EntryName is the name of the staged or displaced tree below the live one's
 // parent.
 func (v *Volume) EntryName() string { return v.wrapper + "/" + v.Entry }
-
-func dirName(rel string) (parent, base string) {
-	if i := strings.LastIndexByte(rel, '/'); i >= 0 {
-		return rel[:i], rel[i+1:]
-	}
-	return ".", rel
-}
-
-// openBelow opens rel below d; "." is d itself.
-func openBelow(d *disk.Dir, rel string) (*disk.Dir, error) {
-	if rel == "." {
-		return d.Dup()
-	}
-	return d.Open(rel)
-}
