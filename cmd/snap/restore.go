@@ -24,6 +24,7 @@ type restoreJSON struct {
 	Phases          restore.Seconds         `json:"phases"`
 	PassOne         restore.Cost            `json:"pass_one"` // what the first pass cost while the app ran
 	Warnings        []string                `json:"warnings"`
+	NotKept         []restore.NotKept       `json:"not_kept"`
 	Tx              string                  `json:"tx"`
 }
 
@@ -35,6 +36,7 @@ type planJSON struct {
 	Containers []containerJSON         `json:"containers"`
 	Space      []restore.Space         `json:"space"`
 	Warnings   []string                `json:"warnings"`
+	NotKept    []restore.NotKept       `json:"not_kept"` // of the live data
 }
 
 func (a *app) restoreCommand() *cobra.Command {
@@ -95,7 +97,7 @@ func (a *app) plan(ctx context.Context, e *restore.Engine, req restore.RestoreRe
 	if err != nil {
 		return err
 	}
-	a.result = planJSON{p.Workload, p.SID, p.Guard, p.Volumes, showContainers(p.Containers), notNil(p.Space), notNil(p.Warnings)}
+	a.result = planJSON{p.Workload, p.SID, p.Guard, p.Volumes, showContainers(p.Containers), notNil(p.Space), notNil(p.Warnings), notNil(p.NotKept)}
 	rows := [][]string{{"VOLUME", "LIVE DIRECTORY", "NOW", "", "THEN", ""}}
 	for _, v := range p.Volumes {
 		rows = append(rows, []string{
@@ -135,7 +137,7 @@ func (a *app) restore(ctx context.Context, e *restore.Engine, req restore.Restor
 	shown := restoreJSON{
 		Workload: r.Workload, SID: r.SID, PreRestoreSID: r.PreRestoreSID, Guard: r.Guard, Outcome: r.Outcome,
 		DowntimeSeconds: r.DowntimeSeconds, Seconds: r.Seconds, Volumes: r.Volumes,
-		Phases: r.Phases, PassOne: r.PassOne, Warnings: notNil(r.Warnings), Tx: r.Tx,
+		Phases: r.Phases, PassOne: r.PassOne, Warnings: notNil(r.Warnings), NotKept: notNil(r.NotKept), Tx: r.Tx,
 	}
 	for _, v := range r.Volumes {
 		shown.Files += v.Files
