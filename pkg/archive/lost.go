@@ -42,21 +42,30 @@ const mostNames = 5
 // Losses collects what is lost. Several goroutines may add to it.
 type Losses struct {
 	mu    sync.Mutex
-	kinds map[string]*Lost
+	kinds map[string]*counted
 }
 
-// Add counts one name.
+type counted struct {
+	Lost
+	last string
+}
+
+// Add counts one name. A name that is added several times in a row counts once.
 func (l *Losses) Add(kind, name string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.kinds == nil {
-		l.kinds = map[string]*Lost{}
+		l.kinds = map[string]*counted{}
 	}
 	k := l.kinds[kind]
 	if k == nil {
-		k = &Lost{Kind: kind, Names: []string{}}
+		k = &counted{Lost: Lost{Kind: kind, Names: []string{}}}
 		l.kinds[kind] = k
 	}
+	if k.Count > 0 && k.last == name {
+		return
+	}
+	k.last = name
 	if k.Count++; len(k.Names) < mostNames {
 		k.Names = append(k.Names, name)
 	}
@@ -68,7 +77,7 @@ func (l *Losses) List() []Lost {
 	defer l.mu.Unlock()
 	var list []Lost
 	for _, k := range l.kinds {
-		list = append(list, *k)
+		list = append(list, k.Lost)
 	}
 	slices.SortFunc(list, func(a, b Lost) int { return cmp.Compare(a.Kind, b.Kind) })
 	return list
