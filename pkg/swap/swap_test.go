@@ -308,3 +308,33 @@ func TestAGuardedTreeIsNeverDiscarded(t *testing.T) {
 	b.must(x.Discard())
 	b.ended("new")
 }
+
+// TestTheProbeIsMadeOfWhatIsExchanged: the kernel lets a wrapper that hands down
+// project 7 take directories of that project and no others. The probe finds that out
+// only with directories like the live one.
+func TestTheProbeIsMadeOfWhatIsExchanged(t *testing.T) {
+	dir := disktest.Mount(t, "xfs", 300)
+	for project, code := range map[string]string{"7": "", "42": "project_id"} {
+		t.Run("project "+project, func(t *testing.T) {
+			at := filepath.Join(dir, project)
+			disktest.Write(t, at, map[string]string{"live/file": "x", "wrapper/": ""})
+			disktest.Run(t, "chattr", "-p", project, at+"/live")
+			disktest.Run(t, "chattr", "-p", "7", at+"/wrapper")
+			disktest.Run(t, "chattr", "+P", at+"/wrapper")
+			v, err := OpenLive("v", dir, project+"/live", func(string) error { return nil })
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer v.Close()
+			v.wrapper = "wrapper"
+			trial, err := v.trial()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var unfit *Unfit
+			if err := v.probe(trial); code == "" && err != nil || code != "" && (!errors.As(err, &unfit) || unfit.Code != code) {
+				t.Errorf("the probe returned %v, expected code %q", err, code)
+			}
+		})
+	}
+}
