@@ -24,6 +24,7 @@ type restoreJSON struct {
 	Phases          restore.Seconds         `json:"phases"`
 	PassOne         restore.Cost            `json:"pass_one"` // what the first pass cost while the app ran
 	Warnings        []string                `json:"warnings"`
+	NotKept         []restore.NotKept       `json:"not_kept"`
 	Tx              string                  `json:"tx"`
 }
 
@@ -36,6 +37,7 @@ type planJSON struct {
 	Space      []restore.Space         `json:"space"`
 	Warnings   []string                `json:"warnings"`
 	LeftOut    []string                `json:"left_out"`
+	NotKept    []restore.NotKept       `json:"not_kept"` // of the live data
 }
 
 func (a *app) restoreCommand() *cobra.Command {
@@ -97,7 +99,7 @@ func (a *app) plan(ctx context.Context, e *restore.Engine, req restore.RestoreRe
 	if err != nil {
 		return err
 	}
-	a.result = planJSON{p.Workload, p.SID, p.Guard, p.Volumes, showContainers(p.Containers), notNil(p.Space), notNil(p.Warnings), notNil(p.Left)}
+	a.result = planJSON{p.Workload, p.SID, p.Guard, p.Volumes, showContainers(p.Containers), notNil(p.Space), notNil(p.Warnings), notNil(p.Left), notNil(p.NotKept)}
 	rows := [][]string{{"VOLUME", "LIVE DIRECTORY", "NOW", "", "THEN", ""}}
 	for _, v := range p.Volumes {
 		rows = append(rows, []string{
@@ -143,7 +145,7 @@ func (a *app) restore(ctx context.Context, e *restore.Engine, req restore.Restor
 	shown := restoreJSON{
 		Workload: r.Workload, SID: r.SID, PreRestoreSID: r.PreRestoreSID, Guard: r.Guard, Outcome: r.Outcome,
 		DowntimeSeconds: r.DowntimeSeconds, Seconds: r.Seconds, Volumes: r.Volumes,
-		Phases: r.Phases, PassOne: r.PassOne, Warnings: notNil(r.Warnings), Tx: r.Tx,
+		Phases: r.Phases, PassOne: r.PassOne, Warnings: notNil(r.Warnings), NotKept: notNil(r.NotKept), Tx: r.Tx,
 	}
 	for _, v := range r.Volumes {
 		shown.Files += v.Files

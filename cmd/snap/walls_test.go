@@ -55,6 +55,7 @@ var only = map[string][]string{
 	"unix.Ftruncate":        {"pkg/archive/output.go", "pkg/archive/writers.go"},
 	"unix.Mkdirat":          {"pkg/disk/", "pkg/archive/extract.go"},
 	"unix.Symlinkat":        {"pkg/archive/extract.go"},
+	"unix.Mknodat":          {"pkg/archive/extract.go"},
 	"unix.Linkat":           {"pkg/archive/extract.go"},
 	"os.Exit":               {"cmd/snap/main.go"},
 	"log.Fatal":             {},

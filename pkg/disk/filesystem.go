@@ -100,6 +100,30 @@ func (d *Dir) Space() (Space, error) {
 	return s, nil
 }
 
+// Stat is fstat(2) of the open file fd, which may be O_PATH, and returns the attributes
+// that statx(2) shows in the same call.
+func Stat(fd int, st *unix.Stat_t) (attributes uint64, err error) {
+	var stx unix.Statx_t
+	err = Retry(func() error {
+		return unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW|unix.AT_STATX_SYNC_AS_STAT, unix.STATX_BASIC_STATS, &stx)
+	})
+	*st = unix.Stat_t{
+		Dev: unix.Mkdev(stx.Dev_major, stx.Dev_minor), Ino: stx.Ino, Mode: uint32(stx.Mode), Uid: stx.Uid, Gid: stx.Gid,
+		Rdev: unix.Mkdev(stx.Rdev_major, stx.Rdev_minor), Size: int64(stx.Size), Blocks: int64(stx.Blocks),
+		Mtim: timespec(stx.Mtime), Ctim: timespec(stx.Ctime), Atim: timespec(stx.Atime),
+	}
+	assign(&st.Nlink, stx.Nlink)
+	assign(&st.Blksize, stx.Blksize)
+	return stx.Attributes, err
+}
+
+// assign is for fields that have another type on each architecture.
+func assign[T ~uint32 | ~uint64 | ~int32 | ~int64](to *T, n uint32) { *to = T(n) }
+
+func timespec(t unix.StatxTimestamp) unix.Timespec {
+	return unix.Timespec{Sec: t.Sec, Nsec: int64(t.Nsec)}
+}
+
 // Locked reports whether d has the immutable or the append-only flag (chattr +i,
 // +a). Then nobody, not even root, can rename or remove anything in it.
 func (d *Dir) Locked() (bool, error) {

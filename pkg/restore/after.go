@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/remedy"
@@ -157,11 +156,10 @@ func (f *finish) keepsDisplaced(err error) *Error {
 	again := remedy.Recover(f.w.Name)
 	where := strings.Join(f.x.EntryPaths(), ", ")
 	way := remedy.Of("fix that, then ", again)
-	var bad *archive.Unrestorable
 	switch own := classify(err); {
 	case own.Kind == Interrupted:
 		way = remedy.Of(again)
-	case errors.As(err, &bad):
+	case heldByNoSnapshot(err):
 		way = remedy.Of("move the files that the error names out of "+where+", then ", again)
 	case isNoSpace(err):
 		way = remedy.Of("free space on the filesystem of the store, then ", again)

@@ -34,6 +34,7 @@ type CaptureResult struct {
 	Changed         []string // files that changed while they were read
 	Read            int64    // bytes of content that were read, in both passes
 	PassOne         Cost
+	NotKept         []NotKept
 }
 
 // Capture makes a snapshot of all volumes of a workload. When it returns nil
@@ -88,6 +89,11 @@ func (c *capturing) run(ctx context.Context) (*CaptureResult, error) {
 	c.result.Added = c.capture.Added()
 	c.result.PassOne = c.capture.Cost()
 	c.result.Read, c.result.Changed = c.capture.Totals()
+	for i, lost := range c.capture.Lost() {
+		list, warnings := notKept(c.volumes[i].Name, lost)
+		c.result.NotKept = append(c.result.NotKept, list...)
+		c.result.Warnings = append(c.result.Warnings, warnings...)
+	}
 	c.capture.Close()
 	if err := errors.Join(c.Store.Clear(tx.ID), tx.End()); err != nil {
 		return nil, fault(Pending, "cleanup", remedy.Of(remedy.Recover(c.w.Name)), "snapshot %s exists, but the clean-up is not finished: %w", c.sid, err)

@@ -68,6 +68,7 @@ func classify(err error) *Error {
 	var own *Error
 	var bad *archive.Unrestorable
 	var unsupported *runtime.Unsupported
+	var nested *archive.Nested
 	var config *workload.Error
 	var unfit *swap.Unfit
 	var missing *store.Missing
@@ -91,7 +92,10 @@ func classify(err error) *Error {
 	case errors.Is(err, journal.ErrBusy):
 		return &Error{Busy, "busy", err, remedy.Of("wait for the other operation, or see `", remedy.StatusAll, "`")}
 	case errors.As(err, &bad):
-		return &Error{Refused, "unrestorable", err, remedy.Of("move these files out of the volume (sockets may stay); if they are symlinks, setting `symlinks: preserve` also helps")}
+		return &Error{Refused, "unrestorable", err, remedy.Of(unrestorable(bad))}
+	case errors.As(err, &nested):
+		return &Error{Refused, "subvolume_inside", err, remedy.Of(
+			"make it a plain directory (move it away, cp -a --reflink=auto it back, btrfs subvolume delete the old one), or move it out of the volume and make it a volume of its own")}
 	case errors.Is(err, archive.ErrRefused):
 		return &Error{Refused, "snapshot_damaged", err, useAnother("")}
 	case errors.As(err, &unsupported):
@@ -112,6 +116,18 @@ func classify(err error) *Error {
 		return &Error{Refused, "docker_unreachable", err, remedy.Of("start the container engine, or choose another (--host, --context, DOCKER_HOST)")}
 	}
 	return &Error{Failed, "failed", err, remedy.Remedy{}}
+}
+
+// unrestorable says what to do about entries that a restore would refuse.
+func unrestorable(bad *archive.Unrestorable) string {
+	way := "move these files out of the volume (sockets may stay)"
+	if bad.Specials {
+		way = "set `special: skip` for the volume in the config, which leaves fifos and devices out, or `special: keep`, or " + way
+	}
+	if bad.Symlinks {
+		way += "; for symlinks, setting `symlinks: preserve` also helps"
+	}
+	return way
 }
 
 func useAnother(workload string) remedy.Remedy {

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/remedy"
@@ -284,8 +283,7 @@ func (f *finish) clearAway(ctx context.Context) error {
 	}
 	if decision.Goal == swap.Reverted || decision.Operator {
 		err := f.keepTaken(ctx)
-		var bad *archive.Unrestorable
-		if errors.As(err, &bad) {
+		if heldByNoSnapshot(err) {
 			// No snapshot can hold it, and no other copy exists.
 			f.say("no snapshot can hold the data that goes, so it is preserved beside the live directory: %v", err)
 			err = x.PreserveTaken()

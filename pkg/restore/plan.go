@@ -47,7 +47,8 @@ type Plan struct {
 	Containers []runtime.Container
 	Space      []Space
 	Warnings   []string
-	Left       []string // mounts that are not volumes of the workload, a line for each reason
+	Left       []string  // mounts that are not volumes of the workload, a line for each reason
+	NotKept    []NotKept // of the live data: what its pre-restore snapshot will not hold
 
 	req      RestoreRequest
 	manifest *store.Manifest
@@ -69,6 +70,10 @@ type PlannedVolume struct {
 	// The size of the live data, which becomes the pre-restore snapshot.
 	LiveFiles int64 `json:"live_files"`
 	LiveBytes int64 `json:"live_bytes"`
+	// What of the live data the config excludes. It is in no snapshot, and the restore
+	// deletes it.
+	LiveExcludedFiles int64 `json:"live_excluded_files"`
+	LiveExcludedBytes int64 `json:"live_excluded_bytes"`
 }
 
 // Plan runs the pre-flight of a restore and changes nothing. It returns what
@@ -145,6 +150,10 @@ func (s *session) planVolumes(ctx context.Context, p *Plan) error {
 			return refused("volume_missing", remedy.Of("choose volumes with --volume, or restore a snapshot that has it"),
 				"the snapshot lacks volume %q (scope %s, source %q) of workload %s", v.Name, v.Scope, v.Source, s.w.Name)
 		}
+		if m.Specials > 0 && v.Special == workload.RefuseSpecial {
+			return refused("special_files", remedy.Of("set `special: skip` for the volume in the config, to leave them out, or `special: keep`"),
+				"volume %q: the snapshot holds %d fifos and devices", v.Name, m.Specials)
+		}
 		n, first, err := s.Store.Missing(ctx, m)
 		if err != nil {
 			return err
@@ -210,7 +219,7 @@ func (s *session) planLive(ctx context.Context, p *Plan) error {
 		if v.Live == nil {
 			continue
 		}
-		stats, err := archive.Survey(ctx, v.Live, snapshot.WriteOptions(p.chosen[i]))
+		found, err := archive.Survey(ctx, v.Live, snapshot.WriteOptions(p.chosen[i]))
 		var locked *archive.Locked
 		if errors.As(err, &locked) {
 			hint := "chattr -i -a " + swap.Quote(v.Path()+"/"+locked.Name)
@@ -222,7 +231,15 @@ func (s *session) planLive(ctx context.Context, p *Plan) error {
 		if err != nil {
 			return fmt.Errorf("volume %s: %w", v.Name, err)
 		}
-		p.Volumes[i].LiveFiles, p.Volumes[i].LiveBytes = stats.Files, stats.Bytes
+		p.Volumes[i].LiveFiles, p.Volumes[i].LiveBytes = found.Files, found.Bytes
+		p.Volumes[i].LiveExcludedFiles, p.Volumes[i].LiveExcludedBytes = found.ExcludedFiles, found.ExcludedBytes
+		if found.ExcludedFiles > 0 {
+			p.warn("volume %s: the config excludes %d files (%d bytes) of the live data: they will be in no snapshot, and the restore deletes them",
+				v.Name, found.ExcludedFiles, found.ExcludedBytes)
+		}
+		list, warnings := notKept(v.Name, found.Lost)
+		p.NotKept = append(p.NotKept, list...)
+		p.Warnings = append(p.Warnings, warnings...)
 	}
 	return nil
 }
@@ -331,7 +348,11 @@ func (s *session) planSpace(_ context.Context, p *Plan) error {
 		m := p.wanted[i]
 		// The length of the stream bounds what can be written, whatever the manifest
 		// says of the data; the length of each member is checked.
-		if _, err := add(v.Nearest(), uint64(m.Tar())+perEntry*uint64(m.Entries()), uint64(m.Entries())+2); err != nil {
+		bytes := uint64(m.Tar()) + perEntry*uint64(m.Entries())
+		if _, err := add(v.Nearest(), bytes, uint64(m.Entries())+2); err != nil {
+			return err
+		}
+		if err := s.planQuota(p, v, bytes); err != nil {
 			return err
 		}
 	}
@@ -363,6 +384,33 @@ func (s *session) planSpace(_ context.Context, p *Plan) error {
 			return refused("no_space", remedy.Of("remove files there, or choose fewer volumes with --volume"),
 				"the filesystem of %s has %d inodes free; the restore needs %d", space.Path, space.FreeInodes, space.NeedInodes)
 		}
+	}
+	return nil
+}
+
+// planQuota looks at the quota of the project that the live directory belongs to. Until
+// the end the staged tree counts in it beside the live one. Where the directory hands
+// its project down, statfs tells of the quota in place of the filesystem (ext4 and XFS).
+func (s *session) planQuota(p *Plan, v *swap.Volume, bytes uint64) error {
+	if v.Live == nil {
+		return nil
+	}
+	properties, err := v.Live.Properties()
+	if err != nil || properties.Project == 0 {
+		return err
+	}
+	free, err := v.Live.Space()
+	if err != nil {
+		return err
+	}
+	above, err := v.Nearest().Space()
+	if err != nil {
+		return err
+	}
+	if free.Total < above.Total && bytes > free.Bytes {
+		return refused("no_space", remedy.Of("raise the quota of the project, or free space in it"),
+			"the quota of project %d of %s has %d bytes free; the restore needs %d (old and new data both count until the end)",
+			properties.Project, v.Path(), free.Bytes, bytes)
 	}
 	return nil
 }

@@ -40,6 +40,7 @@ type RestoreResult struct {
 	Warnings        []string
 	Tx              string
 	PassOne         Cost
+	NotKept         []NotKept // what the snapshot has and the restore did not bring back
 }
 
 // Restore puts a snapshot back: see phase.go for the order. When it returns
@@ -204,13 +205,13 @@ func (r *restoration) stageOne(ctx context.Context, v *swap.Volume, m *store.Vol
 	r.at("staging " + v.Name)
 	tar := archive.NewReader(ctx, r.Store, m.Members)
 	defer tar.Close()
-	opt := archive.ExtractOptions{
-		RejectSymlinks: live.Volume.Symlinks == workload.RejectSymlinks,
-		KeepPrivileges: live.Volume.Setuid == workload.KeepSetuid,
-		MaxEntries:     m.Entries(),
-		MaxBytes:       m.Bytes,
-		MaxDepth:       m.Depth,
+	opt := extractOptions(live.Volume)
+	opt.MaxEntries, opt.MaxBytes, opt.MaxDepth, opt.Lost = m.Entries(), m.Bytes, m.Depth, &archive.Losses{}
+	p, err := live.Live.Properties()
+	if err != nil {
+		return err
 	}
+	opt.Label = p.Label
 	unchanged, err := snapshot.UnchangedSince(r.Store, r.w.Name, r.req.SID, live, r.req.TrustIndex)
 	if err != nil {
 		return fmt.Errorf("the index of snapshot %s: %w", r.req.SID, err)
@@ -235,6 +236,12 @@ func (r *restoration) stageOne(ctx context.Context, v *swap.Volume, m *store.Vol
 	if got != m.Stats {
 		return fmt.Errorf("%w: it holds %+v, its manifest says %+v", archive.ErrRefused, got, m.Stats)
 	}
+	list, warnings := notKept(v.Name, opt.Lost.List())
+	for _, warning := range warnOnce(r.result.Warnings, warnings)[len(r.result.Warnings):] {
+		r.say("warning: %s", warning)
+		r.result.Warnings = append(r.result.Warnings, warning)
+	}
+	r.result.NotKept = append(r.result.NotKept, list...)
 	return into.SyncFS()
 }
 

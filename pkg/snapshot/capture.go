@@ -221,7 +221,20 @@ func abandon(walks []*archive.Writing) {
 
 // WriteOptions are how a volume is walked.
 func WriteOptions(v *workload.Volume) archive.WriteOptions {
-	return archive.WriteOptions{RejectSymlinks: v.Symlinks == workload.RejectSymlinks}
+	return archive.WriteOptions{
+		RejectSymlinks: v.Symlinks == workload.RejectSymlinks,
+		KeepPrivileges: v.Setuid == workload.KeepSetuid,
+		Special:        Special(v),
+		Exclude:        v.Excludes,
+		ExcludeCaches:  v.ExcludeCaches,
+	}
+}
+
+// Special is what becomes of fifos and devices of a volume.
+func Special(v *workload.Volume) archive.Special {
+	return map[workload.Special]archive.Special{
+		workload.SkipSpecial: archive.SkipSpecial, workload.KeepSpecial: archive.KeepSpecial,
+	}[v.Special] // anything else is refused
 }
 
 // fromLatest is a pass that does not read what the latest snapshot proves to be
@@ -490,6 +503,16 @@ func (c *Capture) Totals() (read int64, changed []string) {
 		changed = append(changed, r.Changed...)
 	}
 	return read, changed
+}
+
+// Lost returns what the snapshot does not hold of each volume, in the order of the
+// sources.
+func (c *Capture) Lost() [][]archive.Lost {
+	list := make([][]archive.Lost, len(c.results))
+	for i, r := range c.results {
+		list[i] = r.Lost
+	}
+	return list
 }
 
 // Added returns by how many bytes the store has grown.

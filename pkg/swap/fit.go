@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tiny-forge/snap/pkg/disk"
-	"github.com/tiny-forge/snap/pkg/journal"
 )
 
 // Unfit says why a directory can never be exchanged, and what to do about it. It
@@ -77,6 +76,14 @@ func (v *Volume) Fit(mounts disk.Mounts) error {
 		return v.unfit("mount_point", "mount the filesystem one directory above and make the volume a directory in it",
 			"%s is a mount point, which cannot be exchanged", v.Path())
 	}
+	readOnly, err := v.Live.IsReadOnlySubvolume()
+	if err != nil {
+		return err
+	}
+	if readOnly {
+		return v.unfit("read_only_subvolume", "btrfs property set -ts "+Quote(v.Path())+" ro false",
+			"%s is a read-only subvolume, in which nothing can be deleted", v.Path())
+	}
 	inside, err := mounts.Inside(v.Live)
 	if err != nil {
 		return err
@@ -121,55 +128,4 @@ func NoHolders(dirs []*disk.Dir, which disk.Processes) error {
 		hint += ", then try again"
 	}
 	return &Unfit{"in_use", hint, fmt.Errorf("the data is in use: %s", strings.Join(list, "; "))}
-}
-
-// Probe tries a real exchange on each filesystem of the volumes, in a wrapper that
-// a transaction records, so that a crash leaves nothing unnamed. begin opens that
-// transaction. The first error is that of the exchange, and wraps
-// [disk.ErrNoExchange] where the filesystem cannot; the second says that the probe
-// could not be cleared away.
-func Probe(volumes []*Volume, begin func(*journal.Begin) (*journal.Tx, error)) (failed, uncleared error) {
-	record := &journal.Begin{Kind: journal.Probe}
-	probed := map[disk.FSID]bool{}
-	for _, v := range volumes {
-		if v.EngineVolume != "" { // the folder around it is the engine's
-			continue
-		}
-		id, err := v.Nearest().Filesystem()
-		if err != nil {
-			return err, nil
-		}
-		if probed[id] {
-			continue
-		}
-		probed[id] = true
-		record.Volumes = append(record.Volumes, journal.Volume{Name: v.Name, Root: v.Root, Rel: v.nearestRel(), Entry: "probe"})
-	}
-	if len(record.Volumes) == 0 {
-		return nil, nil
-	}
-	tx, err := begin(record)
-	if err != nil {
-		return err, nil
-	}
-	x, err := Open(tx, true, nil) // its points are not a restore's
-	if err != nil {
-		return errors.Join(err, tx.Close()), nil
-	}
-	defer x.CloseVolumes()
-	for _, v := range x.Volumes {
-		if failed = v.probe(); failed != nil {
-			break
-		}
-	}
-	return failed, x.Discard()
-}
-
-func (v *Volume) probe() error {
-	wrapper, err := v.parent.MakePrivate(v.wrapper)
-	if err != nil {
-		return err
-	}
-	defer wrapper.Close()
-	return wrapper.ProbeExchange()
 }

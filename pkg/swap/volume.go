@@ -236,18 +236,40 @@ func (v *Volume) openWrapper() (*disk.Dir, error) {
 	return w, err
 }
 
-// MakeStaged makes the empty directory for the new tree, and the wrapper around it.
-// The caller closes what it returns.
+// MakeStaged makes the empty directory that the new tree is staged in, and the
+// wrapper around it. The staged directory has the live one's properties, because the
+// files of the new tree take them over. The caller closes what it returns.
 func (v *Volume) MakeStaged() (*disk.Dir, error) {
-	wrapper, err := v.openWrapper()
-	if err == nil && wrapper == nil {
-		wrapper, err = v.parent.MakePrivate(v.wrapper)
+	live, err := v.parent.Open(v.base)
+	if err != nil {
+		return nil, err
 	}
+	p, err := live.Properties()
+	if err = errors.Join(err, live.Close()); err != nil {
+		return nil, err
+	}
+	wrapper, err := v.makeWrapper()
 	if err != nil {
 		return nil, err
 	}
 	defer wrapper.Close()
-	return wrapper.MakePrivate(v.Entry)
+	return wrapper.MakeAlike(v.Entry, p)
+}
+
+// makeWrapper opens the wrapper, and makes it where there is none: another volume in
+// the same directory has the same one.
+func (v *Volume) makeWrapper() (*disk.Dir, error) {
+	wrapper, err := v.openWrapper()
+	if err != nil || wrapper != nil {
+		return wrapper, err
+	}
+	if wrapper, err = v.parent.MakePrivate(v.wrapper); err != nil {
+		return nil, err
+	}
+	if err := wrapper.AdmitAnyProject(); err != nil {
+		return nil, errors.Join(err, wrapper.Close())
+	}
+	return wrapper, nil
 }
 
 // OpenTaken opens the tree of generation w in the wrapper, nil if there is none. It is

@@ -22,6 +22,10 @@ type Volume struct {
 	ReadOnly bool     `yaml:"read_only"`
 	Symlinks Symlinks `yaml:"symlinks"`
 	Setuid   Setuid   `yaml:"setuid"`
+	Special  Special  `yaml:"special"`
+	Exclude  []string `yaml:"exclude"` // see Excludes
+
+	ExcludeCaches bool `yaml:"exclude_caches"` // what is in directories with a CACHEDIR.TAG
 
 	// Alias is a second name by which a command may call the volume: the key that
 	// a named volume has in its Compose file.
@@ -69,6 +73,15 @@ const (
 	KeepSetuid  Setuid = "keep"
 )
 
+// Special says what becomes of fifos and devices.
+type Special string
+
+const (
+	RefuseSpecial Special = "refuse" // they fail the capture or the restore
+	SkipSpecial   Special = "skip"   // they are left out
+	KeepSpecial   Special = "keep"
+)
+
 // Root returns the directory that the operator trusts: base, an absolute root, or the
 // folder in which the engine keeps a named volume.
 func (v *Volume) Root() string { return v.root }
@@ -100,6 +113,13 @@ func (v *Volume) resolve(c *Config, w *Workload) error {
 	v.Setuid = cmp.Or(v.Setuid, StripSetuid)
 	if v.Setuid != StripSetuid && v.Setuid != KeepSetuid {
 		return fmt.Errorf("setuid is %q: use keep or strip", v.Setuid)
+	}
+	v.Special = cmp.Or(v.Special, RefuseSpecial)
+	if v.Special != RefuseSpecial && v.Special != SkipSpecial && v.Special != KeepSpecial {
+		return fmt.Errorf("special is %q: use refuse, skip or keep", v.Special)
+	}
+	if err := checkPatterns(v.Exclude); err != nil {
+		return err
 	}
 	if why, known := unsupported[v.Scope]; known {
 		return fmt.Errorf("scope %s is not supported: %s; use %s", v.Scope, why, Scopes)
