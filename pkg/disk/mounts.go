@@ -16,6 +16,9 @@ type Mount struct {
 	Dev   string // major:minor
 	Root  string // the mounted directory of the filesystem
 	Point string // the mount point, seen from the root of the process
+	// Layers are the directories that an overlay shows, as they were named when it
+	// was mounted.
+	Layers []string
 }
 
 // Mounts is a mount table in the kernel's order. The later of two mounts at one
@@ -31,30 +34,55 @@ func readMounts(path string) (Mounts, error) {
 		return nil, err
 	}
 	defer f.Close()
+	return parseMounts(f)
+}
+
+func parseMounts(f *os.File) (Mounts, error) {
 	var all Mounts
 	lines := bufio.NewScanner(f)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		m, err := parseMount(lines.Text())
 		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", path, err)
+			return nil, fmt.Errorf("read %s: %w", f.Name(), err)
 		}
 		all = append(all, m)
 	}
 	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
+		return nil, fmt.Errorf("read %s: %w", f.Name(), err)
 	}
 	return all, nil
 }
 
 func parseMount(line string) (Mount, error) {
-	head, _, ok := strings.Cut(line, " - ")
+	head, tail, ok := strings.Cut(line, " - ")
 	if fields := strings.Fields(head); ok && len(fields) >= 6 {
 		if id, err := strconv.Atoi(fields[0]); err == nil {
-			return Mount{ID: id, Dev: fields[2], Root: unescape.Replace(fields[3]), Point: unescape.Replace(fields[4])}, nil
+			return Mount{ID: id, Dev: fields[2], Root: unescape.Replace(fields[3]), Point: unescape.Replace(fields[4]), Layers: layers(tail)}, nil
 		}
 	}
 	return Mount{}, fmt.Errorf("cannot parse mount %q", line)
+}
+
+// layers returns the directories of an overlay from the end of its line: type, source
+// and options.
+func layers(tail string) (list []string) {
+	fields := strings.Fields(tail)
+	if len(fields) < 3 || fields[0] != "overlay" {
+		return nil
+	}
+	for _, option := range strings.Split(fields[2], ",") {
+		name, value, _ := strings.Cut(unescape.Replace(option), "=")
+		switch strings.TrimSuffix(name, "+") {
+		case "upperdir", "workdir", "lowerdir", "datadir":
+			for _, layer := range strings.Split(value, ":") {
+				if strings.HasPrefix(layer, "/") {
+					list = append(list, layer)
+				}
+			}
+		}
+	}
+	return list
 }
 
 // unescape undoes what show_mountinfo in the kernel's fs/proc_namespace.c escapes.
