@@ -414,7 +414,7 @@ func TestAShellAtItsPromptIsIdle(t *testing.T) {
 		for lines.Scan() && !strings.HasSuffix(strings.TrimSpace(lines.Text()), "ready") {
 		}
 		// It says "ready" before it waits at its prompt.
-		for range 500 {
+		for range 30 {
 			if found := holders(t, dir+"/vol"); len(found) > 0 && found[0].Idle {
 				return found
 			}

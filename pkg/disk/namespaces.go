@@ -142,37 +142,49 @@ func (s *scan) keep(m Mount) {
 }
 
 // enter reads the mounts of a namespace from inside. It does so on a thread of its
-// own, which ends with it: a thread that goes on would see other files.
+// own, which ends with it: a thread that goes on would see other files. The first
+// thread of a process never ends, and /proc/self shows what that one sees.
 func enter(file string) (mounts Mounts, err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		runtime.LockOSThread() // and never unlocked, so the thread ends here
-		var fd, task int
-		if fd, err = unix.Open(file, unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			defer runtime.UnlockOSThread() // held meanwhile, so that the other goroutine gets another thread
+			mounts, err = enter(file)
 			return
 		}
-		defer unix.Close(fd)
-		if task, err = unix.Open("/proc/thread-self", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
-			return
-		}
-		defer unix.Close(task)
-		if err = unix.Unshare(unix.CLONE_FS); err == nil {
-			err = unix.Setns(fd, unix.CLONE_NEWNS)
-		}
-		if err != nil {
-			return
-		}
-		var table int
-		if table, err = unix.Openat(task, "mountinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
-			return
-		}
-		f := os.NewFile(uintptr(table), file)
-		defer f.Close()
-		mounts, err = parseMounts(f)
+		mounts, err = readInside(file) // never unlocked, so the thread ends here
 	}()
 	<-done
 	return mounts, err
+}
+
+// readInside moves the calling thread to a mount namespace and reads its mounts.
+func readInside(file string) (Mounts, error) {
+	ns, err := unix.Open(file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(ns)
+	task, err := unix.Open("/proc/thread-self", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(task)
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return nil, err
+	}
+	if err := unix.Setns(ns, unix.CLONE_NEWNS); err != nil {
+		return nil, err
+	}
+	table, err := unix.Openat(task, "mountinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(table), file)
+	defer f.Close()
+	return parseMounts(f)
 }
 
 // mounts returns the mounts that show a volume or something in it, and the overlays
