@@ -3,7 +3,6 @@ package disk
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strconv"
@@ -88,7 +87,7 @@ type scan struct {
 	devices    []uint64     // st_dev of each place (stat(2))
 	namespaces []*namespace // each once, that of this process first
 	waiting    []int        // the processes that wait for this one: its ancestors
-	buf        bytes.Buffer
+	maps       []byte       // of the process that is looked at
 }
 
 func newScan(dirs []*Dir) (*scan, error) {
@@ -181,10 +180,12 @@ func (s *scan) directories(p process) []Holder {
 	}
 	look(p.proc+"/cwd", WorksIn)
 	look(p.proc+"/root", RootIn)
-	threads := names(p.proc + "/task")
-	if len(threads) < 2 {
+	var task unix.Stat_t // it has a link for each thread, and two more
+	if unix.Stat(p.proc+"/task", &task) == nil && task.Nlink == 3 {
 		return found
 	}
+	dir, threads := names(p.proc + "/task")
+	unix.Close(dir)
 	for _, thread := range threads {
 		look(p.proc+"/task/"+thread+"/cwd", WorksIn)
 		look(p.proc+"/task/"+thread+"/root", RootIn)
@@ -192,24 +193,37 @@ func (s *scan) directories(p process) []Holder {
 	return found
 }
 
-func names(dir string) []string {
-	f, err := os.Open(dir)
+// names lists a directory of /proc, and leaves it open. There are many of them, and
+// the app is down: so this makes no more system calls than it needs.
+func names(dir string) (fd int, list []string) {
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil
+		return -1, nil
 	}
-	defer f.Close()
-	list, _ := f.Readdirnames(-1)
-	return list
+	var buf [16 << 10]byte
+	for {
+		n, err := RetryValue(func() (int, error) { return unix.ReadDirent(fd, buf[:]) })
+		if err != nil || n <= 0 {
+			return fd, list
+		}
+		_, _, list = unix.ParseDirent(buf[:n], -1, list)
+	}
 }
 
 // opened returns the files of the volumes that a process has open for writing, and
 // the directories that it has open.
 func (s *scan) opened(p process) []Holder {
+	dir, fds := names(p.proc + "/fd")
+	defer unix.Close(dir)
 	var found []Holder
-	for _, fd := range names(p.proc + "/fd") {
-		link := p.proc + "/fd/" + fd
-		path, err := os.Readlink(link)
-		if err != nil || !p.ns.shows(path) || removed(path, link) {
+	var buf [unix.PathMax]byte
+	for _, fd := range fds {
+		n, err := unix.Readlinkat(dir, fd, buf[:])
+		if err != nil || buf[0] != '/' {
+			continue
+		}
+		path, link := string(buf[:n]), p.proc+"/fd/"+fd
+		if !p.ns.shows(path) || removed(path, link) {
 			continue
 		}
 		flags, id, ok := fdinfo(p.proc + "/fdinfo/" + fd)
@@ -263,7 +277,7 @@ func (s *scan) mapped(p process) []Holder {
 	}
 	var found []Holder
 	last := ""
-	for line := range strings.Lines(s.buf.String()) {
+	for line := range strings.Lines(string(s.maps)) {
 		fields := strings.SplitN(strings.TrimSuffix(line, "\n"), " ", 6)
 		if len(fields) < 6 {
 			continue
@@ -289,17 +303,24 @@ func (s *scan) mapped(p process) []Holder {
 // readMaps reads the mappings of a process, and reports whether one of them may be
 // of a volume. Most processes map nothing of it, and their lines need no parsing.
 func (s *scan) readMaps(p process) bool {
-	f, err := os.Open(p.proc + "/maps")
+	fd, err := unix.Open(p.proc+"/maps", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return false
 	}
-	defer f.Close()
-	s.buf.Reset()
-	if _, err := io.Copy(&s.buf, f); err != nil {
-		return false
+	defer unix.Close(fd)
+	for s.maps = s.maps[:0]; ; {
+		s.maps = slices.Grow(s.maps, 64<<10)
+		n, err := RetryValue(func() (int, error) { return unix.Read(fd, s.maps[len(s.maps):cap(s.maps)]) })
+		if err != nil { // it has ended
+			return false
+		}
+		if n == 0 {
+			break
+		}
+		s.maps = s.maps[:len(s.maps)+n]
 	}
 	return slices.ContainsFunc(p.ns.seen, func(path string) bool {
-		return bytes.Contains(s.buf.Bytes(), []byte(strings.ReplaceAll(path, "\n", `\012`)))
+		return bytes.Contains(s.maps, []byte(strings.ReplaceAll(path, "\n", `\012`)))
 	})
 }
 
