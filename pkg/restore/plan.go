@@ -279,12 +279,6 @@ func (s *session) users(ctx context.Context, volumes []*swap.Volume) (warnings [
 	return warnings, nil
 }
 
-// planHolders looks for processes of the host that use the volumes. Processes in the
-// app's containers are looked for after the containers have stopped.
-func (s *session) planHolders(_ context.Context, p *Plan) error {
-	return swap.NoHolders(swap.LiveOf(p.volumes), disk.HostProcesses)
-}
-
 // Space is the room that a restore needs on a filesystem, and what is free there.
 type Space struct {
 	Path       string `json:"path"`

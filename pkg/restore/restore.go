@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	goruntime "runtime"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -279,7 +280,14 @@ func (r *restoration) fence(ctx context.Context) error {
 	if _, err := r.users(ctx, r.plan.volumes); err != nil {
 		return err
 	}
-	return swap.NoHolders(swap.LiveOf(r.plan.volumes), disk.AllProcesses)
+	idle, err := swap.NoHolders(swap.LiveOf(r.plan.volumes), nobodys)
+	for _, line := range idle {
+		if !slices.Contains(r.result.Warnings, line) {
+			r.result.Warnings = append(r.result.Warnings, line)
+			r.say("warning: %s", line)
+		}
+	}
+	return err
 }
 
 func (r *restoration) passTwo(ctx context.Context) error {
@@ -363,6 +371,7 @@ func (r *restoration) conclude(ctx context.Context, failed error) error {
 	if !r.down.IsZero() {
 		r.result.DowntimeSeconds = end.up.Sub(r.down).Seconds()
 	}
+	r.result.Warnings = append(r.result.Warnings, end.warnings...)
 	if end.guarded {
 		r.result.PreRestoreSID = end.preRestoreSID
 	}

@@ -481,6 +481,23 @@ func (c *Capture) Still() error {
 	return nil
 }
 
+// Same reports whether a snapshot has all volumes of this capture just as they are.
+func (c *Capture) Same(m *store.Manifest) bool {
+	for i, p := range c.sources {
+		r := c.results[i]
+		v := m.Volume(p.Volume.Name, string(p.Volume.Scope), p.Volume.Source)
+		if v == nil || v.Stats != r.Stats || len(v.Members) != len(r.Members) {
+			return false
+		}
+		for j := range r.Members {
+			if v.Members[j].ID != r.Members[j].ID {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // Totals returns how many bytes of content both passes have read, and the names of
 // files that changed while the second read them.
 func (c *Capture) Totals() (read int64, changed []string) {

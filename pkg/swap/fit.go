@@ -3,8 +3,6 @@ package swap
 import (
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -99,28 +97,6 @@ func AllFit(volumes []*Volume) error {
 		}
 	}
 	return nil
-}
-
-// NoHolders refuses, with [*Unfit], directories that a holder uses: a process that
-// which selects, or a loop device.
-func NoHolders(dirs []*disk.Dir, which disk.Processes) error {
-	found, err := disk.Holders(dirs, which)
-	if err != nil || len(found) == 0 {
-		return err
-	}
-	list := make([]string, 0, 5)
-	for _, h := range found[:min(len(found), 5)] {
-		list = append(list, h.String())
-	}
-	hint := "end these processes, then try again"
-	if at := slices.IndexFunc(found, func(h disk.Holder) bool { return h.PID == 0 }); at >= 0 {
-		hint = "unmount these devices and detach them (losetup -d " + found[at].Command + ")"
-		if at > 0 {
-			hint = "end these processes; " + hint
-		}
-		hint += ", then try again"
-	}
-	return &Unfit{"in_use", hint, fmt.Errorf("the data is in use: %s", strings.Join(list, "; "))}
 }
 
 // Probe tries a real exchange on each filesystem of the volumes, in a wrapper that
