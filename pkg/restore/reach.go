@@ -174,8 +174,10 @@ func (f *finish) keep(ctx context.Context, trees []snapshot.Source) error {
 	} else {
 		f.say("saving the data that goes as snapshot %s (%s)", d.TakenSID, note)
 	}
-	return f.publishLeaving(ctx, f.x.Tx, trees, true, // it will be the only copy
+	err = f.publishLeaving(ctx, f.x.Tx, trees, true, // it will be the only copy
 		&store.Manifest{SID: d.TakenSID, Reason: store.PreRestore, Note: note, Quiesce: runtime.Stop})
+	f.at("kept")
+	return err
 }
 
 // taken reports whether one of the snapshots has the trees as they are now. Like a
