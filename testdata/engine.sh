@@ -6,18 +6,44 @@
 #                                   engine ends with COMMAND
 #        engine.sh start DIR        start a private engine in DIR, print its DOCKER_HOST
 #        engine.sh stop DIR         stop it and remove its files
+#        engine.sh versions         print the versions of the engine that answers, and
+#                                   of Compose
 #
 # A private engine shares nothing with the machine's own. Its data, state, socket and
 # containerd are in DIR: otherwise dockerd would use the running containerd and the
 # containers in it. It does not read /etc/docker. It leaves packet filter and
 # forwarding alone, because dockerd would clear the rules of the other engine.
 # docker-proxy serves published ports.
+#
+# Two variables ask for a private engine that differs from the machine's own. With
+# either, run uses no other engine.
+#
+#   SNAP_ENGINE_DIR      a directory whose dockerd, containerd, containerd-shim-runc-v2,
+#                        runc, docker-init and docker-proxy are used, for example the
+#                        one that newengine.sh prints
+#   SNAP_ENGINE_CONFIG   more keys for daemon.json, as a JSON object, for example
+#                        {"features": {"containerd-snapshotter": true}}
 set -euo pipefail
 
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
 say() { printf 'engine: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
+
+# private tells whether the caller asks for an engine of its own.
+private() { [[ -n ${SNAP_ENGINE_DIR:-}${SNAP_ENGINE_CONFIG:-} ]]; }
+
+# The programs in SNAP_ENGINE_DIR are for the engine only, not for COMMAND.
+engine_path() { printf '%s\n' "${SNAP_ENGINE_DIR:+$SNAP_ENGINE_DIR:}$PATH"; }
+
+# more prints the members of the object in SNAP_ENGINE_CONFIG, and a comma after them.
+more() {
+  local config=${SNAP_ENGINE_CONFIG:-} members
+  [[ -n $config ]] || return 0
+  [[ $config =~ ^[[:space:]]*\{(.*)\}[[:space:]]*$ ]] || die "SNAP_ENGINE_CONFIG is not a JSON object: $config"
+  members=${BASH_REMATCH[1]}
+  [[ -z ${members//[[:space:]]/} ]] || printf '  %s,\n' "$members"
+}
 
 answers() { timeout 30 docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
 
@@ -26,12 +52,16 @@ possible() {
   local tool
   ((EUID == 0)) || { say "no private engine: that needs root"; return 1; }
   for tool in dockerd containerd docker; do
-    command -v "$tool" >/dev/null || { say "no private engine: no $tool"; return 1; }
+    PATH=$(engine_path) command -v "$tool" >/dev/null || { say "no private engine: no $tool"; return 1; }
   done
+  if [[ -n ${SNAP_ENGINE_DIR:-} && ! -x $SNAP_ENGINE_DIR/dockerd ]]; then
+    say "no private engine: no dockerd in SNAP_ENGINE_DIR, $SNAP_ENGINE_DIR"
+    return 1
+  fi
 }
 
 directory() { # DIR: print its absolute path, which must be short enough for socket names
-  [[ -n ${1:-} ]] || die "usage: engine.sh run COMMAND... | start DIR | stop DIR"
+  [[ -n ${1:-} ]] || die "usage: engine.sh run COMMAND... | start DIR | stop DIR | versions"
   local dir
   dir=$(realpath -m -- "$1")
   [[ $dir =~ ^/[A-Za-z0-9/._-]{1,60}$ ]] || die "$dir: too long, or not a plain name"
@@ -67,8 +97,10 @@ bridge() { # DIR
 }
 
 start() {
-  local dir=$1 name
+  local dir=$1 name path config
   possible || exit 1
+  path=$(engine_path)
+  config=$(more) || exit 1
   if running "$dir" dockerd.pid >/dev/null; then die "$dir: an engine is already running there"; fi
   mkdir -p -- "$dir"
   chmod 0700 -- "$dir"
@@ -83,8 +115,11 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.nri.v1.nri"]
 [plugins."io.containerd.internal.v1.opt"]
   path = "$dir/opt"
 END
+  # Of two members with the same name the last one counts. Those that keep the engine
+  # apart come last.
   cat >"$dir/daemon.json" <<END
 {
+$config
   "data-root": "$dir/data",
   "exec-root": "$dir/exec",
   "pidfile": "$dir/dockerd-own.pid",
@@ -102,10 +137,10 @@ END
   # Both get their own session: an interrupt from the terminal is meant for the
   # command that uses the engine, which must end first. DOCKER_HOST is empty, because
   # dockerd would listen there too.
-  setsid containerd --config "$dir/containerd.toml" </dev/null >>"$dir/log" 2>&1 &
+  PATH=$path setsid containerd --config "$dir/containerd.toml" </dev/null >>"$dir/log" 2>&1 &
   printf '%s\n' "$!" >"$dir/containerd.pid"
   wait_for "$dir" containerd.pid test -S "$dir/containerd.sock"
-  DOCKER_HOST='' setsid dockerd --config-file "$dir/daemon.json" </dev/null >>"$dir/log" 2>&1 &
+  DOCKER_HOST='' PATH=$path setsid dockerd --config-file "$dir/daemon.json" </dev/null >>"$dir/log" 2>&1 &
   printf '%s\n' "$!" >"$dir/dockerd.pid"
   wait_for "$dir" dockerd.pid env "DOCKER_HOST=unix://$dir/docker.sock" docker version
   printf 'unix://%s\n' "$dir/docker.sock"
@@ -181,11 +216,12 @@ shims() { # DIR
 
 run() {
   (($#)) || die "usage: engine.sh run COMMAND..."
-  if answers; then exec "$@"; fi
+  if ! private && answers; then exec "$@"; fi
   local status=0
   dir=$(mktemp -d "${TMPDIR:-/var/tmp}/snap-engine.XXXXXX")
   if ! DOCKER_HOST=$(start "$dir"); then
     rmdir -- "$dir" 2>/dev/null || true
+    ! private || die "the engine that SNAP_ENGINE_DIR and SNAP_ENGINE_CONFIG ask for does not start"
     [[ ${SNAP_TEST_DOCKER:-} != require ]] || die "no engine answers and none can be started, but SNAP_TEST_DOCKER=require"
     say "no engine answers and none can be started: going on without"
     unset DOCKER_HOST
@@ -196,14 +232,24 @@ run() {
   trap 'stop "$dir"' EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM
-  say "no engine answers: using a private one in $dir"
+  if private; then say "using a private engine in $dir"; else say "no engine answers: using a private one in $dir"; fi
   "$@" || status=$?
   exit "$status"
+}
+
+versions() {
+  local compose=(docker compose)
+  [[ -z ${SNAP_TEST_COMPOSE:-} ]] || compose=("$SNAP_TEST_COMPOSE")
+  printf 'engine: %sstorage driver %s, Compose %s\n' \
+    "$(docker version --format '{{range .Server.Components}}{{.Name}} {{.Version}}, {{end}}')" \
+    "$(docker info --format '{{.Driver}}')" \
+    "$("${compose[@]}" version --short 2>/dev/null || echo none)"
 }
 
 case ${1:-} in
   run) shift; run "$@" ;;
   start) dir=$(directory "${2:-}"); start "$dir" ;;
   stop) dir=$(directory "${2:-}"); stop "$dir" ;;
-  *) die "usage: engine.sh run COMMAND... | start DIR | stop DIR" ;;
+  versions) versions ;;
+  *) die "usage: engine.sh run COMMAND... | start DIR | stop DIR | versions" ;;
 esac

@@ -3,7 +3,7 @@
 # the failed tests with all their output, and go test's own line for each
 # package. Meanwhile it says every twenty seconds which test runs.
 #
-# Usage: test.sh                        all tests, in three lots side by side
+# Usage: test.sh                        all tests, in four lots side by side
 #        test.sh GO-TEST-ARGUMENT...    these tests; progress goes to stderr
 #
 # With SNAP_TEST_SKIPS=fail a skipped test is a failure.
@@ -41,6 +41,7 @@ all() {
   set -m # each lot is a process group, which can be ended as a whole
   (race=() && lot restore ./pkg/restore) &
   (race=() && lot command -p 1 ./cmd/snap ./testdata/bench) &
+  (race=() && lot situations ./testdata/situations) &
   (
     lot parts -p 1 -skip "$single" ./pkg/archive/... ./pkg/crew ./pkg/disk/... ./pkg/docker/... ./pkg/journal ./pkg/snapshot ./pkg/state ./pkg/store ./pkg/swap ./pkg/workload ./testdata/testlog || status=$?
     race=()
@@ -50,7 +51,7 @@ all() {
   ) &
   set +m
   trap 'jobs -p | while read -r group; do kill -- "-$group" || true; done; reports; exit 130' INT TERM
-  for _ in 1 2 3; do
+  for _ in 1 2 3 4; do
     wait -n || status=$?
   done
   reports
@@ -59,7 +60,7 @@ all() {
 
 reports() {
   local name
-  for name in parts single proof command restore; do
+  for name in parts single proof situations command restore; do
     if [[ -s $scratch/$name.log ]]; then cat -- "$scratch/$name.log"; fi
   done
 }

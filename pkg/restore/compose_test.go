@@ -68,7 +68,7 @@ func TestOneServiceThatCannotStartRollsBackTheWholeProject(t *testing.T) {
 	w.expect(states, "old", err, RolledBack, "in_use")
 	same("started meanwhile")
 
-	err = w.during("fence", sid, func() { disktest.Run(t, "docker", "rmi", "-f", db) })
+	err = w.during("fence", sid, func() { removeImage(t, db) })
 	w.expect(states, "old", err, RolledBack, "image_missing")
 	same("an image is gone")
 }

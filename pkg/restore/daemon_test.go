@@ -153,6 +153,10 @@ func (d *daemon) up(t *testing.T) {
 	}
 	cmd := exec.Command("nsenter", "--net="+d.network, "dockerd", "--config-file", filepath.Join(d.dir, "daemon.json"))
 	cmd.Env = append(os.Environ(), "DOCKER_HOST=") // dockerd would listen there too
+	// nsenter looks for dockerd as engine.sh does.
+	if dir := os.Getenv("SNAP_ENGINE_DIR"); dir != "" {
+		cmd.Env = append(cmd.Env, "PATH="+dir+":"+os.Getenv("PATH"))
+	}
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {

@@ -111,12 +111,20 @@ func TestARestartPolicyDoesNotStartTheAppOnHalfSwappedData(t *testing.T) {
 	w.clean()
 }
 
+// removeImage removes an image that stopped containers still have. An engine with
+// the containerd store keeps such an image when only its name is removed.
+func removeImage(t *testing.T, name string) {
+	t.Helper()
+	id := strings.TrimSpace(disktest.Run(t, "docker", "image", "inspect", "--format", "{{.Id}}", name))
+	disktest.Run(t, "docker", "image", "rm", "--force", id)
+}
+
 // The image of the app is removed during the restore, which rolls back.
 func TestAnImageRemovedMeanwhileRollsBack(t *testing.T) {
 	name := image(t)
 	w, sid, states := appWorld(t, name)
 	before := w.appRuns()
-	err := w.during("fence", sid, func() { w.dockerRun("rmi", "-f", name) })
+	err := w.during("fence", sid, func() { removeImage(t, name) })
 	w.expect(states, "old", err, RolledBack, "image_missing")
 	if after := w.appRuns(); after.ID != before.ID {
 		t.Error("the old container is not back")

@@ -242,13 +242,13 @@ func rewritePages(dir string, round int) (changed int64, err error) {
 }
 
 // postgres makes a data directory with the machine's own PostgreSQL, else with
-// that of the image of testdata/postgres. The rows are the same each time; what
+// that of the image of testdata/databases. The rows are the same each time; what
 // the server notes of the date and of itself is not.
 func (b *bench) postgres(ctx context.Context, dir string) error {
 	_, err := run(job{live: b.dir, repo: b.source, out: dir}.script(ctx, fmt.Sprintf(`
 		fill=$repo/testdata/bench/fill.sh
 		if ls /usr/lib/postgresql/*/bin/pgbench && id postgres; then sh "$fill" "$out" %[1]d; exit; fi
-		tag=$("$repo/testdata/postgres/image.sh")
+		tag=$("$repo/testdata/databases/image.sh")
 		docker run --rm --network none -v "$live:$live" -v "$fill:/fill.sh:ro" --entrypoint /bin/sh "$tag" /fill.sh "$out" %[1]d`, max(1, 50/b.shrink))))
 	return err
 }

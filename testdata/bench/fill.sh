@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes a PostgreSQL data directory of pgbench: fill.sh DIR SCALE. It is run
-# where PostgreSQL is, on the host or in the image of testdata/postgres, as root.
+# where PostgreSQL is, on the host or in the image of testdata/databases, as root.
 # The server listens on a socket of its own alone, and is shut down in the end.
 set -eu
 

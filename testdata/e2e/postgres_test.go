@@ -45,7 +45,7 @@ func TestPostgres(t *testing.T) {
 
 func deploy(t *testing.T) *postgres {
 	h := newHost(t)
-	build := exec.Command("../postgres/image.sh")
+	build := exec.Command("../databases/image.sh")
 	build.Stderr = os.Stderr
 	image, err := build.Output()
 	if err != nil {

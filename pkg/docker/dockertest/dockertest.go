@@ -158,10 +158,13 @@ func Image(t testing.TB, program string) string {
 	return name
 }
 
-// Import makes an image of a root filesystem, with changes as in a Dockerfile.
+// Import makes an image of a root filesystem, with changes as in a Dockerfile. An
+// image that had the name stays, without it: Docker 26 with the containerd store
+// would lose it if the import itself gave the name.
 func Import(t testing.TB, api *client.Client, name string, root []byte, changes ...string) {
 	t.Helper()
-	body, err := api.ImageImport(t.Context(), image.ImportSource{Source: bytes.NewReader(root), SourceName: "-"}, name, image.ImportOptions{Changes: changes})
+	once := name + "-" + disk.NewID(time.Now())[17:]
+	body, err := api.ImageImport(t.Context(), image.ImportSource{Source: bytes.NewReader(root), SourceName: "-"}, once, image.ImportOptions{Changes: changes})
 	if err != nil {
 		t.Fatalf("import image %s: %v", name, err)
 	}
@@ -169,6 +172,12 @@ func Import(t testing.TB, api *client.Client, name string, root []byte, changes 
 	// Once the engine has begun, it reports an error in the text of its progress.
 	if said, err := io.ReadAll(body); err != nil || bytes.Contains(said, []byte(`"error":`)) {
 		t.Fatalf("import image %s: %v: %s", name, err, said)
+	}
+	if err = api.ImageTag(t.Context(), once, name); err == nil {
+		_, err = api.ImageRemove(t.Context(), once, image.RemoveOptions{})
+	}
+	if err != nil {
+		t.Fatalf("name image %s: %v", name, err)
 	}
 }
 

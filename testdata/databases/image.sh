@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Builds an image with PostgreSQL out of the distribution's own packages, for no
-# registry need be in reach, and prints its tag. An image that is there already
-# is taken as it is: the tag names what it was made from.
+# Builds an image with PostgreSQL, MariaDB and Redis out of the distribution's own
+# packages, for no registry need be in reach, and prints its tag. An image that is
+# there already is taken as it is: the tag names what it was made from.
+#
+# Its entrypoint is PostgreSQL's; the others' are /mariadb and redis-server.
 #
 # Usage: image.sh [--force]
 set -euo pipefail
@@ -25,8 +27,8 @@ suite=${VERSION_CODENAME:-}
 [[ -n $suite ]] || die "this is no release of Debian or one of its children"
 arch=$(dpkg --print-architecture) || die "this is no Debian: no dpkg"
 
-inputs=$(cat -- "$here/image.sh" "$here/entrypoint.sh"; printf '%s %s' "$suite" "$arch")
-tag=snap-test/postgres:$(printf '%s' "$inputs" | sha256sum | cut -c 1-12)
+inputs=$(cat -- "$here"/*.sh; printf '%s %s' "$suite" "$arch")
+tag=snap-test/databases:$(printf '%s' "$inputs" | sha256sum | cut -c 1-12)
 if [[ $force == no ]] && docker image inspect "$tag" >/dev/null 2>&1; then
   printf '%s\n' "$tag"
   exit 0
@@ -60,7 +62,7 @@ fi
 eval "$(apt-config shell proxy Acquire::http::Proxy)"
 [[ -z ${proxy:-} ]] || export http_proxy=$proxy
 
-work=$(mktemp -d "${TMPDIR:-/var/tmp}/snap-postgres.XXXXXX")
+work=$(mktemp -d "${TMPDIR:-/var/tmp}/snap-databases.XXXXXX")
 cleanup() {
   # debootstrap may have left /proc mounted in there when it failed.
   awk -v dir="$work/" 'index($5, dir) == 1 {print $5}' /proc/self/mountinfo | sort -r | while read -r mount; do
@@ -76,7 +78,7 @@ quietly() { # run a command, show what it said only if it fails
   "$@" >"$work/log" 2>&1 </dev/null || { tail -n 40 -- "$work/log" >&2; die "$1 failed"; }
 }
 # The contributed modules (pgbench, pg_amcheck) are in the server's package.
-quietly debootstrap --foreign --variant=minbase --include=postgresql "$suite" "$root" "$from"
+quietly debootstrap --foreign --variant=minbase --include=postgresql,mariadb-server-core,mariadb-client-core,redis-server "$suite" "$root" "$from"
 # Between the stages, before a package is configured: no service starts in
 # there (pg_ctlcluster would, past debootstrap's own dummies), no cluster is made.
 printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d"
@@ -84,6 +86,8 @@ chmod 0755 "$root/usr/sbin/policy-rc.d"
 mkdir -p "$root/etc/postgresql-common"
 echo 'create_main_cluster = false' >"$root/etc/postgresql-common/createcluster.conf"
 DEBIAN_FRONTEND=noninteractive quietly chroot "$root" /debootstrap/debootstrap --second-stage
+# The package that makes this user is the one with MariaDB's service.
+quietly chroot "$root" useradd --system --no-create-home --home-dir /var/lib/mysql mysql
 
 # What a server of tests has no use for; without the compiler that is LLVM,
 # PostgreSQL interprets.
@@ -92,7 +96,9 @@ rm -rf -- "$root"/debootstrap "$root"/var/cache/apt "$root"/var/lib/apt/lists "$
   "$root"/usr/lib/postgresql/*/lib/{bitcode,llvmjit*} "$root"/usr/lib/*/libLLVM* "$root"/usr/lib/llvm* \
   "$root"/usr/lib/*/libz3* "$root"/usr/lib/*/perl "$root"/usr/share/perl
 mkdir -p "$root/var/log"
-install -m 0755 -- "$here/entrypoint.sh" "$root/entrypoint"
+install -m 0755 -- "$here/postgres.sh" "$root/entrypoint"
+install -m 0755 -- "$here/mariadb.sh" "$root/mariadb"
+mkdir -p "$root/var/lib/mysql"
 
 pgbin=$(cd -- "$root" && echo /usr/lib/postgresql/*/bin)
 tar -C "$root" --numeric-owner -c . | docker import \
