@@ -66,6 +66,7 @@ type captureJSON struct {
 	ReadBytes       int64           `json:"read_bytes"`  // of content; 0 where nothing has changed
 	Phases          restore.Seconds `json:"phases"`
 	PassOne         restore.Cost    `json:"pass_one"` // what the first pass cost while the app ran
+	Warnings        []string        `json:"warnings"`
 }
 
 func (a *app) captureCommand() *cobra.Command {
@@ -98,7 +99,7 @@ the files may then be from different moments.`,
 		if err != nil {
 			return err
 		}
-		shown := captureJSON{showSnapshot(r.Manifest), r.QuiescedSeconds, r.Seconds, r.Added, r.Read, r.Phases, r.PassOne}
+		shown := captureJSON{showSnapshot(r.Manifest), r.QuiescedSeconds, r.Seconds, r.Added, r.Read, r.Phases, r.PassOne, notNil(r.Warnings)}
 		a.result, a.effect = shown, adds
 		a.say("%s", shown.SID)
 		rest := "nothing was paused or stopped"

@@ -16,6 +16,8 @@ type Mount struct {
 	Dev   string // major:minor
 	Root  string // the mounted directory of the filesystem
 	Point string // the mount point, seen from the root of the process
+	// Source is the device, or a word where there is none.
+	Source string
 	// Layers are the directories that an overlay shows, as they were named when it
 	// was mounted.
 	Layers []string
@@ -58,10 +60,17 @@ func parseMount(line string) (Mount, error) {
 	head, tail, ok := strings.Cut(line, " - ")
 	if fields := strings.Fields(head); ok && len(fields) >= 6 {
 		if id, err := strconv.Atoi(fields[0]); err == nil {
-			return Mount{ID: id, Dev: fields[2], Root: unescape.Replace(fields[3]), Point: unescape.Replace(fields[4]), Layers: layers(tail)}, nil
+			return Mount{ID: id, Dev: fields[2], Root: unescape.Replace(fields[3]), Point: unescape.Replace(fields[4]), Source: source(tail), Layers: layers(tail)}, nil
 		}
 	}
 	return Mount{}, fmt.Errorf("cannot parse mount %q", line)
+}
+
+func source(tail string) string {
+	if fields := strings.Fields(tail); len(fields) > 1 {
+		return unescape.Replace(fields[1])
+	}
+	return ""
 }
 
 // layers returns the directories of an overlay from the end of its line: type, source
@@ -132,6 +141,26 @@ func (d *Dir) IsMountRoot() (bool, error) {
 		return false, d.fail("statx", "", fmt.Errorf("the kernel does not say whether it is a mount point: %w", unix.ENOSYS))
 	}
 	return stx.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
+}
+
+// Other describes a directory that is a mount point: it returns the mount, and another
+// path of the directory at which nothing is mounted, "" where there is none.
+func (m Mounts) Other(d *Dir) (Mount, string, error) {
+	path, err := d.RealPath()
+	if err != nil {
+		return Mount{}, "", err
+	}
+	at, _ := m.covering(path, "")
+	for _, mount := range m {
+		other, ok := mount.seen(place{dev: at.Dev, path: at.Root})
+		if !ok || other == mount.Point {
+			continue
+		}
+		if shown, _ := m.covering(other, ""); shown.ID == mount.ID { // and not hidden by another mount
+			return at, other, nil
+		}
+	}
+	return at, "", nil
 }
 
 // place is where a directory is on its filesystem, in whatever mount it is seen.

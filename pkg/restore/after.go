@@ -108,6 +108,9 @@ func (f *finish) publishDisplaced(ctx context.Context) error {
 	}
 	f.say("saving the old data as snapshot %s", sid)
 	if err := f.captureDisplaced(ctx, sid, trees); err != nil {
+		if live, surveyErr := sizeOf(ctx, trees); surveyErr == nil {
+			err = full(err, f.Store.Root(), live)
+		}
 		return errors.Join(err, f.discard(f.x.Tx, sid))
 	}
 	return nil
@@ -137,6 +140,17 @@ func (f *finish) captureDisplaced(ctx context.Context, sid string, trees []snaps
 	return capture.Publish(preRestore(sid, f.x.Begin.SID, f.x.Before()))
 }
 
+func sizeOf(ctx context.Context, trees []snapshot.Source) (bytes int64, err error) {
+	for _, tree := range trees {
+		stats, err := archive.Survey(ctx, tree.Live, snapshot.WriteOptions(tree.Volume))
+		if err != nil {
+			return 0, err
+		}
+		bytes += stats.Bytes
+	}
+	return bytes, nil
+}
+
 func preRestore(sid, restored string, containers []runtime.Container) *store.Manifest {
 	return &store.Manifest{SID: sid, Reason: store.PreRestore, Note: "before the restore of " + restored, Quiesce: runtime.Stop, Images: images(containers)}
 }
@@ -154,7 +168,7 @@ func (f *finish) keepsDisplaced(err error) *Error {
 	case errors.As(err, &bad):
 		way = remedy.Of("move the files that the error names out of "+where+", then ", again)
 	case isNoSpace(err):
-		way = remedy.Of("free space on the filesystem of the store, then ", again)
+		way = remedy.Of("free space on the filesystem of the store ("+swap.Quote(f.Config.Store)+"), then ", again)
 	case !own.Remedy.Empty():
 		way = remedy.Of(own.Remedy, "; then ", again)
 	}

@@ -33,6 +33,7 @@ type CaptureResult struct {
 	Changed         []string // files that changed while they were read
 	Read            int64    // bytes of content that were read, in both passes
 	PassOne         Cost
+	Warnings        []string
 }
 
 // Capture makes a snapshot of all volumes of a workload. When it returns nil
@@ -61,6 +62,7 @@ type capturing struct {
 	containers []runtime.Container
 	capture    *snapshot.Capture
 	result     *CaptureResult
+	live       int64  // bytes of the data
 	release    func() // of the watchdog
 }
 
@@ -82,7 +84,7 @@ func (c *capturing) run(ctx context.Context) (*CaptureResult, error) {
 	c.txID = tx.ID
 	c.at("begin")
 	if err := c.take(ctx, tx); err != nil {
-		return nil, c.giveUp(ctx, tx, because(ctx, err))
+		return nil, c.giveUp(ctx, tx, full(because(ctx, err), c.Store.Root(), c.live))
 	}
 	c.result.Added = c.capture.Added()
 	c.result.PassOne = c.capture.Cost()
@@ -95,31 +97,58 @@ func (c *capturing) run(ctx context.Context) (*CaptureResult, error) {
 	return c.result, nil
 }
 
+// preflight makes the checks of a restore that depend on the config and on this host
+// alone: a snapshot that could not be restored is no use.
 func (c *capturing) preflight(ctx context.Context) error {
 	if err := c.unfinished(); err != nil {
 		return err
 	}
-	volumes, err := c.chosen(nil)
-	if err != nil {
-		return err
-	}
-	if c.volumes, err = c.openLive(volumes); err != nil {
-		return err
-	}
-	for _, v := range c.volumes {
-		if v.Live == nil {
-			way := remedy.Of("make the directory (", remedy.Operation{Verb: remedy.DoDeploy, Workload: c.w.Name}, " does), or correct the config")
-			if c.w.Kind() == workload.Data {
-				way = remedy.Of("make the directory (mkdir -p " + swap.Quote(v.Path()) + "; a restore also makes it), or correct the config")
-			}
-			return refused("volume_absent", way, "volume %s: %s does not exist", v.Name, v.Path())
+	p := &Plan{Workload: c.w.Name, captures: true}
+	defer func() {
+		c.volumes = p.volumes
+		c.result.Warnings, c.live = p.Warnings, p.live()
+		for _, warning := range p.Warnings {
+			c.say("warning: %s", warning)
 		}
-	}
-	if err := swap.AllFit(c.volumes); err != nil {
+	}()
+	var err error
+	if p.chosen, err = c.chosen(nil); err != nil {
 		return err
+	}
+	p.Volumes = make([]PlannedVolume, len(p.chosen))
+	for _, check := range []func(context.Context, *Plan) error{c.planDirectories, c.planLive, c.planResting, c.planExchange} {
+		if err := check(ctx, p); err != nil {
+			return err
+		}
 	}
 	c.containers, err = c.rt.Containers(ctx)
 	return err
+}
+
+// planResting refuses to call it a rest while a container of somebody else runs on the
+// volumes. A data workload needs no engine: without one no container starts.
+func (c *capturing) planResting(ctx context.Context, p *Plan) error {
+	users, err := c.foreign(ctx, p.volumes)
+	if errors.Is(err, runtime.ErrUnreachable) && c.w.Kind() == workload.Data {
+		p.warn("whether containers run on the volumes cannot be seen: %v", err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, u := range users {
+		switch {
+		case !u.Running:
+		case u.Relation == runtime.Above:
+			p.warn("%s, above volume %s", mounting(u), u.Path)
+		case c.req.Quiesce == runtime.None:
+			p.warn("%s (%s volume %s), and goes on writing", mounting(u), u.Relation, u.Path)
+		default:
+			return refused("in_use", remedy.Of("list it in also_stop in the config, so that it rests too; or stop it (docker stop "+u.Name+"); or capture with --quiesce none"),
+				"%s (%s volume %s): it would go on writing while nothing should, so the snapshot would not be of one moment", mounting(u), u.Relation, u.Path)
+		}
+	}
+	return nil
 }
 
 // take takes the snapshot and brings the app back.

@@ -94,6 +94,8 @@ func classify(err error) *Error {
 		return &Error{Refused, "snapshot_damaged", err, useAnother("")}
 	case isNoSpace(err):
 		return &Error{Failed, "no_space", err, remedy.Of("free space on the filesystem that the error names, then try again")}
+	case errors.Is(err, unix.EXDEV):
+		return &Error{Refused, "mount_inside", err, remedy.Of("unmount what is mounted there, or move the subvolume out of the volume: a volume is one filesystem")}
 	case errors.Is(err, runtime.ErrImageMissing):
 		return &Error{Refused, "image_missing", err, remedy.Of("load or pull the image, then try again")}
 	case errors.Is(err, runtime.ErrPortTaken):

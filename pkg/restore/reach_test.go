@@ -374,25 +374,231 @@ func TestTheAppsOwnContainersMayHoldTheirVolumes(t *testing.T) {
 // runs on the volume goes on writing, so the capture is refused unless nothing is to
 // rest.
 func TestACaptureRefusesAForeignContainerThatWouldNotRest(t *testing.T) {
-	for name, lines := range map[string][]string{"with an app": appLines(image(t)), "of data": nil} {
-		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, t.TempDir(), 1, lines...)
-			w.fill("old")
-			if lines != nil {
-				w.deploy()
+	w := newWorld(t, t.TempDir(), 2, appLines(image(t))...)
+	w.fill("old")
+	w.deploy()
+	check := func(t *testing.T, whose string) {
+		t.Helper()
+		for _, mode := range []string{runtime.Pause, runtime.Stop, runtime.None} {
+			r, err := w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: mode})
+			switch {
+			case mode == runtime.None && (err != nil || len(r.Warnings) == 0 || !strings.Contains(r.Warnings[0], whose)):
+				t.Errorf("%s: %+v, %v", mode, r, err)
+			case mode == runtime.None:
+			case kindOf(err) != Refused || codeOf(err) != "in_use" || !strings.Contains(err.Error(), whose) || !strings.Contains(hintOf(err), "also_stop") || !strings.Contains(hintOf(err), "--quiesce none"):
+				t.Errorf("%s: %v, hint %q", mode, err, hintOf(err))
 			}
-			undo := w.stranger(w.volumes[0], true)
-			defer undo()
-			for _, mode := range []string{runtime.Pause, runtime.Stop, runtime.None} {
-				_, err := w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: mode})
-				switch {
-				case mode == runtime.None:
-					w.must(err)
-				case kindOf(err) != Refused || codeOf(err) != "in_use" || !strings.Contains(hintOf(err), "also_stop") || !strings.Contains(hintOf(err), "--quiesce none"):
-					t.Errorf("%s: %v, hint %q", mode, err, hintOf(err))
-				}
+		}
+		w.clean()
+	}
+	t.Run("on the volume", func(t *testing.T) {
+		defer w.stranger(w.volumes[0], true)()
+		check(t, w.name+"-stranger")
+	})
+	t.Run("on something inside it", func(t *testing.T) {
+		defer w.stranger(w.volumes[0]+"/dir", true)()
+		check(t, w.name+"-stranger")
+	})
+	t.Run("above it", func(t *testing.T) {
+		defer w.stranger(filepath.Dir(w.volumes[0]), true)()
+		r, err := w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: runtime.Pause})
+		if err != nil || len(r.Warnings) != 2 {
+			t.Errorf("%+v, %v", r, err)
+		}
+	})
+	t.Run("stopped", func(t *testing.T) {
+		defer w.stranger(w.volumes[0], false)()
+		r, err := w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: runtime.Pause})
+		if err != nil || len(r.Warnings) != 0 {
+			t.Errorf("%+v, %v", r, err)
+		}
+	})
+	t.Run("of a workload of data", func(t *testing.T) { // whose containers the config does not know
+		w.must(os.WriteFile(w.config, []byte(strings.Replace(w.read(w.config), strings.Join(appLines(image(t)), "\n    ")+"\n", "\n", 1)), 0o600))
+		check(t, w.name)
+	})
+}
+
+func (w *world) read(path string) string {
+	w.Helper()
+	data, err := os.ReadFile(path)
+	w.must(err)
+	return string(data)
+}
+
+// What the config and the host alone make a restore refuse, a capture refuses too.
+func TestACaptureRefusesWhatARestoreWouldRefuse(t *testing.T) {
+	known := []string{
+		"a mount inside a volume", "a volume on tmpfs", "a symlink in the path", "a file in the volume's place", "an immutable directory",
+		"an append-only file deep in a volume", "a fifo in the live data", "another container on a live directory", "another container inside a live directory",
+	}
+	w := newWorld(t, t.TempDir(), 2, appLines(image(t))...)
+	w.fill("old")
+	w.deploy()
+	sid := w.capture()
+	for _, r := range refusals() {
+		if !slices.Contains(known, r.name) {
+			continue
+		}
+		known = slices.DeleteFunc(known, func(name string) bool { return name == r.name })
+		t.Run(r.name, func(t *testing.T) {
+			undo := r.spoil(w, sid)
+			_, err := w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: runtime.Pause})
+			undo()
+			if kindOf(err) != Refused || codeOf(err) != r.code || hintOf(err) == "" {
+				t.Errorf("the capture returned %q (%v), hint %q; expected refusal %q", codeOf(err), err, hintOf(err), r.code)
 			}
 			w.clean()
 		})
 	}
+	if len(known) > 0 {
+		t.Errorf("nothing tried %q", known)
+	}
+}
+
+// A volume that is a mount point can be captured and exported. A restore refuses it and
+// says what to change: its own disk, a bind mount of another directory, a subvolume.
+func TestAVolumeThatIsAMountPointIsCapturedAndExported(t *testing.T) {
+	for name, c := range map[string]struct {
+		mount func(t *testing.T, w *world) (hint string)
+	}{
+		"a disk of its own": {func(t *testing.T, w *world) string {
+			disktest.Bind(t, disktest.Mount(t, "ext4", 16), w.volumes[0])
+			return "mount /dev/loop"
+		}},
+		"another directory": {func(t *testing.T, w *world) string {
+			real := filepath.Join(w.dir, "real/data")
+			w.must(os.MkdirAll(real, 0o755))
+			disktest.Bind(t, real, w.volumes[0])
+			return "name the directory itself in the config, and where containers mount it: '" + real + "'"
+		}},
+		"a subvolume": {func(t *testing.T, w *world) string {
+			top := disktest.Mount(t, "btrfs", 256)
+			disktest.Run(t, "btrfs", "subvolume", "create", top+"/@data")
+			device := strings.TrimSpace(disktest.Run(t, "findmnt", "-no", "SOURCE", top))
+			disktest.MountAt(t, w.volumes[0], "-o", "subvol=@data", device)
+			return "name the directory itself in the config, and where containers mount it: '" + top + "/@data'"
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if name == "a subvolume" {
+				disktest.Need(t, "btrfs")
+			}
+			w := newWorld(t, t.TempDir(), 2)
+			hint := c.mount(t, w)
+			w.fill("old")
+			r, err := w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: runtime.Pause})
+			w.must(err)
+			if len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], "is a mount point") || !strings.Contains(r.Warnings[0], hint) {
+				t.Errorf("the warnings are %q", r.Warnings)
+			}
+			if !slices.Contains(w.files(r.Manifest.SID, "v0"), "generation") {
+				t.Error("the export lacks a file")
+			}
+			_, err = w.restore(r.Manifest.SID)
+			if kindOf(err) != Refused || codeOf(err) != "mount_point" || !strings.Contains(hintOf(err), hint) {
+				t.Errorf("the restore returned %v, hint %q", err, hintOf(err))
+			}
+			w.clean()
+		})
+	}
+}
+
+// A container mounts the volume under another path than the config has: by a symbolic
+// link, or by a bind mount of the host. That is no change of the config.
+func TestAContainerThatMountsTheVolumeByAnotherPathIsSeen(t *testing.T) {
+	for name, other := range map[string]func(w *world) string{
+		"a symbolic link on the way": func(w *world) string {
+			w.must(os.Symlink(filepath.Join(w.dir, "live"), filepath.Join(w.dir, "link")))
+			return filepath.Join(w.dir, "link/v0")
+		},
+		"a bind mount of the host": func(w *world) string {
+			point := w.TempDir()
+			disktest.Bind(w.T, filepath.Join(w.dir, "live"), point)
+			return point + "/v0"
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, t.TempDir(), 1, appLines(image(t))...)
+			w.fill("old")
+			path := other(w)
+			config := w.read(w.config)
+			w.must(os.WriteFile(w.config, []byte(strings.NewReplacer(w.volumes[0], path, "["+w.dir+"/live]", "["+w.dir+"/live, "+filepath.Dir(path)+"]").Replace(config)), 0o600))
+			w.deploy()
+			sid := w.capture()
+			w.must(os.WriteFile(w.config, []byte(config), 0o600))
+			p, err := w.engine().Plan(t.Context(), w.request(sid))
+			if p != nil && slices.ContainsFunc(p.Warnings, func(s string) bool { return strings.Contains(s, "no container mounts") }) {
+				t.Errorf("the plan warns %q, %v", p.Warnings, err)
+			}
+			if p == nil || len(p.Containers) != 1 {
+				t.Fatalf("%+v, %v", p, err)
+			}
+		})
+	}
+}
+
+// A full filesystem is named, with what is free and what is missing: that of the live
+// data, and that of the store.
+func TestAnErrorForWantOfRoomNamesTheFilesystem(t *testing.T) {
+	dir := t.TempDir()
+	w := newWorld(t, dir, 1)
+	w.must(os.Mkdir(filepath.Join(dir, "store"), 0o700))
+	disktest.Bind(t, disktest.Mount(t, "ext4", 16), filepath.Join(dir, "store"))
+	w.fill("old")
+	disktest.Run(t, "dd", "if=/dev/urandom", "of="+w.volumes[0]+"/random", "bs=1M", "count=40")
+	_, err := w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: runtime.Pause})
+	for _, part := range []string{"the filesystem of " + filepath.Join(dir, "store") + " has ", " bytes free", " are missing"} {
+		if codeOf(err) != "no_space" || !strings.Contains(err.Error(), part) {
+			t.Errorf("the capture returned %v, which does not say %q", err, part)
+		}
+	}
+	if hint := hintOf(err); !strings.Contains(hint, " bytes on the filesystem of '"+filepath.Join(dir, "store")+"'") {
+		t.Errorf("the hint is %q", hint)
+	}
+	w.clean()
+
+	w = newWorld(t, t.TempDir(), 1)
+	w.must(os.MkdirAll(filepath.Join(w.dir, "live"), 0o755))
+	disktest.Bind(t, disktest.Mount(t, "ext4", 16), filepath.Join(w.dir, "live"))
+	w.must(os.Mkdir(w.volumes[0], 0o755))
+	disktest.Run(t, "dd", "if=/dev/urandom", "of="+w.volumes[0]+"/random", "bs=1M", "count=8")
+	sid := w.capture()
+	_, err = w.restore(sid)
+	if codeOf(err) != "no_space" || kindOf(err) != Refused || !strings.Contains(err.Error(), "the filesystem of "+filepath.Join(w.dir, "live")+" has") || !strings.Contains(err.Error(), " are missing") {
+		t.Errorf("the restore returned %v", err)
+	}
+}
+
+// Two configs of one host keep their records in the same state. The status of one does
+// not speak of what was interrupted in the other.
+func TestTheStatusSpeaksOfItsOwnConfig(t *testing.T) {
+	w := newWorld(t, t.TempDir(), 1)
+	w.fill("new")
+	sid := w.capture()
+	w.fill("old")
+	if _, killed := w.run("restore", sid, 0, "SNAP_TEST_POINT=before swap"); !killed {
+		t.Fatal("not killed")
+	}
+	own := w.read(w.config)
+	for name, c := range map[string]struct {
+		config string
+		want   int
+	}{
+		"its own":              {own, 1},
+		"another":              {strings.NewReplacer(w.name+":", "other:", w.dir+"/live", w.dir+"/elsewhere", "base: "+w.dir, "base: "+w.dir+"/base").Replace(own), 1},
+		"without the workload": {strings.NewReplacer(w.name+":", "other:", "v0, target", "w0, target").Replace(own), 2},
+	} {
+		w.must(os.WriteFile(w.config, []byte(c.config), 0o600))
+		list, err := w.engine().Status(t.Context(), "")
+		w.must(err)
+		if len(list) != c.want {
+			t.Errorf("%s: %+v", name, list)
+		}
+		if name == "another" && (list[0].Pending != nil || len(list[0].Problems) != 0) {
+			t.Errorf("%s: %+v", name, list[0])
+		}
+	}
+	w.must(os.WriteFile(w.config, []byte(own), 0o600))
+	w.recoverTwice()
 }

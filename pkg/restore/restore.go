@@ -174,6 +174,7 @@ func (r *restoration) stage(ctx context.Context) error {
 	}
 	for i, live := range r.sources(r.plan.volumes) {
 		if err := r.stageOne(ctx, r.x.Volumes[i], r.plan.wanted[i], live); err != nil {
+			err = full(err, r.x.Volumes[i].Parent(), r.plan.wanted[i].Tar())
 			return fmt.Errorf("stage volume %s: %w", r.x.Volumes[i].Name, err)
 		}
 	}
@@ -230,7 +231,7 @@ func (r *restoration) passOne(ctx context.Context) (err error) {
 	}
 	r.say("first pass of the pre-restore snapshot %s", r.result.PreRestoreSID)
 	if err := r.capture.PassOne(ctx); err != nil {
-		return err
+		return r.storeFull(err)
 	}
 	r.result.PassOne = r.capture.Cost()
 	return nil
@@ -292,14 +293,16 @@ func (r *restoration) fence(ctx context.Context) error {
 
 func (r *restoration) passTwo(ctx context.Context) error {
 	if err := r.capture.PassTwo(ctx); err != nil {
-		return err
+		return r.storeFull(err)
 	}
 	return r.capture.Still()
 }
 
 func (r *restoration) publish(context.Context) error {
-	return r.capture.Publish(preRestore(r.result.PreRestoreSID, r.req.SID, r.plan.Containers))
+	return r.storeFull(r.capture.Publish(preRestore(r.result.PreRestoreSID, r.req.SID, r.plan.Containers)))
 }
+
+func (r *restoration) storeFull(err error) error { return full(err, r.Store.Root(), r.plan.live()) }
 
 // swap exchanges all volumes, after a last look at handles and mounts.
 func (r *restoration) swap(ctx context.Context) error {

@@ -42,6 +42,7 @@ type PendingTx struct {
 	// guarding: the restore is done, the app was up, and the old data is not a
 	// snapshot yet.
 	guarding bool
+	paths    []string // that it touches
 }
 
 // Status returns the status of a workload; of all workloads when name is empty. It
@@ -72,7 +73,7 @@ func (e *Engine) Status(ctx context.Context, name string) ([]WorkloadStatus, err
 	}
 	if name == "" {
 		for _, whose := range slices.Sorted(maps.Keys(txs)) {
-			if !slices.Contains(names, whose) { // the config no longer has it
+			if !slices.Contains(names, whose) && e.concerns(txs[whose]) { // the config no longer has it
 				list = append(list, e.status(ctx, whose, known))
 			}
 		}
@@ -125,6 +126,31 @@ func (e *Engine) status(ctx context.Context, name string, known map[string]*work
 	st.Containers = append(st.Containers, list...)
 	st.State = runtime.Containers(list).State()
 	return st
+}
+
+// concerns reports whether a transaction of a workload that the config does not have
+// touches directories below the config's roots: then the config had it. Other configs
+// of this host keep their records in the same state.
+func (e *Engine) concerns(p *PendingTx) bool {
+	return slices.ContainsFunc(p.paths, func(path string) bool {
+		return slices.ContainsFunc(append([]string{e.Config.Base}, e.Config.AbsoluteRoots...), func(root string) bool {
+			return root != "" && workload.Contains(root, path)
+		})
+	})
+}
+
+// touches returns the directories of a transaction, and those that its containers
+// mount.
+func touches(b *journal.Begin) (paths []string) {
+	for _, v := range b.Volumes {
+		paths = append(paths, v.Root+"/"+v.Rel)
+	}
+	for _, c := range b.Containers {
+		for _, m := range c.Mounts {
+			paths = append(paths, m.Source)
+		}
+	}
+	return paths
 }
 
 // Snapshots iterates over the snapshots of a workload, newest first. A snapshot that
@@ -180,7 +206,7 @@ func (e *Engine) pending() (map[string]*PendingTx, []remedy.Remedy, error) {
 }
 
 func (e *Engine) describeUnusable(u *journal.Unusable) *PendingTx {
-	p := &PendingTx{Tx: u.Tx, Kind: string(u.Begin.Kind), Found: "unreadable"}
+	p := &PendingTx{Tx: u.Tx, Kind: string(u.Begin.Kind), Found: "unreadable", paths: touches(u.Begin)}
 	if !e.active(p, u.Begin.Workload) {
 		p.freeze(fmt.Errorf("its records cannot be used: %w", u.Err))
 	}
@@ -207,7 +233,7 @@ func (p *PendingTx) freeze(err error) {
 
 func (e *Engine) describe(tx *journal.Tx) *PendingTx {
 	b := tx.Begin
-	p := &PendingTx{Tx: tx.ID, Kind: string(b.Kind), Found: tx.Found()}
+	p := &PendingTx{Tx: tx.ID, Kind: string(b.Kind), Found: tx.Found(), paths: touches(b)}
 	if e.active(p, b.Workload) {
 		if p.guarding = swap.Decide(tx, true).AppUp; p.guarding {
 			p.Message += "; the app was brought up, and the old data is being saved as snapshot " + b.PreRestoreSID

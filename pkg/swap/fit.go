@@ -72,8 +72,7 @@ func (v *Volume) Fit(mounts disk.Mounts) error {
 		return err
 	}
 	if isMount {
-		return v.unfit("mount_point", "mount the filesystem one directory above and make the volume a directory in it",
-			"%s is a mount point, which cannot be exchanged", v.Path())
+		return v.mountPoint(mounts)
 	}
 	inside, err := mounts.Inside(v.Live)
 	if err != nil {
@@ -83,6 +82,22 @@ func (v *Volume) Fit(mounts disk.Mounts) error {
 		return v.unfit("mount_inside", "umount "+Quote(inside), "%s is mounted inside the volume", inside)
 	}
 	return nil
+}
+
+// mountPoint says what to change where the live directory is a mount point: of a disk of
+// its own, of a subvolume, or of another directory.
+func (v *Volume) mountPoint(mounts disk.Mounts) error {
+	mount, other, err := mounts.Other(v.Live)
+	if err != nil {
+		return err
+	}
+	elsewhere := "/mnt/" + v.base
+	hint := fmt.Sprintf("make it a directory of that filesystem: stop the app, umount %s, mount %s at %s instead (in /etc/fstab too), move its files into the new directory %s/data, and name that directory in the config; until then capture and export work",
+		Quote(v.Path()), mount.Source, Quote(elsewhere), elsewhere)
+	if other != "" {
+		hint = "name the directory itself in the config, and where containers mount it: " + Quote(other) + "; until then capture and export work"
+	}
+	return v.unfit("mount_point", hint, "%s is a mount point (of %s), which cannot be exchanged", v.Path(), mount.Source)
 }
 
 // AllFit is [Volume.Fit] for several volumes.
