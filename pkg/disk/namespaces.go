@@ -43,11 +43,10 @@ func (ns *namespace) add(mounts Mounts, places []place) {
 func (mount Mount) seen(p place) (string, bool) {
 	switch {
 	case mount.Dev != p.dev:
-	case under(p.path, mount.Root):
-		path := strings.TrimSuffix(mount.Point, "/") + strings.TrimPrefix(p.path, strings.TrimSuffix(mount.Root, "/"))
-		return path, true
-	case under(mount.Root, p.path):
+	case under(mount.Root, p.path): // the place itself, or a part
 		return mount.Point, true
+	case under(p.path, mount.Root):
+		return strings.TrimSuffix(mount.Point, "/") + strings.TrimPrefix(p.path, strings.TrimSuffix(mount.Root, "/")), true
 	}
 	return "", false
 }
