@@ -108,10 +108,7 @@ func (f *finish) publishDisplaced(ctx context.Context) error {
 	}
 	f.say("saving the old data as snapshot %s", sid)
 	if err := f.captureDisplaced(ctx, sid, trees); err != nil {
-		if live, surveyErr := sizeOf(ctx, trees); surveyErr == nil {
-			err = full(err, f.Store.Root(), live)
-		}
-		return errors.Join(err, f.discard(f.x.Tx, sid))
+		return errors.Join(f.Store.Root().WhenFull(err, 0), f.discard(f.x.Tx, sid))
 	}
 	return nil
 }
@@ -138,17 +135,6 @@ func (f *finish) captureDisplaced(ctx context.Context, sid string, trees []snaps
 		return err
 	}
 	return capture.Publish(preRestore(sid, f.x.Begin.SID, f.x.Before()))
-}
-
-func sizeOf(ctx context.Context, trees []snapshot.Source) (bytes int64, err error) {
-	for _, tree := range trees {
-		stats, err := archive.Survey(ctx, tree.Live, snapshot.WriteOptions(tree.Volume))
-		if err != nil {
-			return 0, err
-		}
-		bytes += stats.Bytes
-	}
-	return bytes, nil
 }
 
 func preRestore(sid, restored string, containers []runtime.Container) *store.Manifest {

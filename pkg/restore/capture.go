@@ -84,7 +84,7 @@ func (c *capturing) run(ctx context.Context) (*CaptureResult, error) {
 	c.txID = tx.ID
 	c.at("begin")
 	if err := c.take(ctx, tx); err != nil {
-		return nil, c.giveUp(ctx, tx, full(because(ctx, err), c.Store.Root(), c.live))
+		return nil, c.giveUp(ctx, tx, c.Store.Root().WhenFull(because(ctx, err), c.live))
 	}
 	c.result.Added = c.capture.Added()
 	c.result.PassOne = c.capture.Cost()
@@ -133,22 +133,17 @@ func (c *capturing) planResting(ctx context.Context, p *Plan) error {
 		p.warn("whether containers run on the volumes cannot be seen: %v", err)
 		return nil
 	}
-	if err != nil {
-		return err
-	}
 	for _, u := range users {
 		switch {
 		case !u.Running:
-		case u.Relation == runtime.Above:
-			p.warn("%s, above volume %s", mounting(u), u.Path)
-		case c.req.Quiesce == runtime.None:
-			p.warn("%s (%s volume %s), and goes on writing", mounting(u), u.Relation, u.Path)
+		case u.Relation == runtime.Above || c.req.Quiesce == runtime.None:
+			p.warn("%s (%s volume %s), and goes on writing there", mounting(u), u.Relation, u.Path)
 		default:
 			return refused("in_use", remedy.Of("list it in also_stop in the config, so that it rests too; or stop it (docker stop "+u.Name+"); or capture with --quiesce none"),
 				"%s (%s volume %s): it would go on writing while nothing should, so the snapshot would not be of one moment", mounting(u), u.Relation, u.Path)
 		}
 	}
-	return nil
+	return err
 }
 
 // take takes the snapshot and brings the app back.

@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tiny-forge/snap/pkg/archive"
-	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
@@ -184,28 +183,6 @@ func (e *Engine) record(a journal.Audit, start time.Time, err error) error {
 
 func isNoSpace(err error) bool {
 	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
-}
-
-// full says of an error for want of room which filesystem is full, that of d, and how
-// much is missing there: at most, since need is what could still have been written.
-func full(err error, d *disk.Dir, need int64) error {
-	if !isNoSpace(err) {
-		return err
-	}
-	space, spaceErr := d.Space()
-	switch {
-	case spaceErr != nil:
-		return err
-	case errors.Is(err, unix.EDQUOT):
-		return fault(Failed, "no_space", remedy.Of("raise that quota (repquota, xfs_quota, btrfs qgroup), then try again"),
-			"%w: a quota on the filesystem of %s is used up, and up to %d bytes more are needed", err, d.Path(), need)
-	case space.Bytes >= uint64(need):
-		return fault(Failed, "no_space", remedy.Of("free space and inodes on the filesystem of "+swap.Quote(d.Path())+" (df -h, df -i), then try again"),
-			"%w: the filesystem of %s has %d bytes and %d inodes free, and up to %d bytes were still to be written", err, d.Path(), space.Bytes, space.Inodes, need)
-	}
-	missing := uint64(need) - space.Bytes
-	return fault(Failed, "no_space", remedy.Of(fmt.Sprintf("free %d bytes on the filesystem of %s, then try again", missing, swap.Quote(d.Path()))),
-		"%w: the filesystem of %s has %d bytes free, and up to %d more are needed, so up to %d are missing", err, d.Path(), space.Bytes, need, missing)
 }
 
 // unfinished refuses when a transaction of this workload, or one on a directory

@@ -71,6 +71,7 @@ func classify(err error) *Error {
 	var unfit *swap.Unfit
 	var missing *store.Missing
 	var changed *snapshot.Changed
+	var full *disk.Full
 	switch {
 	case err == nil:
 		return nil
@@ -92,6 +93,8 @@ func classify(err error) *Error {
 		return &Error{Refused, "unrestorable", err, remedy.Of("move these files out of the volume (sockets may stay); if they are symlinks, setting `symlinks: preserve` also helps")}
 	case errors.Is(err, archive.ErrRefused):
 		return &Error{Refused, "snapshot_damaged", err, useAnother("")}
+	case errors.As(err, &full):
+		return &Error{Failed, "no_space", err, remedy.Of(full.Way() + ", then try again")}
 	case isNoSpace(err):
 		return &Error{Failed, "no_space", err, remedy.Of("free space on the filesystem that the error names, then try again")}
 	case errors.Is(err, unix.EXDEV):

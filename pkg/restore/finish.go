@@ -270,7 +270,10 @@ func (f *finish) clearAway(ctx context.Context) error {
 func (f *finish) openTrees(open func(i int) (*disk.Dir, error)) ([]snapshot.Source, error) {
 	var list []snapshot.Source
 	for i, v := range f.x.Volumes {
-		configured, err := f.volumeOf(v.Name)
+		configured, err := f.w.Volume(v.Name)
+		if m, loadErr := f.Store.Load(f.w.Name, f.x.Begin.PreRestoreSID); err != nil && loadErr == nil {
+			configured, err = snapshot.VolumeOf(m, v.Name), nil // the config no longer has it
+		}
 		if err != nil {
 			return list, err
 		}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -271,30 +269,13 @@ func (s *session) planContainers(ctx context.Context, p *Plan) error {
 		return nil
 	}
 	for _, v := range p.volumes {
-		if !mountedBy(p.Containers, v) {
+		if !slices.ContainsFunc(p.Containers, func(c runtime.Container) bool {
+			return slices.ContainsFunc(c.Mounts, func(m runtime.Mount) bool { return v.Below(m.Source) })
+		}) {
 			p.warn("volume %s: no container mounts %s now; the config has changed since they were deployed", v.Name, v.Path())
 		}
 	}
 	return s.rt.Check(ctx, runtime.Containers(p.Containers).Pins())
-}
-
-// mountedBy reports whether a container mounts the volume or a directory above it,
-// under whatever path: one of them may lead through a symbolic link or a bind mount.
-func mountedBy(list []runtime.Container, v *swap.Volume) bool {
-	way := []os.FileInfo{} // to the live directory
-	real, err := filepath.EvalSymlinks(v.Path())
-	for dir := real; err == nil && dir != "/"; dir = filepath.Dir(dir) {
-		if info, err := os.Stat(dir); err == nil {
-			way = append(way, info)
-		}
-	}
-	return slices.ContainsFunc(list, func(c runtime.Container) bool {
-		return slices.ContainsFunc(c.Mounts, func(m runtime.Mount) bool {
-			source, err := os.Stat(m.Source)
-			return workload.Contains(m.Source, v.Path()) || m.Source == "/" ||
-				err == nil && slices.ContainsFunc(way, func(dir os.FileInfo) bool { return os.SameFile(source, dir) })
-		})
-	})
 }
 
 func (s *session) planUsers(ctx context.Context, p *Plan) error {
@@ -429,9 +410,6 @@ func (p *Plan) warnOfSpace(inStore *Space) {
 // planExchange tries a real exchange on each filesystem, in a wrapper of its
 // own that a transaction records, so that a crash leaves nothing unnamed.
 func (s *session) planExchange(_ context.Context, p *Plan) error {
-	if len(p.exchanged) == 0 {
-		return nil
-	}
 	err, cleanErr := swap.Probe(p.exchanged, func(begin *journal.Begin) (*journal.Tx, error) {
 		begin.Snap = s.Version
 		return s.Journal.Begin(s.held, begin)

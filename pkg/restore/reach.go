@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,40 +16,26 @@ import (
 	"github.com/tiny-forge/snap/pkg/snapshot"
 	"github.com/tiny-forge/snap/pkg/store"
 	"github.com/tiny-forge/snap/pkg/swap"
-	"github.com/tiny-forge/snap/pkg/workload"
 )
-
-// This file is about whoever can still reach a directory that is exchanged, and about
-// what they wrote to it.
 
 // planHolders refuses what will still hold the volumes when the app's containers
 // have stopped.
 func (s *session) planHolders(_ context.Context, p *Plan) error {
 	idle, err := swap.NoHolders(swap.LiveOf(p.volumes), ofContainers(p.Containers))
-	for _, line := range idle {
-		p.warn("%s", line)
-	}
+	p.Warnings = append(p.Warnings, idle...)
 	return err
 }
 
 // ofContainers returns a function that tells the holders that go when the containers
 // stop: processes and mounts in them, and the mounts that the engine makes for them on
 // the host (a local volume with a device).
-func ofContainers(list []runtime.Container) func(disk.Holder) bool {
-	var spaces []string
-	for _, c := range list {
-		if space, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", c.PID)); c.PID != 0 && err == nil {
-			spaces = append(spaces, space)
-		}
-	}
+func ofContainers(list runtime.Containers) func(disk.Holder) bool {
 	return func(h disk.Holder) bool {
-		if h.Namespace == "" {
-			engines := filepath.Base(h.Path) == "_data" && filepath.Base(filepath.Dir(filepath.Dir(h.Path))) == "volumes"
-			return h.How == disk.Mounted && engines && runtime.Containers(list).Ran()
+		if h.Namespace != "" {
+			return list.Have(h.Namespace, h.Cgroups)
 		}
-		return slices.Contains(spaces, h.Namespace) || slices.ContainsFunc(list, func(c runtime.Container) bool {
-			return c.ID != "" && strings.Contains(h.Cgroups, c.ID)
-		})
+		engines := filepath.Base(h.Path) == "_data" && filepath.Base(filepath.Dir(filepath.Dir(h.Path))) == "volumes"
+		return h.How == disk.Mounted && engines && list.Ran()
 	}
 }
 
@@ -187,9 +172,10 @@ func (f *finish) taken(ctx context.Context, trees []snapshot.Source, sids []stri
 	var manifests []*store.Manifest
 	for _, sid := range sids {
 		m, err := f.Store.Load(f.w.Name, sid)
-		if err == nil {
+		switch {
+		case err == nil:
 			manifests = append(manifests, m)
-		} else if !errors.Is(err, fs.ErrNotExist) {
+		case !errors.Is(err, fs.ErrNotExist):
 			return false, err
 		}
 	}
@@ -211,23 +197,4 @@ func (f *finish) taken(ctx context.Context, trees []snapshot.Source, sids []stri
 		return false, err
 	}
 	return slices.ContainsFunc(manifests, capture.Same), nil
-}
-
-// volumeOf is the configured volume of a tree, or, where the config no longer has it,
-// what the pre-restore snapshot says of it.
-func (f *finish) volumeOf(name string) (*workload.Volume, error) {
-	configured, err := f.w.Volume(name)
-	if err == nil {
-		return configured, nil
-	}
-	m, loadErr := f.Store.Load(f.w.Name, f.x.Begin.PreRestoreSID)
-	if loadErr != nil {
-		return nil, err
-	}
-	for _, v := range m.Volumes {
-		if v.Name == name {
-			return &workload.Volume{Name: name, Scope: workload.Scope(v.Scope), Source: v.Source, Target: v.Target}, nil
-		}
-	}
-	return nil, err
 }

@@ -559,7 +559,7 @@ func TestAnErrorForWantOfRoomNamesTheFilesystem(t *testing.T) {
 			t.Errorf("the capture returned %v, which does not say %q", err, part)
 		}
 	}
-	if hint := hintOf(err); !strings.Contains(hint, " bytes on the filesystem of '"+filepath.Join(dir, "store")+"'") {
+	if hint := hintOf(err); !strings.Contains(hint, " bytes on the filesystem of "+filepath.Join(dir, "store")) {
 		t.Errorf("the hint is %q", hint)
 	}
 	w.clean()

@@ -174,8 +174,7 @@ func (r *restoration) stage(ctx context.Context) error {
 	}
 	for i, live := range r.sources(r.plan.volumes) {
 		if err := r.stageOne(ctx, r.x.Volumes[i], r.plan.wanted[i], live); err != nil {
-			err = full(err, r.x.Volumes[i].Parent(), r.plan.wanted[i].Tar())
-			return fmt.Errorf("stage volume %s: %w", r.x.Volumes[i].Name, err)
+			return fmt.Errorf("stage volume %s: %w", r.x.Volumes[i].Name, r.x.Volumes[i].Parent().WhenFull(err, r.plan.wanted[i].Tar()))
 		}
 	}
 	return nil
@@ -302,7 +301,7 @@ func (r *restoration) publish(context.Context) error {
 	return r.storeFull(r.capture.Publish(preRestore(r.result.PreRestoreSID, r.req.SID, r.plan.Containers)))
 }
 
-func (r *restoration) storeFull(err error) error { return full(err, r.Store.Root(), r.plan.live()) }
+func (r *restoration) storeFull(err error) error { return r.Store.Root().WhenFull(err, r.plan.live()) }
 
 // swap exchanges all volumes, after a last look at handles and mounts.
 func (r *restoration) swap(ctx context.Context) error {

@@ -139,20 +139,6 @@ func (e *Engine) concerns(p *PendingTx) bool {
 	})
 }
 
-// touches returns the directories of a transaction, and those that its containers
-// mount.
-func touches(b *journal.Begin) (paths []string) {
-	for _, v := range b.Volumes {
-		paths = append(paths, v.Root+"/"+v.Rel)
-	}
-	for _, c := range b.Containers {
-		for _, m := range c.Mounts {
-			paths = append(paths, m.Source)
-		}
-	}
-	return paths
-}
-
 // Snapshots iterates over the snapshots of a workload, newest first. A snapshot that
 // cannot be read yields an error in its place. Without a store there are none.
 func (e *Engine) Snapshots(name string) iter.Seq2[*store.Manifest, error] {
@@ -206,7 +192,7 @@ func (e *Engine) pending() (map[string]*PendingTx, []remedy.Remedy, error) {
 }
 
 func (e *Engine) describeUnusable(u *journal.Unusable) *PendingTx {
-	p := &PendingTx{Tx: u.Tx, Kind: string(u.Begin.Kind), Found: "unreadable", paths: touches(u.Begin)}
+	p := &PendingTx{Tx: u.Tx, Kind: string(u.Begin.Kind), Found: "unreadable", paths: u.Begin.Paths()}
 	if !e.active(p, u.Begin.Workload) {
 		p.freeze(fmt.Errorf("its records cannot be used: %w", u.Err))
 	}
@@ -233,7 +219,7 @@ func (p *PendingTx) freeze(err error) {
 
 func (e *Engine) describe(tx *journal.Tx) *PendingTx {
 	b := tx.Begin
-	p := &PendingTx{Tx: tx.ID, Kind: string(b.Kind), Found: tx.Found(), paths: touches(b)}
+	p := &PendingTx{Tx: tx.ID, Kind: string(b.Kind), Found: tx.Found(), paths: b.Paths()}
 	if e.active(p, b.Workload) {
 		if p.guarding = swap.Decide(tx, true).AppUp; p.guarding {
 			p.Message += "; the app was brought up, and the old data is being saved as snapshot " + b.PreRestoreSID

@@ -481,6 +481,17 @@ func (c *Capture) Still() error {
 	return nil
 }
 
+// VolumeOf is a volume as a snapshot knows it, for one that the config no longer has.
+func VolumeOf(m *store.Manifest, name string) *workload.Volume {
+	own := &workload.Volume{Name: name}
+	for _, v := range m.Volumes {
+		if v.Name == name {
+			own.Scope, own.Source, own.Target = workload.Scope(v.Scope), v.Source, v.Target
+		}
+	}
+	return own
+}
+
 // Same reports whether a snapshot has all volumes of this capture just as they are.
 func (c *Capture) Same(m *store.Manifest) bool {
 	for i, p := range c.sources {

@@ -133,6 +133,9 @@ func Probe(volumes []*Volume, begin func(*journal.Begin) (*journal.Tx, error)) (
 		probed[id] = true
 		record.Volumes = append(record.Volumes, journal.Volume{Name: v.Name, Root: v.Root, Rel: v.nearestRel(), Entry: "probe"})
 	}
+	if len(record.Volumes) == 0 {
+		return nil, nil
+	}
 	tx, err := begin(record)
 	if err != nil {
 		return err, nil
