@@ -385,11 +385,10 @@ func TestAShellAtItsPromptIsIdle(t *testing.T) {
 	disktest.NeedRoot(t)
 	disktest.Need(t, "script")
 	dir := t.TempDir()
-	disktest.Write(t, dir, map[string]string{"vol/file": "x", "script.sh": "echo ready; read x"})
-	if err := os.Chdir(dir + "/vol"); err != nil { // of this process, which waits for its children and for itself
+	disktest.Write(t, dir, map[string]string{"vol/file": "x", "run.sh": "echo ready; read x"})
+	if err := unix.Mkfifo(dir+"/pipe", 0o600); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = os.Chdir("/") })
 	at := func(t *testing.T, command, input string) []disk.Holder {
 		t.Helper()
 		cmd := exec.Command("script", "-qec", command, "/dev/null")
@@ -428,14 +427,14 @@ func TestAShellAtItsPromptIsIdle(t *testing.T) {
 	}{
 		"sh":               {"sh -i", cd, true},
 		"bash":             {"bash --norc -i", cd, true},
-		"a script":         {"sh " + dir + "/script.sh", "", false},
+		"a script":         {"sh " + dir + "/run.sh", "", false},
 		"a command":        {"sh -ic 'cd " + dir + "/vol; echo ready; read x'", "", false},
-		"a job of a shell": {"bash --norc -i", "cd " + dir + "/vol; (echo re''ady; while :; do sleep 9; done) & cd /\n", false},
+		"a job of a shell": {"bash --norc -i", "cd " + dir + "/vol; (echo re''ady; read x < " + dir + "/pipe) & cd /\n", false},
 		"another program":  {"sh -i", "cd " + dir + "/vol; perl -e '$|=1; print \"re\".\"ady\\n\"; <STDIN>'\n", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if name == "a script" {
-				disktest.Write(t, dir, map[string]string{"script.sh": "cd " + dir + "/vol; echo ready; read x"})
+				disktest.Write(t, dir, map[string]string{"run.sh": "cd " + dir + "/vol; echo ready; read x"})
 			}
 			found := at(t, c.command, c.input)
 			if len(found) == 0 {
