@@ -34,7 +34,7 @@ type uploader struct {
 
 func upload(t *testing.T, dir string) *uploader {
 	t.Helper()
-	u := &uploader{T: t, cmd: exec.Command("sh", "-c", `cd "$1"; echo ready; while read name; do echo "$name" > "$name" && echo "$name"; done`, "sh", dir)}
+	u := &uploader{T: t, cmd: exec.Command("sh", "-c", `cd "$1"; echo ready; while read name; do echo "$name" > "$name" && echo "$name" || echo "not written: $name"; done`, "sh", dir)}
 	var err error
 	if u.in, err = u.cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
