@@ -109,9 +109,6 @@ the files may then be from different moments.`,
 		}
 		a.progress("captured %s: %d files, %s (%s new in the store) in %.1f s; %s",
 			shown.Workload, shown.Files, size(shown.Bytes), size(r.Added), r.Seconds, rest)
-		for _, w := range r.Warnings {
-			a.progress("warning: %s", w)
-		}
 		if len(r.Changed) > 0 {
 			a.progress("warning: files changed or vanished while they were read, so the snapshot is not of one moment: %q; use --quiesce pause or stop", r.Changed)
 		}

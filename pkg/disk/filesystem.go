@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -85,6 +86,60 @@ type Space struct {
 	Bytes  uint64 // free bytes
 	Total  uint64 // bytes of the whole filesystem
 	Inodes uint64 // free inodes; ^0 if the filesystem makes them on demand
+}
+
+// Full is an error for want of room, with the filesystem that has none.
+type Full struct {
+	Path  string // a directory of it
+	Free  Space
+	Need  uint64 // bytes that could still have been written; 0 where that is not known
+	Quota bool
+	Err   error
+}
+
+func (f *Full) Error() string {
+	switch {
+	case f.Quota:
+		return fmt.Sprintf("%v: a quota on the filesystem of %s is used up", f.Err, f.Path)
+	case f.Missing() == 0:
+		return fmt.Sprintf("%v: the filesystem of %s has %d bytes and %d inodes free", f.Err, f.Path, f.Free.Bytes, f.Free.Inodes)
+	}
+	return fmt.Sprintf("%v: the filesystem of %s has %d bytes free, and up to %d more are needed, so up to %d are missing", f.Err, f.Path, f.Free.Bytes, f.Need, f.Missing())
+}
+
+func (f *Full) Unwrap() error { return f.Err }
+
+// Missing is how many bytes are missing at most; 0 where that is not known.
+func (f *Full) Missing() uint64 {
+	if f.Need <= f.Free.Bytes {
+		return 0
+	}
+	return f.Need - f.Free.Bytes
+}
+
+// Way says what to do.
+func (f *Full) Way() string {
+	switch {
+	case f.Quota:
+		return "raise that quota"
+	case f.Missing() == 0:
+		return "free space and inodes (df -h, df -i) on the filesystem of " + f.Path
+	}
+	return fmt.Sprintf("free %d bytes on the filesystem of %s", f.Missing(), f.Path)
+}
+
+// WhenFull returns err, and as [*Full] if there was no room for something on d's
+// filesystem. need is how many bytes could still have been written.
+func (d *Dir) WhenFull(err error, need int64) error {
+	quota := errors.Is(err, unix.EDQUOT)
+	if !quota && !errors.Is(err, unix.ENOSPC) {
+		return err
+	}
+	free, spaceErr := d.Space()
+	if spaceErr != nil {
+		return err
+	}
+	return &Full{Path: d.path, Free: free, Need: uint64(need), Quota: quota, Err: err}
 }
 
 // Space returns the free space of d's filesystem.

@@ -124,6 +124,7 @@ func (e *engine) inspect(ctx context.Context, id string) (*inspected, error) {
 		ImageID: raw.Image,
 		Running: raw.State.Running,
 		Paused:  raw.State.Paused,
+		PID:     raw.State.Pid,
 		Policy:  runtime.Policy{Name: cmp.Or(string(policy.Name), never.Name), Retries: policy.MaximumRetryCount},
 
 		StopTimeout: 10 * time.Second, // the engine's, where the container asks for nothing else

@@ -65,6 +65,20 @@ type Begin struct {
 	StopTimeout   time.Duration `json:"stop_timeout_ns,omitempty"`
 }
 
+// Paths are the directories that the operation touches, and those that its containers
+// mount.
+func (b *Begin) Paths() (list []string) {
+	for _, v := range b.Volumes {
+		list = append(list, v.Root+"/"+v.Rel)
+	}
+	for _, c := range b.Containers {
+		for _, m := range c.Mounts {
+			list = append(list, m.Source)
+		}
+	}
+	return list
+}
+
 // GuardAfter is the value of [Begin.Guard] that is recorded.
 const GuardAfter = "after"
 

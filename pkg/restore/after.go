@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
@@ -104,12 +103,12 @@ func (f *finish) publishDisplaced(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := holdersOf(trees); err != nil {
+	if err := f.unheld(trees); err != nil {
 		return err
 	}
 	f.say("saving the old data as snapshot %s", sid)
 	if err := f.captureDisplaced(ctx, sid, trees); err != nil {
-		return errors.Join(err, f.discard(f.x.Tx, sid))
+		return errors.Join(f.Store.Root().WhenFull(err, 0), f.discard(f.x.Tx, sid))
 	}
 	return nil
 }
@@ -126,7 +125,7 @@ func (f *finish) captureDisplaced(ctx context.Context, sid string, trees []snaps
 		return err
 	}
 	f.at("displaced read")
-	if err := holdersOf(trees); err != nil {
+	if err := f.unheld(trees); err != nil {
 		return err
 	}
 	if err := capture.PassTwo(ctx); err != nil {
@@ -136,14 +135,6 @@ func (f *finish) captureDisplaced(ctx context.Context, sid string, trees []snaps
 		return err
 	}
 	return capture.Publish(preRestore(sid, f.x.Begin.SID, f.x.Before()))
-}
-
-func holdersOf(trees []snapshot.Source) error {
-	var dirs []*disk.Dir
-	for _, tree := range trees {
-		dirs = append(dirs, tree.Live)
-	}
-	return swap.NoHolders(dirs, disk.AllProcesses)
 }
 
 func preRestore(sid, restored string, containers []runtime.Container) *store.Manifest {
@@ -162,7 +153,7 @@ func (f *finish) keepsDisplaced(err error) *Error {
 	case heldByNoSnapshot(err):
 		way = remedy.Of("move the files that the error names out of "+where+", then ", again)
 	case isNoSpace(err):
-		way = remedy.Of("free space on the filesystem of the store, then ", again)
+		way = remedy.Of("free space on the filesystem of the store ("+swap.Quote(f.Config.Store)+"), then ", again)
 	case !own.Remedy.Empty():
 		way = remedy.Of(own.Remedy, "; then ", again)
 	}

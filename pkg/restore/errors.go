@@ -74,6 +74,7 @@ func classify(err error) *Error {
 	var missing *store.Missing
 	var changed *snapshot.Changed
 	var image *runtime.MissingImage
+	var full *disk.Full
 	switch {
 	case err == nil:
 		return nil
@@ -100,8 +101,12 @@ func classify(err error) *Error {
 		return &Error{Refused, "snapshot_damaged", err, useAnother("")}
 	case errors.As(err, &unsupported):
 		return &Error{Refused, "volume_unsupported", err, remedy.Of(unsupported.Hint)}
+	case errors.As(err, &full):
+		return &Error{Failed, "no_space", err, remedy.Of(full.Way() + ", then try again")}
 	case isNoSpace(err):
 		return &Error{Failed, "no_space", err, remedy.Of("free space on the filesystem that the error names, then try again")}
+	case errors.Is(err, unix.EXDEV):
+		return &Error{Refused, "mount_inside", err, remedy.Of("unmount what is mounted there, or move the subvolume out of the volume: a volume is one filesystem")}
 	case errors.As(err, &image) && image.Pull != "":
 		return &Error{Refused, "image_missing", err, remedy.Of("docker pull " + image.Pull + ", then try again")}
 	case errors.Is(err, runtime.ErrImageMissing):

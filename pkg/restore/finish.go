@@ -13,7 +13,6 @@ import (
 	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/snapshot"
-	"github.com/tiny-forge/snap/pkg/store"
 	"github.com/tiny-forge/snap/pkg/swap"
 )
 
@@ -258,7 +257,12 @@ func (f *finish) revert(ctx context.Context) error {
 // settle deletes the trees that are no longer needed, and the pre-restore snapshot
 // where it is unfinished, and ends the transaction.
 func (f *finish) settle(ctx context.Context) error {
-	if err := f.clearAway(ctx); err != nil {
+	err := f.clearAway(ctx)
+	var own *Error
+	if errors.As(err, &own) && own.Code == "held" {
+		return f.stopAt(rolledBackHeld, restoredHeld, err)
+	}
+	if err != nil {
 		return f.stopAt(rolledBackPartly, restoredPartly, err)
 	}
 	f.unmake(ctx)
@@ -281,16 +285,8 @@ func (f *finish) clearAway(ctx context.Context) error {
 			return err
 		}
 	}
-	if decision.Goal == swap.Reverted || decision.Operator {
-		err := f.keepTaken(ctx)
-		if heldByNoSnapshot(err) {
-			// No snapshot can hold it, and no other copy exists.
-			f.say("no snapshot can hold the data that goes, so it is preserved beside the live directory: %v", err)
-			err = x.PreserveTaken()
-		}
-		if err != nil {
-			return fmt.Errorf("save the data that goes as snapshot %s: %w", decision.TakenSID, err)
-		}
+	if err := f.letGo(ctx); err != nil {
+		return err
 	}
 	if err := st.Clear(x.ID); err != nil {
 		return err
@@ -301,36 +297,15 @@ func (f *finish) clearAway(ctx context.Context) error {
 	return nil
 }
 
-// keepTaken publishes a snapshot of the data that is about to be deleted: after a
-// revert of the new data, on which the app was up, and after an operator's decision
-// of the data that was decided against, on which it may have been started by hand.
-func (f *finish) keepTaken(ctx context.Context) error {
-	sid, note := f.x.Decision().TakenSID, "taken back: the restore of "+f.x.Begin.SID
-	if f.x.Goal() == swap.Committed {
-		note = "from before the restore of " + f.x.Begin.SID + ", which the operator kept"
-	}
-	if _, err := f.Store.Load(f.w.Name, sid); err == nil {
-		return f.Store.Root().SyncFS() // an earlier run made it, and may have been killed before the sync
-	}
-	if err := f.discard(f.x.Tx, sid); err != nil {
-		return err
-	}
-	trees, err := f.openTrees(func(i int) (*disk.Dir, error) { return f.x.Volumes[i].OpenTaken(f.x.Goal().Drops()) })
-	defer closeTrees(trees)
-	if err != nil || len(trees) == 0 {
-		return err
-	}
-	f.say("saving the data that goes as snapshot %s (%s)", sid, note)
-	return f.publishLeaving(ctx, f.x.Tx, trees, true, // it will be the only copy
-		&store.Manifest{SID: sid, Reason: store.PreRestore, Note: note, Quiesce: runtime.Stop})
-}
-
 // openTrees opens a tree of each volume that has one. The caller closes them, after
 // an error too.
 func (f *finish) openTrees(open func(i int) (*disk.Dir, error)) ([]snapshot.Source, error) {
 	var list []snapshot.Source
 	for i, v := range f.x.Volumes {
 		configured, err := f.w.Volume(v.Name)
+		if m, loadErr := f.Store.Load(f.w.Name, f.x.Begin.PreRestoreSID); err != nil && loadErr == nil {
+			configured, err = snapshot.VolumeOf(m, v.Name), nil // the config no longer has it
+		}
 		if err != nil {
 			return list, err
 		}

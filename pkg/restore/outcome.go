@@ -23,6 +23,7 @@ const (
 	rolledBackOffline
 	rolledBackAppDown
 	rolledBackPartly
+	rolledBackHeld
 	// All new.
 	restored
 	restoredOffline
@@ -31,6 +32,7 @@ const (
 	restoredCrashed
 	restoredUnguarded
 	restoredPartly
+	restoredHeld
 )
 
 // outcomes is the one table of outcomes: the name of each, what it leaves on disk,
@@ -54,6 +56,7 @@ var outcomes = [...]struct {
 	rolledBackOffline: {action: RolledBackTx, pending: true},
 	rolledBackAppDown: {RolledBackTx, true, RolledBack, "app_not_up", again, "the old data is live, but the app is not up: %w", "the old data is live, but the app is not up: %w"},
 	rolledBackPartly:  {RolledBackTx, true, RolledBack, "cleanup", again, "the old data is live, but the clean-up is not finished: %w", "the old data is live and the app is up, but the clean-up is not finished: %w"},
+	rolledBackHeld:    {RolledBackTx, true, RolledBack, "held", ownRemedy, "the old data is live, but %w", "the old data is live and the app is up, but %w"},
 
 	restored:          {action: RolledForwardTx},
 	restoredOffline:   {action: RolledForwardTx, pending: true},
@@ -62,14 +65,16 @@ var outcomes = [...]struct {
 	restoredCrashed:   {RolledForwardTx, false, Pending, "service_crashed", lookOrGoBack, "the new data is live, but %w", "the new data is live, but %w"},
 	restoredUnguarded: {RolledForwardTx, true, Pending, "guarding", ownRemedy, "the new data is live and the app is up, but %w", "the new data is live and the app is up, but %w"},
 	restoredPartly:    {RolledForwardTx, true, Pending, "cleanup", again, "the clean-up is not finished: %w", "the new data is live and the app is up, but the clean-up is not finished: %w"},
+	restoredHeld:      {RolledForwardTx, true, Pending, "held", ownRemedy, "the new data is live and the app was brought up, but %w", "the new data is live and the app is up, but %w"},
 }
 
 // ended is an outcome with what led to it.
 type ended struct {
 	outcome
-	err       error     // why nothing was touched, or what is left to do
-	cause     error     // why a committed restore was reverted
-	preserved []string  // paths of what was preserved
+	err       error    // why nothing was touched, or what is left to do
+	cause     error    // why a committed restore was reverted
+	preserved []string // paths of what was preserved
+	warnings  []string
 	up        time.Time // when the app was up, or was given up
 	quiesce   string    // how the snapshot was taken, where the app is not healthy on it
 	guarded   bool      // with guard after: the snapshot of the old data exists

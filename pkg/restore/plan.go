@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
@@ -50,12 +52,14 @@ type Plan struct {
 	Left       []string  // mounts that are not volumes of the workload, a line for each reason
 	NotKept    []NotKept // of the live data: what its pre-restore snapshot will not hold
 
-	req      RestoreRequest
-	manifest *store.Manifest
-	chosen   []*workload.Volume
-	wanted   []*store.Volume // of chosen, in the snapshot
-	volumes  []*swap.Volume  // of chosen, opened
-	running  bool            // the app runs now and will be brought up again
+	req       RestoreRequest
+	manifest  *store.Manifest
+	chosen    []*workload.Volume
+	wanted    []*store.Volume // of chosen, in the snapshot
+	volumes   []*swap.Volume  // of chosen, opened
+	exchanged []*swap.Volume  // those that are not mount points
+	running   bool            // the app runs now and will be brought up again
+	captures  bool            // it is the pre-flight of a capture
 }
 
 // PlannedVolume is one volume of a plan.
@@ -200,16 +204,51 @@ func (s *session) planDirectories(_ context.Context, p *Plan) error {
 	if p.volumes, err = s.openLive(p.chosen); err != nil {
 		return err
 	}
-	if err := swap.AllFit(p.volumes); err != nil {
+	mounts, err := disk.ReadMounts()
+	if err != nil {
 		return err
 	}
 	for i, v := range p.volumes {
+		if err := p.fits(v, mounts); err != nil {
+			return err
+		}
 		p.Volumes[i].Exists = v.Live != nil
-		if v.Live == nil {
+		switch {
+		case v.Live != nil:
+		case p.captures:
+			return s.absent(v)
+		default:
 			p.warn("volume %s: %s does not exist and will be created", v.Name, v.Path())
 		}
 	}
 	return nil
+}
+
+// fits refuses a volume that could not be exchanged. A mount point can still be
+// captured and exported, and its data must not be without a copy until somebody mounts
+// it elsewhere.
+func (p *Plan) fits(v *swap.Volume, mounts disk.Mounts) error {
+	err := v.Fit(mounts)
+	var unfit *swap.Unfit
+	if p.captures && errors.As(err, &unfit) && unfit.Code == "mount_point" {
+		p.warn("%v, so this snapshot cannot be restored in place yet: %s", err, unfit.Hint)
+		return nil
+	}
+	if err == nil {
+		p.exchanged = append(p.exchanged, v)
+	}
+	return err
+}
+
+func (s *session) absent(v *swap.Volume) error {
+	way := remedy.Of("make it (", remedy.Operation{Verb: remedy.DoDeploy, Workload: s.w.Name}, " does), or correct the config")
+	switch {
+	case s.w.Kind() == workload.Data && v.EngineVolume != "":
+		way = remedy.Of("docker volume create " + v.EngineVolume + " (a restore also makes it), or correct the config")
+	case s.w.Kind() == workload.Data:
+		way = remedy.Of("make the directory (mkdir -p " + swap.Quote(v.Path()) + "; a restore also makes it), or correct the config")
+	}
+	return refused("volume_absent", way, "volume %s: %s does not exist", v.Name, v.Path())
 }
 
 // planLive walks the live data, by stat alone, to find before anything is staged
@@ -262,18 +301,13 @@ func (s *session) planContainers(ctx context.Context, p *Plan) error {
 		return nil
 	}
 	for _, v := range p.volumes {
-		if !mountedBy(p.Containers, v) {
+		if !slices.ContainsFunc(p.Containers, func(c runtime.Container) bool {
+			return slices.ContainsFunc(c.Mounts, func(m runtime.Mount) bool { return v.Below(m.Source) })
+		}) {
 			p.warn("volume %s: no container mounts %s now; the config has changed since they were deployed", v.Name, v.Path())
 		}
 	}
 	return s.rt.Check(ctx, runtime.Containers(p.Containers).Pins())
-}
-
-// mountedBy reports whether a container mounts the volume or a directory above it.
-func mountedBy(list []runtime.Container, v *swap.Volume) bool {
-	return slices.ContainsFunc(list, func(c runtime.Container) bool {
-		return slices.ContainsFunc(c.Mounts, func(m runtime.Mount) bool { return workload.Contains(m.Source, v.Path()) })
-	})
 }
 
 func (s *session) planUsers(ctx context.Context, p *Plan) error {
@@ -285,16 +319,12 @@ func (s *session) planUsers(ctx context.Context, p *Plan) error {
 // users looks for other containers that mount the volumes. It refuses a running one,
 // which would go on writing to the displaced tree, and warns of others.
 func (s *session) users(ctx context.Context, volumes []*swap.Volume) (warnings []string, err error) {
-	paths := make([]string, len(volumes))
-	for i, v := range volumes {
-		paths[i] = v.Path()
-	}
-	users, err := s.rt.Users(ctx, paths)
+	users, err := s.foreign(ctx, volumes)
 	if err != nil {
 		return nil, err
 	}
 	for _, u := range users {
-		what := fmt.Sprintf("container %s, which does not belong to the workload, mounts %s", u.Name, u.Source)
+		what := mounting(u)
 		switch {
 		case u.Running && u.Relation != runtime.Above:
 			return nil, refused("in_use", remedy.Of("stop it (docker stop "+u.Name+"), or list it in also_stop in the config"),
@@ -308,10 +338,17 @@ func (s *session) users(ctx context.Context, volumes []*swap.Volume) (warnings [
 	return warnings, nil
 }
 
-// planHolders looks for processes of the host that use the volumes. Processes in the
-// app's containers are looked for after the containers have stopped.
-func (s *session) planHolders(_ context.Context, p *Plan) error {
-	return swap.NoHolders(swap.LiveOf(p.volumes), disk.HostProcesses)
+// foreign returns the containers of others that mount the volumes.
+func (s *session) foreign(ctx context.Context, volumes []*swap.Volume) ([]runtime.User, error) {
+	paths := make([]string, len(volumes))
+	for i, v := range volumes {
+		paths[i] = v.Path()
+	}
+	return s.rt.Users(ctx, paths)
+}
+
+func mounting(u runtime.User) string {
+	return fmt.Sprintf("container %s, which does not belong to the workload, mounts %s", u.Name, u.Source)
 }
 
 // Space is the room that a restore needs on a filesystem, and what is free there.
@@ -376,13 +413,13 @@ func (s *session) planSpace(_ context.Context, p *Plan) error {
 	slices.SortFunc(p.Space, func(a, b Space) int { return strings.Compare(a.Path, b.Path) })
 	for _, space := range p.Space {
 		if space.NeedBytes > space.FreeBytes {
-			return refused("no_space", remedy.Of("free space there, or choose fewer volumes with --volume"),
-				"the filesystem of %s has %d bytes free; the restore needs %d (old and new data are both on disk until the end)",
-				space.Path, space.FreeBytes, space.NeedBytes)
+			return refused("no_space", remedy.Of(fmt.Sprintf("free %d bytes there, or choose fewer volumes with --volume", space.NeedBytes-space.FreeBytes)),
+				"the filesystem of %s has %d bytes free; the restore needs %d, so %d are missing (old and new data are both on disk until the end)",
+				space.Path, space.FreeBytes, space.NeedBytes, space.NeedBytes-space.FreeBytes)
 		}
 		if space.NeedInodes > space.FreeInodes {
 			return refused("no_space", remedy.Of("remove files there, or choose fewer volumes with --volume"),
-				"the filesystem of %s has %d inodes free; the restore needs %d", space.Path, space.FreeInodes, space.NeedInodes)
+				"the filesystem of %s has %d inodes free; the restore needs %d, so %d are missing", space.Path, space.FreeInodes, space.NeedInodes, space.NeedInodes-space.FreeInodes)
 		}
 	}
 	return nil
@@ -415,14 +452,19 @@ func (s *session) planQuota(p *Plan, v *swap.Volume, bytes uint64) error {
 	return nil
 }
 
+// live is the size of the live data.
+func (p *Plan) live() (bytes int64) {
+	for _, v := range p.Volumes {
+		bytes += v.LiveBytes
+	}
+	return bytes
+}
+
 // warnOfSpace warns when the store may be too full for the snapshot of the displaced
 // trees. It refuses nothing: most of the data may be in the store already, the rest
 // compresses, and a tree that finds no room stays where it is.
 func (p *Plan) warnOfSpace(inStore *Space) {
-	var live int64
-	for _, v := range p.Volumes {
-		live += v.LiveBytes
-	}
+	live := p.live()
 	if inStore.NeedBytes+uint64(live) > inStore.FreeBytes {
 		p.warn("the store may be too full for the snapshot of the live data (up to %d bytes, and %d are free): until there is room, the old data stays beside the new", live, inStore.FreeBytes)
 	}
@@ -431,15 +473,19 @@ func (p *Plan) warnOfSpace(inStore *Space) {
 // planExchange tries a real exchange on each filesystem, in a wrapper of its
 // own that a transaction records, so that a crash leaves nothing unnamed.
 func (s *session) planExchange(_ context.Context, p *Plan) error {
-	err, cleanErr := swap.Probe(p.volumes, func(begin *journal.Begin) (*journal.Tx, error) {
+	err, cleanErr := swap.Probe(p.exchanged, func(begin *journal.Begin) (*journal.Tx, error) {
 		begin.Snap = s.Version
 		return s.Journal.Begin(s.held, begin)
 	})
-	if errors.Is(err, disk.ErrNoExchange) {
-		err = refused("no_exchange", remedy.Of("keep the volume on ext4, xfs or btrfs"), "%w", err)
-	}
-	if cleanErr != nil {
-		err = fault(Failed, "cleanup", remedy.Of(remedy.Recover(s.w.Name)), "the test exchange of the pre-flight left files that could not be removed: %w", errors.Join(err, cleanErr))
+	switch {
+	case cleanErr != nil:
+		return fault(Failed, "cleanup", remedy.Of(remedy.Recover(s.w.Name)), "the test exchange of the pre-flight left files that could not be removed: %w", errors.Join(err, cleanErr))
+	case errors.Is(err, disk.ErrNoExchange):
+		return refused("no_exchange", remedy.Of("keep the volume on ext4, xfs or btrfs"), "%w", err)
+	case p.captures && (isNoSpace(err) || errors.Is(err, unix.EROFS)):
+		// It passes, and a snapshot is wanted most on such a day.
+		p.warn("whether a restore could exchange the directories cannot be tried: %v", err)
+		return nil
 	}
 	return err
 }

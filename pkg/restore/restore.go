@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	goruntime "runtime"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -189,7 +190,7 @@ func (r *restoration) stage(ctx context.Context) error {
 	}
 	for i, live := range r.sources(r.plan.volumes) {
 		if err := r.stageOne(ctx, r.x.Volumes[i], r.plan.wanted[i], live); err != nil {
-			return fmt.Errorf("stage volume %s: %w", r.x.Volumes[i].Name, err)
+			return fmt.Errorf("stage volume %s: %w", r.x.Volumes[i].Name, r.x.Volumes[i].Parent().WhenFull(err, r.plan.wanted[i].Tar()))
 		}
 	}
 	return nil
@@ -251,7 +252,7 @@ func (r *restoration) passOne(ctx context.Context) (err error) {
 	}
 	r.say("first pass of the pre-restore snapshot %s", r.result.PreRestoreSID)
 	if err := r.capture.PassOne(ctx); err != nil {
-		return err
+		return r.storeFull(err)
 	}
 	r.result.PassOne = r.capture.Cost()
 	return nil
@@ -306,19 +307,28 @@ func (r *restoration) fence(ctx context.Context) error {
 	if _, err := r.users(ctx, r.plan.volumes); err != nil {
 		return err
 	}
-	return swap.NoHolders(swap.LiveOf(r.plan.volumes), disk.AllProcesses)
+	idle, err := swap.NoHolders(swap.LiveOf(r.plan.volumes), nobodys)
+	for _, line := range idle {
+		if !slices.Contains(r.result.Warnings, line) {
+			r.result.Warnings = append(r.result.Warnings, line)
+			r.say("warning: %s", line)
+		}
+	}
+	return err
 }
 
 func (r *restoration) passTwo(ctx context.Context) error {
 	if err := r.capture.PassTwo(ctx); err != nil {
-		return err
+		return r.storeFull(err)
 	}
 	return r.capture.Still()
 }
 
 func (r *restoration) publish(context.Context) error {
-	return r.capture.Publish(preRestore(r.result.PreRestoreSID, r.req.SID, r.plan.Containers))
+	return r.storeFull(r.capture.Publish(preRestore(r.result.PreRestoreSID, r.req.SID, r.plan.Containers)))
 }
+
+func (r *restoration) storeFull(err error) error { return r.Store.Root().WhenFull(err, r.plan.live()) }
 
 // swap exchanges all volumes, after a last look at handles and mounts.
 func (r *restoration) swap(ctx context.Context) error {
@@ -394,6 +404,7 @@ func (r *restoration) conclude(ctx context.Context, failed error) error {
 	if !r.down.IsZero() {
 		r.result.DowntimeSeconds = end.up.Sub(r.down).Seconds()
 	}
+	r.result.Warnings = append(r.result.Warnings, end.warnings...)
 	if end.guarded {
 		r.result.PreRestoreSID = end.preRestoreSID
 	}

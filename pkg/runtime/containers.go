@@ -2,7 +2,10 @@ package runtime
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -17,6 +20,19 @@ func (list Containers) Ran() bool {
 // Running reports whether a container of the workload itself runs.
 func (list Containers) Running() bool {
 	return slices.ContainsFunc(list, func(c Container) bool { return c.Running && !c.Also })
+}
+
+// Have reports whether a process of this mount namespace, in these control groups, is in
+// one of the containers. A process in a container may have a namespace of its own, and an
+// engine without control groups is told by the namespace.
+func (list Containers) Have(namespace, cgroups string) bool {
+	return slices.ContainsFunc(list, func(c Container) bool {
+		if c.ID != "" && strings.Contains(cgroups, c.ID) {
+			return true
+		}
+		own, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", c.PID))
+		return c.PID != 0 && err == nil && own == namespace
+	})
 }
 
 // Pins returns the images that ran, by service.

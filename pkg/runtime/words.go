@@ -238,6 +238,8 @@ type Container struct {
 	Policy  Policy  `json:"policy"`
 	Also    bool    `json:"also,omitempty"` // not of the workload: listed in also_stop
 	Mounts  []Mount `json:"mounts,omitempty"`
+	// PID is a process in the container, 0 where it does not run.
+	PID int `json:"-"`
 	// StopTimeout is how long a clean stop may take as of now; negative is for ever.
 	StopTimeout time.Duration `json:"-"`
 }

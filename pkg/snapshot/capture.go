@@ -494,6 +494,34 @@ func (c *Capture) Still() error {
 	return nil
 }
 
+// VolumeOf is a volume as a snapshot knows it, for one that the config no longer has.
+func VolumeOf(m *store.Manifest, name string) *workload.Volume {
+	own := &workload.Volume{Name: name}
+	for _, v := range m.Volumes {
+		if v.Name == name {
+			own.Scope, own.Source, own.Target = workload.Scope(v.Scope), v.Source, v.Target
+		}
+	}
+	return own
+}
+
+// Same reports whether a snapshot has all volumes of this capture just as they are.
+func (c *Capture) Same(m *store.Manifest) bool {
+	for i, p := range c.sources {
+		r := c.results[i]
+		v := m.Volume(p.Volume.Name, string(p.Volume.Scope), p.Volume.Source)
+		if v == nil || v.Stats != r.Stats || len(v.Members) != len(r.Members) {
+			return false
+		}
+		for j := range r.Members {
+			if v.Members[j].ID != r.Members[j].ID {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // Totals returns how many bytes of content both passes have read, and the names of
 // files that changed while the second read them.
 func (c *Capture) Totals() (read int64, changed []string) {

@@ -3,8 +3,6 @@ package swap
 import (
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -73,8 +71,7 @@ func (v *Volume) Fit(mounts disk.Mounts) error {
 		return err
 	}
 	if isMount {
-		return v.unfit("mount_point", "mount the filesystem one directory above and make the volume a directory in it",
-			"%s is a mount point, which cannot be exchanged", v.Path())
+		return v.mountPoint(mounts)
 	}
 	readOnly, err := v.Live.IsReadOnlySubvolume()
 	if err != nil {
@@ -94,6 +91,22 @@ func (v *Volume) Fit(mounts disk.Mounts) error {
 	return nil
 }
 
+// mountPoint says what to change where the live directory is a mount point: of a disk of
+// its own, of a subvolume, or of another directory.
+func (v *Volume) mountPoint(mounts disk.Mounts) error {
+	mount, other, err := mounts.Other(v.Live)
+	if err != nil {
+		return err
+	}
+	elsewhere := "/mnt/" + v.base
+	hint := fmt.Sprintf("make it a directory of that filesystem: stop the app, umount %s, mount %s at %s instead (in /etc/fstab too), move its files into the new directory %s/data, and name that directory in the config; until then capture and export work",
+		Quote(v.Path()), mount.Source, Quote(elsewhere), elsewhere)
+	if other != "" {
+		hint = "name the directory itself in the config, and where containers mount it: " + Quote(other) + "; until then capture and export work"
+	}
+	return v.unfit("mount_point", hint, "%s is a mount point (of %s), which cannot be exchanged", v.Path(), mount.Source)
+}
+
 // AllFit is [Volume.Fit] for several volumes.
 func AllFit(volumes []*Volume) error {
 	mounts, err := disk.ReadMounts()
@@ -106,26 +119,4 @@ func AllFit(volumes []*Volume) error {
 		}
 	}
 	return nil
-}
-
-// NoHolders refuses, with [*Unfit], directories that a holder uses: a process that
-// which selects, or a loop device.
-func NoHolders(dirs []*disk.Dir, which disk.Processes) error {
-	found, err := disk.Holders(dirs, which)
-	if err != nil || len(found) == 0 {
-		return err
-	}
-	list := make([]string, 0, 5)
-	for _, h := range found[:min(len(found), 5)] {
-		list = append(list, h.String())
-	}
-	hint := "end these processes, then try again"
-	if at := slices.IndexFunc(found, func(h disk.Holder) bool { return h.PID == 0 }); at >= 0 {
-		hint = "unmount these devices and detach them (losetup -d " + found[at].Command + ")"
-		if at > 0 {
-			hint = "end these processes; " + hint
-		}
-		hint += ", then try again"
-	}
-	return &Unfit{"in_use", hint, fmt.Errorf("the data is in use: %s", strings.Join(list, "; "))}
 }

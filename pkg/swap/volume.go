@@ -4,8 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
+	"path/filepath"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -32,6 +35,25 @@ func (v *Volume) Path() string { return v.Root + "/" + v.Rel }
 
 // Parent is the directory that the live one is in; nil where it does not exist.
 func (v *Volume) Parent() *disk.Dir { return v.parent }
+
+// Below reports whether a path leads to the live directory or to one above it. The
+// path may lead there through a symbolic link or another mount.
+func (v *Volume) Below(path string) bool {
+	if path == "/" || v.Path() == path || strings.HasPrefix(v.Path(), path+"/") {
+		return true
+	}
+	info, err := os.Stat(path)
+	if err != nil || v.Live == nil {
+		return false
+	}
+	real, err := v.Live.RealPath()
+	for dir := real; err == nil && dir != "/"; dir = filepath.Dir(dir) {
+		if above, statErr := os.Stat(dir); statErr == nil && os.SameFile(info, above) {
+			return true
+		}
+	}
+	return false
+}
 
 // Close closes what is open of the volume.
 func (v *Volume) Close() { closeDirs([]*disk.Dir{v.root, v.parent, v.Live}) }
