@@ -13,7 +13,7 @@ export CGO_ENABLED=0 # no race detector: make test has it
 # The number of schedules in TestTwoPassesGiveTheFrozenTree.
 export SNAP_TEST_SCHEDULES=10000
 
-others='TheEngineEnds|AnAnswerIsLost|RollBackWithoutTheEngine|StartedDuringTheSwap|RemovedByHand|NoContainerMakesSnap|WhateverIsSwapped|TwoPassesGiveTheFrozenTree'
+others='KilledAnywhereBringsTheProjectBack|NamedVolumesOnEachFilesystem|TheEngineEnds|AnAnswerIsLost|RollBackWithoutTheEngine|StartedDuringTheSwap|RemovedByHand|NoContainerMakesSnap|WhateverIsSwapped|TwoPassesGiveTheFrozenTree'
 log=$(mktemp)
 trap 'rm -f -- "$log"' EXIT
 

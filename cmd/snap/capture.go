@@ -60,12 +60,14 @@ func showSnapshot(m *store.Manifest) snapshotJSON {
 
 type captureJSON struct {
 	snapshotJSON
-	QuiescedSeconds float64         `json:"quiesced_seconds"`
-	Seconds         float64         `json:"seconds"`
-	AddedBytes      int64           `json:"added_bytes"` // how much the store grew
-	ReadBytes       int64           `json:"read_bytes"`  // of content; 0 where nothing has changed
-	Phases          restore.Seconds `json:"phases"`
-	PassOne         restore.Cost    `json:"pass_one"` // what the first pass cost while the app ran
+	QuiescedSeconds float64           `json:"quiesced_seconds"`
+	Seconds         float64           `json:"seconds"`
+	AddedBytes      int64             `json:"added_bytes"` // how much the store grew
+	ReadBytes       int64             `json:"read_bytes"`  // of content; 0 where nothing has changed
+	Phases          restore.Seconds   `json:"phases"`
+	PassOne         restore.Cost      `json:"pass_one"` // what the first pass cost while the app ran
+	Warnings        []string          `json:"warnings"`
+	NotKept         []restore.NotKept `json:"not_kept"`
 }
 
 func (a *app) captureCommand() *cobra.Command {
@@ -98,7 +100,7 @@ the files may then be from different moments.`,
 		if err != nil {
 			return err
 		}
-		shown := captureJSON{showSnapshot(r.Manifest), r.QuiescedSeconds, r.Seconds, r.Added, r.Read, r.Phases, r.PassOne}
+		shown := captureJSON{showSnapshot(r.Manifest), r.QuiescedSeconds, r.Seconds, r.Added, r.Read, r.Phases, r.PassOne, notNil(r.Warnings), notNil(r.NotKept)}
 		a.result, a.effect = shown, adds
 		a.say("%s", shown.SID)
 		rest := "nothing was paused or stopped"
@@ -109,6 +111,9 @@ the files may then be from different moments.`,
 			shown.Workload, shown.Files, size(shown.Bytes), size(r.Added), r.Seconds, rest)
 		if len(r.Changed) > 0 {
 			a.progress("warning: files changed or vanished while they were read, so the snapshot is not of one moment: %q; use --quiesce pause or stop", r.Changed)
+		}
+		for _, warning := range r.Warnings {
+			a.progress("warning: %s", warning)
 		}
 		for _, v := range shown.Volumes {
 			if v.Sockets > 0 {

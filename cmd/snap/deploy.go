@@ -32,7 +32,7 @@ are brought back. A missing image is pulled. Containers that already run as the
 config says are left alone.`,
 		Args: cobra.ExactArgs(1),
 	}
-	durationVar(cmd.Flags(), &req.HealthTimeout, "health-timeout", "how long to wait for health (default 2m)")
+	durationVar(cmd.Flags(), &req.HealthTimeout, "health-timeout", "how long to wait for health, if the app's own check does not ask for longer (default 2m)")
 	cmd.Flags().BoolVar(&req.TakeOver, "take-over", false, "take over containers that another config made")
 	cmd.RunE = a.with(ownStore, func(ctx context.Context, e *restore.Engine, args []string) error {
 		req.Workload = args[0]

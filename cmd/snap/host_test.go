@@ -87,6 +87,7 @@ absolute_roots: [%[1]s/srv]
 workloads:
   files: {volumes: [{name: files, scope: absolute, source: %[1]s/srv/files, target: /data}]}
   strict: {volumes: [{name: files, scope: absolute, source: %[1]s/srv/files, target: /data, symlinks: reject}]}
+  special: {volumes: [{name: files, scope: absolute, source: %[1]s/srv/files, target: /data, special: keep}]}
   two:
     volumes:
       - {name: files, scope: absolute, source: %[1]s/srv/files, target: /data}

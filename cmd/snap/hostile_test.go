@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/archive/archivetest"
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 )
@@ -58,6 +59,9 @@ func TestARestoreRefusesEachForgedArchive(t *testing.T) {
 				f.volume["bytes"], f.volume["depth"] = limits.MaxBytes, min(limits.MaxDepth, 1000)
 				if limits.RejectSymlinks {
 					f.workload, f.doc["workload"] = "strict", "strict"
+				}
+				if limits.Special == archive.KeepSpecial {
+					f.workload, f.doc["workload"] = "special", "special"
 				}
 			})
 			var o outcome
@@ -177,16 +181,16 @@ var taken = []string{
 // The same archives come as files to import. Each is refused, or it becomes a
 // snapshot that a restore puts back, and nothing outside is different.
 func TestAnImportRefusesEachForgedArchiveOrMakesItHarmless(t *testing.T) {
-	type archive struct {
+	type file struct {
 		name string
 		tar  func(outside string) []byte
 	}
-	var list []archive
+	var list []file
 	for _, a := range archivetest.Attacks() {
-		list = append(list, archive{a.Name, a.Tar})
+		list = append(list, file{a.Name, a.Tar})
 	}
 	for _, a := range other {
-		list = append(list, archive{a.name, func(outside string) []byte {
+		list = append(list, file{a.name, func(outside string) []byte {
 			f := &archivetest.Forge{Outside: outside}
 			f.Root()
 			a.make(f)

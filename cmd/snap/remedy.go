@@ -35,10 +35,22 @@ func (u *ui) spell(op remedy.Operation) string {
 	if u.configGiven != "" {
 		words = append(words, "--config", u.configGiven)
 	}
+	words = append(words, u.engineWords()...)
 	for i, word := range words {
 		words[i] = pasteable(word)
 	}
 	return strings.Join(words, " ")
+}
+
+// engineWords are the flags with which the engine was chosen.
+func (u *ui) engineWords() (words []string) {
+	if u.choice.Context != "" {
+		words = append(words, "--context", u.choice.Context)
+	}
+	if u.choice.Host != "" {
+		words = append(words, "--host", u.choice.Host)
+	}
+	return words
 }
 
 // pasteable quotes a word where a shell would take it apart.

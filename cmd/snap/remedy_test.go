@@ -3,6 +3,7 @@ package main
 import (
 	"testing"
 
+	"github.com/tiny-forge/snap/pkg/docker/endpoint"
 	"github.com/tiny-forge/snap/pkg/remedy"
 )
 
@@ -23,11 +24,17 @@ func TestAnOperationIsSpelledSoThatItCanBePasted(t *testing.T) {
 		"restore web " + tx + " --confirm " + tx: {Verb: remedy.DoRestore, Workload: "web", ID: tx, Confirmed: true},
 		"recover web --resolve keep-new --confirm " + tx: {Verb: remedy.DoResolve, Workload: "web", ID: tx, Keep: "new", Confirmed: true},
 	} {
-		for _, c := range []struct{ called, config, before, after string }{
-			{"snap", "", "snap ", ""},
-			{"/opt/bin/snap-it", "/etc/my snap's.yaml", "/opt/bin/snap-it ", ` --config '/etc/my snap'\''s.yaml'`},
+		for _, c := range []struct {
+			called, config string
+			engine         endpoint.Choice
+			before, after  string
+		}{
+			{"snap", "", endpoint.Choice{}, "snap ", ""},
+			{"/opt/bin/snap-it", "/etc/my snap's.yaml", endpoint.Choice{}, "/opt/bin/snap-it ", ` --config '/etc/my snap'\''s.yaml'`},
+			{"snap", "a.yaml", endpoint.Choice{Context: "mine"}, "snap ", ` --config a.yaml --context mine`},
+			{"snap", "", endpoint.Choice{Host: "unix:///run/docker.sock"}, "snap ", ` --host unix:///run/docker.sock`},
 		} {
-			u := &ui{called: c.called, configGiven: c.config}
+			u := &ui{called: c.called, configGiven: c.config, choice: c.engine}
 			if got := u.spell(op); got != c.before+want+c.after {
 				t.Errorf("%+v: %q, expected %q", op, got, c.before+want+c.after)
 			}

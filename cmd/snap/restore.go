@@ -25,6 +25,7 @@ type restoreJSON struct {
 	Phases          restore.Seconds         `json:"phases"`
 	PassOne         restore.Cost            `json:"pass_one"` // what the first pass cost while the app ran
 	Warnings        []string                `json:"warnings"`
+	NotKept         []restore.NotKept       `json:"not_kept"`
 	Tx              string                  `json:"tx"`
 }
 
@@ -37,6 +38,8 @@ type planJSON struct {
 	Images     []restore.PlannedImage  `json:"images"`
 	Space      []restore.Space         `json:"space"`
 	Warnings   []string                `json:"warnings"`
+	LeftOut    []string                `json:"left_out"`
+	NotKept    []restore.NotKept       `json:"not_kept"` // of the live data
 }
 
 // plannedJSON is a container of a plan: as it is, and what becomes of it.
@@ -69,7 +72,8 @@ The new data is extracted and verified while the app runs. Then snap stops the
 app, takes a pre-restore snapshot of the current data, exchanges all directories,
 and brings the app up again as it ran: on the image that ran before, unless the
 config names another one by now, or --image says otherwise. If the app does not
-become healthy, everything is put back.
+become healthy, everything is put back. What had crashed before is started too; if
+it crashes again, that is named (exit 7).
 
 To go back from an upgrade, restore with --image snapshot, or name the old image
 in the config or the Compose file and restore: data and image come back together.
@@ -89,7 +93,7 @@ nothing. After a crash or a power cut, run snap recover.`,
 	flags.StringArrayVar(&req.Volumes, "volume", nil, "restore only the volume of this `name` (may be repeated)")
 	flags.StringVar(&req.OnUnhealthy, "on-unhealthy", restore.RevertUnhealthy, "what to do if the app does not become healthy: `revert|keep`")
 	flags.StringVar(&req.Guard, "guard", "", "make the pre-restore snapshot `before|after` the exchange: while the app is down, or when it is up again (default: guard in the config, else before)")
-	durationVar(flags, &req.HealthTimeout, "health-timeout", "how long to wait for health (default 2m)")
+	durationVar(flags, &req.HealthTimeout, "health-timeout", "how long to wait for health, if the app's own check does not ask for longer (default 2m)")
 	durationVar(flags, &req.StopTimeout, "stop-timeout", "how long to wait for a clean stop (default: the container's own setting)")
 	flags.StringVar(&req.Image, "image", runtime.ImageRunning, "the images to come up on, `running|config|snapshot`: those that run (unless the config names others by now), those of the config, or those that the snapshot was taken on")
 	flags.BoolVar(&req.TakeOver, "take-over", false, "take over containers that another config made")
@@ -124,7 +128,7 @@ func (a *app) plan(ctx context.Context, e *restore.Engine, req restore.RestoreRe
 	if err != nil {
 		return err
 	}
-	a.result = planJSON{p.Workload, p.SID, p.Guard, p.Volumes, showFates(p.Fates), notNil(p.Images), notNil(p.Space), notNil(p.Warnings)}
+	a.result = planJSON{p.Workload, p.SID, p.Guard, p.Volumes, showFates(p.Fates), notNil(p.Images), notNil(p.Space), notNil(p.Warnings), notNil(p.Left), notNil(p.NotKept)}
 	rows := [][]string{{"VOLUME", "LIVE DIRECTORY", "NOW", "", "THEN", ""}}
 	for _, v := range p.Volumes {
 		rows = append(rows, []string{
@@ -137,6 +141,10 @@ func (a *app) plan(ctx context.Context, e *restore.Engine, req restore.RestoreRe
 		case runtime.MadeAnew:
 			a.say("container %s is made anew because %s (%s)", f.Name, f.Why, f.Up.Image)
 		default:
+			if f.Crashed {
+				a.say("container %s has crashed, and %s (%s)", f.Name, f.Then, f.Up.Image)
+				continue
+			}
 			a.say("container %s %s (%s)", f.Name, f.Then, f.Up.Image)
 		}
 	}
@@ -150,6 +158,9 @@ func (a *app) plan(ctx context.Context, e *restore.Engine, req restore.RestoreRe
 	}
 	for _, s := range p.Space {
 		a.say("needs %s on the filesystem of %s, which has %s free", size(int64(s.NeedBytes)), s.Path, size(int64(s.FreeBytes)))
+	}
+	for _, line := range p.Left {
+		a.say("left out: %s", line)
 	}
 	for _, w := range p.Warnings {
 		a.say("warning: %s", w)
@@ -172,7 +183,7 @@ func (a *app) restore(ctx context.Context, e *restore.Engine, req restore.Restor
 	shown := restoreJSON{
 		Workload: r.Workload, SID: r.SID, PreRestoreSID: r.PreRestoreSID, Guard: r.Guard, Outcome: r.Outcome,
 		DowntimeSeconds: r.DowntimeSeconds, Seconds: r.Seconds, Volumes: r.Volumes,
-		Phases: r.Phases, PassOne: r.PassOne, Warnings: notNil(r.Warnings), Tx: r.Tx,
+		Phases: r.Phases, PassOne: r.PassOne, Warnings: notNil(r.Warnings), NotKept: notNil(r.NotKept), Tx: r.Tx,
 	}
 	for _, v := range r.Volumes {
 		shown.Files += v.Files

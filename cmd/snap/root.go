@@ -107,6 +107,8 @@ operator must look), 7 done but something is pending, 64 usage or config,
 	root.CompletionOptions.HiddenDefaultCmd = true
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.config, "config", cmp.Or(os.Getenv("SNAP_CONFIG"), workload.DefaultPath), "the config `file` (SNAP_CONFIG)")
+	flags.StringVar(&a.choice.Context, "context", "", "the `name` of the docker command's context whose engine to use (default: the one that the docker command uses)")
+	flags.StringVarP(&a.choice.Host, "host", "H", "", "the `socket` of the engine, as unix:///var/run/docker.sock (DOCKER_HOST)")
 	flags.BoolVar(&a.json, "json", a.json, "print one JSON object on stdout, on failure too")
 	root.AddCommand(
 		a.captureCommand(), a.listCommand(), a.showCommand(), a.restoreCommand(), a.recoverCommand(), a.statusCommand(),
@@ -217,12 +219,13 @@ func tolerates(need need, err error) bool {
 // command asks for that.
 func (a *app) runtime(ctx context.Context, w *workload.Workload) (runtime.Runtime, error) {
 	notice := func(line string) { a.progress("notice: %s", line) }
-	rt, err := docker.Open(w, docker.Options{Notice: notice})
-	if errors.Is(err, docker.ErrNotLocal) {
-		return nil, &workload.Error{Where: "of the environment", Err: err, Hint: "unset DOCKER_HOST, or set it to a unix socket of this host"}
+	rt, err := docker.Open(w, docker.Options{Notice: notice, Engine: a.choice})
+	var elsewhere *docker.NotLocal
+	if errors.As(err, &elsewhere) {
+		return nil, &workload.Error{Where: "of the engine", Err: err, Hint: elsewhere.Hint()}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("workload %s: %w", w.Name, err)
+		return nil, &workload.Error{Where: "of the engine", Err: err, Hint: "`docker context ls` shows the contexts; --host and DOCKER_HOST name a socket"}
 	}
 	if w.Kind() != workload.Data && a.waitDocker > 0 {
 		if err := waitFor(ctx, rt, a.waitDocker); err != nil {

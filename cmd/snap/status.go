@@ -45,6 +45,7 @@ type statusJSON struct {
 	LastSID    string          `json:"last_sid"`
 	Containers []containerJSON `json:"containers"`
 	Pending    *pendingJSON    `json:"pending"`
+	LeftOut    []string        `json:"left_out"`
 	Problems   []string        `json:"problems"`
 }
 
@@ -81,7 +82,7 @@ func (a *app) statusCommand() *cobra.Command {
 func (a *app) showStatus(st restore.WorkloadStatus) statusJSON {
 	j := statusJSON{
 		Workload: st.Workload, State: st.State, LastSID: st.LastSID,
-		Containers: showContainers(st.Containers), Problems: a.texts(st.Problems),
+		Containers: showContainers(st.Containers), LeftOut: notNil(st.Left), Problems: a.texts(st.Problems),
 	}
 	if p := st.Pending; p != nil {
 		j.Pending = &pendingJSON{p.Tx, p.Kind, p.Found, p.Active, p.Frozen, p.Message, notNil(p.Volumes), a.texts(p.Next)}
@@ -99,6 +100,9 @@ func (a *app) explain(st restore.WorkloadStatus) {
 		for _, line := range p.Next {
 			a.say("  what to do: %s", line.Text(a.spell))
 		}
+	}
+	for _, line := range st.Left {
+		a.say("%s: left out: %s", st.Workload, line)
 	}
 	for _, problem := range st.Problems {
 		a.say("%s: %s", st.Workload, problem.Text(a.spell))

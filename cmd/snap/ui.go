@@ -21,6 +21,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/crew"
 	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/docker/endpoint"
 	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/restore"
 	"github.com/tiny-forge/snap/pkg/store"
@@ -44,12 +45,13 @@ type ui struct {
 	out         *stdout
 	err         io.Writer
 	json        bool
-	command     string // as the user types it: "snap capture"
-	called      string // the name that snap was called by
-	configGiven string // the value of --config, "" where it was not given
-	result      any    // the fields that --json prints beside ok
-	printed     bool   // the JSON object
-	effect      effect // of the command
+	command     string          // as the user types it: "snap capture"
+	called      string          // the name that snap was called by
+	configGiven string          // the value of --config, "" where it was not given
+	choice      endpoint.Choice // of the engine, on the command line
+	result      any             // the fields that --json prints beside ok
+	printed     bool            // the JSON object
+	effect      effect          // of the command
 }
 
 // effect is what a command that succeeded has changed.

@@ -51,7 +51,8 @@ func (a *app) watchdog(workload, tx string) (release func(), err error) {
 	if err := keepInherited("/proc/self/fd"); err != nil {
 		return nil, errors.Join(err, hold.Close())
 	}
-	cmd := exec.Command("/proc/self/exe", "--config", config, "watchdog", workload, tx)
+	words := append([]string{"--config", config}, a.engineWords()...)
+	cmd := exec.Command("/proc/self/exe", append(words, "watchdog", workload, tx)...)
 	cmd.Args[0] = os.Args[0]
 	cmd.Dir = "/" // the watchdog must not keep a filesystem busy
 	cmd.Stdin = watched

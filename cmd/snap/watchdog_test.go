@@ -39,6 +39,21 @@ func TestACaptureThatIsKilledLeavesTheAppAwake(t *testing.T) {
 	}
 }
 
+// The engine is named on the command line alone: without these words the watchdog would
+// look for the app elsewhere.
+func TestTheWatchdogUsesTheEngineThatWasChosen(t *testing.T) {
+	h := newAppHost(t)
+	h.bulk(256)
+	socket := dockertest.Connect(t).DaemonHost()
+	h.wrap = []string{"env", "DOCKER_HOST=unix:///nonexistent/docker.sock"}
+	p := h.start("--host", socket, "capture", h.name)
+	h.until("the app rests", h.rests)
+	h.comesBack(h.kill(p))
+	if line := h.audit(); line.Verb != "watchdog" || line.Action != "thawed" || line.Result != "ok" {
+		t.Errorf("the audit log says %+v", line)
+	}
+}
+
 // in is the same host in a subtest.
 func (h *appHost) in(t *testing.T) *appHost {
 	sub := *h

@@ -18,11 +18,14 @@ type (
 
 // The types of an entry, and how many components a name may have.
 const (
-	Regular   = tarstream.Regular
-	Hardlink  = tarstream.Hardlink
-	Symlink   = tarstream.Symlink
-	Directory = tarstream.Directory
-	MaxDepth  = tarstream.MaxDepth
+	Regular         = tarstream.Regular
+	Hardlink        = tarstream.Hardlink
+	Symlink         = tarstream.Symlink
+	CharacterDevice = tarstream.CharacterDevice
+	BlockDevice     = tarstream.BlockDevice
+	Directory       = tarstream.Directory
+	Fifo            = tarstream.Fifo
+	MaxDepth        = tarstream.MaxDepth
 )
 
 // The types for the pieces of a stream. They belong to package member.

@@ -39,6 +39,7 @@
 //     verbatim, and are never followed.
 //   - A hardlink refers to a regular file of the same archive, and is made by
 //     descriptor.
+//   - Fifos and devices are made only if [ExtractOptions] say so, and never opened.
 //   - All else is refused: other types; absolute names, "..", ".", empty components,
 //     NUL; a name that comes twice; a directory that comes after what is in it; a
 //     pax record that Write does not write; more entries, bytes or depth than
@@ -59,8 +60,10 @@
 //
 // # Not promised
 //
-// Not kept are access times, inode numbers, labels of security modules, file
-// attributes (chattr(1)) and project quotas. Sockets are left out, and counted. A
-// btrfs subvolume inside the directory is refused. Checksums show accidents: whoever
-// can write the stream can compute them.
+// Not kept are access times and inode numbers. Sockets are left out. Labels of security
+// modules, inode flags (chattr(1)) and project ids are those that the directory of an
+// extraction hands down, and a label that the caller gives; [Result] and [Found] name
+// what differs, as far as it shows: neither FS_NOCOW_FL nor the project id of a file
+// does unless the file is opened. A btrfs subvolume inside the directory is refused.
+// Checksums show accidents: whoever can write the stream can compute them.
 package archive

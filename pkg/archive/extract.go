@@ -20,6 +20,13 @@ import (
 type ExtractOptions struct {
 	RejectSymlinks bool // refuse an archive that holds a symbolic link
 	KeepPrivileges bool // keep setuid and setgid bits of files, capabilities, trusted.*
+	// Special says what becomes of fifos and devices of the archive.
+	Special Special
+	// Label, if not "", is the security.selinux of everything that is created. The
+	// archive has no labels: Docker gives a volume one label as a whole (:z, :Z).
+	Label string
+	// Lost, if set, collects what the archive has and is not created.
+	Lost *Losses
 	// MaxEntries, MaxBytes and MaxDepth limit what may be created. MaxBytes counts
 	// apparent sizes.
 	MaxEntries int64
@@ -214,7 +221,14 @@ func (x *extractor) entry(e *tarstream.Entry) error {
 		x.links[x.symlinks.name(x.symlinks.add(e))] = true
 		return nil
 	}
-	return member.Refuse("%q is a %s", e.Name, e.Type)
+	return x.special(e)
+}
+
+// lost counts what is not created as the archive has it.
+func (o *ExtractOptions) lost(kind, name string) {
+	if o.Lost != nil {
+		o.Lost.Add(kind, name)
+	}
 }
 
 // count compares the archive with the limits before anything is created.
@@ -342,6 +356,46 @@ func (x *extractor) pin(name string) (int, error) {
 	return disk.Openat2(from.fd, base, unix.O_PATH|unix.O_NOFOLLOW, 0, resolve)
 }
 
+// special creates a fifo or a device, if the config says so. An archive of anybody may
+// ask for the device of a disk.
+func (x *extractor) special(e *tarstream.Entry) error {
+	switch {
+	case !e.Type.Special() || x.opt.Special == RefuseSpecial:
+		return member.Refuse("%q is not a directory, file, symlink or hardlink: %s", e.Name, e.Type)
+	case x.opt.Special == SkipSpecial:
+		x.opt.lost(LostSpecial, e.Name)
+		return nil
+	}
+	parent, base, err := x.parent(e.Name)
+	if err != nil {
+		return err
+	}
+	kind := map[tarstream.Type]uint32{tarstream.Fifo: unix.S_IFIFO, tarstream.BlockDevice: unix.S_IFBLK, tarstream.CharacterDevice: unix.S_IFCHR}[e.Type]
+	number := int(unix.Mkdev(e.Major, e.Minor))
+	if err := made("mknod", e.Name, disk.Retry(func() error { return unix.Mknodat(parent.fd, base, kind|0o600, number) })); err != nil {
+		return err
+	}
+	// Not opened for more than its metadata: opening a device has effects.
+	fd, err := disk.Openat2(parent.fd, base, unix.O_PATH|unix.O_NOFOLLOW, 0, resolve)
+	if err != nil {
+		return fail("open", e.Name, err)
+	}
+	defer unix.Close(fd)
+	if err := disk.Retry(func() error { return unix.Fchownat(fd, "", int(e.UID), int(e.GID), unix.AT_EMPTY_PATH) }); err != nil {
+		return fail("chown", e.Name, err)
+	}
+	path := fmt.Sprintf("/proc/self/fd/%d", fd) // fchmod(2) takes no O_PATH descriptor
+	if err := disk.Retry(func() error { return unix.Chmod(path, x.opt.mode(e)) }); err != nil {
+		return fail("chmod", e.Name, err)
+	}
+	if err := x.opt.label(e.Name, func(label []byte) error { return unix.Setxattr(path, selinuxLabel, label, 0) }); err != nil {
+		return err
+	}
+	return wrapIf("set the time of", e.Name, disk.Retry(func() error {
+		return unix.UtimesNanoAt(fd, "", times(e.Mtime), unix.AT_EMPTY_PATH)
+	}))
+}
+
 func (x *extractor) metadata(e *tarstream.Entry) error {
 	dir, base := split(e.Name)
 	at, err := x.cursor.to(dir)
@@ -354,7 +408,7 @@ func (x *extractor) metadata(e *tarstream.Entry) error {
 		return lookup(e.Name, err)
 	}
 	defer unix.Close(fd)
-	return apply(fd, e, x.opt.KeepPrivileges)
+	return x.opt.apply(fd, e)
 }
 
 func (x *extractor) symlink(e *tarstream.Entry) error {
@@ -369,6 +423,10 @@ func (x *extractor) symlink(e *tarstream.Entry) error {
 		return unix.Fchownat(parent.fd, base, int(e.UID), int(e.GID), unix.AT_SYMLINK_NOFOLLOW)
 	}); err != nil {
 		return fail("chown", e.Name, err)
+	}
+	path := fmt.Sprintf("/proc/self/fd/%d/%s", parent.fd, base)
+	if err := x.opt.label(e.Name, func(label []byte) error { return unix.Lsetxattr(path, selinuxLabel, label, 0) }); err != nil {
+		return err
 	}
 	return wrapIf("set the time of", e.Name, disk.Retry(func() error {
 		return unix.UtimesNanoAt(parent.fd, base, times(e.Mtime), unix.AT_SYMLINK_NOFOLLOW)

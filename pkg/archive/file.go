@@ -53,7 +53,7 @@ func (w *Writing) file(n *node, e *tarstream.Entry, seen *sighting) error {
 func (w *Writing) describe(f *live, n *node, e *tarstream.Entry) error {
 	e.Mode, e.UID, e.GID = n.st.Mode&0o7777, n.st.Uid, n.st.Gid
 	e.Mtime, e.Size, e.Extents = timespec(n.st.Mtim), n.st.Size, nil
-	err := readXattrs(f.fd, e, &w.xbuf)
+	err := w.readXattrs(f.fd, n, e)
 	// st_blocks counts 512 bytes whatever the block size is (stat(2)).
 	if err == nil && n.st.Blocks*512 < n.st.Size {
 		e.Extents, err = extents(f, e.Size)

@@ -140,6 +140,11 @@ func (f *foreign) convert(h *tar.Header) (*tarstream.Entry, error) {
 		if e.Link == "" || len(e.Link) >= 4096 || strings.IndexByte(e.Link, 0) >= 0 {
 			return nil, member.Refuse("symlink %q is not valid", e.Name)
 		}
+	case tar.TypeFifo, tar.TypeChar, tar.TypeBlock:
+		e.Type = tarstream.Type(h.Typeflag)
+		if err := e.SetNumber(h.Devmajor, h.Devminor); err != nil {
+			return nil, err
+		}
 	default:
 		return nil, member.Refuse("%q is not a directory, file, symlink or hardlink: type %q", e.Name, rune(h.Typeflag))
 	}
@@ -158,7 +163,7 @@ func (f *foreign) attributes(e *tarstream.Entry, h *tar.Header) {
 		name, isAttr := strings.CutPrefix(key, tarstream.PaxXattr)
 		name = tarstream.XattrName.Replace(name)
 		switch {
-		case isAttr && tarstream.KeptXattr(name) && e.Type != tarstream.Symlink:
+		case isAttr && tarstream.KeptXattr(name) && e.Type != tarstream.Symlink && !e.Type.Special():
 			e.Xattrs = append(e.Xattrs, tarstream.Xattr{Name: name, Value: []byte(value)})
 		case isAttr:
 			f.dropped["extended attribute "+name]++

@@ -22,7 +22,7 @@ func times(t tarstream.Timespec) []unix.Timespec {
 // apply sets the metadata of an open file or directory. Only this order keeps all of
 // it: chown clears setuid and capabilities (chown(2)), an ACL overrides the group bits
 // that chmod sets (acl(5)), and every step updates ctime.
-func apply(fd int, e *tarstream.Entry, keepPrivileges bool) error {
+func (o *ExtractOptions) apply(fd int, e *tarstream.Entry) error {
 	// Values that are right already are not set: each would be another change in the
 	// filesystem's journal.
 	var st unix.Stat_t
@@ -34,9 +34,9 @@ func apply(fd int, e *tarstream.Entry, keepPrivileges bool) error {
 			return fail("chown", e.Name, err)
 		}
 	}
-	mode := e.Mode
-	if e.Type != tarstream.Directory && !keepPrivileges {
-		mode &^= unix.S_ISUID | unix.S_ISGID
+	mode := o.mode(e)
+	if mode != e.Mode {
+		o.lost(LostSetuid, e.Name)
 	}
 	if st.Mode&0o7777 != mode || mode&(unix.S_ISUID|unix.S_ISGID) != 0 { // which chown has cleared
 		if err := disk.Retry(func() error { return unix.Fchmod(fd, mode) }); err != nil {
@@ -44,18 +44,54 @@ func apply(fd int, e *tarstream.Entry, keepPrivileges bool) error {
 		}
 	}
 	for _, attr := range e.Xattrs {
-		if tarstream.PrivilegedXattr(attr.Name) && !keepPrivileges {
+		if tarstream.PrivilegedXattr(attr.Name) && !o.KeepPrivileges {
+			kind := LostTrusted
+			if attr.Name == capability {
+				kind = LostCapability
+			}
+			o.lost(kind, e.Name)
 			continue
 		}
 		if err := disk.Retry(func() error { return unix.Fsetxattr(fd, attr.Name, attr.Value, 0) }); err != nil {
 			return xattrError(e, attr, err)
 		}
 	}
+	if err := o.label(e.Name, func(label []byte) error { return unix.Fsetxattr(fd, selinuxLabel, label, 0) }); err != nil {
+		return err
+	}
 	// The x/sys wrapper cannot pass a null path, as futimens does; AT_EMPTY_PATH does
 	// the same since Linux 5.8.
 	return wrapIf("set the time of", e.Name, disk.Retry(func() error {
 		return unix.UtimesNanoAt(fd, "", times(e.Mtime), unix.AT_EMPTY_PATH)
 	}))
+}
+
+// The extended attributes that have a meaning here.
+const (
+	capability   = "security.capability"
+	selinuxLabel = "security.selinux"
+)
+
+// mode returns the mode that e is created with.
+func (o *ExtractOptions) mode(e *tarstream.Entry) uint32 {
+	if e.Type == tarstream.Directory || o.KeepPrivileges {
+		return e.Mode
+	}
+	return e.Mode &^ (unix.S_ISUID | unix.S_ISGID)
+}
+
+// label gives name the label of the volume. Where that is not allowed, the name keeps
+// the label that the host gives to new files, and counts as lost.
+func (o *ExtractOptions) label(name string, set func(label []byte) error) error {
+	if o.Label == "" {
+		return nil
+	}
+	err := disk.Retry(func() error { return set([]byte(o.Label)) })
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) {
+		o.lost(LostLabel, name)
+		return nil
+	}
+	return wrapIf("label", name, err)
 }
 
 func xattrError(e *tarstream.Entry, attr tarstream.Xattr, err error) error {
@@ -86,10 +122,13 @@ func made(op, name string, err error) error {
 }
 
 // readXattrs sets the attributes of e to those of its open file or directory that a
-// volume keeps. On a filesystem without attributes there are none. The memory buf is
-// used again from call to call.
-func readXattrs(fd int, e *tarstream.Entry, buf *[]byte) error {
+// volume keeps, and counts those that are lost. On a filesystem without attributes
+// there are none.
+func (w *Writing) readXattrs(fd int, n *node, e *tarstream.Entry) error {
 	e.Xattrs = nil
+	buf := &w.xbuf
+	counted := n.listed
+	n.listed = true
 	names, err := growing(buf, func(b []byte) (int, error) { return unix.Flistxattr(fd, b) })
 	if errors.Is(err, unix.EOPNOTSUPP) || err == nil && len(names) == 0 {
 		return nil
@@ -98,10 +137,20 @@ func readXattrs(fd int, e *tarstream.Entry, buf *[]byte) error {
 		return fail("read the extended attributes of", e.Name, err)
 	}
 	for name := range strings.SplitSeq(strings.TrimSuffix(string(names), "\x00"), "\x00") {
-		if !tarstream.KeptXattr(name) {
+		get := func() ([]byte, error) {
+			return growing(buf, func(b []byte) (int, error) { return unix.Fgetxattr(fd, name, b) })
+		}
+		var err error
+		if !counted {
+			err = w.census.attribute(n, name, get)
+		}
+		if err == nil && !tarstream.KeptXattr(name) {
 			continue
 		}
-		value, err := growing(buf, func(b []byte) (int, error) { return unix.Fgetxattr(fd, name, b) })
+		var value []byte
+		if err == nil {
+			value, err = get()
+		}
 		if errors.Is(err, unix.ENODATA) { // removed since it was listed
 			continue
 		}

@@ -1,7 +1,6 @@
 package archive
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,6 +29,20 @@ type node struct {
 	st    unix.Stat_t
 	holds int    // how many still need fd, besides the one that opened it
 	known string // the result of handle
+
+	attributes uint64 // of statx(2)
+	excluded   bool   // by the config, or below what is
+	cache      bool   // a cache directory
+	flagged    bool   // its inode flags are counted as lost
+	listed     bool   // its extended attributes are counted
+}
+
+// look fills in the stat of n.
+func (n *node) look() (err error) {
+	if n.attributes, err = disk.Stat(n.fd, &n.st); err != nil {
+		return fail("stat", n.name, err)
+	}
+	return nil
 }
 
 // hold keeps the inode open until one more call of release.
@@ -68,7 +81,15 @@ type walker struct {
 	// vanished is called with each name that was listed, and was gone when it was to
 	// be opened.
 	vanished func(name string)
-	leases   time.Duration // how much longer the walk may wait for leases
+	// listing, if set, is called with each directory that is listed, open for reading.
+	listing func(dir *node, fd int) error
+	leases  time.Duration // how much longer the walk may wait for leases
+
+	exclude func(name string) bool // see WriteOptions
+	caches  bool
+	// left is called with each excluded name. Nothing below it is visited, unless left
+	// is nil: then visit gets the name, and what is below it.
+	left func(name string)
 }
 
 func newWalker(ctx context.Context, visit func(*node) error, vanished func(name string)) (*walker, error) {
@@ -86,8 +107,8 @@ func (w *walker) close() { unix.Close(w.procFDs) }
 // walk visits root and everything below it.
 func (w *walker) walk(root *disk.Dir) error {
 	n := &node{name: tarstream.Root, fd: root.FD(), holds: 1} // the descriptor belongs to the caller
-	if err := disk.Retry(func() error { return unix.Fstat(n.fd, &n.st) }); err != nil {
-		return fail("stat", tarstream.Root, err)
+	if err := n.look(); err != nil {
+		return err
 	}
 	if err := w.visit(n); err != nil {
 		return err
@@ -96,8 +117,11 @@ func (w *walker) walk(root *disk.Dir) error {
 }
 
 func (w *walker) children(dir *node, depth int) error {
-	names, err := list(dir)
+	names, err := list(dir, w.listing)
 	if err != nil {
+		return err
+	}
+	if dir.cache, err = w.isCache(dir, names); err != nil {
 		return err
 	}
 	for again := attempts; len(names) > 0; {
@@ -112,7 +136,7 @@ func (w *walker) children(dir *node, depth int) error {
 			names = names[1:]
 		default: // it may have been renamed, to a name that is still to come
 			again--
-			now, err := list(dir)
+			now, err := list(dir, nil)
 			if err != nil {
 				return err
 			}
@@ -130,7 +154,7 @@ func (w *walker) children(dir *node, depth int) error {
 func (w *walker) gone(dir *node, names, now []string) {
 	for _, name := range names {
 		at, found := slices.BinarySearch(now, name)
-		if now = now[at:]; !found {
+		if now = now[at:]; !found && !w.excludes(dir, name, below(dir, name)) {
 			w.vanished(below(dir, name))
 		}
 	}
@@ -152,8 +176,11 @@ func (w *walker) child(dir *node, name string, depth int) error {
 	if depth > tarstream.MaxDepth {
 		return fmt.Errorf("%q is more than %d levels deep", path, tarstream.MaxDepth)
 	}
+	excluded := w.excludes(dir, name, path)
 	fd, err := disk.Openat2(dir.fd, name, unix.O_PATH|unix.O_NOFOLLOW, 0, resolve)
 	switch {
+	case errors.Is(err, unix.ENOENT) && excluded:
+		return nil
 	case errors.Is(err, unix.ENOENT):
 		return errVanished
 	case errors.Is(err, unix.EXDEV):
@@ -161,13 +188,20 @@ func (w *walker) child(dir *node, name string, depth int) error {
 	case err != nil:
 		return fail("open", path, err)
 	}
-	n := &node{fd: fd, name: path}
+	n := &node{fd: fd, name: path, excluded: excluded}
 	defer n.release()
-	if err := disk.Retry(func() error { return unix.Fstat(fd, &n.st) }); err != nil {
-		return fail("stat", path, err)
+	if err := n.look(); err != nil {
+		return err
 	}
+	// Excluded or not: a restore would delete it.
 	if n.kind() == unix.S_IFDIR && n.st.Dev != dir.st.Dev {
-		return fmt.Errorf("%q is a subvolume inside the volume: %w", path, unix.EXDEV)
+		return &Nested{path}
+	}
+	if excluded && w.left != nil {
+		if !dir.excluded {
+			w.left(path)
+		}
+		return nil
 	}
 	if err := w.visit(n); err != nil {
 		return err
@@ -178,14 +212,27 @@ func (w *walker) child(dir *node, name string, depth int) error {
 	return w.children(n, depth)
 }
 
-// list returns the names in a directory, sorted. A removed directory is empty.
-func list(dir *node) ([]string, error) {
+// Nested is the error for a live tree with a btrfs subvolume inside, which could not be
+// restored as one.
+type Nested struct{ Name string }
+
+func (n *Nested) Error() string { return fmt.Sprintf("%q is a subvolume inside the volume", n.Name) }
+func (n *Nested) Unwrap() error { return unix.EXDEV }
+
+// list returns the names in a directory, sorted. A removed directory is empty. If see
+// is not nil, it gets the open directory.
+func list(dir *node, see func(dir *node, fd int) error) ([]string, error) {
 	fd, err := disk.Openat2(dir.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0, resolve)
 	if err != nil {
 		return nil, fail("open", dir.name, err)
 	}
 	f := os.NewFile(uintptr(fd), dir.name)
 	defer f.Close()
+	if see != nil {
+		if err := see(dir, fd); err != nil {
+			return nil, err
+		}
+	}
 	names, err := f.Readdirnames(-1)
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return nil, fail("list", dir.name, err)
@@ -276,6 +323,8 @@ func fail(op, path string, err error) error {
 type Unrestorable struct {
 	Offenders []string // descriptions of the first few
 	More      int      // how many more there are
+	Specials  bool     // some are fifos or devices
+	Symlinks  bool     // some are symbolic links, which the config rejects
 }
 
 func (u *Unrestorable) Error() string {
@@ -295,7 +344,7 @@ func (u *Unrestorable) err() error {
 }
 
 func (u *Unrestorable) add(what string) {
-	if len(u.Offenders) < 5 {
+	if len(u.Offenders) < mostNames {
 		u.Offenders = append(u.Offenders, what)
 	} else {
 		u.More++
@@ -387,20 +436,29 @@ type inode struct {
 	handle   string
 }
 
-// census makes entries of what a walk finds.
+// census makes entries of what a walk finds, and counts what is lost.
 type census struct {
 	rejectSymlinks bool
+	keepPrivileges bool
+	special        Special
 	links          map[inode]string // the first names of files with several names
 	sockets        int64
 	bad            Unrestorable
+	lost           Losses
+	root           disk.Properties
+	attributes     uint64 // of the root, as statx(2) shows them
 }
 
-func newCensus(opt WriteOptions) census {
-	return census{rejectSymlinks: opt.RejectSymlinks, links: map[inode]string{}}
+func newCensus(root *disk.Dir, opt WriteOptions) (*census, error) {
+	properties, err := root.Properties()
+	return &census{
+		rejectSymlinks: opt.RejectSymlinks, keepPrivileges: opt.KeepPrivileges, special: opt.Special,
+		links: map[inode]string{}, root: properties,
+	}, err
 }
 
-// entry returns the entry of n as stat describes it. It is nil for a socket, and for
-// what could not be restored and is now in bad.
+// entry returns the entry of n as stat describes it. It is nil for what is left out,
+// and for what could not be restored and is now in bad.
 func (c *census) entry(n *node) (*tarstream.Entry, error) {
 	e := &tarstream.Entry{
 		Name: n.name, Mode: n.st.Mode & 0o7777, UID: n.st.Uid, GID: n.st.Gid, Mtime: timespec(n.st.Mtim),
@@ -420,68 +478,132 @@ func (c *census) entry(n *node) (*tarstream.Entry, error) {
 		id := inode{n.st.Dev, n.st.Ino, handle}
 		if first, ok := c.links[id]; ok {
 			e.Type, e.Size, e.Link = tarstream.Hardlink, 0, first
-		} else {
-			c.links[id] = n.name
+			return e, nil // what is lost of it is counted
 		}
+		c.links[id] = n.name
 	case unix.S_IFLNK:
 		if c.rejectSymlinks {
+			c.bad.Symlinks = true
 			c.bad.add(fmt.Sprintf("symlink %q (the config says symlinks: reject)", n.name))
 			return nil, nil
 		}
 		e.Type = tarstream.Symlink
 	case unix.S_IFSOCK:
 		c.sockets++
+		c.lost.Add(LostSocket, n.name)
 		return nil, nil
 	default:
-		c.bad.add(fmt.Sprintf("%s %q", cmp.Or(kindNames[n.kind()], "entry of unknown type"), n.name))
-		return nil, nil
+		return c.specialFile(n, e), nil
 	}
+	c.stat(n)
 	return e, nil
 }
 
-var kindNames = map[uint32]string{unix.S_IFIFO: "fifo", unix.S_IFBLK: "block device", unix.S_IFCHR: "character device"}
+// Special says what becomes of fifos and devices.
+type Special int
+
+// What becomes of fifos and devices, as the config says.
+const (
+	RefuseSpecial Special = iota // they fail the capture or the restore
+	SkipSpecial                  // they are left out, and counted
+	KeepSpecial
+)
+
+// specialFile is entry for a fifo or a device.
+func (c *census) specialFile(n *node, e *tarstream.Entry) *tarstream.Entry {
+	var known bool
+	e.Type, known = specialTypes[n.kind()]
+	switch {
+	case !known:
+		c.bad.add(fmt.Sprintf("entry of unknown type %q", n.name))
+		return nil
+	case c.special == RefuseSpecial:
+		c.bad.Specials = true
+		c.bad.add(fmt.Sprintf("%s %q", e.Type, n.name))
+		return nil
+	case c.special == SkipSpecial:
+		c.lost.Add(LostSpecial, n.name)
+		return nil
+	}
+	if e.Type != tarstream.Fifo {
+		e.Major, e.Minor = unix.Major(n.st.Rdev), unix.Minor(n.st.Rdev)
+	}
+	return e
+}
+
+var specialTypes = map[uint32]tarstream.Type{
+	unix.S_IFIFO: tarstream.Fifo, unix.S_IFBLK: tarstream.BlockDevice, unix.S_IFCHR: tarstream.CharacterDevice,
+}
 
 func timespec(t unix.Timespec) tarstream.Timespec {
 	return tarstream.Timespec{Sec: t.Sec, Nsec: t.Nsec}
 }
 
-// Survey walks the directory root, reads no content, and returns the counts of what
-// Write would find. Holes count as data. Survey returns [*Unrestorable] if Write would,
-// and [*Locked] if a file has the immutable or the append-only flag.
-func Survey(ctx context.Context, root *disk.Dir, opt WriteOptions) (tarstream.Stats, error) {
-	var stats tarstream.Stats
-	census, locked := newCensus(opt), &Locked{}
+// Found is what Survey finds.
+type Found struct {
+	tarstream.Stats
+	Lost []Lost
+	// ExcludedFiles and ExcludedBytes count the regular files that the config excludes.
+	// They are in no snapshot.
+	ExcludedFiles, ExcludedBytes int64
+}
+
+// Survey walks the directory root, reads no content, and returns what Write would
+// find. Holes count as data. Survey returns [*Unrestorable] if Write would, and
+// [*Locked] if a file has the immutable or the append-only flag.
+//
+// It goes through what is excluded too, and looks at the extended attributes of every
+// file. Write looks at those of the files that it reads, of executables, and of
+// directories.
+func Survey(ctx context.Context, root *disk.Dir, opt WriteOptions) (*Found, error) {
+	census, err := newCensus(root, opt)
+	if err != nil {
+		return nil, err
+	}
+	found, locked := &Found{}, &Locked{}
+	var xbuf []byte
 	w, err := newWalker(ctx, func(n *node) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		flagged, err := disk.Locked(n.fd)
+		flagged := n.attributes&(unix.STATX_ATTR_IMMUTABLE|unix.STATX_ATTR_APPEND) != 0
 		switch {
-		case err != nil:
-			return fail("statx", n.name, err)
 		case flagged && locked.Name == "":
 			locked.Name = n.name
 		case flagged:
 			locked.More++
 		}
-		e, err := census.entry(n)
-		if e != nil {
-			stats.Add(e)
+		if n.excluded {
+			if n.kind() == unix.S_IFREG {
+				found.ExcludedFiles++
+				found.ExcludedBytes += n.st.Size
+			}
+			return nil
 		}
-		return err
+		e, err := census.entry(n)
+		if e == nil || err != nil {
+			return err
+		}
+		found.Add(e)
+		if e.Type != tarstream.Regular && e.Type != tarstream.Directory {
+			return nil
+		}
+		return census.listAttributes(n, &xbuf)
 	}, func(string) {})
 	if err != nil {
-		return stats, err
+		return nil, err
 	}
 	defer w.close()
+	w.listing, w.exclude, w.caches, w.leases = census.listing, opt.Exclude, opt.ExcludeCaches, leaseBreak
 	if err := w.walk(root); err != nil {
-		return stats, err
+		return nil, err
 	}
 	if err := census.bad.err(); err != nil {
-		return stats, err
+		return nil, err
 	}
 	if locked.Name != "" {
-		return stats, locked
+		return nil, locked
 	}
-	return stats, nil
+	found.Lost = census.lost.List()
+	return found, nil
 }

@@ -29,6 +29,16 @@ type Line struct {
 type WriteOptions struct {
 	// RejectSymlinks treats a symbolic link as an entry that cannot be restored.
 	RejectSymlinks bool
+	// KeepPrivileges says that a restore keeps setuid and setgid bits of files,
+	// capabilities and trusted.*. They are stored in any case, and otherwise count as
+	// lost.
+	KeepPrivileges bool
+	// Special says what becomes of fifos and devices.
+	Special Special
+	// Exclude, if set, reports whether a name is left out, with everything below it.
+	Exclude func(name string) bool
+	// ExcludeCaches leaves out what is in directories with a CACHEDIR.TAG.
+	ExcludeCaches bool
 	// Index, if set, is called with each name in order. Write returns its error.
 	Index func(*Line) error
 	// Known, if set, is an earlier reading. Unchanged files are not read again.
@@ -53,6 +63,7 @@ type Result struct {
 	Members []member.Member
 	Stats   tarstream.Stats
 	Sockets int64 // how many were left out: a socket is useless without its process
+	Lost    []Lost
 	// Reused is how many names were taken from the earlier reading. Read is how many
 	// bytes of content were read.
 	Reused int64
@@ -89,7 +100,7 @@ type Writing struct {
 	// waiting are the entries that go into the group if it turns out to have changed.
 	// Until then the group is empty.
 	waiting []waiting
-	census  census
+	census  *census
 	result  *Result
 	xbuf    []byte // see readXattrs
 	before  []byte // the group before a large file
@@ -102,7 +113,7 @@ type Writing struct {
 // may write to root during Start. After an error there is nothing to abandon.
 func Start(ctx context.Context, root *disk.Dir, sink member.Sink, opt WriteOptions) (*Writing, error) {
 	w := &Writing{
-		ctx: ctx, opt: opt, pieces: member.NewPieces(ctx, sink), census: newCensus(opt), result: &Result{},
+		ctx: ctx, opt: opt, pieces: member.NewPieces(ctx, sink), result: &Result{},
 		mostWaiting: mostOpen(maxWaiting), mostClones: mostOpen(maxClones) / max(opt.Writers, 1),
 	}
 	w.group = w.pieces.Buffer()
@@ -133,7 +144,7 @@ func (w *Writing) Finish() (*Result, error) {
 	if err = cmp.Or(perr, err); err != nil {
 		return nil, err
 	}
-	w.result.Members, w.result.Sockets = members, w.census.sockets
+	w.result.Members, w.result.Sockets, w.result.Lost = members, w.census.sockets, w.census.lost.List()
 	return w.result, nil
 }
 
@@ -145,10 +156,15 @@ func (w *Writing) Abandon() {
 
 func (w *Writing) write(root *disk.Dir) error {
 	var err error
+	if w.census, err = newCensus(root, w.opt); err != nil {
+		return err
+	}
 	if w.walker, err = newWalker(w.ctx, w.visit, w.changed); err != nil {
 		return err
 	}
 	w.walker.leases = cmp.Or(w.opt.Leases, leaseBreak)
+	w.walker.listing, w.walker.exclude, w.walker.caches = w.census.listing, w.opt.Exclude, w.opt.ExcludeCaches
+	w.walker.left = func(name string) { w.census.lost.Add(LostExcluded, name) }
 	defer w.walker.close()
 	defer w.endWaiting(func(waiting) error { return nil }) // after an error
 	if w.recall, err = newRecall(w.opt.Known); err != nil {
@@ -179,6 +195,12 @@ func (w *Writing) visit(n *node) error {
 	if err != nil {
 		return err
 	}
+	// What is not read is not opened either. A capability counts only on an executable.
+	if seen != nil && (e.Type == tarstream.Directory || e.Type == tarstream.Regular && e.Mode&0o111 != 0) {
+		if err := w.census.listAttributes(n, &w.xbuf); err != nil {
+			return err
+		}
+	}
 	if taken, err := w.await(n, e, seen); err != nil || taken {
 		return err
 	}
@@ -200,7 +222,7 @@ func (w *Writing) store(n *node, e *tarstream.Entry, seen *sighting) (err error)
 		if err != nil {
 			return fail("open", n.name, err)
 		}
-		err = readXattrs(fd, e, &w.xbuf)
+		err = w.readXattrs(fd, n, e)
 		unix.Close(fd)
 		if err != nil {
 			return err

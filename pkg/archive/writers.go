@@ -143,7 +143,7 @@ func (w *writers) file(f *file, b *batch) error {
 	}
 	whole, err := w.content(fd, f, b)
 	if err == nil && whole {
-		err = apply(fd, f.entry, w.opt.KeepPrivileges)
+		err = w.opt.apply(fd, f.entry)
 	}
 	if cerr := unix.Close(fd); err == nil && cerr != nil {
 		err = fail("close", f.entry.Name, cerr)

@@ -253,6 +253,14 @@ func (d *Dir) MakePrivate(name string) (*Dir, error) {
 	return made, nil
 }
 
+// Chown gives the directory itself another owner, durably.
+func (d *Dir) Chown(uid, gid int) error {
+	if err := Retry(func() error { return unix.Fchown(d.fd, uid, gid) }); err != nil {
+		return d.fail("chown", "", err)
+	}
+	return d.Sync()
+}
+
 func (d *Dir) makePrivate() error {
 	if err := Retry(func() error { return unix.Fchown(d.fd, unix.Geteuid(), unix.Getegid()) }); err != nil {
 		return d.fail("chown", "", err)

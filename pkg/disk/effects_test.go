@@ -58,11 +58,11 @@ func TestExchangeSwapsInOneStepAndNothingIsEverMissing(t *testing.T) {
 				t.Errorf("%q was exchanged", bad)
 			}
 		}
-		if err := d.ProbeExchange(); err != nil {
+		if err := d.ProbeExchange(disk.Properties{}, disk.Properties{}); err != nil {
 			t.Errorf("the probe: %v", err)
 		}
 		disktest.Write(t, dir, map[string]string{"probe-a/": ""}) // a killed probe leaves this
-		if err := d.ProbeExchange(); err != nil {
+		if err := d.ProbeExchange(disk.Properties{}, disk.Properties{}); err != nil {
 			t.Errorf("the probe after a killed one: %v", err)
 		}
 		names, err := d.Names()

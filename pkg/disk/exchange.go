@@ -17,47 +17,62 @@ func (d *Dir) Exchange(a string, other *Dir, b string) error {
 // ErrNoExchange says that a filesystem cannot exchange two directories.
 var ErrNoExchange = errors.New("the filesystem cannot exchange two directories (no RENAME_EXCHANGE)")
 
-// ProbeExchange exchanges two empty directories that it makes in d, probe-a and
-// probe-b, and removes them. The error wraps ErrNoExchange if the kernel or the
-// filesystem has no such operation.
-func (d *Dir) ProbeExchange() (err error) {
+// ProbeExchange exchanges two empty directories with the properties live. One lies in
+// a directory with the properties parent, as the live directory of a volume does, and
+// the other in d. All lie in probe-a and probe-b of d, which ProbeExchange removes
+// again. The error wraps ErrNoExchange if the kernel or the filesystem has no such
+// operation, and EXDEV if it refuses these two.
+func (d *Dir) ProbeExchange(parent, live Properties) (err error) {
 	const a, b = "probe-a", "probe-b"
-	defer func() {
-		for _, name := range []string{a, b} {
-			if e := d.Rmdir(name); e != nil && !errors.Is(e, unix.ENOENT) {
-				err = errors.Join(err, e)
-			}
-		}
-	}()
-	for _, name := range []string{a, b} {
-		if err := d.Mkdir(name, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
-			return err
-		}
+	clear := func() error { return errors.Join(d.RemoveTree(a), d.RemoveTree(b)) }
+	if err := clear(); err != nil { // what a killed probe has left
+		return err
 	}
-	before, err := d.handlesOf(a, b)
+	defer func() { err = errors.Join(err, clear()) }()
+	above, err := d.MakeAlike(a, parent)
 	if err != nil {
 		return err
 	}
-	if err := d.Exchange(a, d, b); err != nil {
+	defer above.Close()
+	if err := makeEmpty(above, b, live); err != nil {
+		return err
+	}
+	if err := makeEmpty(d, b, live); err != nil {
+		return err
+	}
+	handles := func() (upper, lower Handle, err error) {
+		upper, err = above.HandleOf(b)
+		if err == nil {
+			lower, err = d.HandleOf(b)
+		}
+		return upper, lower, err
+	}
+	upper, lower, err := handles()
+	if err != nil {
+		return err
+	}
+	if err := above.Exchange(b, d, b); err != nil {
 		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP) {
 			return fmt.Errorf("%s: %w", d.path, ErrNoExchange)
 		}
 		return err
 	}
-	after, err := d.handlesOf(a, b)
+	nowUpper, nowLower, err := handles()
 	if err != nil {
 		return err
 	}
-	if before[0] == before[1] || after[0] != before[1] || after[1] != before[0] {
-		return fmt.Errorf("%s: %w: after an exchange %s and %s had not changed places", d.path, ErrNoExchange, after[0], after[1])
+	if upper == lower || nowUpper != lower || nowLower != upper {
+		return fmt.Errorf("%s: %w: after an exchange %s and %s had not changed places", d.path, ErrNoExchange, nowUpper, nowLower)
 	}
 	return nil
 }
 
-func (d *Dir) handlesOf(a, b string) ([2]Handle, error) {
-	ha, erra := d.HandleOf(a)
-	hb, errb := d.HandleOf(b)
-	return [2]Handle{ha, hb}, errors.Join(erra, errb)
+func makeEmpty(d *Dir, name string, p Properties) error {
+	made, err := d.MakeAlike(name, p)
+	if err != nil {
+		return err
+	}
+	return made.Close()
 }
 
 // Mtime returns the modification time of d itself.

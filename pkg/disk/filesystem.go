@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -87,6 +88,60 @@ type Space struct {
 	Inodes uint64 // free inodes; ^0 if the filesystem makes them on demand
 }
 
+// Full is an error for want of room, with the filesystem that has none.
+type Full struct {
+	Path  string // a directory of it
+	Free  Space
+	Need  uint64 // bytes that could still have been written; 0 where that is not known
+	Quota bool
+	Err   error
+}
+
+func (f *Full) Error() string {
+	switch {
+	case f.Quota:
+		return fmt.Sprintf("%v: a quota on the filesystem of %s is used up", f.Err, f.Path)
+	case f.Missing() == 0:
+		return fmt.Sprintf("%v: the filesystem of %s has %d bytes and %d inodes free", f.Err, f.Path, f.Free.Bytes, f.Free.Inodes)
+	}
+	return fmt.Sprintf("%v: the filesystem of %s has %d bytes free, and up to %d more are needed, so up to %d are missing", f.Err, f.Path, f.Free.Bytes, f.Need, f.Missing())
+}
+
+func (f *Full) Unwrap() error { return f.Err }
+
+// Missing is how many bytes are missing at most; 0 where that is not known.
+func (f *Full) Missing() uint64 {
+	if f.Need <= f.Free.Bytes {
+		return 0
+	}
+	return f.Need - f.Free.Bytes
+}
+
+// Way says what to do.
+func (f *Full) Way() string {
+	switch {
+	case f.Quota:
+		return "raise that quota"
+	case f.Missing() == 0:
+		return "free space and inodes (df -h, df -i) on the filesystem of " + f.Path
+	}
+	return fmt.Sprintf("free %d bytes on the filesystem of %s", f.Missing(), f.Path)
+}
+
+// WhenFull returns err, and as [*Full] if there was no room for something on d's
+// filesystem. need is how many bytes could still have been written.
+func (d *Dir) WhenFull(err error, need int64) error {
+	quota := errors.Is(err, unix.EDQUOT)
+	if !quota && !errors.Is(err, unix.ENOSPC) {
+		return err
+	}
+	free, spaceErr := d.Space()
+	if spaceErr != nil {
+		return err
+	}
+	return &Full{Path: d.path, Free: free, Need: uint64(need), Quota: quota, Err: err}
+}
+
 // Space returns the free space of d's filesystem.
 func (d *Dir) Space() (Space, error) {
 	st, err := d.statfs()
@@ -98,6 +153,30 @@ func (d *Dir) Space() (Space, error) {
 		s.Inodes = ^uint64(0)
 	}
 	return s, nil
+}
+
+// Stat is fstat(2) of the open file fd, which may be O_PATH, and returns the attributes
+// that statx(2) shows in the same call.
+func Stat(fd int, st *unix.Stat_t) (attributes uint64, err error) {
+	var stx unix.Statx_t
+	err = Retry(func() error {
+		return unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW|unix.AT_STATX_SYNC_AS_STAT, unix.STATX_BASIC_STATS, &stx)
+	})
+	*st = unix.Stat_t{
+		Dev: unix.Mkdev(stx.Dev_major, stx.Dev_minor), Ino: stx.Ino, Mode: uint32(stx.Mode), Uid: stx.Uid, Gid: stx.Gid,
+		Rdev: unix.Mkdev(stx.Rdev_major, stx.Rdev_minor), Size: int64(stx.Size), Blocks: int64(stx.Blocks),
+		Mtim: timespec(stx.Mtime), Ctim: timespec(stx.Ctime), Atim: timespec(stx.Atime),
+	}
+	assign(&st.Nlink, stx.Nlink)
+	assign(&st.Blksize, stx.Blksize)
+	return stx.Attributes, err
+}
+
+// assign is for fields that have another type on each architecture.
+func assign[T ~uint32 | ~uint64 | ~int32 | ~int64](to *T, n uint32) { *to = T(n) }
+
+func timespec(t unix.StatxTimestamp) unix.Timespec {
+	return unix.Timespec{Sec: t.Sec, Nsec: int64(t.Nsec)}
 }
 
 // Locked reports whether d has the immutable or the append-only flag (chattr +i,

@@ -1,7 +1,7 @@
 package disk
 
 import (
-	"bufio"
+	"bytes"
 	"fmt"
 	"os"
 	"slices"
@@ -11,75 +11,95 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Holder is a process that can still change a file of a volume, or that would go
-// on reading the old one; or it is a loop device with such a backing file.
+// Holder is whoever can still change a directory under whatever name it has: a
+// process, a mount, or a loop device.
 type Holder struct {
-	PID     int    // 0 for a loop device
-	Command string // of the process, or /dev/loopN
-	Path    string // as the process sees it, or the process that attached the device
-	How     string // "open for writing", "mapped", or for a loop device "attached", with what is uncertain about it
+	PID     int    // 0 for a loop device, and for a mount that belongs to no process
+	Command string // of the process; /dev/loopN; or the file that keeps a mount namespace
+	Path    string // as the process sees it; of a mount, where it is mounted
+	How     string // one of the words below; for a loop device with what is uncertain
+
+	// Namespace is the mount namespace of the holder, "mnt:[4026532201]"; "" for
+	// that of this process. Cgroups are the control groups of its process.
+	Namespace string
+	Cgroups   string
+	// Idle says that the holder is a shell at its prompt, or waits for this
+	// process, and that its working directory is all that it has.
+	Idle bool
 }
 
-func (h Holder) String() string {
-	if h.PID == 0 {
-		return fmt.Sprintf("%s has %q %s", h.Command, h.Path, h.How)
-	}
-	return fmt.Sprintf("process %d (%s) has %q %s", h.PID, h.Command, h.Path, h.How)
-}
-
-// Processes says which processes Holders looks at.
-type Processes int
-
+// The ways to hold a directory.
 const (
-	HostProcesses Processes = iota // those in the mount namespace of this process
-	AllProcesses                   // those of containers too
+	OpenForWriting = "open for writing"
+	Mapped         = "mapped"
+	OpenDirectory  = "open as a directory"
+	WorksIn        = "as its working directory"
+	RootIn         = "as its root directory"
+	Mounted        = "mounted"
+	Attached       = "attached"
 )
 
-// Holders returns the processes that have a file below one of dirs open for
-// writing or mapped, and the loop devices that write to such a file, under
-// whatever path they see the file. It leaves out this process, and processes that
-// end during the scan. Without root it sees only the caller's own processes.
-func Holders(dirs []*Dir, which Processes) ([]Holder, error) {
-	s, err := newScan(dirs, which)
+func (h Holder) String() string {
+	switch {
+	case h.How != Mounted && h.PID == 0:
+		return fmt.Sprintf("%s has %q %s", h.Command, h.Path, h.How)
+	case h.How != Mounted:
+		return fmt.Sprintf("process %d (%s) has %q %s", h.PID, h.Command, h.Path, h.How)
+	case h.PID != 0:
+		return fmt.Sprintf("the mount namespace of process %d (%s) has it mounted at %q", h.PID, h.Command, h.Path)
+	case h.Command != "":
+		return fmt.Sprintf("the mount namespace that %s keeps has it mounted at %q", h.Command, h.Path)
+	}
+	return fmt.Sprintf("it is mounted at %q", h.Path)
+}
+
+// Holders returns whoever can reach dirs by anything but their present paths: the
+// processes of all mount namespaces that have a file below one of dirs open for
+// writing or mapped, or a directory there open (O_PATH too), or as their working or
+// root directory; the mounts, in any mount namespace, of one of dirs or of something
+// below it, or by which an overlay uses it; and the loop devices that write to a file
+// there. It leaves out this process, and processes that end during the scan. A file
+// that is open for reading changes nothing and is not reported.
+//
+// Without root it sees only the caller's own processes. Even root cannot see, and
+// Holders does not report: a file descriptor on its way through a socket or
+// registered with io_uring, a mount that was detached while it was busy (umount -l),
+// clients of the kernel's own NFS server, and a mount namespace that has no process
+// and that only an open file, or a bind mount in another namespace, keeps alive.
+func Holders(dirs []*Dir) ([]Holder, error) {
+	s, err := newScan(dirs)
 	if err != nil {
 		return nil, err
 	}
-	entries, err := os.ReadDir("/proc")
+	processes, err := s.survey()
 	if err != nil {
 		return nil, err
 	}
 	var found []Holder
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil || pid == os.Getpid() {
-			continue
-		}
-		found = append(found, s.process(pid)...)
+	for _, p := range processes {
+		found = append(found, s.process(p)...)
 	}
-	return append(found, s.loops()...), nil
+	return append(append(found, s.mounts()...), s.loops()...), nil
 }
 
 type scan struct {
-	which      Processes
-	ns         string // the mount namespace of this process
-	own        Mounts // the mounts in it
 	places     []place
-	devices    []uint64          // st_dev of each place (stat(2))
-	tables     map[string]Mounts // by mount namespace
-	namespaces []namespace       // each once, that of this process first
+	devices    []uint64     // st_dev of each place (stat(2))
+	namespaces []*namespace // each once, that of this process first
+	waiting    []int        // the processes that wait for this one: its ancestors
+	maps       []byte       // of the process that is looked at
 }
 
-func newScan(dirs []*Dir, which Processes) (*scan, error) {
+func newScan(dirs []*Dir) (*scan, error) {
 	own, err := ReadMounts()
 	if err != nil {
 		return nil, err
 	}
-	ns, err := os.Readlink("/proc/self/ns/mnt")
+	id, err := os.Readlink("/proc/self/ns/mnt")
 	if err != nil {
 		return nil, err
 	}
-	// Our own table is known. A chrooted process would show only a part of it.
-	s := &scan{which: which, ns: ns, own: own, tables: map[string]Mounts{ns: own}, namespaces: []namespace{{ns, "/proc/self"}}}
+	s := &scan{waiting: ancestors()}
 	for _, d := range dirs {
 		path, err := d.RealPath()
 		if err != nil {
@@ -96,89 +116,134 @@ func newScan(dirs []*Dir, which Processes) (*scan, error) {
 		}
 		s.devices = append(s.devices, st.Dev)
 	}
+	ns := &namespace{id: id, proc: "/proc/self", own: true}
+	ns.add(own, s.places)
+	s.namespaces = []*namespace{ns}
 	return s, nil
 }
 
-// namespace is a mount namespace and the /proc directory of a process in it.
-type namespace struct{ id, proc string }
-
-func (s *scan) add(ns namespace) {
-	if !slices.ContainsFunc(s.namespaces, func(known namespace) bool { return known.id == ns.id }) {
-		s.namespaces = append(s.namespaces, ns)
-	}
+// process is one that may hold something.
+type process struct {
+	pid  int
+	proc string
+	ns   *namespace
+	root string // its root directory, from the root of its namespace
 }
 
-func (s *scan) table(ns namespace) (Mounts, error) {
-	if mounts, ok := s.tables[ns.id]; ok {
-		return mounts, nil
+// holder is a Holder of this process.
+func (p process) holder(path, how string) Holder {
+	h := Holder{PID: p.pid, Path: path, How: how}
+	comm, _ := os.ReadFile(p.proc + "/comm")
+	h.Command = strings.TrimSpace(string(comm))
+	if !p.ns.own {
+		cgroups, _ := os.ReadFile(p.proc + "/cgroup")
+		h.Namespace, h.Cgroups = p.ns.id, string(cgroups)
 	}
-	mounts, err := readMounts(ns.proc + "/mountinfo")
-	if err != nil {
-		return nil, err
-	}
-	s.tables[ns.id] = mounts
-	return mounts, nil
+	return h
 }
 
-func (s *scan) process(pid int) []Holder {
-	proc := fmt.Sprintf("/proc/%d", pid)
-	id, err := os.Readlink(proc + "/ns/mnt")
-	if err != nil {
+func (s *scan) process(p process) []Holder {
+	if len(p.ns.seen) == 0 {
 		return nil
 	}
-	ns := namespace{id, proc}
-	if s.add(ns); s.which == HostProcesses && id != s.ns {
-		return nil
+	found := s.directories(p)
+	if open := append(s.opened(p), s.mapped(p)...); len(open) > 0 {
+		return append(found, open...)
 	}
-	mounts, err := s.table(ns)
-	if err != nil || !s.reaches(mounts) {
-		return nil
-	}
-	comm, _ := os.ReadFile(proc + "/comm")
-	name := strings.TrimSpace(string(comm))
-	var found []Holder
-	for _, path := range s.opened(proc, mounts) {
-		found = append(found, Holder{pid, name, path, "open for writing"})
-	}
-	for _, path := range s.mapped(proc, mounts) {
-		found = append(found, Holder{pid, name, path, "mapped"})
+	if idle := !slices.ContainsFunc(found, func(h Holder) bool { return h.How != WorksIn }); idle && len(found) > 0 && s.idle(p) {
+		for i := range found {
+			found[i].Idle = true
+		}
 	}
 	return found
-}
-
-// reaches reports whether one of the mounts shows a filesystem with a volume.
-func (s *scan) reaches(mounts Mounts) bool {
-	return slices.ContainsFunc(mounts, func(m Mount) bool {
-		return slices.ContainsFunc(s.places, func(p place) bool { return p.dev == m.Dev })
-	})
 }
 
 func (s *scan) within(p place) bool {
 	return slices.ContainsFunc(s.places, func(root place) bool { return p.dev == root.dev && under(p.path, root.path) })
 }
 
-// opened returns the files of the volumes that a process has open for writing.
-func (s *scan) opened(proc string, mounts Mounts) []string {
-	fds, err := os.ReadDir(proc + "/fdinfo")
-	if err != nil {
-		return nil
+// directories returns the working and the root directory of a process, where they
+// are in a volume. A thread may have a working directory of its own (unshare(2),
+// CLONE_FS): Samba's do.
+func (s *scan) directories(p process) []Holder {
+	var found []Holder
+	seen := map[string]bool{}
+	look := func(link, how string) {
+		path, err := os.Readlink(link)
+		if err != nil || seen[how+path] || !p.ns.shows(path) || removed(path, link) {
+			return
+		}
+		if mount, ok := p.ns.mounts.covering(path, ""); ok && s.within(mount.place(path)) {
+			seen[how+path] = true
+			found = append(found, p.holder(path, how))
+		}
 	}
-	var found []string
+	look(p.proc+"/cwd", WorksIn)
+	look(p.proc+"/root", RootIn)
+	var task unix.Stat_t // it has a link for each thread, and two more
+	if unix.Stat(p.proc+"/task", &task) == nil && task.Nlink == 3 {
+		return found
+	}
+	dir, threads := names(p.proc + "/task")
+	unix.Close(dir)
+	for _, thread := range threads {
+		look(p.proc+"/task/"+thread+"/cwd", WorksIn)
+		look(p.proc+"/task/"+thread+"/root", RootIn)
+	}
+	return found
+}
+
+// names lists a directory of /proc, and leaves it open. There are many of them, and
+// the app is down: so this makes no more system calls than it needs.
+func names(dir string) (fd int, list []string) {
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, nil
+	}
+	var buf [16 << 10]byte
+	for {
+		n, err := RetryValue(func() (int, error) { return unix.ReadDirent(fd, buf[:]) })
+		if err != nil || n <= 0 {
+			return fd, list
+		}
+		_, _, list = unix.ParseDirent(buf[:n], -1, list)
+	}
+}
+
+// opened returns the files of the volumes that a process has open for writing, and
+// the directories that it has open.
+func (s *scan) opened(p process) []Holder {
+	dir, fds := names(p.proc + "/fd")
+	defer unix.Close(dir)
+	var found []Holder
+	var buf [unix.PathMax]byte
 	for _, fd := range fds {
-		path, err := os.Readlink(proc + "/fd/" + fd.Name())
-		if err != nil || !strings.HasPrefix(path, "/") || removed(path, proc+"/fd/"+fd.Name()) {
+		n, err := unix.Readlinkat(dir, fd, buf[:])
+		if err != nil || buf[0] != '/' {
 			continue
 		}
-		flags, id, ok := fdinfo(proc + "/fdinfo/" + fd.Name())
-		if !ok || flags&unix.O_ACCMODE == unix.O_RDONLY || flags&unix.O_PATH != 0 {
+		path, link := string(buf[:n]), p.proc+"/fd/"+fd
+		if !p.ns.shows(path) || removed(path, link) {
 			continue
 		}
-		i := slices.IndexFunc(mounts, func(m Mount) bool { return m.ID == id })
-		if i >= 0 && s.within(mounts[i].place(path)) {
-			found = append(found, path)
+		flags, id, ok := fdinfo(p.proc + "/fdinfo/" + fd)
+		i := slices.IndexFunc(p.ns.mounts, func(m Mount) bool { return m.ID == id })
+		if !ok || i < 0 || !s.within(p.ns.mounts[i].place(path)) {
+			continue
+		}
+		switch {
+		case flags&unix.O_PATH == 0 && flags&unix.O_ACCMODE != unix.O_RDONLY:
+			found = append(found, p.holder(path, OpenForWriting))
+		case isDirectory(link):
+			found = append(found, p.holder(path, OpenDirectory))
 		}
 	}
 	return found
+}
+
+func isDirectory(link string) bool {
+	var st unix.Stat_t
+	return Retry(func() error { return unix.Stat(link, &st) }) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR
 }
 
 // removed reports whether an open file has no name left. The kernel's mark alone
@@ -206,25 +271,21 @@ func fdinfo(path string) (flags, mount int, ok bool) {
 
 // mapped returns the files of the volumes that a process has mapped
 // (proc_pid_maps(5)).
-func (s *scan) mapped(proc string, mounts Mounts) []string {
-	f, err := os.Open(proc + "/maps")
-	if err != nil {
+func (s *scan) mapped(p process) []Holder {
+	if !s.readMaps(p) {
 		return nil
 	}
-	defer f.Close()
-	var found []string
+	var found []Holder
 	last := ""
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		fields := strings.SplitN(lines.Text(), " ", 6)
+	for line := range strings.Lines(string(s.maps)) {
+		fields := strings.SplitN(strings.TrimSuffix(line, "\n"), " ", 6)
 		if len(fields) < 6 {
 			continue
 		}
 		path := strings.ReplaceAll(strings.TrimLeft(fields[5], " "), `\012`, "\n")
 		from, to, _ := strings.Cut(fields[0], "-")
-		link := proc + "/map_files/" + strings.TrimLeft(from, "0") + "-" + strings.TrimLeft(to, "0")
-		if !strings.HasPrefix(path, "/") || path == last || removed(path, link) {
+		link := p.proc + "/map_files/" + strings.TrimLeft(from, "0") + "-" + strings.TrimLeft(to, "0")
+		if path == last || !p.ns.shows(path) || removed(path, link) {
 			continue
 		}
 		last = path
@@ -232,11 +293,35 @@ func (s *scan) mapped(proc string, mounts Mounts) []string {
 		if !ok {
 			continue
 		}
-		if mount, ok := mounts.covering(path, dev); ok && s.within(mount.place(path)) {
-			found = append(found, path)
+		if mount, ok := p.ns.mounts.covering(path, dev); ok && s.within(mount.place(path)) {
+			found = append(found, p.holder(path, Mapped))
 		}
 	}
 	return found
+}
+
+// readMaps reads the mappings of a process, and reports whether one of them may be
+// of a volume. Most processes map nothing of it, and their lines need no parsing.
+func (s *scan) readMaps(p process) bool {
+	fd, err := unix.Open(p.proc+"/maps", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	for s.maps = s.maps[:0]; ; {
+		s.maps = slices.Grow(s.maps, 64<<10)
+		n, err := RetryValue(func() (int, error) { return unix.Read(fd, s.maps[len(s.maps):cap(s.maps)]) })
+		if err != nil { // it has ended
+			return false
+		}
+		if n == 0 {
+			break
+		}
+		s.maps = s.maps[:len(s.maps)+n]
+	}
+	return slices.ContainsFunc(p.ns.seen, func(path string) bool {
+		return bytes.Contains(s.maps, []byte(strings.ReplaceAll(path, "\n", `\012`)))
+	})
 }
 
 // decimalDev turns a device as maps writes it, "fe:01", into the form of

@@ -27,7 +27,7 @@ func (s *scan) loops() []Holder {
 			continue
 		}
 		if path, how := s.attached(block); how != "" {
-			found = append(found, Holder{0, device(block), path, how})
+			found = append(found, Holder{Command: device(block), Path: path, How: how})
 		}
 	}
 	return found
@@ -62,7 +62,7 @@ func backingPath(block string) (path string, ok bool) {
 
 // unknown is said of a backing file that is on a volume's filesystem and that no
 // mount namespace shows at its path.
-const unknown = "attached, which is on the filesystem of the volume and may be in the volume: the container that attached it is gone"
+const unknown = Attached + ", which is on the filesystem of the volume and may be in the volume: the container that attached it is gone"
 
 // holds says how a loop device holds a file of the volumes, and "" if it holds
 // none. The path counts only in a mount namespace in which it leads to this very
@@ -73,7 +73,7 @@ func (s *scan) holds(device, path string) string {
 	case errors.Is(err, unix.ENXIO): // detached meanwhile
 		return ""
 	case err != nil: // without a device node there is only the path
-		return s.attachedIn(s.own, path)
+		return s.attachedIn(s.namespaces[0].mounts, path)
 	case !slices.Contains(s.devices, file.dev): // no lookups in a container's tree for it
 		return ""
 	}
@@ -81,9 +81,7 @@ func (s *scan) holds(device, path string) string {
 		if !ns.leadsTo(path, file) {
 			continue
 		}
-		if mounts, err := s.table(ns); err == nil {
-			return s.attachedIn(mounts, path)
-		}
+		return s.attachedIn(ns.mounts, path)
 	}
 	if strings.HasSuffix(path, " (deleted)") { // nobody can open it any more
 		return ""
@@ -93,7 +91,7 @@ func (s *scan) holds(device, path string) string {
 
 func (s *scan) attachedIn(mounts Mounts, path string) string {
 	if mount, ok := mounts.covering(path, ""); ok && s.within(mount.place(path)) {
-		return "attached"
+		return Attached
 	}
 	return ""
 }
@@ -118,7 +116,10 @@ func backingFile(device string) (identity, error) {
 
 // leadsTo reports whether path leads to a file in a mount namespace. A path that
 // the kernel gives contains no symbolic links.
-func (ns namespace) leadsTo(path string, file identity) bool {
+func (ns *namespace) leadsTo(path string, file identity) bool {
+	if ns.proc == "" {
+		return false
+	}
 	root, err := OpenRoot(ns.proc + "/root")
 	if err != nil {
 		return false

@@ -23,7 +23,7 @@ func TestARemovedBackingFileIsLookedUpAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer volume.Close()
-	s, err := newScan([]*Dir{volume}, AllProcesses)
+	s, err := newScan([]*Dir{volume})
 	if err != nil {
 		t.Fatal(err)
 	}

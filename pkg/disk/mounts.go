@@ -16,6 +16,11 @@ type Mount struct {
 	Dev   string // major:minor
 	Root  string // the mounted directory of the filesystem
 	Point string // the mount point, seen from the root of the process
+	// Source is the device, or a word where there is none.
+	Source string
+	// Layers are the directories that an overlay shows, as they were named when it
+	// was mounted.
+	Layers []string
 }
 
 // Mounts is a mount table in the kernel's order. The later of two mounts at one
@@ -31,30 +36,62 @@ func readMounts(path string) (Mounts, error) {
 		return nil, err
 	}
 	defer f.Close()
+	return parseMounts(f)
+}
+
+func parseMounts(f *os.File) (Mounts, error) {
 	var all Mounts
 	lines := bufio.NewScanner(f)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		m, err := parseMount(lines.Text())
 		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", path, err)
+			return nil, fmt.Errorf("read %s: %w", f.Name(), err)
 		}
 		all = append(all, m)
 	}
 	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
+		return nil, fmt.Errorf("read %s: %w", f.Name(), err)
 	}
 	return all, nil
 }
 
 func parseMount(line string) (Mount, error) {
-	head, _, ok := strings.Cut(line, " - ")
+	head, tail, ok := strings.Cut(line, " - ")
 	if fields := strings.Fields(head); ok && len(fields) >= 6 {
 		if id, err := strconv.Atoi(fields[0]); err == nil {
-			return Mount{ID: id, Dev: fields[2], Root: unescape.Replace(fields[3]), Point: unescape.Replace(fields[4])}, nil
+			return Mount{ID: id, Dev: fields[2], Root: unescape.Replace(fields[3]), Point: unescape.Replace(fields[4]), Source: source(tail), Layers: layers(tail)}, nil
 		}
 	}
 	return Mount{}, fmt.Errorf("cannot parse mount %q", line)
+}
+
+func source(tail string) string {
+	if fields := strings.Fields(tail); len(fields) > 1 {
+		return unescape.Replace(fields[1])
+	}
+	return ""
+}
+
+// layers returns the directories of an overlay from the end of its line: type, source
+// and options.
+func layers(tail string) (list []string) {
+	fields := strings.Fields(tail)
+	if len(fields) < 3 || fields[0] != "overlay" {
+		return nil
+	}
+	for _, option := range strings.Split(fields[2], ",") {
+		name, value, _ := strings.Cut(unescape.Replace(option), "=")
+		switch strings.TrimSuffix(name, "+") {
+		case "upperdir", "workdir", "lowerdir", "datadir":
+			for _, layer := range strings.Split(value, ":") {
+				if strings.HasPrefix(layer, "/") {
+					list = append(list, layer)
+				}
+			}
+		}
+	}
+	return list
 }
 
 // unescape undoes what show_mountinfo in the kernel's fs/proc_namespace.c escapes.
@@ -104,6 +141,26 @@ func (d *Dir) IsMountRoot() (bool, error) {
 		return false, d.fail("statx", "", fmt.Errorf("the kernel does not say whether it is a mount point: %w", unix.ENOSYS))
 	}
 	return stx.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
+}
+
+// Other describes a directory that is a mount point: it returns the mount, and another
+// path of the directory at which nothing is mounted, "" where there is none.
+func (m Mounts) Other(d *Dir) (Mount, string, error) {
+	path, err := d.RealPath()
+	if err != nil {
+		return Mount{}, "", err
+	}
+	at, _ := m.covering(path, "")
+	for _, mount := range m {
+		other, ok := mount.seen(place{dev: at.Dev, path: at.Root})
+		if !ok || other == mount.Point {
+			continue
+		}
+		if shown, _ := m.covering(other, ""); shown.ID == mount.ID { // and not hidden by another mount
+			return at, other, nil
+		}
+	}
+	return at, "", nil
 }
 
 // place is where a directory is on its filesystem, in whatever mount it is seen.

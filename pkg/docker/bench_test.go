@@ -123,6 +123,12 @@ func (b *bench) must(err error) {
 // healthy is a health check that answers quickly.
 const healthy = "healthcheck: {test: [CMD, /app, check], interval: 500ms, timeout: 30s, retries: 1}"
 
+// brief is a health check whose failure is certain after three seconds.
+const (
+	brief     = "healthcheck: {test: [CMD, /app, check], interval: 500ms, timeout: 2s, retries: 1}"
+	briefWait = 3 * time.Second
+)
+
 // workload loads a config with one workload of these lines of YAML.
 func (b *bench) workload(lines ...string) *workload.Workload {
 	b.Helper()

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 
 	"github.com/tiny-forge/snap/pkg/docker/dockertest"
+	"github.com/tiny-forge/snap/pkg/docker/endpoint"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
@@ -53,7 +53,7 @@ func TestComposeFromNothingThroughRestoreAndBack(t *testing.T) {
 		"    ports: ['127.0.0.1:" + fmt.Sprint(port) + ":8080']",
 		"    environment: {GREETING: hello}",
 		"    volumes: ['./data:/data']",
-		"    healthcheck: {test: [CMD, /app, check], interval: 200ms, retries: 1}",
+		"    healthcheck: {test: [CMD, /app, check], interval: 200ms, timeout: 2s, retries: 1}",
 		"    depends_on: {job: {condition: service_completed_successfully}}",
 		"  job:",
 		"    image: " + ref,
@@ -94,7 +94,7 @@ func TestComposeFromNothingThroughRestoreAndBack(t *testing.T) {
 	b.must(r.FenceAndStop(b.Context(), 2*time.Second))
 	b.sick(true)
 	var sick *runtime.Unhealthy
-	if err := r.Redeploy(b.Context(), held, runtime.Redeploy{Pins: pins, Before: before}); !errors.As(err, &sick) || !strings.Contains(sick.Reason, "feeling") {
+	if err := r.Redeploy(b.Context(), held, runtime.Redeploy{Pins: pins, Before: before, HealthTimeout: briefWait}); !errors.As(err, &sick) || !strings.Contains(sick.Reason, "feeling") {
 		t.Errorf("got %v, want an Unhealthy", err)
 	}
 	b.must(r.FenceAndStop(b.Context(), 2*time.Second))
@@ -127,6 +127,24 @@ func TestComposeFromNothingThroughRestoreAndBack(t *testing.T) {
 	b.must(r.FenceAndStop(b.Context(), 2*time.Second))
 	if err := r.Redeploy(b.Context(), held, runtime.Redeploy{Pins: gone, Before: before}); !errors.Is(err, runtime.ErrImageMissing) {
 		t.Errorf("redeploy: %v, want runtime.ErrImageMissing", err)
+	}
+}
+
+// docker compose is told which engine snap uses: neither the environment nor a context
+// decides.
+func TestComposeUsesTheChosenEngine(t *testing.T) {
+	b := newBench(t)
+	dockertest.NeedCompose(t)
+	ref, _ := b.image("one")
+	w, held, host := b.composed("services:", "  web: {image: "+ref+", stop_signal: SIGKILL, volumes: ['./data:/data']}"), b.held(), b.api.DaemonHost()
+	t.Setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+	t.Setenv("DOCKER_CONTEXT", "nonexistent")
+	r, err := Open(w, Options{Engine: endpoint.Choice{Host: host}})
+	b.must(err)
+	defer r.Close()
+	b.must(r.Redeploy(b.Context(), held, runtime.Redeploy{}))
+	if now := b.only(r); !now.Running {
+		t.Errorf("%+v", now)
 	}
 }
 
@@ -198,7 +216,7 @@ func TestComposeTellsUnhealthyDependenciesFromFailures(t *testing.T) {
 	port := freePort(b)
 	r, held := b.open(b.composed("services:",
 		"  web: {image: "+ref+", depends_on: {db: {condition: service_healthy}}, ports: ['127.0.0.1:"+fmt.Sprint(port)+":8080']}",
-		"  db: {image: "+ref+", volumes: ['./data:/data'], healthcheck: {test: [CMD, /app, check], interval: 200ms, retries: 1}}")), b.held()
+		"  db: {image: "+ref+", volumes: ['./data:/data'], healthcheck: {test: [CMD, /app, check], interval: 200ms, timeout: 2s, retries: 1}}")), b.held()
 	err := r.Redeploy(b.Context(), held, runtime.Redeploy{StopTimeout: time.Second})
 	var sick *runtime.Unhealthy
 	if !errors.As(err, &sick) || !strings.Contains(sick.Container, "db") || !strings.Contains(sick.Reason, "feeling") {
@@ -224,46 +242,6 @@ func TestComposeTellsUnhealthyDependenciesFromFailures(t *testing.T) {
 		if c.Running || c.Policy.Name != "no" {
 			t.Errorf("after a failure: %+v", c)
 		}
-	}
-}
-
-func TestComposeVolumes(t *testing.T) {
-	dockertest.NeedCompose(t)
-	b := &bench{T: t, name: "snaptest-" + randomHex(t), dir: t.TempDir()}
-	b.must(os.MkdirAll(filepath.Join(b.dir, "data", "in"), 0o755))
-	b.must(os.Mkdir(filepath.Join(b.dir, "conf"), 0o755))
-	b.must(os.WriteFile(filepath.Join(b.dir, "one.conf"), nil, 0o644))
-	w := b.composed("services:",
-		"  web: {image: x, volumes: ['./data:/data', './conf:/conf:ro', './one.conf:/one.conf', './new:/new']}",
-		"  db: {image: x, volumes: ['./data:/again', './data/in:/in', /cache], tmpfs: [/tmp]}")
-	b.must(os.WriteFile(filepath.Join(b.dir, "compose.override.yaml"), []byte("services: {web: {volumes: ['./more:/more']}}"), 0o644))
-	volumes, notices, err := b.open(w).Volumes(t.Context())
-	b.must(err)
-	var got []string
-	for _, v := range volumes {
-		if v.Name != v.Source || !filepath.IsAbs(v.Target) {
-			t.Errorf("%+v", v)
-		}
-		got = append(got, strings.TrimPrefix(v.Source, b.dir+"/"))
-	}
-	if want := []string{"data", "more", "new"}; !slices.Equal(got, want) {
-		t.Errorf("volumes %q, want %q", got, want)
-	}
-	said := strings.Join(notices, "\n")
-	for _, want := range []string{"data/in is part of", "conf is left out: it is mounted read-only", "one.conf is left out: it is not a directory", "anonymous"} {
-		if !strings.Contains(said, want) {
-			t.Errorf("no notice %q in:\n%s", want, said)
-		}
-	}
-
-	b.dir = t.TempDir() // without the override
-	w = b.composed("services: {db: {image: x, volumes: ['pg:/var/lib/pg']}}", "volumes: {pg: {}}")
-	if _, _, err := b.open(w).Volumes(t.Context()); err == nil || !strings.Contains(err.Error(), "named volume pg") {
-		t.Errorf("got %v, want a refusal of the named volume", err)
-	}
-	w = b.composed("services: {db: {image: ")
-	if _, _, err := b.open(w).Volumes(t.Context()); err == nil || !strings.Contains(err.Error(), "compose.yaml") {
-		t.Errorf("got %v, want what compose says of the file", err)
 	}
 }
 

@@ -66,11 +66,15 @@ func (a *composeApp) redeploy(ctx context.Context, r runtime.Redeploy) error {
 	if _, sick := errors.AsType[*runtime.Unhealthy](err); sick {
 		return err
 	}
-	if err == nil {
+	again, crashed := errors.AsType[*runtime.Crashed](err)
+	if err == nil || crashed {
 		err = a.settle(ctx, r.Before)
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("workload %s: %w", a.w.Name, err), a.putDown(ctx, r.StopTimeout))
+	}
+	if crashed {
+		return again
 	}
 	return a.missing(ctx, r.Before)
 }
@@ -138,9 +142,13 @@ func (a *composeApp) bringAgain(ctx context.Context, v *composeView, fates []run
 			return err
 		}
 	}
-	return each(started, func(c *inspected) error {
-		return a.e.waitHealthy(ctx, &watch{id: c.ID, mayEnd: c.OneOff}, r.HealthTimeout)
-	})
+	var watches []*watch
+	for _, c := range started {
+		was := recorded(r.Before, c.ID)
+		crashed := was != nil && was.Crashed || was == nil && crashedBefore(r.Before, c.Service)
+		watches = append(watches, &watch{id: c.ID, mayEnd: c.OneOff, crashed: crashed})
+	}
+	return a.e.waitAll(ctx, watches, r)
 }
 
 // planned stands for a container that is yet to be made: it depends on what the
@@ -183,7 +191,7 @@ func (a *composeApp) makeService(ctx context.Context, v *composeView, service st
 		if c.Service != service || c.OneOff {
 			continue
 		}
-		if was := recorded(r.Before, c.ID); was != nil && !was.Running {
+		if was := recorded(r.Before, c.ID); was != nil && !was.Ran() {
 			if err := a.e.stop(ctx, c, r.StopTimeout); err != nil {
 				return nil, err
 			}
@@ -253,9 +261,11 @@ func (a *composeApp) deploy(ctx context.Context, r runtime.Redeploy) error {
 		asked := len(services) == 0 && !p.extra[c.Service] || slices.Contains(services, c.Service)
 		return c.OneOff || !known || !asked
 	})
-	return each(own, func(c *inspected) error {
-		return a.e.waitHealthy(ctx, &watch{id: c.ID, mayEnd: !ran(r.Before, c.Service)}, r.HealthTimeout)
-	})
+	var watches []*watch
+	for _, c := range own {
+		watches = append(watches, &watch{id: c.ID, mayEnd: !ran(r.Before, c.Service), crashed: crashedBefore(r.Before, c.Service)})
+	}
+	return a.e.waitAll(ctx, watches, r)
 }
 
 // running returns the services to bring up: those that ran before and those
@@ -275,7 +285,14 @@ func running(p *project, before []runtime.Container) []string {
 }
 
 func ran(before []runtime.Container, service string) bool {
-	return slices.ContainsFunc(before, func(c runtime.Container) bool { return !c.Also && !c.OneOff && c.Service == service && c.Running })
+	return slices.ContainsFunc(before, func(c runtime.Container) bool { return !c.Also && !c.OneOff && c.Service == service && c.Ran() })
+}
+
+// crashedBefore reports whether no container of the service was well.
+func crashedBefore(before []runtime.Container, service string) bool {
+	return ran(before, service) && !slices.ContainsFunc(before, func(c runtime.Container) bool {
+		return !c.Also && !c.OneOff && c.Service == service && c.Running && !c.Crashed
+	})
 }
 
 // upFailed tells an unhealthy app from everything else that may fail in docker
@@ -322,10 +339,17 @@ func (a *composeApp) settle(ctx context.Context, before []runtime.Container) err
 		return err
 	}
 	for _, c := range own {
-		if was := recorded(before, c.ID); was != nil {
-			if err := a.e.setPolicy(ctx, c, was.Policy); err != nil {
-				return err
-			}
+		was := recorded(before, c.ID)
+		switch {
+		case was == nil:
+			continue
+		case was.Ran():
+			err = a.e.unfence(ctx, c, was.Policy)
+		default:
+			err = a.e.setPolicy(ctx, c, was.Policy)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return a.e.restoreAlso(ctx, before)
@@ -349,7 +373,7 @@ func (a *composeApp) missing(ctx context.Context, before []runtime.Container) er
 	for _, was := range before {
 		c := byID(own, was.ID)
 		switch {
-		case was.Also || !was.Running, c != nil && c.Running, was.OneOff && c != nil && c.raw.State.ExitCode == 0:
+		case was.Also || !was.Running || was.Crashed, c != nil && c.Running, was.OneOff && c != nil && c.raw.State.ExitCode == 0:
 		case !was.OneOff && fresh[was.Service] > 0:
 			fresh[was.Service]--
 		default:

@@ -22,7 +22,7 @@ func (a *composeApp) mismatch(ctx context.Context, v *composeView, fates []runti
 	var errs []error
 	for _, f := range fates {
 		c := byID(v.own, f.ID)
-		if c == nil || f.Also || c.OneOff || !f.Running {
+		if c == nil || f.Also || c.OneOff || !f.Ran() {
 			continue
 		}
 		_, known := v.Services[c.Service]

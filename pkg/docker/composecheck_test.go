@@ -235,9 +235,9 @@ func TestComposeVolumesWithoutAnEngine(t *testing.T) {
 	defer l.Close()
 	for _, host := range []string{"unix://" + socket, "unix://" + socket + "-none"} {
 		r := b.open(b.workload("compose: "+path), client.WithHost(host), client.WithVersion("1.41"))
-		volumes, _, err := r.Volumes(t.Context())
-		if err != nil || len(volumes) != 1 || volumes[0].Source != b.dir+"/data" {
-			t.Errorf("%s: %+v, %v", host, volumes, err)
+		found, err := r.Volumes(t.Context())
+		if err != nil || len(found.Volumes) != 1 || found.Volumes[0].Source != b.dir+"/data" {
+			t.Errorf("%s: %+v, %v", host, found, err)
 		}
 		if _, err := r.Containers(t.Context()); !errors.Is(err, runtime.ErrUnreachable) {
 			t.Errorf("%s: containers: %v, want ErrUnreachable", host, err)

@@ -176,7 +176,7 @@ func (v *composeView) fate(was runtime.Container, pins map[string]runtime.Pin) r
 	f := runtime.Fate{Container: was, Then: runtime.StartsAgain, Up: was.Pin()}
 	c, pin := byID(v.own, was.ID), pins[was.Service]
 	switch {
-	case !was.Running:
+	case !was.Ran():
 		f.Then = runtime.StaysStopped
 	case was.Also || !v.makes(was):
 		// Nobody could make it anew, so it can only start again.

@@ -14,6 +14,7 @@ import (
 	"github.com/docker/docker/api/types/filters"
 
 	"github.com/tiny-forge/snap/pkg/compose"
+	"github.com/tiny-forge/snap/pkg/docker/mounts"
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
@@ -181,6 +182,7 @@ func (a *composeApp) addProfiles(ctx context.Context, c compose.Command, p *proj
 			p.Services[name], p.extra[name] = s, true
 		}
 	}
+	p.Volumes = all.Volumes
 	return nil
 }
 
@@ -203,8 +205,9 @@ func (a *composeApp) name(ctx context.Context) (string, error) {
 // project is what docker compose config makes of a Compose file, as far as snap
 // looks at it. It may hold secrets: it is never printed.
 type project struct {
-	Name     string             `json:"name"`
-	Services map[string]service `json:"services"`
+	Name     string                   `json:"name"`
+	Services map[string]service       `json:"services"`
+	Volumes  map[string]mounts.Volume `json:"volumes"`
 
 	extra map[string]bool // services that no profile of the config asks for
 }
@@ -212,7 +215,8 @@ type project struct {
 type service struct {
 	Image       string             `json:"image"`
 	Ports       []port             `json:"ports"`
-	Volumes     []serviceMount     `json:"volumes"`
+	Volumes     []mounts.Mount     `json:"volumes"`
+	Tmpfs       []string           `json:"tmpfs"`
 	Environment map[string]*string `json:"environment"` // nil: the variable is not set
 	DependsOn   map[string]struct {
 		Condition string `json:"condition"`

@@ -109,17 +109,17 @@ func resumeKilled(t *testing.T, remove bool) {
 	t.Parallel()
 	b := newBench(t)
 	ref, _ := b.image("one")
-	w := b.app(ref, "restart: always", healthy)
+	w := b.app(ref, "restart: always", brief)
 	r, held := b.open(w), b.held()
 	old := b.deployed(r, held)
-	other := b.app(ref, "restart: always", "hostname: other", healthy)
+	other := b.app(ref, "restart: always", "hostname: other", brief)
 	for n, done := 1, false; !done; n++ {
 		// An unhealthy redeploy of another config: the old one aside, a new one
 		// that cannot be adopted.
 		b.sick(true)
 		b.must(r.FenceAndStop(b.Context(), 5*time.Second))
 		before := []runtime.Container{old}
-		err := b.open(other).Redeploy(b.Context(), held, runtime.Redeploy{Before: before})
+		err := b.open(other).Redeploy(b.Context(), held, runtime.Redeploy{Before: before, HealthTimeout: briefWait})
 		if _, ok := err.(*runtime.Unhealthy); !ok {
 			t.Fatalf("got %v, want an Unhealthy", err)
 		}

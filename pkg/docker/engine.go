@@ -6,13 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/client"
+	"golang.org/x/sys/unix"
 
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
@@ -124,10 +127,12 @@ func (e *engine) inspect(ctx context.Context, id string) (*inspected, error) {
 		ImageID: raw.Image,
 		Running: raw.State.Running,
 		Paused:  raw.State.Paused,
+		PID:     raw.State.Pid,
 		Policy:  runtime.Policy{Name: cmp.Or(string(policy.Name), never.Name), Retries: policy.MaximumRetryCount},
 
 		StopTimeout: 10 * time.Second, // the engine's, where the container asks for nothing else
 	}}
+	c.Crashed = crashed(&raw, c.Policy)
 	if s := raw.Config.StopTimeout; s != nil {
 		c.StopTimeout = time.Duration(*s) * time.Second
 	}
@@ -137,6 +142,30 @@ func (e *engine) inspect(ctx context.Context, id string) (*inspected, error) {
 		}
 	}
 	return c, nil
+}
+
+// crashed reports whether a container crashes over and over, or has crashed, and was
+// not stopped. The engine takes a restart for a success once the container has run for
+// ten seconds (moby's restartmanager).
+func crashed(raw *container.InspectResponse, p runtime.Policy) bool {
+	state := raw.State
+	if state.Running && !state.Restarting {
+		began, err := time.Parse(time.RFC3339Nano, state.StartedAt)
+		return err == nil && raw.RestartCount > 0 && time.Since(began) < 10*time.Second
+	}
+	return runtime.Exit{
+		Policy: p, Code: state.ExitCode, StopSignal: signalOf(raw.Config.StopSignal), Restarts: raw.RestartCount,
+		Restarting: state.Restarting, OOM: state.OOMKilled, Failed: state.Error != "",
+	}.Crashed()
+}
+
+// signalOf is the number of a stop signal, as a name or a number; SIGTERM for "".
+func signalOf(name string) int {
+	if n, err := strconv.Atoi(name); err == nil {
+		return n
+	}
+	name = strings.TrimPrefix(strings.ToUpper(name), "SIG")
+	return int(cmp.Or(unix.SignalNum("SIG"+name), unix.SIGTERM))
 }
 
 // never is the policy of a fenced container.
@@ -156,7 +185,12 @@ func (e *engine) setPolicy(ctx context.Context, c *inspected, p runtime.Policy) 
 	var err error
 	for range 10 {
 		_, err = e.api.ContainerUpdate(ctx, c.ID, update)
-		if err == nil || errdefs.IsNotFound(err) {
+		if errdefs.IsNotFound(err) {
+			if err = e.notFound(ctx, c, err); err != nil {
+				return err
+			}
+		}
+		if err == nil {
 			c.Policy = p
 			return nil
 		}
@@ -170,7 +204,74 @@ func (e *engine) setPolicy(ctx context.Context, c *inspected, p runtime.Policy) 
 	return err
 }
 
+// unfence gives a container that shall run its restart policy. One that has ended while
+// it was fenced is started, as the engine would have done: it is then seen to crash over
+// and over, and not taken for one that somebody has stopped.
+func (e *engine) unfence(ctx context.Context, c *inspected, p runtime.Policy) error {
+	if err := e.setPolicy(ctx, c, p); err != nil {
+		return err
+	}
+	now, err := e.inspect(ctx, c.ID)
+	if err != nil || now == nil || now.raw.State.Status != "exited" {
+		return err
+	}
+	if restarts := p.Name != never.Name && (p.Name != string(container.RestartPolicyOnFailure) || now.raw.State.ExitCode != 0); !restarts {
+		return nil
+	}
+	if err := e.startOnce(ctx, now); refused(err) {
+		e.notice(fmt.Sprintf("container %s does not start: %v", c.Name, err))
+	} else if err != nil {
+		return err
+	}
+	return nil
+}
+
+// notFound says what it means that the engine does not know the request for a change of
+// a container: the container is gone, which is no error, or the engine has no such
+// request (podman 4), and then the change was not made.
+func (e *engine) notFound(ctx context.Context, c *inspected, answer error) error {
+	now, err := e.inspect(ctx, c.ID)
+	if err != nil || now == nil {
+		return err
+	}
+	return fmt.Errorf("set the restart policy of container %s: %w: %w", c.Name, runtime.ErrCannotFence, answer)
+}
+
+// canFence returns [runtime.ErrCannotFence] where the engine cannot change the restart
+// policies of these containers. Docker can; another engine is asked to set a policy to
+// what it is.
+func (e *engine) canFence(ctx context.Context, containers []*inspected) error {
+	c := first(containers, func(c *inspected) bool { return c.Policy != never })
+	if c == nil {
+		return nil
+	}
+	version, err := e.api.ServerVersion(ctx)
+	if err != nil {
+		return failed(err, "ask the engine for its version")
+	}
+	if slices.ContainsFunc(version.Components, func(c types.ComponentVersion) bool { return c.Name == "Engine" }) {
+		return nil
+	}
+	_, err = e.api.ContainerUpdate(ctx, c.ID, container.UpdateConfig{RestartPolicy: c.raw.HostConfig.RestartPolicy})
+	if errdefs.IsNotFound(err) {
+		return e.notFound(ctx, c, err)
+	}
+	return nil // whatever else it says, it knows the request
+}
+
+// start starts a container and makes sure that it can be reached.
 func (e *engine) start(ctx context.Context, c *inspected) error {
+	if err := e.startOnce(ctx, c); err != nil {
+		return err
+	}
+	now, err := e.inspect(ctx, c.ID)
+	if err != nil || now == nil {
+		return err
+	}
+	return e.attach(ctx, now, c)
+}
+
+func (e *engine) startOnce(ctx context.Context, c *inspected) error {
 	return portTaken(failed(e.api.ContainerStart(ctx, c.ID, container.StartOptions{}), "start container %s", c.Name))
 }
 
@@ -198,7 +299,16 @@ func (e *engine) setPaused(ctx context.Context, c *inspected, paused bool) error
 	if now != nil && now.Running && now.Paused == paused {
 		return nil
 	}
+	if info, infoErr := e.api.Info(ctx); paused && infoErr == nil && has(info.SecurityOptions, "rootless") && info.CgroupVersion == "1" {
+		// There is no freezer without a delegated cgroup, which version 1 has not.
+		err = fmt.Errorf("%w: it is rootless on cgroup v1: %w", runtime.ErrCannotPause, err)
+	}
 	return errors.Join(err, lookErr)
+}
+
+// has reports whether the engine shows a security option, as "name=userns".
+func has(options []string, name string) bool {
+	return slices.ContainsFunc(options, func(o string) bool { return strings.Split(o, ",")[0] == "name="+name })
 }
 
 func (e *engine) rename(ctx context.Context, c *inspected, name string) error {

@@ -71,6 +71,7 @@ func (e *engine) stop(ctx context.Context, c *inspected, timeout time.Duration) 
 			return err
 		}
 	}
+	started := c.raw.State.StartedAt
 	err := failed(e.api.ContainerStop(ctx, c.ID, container.StopOptions{Timeout: seconds(timeout)}), "stop container %s", c.Name)
 	for deadline := time.Now().Add(15 * time.Second); ; {
 		now, lookErr := e.inspect(ctx, c.ID)
@@ -82,6 +83,9 @@ func (e *engine) stop(ctx context.Context, c *inspected, timeout time.Duration) 
 			return nil
 		}
 		if time.Now().After(deadline) {
+			if now.raw.State.StartedAt != started {
+				return fmt.Errorf("stop container %s: it was stopped, and something else started it again at %s", c.Name, now.raw.State.StartedAt)
+			}
 			return cmp.Or(err, fmt.Errorf("stop container %s: it still runs after a kill", c.Name))
 		}
 		if killErr := e.api.ContainerKill(ctx, c.ID, "SIGKILL"); err == nil {

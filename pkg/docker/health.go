@@ -2,21 +2,31 @@ package docker
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/pkg/stdcopy"
 
+	"github.com/tiny-forge/snap/pkg/crew"
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
 const (
 	poll = 100 * time.Millisecond
-	// steady is how long a container without a health check must run at a stretch.
+	// steady is how long a container without a health check must run at a stretch,
+	// and how long one that the engine could start again must stay down, to be judged.
 	steady = 3 * time.Second
+	// loops is how many restarts are a crash loop, once everything else is up. The
+	// engine doubles its pause before each, from 100 ms (moby's restartmanager), so
+	// five take three seconds and what the program itself needs.
+	loops = 5
 )
 
 // watch is one container on its way to health.
@@ -24,102 +34,325 @@ type watch struct {
 	id string
 	// mayEnd is set for a container that does its work and exits with success.
 	mayEnd bool
+	// crashed is set for a container that had crashed before: one that fails again
+	// says nothing about the new data.
+	crashed bool
+	group   *group
+	left    bool // the group, see leave
 
-	began    string // StartedAt, and
-	restarts int    // RestartCount, both at the time
-	since    time.Time
-	last     string // the last thing that kept it from being healthy
+	began time.Time // when the wait began
+	run   string    // StartedAt of the run that is watched, and
+	since time.Time // when it was first seen
+
+	looked   bool
+	restarts int       // RestartCount up to which no restart counts
+	down     time.Time // when it was first seen down, of one that could start again
+	last     string    // the last thing that kept it from being healthy
+
+	probe probe // of its own health check, by snap
 }
 
-// waitHealthy returns nil once a container is healthy, and a [*runtime.Unhealthy]
-// when its health check fails, when it ends, or when the time is up. A container
-// that the engine itself restarts has until then.
-func (e *engine) waitHealthy(ctx context.Context, w *watch, timeout time.Duration) error {
-	if timeout <= 0 {
-		timeout = 2 * time.Minute
+// verdict is what there is to say about a container at one moment.
+type verdict struct {
+	up  time.Time // healthy, and since when it has been up
+	bad string    // it will not become healthy, and why
+}
+
+// group is what containers on their way to health know of one another.
+type group struct {
+	mu     sync.Mutex
+	coming int       // how many are coming up, without those that crash over and over
+	up     time.Time // since when all that are healthy have been so
+	again  []string  // those that had crashed before, and did so again
+}
+
+// leave says that a container is no longer one that another could be waiting for.
+func (g *group) leave(w *watch) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !w.left {
+		w.left = true
+		g.coming--
 	}
-	for deadline := time.Now().Add(timeout); ; {
+}
+
+// alone reports whether no other container is coming up. Only one that has crashed
+// asks: nobody need wait for it.
+func (g *group) alone(w *watch) bool {
+	g.leave(w)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.coming == 0
+}
+
+// waitAll waits for containers at once. It returns a [*runtime.Unhealthy] for one that
+// is not healthy, as soon as there is one, or else a [*runtime.Crashed] with those that
+// had crashed before and did so again. It tells r.Up since when the others have been up.
+func (e *engine) waitAll(ctx context.Context, watches []*watch, r runtime.Redeploy) error {
+	g := &group{coming: len(watches)}
+	waiting, stop := context.WithCancel(ctx)
+	defer stop()
+	errs := make([]error, len(watches))
+	var wg sync.WaitGroup
+	for i, w := range watches {
+		w.group = g
+		wg.Go(func() {
+			errs[i] = crew.Catch(func() error { return e.waitOne(waiting, w, r.HealthTimeout) })
+			if errs[i] != nil {
+				stop()
+			}
+		})
+	}
+	wg.Wait()
+	err := errors.Join(errs...)
+	crew.Raise(err)
+	if sick, ok := errors.AsType[*runtime.Unhealthy](err); ok && ctx.Err() == nil {
+		return sick // and the others were not waited for
+	}
+	if err != nil {
+		return err
+	}
+	if r.Up != nil && !g.up.IsZero() {
+		r.Up(g.up)
+	}
+	if len(g.again) > 0 {
+		return &runtime.Crashed{Containers: g.again}
+	}
+	return nil
+}
+
+// waitHealthy waits for one container: see waitAll.
+func (e *engine) waitHealthy(ctx context.Context, w *watch, timeout time.Duration) error {
+	return e.waitAll(ctx, []*watch{w}, runtime.Redeploy{HealthTimeout: timeout})
+}
+
+func (e *engine) waitOne(ctx context.Context, w *watch, timeout time.Duration) error {
+	up, err := e.wait(ctx, w, timeout)
+	w.group.leave(w)
+	w.group.mu.Lock()
+	defer w.group.mu.Unlock()
+	if sick, ok := errors.AsType[*runtime.Unhealthy](err); ok && w.crashed {
+		w.group.again = append(w.group.again, sick.Container+" ("+sick.Reason+")")
+		return nil
+	}
+	if up.After(w.group.up) {
+		w.group.up = up
+	}
+	return err
+}
+
+// wait returns since when a container has been up, once it is healthy, and a
+// [*runtime.Unhealthy] when it is not at its deadline, or cannot become so.
+//
+// The deadline is the later of timeout and of what the container's own check allows. A
+// check that fails before that, even one that the engine calls unhealthy, says little:
+// a database that recovers after a crash, or an app that migrates its data, answers
+// late and is well.
+func (e *engine) wait(ctx context.Context, w *watch, timeout time.Duration) (time.Time, error) {
+	w.began = time.Now()
+	defer w.probe.end()
+	for {
 		c, err := e.inspect(ctx, w.id)
 		if err != nil {
-			return err
+			return time.Time{}, err
 		}
 		if c == nil {
-			return fmt.Errorf("container %.12s was removed while snap waited for its health", w.id)
+			return time.Time{}, fmt.Errorf("container %.12s was removed while snap waited for its health", w.id)
 		}
-		done, reason := w.judge(c)
-		if done {
-			return nil
-		}
-		if reason == "" && time.Now().After(deadline) {
-			reason = fmt.Sprintf("not healthy after %v", timeout)
-			if w.last != "" {
-				reason += ": " + w.last
+		if c.active() && w.run != c.raw.State.StartedAt {
+			if err := e.attach(ctx, c, c); err != nil {
+				return time.Time{}, err
 			}
 		}
-		if reason != "" {
-			return &runtime.Unhealthy{Container: c.Name, Reason: reason + e.evidence(ctx, c)}
+		v := w.judge(c)
+		if allowed := max(cmp.Or(max(timeout, 0), 2*time.Minute), patienceOf(c.raw.Config.Healthcheck)); v == (verdict{}) && time.Since(w.began) > allowed {
+			v.bad = fmt.Sprintf("not healthy after %v", allowed)
+			if w.last != "" {
+				v.bad += ": " + w.last
+			}
+			if len(probesOf(c)) == 0 {
+				v.bad += told(w.probe.result())
+			}
 		}
+		switch {
+		case v.bad != "":
+			return time.Time{}, &runtime.Unhealthy{Container: c.Name, Reason: v.bad + e.evidence(ctx, c)}
+		case !v.up.IsZero():
+			return v.up, nil
+		}
+		e.probeOnce(ctx, w, c)
 		if err := sleep(ctx, poll); err != nil {
-			return err
+			return time.Time{}, err
 		}
 	}
+}
+
+// patienceOf is how long a container's own check may take to fail for good.
+func patienceOf(check *container.HealthConfig) time.Duration {
+	if check == nil || len(check.Test) == 0 || check.Test[0] == "NONE" {
+		return 0
+	}
+	retries := cmp.Or(max(check.Retries, 0), probeRetries)
+	return check.StartPeriod + time.Duration(retries)*(intervalOf(check)+timeoutOf(check))
 }
 
 // judge says whether a container is healthy, or why it will not become so.
-func (w *watch) judge(c *inspected) (healthy bool, reason string) {
+func (w *watch) judge(c *inspected) verdict {
 	state := c.raw.State
 	if !state.Running || state.Restarting {
-		w.began = ""
-		w.last = fmt.Sprintf("it exited with code %d", state.ExitCode)
-		if state.Error != "" {
-			w.last += " (" + runtime.Printable(state.Error) + ")"
-		}
-		switch {
-		case w.mayEnd && !state.Running && state.ExitCode == 0 && state.Status == "exited":
-			return true, ""
-		case c.Policy.Name == never.Name && state.Status != "created":
-			return false, w.last
-		}
-		return false, ""
+		return w.judgeDown(c)
+	}
+	w.down = time.Time{}
+	if w.run != state.StartedAt {
+		w.run, w.since = state.StartedAt, time.Now()
+		w.probe.forget()
+	}
+	if reason := w.looping(c); reason != "" {
+		return verdict{bad: reason}
 	}
 	switch c.health() {
 	case container.NoHealthcheck:
+		if state.Paused || time.Since(w.since) < steady {
+			return verdict{}
+		}
+		return verdict{up: w.startOf(c)}
 	case container.Healthy:
-		return true, ""
+		return verdict{up: w.firstPass(c)}
 	case container.Unhealthy:
-		return false, "its health check fails"
+		w.last = "its health check fails"
 	default:
 		w.last = "its health check has not passed yet"
-		return false, ""
+		// The engine has not made up its mind, so a probe of snap's own counts, unless
+		// a later one of the engine has failed.
+		if passed := w.probe.passedAt(); passed.After(lastFailure(c)) {
+			return verdict{up: passed}
+		}
 	}
-	if w.began != state.StartedAt || w.restarts != c.raw.RestartCount {
-		w.began, w.restarts, w.since = state.StartedAt, c.raw.RestartCount, time.Now()
+	return verdict{}
+}
+
+// judgeDown judges a container that does not run.
+func (w *watch) judgeDown(c *inspected) verdict {
+	state := c.raw.State
+	w.run = ""
+	w.probe.forget()
+	w.last = fmt.Sprintf("it exited with code %d", state.ExitCode)
+	if state.Error != "" {
+		w.last += " (" + runtime.Printable(state.Error) + ")"
 	}
-	return !state.Paused && time.Since(w.since) >= steady, ""
+	ended := !state.Restarting && state.Status == "exited"
+	switch {
+	case w.mayEnd && ended && state.ExitCode == 0:
+		finished, err := time.Parse(time.RFC3339Nano, state.FinishedAt)
+		if err != nil {
+			finished = time.Now()
+		}
+		return verdict{up: finished}
+	case c.Policy.Name == never.Name && state.Status != "created":
+		return verdict{bad: w.last}
+	case !ended:
+		w.down = time.Time{}
+		return verdict{bad: w.looping(c)}
+	}
+	// The engine would start it again, and does not: it has given up, or somebody has
+	// stopped the container. Not every engine shows the moment between the two.
+	if w.down.IsZero() {
+		w.down = time.Now()
+	}
+	if time.Since(w.down) < steady {
+		return verdict{}
+	}
+	return verdict{bad: w.last + ", and the engine does not start it again"}
+}
+
+// looping says that a container is in a crash loop, "" where it is not.
+func (w *watch) looping(c *inspected) string {
+	n := c.raw.RestartCount
+	switch {
+	case !w.looked || n < w.restarts: // the first look, or somebody has started it
+		w.looked, w.restarts = true, n
+	case n > w.restarts && !w.group.alone(w):
+		w.restarts = n // it may crash until what it needs is there
+	case n-w.restarts >= loops:
+		return fmt.Sprintf("it ends and is started again, over and over; %s", cmp.Or(w.last, "it runs for a moment each time"))
+	}
+	return ""
+}
+
+// startOf is when the run of a container began, by the engine's clock, which is the
+// host's.
+func (w *watch) startOf(c *inspected) time.Time {
+	began, err := time.Parse(time.RFC3339Nano, c.raw.State.StartedAt)
+	if err != nil || began.After(w.since) {
+		return w.since
+	}
+	return began
 }
 
 // health is what the container's health check says; NoHealthcheck without one.
 func (c *inspected) health() container.HealthStatus {
 	if h := c.raw.State.Health; h != nil {
-		return h.Status
+		return cmp.Or(h.Status, container.NoHealthcheck) // podman 4 says "" where there is none
 	}
 	return container.NoHealthcheck
 }
 
-// evidence is the end of what the health check said, or else the container's log.
-func (e *engine) evidence(ctx context.Context, c *inspected) string {
-	if h := c.raw.State.Health; c.Running && h != nil && len(h.Log) > 0 {
-		last := h.Log[len(h.Log)-1]
-		text := fmt.Sprintf("; the check exited with code %d", last.ExitCode)
-		if said := runtime.Tail(last.Output); said != "" {
-			text += " and said: " + said
+// probesOf returns what the engine's probes of this run of the container found, the
+// latest last. The engine remembers five.
+func probesOf(c *inspected) []*container.HealthcheckResult {
+	if c.raw.State.Health == nil {
+		return nil
+	}
+	began, _ := time.Parse(time.RFC3339Nano, c.raw.State.StartedAt)
+	return slices.DeleteFunc(slices.Clone(c.raw.State.Health.Log), func(r *container.HealthcheckResult) bool { return !r.End.After(began) })
+}
+
+// lastFailure is when the last probe of the engine failed.
+func lastFailure(c *inspected) (at time.Time) {
+	for _, r := range probesOf(c) {
+		if r.ExitCode != 0 {
+			at = r.End
 		}
-		return text
+	}
+	return at
+}
+
+// firstPass is since when every probe has passed: the engine's, and those of snap.
+func (w *watch) firstPass(c *inspected) time.Time {
+	failed := lastFailure(c)
+	if own := w.probe.passedAt(); own.After(failed) {
+		return own
+	}
+	for _, r := range probesOf(c) {
+		if r.ExitCode == 0 && r.End.After(failed) {
+			return r.End
+		}
+	}
+	return time.Now()
+}
+
+// evidence is the end of what the health check and the container's log said.
+func (e *engine) evidence(ctx context.Context, c *inspected) string {
+	var text string
+	if probes := probesOf(c); c.Running && len(probes) > 0 {
+		text = told(probes[len(probes)-1])
 	}
 	if said := e.logs(ctx, c); said != "" {
-		return "; its log ends with: " + said
+		text += "; its log ends with: " + said
 	}
-	return ""
+	return text
+}
+
+// told is what a health check said.
+func told(result *container.HealthcheckResult) string {
+	if result == nil {
+		return ""
+	}
+	text := fmt.Sprintf("; the check exited with code %d", result.ExitCode)
+	if said := runtime.Tail(result.Output); said != "" {
+		text += " and said: " + said
+	}
+	return text
 }
 
 // logs returns the last lines that a container logged, "" where it cannot read them.

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -15,6 +16,7 @@ import (
 	"github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/client"
 	"github.com/docker/go-connections/nat"
 
 	"github.com/tiny-forge/snap/pkg/runtime"
@@ -34,6 +36,9 @@ type wanted struct {
 	ref     string // the reference that goes with it, for people
 	digest  string // of the repository, where the image has one
 	hash    string
+	// asItIs says that the named volumes have their data, be it none. Without that the
+	// engine puts the image's own files into one that is empty.
+	asItIs bool
 }
 
 // is reports whether a container is the wanted one.
@@ -69,9 +74,9 @@ func (a *imageApp) want(ctx context.Context, pin runtime.Pin, pull bool) (wanted
 	case found.ID == "":
 		return wanted{}, missingImage(pin, a.w.Image)
 	case found.ID == configured.ID:
-		return wanted{imageID: found.ID, name: a.w.Image, ref: a.w.Image, hash: hash}, nil
+		return wanted{imageID: found.ID, name: a.w.Image, ref: a.w.Image, hash: hash, asItIs: !pull}, nil
 	}
-	return wanted{imageID: found.ID, ref: cmp.Or(pin.Image, a.w.Image), digest: pin.Digest, hash: hash}, nil
+	return wanted{imageID: found.ID, ref: cmp.Or(pin.Image, a.w.Image), digest: pin.Digest, hash: hash, asItIs: !pull}, nil
 }
 
 // create makes the container, fenced, and not started.
@@ -143,8 +148,6 @@ func (a *imageApp) network(ctx context.Context) error {
 	return failed(err, "create network %s", name)
 }
 
-func (a *imageApp) volumes(context.Context) ([]runtime.Volume, []string, error) { return nil, nil, nil }
-
 func (a *imageApp) upToDate(ctx context.Context) (bool, error) {
 	own, err := a.own(ctx)
 	if err != nil || len(own) != 1 {
@@ -158,7 +161,11 @@ func (a *imageApp) upToDate(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	c := own[0]
-	sick := c.health() != container.Healthy && c.health() != container.NoHealthcheck
+	lacks, err := a.e.lacks(ctx, c)
+	if err != nil {
+		return false, err
+	}
+	sick := c.health() != container.Healthy && c.health() != container.NoHealthcheck || lacks != ""
 	ours := c.label(labelConfig) == "" || c.label(labelConfig) == a.w.Config
 	return ours && want.is(c) && c.active() && !sick && c.Name == a.w.ContainerName && c.Policy == restartOf(a.w), nil
 }
@@ -221,7 +228,7 @@ func fatesOf(before []runtime.Container, why string) []runtime.Fate {
 	for i, c := range before {
 		fates[i] = runtime.Fate{Container: c, Then: runtime.StartsAgain, Up: c.Pin()}
 		switch {
-		case !c.Running:
+		case !c.Ran():
 			fates[i].Then = runtime.StaysStopped
 		case why != "" && !c.Also:
 			fates[i].Then, fates[i].Why = runtime.MadeAnew, why
@@ -251,11 +258,37 @@ func (a *imageApp) checkTaken(ctx context.Context, own []*inspected) error {
 
 // image returns the image of a reference or an id; nothing when this host has none.
 func (e *engine) image(ctx context.Context, ref string) (image.InspectResponse, error) {
-	found, err := e.api.ImageInspect(ctx, ref)
+	var raw bytes.Buffer
+	found, err := e.api.ImageInspect(ctx, ref, client.ImageInspectWithRawResponse(&raw))
 	if errdefs.IsNotFound(err) {
 		return image.InspectResponse{}, nil
 	}
-	return found, failed(err, "inspect image %s", ref)
+	if err != nil {
+		return found, failed(err, "inspect image %s", ref)
+	}
+	found.RepoDigests = slices.DeleteFunc(found.RepoDigests, func(d string) bool { return !pullable(d, found.ID, raw.Bytes()) })
+	return found, nil
+}
+
+// pullable reports whether a registry has the image under that digest. An image that was
+// built here has digests too, where the engine keeps images in containerd: they are those
+// of its manifest, which is then also its id. There only what the engine knows of the
+// image's origin tells (Identity, since Docker 29). podman names what it built localhost.
+func pullable(digest, id string, raw []byte) bool {
+	repository, sum, _ := strings.Cut(digest, "@")
+	if sum != id {
+		return !strings.HasPrefix(repository, "localhost/")
+	}
+	var origin struct {
+		Identity struct{ Pull []struct{ Repository string } }
+	}
+	_ = json.Unmarshal(raw, &origin) // an engine that is older says nothing
+	familiar := func(name string) string {
+		return strings.TrimPrefix(strings.TrimPrefix(name, "docker.io/"), "library/")
+	}
+	return slices.ContainsFunc(origin.Identity.Pull, func(p struct{ Repository string }) bool {
+		return familiar(p.Repository) == familiar(repository)
+	})
 }
 
 // digestOf chooses the digest of ref's repository, where there is one.
@@ -278,13 +311,10 @@ func (e *engine) checkPin(ctx context.Context, pin runtime.Pin, ref string) erro
 }
 
 func missingImage(pin runtime.Pin, ref string) error {
-	switch {
-	case pin.ImageID == "":
-		return fmt.Errorf("image %s: %w: docker pull %s brings it", ref, runtime.ErrImageMissing, ref)
-	case pin.Digest != "":
-		return fmt.Errorf("image %s (%s): %w: docker pull %s brings it", pin.Image, pin.ImageID, runtime.ErrImageMissing, pin.Digest)
+	if pin.ImageID == "" {
+		return &runtime.MissingImage{Image: ref, Pull: ref}
 	}
-	return fmt.Errorf("image %s (%s): %w, and has no digest to pull it by: build or load it again", pin.Image, pin.ImageID, runtime.ErrImageMissing)
+	return &runtime.MissingImage{Image: pin.Image, ImageID: pin.ImageID, Pull: pin.Digest}
 }
 
 // pull fetches an image as a user who is not logged in.

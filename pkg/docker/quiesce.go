@@ -117,8 +117,6 @@ func (e *engine) wake(ctx context.Context, c *inspected, all []*inspected) error
 }
 
 const (
-	// probeInterval is the engine's, where a health check has none of its own.
-	probeInterval = 30 * time.Second
 	// probeStarts is how long a probe that is due may take to start.
 	probeStarts = 2 * time.Second
 	// pauseTakes is longer than it takes to pause a container after a look at it.
@@ -156,24 +154,11 @@ func (e *engine) calm(ctx context.Context, containers []*inspected) error {
 }
 
 // probed says whether the engine is about to start a probe in a container, or may
-// be starting one. A probe is due an interval after the end of the one before,
-// which the engine logs (monitor in moby's daemon/health.go).
+// be starting one.
 func probed(c *container.InspectResponse, now time.Time) bool {
-	check, health := c.Config.Healthcheck, c.State.Health
-	if check == nil || health == nil || health.Status == container.NoHealthcheck || !c.State.Running || c.State.Paused {
+	due, ok := nextProbe(c)
+	if !ok {
 		return false
 	}
-	interval := check.Interval
-	if interval <= 0 {
-		interval = probeInterval
-	}
-	began, err := time.Parse(time.RFC3339Nano, c.State.StartedAt)
-	if err != nil {
-		return false
-	}
-	if n := len(health.Log); n > 0 && health.Log[n-1].End.After(began) {
-		began = health.Log[n-1].End
-	}
-	due := began.Add(interval)
-	return now.After(due.Add(-min(pauseTakes, interval/2))) && now.Before(due.Add(probeStarts))
+	return now.After(due.Add(-min(pauseTakes, intervalOf(c.Config.Healthcheck)/2))) && now.Before(due.Add(probeStarts))
 }

@@ -40,11 +40,15 @@ func (a *imageApp) redeploy(ctx context.Context, r runtime.Redeploy) error {
 		return errors.Join(err, a.e.discard(ctx, others, r.StopTimeout))
 	}
 	fresh, err := a.bringUp(ctx, r, want, old, others)
+	again, crashed := errors.AsType[*runtime.Crashed](err)
+	if crashed { // as before the redeploy: it is not the new data
+		err = nil
+	}
 	if _, sick := errors.AsType[*runtime.Unhealthy](err); sick {
 		return err
 	}
 	if err == nil {
-		err = a.e.setPolicy(ctx, fresh, restartOf(a.w))
+		err = a.e.unfence(ctx, fresh, restartOf(a.w))
 	}
 	if err == nil {
 		err = a.e.restoreAlso(ctx, r.Before)
@@ -52,7 +56,10 @@ func (a *imageApp) redeploy(ctx context.Context, r runtime.Redeploy) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("workload %s: %w", a.w.Name, err), a.undo(ctx, r.Before, r.StopTimeout))
 	}
-	return a.removeOld(ctx, old)
+	if err := a.removeOld(ctx, old); err != nil || !crashed {
+		return err
+	}
+	return again
 }
 
 // startOld starts an old container whose image is gone.
@@ -116,7 +123,7 @@ func (a *imageApp) bringUp(ctx context.Context, r runtime.Redeploy, want wanted,
 		return nil, err
 	}
 	if len(others) == 1 && others[0].active() && want.is(others[0]) && others[0].Name == a.w.ContainerName {
-		return others[0], a.e.waitHealthy(waiting, &watch{id: others[0].ID}, r.HealthTimeout)
+		return others[0], a.await(waiting, others[0], r)
 	}
 	if err := a.e.discard(ctx, others, r.StopTimeout); err != nil {
 		return nil, err
@@ -133,7 +140,14 @@ func (a *imageApp) bringUp(ctx context.Context, r runtime.Redeploy, want wanted,
 	if err := a.e.start(ctx, fresh); err != nil {
 		return nil, err
 	}
-	return fresh, a.e.waitHealthy(waiting, &watch{id: fresh.ID}, r.HealthTimeout)
+	return fresh, a.await(waiting, fresh, r)
+}
+
+// await waits until the new container is healthy.
+func (a *imageApp) await(ctx context.Context, fresh *inspected, r runtime.Redeploy) error {
+	before := slices.DeleteFunc(slices.Clone(r.Before), func(c runtime.Container) bool { return c.Also || !c.Ran() })
+	crashed := len(before) > 0 && !slices.ContainsFunc(before, func(c runtime.Container) bool { return !c.Crashed })
+	return a.e.waitAll(ctx, []*watch{{id: fresh.ID, crashed: crashed}}, r)
 }
 
 // removeOld removes the containers that the new one replaces. One that cannot be
@@ -179,7 +193,7 @@ func (a *imageApp) settle(ctx context.Context, before []runtime.Container) error
 		return fmt.Errorf("workload %s: there is no new container to accept", a.w.Name)
 	}
 	for _, c := range current {
-		if err := a.e.setPolicy(ctx, c, restartOf(a.w)); err != nil {
+		if err := a.e.unfence(ctx, c, restartOf(a.w)); err != nil {
 			return err
 		}
 	}

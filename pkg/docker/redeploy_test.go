@@ -15,6 +15,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/client"
 
+	"github.com/tiny-forge/snap/pkg/docker/endpoint"
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
@@ -99,12 +100,12 @@ func TestUnhealthyIsReportedAndTheOldOneComesBack(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	ref, id := b.image("one")
-	r, held := b.open(b.app(ref, "restart: always", healthy)), b.held()
+	r, held := b.open(b.app(ref, "restart: always", brief)), b.held()
 	old := b.deployed(r, held)
 	b.must(r.FenceAndStop(b.Context(), 5*time.Second))
 	b.sick(true)
 
-	d := runtime.Redeploy{Pins: map[string]runtime.Pin{"": {Image: ref, ImageID: id}}, Before: []runtime.Container{old}}
+	d := runtime.Redeploy{Pins: map[string]runtime.Pin{"": {Image: ref, ImageID: id}}, Before: []runtime.Container{old}, HealthTimeout: briefWait}
 	err := r.Redeploy(b.Context(), held, d)
 	var sick *runtime.Unhealthy
 	if !errors.As(err, &sick) || sick.Container != b.name || !strings.Contains(sick.Reason, "feeling") || strings.ContainsRune(sick.Reason, '\x1b') {
@@ -161,7 +162,7 @@ func TestAHealthCheckThatNeverPassesRunsIntoTheTimeout(t *testing.T) {
 	b := newBench(t)
 	ref, _ := b.image("one")
 	b.sick(true)
-	r, held := b.open(b.app(ref, "healthcheck: {test: [CMD, /app, check], interval: 200ms, retries: 1000}")), b.held()
+	r, held := b.open(b.app(ref, "healthcheck: {test: [CMD, /app, check], interval: 100ms, timeout: 100ms, retries: 5}")), b.held()
 	err := r.Redeploy(b.Context(), held, runtime.Redeploy{HealthTimeout: time.Second})
 	var sick *runtime.Unhealthy
 	if !errors.As(err, &sick) || !strings.Contains(sick.Reason, "after 1s") {
@@ -330,8 +331,9 @@ func TestTheLockIsDemanded(t *testing.T) {
 
 func TestEnginesElsewhereAreRefused(t *testing.T) {
 	w := (&bench{T: t, name: "x", dir: t.TempDir()}).workload("image: x")
-	if _, err := open(w, Options{}, client.WithHost("tcp://127.0.0.1:1")); !errors.Is(err, ErrNotLocal) {
-		t.Errorf("got %v, want ErrNotLocal", err)
+	var elsewhere *NotLocal
+	if _, err := Open(w, Options{Engine: endpoint.Choice{Host: "tcp://127.0.0.1:1"}}); !errors.As(err, &elsewhere) {
+		t.Errorf("got %v, want a NotLocal", err)
 	}
 	r, err := open(w, Options{}, client.WithHost("unix://"+t.TempDir()+"/none.sock"))
 	if err != nil {

@@ -5,19 +5,36 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/docker/docker/client"
 
+	"github.com/tiny-forge/snap/pkg/docker/endpoint"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
-// ErrNotLocal says that DOCKER_HOST names an engine that may be on another host.
-// The directories that snap changes are on this one.
-var ErrNotLocal = errors.New("not an engine of this host")
+// NotLocal is the error of Open for an engine that may be on another host. The
+// directories that snap changes are on this one.
+type NotLocal struct {
+	Engine endpoint.Endpoint
+}
+
+func (n *NotLocal) Error() string {
+	return fmt.Sprintf("docker engine %s: not an engine of this host", n.Engine)
+}
+
+// Hint says what to do.
+func (n *NotLocal) Hint() string {
+	if n.Engine.Context != "" {
+		return "run snap on the host of that engine; for this host's engine add --context " + endpoint.Default
+	}
+	return "run snap on the host of that engine; for this host's engine unset DOCKER_HOST, or set it or --host to a unix:// socket"
+}
 
 // For the tests: callers have nothing to decide by these.
 var (
@@ -31,6 +48,9 @@ type Options struct {
 	// nothing has failed: a container of also_stop is gone or does not start, an
 	// old container cannot be removed. May be nil.
 	Notice func(line string)
+	// Engine is what the operator has chosen; without a choice the engine is the one
+	// that the docker command would use.
+	Engine endpoint.Choice
 }
 
 // Runtime brings the containers of one workload up and down.
@@ -48,21 +68,25 @@ type app interface {
 	redeploy(ctx context.Context, r runtime.Redeploy) error
 	resume(ctx context.Context, before []runtime.Container) error
 	settle(ctx context.Context, before []runtime.Container) error
-	volumes(ctx context.Context) ([]runtime.Volume, []string, error)
+	mounts(ctx context.Context) (*runtime.Mounts, error)
 	upToDate(ctx context.Context) (bool, error)
 }
 
 // Open returns the runtime of a workload, without asking the engine for anything.
-// It returns [ErrNotLocal] when DOCKER_HOST is not a unix socket.
+// It returns [*NotLocal] when the engine is not reached over a unix socket.
 func Open(w *workload.Workload, opts Options) (*Runtime, error) { return open(w, opts) }
 
 func open(w *workload.Workload, opts Options, more ...client.Opt) (*Runtime, error) {
-	api, err := client.NewClientWithOpts(append([]client.Opt{client.FromEnv, client.WithAPIVersionNegotiation()}, more...)...)
+	at, err := endpoint.Resolve(opts.Engine, os.Getenv)
 	if err != nil {
-		return nil, fmt.Errorf("docker engine (DOCKER_HOST=%q): %w", os.Getenv(client.EnvOverrideHost), err)
+		return nil, err
 	}
-	if host := api.DaemonHost(); !strings.HasPrefix(host, "unix://") {
-		return nil, errors.Join(fmt.Errorf("docker engine %s: %w: set DOCKER_HOST to a unix:// socket, or unset it", host, ErrNotLocal), api.Close())
+	if !at.Local() {
+		return nil, &NotLocal{Engine: at}
+	}
+	api, err := client.NewClientWithOpts(append([]client.Opt{client.WithHost(at.Host), client.WithVersionFromEnv(), client.WithAPIVersionNegotiation()}, more...)...)
+	if err != nil {
+		return nil, fmt.Errorf("docker engine %s: %w", at, err)
 	}
 	e := &engine{api: api, notice: opts.Notice}
 	if e.notice == nil {
@@ -75,7 +99,7 @@ func open(w *workload.Workload, opts Options, more ...client.Opt) (*Runtime, err
 	case workload.Compose:
 		r.app = &composeApp{e: e, w: w}
 	default:
-		r.app = dataApp{e: e}
+		r.app = dataApp{e: e, w: w}
 	}
 	return r, nil
 }
@@ -101,6 +125,9 @@ func (r *Runtime) Containers(ctx context.Context) ([]runtime.Container, error) {
 		return nil, err
 	}
 	containers = slices.DeleteFunc(containers, func(c *inspected) bool { return c.OneOff && !c.Running })
+	if err := r.e.addNamed(ctx, containers); err != nil {
+		return nil, err
+	}
 	out := make([]runtime.Container, len(containers))
 	for i, c := range containers {
 		image, err := r.e.image(ctx, c.ImageID)
@@ -147,7 +174,40 @@ func (r *Runtime) Plan(ctx context.Context, want runtime.Want) (*runtime.Plan, e
 	if err := runtime.Containers(want.Before).Barred(want.TakeOver); err != nil {
 		return nil, err
 	}
+	own, err := r.inspectAll(ctx)
+	if err == nil {
+		err = r.e.canFence(ctx, own)
+	}
+	if err != nil {
+		return nil, err
+	}
 	return r.app.plan(ctx, want)
+}
+
+// Owner reads what the engine says of itself: where it maps users, the last part of its
+// root is the owner, as "100000.100000"; where it runs without root, it is that user.
+func (r *Runtime) Owner(ctx context.Context) (uid, gid int, err error) {
+	info, err := r.e.api.Info(ctx)
+	if err != nil {
+		return 0, 0, failed(err, "ask the engine for its owner")
+	}
+	return ownerOf(info.SecurityOptions, info.DockerRootDir)
+}
+
+func ownerOf(options []string, root string) (uid, gid int, err error) {
+	switch {
+	case has(options, "userns"):
+		if _, err := fmt.Sscanf(filepath.Base(root), "%d.%d", &uid, &gid); err != nil {
+			return 0, 0, fmt.Errorf("the engine maps users, and its root %s does not say to whom: %w", root, err)
+		}
+	case has(options, "rootless"):
+		info, err := os.Stat(root)
+		if err != nil {
+			return 0, 0, fmt.Errorf("whose the engine is: %w", err)
+		}
+		uid, gid = int(info.Sys().(*syscall.Stat_t).Uid), int(info.Sys().(*syscall.Stat_t).Gid)
+	}
+	return uid, gid, nil
 }
 
 // Redeploy reports an image that cannot be had before it touches anything that was
@@ -177,11 +237,6 @@ func (r *Runtime) Resume(ctx context.Context, held runtime.Lock, before []runtim
 // UpToDate is always false for a Compose workload: docker compose up looks itself.
 func (r *Runtime) UpToDate(ctx context.Context) (bool, error) { return r.app.upToDate(ctx) }
 
-// Volumes asks docker compose, which need not reach the engine.
-func (r *Runtime) Volumes(ctx context.Context) ([]runtime.Volume, []string, error) {
-	return r.app.volumes(ctx)
-}
-
 func (r *Runtime) demand(held runtime.Lock) error {
 	if held == nil || held.Workload() != r.w.Name {
 		return fmt.Errorf("workload %s: its lock is not held", r.w.Name)
@@ -190,7 +245,10 @@ func (r *Runtime) demand(held runtime.Lock) error {
 }
 
 // dataApp is a workload without containers, except those of also_stop.
-type dataApp struct{ e *engine }
+type dataApp struct {
+	e *engine
+	w *workload.Workload
+}
 
 func (dataApp) own(context.Context) ([]*inspected, error) { return nil, nil }
 
@@ -209,7 +267,5 @@ func (a dataApp) resume(ctx context.Context, before []runtime.Container) error {
 func (a dataApp) settle(ctx context.Context, before []runtime.Container) error {
 	return a.e.restoreAlso(ctx, before)
 }
-
-func (dataApp) volumes(context.Context) ([]runtime.Volume, []string, error) { return nil, nil, nil }
 
 func (dataApp) upToDate(context.Context) (bool, error) { return true, nil }

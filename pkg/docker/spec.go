@@ -58,6 +58,11 @@ func specOf(w *workload.Workload, want wanted) (*container.CreateRequest, error)
 		}},
 	}
 	for _, v := range w.Volumes {
+		if v.Scope == workload.Named {
+			s.HostConfig.Mounts = append(s.HostConfig.Mounts, mount.Mount{Type: mount.TypeVolume, Source: v.Source, Target: v.Target, ReadOnly: v.ReadOnly,
+				VolumeOptions: &mount.VolumeOptions{NoCopy: want.asItIs}})
+			continue
+		}
 		// Not HostConfig.Binds: there the engine makes a missing directory,
 		// empty, and the app would come up without its data.
 		bind := mount.Mount{Type: mount.TypeBind, Source: v.Path(), Target: v.Target, ReadOnly: v.ReadOnly}
@@ -151,7 +156,11 @@ func hashOf(w *workload.Workload) (string, error) {
 		all.Init = strconv.FormatBool(*w.Init) // false is not the same as unset
 	}
 	for _, v := range w.Volumes {
-		all.Binds = append(all.Binds, bind{v.Path(), v.Target, v.ReadOnly})
+		source := v.Path()
+		if v.Scope == workload.Named {
+			source = v.Source
+		}
+		all.Binds = append(all.Binds, bind{source, v.Target, v.ReadOnly})
 	}
 	text, err := json.Marshal(all)
 	if err != nil {

@@ -70,7 +70,7 @@ func TestHealthcheckIsComposes(t *testing.T) {
 func TestAnEndedContainerIsJudgedByItsPolicy(t *testing.T) {
 	exited := func(code int, policy string) *inspected {
 		return &inspected{Container: runtime.Container{Policy: runtime.Policy{Name: policy}}, raw: container.InspectResponse{
-			ContainerJSONBase: &container.ContainerJSONBase{State: &container.State{Status: "exited", ExitCode: code}}}}
+			ContainerJSONBase: &container.ContainerJSONBase{State: &container.State{Status: "exited", ExitCode: code, FinishedAt: "2026-01-02T03:04:05.5Z"}}}}
 	}
 	for _, c := range []struct {
 		code    int
@@ -84,9 +84,9 @@ func TestAnEndedContainerIsJudgedByItsPolicy(t *testing.T) {
 		{1, "no", true, false, true},
 		{1, "always", false, false, false}, // the engine starts it again: wait
 	} {
-		w := &watch{mayEnd: c.mayEnd}
-		if healthy, reason := w.judge(exited(c.code, c.policy)); healthy != c.healthy || (reason != "") != c.sick {
-			t.Errorf("%+v: healthy %v, reason %q", c, healthy, reason)
+		w := &watch{mayEnd: c.mayEnd, group: &group{}}
+		if v := w.judge(exited(c.code, c.policy)); v.up.IsZero() == c.healthy || (v.bad != "") != c.sick {
+			t.Errorf("%+v: %+v", c, v)
 		}
 	}
 }

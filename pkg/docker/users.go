@@ -17,6 +17,7 @@ import (
 	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/volume"
 
+	"github.com/tiny-forge/snap/pkg/docker/mounts"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
@@ -102,7 +103,7 @@ type location struct {
 
 func locate(path string) location {
 	p := location{written: filepath.Clean(path)}
-	p.real = realPath(p.written)
+	p.real = mounts.RealPath(p.written)
 	// Without the root: everything lies below it, and comparing prefixes tells so.
 	for dir := p.real; dir != "/"; dir = filepath.Dir(dir) {
 		if info, err := os.Stat(dir); err == nil || dir == p.real {
@@ -110,18 +111,6 @@ func locate(path string) location {
 		}
 	}
 	return p
-}
-
-// realPath resolves the symbolic links of a path as far as it exists.
-func realPath(path string) string {
-	for dir, rest := path, ""; ; dir, rest = filepath.Dir(dir), filepath.Join(filepath.Base(dir), rest) {
-		if real, err := filepath.EvalSymlinks(dir); err == nil {
-			return filepath.Join(real, rest)
-		}
-		if dir == "/" {
-			return path
-		}
-	}
 }
 
 // relation says how a mount's source relates to a volume; "" is not at all. Paths

@@ -5,123 +5,176 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
-	"slices"
+	"strings"
 
+	"github.com/docker/docker/api/types/mount"
+	"github.com/docker/docker/api/types/volume"
+
+	"github.com/tiny-forge/snap/pkg/docker/mounts"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
-type serviceMount struct {
-	Type     string `json:"type"`
-	Source   string `json:"source"`
-	Target   string `json:"target"`
-	ReadOnly bool   `json:"read_only"`
+// The labels that docker compose gives a named volume, beside that of the project.
+const (
+	composeVolume  = "com.docker.compose.volume"
+	composeVersion = "com.docker.compose.version"
+)
+
+// Volumes returns what the containers mount: see [runtime.Runtime].
+func (r *Runtime) Volumes(ctx context.Context) (*runtime.Mounts, error) {
+	return r.app.mounts(ctx)
 }
 
-func (a *composeApp) volumes(ctx context.Context) ([]runtime.Volume, []string, error) {
+// mounts are those that the config lists. The image may declare more.
+func (a *imageApp) mounts(ctx context.Context) (*runtime.Mounts, error) {
+	s := mounts.Service{Image: a.w.Image, Tmpfs: a.w.Tmpfs}
+	for _, v := range a.w.Volumes {
+		s.Mounts = append(s.Mounts, mounts.Mount{Target: v.Target})
+	}
+	return a.e.find(ctx, a.w, &mounts.Project{Services: map[string]mounts.Service{"": s}}, containersOf(a))
+}
+
+func (a dataApp) mounts(ctx context.Context) (*runtime.Mounts, error) {
+	return a.e.find(ctx, a.w, &mounts.Project{}, nil)
+}
+
+// mounts are those of the services. It reads the Compose file anew only where this
+// runtime has not read it yet: what Check and Redeploy look at later is the same
+// project.
+func (a *composeApp) mounts(ctx context.Context) (*runtime.Mounts, error) {
 	p, err := a.config(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	byPath := map[string]runtime.Volume{}
-	skipped := map[string]string{} // what → why, of mounts that no other service has writable
-	var errs []error
-	for _, name := range slices.Sorted(maps.Keys(p.Services)) {
-		for _, m := range p.Services[name].Volumes {
-			why, err := leftOut(m)
-			switch {
-			case err != nil:
-				errs = append(errs, fmt.Errorf("service %s: %w", name, err))
-			case why != "":
-				skipped[m.what()] = fmt.Sprintf("service %s: %s is left out: %s", name, m.what(), why)
-			case m.Type == "bind":
-				source := filepath.Clean(m.Source)
-				if _, twice := byPath[source]; !twice {
-					byPath[source] = runtime.Volume{Name: source, Source: source, Target: m.Target}
-				}
-			}
+	all := &mounts.Project{Services: map[string]mounts.Service{}, Volumes: p.Volumes}
+	for name, s := range p.Services {
+		all.Services[name] = mounts.Service{Image: p.image(name), Mounts: s.Volumes, Tmpfs: s.Tmpfs}
+	}
+	return a.e.find(ctx, a.w, all, containersOf(a))
+}
+
+func (e *engine) find(ctx context.Context, w *workload.Workload, p *mounts.Project, own func(context.Context) ([]mounts.Container, error)) (*runtime.Mounts, error) {
+	m, err := mounts.Find(ctx, e.api, w, p, own)
+	return m, failed(err, "workload %s", w.Name)
+}
+
+func containersOf(a app) func(context.Context) ([]mounts.Container, error) {
+	return func(ctx context.Context) ([]mounts.Container, error) {
+		own, err := a.own(ctx)
+		var list []mounts.Container
+		for _, c := range own {
+			list = append(list, mounts.Container{Service: c.Service, Mounts: c.raw.Mounts})
+		}
+		return list, err
+	}
+}
+
+// MakeVolume makes a named volume: see [runtime.Runtime]. The labels are those that
+// Compose gives, so that `docker compose up` takes the volume for its own. Only the
+// hash of its options is missing: Compose compares a hash that is there, and where it
+// differs offers to make the volume anew, without the data.
+func (r *Runtime) MakeVolume(ctx context.Context, name, tx string) error {
+	want := volume.CreateOptions{Name: name, Labels: map[string]string{labelWorkload: r.w.Name}}
+	if a, ok := r.app.(*composeApp); ok {
+		var err error
+		if want, err = a.volume(ctx, name); err != nil {
+			return err
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, nil, fmt.Errorf("workload %s: %w", a.w.Name, err)
+	return failed(mounts.Make(ctx, r.e.api, want, tx), "workload %s", r.w.Name)
+}
+
+// volume is a named volume as docker compose up would make it.
+func (a *composeApp) volume(ctx context.Context, name string) (volume.CreateOptions, error) {
+	want := volume.CreateOptions{Name: name, Labels: map[string]string{}}
+	p, err := a.config(ctx)
+	if err != nil {
+		return want, err
 	}
-	var volumes []runtime.Volume
-	var notices []string
-	for _, path := range slices.Sorted(maps.Keys(byPath)) {
-		// Sorted, so that a directory comes before what lies in it.
-		if i := slices.IndexFunc(volumes, func(v runtime.Volume) bool { return workload.Contains(v.Source, path) }); i >= 0 {
-			notices = append(notices, fmt.Sprintf("%s is part of volume %s", path, volumes[i].Source))
+	cli, err := a.command(ctx)
+	if err != nil {
+		return want, err
+	}
+	version, _, err := cli.Run(ctx, nil, "version", "--short")
+	if err != nil {
+		return want, err
+	}
+	for key, v := range p.Volumes {
+		if v.Name != name || v.External {
 			continue
 		}
-		volumes = append(volumes, byPath[path])
+		want.Driver, want.DriverOpts = v.Driver, v.Options
+		maps.Copy(want.Labels, v.Labels)
+		want.Labels[composeProject] = p.Name
+		want.Labels[composeVolume] = key
+		want.Labels[composeVersion] = strings.TrimPrefix(strings.TrimSpace(string(version)), "v")
 	}
-	for _, what := range slices.Sorted(maps.Keys(skipped)) {
-		if _, writable := byPath[what]; !writable {
-			notices = append(notices, skipped[what])
-		}
-	}
-	return volumes, notices, nil
+	return want, nil
 }
 
-func (m serviceMount) what() string {
-	switch {
-	case m.Type == "bind":
-		return filepath.Clean(m.Source)
-	case m.Source == "":
-		return "the anonymous volume at " + m.Target
-	}
-	return m.Type + " " + m.Source
-}
-
-// leftOut says why a mount is not a volume of the workload: a reason where the
-// operator should know, an error where leaving it out would lose data.
-func leftOut(m serviceMount) (why string, err error) {
-	switch {
-	case m.Type == "tmpfs":
-		return "", nil
-	case m.Type != "bind" && m.Type != "volume":
-		return "a mount of type " + m.Type + " is not a directory of this host", nil
-	case m.ReadOnly:
-		return "it is mounted read-only", nil
-	case m.Type == "volume" && m.Source == "":
-		return "an anonymous volume ends with its container", nil
-	case m.Type == "volume":
-		return "", fmt.Errorf("named volume %s (%s) is not supported: it lies in the engine's own folder, which only the engine may change; "+
-			"mount a directory instead, or list the volumes that snap shall take in the config", m.Source, m.Target)
-	}
-	info, err := os.Stat(m.Source)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return "", nil // Compose makes the directory
-	case err != nil:
-		return "", fmt.Errorf("bind mount %s: %w", m.Source, err)
-	case !info.IsDir():
-		return "it is not a directory", nil
-	}
-	return "", nil
+// UnmakeVolume removes a named volume: see [runtime.Runtime].
+func (r *Runtime) UnmakeVolume(ctx context.Context, name, tx string) error {
+	return failed(mounts.Unmake(ctx, r.e.api, name, tx), "workload %s", r.w.Name)
 }
 
 // checkMounted returns an error for each of the config's volumes that no service
-// binds: it would be restored, and the app would not see it.
+// mounts: it would be restored, and the app would not see it. A config without
+// volumes needs no such check: snap then takes those of the same file.
 func (p *project) checkMounted(volumes []workload.Volume) error {
-	bound := map[string]bool{}
+	mounted := map[string]bool{} // paths, and names of volumes
 	for _, s := range p.Services {
 		for _, m := range s.Volumes {
-			if m.Type == "bind" {
-				bound[realPath(filepath.Clean(m.Source))] = true
+			path := filepath.Clean(m.Source)
+			if v, ok := p.Volumes[m.Source]; ok && m.Type == "volume" {
+				mounted["volume "+v.Name] = true
+				path = filepath.Clean(v.Options["device"])
+			}
+			if filepath.IsAbs(path) {
+				mounted[path], mounted[mounts.RealPath(path)] = true, true
 			}
 		}
 	}
 	var errs []error
-	for _, v := range volumes {
-		if !bound[realPath(v.Path())] {
-			errs = append(errs, &runtime.Refusal{
-				Code: runtime.NotMounted, Err: errNotMounted, Reason: fmt.Sprintf("volume %s (%s): %v", v.Name, v.Path(), errNotMounted),
-				Hint: "correct `volumes:` in the config, or the Compose file",
-			})
+	for i := range volumes {
+		v := &volumes[i]
+		if mounted["volume "+v.Source] && v.Scope == workload.Named || mounted[v.Path()] || mounted[mounts.RealPath(v.Path())] {
+			continue
 		}
+		where := v.Path()
+		if v.Scope == workload.Named {
+			where = "volume " + v.Source + " of the engine"
+		}
+		errs = append(errs, &runtime.Refusal{
+			Code: runtime.NotMounted, Err: errNotMounted, Reason: fmt.Sprintf("volume %s (%s): %v", v.Name, where, errNotMounted),
+			Hint: "correct `volumes:` in the config, or the Compose file",
+		})
 	}
 	return errors.Join(errs...)
+}
+
+// addNamed adds the named volumes to what containers mount: the directories that they
+// really are.
+func (e *engine) addNamed(ctx context.Context, containers []*inspected) error {
+	var devices map[string]string
+	for _, c := range containers {
+		for _, m := range c.raw.Mounts {
+			if m.Type != mount.TypeVolume || !filepath.IsAbs(m.Source) {
+				continue
+			}
+			if devices == nil {
+				var err error
+				if devices, err = e.volumeDevices(ctx); err != nil {
+					return err
+				}
+			}
+			source := devices[m.Name]
+			if source == "" {
+				source = mounts.RealPath(m.Source)
+			}
+			c.Mounts = append(c.Mounts, runtime.Mount{Source: source, Target: m.Destination, Writable: m.RW})
+		}
+	}
+	return nil
 }

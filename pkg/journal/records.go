@@ -18,9 +18,10 @@ const (
 	decisionFormat = "snap-tx-decision"
 	resolveFormat  = "snap-tx-resolve"
 	recordVersion  = 1
-	// beginVersion is that of a begin with what version 1 has no fields for; one
-	// without is still written as version 1.
-	beginVersion = 2
+	// beginVersion and readyVersion are the newest of a begin and a ready. Each is
+	// written in the oldest version that has fields for it.
+	beginVersion = 3
+	readyVersion = 2
 )
 
 // Kind is what a transaction is for.
@@ -64,6 +65,20 @@ type Begin struct {
 	StopTimeout   time.Duration `json:"stop_timeout_ns,omitempty"`
 }
 
+// Paths are the directories that the operation touches, and those that its containers
+// mount.
+func (b *Begin) Paths() (list []string) {
+	for _, v := range b.Volumes {
+		list = append(list, v.Root+"/"+v.Rel)
+	}
+	for _, c := range b.Containers {
+		for _, m := range c.Mounts {
+			list = append(list, m.Source)
+		}
+	}
+	return list
+}
+
 // GuardAfter is the value of [Begin.Guard] that is recorded.
 const GuardAfter = "after"
 
@@ -86,6 +101,10 @@ type Volume struct {
 	// GuardAfter. If the later records are lost, only this handle tells that the
 	// wrapper holds the old data, which is not in any snapshot yet. Version 2.
 	Live disk.Handle `json:"live,omitempty"`
+	// EngineVolume is the name of the volume that the restore has the engine make,
+	// because it does not exist. A roll-back has the engine remove it again while
+	// it is empty. Version 3.
+	EngineVolume string `json:"engine_volume,omitempty"`
 }
 
 // Wrapper returns the name of the directory in which a transaction stages a tree.
@@ -149,10 +168,24 @@ func (b *Begin) decisions() []string {
 }
 
 func (b *Begin) version() int {
-	if b.Guard != "" || slices.ContainsFunc(b.Volumes, func(v Volume) bool { return v.Live != "" }) {
+	switch {
+	case anyCrashed(b.Containers) || slices.ContainsFunc(b.Volumes, func(v Volume) bool { return v.EngineVolume != "" }):
 		return beginVersion
+	case b.Guard != "" || slices.ContainsFunc(b.Volumes, func(v Volume) bool { return v.Live != "" }):
+		return 2
 	}
-	return 1
+	return recordVersion
+}
+
+func (r *Ready) version() int {
+	if anyCrashed(r.Containers) {
+		return readyVersion
+	}
+	return recordVersion
+}
+
+func anyCrashed(list []runtime.Container) bool {
+	return slices.ContainsFunc(list, func(c runtime.Container) bool { return c.Crashed })
 }
 
 // Resolution is the record of what the operator decided about a frozen restore:

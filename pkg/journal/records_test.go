@@ -18,6 +18,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
 // goldenTx is the transaction of the golden files.
@@ -130,6 +131,38 @@ func golden(t *testing.T, name string, data []byte) {
 	}
 }
 
+// A restore that has the engine make a volume records it in a begin of version 3; an
+// older program would leave the volume behind.
+func TestABeginWithAVolumeOfTheEngineIsOfVersion3(t *testing.T) {
+	b := begin()
+	b.Tx, b.Workload, b.Created = goldenTx, "blog", time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
+	b.Volumes[0].EngineVolume = "blog_db"
+	data, err := disk.MarshalSealed(b, "snap-tx-begin", 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "begin.v3.json", data)
+	state := t.TempDir()
+	j := journalAt(t, state)
+	held, err := j.Lock("blog", "restore")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx, err := j.Begin(held, &journal.Begin{Kind: journal.Restore, Volumes: b.Volumes})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx.Close()
+	again, err := j.Load(tx.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if again.Begin.Version != 3 || again.Begin.Volumes[0].EngineVolume != "blog_db" {
+		t.Errorf("it is read as %+v", again.Begin)
+	}
+}
+
 // Programs read the log: fields are added at most.
 func TestAnAuditLineIsWrittenAsEver(t *testing.T) {
 	t.Setenv("SUDO_USER", "ann")
@@ -189,6 +222,49 @@ func TestABeginOfVersion2IsWrittenAndReadAsEver(t *testing.T) {
 		}
 		if again.Begin.Version != version || again.Begin.Guard != guard || again.Guarding {
 			t.Errorf("guard %q is read as %+v, expected version %d", guard, again.Begin, version)
+		}
+		again.Close()
+		held.Release()
+	}
+}
+
+// Version 2 of ready, and 3 of begin, have containers that had crashed; those without are
+// written as before.
+func TestReadyAndBeginWithAContainerThatHadCrashed(t *testing.T) {
+	r := ready()
+	r.Tx = goldenTx
+	r.Containers[0].Running, r.Containers[0].Crashed = false, true
+	data, err := disk.MarshalSealed(r, "snap-tx-ready", 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "ready.v2.json", data)
+
+	for _, crashed := range []bool{false, true} {
+		j := journalAt(t, t.TempDir())
+		held, err := j.Lock("blog", "restore")
+		if err != nil {
+			t.Fatal(err)
+		}
+		list := []runtime.Container{{ID: "1", Crashed: crashed}}
+		tx, err := j.Begin(held, &journal.Begin{Kind: journal.Restore, Containers: list})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tx.Ready(&journal.Ready{Containers: list}); err != nil {
+			t.Fatal(err)
+		}
+		tx.Close()
+		again, err := j.Load(tx.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		begin, ready := 1, 1
+		if crashed {
+			begin, ready = 3, 2
+		}
+		if again.Begin.Version != begin || again.ReadyRecord.Version != ready || again.ReadyRecord.Containers[0].Crashed != crashed {
+			t.Errorf("crashed %t is read as %+v, %+v; expected versions %d and %d", crashed, again.Begin, again.ReadyRecord, begin, ready)
 		}
 		again.Close()
 		held.Release()
@@ -364,7 +440,7 @@ func TestDamageToTheRecordsIsNeverTakenForAnEarlierStep(t *testing.T) {
 				data[len(data)-10] ^= 1
 				disktest.Write(t, dir, map[string]string{name: string(data)})
 			}, disk.ErrDamaged},
-			damage{name + " is newer", forged(name, `"version": 1`, `"version": 3`), disk.ErrTooNew},
+			damage{name + " is newer", forged(name, `"version": 1`, `"version": 4`), disk.ErrTooNew},
 			damage{name + " is of another transaction", forged(name, goldenTx, "20260102T030405Z-000000"), disk.ErrDamaged},
 			damage{name + " has an unknown field", forged(name, `"tx":`, `"new": 1, "tx":`), disk.ErrDamaged},
 			damage{name + " is a directory", instead(name, mkdir), nil},

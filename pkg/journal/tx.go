@@ -116,7 +116,7 @@ func (t *Tx) write(name string, doc disk.Sealed, format string, version int) err
 // Ready records that everything is staged.
 func (t *Tx) Ready(r *Ready) error {
 	r.Tx = t.ID
-	if err := t.record("ready", r, readyFormat); err != nil {
+	if err := t.record("ready", r, readyFormat, r.version()); err != nil {
 		return err
 	}
 	t.ReadyRecord = r
@@ -126,7 +126,7 @@ func (t *Tx) Ready(r *Ready) error {
 // Times records the live directories' own times.
 func (t *Tx) Times(r *Times) error {
 	r.Tx = t.ID
-	if err := t.record("times", r, timesFormat); err != nil {
+	if err := t.record("times", r, timesFormat, recordVersion); err != nil {
 		return err
 	}
 	t.TimesRecord = r
@@ -149,15 +149,15 @@ func (t *Tx) Guard() error { return t.decide(guarding, &t.Guarding) }
 // Resolve records the operator's decision about a frozen restore. It replaces a
 // decision that was recorded earlier.
 func (t *Tx) Resolve(keep, sid string) error {
-	if err := t.record("resolve", &Resolution{Tx: t.ID, Keep: keep, SID: sid}, resolveFormat); err != nil {
+	if err := t.record("resolve", &Resolution{Tx: t.ID, Keep: keep, SID: sid}, resolveFormat, recordVersion); err != nil {
 		return err
 	}
 	t.Resolved, t.ResolvedSID = keep, sid
 	return nil
 }
 
-func (t *Tx) record(name string, doc disk.Sealed, format string) error {
-	data, err := disk.MarshalSealed(doc, format, recordVersion)
+func (t *Tx) record(name string, doc disk.Sealed, format string, version int) error {
+	data, err := disk.MarshalSealed(doc, format, version)
 	if err == nil {
 		err = t.dir.Publish(name, data)
 	}
@@ -405,8 +405,11 @@ func read[D disk.Sealed](t *Tx, name string, doc D, format string, validate func
 		return none, err
 	}
 	version := recordVersion
-	if format == beginFormat {
+	switch format {
+	case beginFormat:
 		version = beginVersion
+	case readyFormat:
+		version = readyVersion
 	}
 	if err = disk.UnmarshalSealed(data, doc, format, version); err == nil {
 		err = validate(doc)

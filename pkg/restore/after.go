@@ -1,13 +1,12 @@
 package restore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"strings"
 
-	"github.com/tiny-forge/snap/pkg/archive"
-	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
@@ -30,7 +29,7 @@ func (s *session) guardFor(req RestoreRequest) (string, error) {
 
 // openTxn opens the directories of a transaction. First it finds out whether the
 // snapshot of the old data exists.
-func (e *Engine) openTxn(tx *journal.Tx) (*swap.Tx, error) {
+func (e *Engine) openTxn(tx *journal.Tx, gone ...string) (*swap.Tx, error) {
 	guarded := true
 	var unknown error
 	if tx.Begin.Guard == journal.GuardAfter {
@@ -43,7 +42,7 @@ func (e *Engine) openTxn(tx *journal.Tx) (*swap.Tx, error) {
 			return nil, fmt.Errorf("cannot tell whether the old data is a snapshot yet: %w", unknown)
 		}
 	}
-	x, err := swap.Open(tx, guarded, e.at)
+	x, err := swap.Open(tx, guarded, e.at, gone...)
 	if err != nil {
 		return nil, err
 	}
@@ -61,8 +60,8 @@ func (f *finish) isGuarded() bool { return !f.x.Decision().Guards }
 func (f *finish) guard(ctx context.Context) error {
 	if err := f.makeGuard(ctx); err != nil {
 		var left error = f.keepsDisplaced(because(ctx, err))
-		if f.sick != nil {
-			left = fmt.Errorf("%w; and %w", f.sick, left)
+		if bad := cmp.Or(f.sick, f.crashed); bad != nil {
+			left = fmt.Errorf("%w; and %w", bad, left)
 		}
 		return &endsAs{restoredUnguarded, left}
 	}
@@ -104,12 +103,12 @@ func (f *finish) publishDisplaced(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := holdersOf(trees); err != nil {
+	if err := f.unheld(trees); err != nil {
 		return err
 	}
 	f.say("saving the old data as snapshot %s", sid)
 	if err := f.captureDisplaced(ctx, sid, trees); err != nil {
-		return errors.Join(err, f.discard(f.x.Tx, sid))
+		return errors.Join(f.Store.Root().WhenFull(err, 0), f.discard(f.x.Tx, sid))
 	}
 	return nil
 }
@@ -126,7 +125,7 @@ func (f *finish) captureDisplaced(ctx context.Context, sid string, trees []snaps
 		return err
 	}
 	f.at("displaced read")
-	if err := holdersOf(trees); err != nil {
+	if err := f.unheld(trees); err != nil {
 		return err
 	}
 	if err := capture.PassTwo(ctx); err != nil {
@@ -136,14 +135,6 @@ func (f *finish) captureDisplaced(ctx context.Context, sid string, trees []snaps
 		return err
 	}
 	return capture.Publish(preRestore(sid, f.x.Begin.SID, f.x.Before()))
-}
-
-func holdersOf(trees []snapshot.Source) error {
-	var dirs []*disk.Dir
-	for _, tree := range trees {
-		dirs = append(dirs, tree.Live)
-	}
-	return swap.NoHolders(dirs, disk.AllProcesses)
 }
 
 func preRestore(sid, restored string, containers []runtime.Container) *store.Manifest {
@@ -156,14 +147,13 @@ func (f *finish) keepsDisplaced(err error) *Error {
 	again := remedy.Recover(f.w.Name)
 	where := strings.Join(f.x.EntryPaths(), ", ")
 	way := remedy.Of("fix that, then ", again)
-	var bad *archive.Unrestorable
 	switch own := classify(err); {
 	case own.Kind == Interrupted:
 		way = remedy.Of(again)
-	case errors.As(err, &bad):
+	case heldByNoSnapshot(err):
 		way = remedy.Of("move the files that the error names out of "+where+", then ", again)
 	case isNoSpace(err):
-		way = remedy.Of("free space on the filesystem of the store, then ", again)
+		way = remedy.Of("free space on the filesystem of the store ("+swap.Quote(f.Config.Store)+"), then ", again)
 	case !own.Remedy.Empty():
 		way = remedy.Of(own.Remedy, "; then ", again)
 	}

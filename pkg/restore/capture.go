@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/remedy"
@@ -33,6 +34,8 @@ type CaptureResult struct {
 	Changed         []string // files that changed while they were read
 	Read            int64    // bytes of content that were read, in both passes
 	PassOne         Cost
+	NotKept         []NotKept
+	Warnings        []string
 }
 
 // Capture makes a snapshot of all volumes of a workload. When it returns nil
@@ -82,11 +85,16 @@ func (c *capturing) run(ctx context.Context) (*CaptureResult, error) {
 	c.txID = tx.ID
 	c.at("begin")
 	if err := c.take(ctx, tx); err != nil {
-		return nil, c.giveUp(ctx, tx, because(ctx, err))
+		return nil, c.giveUp(ctx, tx, c.storeFull(ctx, because(ctx, err)))
 	}
 	c.result.Added = c.capture.Added()
 	c.result.PassOne = c.capture.Cost()
 	c.result.Read, c.result.Changed = c.capture.Totals()
+	for i, lost := range c.capture.Lost() {
+		list, warnings := notKept(c.volumes[i].Name, lost)
+		c.result.NotKept = append(c.result.NotKept, list...)
+		c.result.Warnings = append(c.result.Warnings, warnings...)
+	}
 	c.capture.Close()
 	if err := errors.Join(c.Store.Clear(tx.ID), tx.End()); err != nil {
 		return nil, fault(Pending, "cleanup", remedy.Of(remedy.Recover(c.w.Name)), "snapshot %s exists, but the clean-up is not finished: %w", c.sid, err)
@@ -95,28 +103,23 @@ func (c *capturing) run(ctx context.Context) (*CaptureResult, error) {
 	return c.result, nil
 }
 
+// preflight makes the checks of a restore that depend on the config and on this host
+// alone: a snapshot that could not be restored is no use.
 func (c *capturing) preflight(ctx context.Context) error {
 	if err := c.unfinished(); err != nil {
 		return err
 	}
-	volumes, err := c.chosen(nil)
-	if err != nil {
+	p := &Plan{Workload: c.w.Name, Warnings: c.mounts.Warnings(), captures: true}
+	defer func() { c.volumes, c.result.Warnings = p.volumes, p.Warnings }()
+	var err error
+	if p.chosen, err = c.chosen(nil); err != nil {
 		return err
 	}
-	if c.volumes, err = c.openLive(volumes); err != nil {
-		return err
-	}
-	for _, v := range c.volumes {
-		if v.Live == nil {
-			way := remedy.Of("make the directory (", remedy.Operation{Verb: remedy.DoDeploy, Workload: c.w.Name}, " does), or correct the config")
-			if c.w.Kind() == workload.Data {
-				way = remedy.Of("make the directory (mkdir -p " + swap.Quote(v.Path()) + "; a restore also makes it), or correct the config")
-			}
-			return refused("volume_absent", way, "volume %s: %s does not exist", v.Name, v.Path())
+	p.Volumes = make([]PlannedVolume, len(p.chosen))
+	for _, check := range []func(context.Context, *Plan) error{c.planDirectories, c.planResting, c.planExchange} {
+		if err := check(ctx, p); err != nil {
+			return err
 		}
-	}
-	if err := swap.AllFit(c.volumes); err != nil {
-		return err
 	}
 	if c.containers, err = c.rt.Containers(ctx); err != nil {
 		return err
@@ -125,6 +128,43 @@ func (c *capturing) preflight(ctx context.Context) error {
 		return err
 	}
 	return c.comesBack(ctx)
+}
+
+// storeFull says of an error for want of room how much is missing.
+func (c *capturing) storeFull(ctx context.Context, err error) error {
+	if !isNoSpace(err) {
+		return err
+	}
+	var need int64
+	for i, source := range c.sources(c.volumes) {
+		found, err := archive.Survey(ctx, c.volumes[i].Live, snapshot.WriteOptions(source.Volume))
+		if err != nil {
+			continue
+		}
+		need += found.Bytes
+	}
+	return c.Store.Root().WhenFull(err, need)
+}
+
+// planResting refuses to call it a rest while a container of somebody else runs on the
+// volumes. A data workload needs no engine: without one no container starts.
+func (c *capturing) planResting(ctx context.Context, p *Plan) error {
+	users, err := c.foreign(ctx, p.volumes)
+	if errors.Is(err, runtime.ErrUnreachable) && c.w.Kind() == workload.Data {
+		p.warn("whether containers run on the volumes cannot be seen: %v", err)
+		return nil
+	}
+	for _, u := range users {
+		switch {
+		case !u.Running:
+		case u.Relation == runtime.Above || c.req.Quiesce == runtime.None:
+			p.warn("%s (%s volume %s), and goes on writing there", mounting(u), u.Relation, u.Path)
+		default:
+			return refused("in_use", remedy.Of("list it in also_stop in the config, so that it rests too; or stop it (docker stop "+u.Name+"); or capture with --quiesce none"),
+				"%s (%s volume %s): it would go on writing while nothing should, so the snapshot would not be of one moment", mounting(u), u.Relation, u.Path)
+		}
+	}
+	return err
 }
 
 // comesBack refuses what a restore would refuse for reasons that the config and the

@@ -161,8 +161,8 @@ func TestARestoreGoesBackFromAnUpgrade(t *testing.T) {
 				if way.warns != "" {
 					want = two
 				}
-				if got := runs(); got != want || next != want || !strings.Contains(w.read(0), "of one") {
-					t.Errorf("%+v: %s runs, %s was planned, on data %q", way, got, next, w.read(0))
+				if got := runs(); got != want || next != want || !strings.Contains(w.generationOf(0), "of one") {
+					t.Errorf("%+v: %s runs, %s was planned, on data %q", way, got, next, w.generationOf(0))
 				}
 			}
 		})
@@ -178,8 +178,8 @@ func (w *world) status() ([]runtime.Container, error) {
 	return list[0].Containers, nil
 }
 
-// read returns the file generation of a volume.
-func (w *world) read(i int) string {
+// generationOf returns the file generation of a volume.
+func (w *world) generationOf(i int) string {
 	w.Helper()
 	text, err := os.ReadFile(filepath.Join(w.volumes[i], "generation"))
 	w.must(err)
@@ -205,7 +205,7 @@ func TestAServiceThatIsMissingAfterARestoreIsNamed(t *testing.T) {
 	if kindOf(err) != Pending || codeOf(err) != "service_missing" || !strings.Contains(err.Error(), w.name+"-extra-1") {
 		t.Errorf("the restore returned %v (%q), expected service_missing", err, codeOf(err))
 	}
-	if got := w.read(0); got != "new" {
+	if got := w.generationOf(0); got != "new" {
 		t.Errorf("the data is %s", got)
 	}
 	if left := w.services(); len(left) != 1 || left["web"] == "" {

@@ -102,8 +102,11 @@ type composed struct {
 	err     error
 }
 
-func (c composed) Volumes(context.Context) ([]runtime.Volume, []string, error) {
-	return c.volumes, []string{"/conf is left out"}, c.err
+func (c composed) Volumes(context.Context) (*runtime.Mounts, error) {
+	if c.err != nil {
+		return nil, c.err
+	}
+	return &runtime.Mounts{Volumes: c.volumes}, nil
 }
 
 func TestVolumesOfAComposeFileBelongToTheOperation(t *testing.T) {
@@ -117,8 +120,8 @@ func TestVolumesOfAComposeFileBelongToTheOperation(t *testing.T) {
 		said         string
 		wantErr      string // its code
 	}{
-		{"capture", inside, nil, "notice: /conf is left out", ""},
-		{"recover", inside, nil, "notice: /conf is left out", ""},
+		{"capture", inside, nil, "", ""},
+		{"recover", inside, nil, "", ""},
 		{"capture", "", unanswered, "", "failed"},
 		{"recover", "", unanswered, "notice: " + unanswered.Error(), ""},
 		{"watchdog", "", unanswered, "notice: " + unanswered.Error(), ""},
@@ -133,7 +136,7 @@ func TestVolumesOfAComposeFileBelongToTheOperation(t *testing.T) {
 			rt, err := open(ctx, w)
 			var mounted []runtime.Volume
 			if c.source != "" {
-				mounted = []runtime.Volume{{Name: "data", Source: c.source, Target: "/data"}}
+				mounted = []runtime.Volume{{Volume: workload.Volume{Name: "data", Scope: workload.Absolute, Source: c.source, Target: "/data"}}}
 			}
 			return composed{rt, mounted, c.err}, err
 		}
@@ -146,7 +149,7 @@ func TestVolumesOfAComposeFileBelongToTheOperation(t *testing.T) {
 				}
 				if err != nil {
 					var unfit *workload.Error
-					if c.wantErr == "config" && (!errors.As(err, &unfit) || unfit.Where != file || !strings.Contains(unfit.Hint, "`volumes:`")) {
+					if c.wantErr == "config" && (!errors.As(err, &unfit) || !strings.Contains(unfit.Where, w.name) || !strings.Contains(unfit.Hint, "`volumes:`")) {
 						t.Errorf("%s: the error is %#v, want the file and what to do", c.verb, err)
 					}
 					return

@@ -42,16 +42,8 @@ var private struct {
 // it for the rest of the test.
 func privateEngine(t *testing.T) *daemon {
 	t.Helper()
-	disktest.NeedRoot(t)
-	for _, tool := range []string{"dockerd", "containerd", "docker", "ip", "unshare", "nsenter"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			if os.Getenv("SNAP_TEST_DOCKER") == "require" {
-				t.Fatalf("a private container engine is needed: %v", err)
-			}
-			t.Skipf("no private container engine: %v", err)
-		}
-	}
-	private.Do(func() { private.daemon, private.stop, private.err = startPrivate() })
+	privateTools(t)
+	private.Do(func() { private.daemon, private.stop, private.err = startPrivate("") })
 	if private.err != nil {
 		t.Fatalf("start a private container engine: %v", private.err)
 	}
@@ -61,7 +53,23 @@ func privateEngine(t *testing.T) *daemon {
 	return private.daemon
 }
 
-func startPrivate() (*daemon, func(), error) {
+// privateTools skips a test where no private engine can be started.
+func privateTools(t *testing.T) {
+	t.Helper()
+	disktest.NeedRoot(t)
+	for _, tool := range []string{"dockerd", "containerd", "docker", "ip", "unshare", "nsenter"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			if os.Getenv("SNAP_TEST_DOCKER") == "require" {
+				t.Fatalf("a private container engine is needed: %v", err)
+			}
+			t.Skipf("no private container engine: %v", err)
+		}
+	}
+}
+
+// startPrivate starts an engine that keeps its volumes in this directory, through
+// symbolic links; "" is where engines keep them.
+func startPrivate(volumes string) (*daemon, func(), error) {
 	base := os.Getenv("TMPDIR")
 	if base == "" {
 		base = "/var/tmp" // like engine.sh: not every engine works on a tmpfs
@@ -69,6 +77,12 @@ func startPrivate() (*daemon, func(), error) {
 	dir, err := os.MkdirTemp(base, "snap-engine.")
 	if err != nil {
 		return nil, nil, err
+	}
+	if volumes != "" {
+		err := errors.Join(os.Mkdir(filepath.Join(dir, "disk"), 0o710), os.Symlink("disk", filepath.Join(dir, "data")), os.Symlink(volumes, filepath.Join(dir, "disk", "volumes")))
+		if err != nil {
+			return nil, nil, err
+		}
 	}
 	keep := exec.Command("unshare", "--net", "sh", "-c",
 		`ip link set lo up && ../../testdata/engine.sh start "$0" || exit; cat >/dev/null; ../../testdata/engine.sh stop "$0"`, dir)

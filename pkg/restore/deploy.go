@@ -59,7 +59,7 @@ func (s *session) deploy(ctx context.Context, req DeployRequest, txID *string) (
 	if err := runtime.Containers(before).Barred(req.TakeOver); err != nil {
 		return nil, classify(err)
 	}
-	if err := s.makeLive(); err != nil {
+	if err := s.makeLive(ctx); err != nil {
 		return nil, classify(err)
 	}
 	upToDate, err := s.rt.UpToDate(ctx)
@@ -88,6 +88,10 @@ func (s *session) replace(ctx context.Context, req DeployRequest, tx *journal.Tx
 	if errors.As(err, &missing) {
 		return nil, fault(Pending, "service_missing", startMissing("", nil), "deployed, but %w", errors.Join(err, tx.End()))
 	}
+	var crashed *runtime.Crashed
+	if errors.As(err, &crashed) {
+		return nil, fault(Pending, "service_crashed", remedy.Of("read the app's log (docker logs)"), "deployed, but %w", errors.Join(err, tx.End()))
+	}
 	if err != nil {
 		return nil, s.undoDeploy(context.WithoutCancel(ctx), tx, before, because(ctx, err))
 	}
@@ -102,7 +106,7 @@ func (s *session) replace(ctx context.Context, req DeployRequest, tx *journal.Tx
 }
 
 // makeLive makes missing live directories, as before a first deploy.
-func (s *session) makeLive() error {
+func (s *session) makeLive(ctx context.Context) error {
 	volumes := make([]*workload.Volume, len(s.w.Volumes))
 	for i := range s.w.Volumes {
 		volumes[i] = &s.w.Volumes[i]
@@ -113,7 +117,17 @@ func (s *session) makeLive() error {
 		return err
 	}
 	for _, v := range opened {
-		if err := v.Create(); err != nil {
+		if v.Live != nil || v.EngineVolume != "" { // it keeps its owner; the engine makes a volume together with the container
+			continue
+		}
+		uid, gid, err := s.rt.Owner(ctx)
+		if err == nil {
+			err = v.Create()
+		}
+		if err == nil && (uid != 0 || gid != 0) {
+			err = v.Live.Chown(uid, gid)
+		}
+		if err != nil {
 			return fmt.Errorf("volume %s: %w", v.Name, err)
 		}
 	}
@@ -123,7 +137,7 @@ func (s *session) makeLive() error {
 func (s *session) undoDeploy(ctx context.Context, tx *journal.Tx, before []runtime.Container, cause error) error {
 	var sick *runtime.Unhealthy
 	unhealthy := errors.As(cause, &sick)
-	if unhealthy && !runtime.Containers(before).Ran() {
+	if unhealthy && !runtime.Containers(before).Running() {
 		// Nothing to go back to: the app stays, so that its log can be read.
 		err := errors.Join(s.rt.Settle(ctx, before), tx.End())
 		return fault(Pending, "unhealthy", remedy.Of("read the app's log (docker logs)"), "%w", errors.Join(cause, err))

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -54,6 +53,7 @@ type session struct {
 	*Engine
 	w        *workload.Workload
 	rt       runtime.Runtime
+	mounts   *runtime.Mounts // what the containers mount; nil where a recovery could not ask
 	held     *journal.Held
 	verb     string
 	when     time.Time
@@ -95,47 +95,6 @@ func (e *Engine) lookup(ctx context.Context, verb, name string) (*session, error
 		return nil, classify(err)
 	}
 	return s, nil
-}
-
-// findVolumes gives the session a workload with its volumes, and reports the mounts
-// that are not volumes. A recovery relies on its records, so docker compose need
-// not answer.
-func (s *session) findVolumes(ctx context.Context) error {
-	w, notices, err := s.withVolumes(ctx, s.rt, s.w)
-	var unfit *workload.Error
-	switch {
-	case err == nil:
-		s.w = w
-	case (s.verb == "recover" || s.verb == "watchdog") && !errors.As(err, &unfit):
-		notices = []string{err.Error()}
-	default:
-		return err
-	}
-	for _, line := range notices {
-		s.say("notice: %s", line)
-	}
-	return nil
-}
-
-// withVolumes returns a workload with its volumes: those that the config lists, or
-// else, in a copy of the workload, those that its containers mount. Notices say
-// which mounts are left out.
-func (e *Engine) withVolumes(ctx context.Context, rt runtime.Runtime, w *workload.Workload) (own *workload.Workload, notices []string, err error) {
-	if len(w.Volumes) > 0 {
-		return w, nil, nil
-	}
-	mounted, notices, err := rt.Volumes(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	volumes := make([]workload.Volume, len(mounted))
-	for i, m := range mounted {
-		volumes[i] = workload.Volume{Name: m.Name, Scope: workload.Absolute, Source: m.Source, Target: m.Target}
-	}
-	if own, err = w.WithVolumes(e.Config, volumes); err != nil {
-		return nil, nil, &workload.Error{Where: w.Compose.String(), Err: err, Hint: "list the workload's volumes under `volumes:` in the config"}
-	}
-	return own, notices, nil
 }
 
 func (s *session) lockVolumes() error {
@@ -278,10 +237,6 @@ func (s *session) openLive(volumes []*workload.Volume) ([]*swap.Volume, error) {
 		}
 	}
 	return list, nil
-}
-
-func (s *session) openLiveOne(v *workload.Volume) (*swap.Volume, error) {
-	return swap.OpenLive(v.Name, v.Root(), v.Rel(), func(real string) error { return s.Config.CheckPath(filepath.Clean(real)) })
 }
 
 func (s *session) sources(volumes []*swap.Volume) []snapshot.Source {

@@ -67,11 +67,15 @@ func refused(code string, way remedy.Remedy, format string, args ...any) *Error 
 func classify(err error) *Error {
 	var own *Error
 	var bad *archive.Unrestorable
+	var unsupported *runtime.Unsupported
+	var nested *archive.Nested
 	var config *workload.Error
 	var unfit *swap.Unfit
 	var missing *store.Missing
 	var changed *snapshot.Changed
 	var refusal *runtime.Refusal
+	var image *runtime.MissingImage
+	var full *disk.Full
 	switch {
 	case err == nil:
 		return nil
@@ -92,19 +96,46 @@ func classify(err error) *Error {
 	case errors.Is(err, journal.ErrBusy):
 		return &Error{Busy, "busy", err, remedy.Of("wait for the other operation, or see `", remedy.StatusAll, "`")}
 	case errors.As(err, &bad):
-		return &Error{Refused, "unrestorable", err, remedy.Of("move these files out of the volume (sockets may stay); if they are symlinks, setting `symlinks: preserve` also helps")}
+		return &Error{Refused, "unrestorable", err, remedy.Of(unrestorable(bad))}
+	case errors.As(err, &nested):
+		return &Error{Refused, "subvolume_inside", err, remedy.Of(
+			"make it a plain directory (move it away, cp -a --reflink=auto it back, btrfs subvolume delete the old one), or move it out of the volume and make it a volume of its own")}
 	case errors.Is(err, archive.ErrRefused):
 		return &Error{Refused, "snapshot_damaged", err, useAnother("")}
+	case errors.As(err, &unsupported):
+		return &Error{Refused, "volume_unsupported", err, remedy.Of(unsupported.Hint)}
+	case errors.As(err, &full):
+		return &Error{Failed, "no_space", err, remedy.Of(full.Way() + ", then try again")}
 	case isNoSpace(err):
 		return &Error{Failed, "no_space", err, remedy.Of("free space on the filesystem that the error names, then try again")}
+	case errors.Is(err, unix.EXDEV):
+		return &Error{Refused, "mount_inside", err, remedy.Of("unmount what is mounted there, or move the subvolume out of the volume: a volume is one filesystem")}
+	case errors.As(err, &image) && image.Pull != "":
+		return &Error{Refused, "image_missing", err, remedy.Of("docker pull " + image.Pull + ", then try again")}
 	case errors.Is(err, runtime.ErrImageMissing):
 		return &Error{Refused, "image_missing", err, remedy.Of("load or pull the image, then try again")}
+	case errors.Is(err, runtime.ErrCannotFence):
+		return &Error{Refused, "cannot_fence", err, remedy.Of("use Docker, or a version of this engine that can: without that, the engine could start the app while its directories are exchanged")}
+	case errors.Is(err, runtime.ErrCannotPause):
+		return &Error{Refused, "cannot_pause", err, remedy.Of("capture with --quiesce stop")}
 	case errors.Is(err, runtime.ErrPortTaken):
 		return &Error{Refused, "port_taken", err, remedy.Of("stop the program that uses the port, or change `ports` in the config")}
 	case errors.Is(err, runtime.ErrUnreachable):
-		return &Error{Refused, "docker_unreachable", err, remedy.Of("start the container engine, or set DOCKER_HOST")}
+		return &Error{Refused, "docker_unreachable", err, remedy.Of("start the container engine, or choose another (--host, --context, DOCKER_HOST)")}
 	}
 	return &Error{Failed, "failed", err, remedy.Remedy{}}
+}
+
+// unrestorable says what to do about entries that a restore would refuse.
+func unrestorable(bad *archive.Unrestorable) string {
+	way := "move these files out of the volume (sockets may stay)"
+	if bad.Specials {
+		way = "set `special: skip` for the volume in the config, which leaves fifos and devices out, or `special: keep`, or " + way
+	}
+	if bad.Symlinks {
+		way += "; for symlinks, setting `symlinks: preserve` also helps"
+	}
+	return way
 }
 
 func useAnother(workload string) remedy.Remedy {

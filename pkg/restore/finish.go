@@ -8,13 +8,11 @@ import (
 	"slices"
 	"time"
 
-	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/snapshot"
-	"github.com/tiny-forge/snap/pkg/store"
 	"github.com/tiny-forge/snap/pkg/swap"
 )
 
@@ -25,6 +23,7 @@ type finish struct {
 	offline bool
 	sick    error // why the app is not healthy, where it is to stay up
 	missing error // which containers do not run, although the app is up
+	crashed error // which services crash as they did before; the others are up
 	end     ended
 }
 
@@ -59,7 +58,7 @@ func (s *session) finish(ctx context.Context, tx *journal.Tx, offline bool) *end
 }
 
 func (f *finish) run(ctx context.Context, tx *journal.Tx) (err error) {
-	if f.x, err = f.openTxn(tx); err != nil {
+	if f.x, err = f.openTxn(tx, f.vanished(ctx, tx)...); err != nil {
 		return frozen(tx.ID, "its directories cannot be opened: %w", err)
 	}
 	defer func() {
@@ -70,7 +69,7 @@ func (f *finish) run(ctx context.Context, tx *journal.Tx) (err error) {
 		f.x.CloseVolumes()
 	}()
 	if !f.x.Decision().Staged { // nothing that is live has been touched
-		return f.discardUnready()
+		return f.discardUnready(ctx)
 	}
 	if err := runPhases(ctx, f.session, finishing, f, false); err != nil {
 		return err
@@ -80,6 +79,9 @@ func (f *finish) run(ctx context.Context, tx *journal.Tx) (err error) {
 	}
 	if f.missing != nil {
 		return f.stopAt(rolledBack, restoredMissing, f.missing)
+	}
+	if f.crashed != nil {
+		return f.stopAt(rolledBack, restoredCrashed, f.crashed)
 	}
 	return f.stopAt(rolledBack, restored, nil)
 }
@@ -94,7 +96,7 @@ func (f *finish) stopAt(ifOld, ifNew outcome, left error) error {
 }
 
 // discardUnready ends a transaction that has no ready record.
-func (f *finish) discardUnready() error {
+func (f *finish) discardUnready(ctx context.Context) error {
 	if err := f.untouched(f.x); err != nil {
 		return err
 	}
@@ -108,6 +110,7 @@ func (f *finish) discardUnready() error {
 	if err != nil {
 		return &endsAs{cleanedPartly, err}
 	}
+	f.unmake(ctx)
 	return &endsAs{cleaned, nil}
 }
 
@@ -171,22 +174,36 @@ func (f *finish) appIsDone() bool { return f.x.Decision().AppUp }
 // bringUp starts the app on the live data: the new data after a commit, otherwise
 // the old. If the app does not become healthy on the new data, bringUp goes back.
 func (f *finish) bringUp(ctx context.Context) error {
-	defer func() { f.end.up = time.Now() }()
+	var up time.Time
+	defer func() {
+		f.end.up = time.Now()
+		if !up.IsZero() {
+			f.end.up = up
+		}
+	}()
 	before := f.x.Before()
 	if f.x.Goal().Keeps() == swap.Old || !runtime.Containers(before).Ran() {
 		return f.appDown(f.rt.Resume(ctx, f.held, before))
 	}
 	err := f.rt.Redeploy(ctx, f.held, runtime.Redeploy{
 		Pins: f.x.ReadyRecord.Pin, Before: before, HealthTimeout: f.x.Begin.HealthTimeout, StopTimeout: f.x.Begin.StopTimeout,
+		Up: func(since time.Time) { up = since },
 	})
 	f.at("redeployed")
 	var sick *runtime.Unhealthy
 	var missing *runtime.Missing
+	var crashed *runtime.Crashed
+	if errors.As(err, &sick) {
+		f.end.quiesce = f.quiesceOf(f.x.Begin.SID)
+	}
 	switch {
 	case err == nil:
 		return nil
 	case errors.As(err, &missing):
 		f.missing = err
+		return nil
+	case errors.As(err, &crashed):
+		f.crashed = err
 		return nil
 	case f.staysNew() && errors.As(err, &sick):
 		f.sick = err
@@ -200,6 +217,18 @@ func (f *finish) bringUp(ctx context.Context) error {
 		return err
 	}
 	return f.appDown(f.rt.Resume(ctx, f.held, before))
+}
+
+// quiesceOf is how a snapshot was taken, "" where that cannot be read.
+func (f *finish) quiesceOf(sid string) string {
+	if f.Store == nil {
+		return ""
+	}
+	m, err := f.Store.Load(f.w.Name, sid)
+	if err != nil {
+		return ""
+	}
+	return m.Quiesce
 }
 
 // appDown ends the run where the app could not be brought up.
@@ -236,9 +265,15 @@ func (f *finish) revert(ctx context.Context) error {
 // settle deletes the trees that are no longer needed, and the pre-restore snapshot
 // where it is unfinished, and ends the transaction.
 func (f *finish) settle(ctx context.Context) error {
-	if err := f.clearAway(ctx); err != nil {
+	err := f.clearAway(ctx)
+	var own *Error
+	if errors.As(err, &own) && own.Code == "held" {
+		return f.stopAt(rolledBackHeld, restoredHeld, err)
+	}
+	if err != nil {
 		return f.stopAt(rolledBackPartly, restoredPartly, err)
 	}
+	f.unmake(ctx)
 	f.at("settled")
 	return nil
 }
@@ -258,17 +293,8 @@ func (f *finish) clearAway(ctx context.Context) error {
 			return err
 		}
 	}
-	if decision.Goal == swap.Reverted || decision.Operator {
-		err := f.keepTaken(ctx)
-		var bad *archive.Unrestorable
-		if errors.As(err, &bad) {
-			// No snapshot can hold it, and no other copy exists.
-			f.say("no snapshot can hold the data that goes, so it is preserved beside the live directory: %v", err)
-			err = x.PreserveTaken()
-		}
-		if err != nil {
-			return fmt.Errorf("save the data that goes as snapshot %s: %w", decision.TakenSID, err)
-		}
+	if err := f.letGo(ctx); err != nil {
+		return err
 	}
 	if err := st.Clear(x.ID); err != nil {
 		return err
@@ -279,36 +305,15 @@ func (f *finish) clearAway(ctx context.Context) error {
 	return nil
 }
 
-// keepTaken publishes a snapshot of the data that is about to be deleted: after a
-// revert of the new data, on which the app was up, and after an operator's decision
-// of the data that was decided against, on which it may have been started by hand.
-func (f *finish) keepTaken(ctx context.Context) error {
-	sid, note := f.x.Decision().TakenSID, "taken back: the restore of "+f.x.Begin.SID
-	if f.x.Goal() == swap.Committed {
-		note = "from before the restore of " + f.x.Begin.SID + ", which the operator kept"
-	}
-	if _, err := f.Store.Load(f.w.Name, sid); err == nil {
-		return f.Store.Root().SyncFS() // an earlier run made it, and may have been killed before the sync
-	}
-	if err := f.discard(f.x.Tx, sid); err != nil {
-		return err
-	}
-	trees, err := f.openTrees(func(i int) (*disk.Dir, error) { return f.x.Volumes[i].OpenTaken(f.x.Goal().Drops()) })
-	defer closeTrees(trees)
-	if err != nil || len(trees) == 0 {
-		return err
-	}
-	f.say("saving the data that goes as snapshot %s (%s)", sid, note)
-	return f.publishLeaving(ctx, f.x.Tx, trees, true, // it will be the only copy
-		&store.Manifest{SID: sid, Reason: store.PreRestore, Note: note, Quiesce: runtime.Stop})
-}
-
 // openTrees opens a tree of each volume that has one. The caller closes them, after
 // an error too.
 func (f *finish) openTrees(open func(i int) (*disk.Dir, error)) ([]snapshot.Source, error) {
 	var list []snapshot.Source
 	for i, v := range f.x.Volumes {
 		configured, err := f.w.Volume(v.Name)
+		if m, loadErr := f.Store.Load(f.w.Name, f.x.Begin.PreRestoreSID); err != nil && loadErr == nil {
+			configured, err = snapshot.VolumeOf(m, v.Name), nil // the config no longer has it
+		}
 		if err != nil {
 			return list, err
 		}

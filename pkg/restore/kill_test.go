@@ -54,7 +54,7 @@ func child(verb string) int {
 	switch verb {
 	case "restore":
 		_, err = e.Restore(context.Background(), RestoreRequest{
-			Workload: name, SID: sid, Confirm: sid, OnUnhealthy: RevertUnhealthy, Guard: os.Getenv("SNAP_TEST_GUARD"),
+			Workload: name, SID: sid, Confirm: sid, OnUnhealthy: RevertUnhealthy, HealthTimeout: healthTimeout, Guard: os.Getenv("SNAP_TEST_GUARD"),
 		})
 	case "capture":
 		_, err = e.Capture(context.Background(), CaptureRequest{Workload: name, Quiesce: os.Getenv("SNAP_TEST_QUIESCE")})
@@ -139,11 +139,15 @@ func TestARestoreKilledAnywhereBringsTheAppBack(t *testing.T) {
 }
 
 // killEverywhere kills a restore at each of its points in turn, and recovers.
-func (w *world) killEverywhere(appRuns func()) {
+func (w *world) killEverywhere(appRuns func()) { w.killEvery(1, appRuns) }
+
+// killEvery kills a restore at every stride-th of its points.
+func (w *world) killEvery(stride int, appRuns func()) {
+	w.Helper()
 	w.fill("new")
 	states := map[string][][]string{"new": w.trees()}
 	sid := w.capture()
-	for at := 1; ; at++ {
+	for at := 1; ; at += stride {
 		w.fill("old")
 		states["old"] = w.trees()
 		points, killed := w.run("restore", sid, at)

@@ -445,7 +445,7 @@ func TestAFailedDeployBringsTheOldContainerBack(t *testing.T) {
 	before := w.appRuns()
 	w.must(os.WriteFile(filepath.Join(w.volumes[0], "sick"), []byte("yes"), 0o644))
 	w.edit("restart:", "environment: {CHANGED: \"1\"}\n    restart:")
-	_, err := w.engine().Deploy(t.Context(), DeployRequest{Workload: w.name})
+	_, err := w.engine().Deploy(t.Context(), DeployRequest{Workload: w.name, HealthTimeout: healthTimeout})
 	if kindOf(err) != RolledBack {
 		t.Errorf("the deploy returned %v, expected rolled back", err)
 	}

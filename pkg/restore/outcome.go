@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/remedy"
+	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/store"
 )
 
@@ -22,14 +23,17 @@ const (
 	rolledBackOffline
 	rolledBackAppDown
 	rolledBackPartly
+	rolledBackHeld
 	// All new.
 	restored
 	restoredOffline
 	restoredAppDown
 	restoredUnhealthy
 	restoredMissing
+	restoredCrashed
 	restoredUnguarded
 	restoredPartly
+	restoredHeld
 )
 
 // outcomes is the one table of outcomes: the name of each, what it leaves on disk,
@@ -53,23 +57,28 @@ var outcomes = [...]struct {
 	rolledBackOffline: {action: RolledBackTx, pending: true},
 	rolledBackAppDown: {RolledBackTx, true, RolledBack, "app_not_up", again, "the old data is live, but the app is not up: %w", "the old data is live, but the app is not up: %w"},
 	rolledBackPartly:  {RolledBackTx, true, RolledBack, "cleanup", again, "the old data is live, but the clean-up is not finished: %w", "the old data is live and the app is up, but the clean-up is not finished: %w"},
+	rolledBackHeld:    {RolledBackTx, true, RolledBack, "held", ownRemedy, "the old data is live, but %w", "the old data is live and the app is up, but %w"},
 
 	restored:          {action: RolledForwardTx},
 	restoredOffline:   {action: RolledForwardTx, pending: true},
 	restoredAppDown:   {RolledForwardTx, true, Pending, "app_not_up", lookThenAgain, "the new data is live, but the app is not up: %w", "the new data is live, but the app is not up: %w"},
 	restoredUnhealthy: {RolledForwardTx, false, Pending, "unhealthy", lookOrGoBack, "the new data is live, but %w", "the new data is live, but %w"},
 	restoredMissing:   {RolledForwardTx, false, Pending, "service_missing", startMissing, "the new data is live and the app is up, but %w", "the new data is live and the app is up, but %w"},
+	restoredCrashed:   {RolledForwardTx, false, Pending, "service_crashed", lookOrGoBack, "the new data is live, but %w", "the new data is live, but %w"},
 	restoredUnguarded: {RolledForwardTx, true, Pending, "guarding", ownRemedy, "the new data is live and the app is up, but %w", "the new data is live and the app is up, but %w"},
 	restoredPartly:    {RolledForwardTx, true, Pending, "cleanup", again, "the clean-up is not finished: %w", "the new data is live and the app is up, but the clean-up is not finished: %w"},
+	restoredHeld:      {RolledForwardTx, true, Pending, "held", ownRemedy, "the new data is live and the app was brought up, but %w", "the new data is live and the app is up, but %w"},
 }
 
 // ended is an outcome with what led to it.
 type ended struct {
 	outcome
-	err       error     // why nothing was touched, or what is left to do
-	cause     error     // why a committed restore was reverted
-	preserved []string  // paths of what was preserved
+	err       error    // why nothing was touched, or what is left to do
+	cause     error    // why a committed restore was reverted
+	preserved []string // paths of what was preserved
+	warnings  []string
 	up        time.Time // when the app was up, or was given up
+	quiesce   string    // how the snapshot was taken, where the app is not healthy on it
 	guarded   bool      // with guard after: the snapshot of the old data exists
 
 	preRestoreSID string // where there is one
@@ -90,7 +99,17 @@ func lookThenAgain(workload string, _ *ended) remedy.Remedy {
 }
 
 func lookOrGoBack(workload string, end *ended) remedy.Remedy {
-	return remedy.Of("read the app's log; to go back to the old data, ", remedy.Restore(workload, end.preRestoreSID))
+	return remedy.Of("read the app's log", end.cleanly(), "; to go back to the old data, ", remedy.Restore(workload, end.preRestoreSID))
+}
+
+// cleanly says what may be wrong with a snapshot of an app that was not shut down: a pid
+// or lock file that the app finds at its start, for one.
+func (end *ended) cleanly() remedy.Remedy {
+	if end.quiesce == "" || end.quiesce == runtime.Stop {
+		return remedy.Remedy{}
+	}
+	return remedy.Of("; the snapshot was taken with --quiesce " + end.quiesce +
+		", and holds what a power cut leaves: if the log speaks of a pid or lock file, or of damaged data, the app needs snapshots that are taken with --quiesce stop")
 }
 
 func startMissing(string, *ended) remedy.Remedy {
@@ -148,7 +167,11 @@ func (end *ended) rolledBack(workload string, failed error) error {
 	if sig := interruption(failed); sig != nil {
 		return sig
 	}
-	return fault(RolledBack, code, classify(failed).Remedy, "%w; "+row.restored, failed)
+	way := classify(failed).Remedy
+	if code == "unhealthy" && way.Empty() {
+		way = remedy.Of("read what the app said, in the message", end.cleanly())
+	}
+	return fault(RolledBack, code, way, "%w; "+row.restored, failed)
 }
 
 // result returns the outcome of a restore that reached its commit, "" for others.

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
@@ -51,14 +53,18 @@ type Plan struct {
 	Images     []PlannedImage
 	Space      []Space
 	Warnings   []string
+	Left       []string  // mounts that are not volumes of the workload, a line for each reason
+	NotKept    []NotKept // of the live data: what its pre-restore snapshot will not hold
 
-	req      RestoreRequest
-	manifest *store.Manifest
-	chosen   []*workload.Volume
-	wanted   []*store.Volume // of chosen, in the snapshot
-	volumes  []*swap.Volume  // of chosen, opened
-	running  bool            // the app runs now and will be brought up again
-	pins     map[string]runtime.Pin
+	req       RestoreRequest
+	manifest  *store.Manifest
+	chosen    []*workload.Volume
+	wanted    []*store.Volume // of chosen, in the snapshot
+	volumes   []*swap.Volume  // of chosen, opened
+	exchanged []*swap.Volume  // those that are not mount points
+	running   bool            // the app runs now and will be brought up again
+	captures  bool            // it is the pre-flight of a capture
+	pins      map[string]runtime.Pin
 }
 
 // PlannedVolume is one volume of a plan.
@@ -73,6 +79,10 @@ type PlannedVolume struct {
 	// The size of the live data, which becomes the pre-restore snapshot.
 	LiveFiles int64 `json:"live_files"`
 	LiveBytes int64 `json:"live_bytes"`
+	// What of the live data the config excludes. It is in no snapshot, and the restore
+	// deletes it.
+	LiveExcludedFiles int64 `json:"live_excluded_files"`
+	LiveExcludedBytes int64 `json:"live_excluded_bytes"`
 }
 
 // Plan runs the pre-flight of a restore and changes nothing. It returns what
@@ -112,6 +122,7 @@ func (s *session) plan(ctx context.Context, req RestoreRequest) (*Plan, error) {
 		return nil, err
 	}
 	p := &Plan{Workload: s.w.Name, SID: req.SID, Guard: guard, req: req}
+	p.Left, p.Warnings = s.mounts.Told(), s.mounts.Warnings()
 	for _, check := range []func(context.Context, *Plan) error{
 		s.planVolumes, s.planDirectories, s.planLive, s.planContainers, s.planUsers, s.planHolders, s.planSpace, s.planExchange,
 	} {
@@ -130,7 +141,11 @@ func (s *session) planVolumes(ctx context.Context, p *Plan) error {
 		return err
 	}
 	for _, m := range p.manifest.Volumes {
-		if v, _ := s.w.Volume(m.Name); v == nil || string(v.Scope) != m.Scope || v.Source != m.Source {
+		switch v, _ := s.w.Volume(m.Name); {
+		case v != nil && v.Name == m.Name && string(v.Scope) == m.Scope && v.Source == m.Source:
+		case s.mounts.Excludes(m.Source):
+			p.warn("the snapshot has volume %q, which `exclude` in the config leaves alone", m.Name)
+		default:
 			return refused("volume_unresolved", remedy.Of("make the config's volumes match the snapshot's (`", remedy.Operation{Verb: remedy.DoShow, Workload: s.w.Name, ID: p.SID}, "`)"),
 				"the snapshot has volume %q (scope %s, source %q), but the config of workload %s does not", m.Name, m.Scope, m.Source, s.w.Name)
 		}
@@ -144,6 +159,10 @@ func (s *session) planVolumes(ctx context.Context, p *Plan) error {
 			return refused("volume_missing", remedy.Of("choose volumes with --volume, or restore a snapshot that has it"),
 				"the snapshot lacks volume %q (scope %s, source %q) of workload %s", v.Name, v.Scope, v.Source, s.w.Name)
 		}
+		if m.Specials > 0 && v.Special == workload.RefuseSpecial {
+			return refused("special_files", remedy.Of("set `special: skip` for the volume in the config, to leave them out, or `special: keep`"),
+				"volume %q: the snapshot holds %d fifos and devices", v.Name, m.Specials)
+		}
 		n, first, err := s.Store.Missing(ctx, m)
 		if err != nil {
 			return err
@@ -151,6 +170,9 @@ func (s *session) planVolumes(ctx context.Context, p *Plan) error {
 		if n > 0 {
 			return refused("members_missing", useAnother(s.w.Name),
 				"volume %q: the store lacks %d of its %d members, the first is %s", v.Name, n, len(m.Members), first)
+		}
+		if found := s.mounts.Volume(v.Name); found != nil && found.Fills && m.Entries() <= 1 {
+			p.warn("volume %s is empty in the snapshot: where its container is made anew, the engine puts the image's own files of %s into it", v.Name, v.Target)
 		}
 		p.wanted = append(p.wanted, m)
 		p.Volumes = append(p.Volumes, PlannedVolume{
@@ -162,15 +184,18 @@ func (s *session) planVolumes(ctx context.Context, p *Plan) error {
 
 // chosen returns the volumes of these names, all of them for none.
 func (s *session) chosen(names []string) ([]*workload.Volume, error) {
+	wanted := map[*workload.Volume]bool{}
+	for _, name := range names {
+		v, err := s.w.Volume(name)
+		if err != nil {
+			return nil, fault(Usage, "no_such_volume", remedy.Remedy{}, "%w", err)
+		}
+		wanted[v] = true
+	}
 	var list []*workload.Volume
 	for i := range s.w.Volumes {
-		if v := &s.w.Volumes[i]; len(names) == 0 || slices.Contains(names, v.Name) {
+		if v := &s.w.Volumes[i]; len(names) == 0 || wanted[v] {
 			list = append(list, v)
-		}
-	}
-	for _, name := range names {
-		if _, err := s.w.Volume(name); err != nil {
-			return nil, fault(Usage, "no_such_volume", remedy.Remedy{}, "%w", err)
 		}
 	}
 	if len(list) == 0 {
@@ -184,16 +209,51 @@ func (s *session) planDirectories(_ context.Context, p *Plan) error {
 	if p.volumes, err = s.openLive(p.chosen); err != nil {
 		return err
 	}
-	if err := swap.AllFit(p.volumes); err != nil {
+	mounts, err := disk.ReadMounts()
+	if err != nil {
 		return err
 	}
 	for i, v := range p.volumes {
+		if err := p.fits(v, mounts); err != nil {
+			return err
+		}
 		p.Volumes[i].Exists = v.Live != nil
-		if v.Live == nil {
+		switch {
+		case v.Live != nil:
+		case p.captures:
+			return s.absent(v)
+		default:
 			p.warn("volume %s: %s does not exist and will be created", v.Name, v.Path())
 		}
 	}
 	return nil
+}
+
+// fits refuses a volume that could not be exchanged. A mount point can still be
+// captured and exported, and its data must not be without a copy until somebody mounts
+// it elsewhere.
+func (p *Plan) fits(v *swap.Volume, mounts disk.Mounts) error {
+	err := v.Fit(mounts)
+	var unfit *swap.Unfit
+	if p.captures && errors.As(err, &unfit) && unfit.Code == "mount_point" {
+		p.warn("%v, so this snapshot cannot be restored in place yet: %s", err, unfit.Hint)
+		return nil
+	}
+	if err == nil {
+		p.exchanged = append(p.exchanged, v)
+	}
+	return err
+}
+
+func (s *session) absent(v *swap.Volume) error {
+	way := remedy.Of("make it (", remedy.Operation{Verb: remedy.DoDeploy, Workload: s.w.Name}, " does), or correct the config")
+	switch {
+	case s.w.Kind() == workload.Data && v.EngineVolume != "":
+		way = remedy.Of("docker volume create " + v.EngineVolume + " (a restore also makes it), or correct the config")
+	case s.w.Kind() == workload.Data:
+		way = remedy.Of("make the directory (mkdir -p " + swap.Quote(v.Path()) + "; a restore also makes it), or correct the config")
+	}
+	return refused("volume_absent", way, "volume %s: %s does not exist", v.Name, v.Path())
 }
 
 // planLive walks the live data, by stat alone, to find before anything is staged
@@ -203,7 +263,7 @@ func (s *session) planLive(ctx context.Context, p *Plan) error {
 		if v.Live == nil {
 			continue
 		}
-		stats, err := archive.Survey(ctx, v.Live, snapshot.WriteOptions(p.chosen[i]))
+		found, err := archive.Survey(ctx, v.Live, snapshot.WriteOptions(p.chosen[i]))
 		var locked *archive.Locked
 		if errors.As(err, &locked) {
 			hint := "chattr -i -a " + swap.Quote(v.Path()+"/"+locked.Name)
@@ -215,7 +275,15 @@ func (s *session) planLive(ctx context.Context, p *Plan) error {
 		if err != nil {
 			return fmt.Errorf("volume %s: %w", v.Name, err)
 		}
-		p.Volumes[i].LiveFiles, p.Volumes[i].LiveBytes = stats.Files, stats.Bytes
+		p.Volumes[i].LiveFiles, p.Volumes[i].LiveBytes = found.Files, found.Bytes
+		p.Volumes[i].LiveExcludedFiles, p.Volumes[i].LiveExcludedBytes = found.ExcludedFiles, found.ExcludedBytes
+		if found.ExcludedFiles > 0 {
+			p.warn("volume %s: the config excludes %d files (%d bytes) of the live data: they will be in no snapshot, and the restore deletes them",
+				v.Name, found.ExcludedFiles, found.ExcludedBytes)
+		}
+		list, warnings := notKept(v.Name, found.Lost)
+		p.NotKept = append(p.NotKept, list...)
+		p.Warnings = append(p.Warnings, warnings...)
 	}
 	return nil
 }
@@ -235,18 +303,13 @@ func (s *session) planContainers(ctx context.Context, p *Plan) error {
 		p.warn("no container of the workload runs; none will be started")
 	}
 	for _, v := range p.volumes {
-		if p.running && !mountedBy(p.Containers, v) {
+		if p.running && !slices.ContainsFunc(p.Containers, func(c runtime.Container) bool {
+			return slices.ContainsFunc(c.Mounts, func(m runtime.Mount) bool { return v.Below(m.Source) })
+		}) {
 			p.warn("volume %s: no container mounts %s now; the config has changed since they were deployed", v.Name, v.Path())
 		}
 	}
 	return s.planRedeploy(ctx, p)
-}
-
-// mountedBy reports whether a container mounts the volume or a directory above it.
-func mountedBy(list []runtime.Container, v *swap.Volume) bool {
-	return slices.ContainsFunc(list, func(c runtime.Container) bool {
-		return slices.ContainsFunc(c.Mounts, func(m runtime.Mount) bool { return workload.Contains(m.Source, v.Path()) })
-	})
 }
 
 func (s *session) planUsers(ctx context.Context, p *Plan) error {
@@ -258,16 +321,12 @@ func (s *session) planUsers(ctx context.Context, p *Plan) error {
 // users looks for other containers that mount the volumes. It refuses a running one,
 // which would go on writing to the displaced tree, and warns of others.
 func (s *session) users(ctx context.Context, volumes []*swap.Volume) (warnings []string, err error) {
-	paths := make([]string, len(volumes))
-	for i, v := range volumes {
-		paths[i] = v.Path()
-	}
-	users, err := s.rt.Users(ctx, paths)
+	users, err := s.foreign(ctx, volumes)
 	if err != nil {
 		return nil, err
 	}
 	for _, u := range users {
-		what := fmt.Sprintf("container %s, which does not belong to the workload, mounts %s", u.Name, u.Source)
+		what := mounting(u)
 		switch {
 		case u.Running && u.Relation != runtime.Above:
 			way := remedy.Of("stop it (docker stop " + u.Name + "), or list it in also_stop in the config")
@@ -284,10 +343,17 @@ func (s *session) users(ctx context.Context, volumes []*swap.Volume) (warnings [
 	return warnings, nil
 }
 
-// planHolders looks for processes of the host that use the volumes. Processes in the
-// app's containers are looked for after the containers have stopped.
-func (s *session) planHolders(_ context.Context, p *Plan) error {
-	return swap.NoHolders(swap.LiveOf(p.volumes), disk.HostProcesses)
+// foreign returns the containers of others that mount the volumes.
+func (s *session) foreign(ctx context.Context, volumes []*swap.Volume) ([]runtime.User, error) {
+	paths := make([]string, len(volumes))
+	for i, v := range volumes {
+		paths[i] = v.Path()
+	}
+	return s.rt.Users(ctx, paths)
+}
+
+func mounting(u runtime.User) string {
+	return fmt.Sprintf("container %s, which does not belong to the workload, mounts %s", u.Name, u.Source)
 }
 
 // Space is the room that a restore needs on a filesystem, and what is free there.
@@ -324,7 +390,11 @@ func (s *session) planSpace(_ context.Context, p *Plan) error {
 		m := p.wanted[i]
 		// The length of the stream bounds what can be written, whatever the manifest
 		// says of the data; the length of each member is checked.
-		if _, err := add(v.Nearest(), uint64(m.Tar())+perEntry*uint64(m.Entries()), uint64(m.Entries())+2); err != nil {
+		bytes := uint64(m.Tar()) + perEntry*uint64(m.Entries())
+		if _, err := add(v.Nearest(), bytes, uint64(m.Entries())+2); err != nil {
+			return err
+		}
+		if err := s.planQuota(p, v, bytes); err != nil {
 			return err
 		}
 	}
@@ -348,26 +418,58 @@ func (s *session) planSpace(_ context.Context, p *Plan) error {
 	slices.SortFunc(p.Space, func(a, b Space) int { return strings.Compare(a.Path, b.Path) })
 	for _, space := range p.Space {
 		if space.NeedBytes > space.FreeBytes {
-			return refused("no_space", remedy.Of("free space there, or choose fewer volumes with --volume"),
-				"the filesystem of %s has %d bytes free; the restore needs %d (old and new data are both on disk until the end)",
-				space.Path, space.FreeBytes, space.NeedBytes)
+			return refused("no_space", remedy.Of(fmt.Sprintf("free %d bytes there, or choose fewer volumes with --volume", space.NeedBytes-space.FreeBytes)),
+				"the filesystem of %s has %d bytes free; the restore needs %d, so %d are missing (old and new data are both on disk until the end)",
+				space.Path, space.FreeBytes, space.NeedBytes, space.NeedBytes-space.FreeBytes)
 		}
 		if space.NeedInodes > space.FreeInodes {
 			return refused("no_space", remedy.Of("remove files there, or choose fewer volumes with --volume"),
-				"the filesystem of %s has %d inodes free; the restore needs %d", space.Path, space.FreeInodes, space.NeedInodes)
+				"the filesystem of %s has %d inodes free; the restore needs %d, so %d are missing", space.Path, space.FreeInodes, space.NeedInodes, space.NeedInodes-space.FreeInodes)
 		}
 	}
 	return nil
+}
+
+// planQuota looks at the quota of the project that the live directory belongs to. Until
+// the end the staged tree counts in it beside the live one. Where the directory hands
+// its project down, statfs tells of the quota in place of the filesystem (ext4 and XFS).
+func (s *session) planQuota(p *Plan, v *swap.Volume, bytes uint64) error {
+	if v.Live == nil {
+		return nil
+	}
+	properties, err := v.Live.Properties()
+	if err != nil || properties.Project == 0 {
+		return err
+	}
+	free, err := v.Live.Space()
+	if err != nil {
+		return err
+	}
+	above, err := v.Nearest().Space()
+	if err != nil {
+		return err
+	}
+	if free.Total < above.Total && bytes > free.Bytes {
+		return refused("no_space", remedy.Of("raise the quota of the project, or free space in it"),
+			"the quota of project %d of %s has %d bytes free; the restore needs %d (old and new data both count until the end)",
+			properties.Project, v.Path(), free.Bytes, bytes)
+	}
+	return nil
+}
+
+// live is the size of the live data.
+func (p *Plan) live() (bytes int64) {
+	for _, v := range p.Volumes {
+		bytes += v.LiveBytes
+	}
+	return bytes
 }
 
 // warnOfSpace warns when the store may be too full for the snapshot of the displaced
 // trees. It refuses nothing: most of the data may be in the store already, the rest
 // compresses, and a tree that finds no room stays where it is.
 func (p *Plan) warnOfSpace(inStore *Space) {
-	var live int64
-	for _, v := range p.Volumes {
-		live += v.LiveBytes
-	}
+	live := p.live()
 	if inStore.NeedBytes+uint64(live) > inStore.FreeBytes {
 		p.warn("the store may be too full for the snapshot of the live data (up to %d bytes, and %d are free): until there is room, the old data stays beside the new", live, inStore.FreeBytes)
 	}
@@ -376,15 +478,19 @@ func (p *Plan) warnOfSpace(inStore *Space) {
 // planExchange tries a real exchange on each filesystem, in a wrapper of its
 // own that a transaction records, so that a crash leaves nothing unnamed.
 func (s *session) planExchange(_ context.Context, p *Plan) error {
-	err, cleanErr := swap.Probe(p.volumes, func(begin *journal.Begin) (*journal.Tx, error) {
+	err, cleanErr := swap.Probe(p.exchanged, func(begin *journal.Begin) (*journal.Tx, error) {
 		begin.Snap = s.Version
 		return s.Journal.Begin(s.held, begin)
 	})
-	if errors.Is(err, disk.ErrNoExchange) {
-		err = refused("no_exchange", remedy.Of("keep the volume on ext4, xfs or btrfs"), "%w", err)
-	}
-	if cleanErr != nil {
-		err = fault(Failed, "cleanup", remedy.Of(remedy.Recover(s.w.Name)), "the test exchange of the pre-flight left files that could not be removed: %w", errors.Join(err, cleanErr))
+	switch {
+	case cleanErr != nil:
+		return fault(Failed, "cleanup", remedy.Of(remedy.Recover(s.w.Name)), "the test exchange of the pre-flight left files that could not be removed: %w", errors.Join(err, cleanErr))
+	case errors.Is(err, disk.ErrNoExchange):
+		return refused("no_exchange", remedy.Of("keep the volume on ext4, xfs or btrfs"), "%w", err)
+	case p.captures && (isNoSpace(err) || errors.Is(err, unix.EROFS)):
+		// It passes, and a snapshot is wanted most on such a day.
+		p.warn("whether a restore could exchange the directories cannot be tried: %v", err)
+		return nil
 	}
 	return err
 }

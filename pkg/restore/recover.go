@@ -277,6 +277,9 @@ func (e *Engine) orphans(ctx context.Context, names []string, known map[string]*
 		}
 		for i := range w.Volumes {
 			v := &w.Volumes[i]
+			if v.Path() == "" { // the engine did not say where it is
+				continue
+			}
 			id, err := swap.FindOrphan(v.Root(), v.Rel(), e.Journal.List)
 			if err != nil {
 				return list, fault(Frozen, "frozen", remedy.Either(remedies("", err)), "cannot look at volume %s of workload %s (%s): %w", v.Name, name, v.Path(), err)
@@ -291,19 +294,23 @@ func (e *Engine) orphans(ctx context.Context, names []string, known map[string]*
 	return list, nil
 }
 
-// volumesOf returns a workload with its volumes. If the config lists them, nothing
-// else is asked, since Docker may not be up yet.
+// volumesOf returns a workload with its volumes. If the config says where they are,
+// nothing else is asked, since Docker may not be up yet.
 func (e *Engine) volumesOf(ctx context.Context, name string) (*workload.Workload, error) {
 	w, err := e.Config.Workload(name)
-	if err != nil || len(w.Volumes) > 0 {
+	if err != nil || !w.AsksEngine() {
 		return w, err
 	}
 	rt, err := e.Runtime(ctx, w)
 	if err != nil {
 		return nil, err
 	}
-	w, _, err = e.withVolumes(ctx, rt, w)
-	return w, errors.Join(err, rt.Close())
+	own, _, err := e.withVolumes(ctx, rt, w)
+	if err = errors.Join(err, rt.Close()); err != nil && len(w.Volumes) > 0 {
+		observer(ctx).Line(fmt.Sprintf("notice: cannot find the named volumes of %s: %v", name, err))
+		return w, nil
+	}
+	return own, err
 }
 
 func (e *Engine) orphanError(volume, path, id string) error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	goruntime "runtime"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -40,6 +41,7 @@ type RestoreResult struct {
 	Warnings        []string
 	Tx              string
 	PassOne         Cost
+	NotKept         []NotKept // what the snapshot has and the restore did not bring back
 }
 
 // Restore puts a snapshot back: see phase.go for the order. When it returns
@@ -158,9 +160,20 @@ func (r *restoration) begin(context.Context) error {
 // stage extracts every volume beside its live directory and makes it durable.
 func (r *restoration) stage(ctx context.Context) error {
 	for _, v := range r.plan.volumes {
-		if err := v.Create(); err != nil {
+		var err error
+		if v.EngineVolume != "" {
+			err = r.rt.MakeVolume(ctx, v.EngineVolume, r.tx.ID)
+			r.at("made " + v.Name)
+		}
+		if err == nil {
+			err = v.Create()
+		}
+		if err != nil {
 			return fmt.Errorf("volume %s: %w", v.Name, err)
 		}
+	}
+	if err := r.samePlaces(ctx, r.plan.chosen); err != nil {
+		return err
 	}
 	if err := r.lockVolumes(); err != nil { // a directory that was missing now has a handle to lock
 		return err
@@ -171,9 +184,13 @@ func (r *restoration) stage(ctx context.Context) error {
 	if r.x, err = r.openTxn(r.tx); err != nil {
 		return err
 	}
+	// A named volume may have been removed and made anew since the record was written.
+	if err := r.x.Untouched(); err != nil {
+		return err
+	}
 	for i, live := range r.sources(r.plan.volumes) {
 		if err := r.stageOne(ctx, r.x.Volumes[i], r.plan.wanted[i], live); err != nil {
-			return fmt.Errorf("stage volume %s: %w", r.x.Volumes[i].Name, err)
+			return fmt.Errorf("stage volume %s: %w", r.x.Volumes[i].Name, r.x.Volumes[i].Parent().WhenFull(err, r.plan.wanted[i].Tar()))
 		}
 	}
 	return nil
@@ -189,13 +206,13 @@ func (r *restoration) stageOne(ctx context.Context, v *swap.Volume, m *store.Vol
 	r.at("staging " + v.Name)
 	tar := archive.NewReader(ctx, r.Store, m.Members)
 	defer tar.Close()
-	opt := archive.ExtractOptions{
-		RejectSymlinks: live.Volume.Symlinks == workload.RejectSymlinks,
-		KeepPrivileges: live.Volume.Setuid == workload.KeepSetuid,
-		MaxEntries:     m.Entries(),
-		MaxBytes:       m.Bytes,
-		MaxDepth:       m.Depth,
+	opt := extractOptions(live.Volume)
+	opt.MaxEntries, opt.MaxBytes, opt.MaxDepth, opt.Lost = m.Entries(), m.Bytes, m.Depth, &archive.Losses{}
+	p, err := live.Live.Properties()
+	if err != nil {
+		return err
 	}
+	opt.Label = p.Label
 	unchanged, err := snapshot.UnchangedSince(r.Store, r.w.Name, r.req.SID, live, r.req.TrustIndex)
 	if err != nil {
 		return fmt.Errorf("the index of snapshot %s: %w", r.req.SID, err)
@@ -220,6 +237,12 @@ func (r *restoration) stageOne(ctx context.Context, v *swap.Volume, m *store.Vol
 	if got != m.Stats {
 		return fmt.Errorf("%w: it holds %+v, its manifest says %+v", archive.ErrRefused, got, m.Stats)
 	}
+	list, warnings := notKept(v.Name, opt.Lost.List())
+	for _, warning := range warnOnce(r.result.Warnings, warnings)[len(r.result.Warnings):] {
+		r.say("warning: %s", warning)
+		r.result.Warnings = append(r.result.Warnings, warning)
+	}
+	r.result.NotKept = append(r.result.NotKept, list...)
 	return into.SyncFS()
 }
 
@@ -229,7 +252,7 @@ func (r *restoration) passOne(ctx context.Context) (err error) {
 	}
 	r.say("first pass of the pre-restore snapshot %s", r.result.PreRestoreSID)
 	if err := r.capture.PassOne(ctx); err != nil {
-		return err
+		return r.storeFull(err)
 	}
 	r.result.PassOne = r.capture.Cost()
 	return nil
@@ -272,6 +295,11 @@ func (r *restoration) fence(ctx context.Context) error {
 	if r.plan.running {
 		r.say("stopping %s", r.w.Name)
 	}
+	for _, c := range r.plan.Containers {
+		if c.Also && c.Running {
+			r.say("stopping container %s, which is listed in also_stop", c.Name)
+		}
+	}
 	if err := r.rt.FenceAndStop(ctx, r.req.StopTimeout); err != nil {
 		return fmt.Errorf("stop %s: %w", r.w.Name, err)
 	}
@@ -279,19 +307,28 @@ func (r *restoration) fence(ctx context.Context) error {
 	if _, err := r.users(ctx, r.plan.volumes); err != nil {
 		return err
 	}
-	return swap.NoHolders(swap.LiveOf(r.plan.volumes), disk.AllProcesses)
+	idle, err := swap.NoHolders(swap.LiveOf(r.plan.volumes), nobodys)
+	for _, line := range idle {
+		if !slices.Contains(r.result.Warnings, line) {
+			r.result.Warnings = append(r.result.Warnings, line)
+			r.say("warning: %s", line)
+		}
+	}
+	return err
 }
 
 func (r *restoration) passTwo(ctx context.Context) error {
 	if err := r.capture.PassTwo(ctx); err != nil {
-		return err
+		return r.storeFull(err)
 	}
 	return r.capture.Still()
 }
 
 func (r *restoration) publish(context.Context) error {
-	return r.capture.Publish(preRestore(r.result.PreRestoreSID, r.req.SID, r.plan.Containers))
+	return r.storeFull(r.capture.Publish(preRestore(r.result.PreRestoreSID, r.req.SID, r.plan.Containers)))
 }
+
+func (r *restoration) storeFull(err error) error { return r.Store.Root().WhenFull(err, r.plan.live()) }
 
 // swap exchanges all volumes, after a last look at handles and mounts.
 func (r *restoration) swap(ctx context.Context) error {
@@ -299,6 +336,9 @@ func (r *restoration) swap(ctx context.Context) error {
 		return err
 	}
 	if err := r.stillStopped(ctx); err != nil {
+		return err
+	}
+	if err := r.samePlaces(ctx, r.plan.chosen); err != nil {
 		return err
 	}
 	plan, err := r.x.PlanSwap()
@@ -350,6 +390,7 @@ func (r *restoration) conclude(ctx context.Context, failed error) error {
 	r.x.CloseVolumes()
 	tx := r.tx
 	if failed != nil {
+		failed = r.goneOr(ctx, failed)
 		// Only the disk can tell which records are in force: after a failed rename or
 		// fsync a record may or may not be there.
 		r.say("%v: undoing the restore", failed)
@@ -363,6 +404,7 @@ func (r *restoration) conclude(ctx context.Context, failed error) error {
 	if !r.down.IsZero() {
 		r.result.DowntimeSeconds = end.up.Sub(r.down).Seconds()
 	}
+	r.result.Warnings = append(r.result.Warnings, end.warnings...)
 	if end.guarded {
 		r.result.PreRestoreSID = end.preRestoreSID
 	}

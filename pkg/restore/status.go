@@ -25,6 +25,7 @@ type WorkloadStatus struct {
 	LastSID    string
 	Containers []runtime.Container
 	Pending    *PendingTx
+	Left       []string        // mounts that are not volumes of the workload, a line for each reason
 	Problems   []remedy.Remedy // what is wrong, and what can be done about it
 }
 
@@ -42,6 +43,7 @@ type PendingTx struct {
 	// guarding: the restore is done, the app was up, and the old data is not a
 	// snapshot yet.
 	guarding bool
+	paths    []string // that it touches
 }
 
 // Status returns the status of a workload; of all workloads when name is empty. It
@@ -72,7 +74,7 @@ func (e *Engine) Status(ctx context.Context, name string) ([]WorkloadStatus, err
 	}
 	if name == "" {
 		for _, whose := range slices.Sorted(maps.Keys(txs)) {
-			if !slices.Contains(names, whose) { // the config no longer has it
+			if !slices.Contains(names, whose) && e.concerns(txs[whose]) { // the config no longer has it
 				list = append(list, e.status(ctx, whose, known))
 			}
 		}
@@ -113,6 +115,7 @@ func (e *Engine) status(ctx context.Context, name string, known map[string]*work
 	}
 	defer s.close()
 	known[name] = s.w
+	st.Left = s.mounts.Told()
 	if s.w.Kind() == workload.Data {
 		st.State = "data"
 		return st
@@ -125,6 +128,17 @@ func (e *Engine) status(ctx context.Context, name string, known map[string]*work
 	st.Containers = append(st.Containers, list...)
 	st.State = runtime.Containers(list).State()
 	return st
+}
+
+// concerns reports whether a transaction of a workload that the config does not have
+// touches directories below the config's roots: then the config had it. Other configs
+// of this host keep their records in the same state.
+func (e *Engine) concerns(p *PendingTx) bool {
+	return slices.ContainsFunc(p.paths, func(path string) bool {
+		return slices.ContainsFunc(append([]string{e.Config.Base}, e.Config.AbsoluteRoots...), func(root string) bool {
+			return root != "" && workload.Contains(root, path)
+		})
+	})
 }
 
 // Snapshots iterates over the snapshots of a workload, newest first. A snapshot that
@@ -180,7 +194,7 @@ func (e *Engine) pending() (map[string]*PendingTx, []remedy.Remedy, error) {
 }
 
 func (e *Engine) describeUnusable(u *journal.Unusable) *PendingTx {
-	p := &PendingTx{Tx: u.Tx, Kind: string(u.Begin.Kind), Found: "unreadable"}
+	p := &PendingTx{Tx: u.Tx, Kind: string(u.Begin.Kind), Found: "unreadable", paths: u.Begin.Paths()}
 	if !e.active(p, u.Begin.Workload) {
 		p.freeze(fmt.Errorf("its records cannot be used: %w", u.Err))
 	}
@@ -207,7 +221,7 @@ func (p *PendingTx) freeze(err error) {
 
 func (e *Engine) describe(tx *journal.Tx) *PendingTx {
 	b := tx.Begin
-	p := &PendingTx{Tx: tx.ID, Kind: string(b.Kind), Found: tx.Found()}
+	p := &PendingTx{Tx: tx.ID, Kind: string(b.Kind), Found: tx.Found(), paths: b.Paths()}
 	if e.active(p, b.Workload) {
 		if p.guarding = swap.Decide(tx, true).AppUp; p.guarding {
 			p.Message += "; the app was brought up, and the old data is being saved as snapshot " + b.PreRestoreSID

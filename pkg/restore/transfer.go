@@ -198,14 +198,10 @@ func (i *importing) take(ctx context.Context, tx *journal.Tx, v *workload.Volume
 	if err != nil {
 		return err
 	}
-	found, err := archive.ExtractForeign(ctx, in, tree, archive.ExtractOptions{
-		RejectSymlinks: v.Symlinks == workload.RejectSymlinks,
-		KeepPrivileges: v.Setuid == workload.KeepSetuid,
-		MaxEntries:     int64(min(free.Inodes, 1<<40)),
-		MaxBytes:       int64(min(free.Bytes, 1<<62)),
-		MaxDepth:       archive.MaxDepth,
-		Default:        i.rootDefault(v),
-	})
+	opt := extractOptions(v)
+	opt.MaxEntries, opt.MaxBytes, opt.MaxDepth = int64(min(free.Inodes, 1<<40)), int64(min(free.Bytes, 1<<62)), archive.MaxDepth
+	opt.Default = i.rootDefault(v)
+	found, err := archive.ExtractForeign(ctx, in, tree, opt)
 	if err != nil {
 		return err
 	}

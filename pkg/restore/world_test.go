@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
@@ -161,8 +162,12 @@ func (w *world) snapshots() (list []*store.Manifest) {
 	return list
 }
 
+// healthTimeout is long enough for the tests' app, and what one that is not healthy
+// costs a test.
+const healthTimeout = 10 * time.Second
+
 func (w *world) request(sid string) RestoreRequest {
-	return RestoreRequest{Workload: w.name, SID: sid, Confirm: sid, OnUnhealthy: RevertUnhealthy}
+	return RestoreRequest{Workload: w.name, SID: sid, Confirm: sid, OnUnhealthy: RevertUnhealthy, HealthTimeout: healthTimeout}
 }
 
 // clean fails the test if an operation has left something over.
@@ -210,7 +215,7 @@ func image(t *testing.T) string {
 func appLines(image string, more ...string) []string {
 	return append([]string{
 		"image: " + image, "restart: unless-stopped",
-		"healthcheck: {test: [CMD, /app, check], interval: 500ms, timeout: 30s, retries: 1}",
+		"healthcheck: {test: [CMD, /app, check], interval: 500ms, timeout: 5s, retries: 1}",
 	}, more...)
 }
 

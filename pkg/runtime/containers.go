@@ -3,23 +3,44 @@ package runtime
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"slices"
+	"strings"
 	"time"
 )
 
 // Containers are a workload's containers at one moment, with those of also_stop.
 type Containers []Container
 
-// Ran reports whether a container of the workload itself ran.
+// Ran reports whether a container of the workload itself shall run after a restore.
 func (list Containers) Ran() bool {
+	return slices.ContainsFunc(list, func(c Container) bool { return c.Ran() && !c.Also })
+}
+
+// Running reports whether a container of the workload itself runs.
+func (list Containers) Running() bool {
 	return slices.ContainsFunc(list, func(c Container) bool { return c.Running && !c.Also })
+}
+
+// Have reports whether a process of this mount namespace, in these control groups, is in
+// one of the containers. A process in a container may have a namespace of its own, and an
+// engine without control groups is told by the namespace.
+func (list Containers) Have(namespace, cgroups string) bool {
+	return slices.ContainsFunc(list, func(c Container) bool {
+		if c.ID != "" && strings.Contains(cgroups, c.ID) {
+			return true
+		}
+		own, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", c.PID))
+		return c.PID != 0 && err == nil && own == namespace
+	})
 }
 
 // Pins returns the images that ran, by service.
 func (list Containers) Pins() map[string]Pin {
 	out := map[string]Pin{}
 	for _, c := range list {
-		if _, have := out[c.Service]; !c.Also && !c.OneOff && (!have || c.Running) {
+		if _, have := out[c.Service]; !c.Also && !c.OneOff && (!have || c.Ran()) {
 			out[c.Service] = c.Pin()
 		}
 	}

@@ -24,13 +24,14 @@
 // restart policy "no": no engine that starts and no reboot brings the app up.
 //
 // Each method says what holds after an error. [ErrUnreachable], [ErrImageMissing],
-// [ErrPortTaken], [*Refusal], [*Unhealthy] and [*Missing] tell the causes apart.
+// [ErrPortTaken], [ErrCannotFence], [ErrCannotPause], [*Refusal], [*Unhealthy],
+// [*Crashed] and [*Missing] tell the causes apart.
 //
 // # Not promised
 //
 // What Containers and Users return is a look at one moment: another tool may start
 // a container right after it. Healthy is what the container's own health check
-// says. The images are not kept: when somebody removes one, Plan says so, and
+// says, at its deadline. The images are not kept: when somebody removes one, Plan says so, and
 // Resume cannot make its container anew.
 //
 // pkg/journal records the words of this package, so the JSON names of [Container],

@@ -14,17 +14,18 @@ type Lock interface {
 
 // Runtime brings the containers of one workload up and down. A workload without
 // containers has one that does nothing. Every method honours its context. The
-// methods above Quiesce only look, and change nothing.
+// methods above MakeVolume only look, and change nothing.
 type Runtime interface {
 	// Containers returns the workload's containers, and those of also_stop
 	// (marked Also), running or not, sorted by name.
 	Containers(ctx context.Context) ([]Container, error)
 
-	// Volumes returns the directories of this host that a Compose file mounts
-	// writable, sorted by path, and says in notices what it leaves out and why;
-	// none for other workloads. It fails where leaving a mount out would lose
-	// data, such as a named volume.
-	Volumes(ctx context.Context) (volumes []Volume, notices []string, err error)
+	// Volumes returns what the workload's containers mount, as their own
+	// description (a Compose file) and the engine say it now. Of a workload whose
+	// config lists its volumes it says where the engine keeps the named ones. It
+	// fails where a volume can be neither captured nor left out in silence, such as
+	// one on NFS.
+	Volumes(ctx context.Context) (*Mounts, error)
 
 	// Users returns everybody else's containers that mount one of the host
 	// paths, something inside one, or something above one, stopped ones too.
@@ -38,6 +39,14 @@ type Runtime interface {
 	// UpToDate reports whether what runs is what the current config says, and is
 	// healthy: a deploy then has nothing to do.
 	UpToDate(ctx context.Context) (bool, error)
+
+	// MakeVolume makes a named volume that the engine does not have, as the
+	// containers' own description wants it, and notes the transaction in it.
+	MakeVolume(ctx context.Context, name, tx string) error
+
+	// UnmakeVolume removes a named volume that MakeVolume made for this
+	// transaction, unless somebody uses it or something is in it by now.
+	UnmakeVolume(ctx context.Context, name, tx string) error
 
 	// Quiesce pauses or stops the containers that run. The returned function
 	// brings exactly those back; it works after the context of the call has
@@ -55,9 +64,9 @@ type Runtime interface {
 	// pins and returns once it is healthy. It continues an earlier
 	// Redeploy that was cut short, and removes the containers in before only when
 	// the new ones are up. After an error those in before still exist, stopped and
-	// fenced, and no container of the workload runs, with two exceptions: after a
-	// [*Unhealthy] the new containers are up but not healthy, and after a [*Missing]
-	// all but the named ones are up and healthy.
+	// fenced, and no container of the workload runs, with these exceptions: after an
+	// [*Unhealthy] the new containers are up but not healthy, and after a [*Crashed]
+	// the redeploy is done, and all but the named ones are up, and so after a [*Missing].
 	Redeploy(ctx context.Context, held Lock, r Redeploy) error
 
 	// Settle accepts the containers that a Redeploy left up although they are
@@ -72,6 +81,11 @@ type Runtime interface {
 	// returns when those that ran are up, and does not wait for health. It may be
 	// repeated after an error.
 	Resume(ctx context.Context, held Lock, before []Container) error
+
+	// Owner returns who owns on this host what root owns in a container. It is 0:0
+	// unless the engine maps users. A directory that snap makes for a container has
+	// to be its root's.
+	Owner(ctx context.Context) (uid, gid int, err error)
 
 	// Close closes the connection.
 	Close() error

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/tiny-forge/snap/pkg/workload"
 )
 
 // What keeps a workload from coming up, for errors.Is.
@@ -14,6 +17,42 @@ var (
 	ErrImageMissing = errors.New("the image is not on this host")
 	ErrPortTaken    = errors.New("a port is taken")
 )
+
+// Unsupported is the error of a volume that snap can neither capture nor restore.
+type Unsupported struct {
+	Err  error
+	Hint string // what to write into the config
+}
+
+func (u *Unsupported) Error() string { return u.Err.Error() }
+func (u *Unsupported) Unwrap() error { return u.Err }
+
+// What an engine cannot do, for errors.Is.
+var (
+	ErrCannotFence = errors.New("the container engine cannot change restart policies")
+	ErrCannotPause = errors.New("the container engine cannot pause containers")
+)
+
+// MissingImage is an [ErrImageMissing] that says how to get the image.
+type MissingImage struct {
+	Image   string // a reference
+	ImageID string // "" where any image of that reference will do
+	Pull    string // what brings it from a registry, "" where none is known to have it
+}
+
+func (m *MissingImage) Error() string {
+	name := m.Image
+	if m.ImageID != "" {
+		name += " (" + m.ImageID + ")"
+	}
+	if m.Pull == "" {
+		return fmt.Sprintf("image %s: %v, and has no digest to pull it by: build or load it again", name, ErrImageMissing)
+	}
+	return fmt.Sprintf("image %s: %v: docker pull %s brings it", name, ErrImageMissing, m.Pull)
+}
+
+// Is reports whether target is [ErrImageMissing].
+func (m *MissingImage) Is(target error) bool { return target == ErrImageMissing }
 
 // The modes of quiescing.
 const (
@@ -34,11 +73,104 @@ const (
 	Above  Relation = "above"  // it mounts a directory that holds the volume
 )
 
-// Volume is a directory of this host that containers of a workload mount.
+// Mounts are what the containers of a workload mount of this host.
+type Mounts struct {
+	// Volumes are the workload's: those that its config lists, else all directories
+	// and named volumes that its containers mount writable. Sorted.
+	Volumes []Volume
+	// Left are the mounts that are not volumes of the workload.
+	Left []Left
+	// Excluded are the sources of those that the config leaves alone.
+	Excluded []string
+	// Root is the folder in which the engine keeps all that is its own, with no
+	// symbolic link in it; "" where no engine could be asked.
+	Root string
+}
+
+// Volume is a volume of a workload as it was found.
 type Volume struct {
-	Name   string // unique among the workload's volumes
-	Source string // the host path: absolute and clean
-	Target string // the path in the container, of the first that mounts it
+	workload.Volume // where it is; a named one is where the engine keeps it
+
+	Engine   string // the engine's name for it, "" where the engine has none
+	Absent   bool   // the engine does not have the volume yet
+	External bool   // Compose does not make it either
+	// Fills says that the engine puts the image's own files into the volume where a
+	// new container finds it empty.
+	Fills bool
+}
+
+// Left is a mount that is not a volume of the workload.
+type Left struct {
+	What string // its path or its name
+	Why  string // in plain words: mounts with the same reason are told together
+	// Lost says that containers write there, and that no snapshot has it.
+	Lost bool
+}
+
+// Volume returns the volume of this name, nil where there is none.
+func (m *Mounts) Volume(name string) *Volume {
+	if m == nil {
+		return nil
+	}
+	for i := range m.Volumes {
+		if m.Volumes[i].Name == name {
+			return &m.Volumes[i]
+		}
+	}
+	return nil
+}
+
+// Places are the volumes as a config would list them.
+func (m *Mounts) Places() (list []workload.Volume) {
+	for _, v := range m.Volumes {
+		list = append(list, v.Volume)
+	}
+	return list
+}
+
+// Excludes reports whether the config leaves a source alone.
+func (m *Mounts) Excludes(source string) bool {
+	return m != nil && slices.Contains(m.Excluded, source)
+}
+
+// Told returns a line for each reason why something is left out.
+func (m *Mounts) Told() []string {
+	if m == nil {
+		return nil
+	}
+	return told(m.Left, func(Left) bool { return true })
+}
+
+// Warnings returns one line about what containers write and no snapshot has, if there
+// is something of that kind.
+func (m *Mounts) Warnings() []string {
+	if m == nil {
+		return nil
+	}
+	lines := told(m.Left, func(l Left) bool { return l.Lost })
+	if len(lines) == 0 {
+		return nil
+	}
+	return []string{"no snapshot has what the containers write to " + strings.Join(lines, "; ")}
+}
+
+func told(left []Left, want func(Left) bool) []string {
+	var reasons []string
+	what := map[string][]string{}
+	for _, l := range left {
+		if !want(l) {
+			continue
+		}
+		if what[l.Why] == nil {
+			reasons = append(reasons, l.Why)
+		}
+		what[l.Why] = append(what[l.Why], l.What)
+	}
+	var lines []string
+	for _, why := range reasons {
+		lines = append(lines, strings.Join(what[why], ", ")+" ("+why+")")
+	}
+	return lines
 }
 
 // User is a container outside the workload that mounts one of its volumes.
@@ -58,10 +190,14 @@ type Redeploy struct {
 	Pins map[string]Pin
 	// Before are the recorded containers, which the new ones replace.
 	Before []Container
-	// HealthTimeout bounds the wait for health; StopTimeout the stop of a
-	// container that still runs (0: what the container itself asks for).
+	// HealthTimeout bounds the wait for health (0: two minutes), but no wait is shorter
+	// than a container's own check may take. StopTimeout bounds the stop of a container
+	// that still runs (0: what the container itself asks for).
 	HealthTimeout time.Duration
 	StopTimeout   time.Duration
+	// Up is told, before a Redeploy returns nil, since when the containers it waited for
+	// have been up. That is before anybody knew it. May be nil.
+	Up func(since time.Time)
 	// Pull allows fetching an image that is missing.
 	Pull bool
 }
@@ -76,6 +212,16 @@ func (u *Unhealthy) Error() string {
 	return fmt.Sprintf("container %s is not healthy: %s", u.Container, u.Reason)
 }
 
+// Crashed is the error of a Redeploy that is done, although containers that had crashed
+// before it do not run on the new data either.
+type Crashed struct {
+	Containers []string // each with the reason, in plain words
+}
+
+func (c *Crashed) Error() string {
+	return "crashed before, and again: " + strings.Join(c.Containers, "; ")
+}
+
 // Container is what is needed to bring a container back as it was.
 type Container struct {
 	ID      string `json:"id"`
@@ -87,17 +233,26 @@ type Container struct {
 	Digest  string `json:"digest,omitempty"`
 	Running bool   `json:"running"`
 	Paused  bool   `json:"paused,omitempty"`
+	// Crashed is set where nobody stopped the container on purpose, see [Exit.Crashed].
+	// One that the engine starts again and again is Running too.
+	Crashed bool   `json:"crashed,omitempty"`
 	Policy  Policy `json:"policy"`
 	Also    bool   `json:"also,omitempty"` // not of the workload: listed in also_stop
 	// OneOff is set for a container of docker compose run, which is of no service.
 	OneOff bool    `json:"one_off,omitempty"`
 	Mounts []Mount `json:"mounts,omitempty"`
+	// PID is a process in the container, 0 where it does not run.
+	PID int `json:"-"`
 	// StopTimeout is how long a clean stop may take as of now; negative is for ever.
 	StopTimeout time.Duration `json:"-"`
 	// Bar is why snap may not stop the container: it could not bring the container
 	// back. Each has a code.
 	Bar *Refusal `json:"-"`
 }
+
+// Ran reports whether the container shall run after a restore: it runs, or it does not
+// run only because it has crashed.
+func (c Container) Ran() bool { return c.Running || c.Crashed }
 
 // Awake reports whether the container runs and is not paused.
 func (c Container) Awake() bool { return c.Running && !c.Paused }
@@ -111,7 +266,8 @@ type Policy struct {
 	Retries int    `json:"retries,omitempty"`
 }
 
-// Mount is a bind mount of a container.
+// Mount is a directory or file of this host that a container mounts: a bind mount or
+// a named volume.
 type Mount struct {
 	Source   string `json:"source"`
 	Target   string `json:"target"`

@@ -221,7 +221,20 @@ func abandon(walks []*archive.Writing) {
 
 // WriteOptions are how a volume is walked.
 func WriteOptions(v *workload.Volume) archive.WriteOptions {
-	return archive.WriteOptions{RejectSymlinks: v.Symlinks == workload.RejectSymlinks}
+	return archive.WriteOptions{
+		RejectSymlinks: v.Symlinks == workload.RejectSymlinks,
+		KeepPrivileges: v.Setuid == workload.KeepSetuid,
+		Special:        Special(v),
+		Exclude:        v.Excludes,
+		ExcludeCaches:  v.ExcludeCaches,
+	}
+}
+
+// Special is what becomes of fifos and devices of a volume.
+func Special(v *workload.Volume) archive.Special {
+	return map[workload.Special]archive.Special{
+		workload.SkipSpecial: archive.SkipSpecial, workload.KeepSpecial: archive.KeepSpecial,
+	}[v.Special] // anything else is refused
 }
 
 // fromLatest is a pass that does not read what the latest snapshot proves to be
@@ -481,6 +494,34 @@ func (c *Capture) Still() error {
 	return nil
 }
 
+// VolumeOf is a volume as a snapshot knows it, for one that the config no longer has.
+func VolumeOf(m *store.Manifest, name string) *workload.Volume {
+	own := &workload.Volume{Name: name}
+	for _, v := range m.Volumes {
+		if v.Name == name {
+			own.Scope, own.Source, own.Target = workload.Scope(v.Scope), v.Source, v.Target
+		}
+	}
+	return own
+}
+
+// Same reports whether a snapshot has all volumes of this capture just as they are.
+func (c *Capture) Same(m *store.Manifest) bool {
+	for i, p := range c.sources {
+		r := c.results[i]
+		v := m.Volume(p.Volume.Name, string(p.Volume.Scope), p.Volume.Source)
+		if v == nil || v.Stats != r.Stats || len(v.Members) != len(r.Members) {
+			return false
+		}
+		for j := range r.Members {
+			if v.Members[j].ID != r.Members[j].ID {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // Totals returns how many bytes of content both passes have read, and the names of
 // files that changed while the second read them.
 func (c *Capture) Totals() (read int64, changed []string) {
@@ -490,6 +531,16 @@ func (c *Capture) Totals() (read int64, changed []string) {
 		changed = append(changed, r.Changed...)
 	}
 	return read, changed
+}
+
+// Lost returns what the snapshot does not hold of each volume, in the order of the
+// sources.
+func (c *Capture) Lost() [][]archive.Lost {
+	list := make([][]archive.Lost, len(c.results))
+	for i, r := range c.results {
+		list[i] = r.Lost
+	}
+	return list
 }
 
 // Added returns by how many bytes the store has grown.

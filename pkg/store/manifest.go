@@ -15,7 +15,7 @@ import (
 
 const (
 	manifestFormat  = "snap-manifest"
-	manifestVersion = 2 // the newest that is read; see Manifest.needs
+	manifestVersion = 3 // the newest that is read; see Manifest.needs
 	manifestFile    = "manifest.json"
 	indexFile       = "index.gz"
 	// maxManifest bounds a manifest, in bytes: that of some 4 TiB.
@@ -108,14 +108,19 @@ func (m *Manifest) Volume(name, scope, source string) *Volume {
 }
 
 // needs returns the oldest version of the format that can express m, so that older
-// programs read what they can. Version 2 has the compression of volumes.
+// programs read what they can. Version 2 has the compression of volumes, version 3 also
+// their fifos and devices.
 func (m *Manifest) needs() int {
+	version := 1
 	for i := range m.Volumes {
 		if m.Volumes[i].Compression != archive.Gzip {
-			return 2
+			version = max(version, 2)
+		}
+		if m.Volumes[i].Specials != 0 {
+			version = 3
 		}
 	}
-	return 1
+	return version
 }
 
 // validate refuses a manifest that no capture writes. A forged manifest may have
@@ -165,14 +170,14 @@ func (v *Volume) validate() error {
 		}
 		tar += m.Tar // cannot overflow: 2^39 members of 2^24 bytes are no 512 MiB of JSON
 	}
-	for _, n := range []int64{v.Files, v.Dirs, v.Symlinks, v.Hardlinks, v.Bytes, v.DataBytes, v.Sockets, v.Changed} {
+	for _, n := range []int64{v.Files, v.Dirs, v.Symlinks, v.Hardlinks, v.Specials, v.Bytes, v.DataBytes, v.Sockets, v.Changed} {
 		if n < 0 {
 			return errors.New("a negative count")
 		}
 	}
 	// Every name takes a header of 512 bytes at least, and content its size.
 	const most = 1 << 53
-	if v.Files > most || v.Dirs > most || v.Symlinks > most || v.Hardlinks > most || v.Entries() > tar/512 {
+	if v.Files > most || v.Dirs > most || v.Symlinks > most || v.Hardlinks > most || v.Specials > most || v.Entries() > tar/512 {
 		return fmt.Errorf("%d entries in %d bytes", v.Entries(), tar)
 	}
 	if v.DataBytes > tar || v.DataBytes > v.Bytes {
@@ -205,7 +210,7 @@ func (s *Store) Load(workload, sid string) (*Manifest, error) {
 	m := &Manifest{}
 	err = disk.UnmarshalSealed(data, m, manifestFormat, manifestVersion)
 	if err == nil && m.Version < m.needs() {
-		err = fmt.Errorf("%w: version %d has no compression but gzip", disk.ErrDamaged, m.Version)
+		err = fmt.Errorf("%w: version %d has no field for what it holds", disk.ErrDamaged, m.Version)
 	}
 	if err == nil {
 		err = m.validate(workload, sid)

@@ -3,13 +3,10 @@ package swap
 import (
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/tiny-forge/snap/pkg/disk"
-	"github.com/tiny-forge/snap/pkg/journal"
 )
 
 // Unfit says why a directory can never be exchanged, and what to do about it. It
@@ -74,8 +71,15 @@ func (v *Volume) Fit(mounts disk.Mounts) error {
 		return err
 	}
 	if isMount {
-		return v.unfit("mount_point", "mount the filesystem one directory above and make the volume a directory in it",
-			"%s is a mount point, which cannot be exchanged", v.Path())
+		return v.mountPoint(mounts)
+	}
+	readOnly, err := v.Live.IsReadOnlySubvolume()
+	if err != nil {
+		return err
+	}
+	if readOnly {
+		return v.unfit("read_only_subvolume", "btrfs property set -ts "+Quote(v.Path())+" ro false",
+			"%s is a read-only subvolume, in which nothing can be deleted", v.Path())
 	}
 	inside, err := mounts.Inside(v.Live)
 	if err != nil {
@@ -85,6 +89,22 @@ func (v *Volume) Fit(mounts disk.Mounts) error {
 		return v.unfit("mount_inside", "umount "+Quote(inside), "%s is mounted inside the volume", inside)
 	}
 	return nil
+}
+
+// mountPoint says what to change where the live directory is a mount point: of a disk of
+// its own, of a subvolume, or of another directory.
+func (v *Volume) mountPoint(mounts disk.Mounts) error {
+	mount, other, err := mounts.Other(v.Live)
+	if err != nil {
+		return err
+	}
+	elsewhere := "/mnt/" + v.base
+	hint := fmt.Sprintf("make it a directory of that filesystem: stop the app, umount %s, mount %s at %s instead (in /etc/fstab too), move its files into the new directory %s/data, and name that directory in the config; until then capture and export work",
+		Quote(v.Path()), mount.Source, Quote(elsewhere), elsewhere)
+	if other != "" {
+		hint = "name the directory itself in the config, and where containers mount it: " + Quote(other) + "; until then capture and export work"
+	}
+	return v.unfit("mount_point", hint, "%s is a mount point (of %s), which cannot be exchanged", v.Path(), mount.Source)
 }
 
 // AllFit is [Volume.Fit] for several volumes.
@@ -99,71 +119,4 @@ func AllFit(volumes []*Volume) error {
 		}
 	}
 	return nil
-}
-
-// NoHolders refuses, with [*Unfit], directories that a holder uses: a process that
-// which selects, or a loop device.
-func NoHolders(dirs []*disk.Dir, which disk.Processes) error {
-	found, err := disk.Holders(dirs, which)
-	if err != nil || len(found) == 0 {
-		return err
-	}
-	list := make([]string, 0, 5)
-	for _, h := range found[:min(len(found), 5)] {
-		list = append(list, h.String())
-	}
-	hint := "end these processes, then try again"
-	if at := slices.IndexFunc(found, func(h disk.Holder) bool { return h.PID == 0 }); at >= 0 {
-		hint = "unmount these devices and detach them (losetup -d " + found[at].Command + ")"
-		if at > 0 {
-			hint = "end these processes; " + hint
-		}
-		hint += ", then try again"
-	}
-	return &Unfit{"in_use", hint, fmt.Errorf("the data is in use: %s", strings.Join(list, "; "))}
-}
-
-// Probe tries a real exchange on each filesystem of the volumes, in a wrapper that
-// a transaction records, so that a crash leaves nothing unnamed. begin opens that
-// transaction. The first error is that of the exchange, and wraps
-// [disk.ErrNoExchange] where the filesystem cannot; the second says that the probe
-// could not be cleared away.
-func Probe(volumes []*Volume, begin func(*journal.Begin) (*journal.Tx, error)) (failed, uncleared error) {
-	record := &journal.Begin{Kind: journal.Probe}
-	probed := map[disk.FSID]bool{}
-	for _, v := range volumes {
-		id, err := v.Nearest().Filesystem()
-		if err != nil {
-			return err, nil
-		}
-		if probed[id] {
-			continue
-		}
-		probed[id] = true
-		record.Volumes = append(record.Volumes, journal.Volume{Name: v.Name, Root: v.Root, Rel: v.nearestRel(), Entry: "probe"})
-	}
-	tx, err := begin(record)
-	if err != nil {
-		return err, nil
-	}
-	x, err := Open(tx, true, nil) // its points are not a restore's
-	if err != nil {
-		return errors.Join(err, tx.Close()), nil
-	}
-	defer x.CloseVolumes()
-	for _, v := range x.Volumes {
-		if failed = v.probe(); failed != nil {
-			break
-		}
-	}
-	return failed, x.Discard()
-}
-
-func (v *Volume) probe() error {
-	wrapper, err := v.parent.MakePrivate(v.wrapper)
-	if err != nil {
-		return err
-	}
-	defer wrapper.Close()
-	return wrapper.ProbeExchange()
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -27,6 +28,12 @@ type bench struct {
 
 func newBench(t *testing.T, above, guard string) *bench {
 	t.Helper()
+	return newBenchOf(t, above, guard, false)
+}
+
+// newBenchOf is newBench with live directories that are btrfs subvolumes.
+func newBenchOf(t *testing.T, above, guard string, subvolumes bool) *bench {
+	t.Helper()
 	b := &bench{T: t}
 	var err error
 	b.dir, err = os.MkdirTemp(above, "")
@@ -43,6 +50,9 @@ func newBench(t *testing.T, above, guard string) *bench {
 	t.Cleanup(b.held.Release)
 	begin := &journal.Begin{Kind: journal.Restore, Guard: guard, PreRestoreSID: disk.NewID(time.Now()), RevertSID: disk.NewID(time.Now())}
 	for i := range 2 {
+		if subvolumes {
+			disktest.Run(t, "btrfs", "subvolume", "create", b.live(i))
+		}
 		disktest.Write(t, b.live(i), map[string]string{"generation": "old"})
 		old := time.Unix(1_600_000_000+int64(i), 42)
 		b.must(os.Chtimes(b.live(i), old, old))
@@ -130,6 +140,27 @@ func (b *bench) run(n int) (cut bool) {
 // journal.Times).
 func TestATransactionThatIsCutAnywhereEndsWhereTheRecordsWant(t *testing.T) {
 	above := disktest.Mount(t, "xfs", 300)
+	cutAnywhere(t, func(t *testing.T) *bench { return newBench(t, above, "") })
+}
+
+// TestATransactionOfSubvolumesThatIsCutAnywhereEndsWhereTheRecordsWant is the same on
+// btrfs: a subvolume is exchanged and removed like a directory.
+func TestATransactionOfSubvolumesThatIsCutAnywhereEndsWhereTheRecordsWant(t *testing.T) {
+	above := disktest.Mount(t, "btrfs", 300)
+	cutAnywhere(t, func(t *testing.T) *bench { return newBenchOf(t, above, "", true) })
+	list := disktest.Run(t, "btrfs", "subvolume", "list", above)
+	for line := range strings.Lines(list) {
+		if name := filepath.Base(strings.TrimSpace(line)); name != "v0" && name != "v1" {
+			t.Errorf("a subvolume is left: %s", line)
+		}
+	}
+	if strings.Count(list, "\n") < 18 {
+		t.Errorf("the live directories are no subvolumes:\n%s", list)
+	}
+}
+
+func cutAnywhere(t *testing.T, bench func(t *testing.T) *bench) {
+	t.Helper()
 	for _, c := range []struct {
 		goal  Goal
 		start []int // volumes that are exchanged already
@@ -141,7 +172,7 @@ func TestATransactionThatIsCutAnywhereEndsWhereTheRecordsWant(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%s, exchanged %v", c.goal, c.start), func(t *testing.T) {
 			for n := 1; ; n++ {
-				b := newBench(t, above, "")
+				b := bench(t)
 				b.arrange(c.goal, c.start)
 				cut := b.run(n)
 				if cut && b.pending() {
@@ -276,4 +307,34 @@ func TestAGuardedTreeIsNeverDiscarded(t *testing.T) {
 	x.Guarded()
 	b.must(x.Discard())
 	b.ended("new")
+}
+
+// TestTheProbeIsMadeOfWhatIsExchanged: the kernel lets a wrapper that hands down
+// project 7 take directories of that project and no others. The probe finds that out
+// only with directories like the live one.
+func TestTheProbeIsMadeOfWhatIsExchanged(t *testing.T) {
+	dir := disktest.Mount(t, "xfs", 300)
+	for project, code := range map[string]string{"7": "", "42": "project_id"} {
+		t.Run("project "+project, func(t *testing.T) {
+			at := filepath.Join(dir, project)
+			disktest.Write(t, at, map[string]string{"live/file": "x", "wrapper/": ""})
+			disktest.Run(t, "chattr", "-p", project, at+"/live")
+			disktest.Run(t, "chattr", "-p", "7", at+"/wrapper")
+			disktest.Run(t, "chattr", "+P", at+"/wrapper")
+			v, err := OpenLive("v", dir, project+"/live", func(string) error { return nil })
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer v.Close()
+			v.wrapper = "wrapper"
+			trial, err := v.trial()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var unfit *Unfit
+			if err := v.probe(trial); code == "" && err != nil || code != "" && (!errors.As(err, &unfit) || unfit.Code != code) {
+				t.Errorf("the probe returned %v, expected code %q", err, code)
+			}
+		})
+	}
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path"
 	"slices"
 
 	"github.com/tiny-forge/snap/pkg/disk"
@@ -24,15 +26,20 @@ type Tx struct {
 	guarded bool
 }
 
-// Open opens the volumes of a transaction as they are now. guarded tells whether
+// Open opens the volumes of a transaction as they are now, except those in gone, which
+// somebody has removed: while no volume has been exchanged, the others can go back
+// without them. guarded tells whether
 // the pre-restore snapshot exists (see [Decide]). at is told of each step, for
 // tests; nil is allowed. The caller closes what it returns; tx stays its own.
-func Open(tx *journal.Tx, guarded bool, at func(point string)) (*Tx, error) {
+func Open(tx *journal.Tx, guarded bool, at func(point string), gone ...string) (*Tx, error) {
 	if at == nil {
 		at = func(string) {}
 	}
 	x := &Tx{Tx: tx, at: at, guarded: guarded}
 	for i, record := range tx.Begin.Volumes {
+		if tx.TimesRecord == nil && slices.Contains(gone, record.Name) {
+			continue
+		}
 		v, err := openVolume(record)
 		if v != nil {
 			v.wrapper = journal.Wrapper(tx.ID)
@@ -50,6 +57,18 @@ func Open(tx *journal.Tx, guarded bool, at func(point string)) (*Tx, error) {
 		}
 	}
 	return x, nil
+}
+
+// WithoutWrapper returns the volumes of a transaction that has not exchanged any yet
+// beside which there is no wrapper.
+func WithoutWrapper(tx *journal.Tx) (list []journal.Volume) {
+	for _, v := range tx.Begin.Volumes {
+		parent := path.Dir(v.Root + "/" + v.Rel)
+		if _, err := os.Lstat(parent + "/" + journal.Wrapper(tx.ID)); tx.TimesRecord == nil && errors.Is(err, fs.ErrNotExist) {
+			list = append(list, v)
+		}
+	}
+	return list
 }
 
 // CloseVolumes closes the volumes, and leaves the transaction open. It does

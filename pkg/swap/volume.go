@@ -4,8 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
+	"path/filepath"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -32,6 +35,25 @@ func (v *Volume) Path() string { return v.Root + "/" + v.Rel }
 
 // Parent is the directory that the live one is in; nil where it does not exist.
 func (v *Volume) Parent() *disk.Dir { return v.parent }
+
+// Below reports whether a path leads to the live directory or to one above it. The
+// path may lead there through a symbolic link or another mount.
+func (v *Volume) Below(path string) bool {
+	if path == "/" || v.Path() == path || strings.HasPrefix(v.Path(), path+"/") {
+		return true
+	}
+	info, err := os.Stat(path)
+	if err != nil || v.Live == nil {
+		return false
+	}
+	real, err := v.Live.RealPath()
+	for dir := real; err == nil && dir != "/"; dir = filepath.Dir(dir) {
+		if above, statErr := os.Stat(dir); statErr == nil && os.SameFile(info, above) {
+			return true
+		}
+	}
+	return false
+}
 
 // Close closes what is open of the volume.
 func (v *Volume) Close() { closeDirs([]*disk.Dir{v.root, v.parent, v.Live}) }
@@ -139,13 +161,19 @@ func (v *Volume) Nearest() *disk.Dir {
 // Begin is how the begin record names the volume. entry is its name in the
 // wrapper. With handle the record also holds the handle of the live directory.
 func (v *Volume) Begin(entry string, handle bool) (journal.Volume, error) {
-	record := journal.Volume{Name: v.Name, Root: v.Root, Rel: v.Rel, Entry: entry, Created: v.Missing, Anchor: path.Dir(v.nearestRel())}
+	record := journal.Volume{Name: v.Name, Root: v.Root, Rel: v.Rel, Entry: entry, Created: v.Missing, EngineVolume: v.EngineVolume, Anchor: path.Dir(v.nearestRel())}
+	if v.EngineVolume != "" {
+		record.Created = nil // only the engine may remove its volume
+	}
 	var err error
 	if record.AnchorHandle, err = v.root.HandleOf(record.Anchor); err == nil && handle && v.Live != nil {
 		record.Live, err = v.Live.Handle()
 	}
 	return record, err
 }
+
+// ByEngine says that the engine makes the missing directories: they are a named volume.
+func (v *Volume) ByEngine(name string) { v.EngineVolume = name }
 
 // nearestRel is the highest directory that a restore makes, or the live one: its
 // parent exists.
@@ -230,18 +258,40 @@ func (v *Volume) openWrapper() (*disk.Dir, error) {
 	return w, err
 }
 
-// MakeStaged makes the empty directory for the new tree, and the wrapper around it.
-// The caller closes what it returns.
+// MakeStaged makes the empty directory that the new tree is staged in, and the
+// wrapper around it. The staged directory has the live one's properties, because the
+// files of the new tree take them over. The caller closes what it returns.
 func (v *Volume) MakeStaged() (*disk.Dir, error) {
-	wrapper, err := v.openWrapper()
-	if err == nil && wrapper == nil {
-		wrapper, err = v.parent.MakePrivate(v.wrapper)
+	live, err := v.parent.Open(v.base)
+	if err != nil {
+		return nil, err
 	}
+	p, err := live.Properties()
+	if err = errors.Join(err, live.Close()); err != nil {
+		return nil, err
+	}
+	wrapper, err := v.makeWrapper()
 	if err != nil {
 		return nil, err
 	}
 	defer wrapper.Close()
-	return wrapper.MakePrivate(v.Entry)
+	return wrapper.MakeAlike(v.Entry, p)
+}
+
+// makeWrapper opens the wrapper, and makes it where there is none: another volume in
+// the same directory has the same one.
+func (v *Volume) makeWrapper() (*disk.Dir, error) {
+	wrapper, err := v.openWrapper()
+	if err != nil || wrapper != nil {
+		return wrapper, err
+	}
+	if wrapper, err = v.parent.MakePrivate(v.wrapper); err != nil {
+		return nil, err
+	}
+	if err := wrapper.AdmitAnyProject(); err != nil {
+		return nil, errors.Join(err, wrapper.Close())
+	}
+	return wrapper, nil
 }
 
 // OpenTaken opens the tree of generation w in the wrapper, nil if there is none. It is

@@ -151,11 +151,15 @@ func TestWhatIsRefusedAndWhatIsSaid(t *testing.T) {
 		{"a relative compose file", "version: 1\nworkloads: {a: {compose: c.yaml}}\n", "not an absolute path"},
 
 		{"no scope", one("{source: x}"), `unknown scope ""`},
-		{"an unknown scope", one("{scope: global, source: x}"), `unknown scope "global": use absolute, stage or project`},
+		{"an unknown scope", one("{scope: global, source: x}"), `unknown scope "global": use absolute, stage, project, named or project_named`},
 		{"scope instance", one("{scope: instance, source: x}"), "ends with its container"},
 		{"scope ephemeral", one("{scope: ephemeral, source: x}"), "gone when its container stops"},
-		{"scope named", one("{scope: named, source: x}"), "the engine's own folder"},
-		{"scope project_named", one("{scope: project_named, source: x}"), "the engine's own folder"},
+		{"a named volume with a path for a name", one("{scope: named, source: /srv/x}"), "must be the name of a volume"},
+		{"a named volume with .. for a name", one("{scope: named, source: ..}"), "must be the name of a volume"},
+		{"a named volume of the project with a slash", one("{scope: project_named, source: a/b}"), "must be the name of a volume"},
+		{"the same named volume twice", two("{scope: project_named, source: x}", "{scope: named, source: blog_x, name: y}"), "contain one another"},
+		{"exclude beside volumes", "version: 1\nworkloads: {a: {compose: /c.yaml, exclude: [x], volumes: [{scope: stage, source: x}]}}\n", "leave it out of them"},
+		{"exclude without a Compose file", "version: 1\nworkloads: {a: {exclude: [x], volumes: [{scope: stage, source: x}]}}\n", "exclude is for a Compose workload"},
 		{"no source", one("{scope: stage}"), "source is missing"},
 		{"a source of ..", one("{scope: stage, source: ..}"), "no .."},
 		{"a source that leads out", one("{scope: project, source: ../x}"), "no .."},
@@ -387,7 +391,7 @@ func TestVolumesFoundLaterLeaveTheConfigAlone(t *testing.T) {
 	}
 	found := []workload.Volume{{Scope: workload.Absolute, Source: "/srv/shop/data"}}
 	shop := cfg.Workloads["shop"]
-	own, err := shop.WithVolumes(cfg, found)
+	own, err := shop.WithVolumes(cfg, found, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -397,8 +401,55 @@ func TestVolumesFoundLaterLeaveTheConfigAlone(t *testing.T) {
 	if len(shop.Volumes) > 0 || found[0].Symlinks != "" {
 		t.Errorf("the config has %+v, and the argument is %+v", shop.Volumes, found)
 	}
-	if own, err := shop.WithVolumes(cfg, []workload.Volume{{Scope: workload.Absolute, Source: "/etc/x"}}); err == nil {
+	if own, err := shop.WithVolumes(cfg, []workload.Volume{{Scope: workload.Absolute, Source: "/etc/x"}}, ""); err == nil {
 		t.Errorf("taken: %+v", own)
+	}
+}
+
+func TestANamedVolumeIsAdmittedOnlyWhereTheEngineKeepsIt(t *testing.T) {
+	cfg, err := load(t, "version: 1\nabsolute_roots: [/data]\nworkloads:\n  shop:\n    volumes:\n"+
+		"      - {scope: project_named, source: db}\n      - {scope: named, source: media, name: pictures}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shop := cfg.Workloads["shop"]
+	db, media := shop.Volumes[0], shop.Volumes[1]
+	if db.Scope != workload.Named || db.Source != "shop_db" || db.Name != "shop_db" || db.Alias != "db" || db.Path() != "" || media.Name != "pictures" || media.Source != "media" {
+		t.Fatalf("loaded as %+v and %+v", db, media)
+	}
+	const engine = "/data/docker"
+	own, err := shop.WithVolumes(cfg, []workload.Volume{db.At(engine+"/volumes/shop_db", "_data"), media}, engine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	named, err := own.Volume("db")
+	if err != nil || named.Path() != engine+"/volumes/shop_db/_data" || shop.Volumes[0].Path() != "" {
+		t.Fatalf("placed at %+v, %v; the config has %+v", named, err, shop.Volumes[0])
+	}
+	directory := &workload.Volume{Scope: workload.Absolute, Source: "/data/x"}
+	for _, c := range []struct {
+		what  string
+		v     *workload.Volume
+		real  string
+		taken bool
+	}{
+		{"a named volume where the engine keeps it", named, engine + "/volumes/shop_db/_data", true},
+		{"another directory of the engine", named, engine + "/volumes/other/_data", false},
+		{"a directory outside the engine", named, "/srv/x", false},
+		{"a directory elsewhere", directory, "/data/x", true},
+		{"a directory below the engine's root", directory, engine + "/volumes/shop_db/_data", false},
+		{"a directory around the engine's root", directory, "/data", false},
+		{"a directory of the usual engine", directory, "/var/lib/docker/volumes/x/_data", false},
+	} {
+		if err := own.Admit(cfg, c.v, c.real); (err == nil) != c.taken {
+			t.Errorf("%s: %v", c.what, err)
+		}
+	}
+	if own, err := shop.WithVolumes(cfg, []workload.Volume{db.At("/var/lib/snap/store/x", "_data")}, engine); err == nil {
+		t.Errorf("a named volume in the store is taken: %+v", own)
+	}
+	if own, err := shop.WithVolumes(cfg, []workload.Volume{{Scope: workload.Absolute, Source: engine + "/x"}}, engine); err == nil {
+		t.Errorf("a directory below the engine's root is taken: %+v", own)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -21,26 +22,38 @@ type Volume struct {
 	ReadOnly bool     `yaml:"read_only"`
 	Symlinks Symlinks `yaml:"symlinks"`
 	Setuid   Setuid   `yaml:"setuid"`
+	Special  Special  `yaml:"special"`
+	Exclude  []string `yaml:"exclude"` // see Excludes
 
-	root, rel string
+	ExcludeCaches bool `yaml:"exclude_caches"` // what is in directories with a CACHEDIR.TAG
+
+	// Alias is a second name by which a command may call the volume: the key that
+	// a named volume has in its Compose file.
+	Alias string `yaml:"-"`
+
+	root, rel string // of a named volume: "" until the engine has said it
 }
 
 // Scope says where a volume's source is looked for.
 type Scope string
 
-// The scopes that snap supports, for capture and for restore.
+// The scopes of a config.
 const (
 	Absolute Scope = "absolute" // source is the path, below one of absolute_roots
 	Stage    Scope = "stage"    // <base>/<project>/<stage>/<source>
 	Project  Scope = "project"  // <base>/<project>/<source>
+	Named    Scope = "named"    // source is the name that the engine has for the volume
+	// ProjectNamed is another way to write Named: the name is <project>_<source>.
+	ProjectNamed Scope = "project_named"
 )
+
+// Scopes are those that snap supports, for capture and for restore.
+const Scopes = Absolute + ", " + Stage + ", " + Project + ", " + Named + " or " + ProjectNamed
 
 // unsupported are scopes of other tools that snap refuses, each with the reason.
 var unsupported = map[Scope]string{
-	"instance":      "an instance's directory ends with its container, so there is nothing to restore",
-	"ephemeral":     "an ephemeral volume is gone when its container stops",
-	"named":         "a named volume lies in the engine's own folder, which only the engine may change",
-	"project_named": "a named volume lies in the engine's own folder, which only the engine may change",
+	"instance":  "an instance's directory ends with its container, so there is nothing to restore",
+	"ephemeral": "an ephemeral volume is gone when its container stops",
 }
 
 // Symlinks says what an archive's symbolic links become.
@@ -60,14 +73,32 @@ const (
 	KeepSetuid  Setuid = "keep"
 )
 
-// Root returns the directory that the operator trusts: base, or an absolute root.
+// Special says what becomes of fifos and devices.
+type Special string
+
+const (
+	RefuseSpecial Special = "refuse" // they fail the capture or the restore
+	SkipSpecial   Special = "skip"   // they are left out
+	KeepSpecial   Special = "keep"
+)
+
+// Root returns the directory that the operator trusts: base, an absolute root, or the
+// folder in which the engine keeps a named volume.
 func (v *Volume) Root() string { return v.root }
 
 // Rel returns the volume's path below Root; no symbolic link in it is followed.
 func (v *Volume) Rel() string { return v.rel }
 
-// Path returns the volume's host path, for messages and for mounts.
+// Path returns the volume's host path, for messages and for mounts. It is "" for a
+// named volume while the engine has not said where that is.
 func (v *Volume) Path() string { return filepath.Join(v.root, v.rel) }
+
+// At returns the named volume as one whose directory is rel below root. Both come
+// from the engine alone.
+func (v Volume) At(root, rel string) Volume {
+	v.root, v.rel = root, rel
+	return v
+}
 
 // resolve fills in the defaults, and finds the volume's place below its root.
 func (v *Volume) resolve(c *Config, w *Workload) error {
@@ -83,8 +114,15 @@ func (v *Volume) resolve(c *Config, w *Workload) error {
 	if v.Setuid != StripSetuid && v.Setuid != KeepSetuid {
 		return fmt.Errorf("setuid is %q: use keep or strip", v.Setuid)
 	}
+	v.Special = cmp.Or(v.Special, RefuseSpecial)
+	if v.Special != RefuseSpecial && v.Special != SkipSpecial && v.Special != KeepSpecial {
+		return fmt.Errorf("special is %q: use refuse, skip or keep", v.Special)
+	}
+	if err := checkPatterns(v.Exclude); err != nil {
+		return err
+	}
 	if why, known := unsupported[v.Scope]; known {
-		return fmt.Errorf("scope %s is not supported: %s; use absolute, stage or project", v.Scope, why)
+		return fmt.Errorf("scope %s is not supported: %s; use %s", v.Scope, why, Scopes)
 	}
 	switch v.Scope {
 	case Absolute:
@@ -102,11 +140,32 @@ func (v *Volume) resolve(c *Config, w *Workload) error {
 		if v.Scope == Stage {
 			v.rel = filepath.Join(w.Project, w.Stage, v.Source)
 		}
+	case Named, ProjectNamed:
+		if v.Scope == ProjectNamed {
+			if v.Alias == "" {
+				v.Alias = v.Source
+			}
+			named := v.Name == v.Source
+			v.Scope, v.Source = Named, w.Project+"_"+v.Source
+			if named {
+				v.Name = v.Source
+			}
+		}
+		if !volumeForm.MatchString(v.Source) {
+			return errors.New("source must be the name of a volume (`docker volume ls`): letters and digits, after the first also _ . -")
+		}
+		if v.root == "" {
+			return nil
+		}
+		return c.checkOwn(v.Path())
 	default:
-		return fmt.Errorf("unknown scope %q: use absolute, stage or project", v.Scope)
+		return fmt.Errorf("unknown scope %q: use %s", v.Scope, Scopes)
 	}
-	return c.CheckPath(v.Path())
+	return c.CheckPath(v.Path(), w.engineRoot)
 }
+
+// volumeForm is what the engine takes for the name of a volume.
+var volumeForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
 
 // absoluteRoot returns the longest of absolute_roots that source lies under.
 func (c *Config) absoluteRoot(source string) (string, error) {
@@ -131,21 +190,48 @@ var systemDirs = []string{
 	"/var/lib/docker", "/var/lib/containerd", "/var/run",
 }
 
-// CheckPath refuses a directory that the system, the store or the state needs.
-func (c *Config) CheckPath(path string) error {
-	for _, dir := range append(slices.Clone(systemDirs), c.Store, c.State) {
-		if Contains(path, dir) || Contains(dir, path) {
-			what := "system directory " + dir
-			switch dir {
-			case c.Store:
-				what = "the store " + dir
-			case c.State:
-				what = "the state " + dir
-			}
-			return fmt.Errorf("%s is refused: it is, contains, or lies in %s", path, what)
+// SystemDirectory returns the directory of the system that path is, contains, or lies
+// in, and "" where there is none. more are further such directories: the root of an
+// engine that does not keep its data in the usual place.
+func SystemDirectory(path string, more ...string) string {
+	for _, dir := range append(slices.Clone(systemDirs), more...) {
+		if dir != "" && (Contains(path, dir) || Contains(dir, path)) {
+			return dir
+		}
+	}
+	return ""
+}
+
+// CheckPath refuses a directory that is, contains, or lies in one that the
+// system, the store or the state needs. more are further directories of the system.
+func (c *Config) CheckPath(path string, more ...string) error {
+	if dir := SystemDirectory(path, more...); dir != "" {
+		return fmt.Errorf("%s is refused: it is, contains, or lies in system directory %s", path, dir)
+	}
+	return c.checkOwn(path)
+}
+
+// checkOwn refuses a directory that meets the store or the state.
+func (c *Config) checkOwn(path string) error {
+	for _, own := range []struct{ what, dir string }{{"the store", c.Store}, {"the state", c.State}} {
+		if Contains(path, own.dir) || Contains(own.dir, path) {
+			return fmt.Errorf("%s is refused: it is, contains, or lies in %s %s", path, own.what, own.dir)
 		}
 	}
 	return nil
+}
+
+// Admit refuses a volume whose path really leads to real: into the system's, the
+// store's or the engine's own directories. A named volume is admitted only as the
+// very directory that the engine names for it.
+func (w *Workload) Admit(c *Config, v *Volume, real string) error {
+	if v.Scope != Named {
+		return c.CheckPath(real, w.engineRoot)
+	}
+	if real != v.Path() {
+		return fmt.Errorf("%s is refused: it leads to %s, and a named volume must be the directory that the engine names", v.Path(), real)
+	}
+	return c.checkOwn(real)
 }
 
 // Contains reports whether path is dir or lies below it; both are clean.

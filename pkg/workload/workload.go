@@ -25,6 +25,9 @@ type Workload struct {
 	Stage   string       `yaml:"stage"`
 	Compose *Composition `yaml:"compose"` // excludes the image keys
 	Volumes []Volume     `yaml:"volumes"`
+	// Exclude names volumes that a Compose workload leaves alone: by their path, by
+	// their key in the Compose file, or by the name that the engine has for them.
+	Exclude []string `yaml:"exclude"`
 	// AlsoStop names containers outside the workload that use its volumes:
 	// they are stopped for a restore and started again after it.
 	AlsoStop []string `yaml:"also_stop"`
@@ -33,6 +36,8 @@ type Workload struct {
 	Guard string `yaml:"guard"`
 
 	Container `yaml:",inline"`
+
+	engineRoot string // see WithVolumes
 }
 
 // When a restore makes the snapshot of what it replaces.
@@ -124,6 +129,9 @@ func (w *Workload) check(c *Config) error {
 		return errors.New("has keys of a container but no image: a Compose workload's belong in its Compose file")
 	}
 	w.ContainerName = cmp.Or(w.ContainerName, w.Name)
+	if len(w.Exclude) > 0 && (w.Kind() != Compose || len(w.Volumes) > 0) {
+		return errors.New("exclude is for a Compose workload without volumes: with volumes, leave it out of them")
+	}
 	switch w.Kind() {
 	case Compose:
 		if w.Image != "" {
@@ -160,12 +168,14 @@ func (w *Workload) checkContainer() error {
 	return nil
 }
 
-// WithVolumes returns a copy of a workload that has these volumes, each resolved to
-// a host directory and checked against the others: those of a Compose workload are
-// known only after Load. The config does not change: several operations at once
-// may use it.
-func (w *Workload) WithVolumes(c *Config, volumes []Volume) (*Workload, error) {
+// WithVolumes returns a copy of a workload that has these volumes, each resolved to a
+// host directory and checked against the others: what containers mount, and where the
+// engine keeps a named volume, is known only after Load. engineRoot is the engine's own
+// folder, "" where it is not known: no directory may lie there but a named volume's.
+// The config does not change: several operations at once may use it.
+func (w *Workload) WithVolumes(c *Config, volumes []Volume, engineRoot string) (*Workload, error) {
 	own := *w
+	own.engineRoot = engineRoot
 	if err := own.setVolumes(c, slices.Clone(volumes)); err != nil {
 		return nil, err
 	}
@@ -175,11 +185,17 @@ func (w *Workload) WithVolumes(c *Config, volumes []Volume) (*Workload, error) {
 // setVolumes resolves the volumes in place and gives them to the workload.
 func (w *Workload) setVolumes(c *Config, volumes []Volume) error {
 	seen := map[string]bool{}
+	var errs []error
+	for i := range volumes {
+		if err := volumes[i].resolve(c, w); err != nil {
+			errs = append(errs, fmt.Errorf("volume %q: %w", volumes[i].Source, err))
+		}
+	}
+	if len(errs) > 0 {
+		return errors.Join(errs...)
+	}
 	for i := range volumes {
 		v := &volumes[i]
-		if err := v.resolve(c, w); err != nil {
-			return fmt.Errorf("volume %q: %w", v.Source, err)
-		}
 		if w.Kind() == Image && !filepath.IsAbs(v.Target) {
 			return fmt.Errorf("volume %q: target %q is not an absolute path in the container", v.Source, v.Target)
 		}
@@ -187,9 +203,9 @@ func (w *Workload) setVolumes(c *Config, volumes []Volume) error {
 			return fmt.Errorf("two volumes are named %q: give one another name", v.Name)
 		}
 		seen[v.Name] = true
-		for _, other := range volumes[:i] {
-			if Contains(v.Path(), other.Path()) || Contains(other.Path(), v.Path()) {
-				return fmt.Errorf("volumes %q and %q contain one another", other.Name, v.Name)
+		for j := range volumes[:i] {
+			if v.meets(&volumes[j]) {
+				return fmt.Errorf("volumes %q and %q contain one another", volumes[j].Name, v.Name)
 			}
 		}
 	}
@@ -197,14 +213,40 @@ func (w *Workload) setVolumes(c *Config, volumes []Volume) error {
 	return nil
 }
 
-// Volume returns the volume of that name.
+// meets reports whether two volumes are one directory, or one lies in the other.
+func (v *Volume) meets(o *Volume) bool {
+	if v.Scope == Named && o.Scope == Named {
+		return v.Source == o.Source
+	}
+	return v.Path() != "" && o.Path() != "" && (Contains(v.Path(), o.Path()) || Contains(o.Path(), v.Path()))
+}
+
+// AsksEngine reports whether the config alone does not say where all volumes are.
+func (w *Workload) AsksEngine() bool {
+	return len(w.Volumes) == 0 || slices.ContainsFunc(w.Volumes, func(v Volume) bool { return v.Scope == Named })
+}
+
+// Excludes reports whether the config leaves a volume alone that has one of these
+// names.
+func (w *Workload) Excludes(names ...string) bool {
+	return slices.ContainsFunc(names, func(name string) bool { return slices.Contains(w.Exclude, name) })
+}
+
+// Volume returns the volume of that name, or the only one with that alias.
 func (w *Workload) Volume(name string) (*Volume, error) {
 	var names []string
+	var also []*Volume
 	for i := range w.Volumes {
 		if w.Volumes[i].Name == name {
 			return &w.Volumes[i], nil
 		}
+		if w.Volumes[i].Alias == name {
+			also = append(also, &w.Volumes[i])
+		}
 		names = append(names, w.Volumes[i].Name)
+	}
+	if len(also) == 1 {
+		return also[0], nil
 	}
 	return nil, fmt.Errorf("workload %s has no volume %q (it has: %s)", w.Name, name, strings.Join(names, ", "))
 }

@@ -143,5 +143,21 @@ var forgedTypes = func() []Attack {
 	for _, typ := range "3467\x00ADEKLMNSVXgs\xff89" {
 		list = append(list, Attack{"type " + string(typ), named(byte(typ), "x"), "", nil})
 	}
-	return list
+	return append(list, forgedSpecials...)
 }()
+
+// forgedSpecials are refused even if the config keeps fifos and devices.
+var forgedSpecials = []Attack{
+	{"a fifo with content", func(f *Forge) { f.Block(Header{Name: "p", Type: '6', Size: Octal(1)}); f.Content("x") }, "of content", keepSpecials},
+	{"a fifo with a link", func(f *Forge) { f.Block(Header{Name: "p", Type: '6', Link: "/etc/passwd"}) }, "is not valid", keepSpecials},
+	{"a fifo with attributes", func(f *Forge) { f.Pax(Record("SCHILY.xattr.user.a", "v")); f.Block(Header{Name: "p", Type: '6'}) }, "is not valid", keepSpecials},
+	{"a fifo where a file stands", func(f *Forge) { f.File("p", "1"); f.Block(Header{Name: "p", Type: '6'}) }, "file exists", keepSpecials},
+	{"a fifo below a symlink", func(f *Forge) { f.Soft("d", f.Outside); f.Block(Header{Name: "d/p", Type: '6'}) }, "does not come before", keepSpecials},
+	{"a fifo called ..", named('6', "../p"), "not a name", keepSpecials},
+	{"a device without a number", named('3', "null"), "not an octal", keepSpecials},
+	{"a hardlink to a fifo", func(f *Forge) { f.Block(Header{Name: "p", Type: '6'}); f.Link("h", "p") }, "not a regular file", keepSpecials},
+	{"one fifo too many", func(f *Forge) { f.Block(Header{Name: "p", Type: '6'}); f.Block(Header{Name: "q", Type: '6'}) }, "2 entries",
+		func(o *archive.ExtractOptions) { keepSpecials(o); o.MaxEntries = 2 }},
+}
+
+func keepSpecials(o *archive.ExtractOptions) { o.Special = archive.KeepSpecial }

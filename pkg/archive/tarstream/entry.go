@@ -12,11 +12,19 @@ import (
 type Type byte
 
 const (
-	Regular   Type = '0'
-	Hardlink  Type = '1'
-	Symlink   Type = '2'
-	Directory Type = '5'
+	Regular         Type = '0'
+	Hardlink        Type = '1'
+	Symlink         Type = '2'
+	CharacterDevice Type = '3'
+	BlockDevice     Type = '4'
+	Directory       Type = '5'
+	Fifo            Type = '6'
 )
+
+// Special reports whether t is a fifo or a device.
+func (t Type) Special() bool { return t == Fifo || t.device() }
+
+func (t Type) device() bool { return t == CharacterDevice || t == BlockDevice }
 
 func (t Type) String() string {
 	switch t {
@@ -28,6 +36,12 @@ func (t Type) String() string {
 		return "symlink"
 	case Directory:
 		return "directory"
+	case Fifo:
+		return "fifo"
+	case CharacterDevice:
+		return "character device"
+	case BlockDevice:
+		return "block device"
 	}
 	return fmt.Sprintf("type %q", rune(t))
 }
@@ -47,6 +61,8 @@ type Entry struct {
 	Link    string   // the target of a symlink, or the name that a hardlink links to
 	Xattrs  []Xattr  // sorted by name
 	Extents []Extent // where a sparse file has data, in order; nil for a dense file
+	Major   uint32   // of a device
+	Minor   uint32
 
 	// ZeroHoles asks for holes in place of zeros. It is set for a sparse file of a
 	// foreign archive.
@@ -78,6 +94,8 @@ type Extent struct{ Offset, Length int64 }
 const (
 	MaxDepth   = 1000    // components of a name
 	maxPax     = 2 << 20 // bytes of one entry's pax records
+	maxMajor   = 1 << 12 // the numbers of devices are below these (include/linux/kdev_t.h)
+	maxMinor   = 1 << 20
 	MaxExtents = 1 << 16 // extents of one sparse file
 )
 
@@ -133,14 +151,15 @@ type Stats struct {
 	Files     int64 `json:"files"` // regular files; a file with several names counts once
 	Dirs      int64 `json:"dirs"`  // the root included
 	Symlinks  int64 `json:"symlinks"`
-	Hardlinks int64 `json:"hardlinks"`  // additional names of files
-	Bytes     int64 `json:"bytes"`      // apparent size of the regular files
-	DataBytes int64 `json:"data_bytes"` // the same without holes
-	Depth     int   `json:"depth"`      // components of the deepest name
+	Hardlinks int64 `json:"hardlinks"`          // additional names of files
+	Specials  int64 `json:"specials,omitempty"` // fifos and devices
+	Bytes     int64 `json:"bytes"`              // apparent size of the regular files
+	DataBytes int64 `json:"data_bytes"`         // the same without holes
+	Depth     int   `json:"depth"`              // components of the deepest name
 }
 
 // Entries returns the number of names.
-func (s Stats) Entries() int64 { return s.Files + s.Dirs + s.Symlinks + s.Hardlinks }
+func (s Stats) Entries() int64 { return s.Files + s.Dirs + s.Symlinks + s.Hardlinks + s.Specials }
 
 func (s *Stats) Add(e *Entry) { s.Count(e.Name, e.Type, e.Size, e.Stored()) }
 
@@ -158,6 +177,8 @@ func (s *Stats) Count(name string, t Type, size, data int64) {
 		s.Symlinks++
 	case Directory:
 		s.Dirs++
+	case Fifo, CharacterDevice, BlockDevice:
+		s.Specials++
 	}
 	s.Depth = max(s.Depth, depthOf(name))
 }

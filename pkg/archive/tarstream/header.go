@@ -20,6 +20,8 @@ const (
 	offType                  = 156
 	offLink, lenLink         = 157, 100
 	offMagic                 = 257
+	offMajor, lenMajor       = 329, 8
+	offMinor, lenMinor       = 337, 8
 	offPrefix, lenPrefix     = 345, 155
 )
 
@@ -172,6 +174,10 @@ func appendBlock(buf []byte, name string, size int64, e *Entry) []byte {
 	b[offType] = byte(e.Type)
 	copy(b[offLink:offLink+lenLink], e.Link)
 	copy(b[offMagic:], magic)
+	if e.Type.device() {
+		octal(b[offMajor:offMajor+lenMajor], int64(e.Major))
+		octal(b[offMinor:offMinor+lenMinor], int64(e.Minor))
+	}
 	octal(b[offChecksum:offChecksum+lenChecksum-1], checksum(b))
 	b[offChecksum+lenChecksum-1] = ' '
 	return buf

@@ -259,8 +259,33 @@ func (p *Parser) entry(b []byte, typ Type, size int64, pax map[string]string) (*
 		}
 	}
 	e.Mode, e.UID, e.GID = uint32(mode), uint32(x.uid), uint32(x.gid)
+	if typ.device() {
+		major, err := parseOctal(b[offMajor : offMajor+lenMajor])
+		if err != nil {
+			return nil, err
+		}
+		minor, err := parseOctal(b[offMinor : offMinor+lenMinor])
+		if err != nil {
+			return nil, err
+		}
+		if err := e.SetNumber(major, minor); err != nil {
+			return nil, err
+		}
+	}
 	SortXattrs(e.Xattrs)
 	return e, p.check(e, x)
+}
+
+// SetNumber sets the number of a device, and does nothing for other entries.
+func (e *Entry) SetNumber(major, minor int64) error {
+	if !e.Type.device() {
+		return nil
+	}
+	if major < 0 || major >= maxMajor || minor < 0 || minor >= maxMinor {
+		return member.Refuse("%s %q has the number %d:%d, which no device has", e.Type, e.Name, major, minor)
+	}
+	e.Major, e.Minor = uint32(major), uint32(minor)
+	return nil
 }
 
 func cstring(b []byte) string {
@@ -387,6 +412,10 @@ func (p *Parser) check(e *Entry, x *overrides) error {
 	case Symlink:
 		if e.Link == "" || len(e.Link) >= 4096 || strings.IndexByte(e.Link, 0) >= 0 || len(e.Xattrs) > 0 {
 			return member.Refuse("symlink %q is not valid", e.Name)
+		}
+	case Fifo, CharacterDevice, BlockDevice:
+		if e.Link != "" || len(e.Xattrs) > 0 {
+			return member.Refuse("%s %q is not valid", e.Type, e.Name)
 		}
 	case Directory:
 		if e.Link != "" {

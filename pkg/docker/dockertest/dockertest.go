@@ -259,9 +259,20 @@ func Undeploy(t testing.TB, workload string) {
 	})
 }
 
+// HappenedTwice is Happened for what has happened at least twice.
+func HappenedTwice(t testing.TB, container, event string, since time.Time) bool {
+	t.Helper()
+	return times(t, container, event, since) > 1
+}
+
 // Happened reports whether the engine has told of something that happened to a
 // container since then, such as "kill" for a signal that it was sent.
-func Happened(t testing.TB, container, event string, since time.Time) (yes bool) {
+func Happened(t testing.TB, container, event string, since time.Time) bool {
+	t.Helper()
+	return times(t, container, event, since) > 0
+}
+
+func times(t testing.TB, container, event string, since time.Time) (n int) {
 	t.Helper()
 	at := func(t time.Time) string { return fmt.Sprintf("%d.%09d", t.Unix(), t.Nanosecond()) }
 	ask(t, func(ctx context.Context, api *client.Client) error {
@@ -272,7 +283,7 @@ func Happened(t testing.TB, container, event string, since time.Time) (yes bool)
 		for {
 			select {
 			case <-told:
-				yes = true
+				n++
 			case err := <-failed:
 				if err == io.EOF {
 					return nil
@@ -281,5 +292,5 @@ func Happened(t testing.TB, container, event string, since time.Time) (yes bool)
 			}
 		}
 	})
-	return yes
+	return n
 }

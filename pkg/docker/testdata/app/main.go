@@ -34,6 +34,25 @@ func main() {
 			fmt.Println("feeling \x1b[31msick\x1b[0m")
 			os.Exit(1)
 		}
+	case "serve-unless-sick": // or gives up at its start
+		if text, _ := os.ReadFile("/data/sick"); len(text) > 0 {
+			fmt.Println("giving up: sick")
+			os.Exit(1)
+		}
+		<-term
+	case "am": // a check of who it runs as and where, and then the usual one
+		dir, _ := os.Getwd()
+		if text, _ := os.ReadFile("/data/sick"); len(text) > 0 || strconv.Itoa(os.Getuid()) != os.Args[2] || dir != os.Args[3] {
+			os.Exit(1)
+		}
+	case "eat": // memory, until the kernel ends it
+		for all := [][]byte{}; ; all = append(all, make([]byte, 1<<20)) {
+			for _, b := range all {
+				for i := 0; i < len(b); i += 4096 {
+					b[i]++
+				}
+			}
+		}
 	case "exit":
 		code, _ := strconv.Atoi(os.Args[2])
 		fmt.Println("giving up")

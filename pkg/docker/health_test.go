@@ -1,0 +1,399 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/events"
+
+	"github.com/tiny-forge/snap/pkg/runtime"
+)
+
+// upSince is a Redeploy that remembers since when the app was up.
+func upSince(up *time.Time) runtime.Redeploy {
+	return runtime.Redeploy{HealthTimeout: time.Minute, Up: func(since time.Time) { *up = since }}
+}
+
+func (b *bench) started(id string) time.Time {
+	b.Helper()
+	at, err := time.Parse(time.RFC3339Nano, b.look(id).State.StartedAt)
+	b.must(err)
+	return at
+}
+
+// TestACheckThatFailsEarlyIsNoVerdict: what the engine calls unhealthy comes up when it
+// has recovered, and a long start_period counts although the timeout is short.
+func TestACheckThatFailsEarlyIsNoVerdict(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		check   string
+		timeout time.Duration
+		until   events.Action // of which five are waited for
+	}{
+		"the engine says unhealthy":      {"interval: 200ms, timeout: 2s, retries: 1", time.Minute, events.ActionExecDie},
+		"start_period above the timeout": {"interval: 200ms, timeout: 2s, retries: 1, start_period: 5m", time.Millisecond, events.ActionExecDie},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			ref, _ := b.image("one")
+			r, held := b.open(b.app(ref, "healthcheck: {test: [CMD, /app, check], "+c.check+"}")), b.held()
+			b.sick(true)
+			told := b.news(b.name, c.until)
+			status := make(chan container.HealthStatus, 1)
+			go func() {
+				for range 5 {
+					<-told
+				}
+				status <- b.look(b.name).State.Health.Status
+				b.sick(false)
+			}()
+			var up time.Time
+			d := upSince(&up)
+			d.HealthTimeout = c.timeout
+			b.must(r.Redeploy(b.Context(), held, d))
+			was := <-status
+			if want := strings.Contains(c.check, "start_period"); (was == container.Starting) != want || (was == container.Unhealthy) == want {
+				t.Errorf("the engine called it %s", was)
+			}
+			if now := b.only(r); !now.Running || !up.After(b.started(now.ID).Add(4*200*time.Millisecond)) {
+				t.Errorf("up since %v, %+v", up, now)
+			}
+		})
+	}
+}
+
+// TestTheOwnCheckIsRunWhileTheEnginesIsFarAway: the engine's first probe comes after a
+// minute. Nobody waits for it, and the app is up since its check passed.
+func TestTheOwnCheckIsRunWhileTheEnginesIsFarAway(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ test, change string }{
+		"CMD":      {"[CMD, /app, check]", ""},
+		"the user": {"[CMD, /app, am, '1000', /data]", "USER 1000"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			var changes []string
+			if c.change != "" {
+				changes = []string{c.change}
+			}
+			ref, _ := b.image("one", changes...)
+			r, held := b.open(b.app(ref, "healthcheck: {test: "+c.test+", interval: 1m}", "working_dir: /data")), b.held()
+			b.sick(true)
+			told := b.news(b.name, events.ActionExecDie)
+			go func() {
+				for range 2 {
+					<-told
+				}
+				b.sick(false)
+			}()
+			var up time.Time
+			b.must(r.Redeploy(b.Context(), held, upSince(&up)))
+			now := b.look(b.only(r).ID)
+			if len(now.State.Health.Log) > 0 || now.State.Health.Status != container.Starting {
+				t.Errorf("the engine probed: %+v", now.State.Health)
+			}
+			if up.Before(b.started(now.ID)) || up.After(time.Now()) {
+				t.Errorf("up since %v", up)
+			}
+		})
+	}
+}
+
+func TestTheOwnCheckUsesTheContainersShell(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	ref, _ := b.image("one")
+	id := b.foreign("shell", ref, func(c *container.Config, _ *container.HostConfig) {
+		c.Shell, c.Healthcheck = []string{"/app"}, &container.HealthConfig{Test: []string{"CMD-SHELL", "check"}, Interval: time.Minute}
+	})
+	b.must(b.open(b.app(ref)).e.waitHealthy(b.Context(), &watch{id: id}, time.Minute))
+	for _, c := range []struct{ test, shell, want []string }{
+		{[]string{"CMD", "a", "b"}, nil, []string{"a", "b"}},
+		{[]string{"CMD-SHELL", "a b"}, nil, []string{"/bin/sh", "-c", "a b"}},
+		{[]string{"NONE"}, nil, nil},
+		{[]string{"curl", "localhost"}, nil, nil}, // which no engine runs
+		{nil, nil, nil},
+	} {
+		raw := &container.InspectResponse{Config: &container.Config{Shell: c.shell, Healthcheck: &container.HealthConfig{Test: c.test}}}
+		if got := commandOf(raw); !slices.Equal(got, c.want) {
+			t.Errorf("%q: %q, want %q", c.test, got, c.want)
+		}
+	}
+}
+
+// TestTheOwnCheckKeepsToItsTimeout: one that hangs is killed, never more than one runs
+// at a time, and none is left.
+func TestTheOwnCheckKeepsToItsTimeout(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	ref, _ := b.image("one")
+	r, held := b.open(b.app(ref, "healthcheck: {test: [CMD, /app, check], interval: 1m, timeout: 1s}")), b.held()
+	hang := filepath.Join(b.dir, "data", "hang")
+	b.must(os.WriteFile(hang, nil, 0o644))
+	starts, ends := b.news(b.name, events.ActionExecStart), b.news(b.name, events.ActionExecDie)
+	go func() {
+		for range 2 {
+			if end := <-ends; end.Actor.Attributes["exitCode"] != "137" {
+				b.Errorf("a check that hangs ended with %q, want it killed", end.Actor.Attributes["exitCode"])
+			}
+		}
+		b.must(os.Remove(hang))
+	}()
+	b.must(r.Redeploy(b.Context(), held, runtime.Redeploy{}))
+	var last int64
+	for len(starts) > 0 {
+		at := (<-starts).TimeNano
+		if last != 0 && time.Duration(at-last) < time.Second {
+			t.Errorf("a check began %v after the one before, which had a second", time.Duration(at-last))
+		}
+		last = at
+	}
+	for _, id := range b.look(b.only(r).ID).ExecIDs {
+		if exec, err := b.api.ContainerExecInspect(b.Context(), id); err == nil && exec.Running {
+			t.Errorf("a check is left: %+v", exec)
+		}
+	}
+
+	// The wait is interrupted in the middle of a check.
+	b.must(os.WriteFile(hang, nil, 0o644))
+	ctx, cancel := context.WithCancel(b.Context())
+	starts, ends = b.news(b.name, events.ActionExecStart), b.news(b.name, events.ActionExecDie)
+	go func() { <-starts; cancel() }()
+	if err := r.e.waitHealthy(ctx, &watch{id: b.only(r).ID}, time.Minute); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want context.Canceled", err)
+	}
+	<-ends
+}
+
+// TestTheEnginesWordIsTheLast: where the engine says unhealthy, a check that passes
+// between its probes is not believed.
+func TestTheEnginesWordIsTheLast(t *testing.T) {
+	now := time.Now()
+	at := func(ago time.Duration) string { return now.Add(-ago).Format(time.RFC3339Nano) }
+	app := func(status container.HealthStatus, log ...*container.HealthcheckResult) *inspected {
+		return &inspected{raw: container.InspectResponse{Config: &container.Config{}, ContainerJSONBase: &container.ContainerJSONBase{State: &container.State{
+			Running: true, Status: "running", StartedAt: at(time.Minute), Health: &container.Health{Status: status, Log: log}}}}}
+	}
+	probed := func(ago time.Duration, code int) *container.HealthcheckResult {
+		return &container.HealthcheckResult{End: now.Add(-ago), ExitCode: code}
+	}
+	const s = time.Second
+	for name, c := range map[string]struct {
+		c    *inspected
+		own  time.Duration // ago, when snap's own passed first; 0: it has not
+		want time.Duration // ago, since when the app is up; 0: it is not
+	}{
+		"the engine has not spoken, nor has snap": {app(container.Starting), 0, 0},
+		"snap's own passed first":                 {app(container.Starting), 20 * s, 20 * s},
+		"it passed after a probe that failed":     {app(container.Starting, probed(30*s, 1)), 20 * s, 20 * s},
+		"it passed before one that failed":        {app(container.Starting, probed(10*s, 1)), 20 * s, 0},
+		"the engine says unhealthy":               {app(container.Unhealthy, probed(30*s, 1)), 20 * s, 0},
+		"healthy, as snap knew":                   {app(container.Healthy, probed(5*s, 0)), 20 * s, 20 * s},
+		"healthy, and snap's own was too early":   {app(container.Healthy, probed(10*s, 1), probed(5*s, 0)), 20 * s, 5 * s},
+		"healthy for several probes":              {app(container.Healthy, probed(40*s, 1), probed(30*s, 0), probed(20*s, 0)), 0, 30 * s},
+		"probes of the run before":                {app(container.Healthy, probed(90*s, 0), probed(30*s, 0)), 0, 30 * s},
+		"podman: no check is \"\"":                {app(""), 0, 60 * s},
+	} {
+		w := &watch{group: &group{}, run: at(time.Minute), since: now.Add(-time.Minute)}
+		if c.own != 0 {
+			w.probe.passed = now.Add(-c.own)
+		}
+		v := w.judge(c.c)
+		if v.bad != "" || v.up.IsZero() != (c.want == 0) || c.want != 0 && v.up.Sub(now.Add(-c.want)).Abs() > time.Millisecond {
+			t.Errorf("%s: %+v, want up %v ago", name, v, c.want)
+		}
+	}
+}
+
+func TestWithoutACheckTheAppIsUpSinceItsStart(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	ref, _ := b.image("one")
+	r, held := b.open(b.app(ref)), b.held()
+	var up time.Time
+	b.must(r.Redeploy(b.Context(), held, upSince(&up)))
+	if began := b.started(b.only(r).ID); !up.Equal(began) || time.Since(began) < steady {
+		t.Errorf("up since %v, started at %v", up, began)
+	}
+}
+
+// TestACrashLoopIsAVerdict: long before the deadline, but not while something that the
+// container may be waiting for is coming up.
+func TestACrashLoopIsAVerdict(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	ref, _ := b.image("one")
+	r := b.open(b.app(ref))
+	run := func(name, policy string, retries int, check *container.HealthConfig, cmd ...string) string {
+		return b.foreign(name, ref, func(c *container.Config, h *container.HostConfig) {
+			c.Cmd, c.Healthcheck = cmd, check
+			h.Binds = []string{filepath.Join(b.dir, "data") + ":/data"}
+			h.RestartPolicy = container.RestartPolicy{Name: container.RestartPolicyMode(policy), MaximumRetryCount: retries}
+		})
+	}
+	var wg sync.WaitGroup
+	for name, c := range map[string]struct {
+		policy  string
+		retries int
+		code    string
+		want    string
+	}{
+		"always": {"always", 0, "1", "over and over"}, "unless-stopped": {"unless-stopped", 0, "0", "over and over"},
+		"on-failure": {"on-failure", 0, "1", "over and over"}, "gives-up": {"on-failure", 2, "1", "does not start it again"},
+	} {
+		id := run(name, c.policy, c.retries, nil, "exit", c.code)
+		wg.Go(func() {
+			err := r.e.waitHealthy(b.Context(), &watch{id: id}, 10*time.Minute)
+			var sick *runtime.Unhealthy
+			if !errors.As(err, &sick) || !strings.Contains(sick.Reason, c.want) || !strings.Contains(sick.Reason, "giving up") {
+				t.Errorf("%s: got %v, want an Unhealthy: %s", name, err, c.want)
+			}
+		})
+	}
+	wg.Wait()
+
+	// The verdict about one ends the wait for another.
+	b.sick(true)
+	checked := run("checked", "no", 0, &container.HealthConfig{Test: []string{"CMD", "/app", "check"}, Interval: 200 * time.Millisecond})
+	ended := run("ended", "no", 0, nil, "exit", "4")
+	err := r.e.waitAll(b.Context(), []*watch{{id: checked}, {id: ended}}, runtime.Redeploy{HealthTimeout: 10 * time.Minute})
+	var sick *runtime.Unhealthy
+	if !errors.As(err, &sick) || !strings.Contains(sick.Container, "-ended") || errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want an Unhealthy of the one that ended", err)
+	}
+
+	// The app crashes until the database is there.
+	b.sick(true)
+	db := run("db", "no", 0, &container.HealthConfig{Test: []string{"CMD", "/app", "check"}, Interval: 200 * time.Millisecond})
+	app := run("app", "always", 0, nil, "serve-unless-sick")
+	told := b.news(app, events.ActionDie)
+	go func() {
+		for range loops + 1 {
+			<-told
+		}
+		b.sick(false)
+	}()
+	b.must(r.e.waitAll(b.Context(), []*watch{{id: app}, {id: db}}, runtime.Redeploy{HealthTimeout: time.Minute}))
+	if n := b.look(app).RestartCount; n <= loops {
+		t.Errorf("it was restarted only %d times", n)
+	}
+}
+
+// TestWhatHadCrashedIsStartedAndNamed: it comes up on data that lets it, and says so
+// where it crashes again. The redeploy is done in both cases.
+func TestWhatHadCrashedIsStartedAndNamed(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	ref, id := b.image("one")
+	r, held := b.open(b.app(ref, "command: serve-unless-sick")), b.held()
+	b.deployed(r, held)
+	b.sick(true)
+	zero := 0
+	b.must(b.api.ContainerRestart(b.Context(), b.name, container.StopOptions{Timeout: &zero}))
+	for b.look(b.name).State.Running {
+		b.must(sleep(b.Context(), poll))
+	}
+	before, err := r.Containers(b.Context())
+	b.must(err)
+	if len(before) != 1 || before[0].Running || !before[0].Crashed || !runtime.Containers(before).Ran() {
+		t.Fatalf("after a crash: %+v", before)
+	}
+	pins := map[string]runtime.Pin{"": {Image: ref, ImageID: id}}
+	b.must(r.FenceAndStop(b.Context(), time.Second))
+	err = r.Redeploy(b.Context(), held, runtime.Redeploy{Pins: pins, Before: before})
+	var again *runtime.Crashed
+	if !errors.As(err, &again) || len(again.Containers) != 1 || !strings.Contains(again.Containers[0], b.name) || !strings.Contains(err.Error(), "giving up: sick") {
+		t.Fatalf("got %v, want a Crashed with the name and the log", err)
+	}
+	if now := b.only(r); now.ID == before[0].ID || !now.Crashed {
+		t.Errorf("the redeploy is not done: %+v", now)
+	}
+	b.sick(false)
+	before, err = r.Containers(b.Context())
+	b.must(err)
+	b.must(r.Redeploy(b.Context(), held, runtime.Redeploy{Pins: pins, Before: before}))
+	if now := b.only(r); !now.Running || now.Crashed {
+		t.Errorf("not up on data that lets it: %+v", now)
+	}
+}
+
+// TestStoppedIsNotCrashed asks the engine what a container looks like that was stopped,
+// has ended, or crashes.
+func TestStoppedIsNotCrashed(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	ref, _ := b.image("one")
+	r := b.open(b.app(ref))
+	var wg sync.WaitGroup
+	for name, c := range map[string]struct {
+		policy  string
+		cmd     []string
+		memory  int64
+		stop    bool
+		crashed bool
+	}{
+		"stopped": {"no", []string{"serve"}, 0, true, false}, "killed": {"no", []string{"stubborn"}, 0, true, false},
+		"stopped-always": {"always", []string{"stubborn"}, 0, true, false}, "stopped-in-a-loop": {"always", []string{"exit", "1"}, 0, true, false},
+		"ended": {"no", []string{"exit", "0"}, 0, false, false}, "failed": {"no", []string{"exit", "3"}, 0, false, true},
+		"loops": {"always", []string{"exit", "1"}, 0, false, true}, "gave-up": {"on-failure", []string{"exit", "1"}, 0, false, true},
+		"memory": {"no", []string{"eat"}, 16 << 20, false, true},
+	} {
+		wg.Go(func() {
+			id := b.foreign(name, ref, func(cc *container.Config, h *container.HostConfig) {
+				cc.Cmd, h.Memory = c.cmd, c.memory
+				h.RestartPolicy.Name = container.RestartPolicyMode(c.policy)
+				if c.policy == "on-failure" {
+					h.RestartPolicy.MaximumRetryCount = 1
+				}
+			})
+			if c.stop {
+				soon := 1
+				b.must(b.api.ContainerStop(b.Context(), id, container.StopOptions{Timeout: &soon}))
+			}
+			for deadline := time.Now().Add(time.Minute); ; {
+				got, err := r.e.inspect(b.Context(), id)
+				b.must(err)
+				resting := got.raw.State.Status == "exited" || got.raw.State.Restarting
+				if resting && got.Crashed == c.crashed {
+					return
+				}
+				if time.Now().After(deadline) {
+					b.Errorf("%s: crashed is %t, %+v", name, got.Crashed, got.raw.State)
+					return
+				}
+				b.must(sleep(b.Context(), poll))
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// TestBetweenTwoRestartsAContainerStillCrashes: it runs at that moment.
+func TestBetweenTwoRestartsAContainerStillCrashes(t *testing.T) {
+	for name, c := range map[string]struct {
+		restarts int
+		ago      time.Duration
+		want     bool
+	}{
+		"just started again": {3, time.Second, true}, "started, and never again": {0, time.Second, false},
+		"has run since": {3, time.Minute, false},
+	} {
+		raw := &container.InspectResponse{Config: &container.Config{}, ContainerJSONBase: &container.ContainerJSONBase{
+			RestartCount: c.restarts,
+			State:        &container.State{Status: "running", Running: true, StartedAt: time.Now().Add(-c.ago).Format(time.RFC3339Nano)},
+		}}
+		if got := crashed(raw, runtime.Policy{Name: "always"}); got != c.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}

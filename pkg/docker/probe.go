@@ -1,0 +1,259 @@
+package docker
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/pkg/stdcopy"
+	"golang.org/x/sys/unix"
+
+	"github.com/tiny-forge/snap/pkg/crew"
+)
+
+// The engine's own settings of a health check (moby's daemon/health.go), where it has
+// none.
+const (
+	probeInterval = 30 * time.Second
+	probeTimeout  = 30 * time.Second
+	probeRetries  = 3
+)
+
+// often is how often snap runs a health check while the engine's next probe is further
+// away than that.
+const often = time.Second
+
+func intervalOf(check *container.HealthConfig) time.Duration {
+	return cmp.Or(max(check.Interval, 0), probeInterval)
+}
+
+func timeoutOf(check *container.HealthConfig) time.Duration {
+	return cmp.Or(max(check.Timeout, 0), probeTimeout)
+}
+
+// nextProbe is when the engine's next probe is due: an interval after the end of the
+// one before, which the engine logs (monitor in moby's daemon/health.go). It is false
+// where there will be none.
+func nextProbe(c *container.InspectResponse) (time.Time, bool) {
+	check, health := c.Config.Healthcheck, c.State.Health
+	if check == nil || health == nil || health.Status == "" || health.Status == container.NoHealthcheck || !c.State.Running || c.State.Paused {
+		return time.Time{}, false
+	}
+	began, err := time.Parse(time.RFC3339Nano, c.State.StartedAt)
+	if err != nil {
+		return time.Time{}, false
+	}
+	if n := len(health.Log); n > 0 && health.Log[n-1].End.After(began) {
+		began = health.Log[n-1].End
+	}
+	return began.Add(intervalOf(check)), true
+}
+
+// commandOf is the command of a container's health check, nil where it has none.
+func commandOf(c *container.InspectResponse) []string {
+	check := c.Config.Healthcheck
+	if check == nil || len(check.Test) < 2 {
+		return nil
+	}
+	switch check.Test[0] {
+	case "CMD":
+		return check.Test[1:]
+	case "CMD-SHELL":
+		shell := []string(c.Config.Shell)
+		if len(shell) == 0 {
+			shell = []string{"/bin/sh", "-c"}
+		}
+		return append(shell[:len(shell):len(shell)], check.Test[1])
+	}
+	return nil
+}
+
+// probe is snap's own use of a container's health check. The engine's first probe comes
+// an interval after the start, often half a minute, and an app that is up after one
+// second would count as down until then.
+type probe struct {
+	wg   sync.WaitGroup
+	stop context.CancelFunc // of the check that runs
+
+	mu     sync.Mutex
+	runs   bool
+	next   time.Time // not before
+	of     string    // StartedAt of the run of the container that the rest is about
+	passed time.Time // the end of the first of those that have passed without a failure since
+	last   *container.HealthcheckResult
+	err    error // of the last one: a panic, or what kept it from being run
+}
+
+// probeOnce starts the check of a container, unless it runs, ran just now, or the
+// engine itself is about to run it.
+func (e *engine) probeOnce(ctx context.Context, w *watch, c *inspected) {
+	due, probed := nextProbe(&c.raw)
+	command := commandOf(&c.raw)
+	if !probed || command == nil || c.raw.State.Restarting || time.Until(due) < often || !w.probe.begin(c.raw.State.StartedAt) {
+		return
+	}
+	ctx, w.probe.stop = context.WithCancel(ctx)
+	w.probe.wg.Go(func() {
+		var result *container.HealthcheckResult
+		err := crew.Catch(func() (err error) { result, err = e.check(ctx, c, command); return err })
+		w.probe.ended(c.raw.State.StartedAt, result, err)
+	})
+}
+
+func (p *probe) begin(run string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.runs || errors.Is(p.err, errStuck) || time.Now().Before(p.next) {
+		return false
+	}
+	p.runs, p.next = true, time.Now().Add(often)
+	if p.of != run {
+		p.of, p.passed, p.last = run, time.Time{}, nil
+	}
+	return true
+}
+
+func (p *probe) ended(run string, result *container.HealthcheckResult, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.runs, p.err = false, err
+	if result == nil || p.of != run {
+		return
+	}
+	switch p.last = result; {
+	case result.ExitCode != 0:
+		p.passed = time.Time{}
+	case p.passed.IsZero():
+		p.passed = result.End
+	}
+}
+
+// forget drops what was found out: the container has ended.
+func (p *probe) forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.of, p.passed, p.last = "", time.Time{}, nil
+}
+
+func (p *probe) passedAt() time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.passed
+}
+
+func (p *probe) result() *container.HealthcheckResult {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.last
+}
+
+// end returns when no check runs any more. One that runs is ended.
+func (p *probe) end() {
+	if p.stop != nil {
+		p.stop()
+	}
+	p.wg.Wait()
+	crew.Raise(p.err)
+}
+
+// errStuck says that a check still runs, although it should not.
+var errStuck = errors.New("the check cannot be ended")
+
+// check runs a container's health check once, as the engine does: with the container's
+// user, environment and directory, and killed when it takes longer than its timeout or
+// when ctx ends. After an error nothing is known about the app.
+func (e *engine) check(ctx context.Context, c *inspected, command []string) (*container.HealthcheckResult, error) {
+	result := &container.HealthcheckResult{Start: time.Now()}
+	uncut, cancel := detached(ctx)
+	defer cancel()
+	made, err := e.api.ContainerExecCreate(uncut, c.ID, container.ExecOptions{Cmd: command, AttachStdout: true, AttachStderr: true})
+	if err != nil {
+		return nil, failed(err, "run the health check of container %s", c.Name)
+	}
+	conn, err := e.api.ContainerExecAttach(uncut, made.ID, container.ExecAttachOptions{})
+	if err != nil {
+		return nil, failed(err, "run the health check of container %s", c.Name)
+	}
+	defer conn.Close()
+	var said limited
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		_, _ = stdcopy.StdCopy(&said, &said, conn.Reader)
+	}()
+	ctx, cancel = context.WithTimeout(ctx, timeoutOf(c.raw.Config.Healthcheck))
+	defer cancel()
+	var killed bool
+	var deadline time.Time
+	for ; ; time.Sleep(poll / 5) {
+		now, err := e.api.ContainerExecInspect(uncut, made.ID)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", errStuck, err)
+		}
+		if !now.Running {
+			result.End, result.ExitCode = time.Now(), now.ExitCode
+			break
+		}
+		switch {
+		case ctx.Err() == nil:
+		case !killed:
+			killed, deadline = true, time.Now().Add(steady)
+			if err := killIn(c.ID, now.Pid); err != nil {
+				return nil, fmt.Errorf("%w: %w", errStuck, err)
+			}
+		case time.Now().After(deadline):
+			return nil, errStuck
+		}
+	}
+	if killed {
+		result.ExitCode, result.Output = -1, fmt.Sprintf("it took longer than %v", timeoutOf(c.raw.Config.Healthcheck))
+		return result, nil
+	}
+	select { // a child of the check may hold its output open
+	case <-read:
+	case <-time.After(often):
+		conn.Close()
+		<-read
+	}
+	result.Output = said.String()
+	return result, nil
+}
+
+// limited keeps the beginning of what is written to it, as the engine does of a probe.
+type limited struct{ bytes.Buffer }
+
+func (l *limited) Write(p []byte) (int, error) {
+	const most = 4096
+	_, _ = l.Buffer.Write(p[:min(len(p), max(0, most-l.Len()))])
+	return len(p), nil
+}
+
+// killIn kills a process of a container. No request to the engine does that. By the
+// descriptor the signal reaches the process that was looked at, or none.
+func killIn(container string, pid int) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("pidfd_open %d: %w", pid, err)
+	}
+	defer unix.Close(fd)
+	groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		return err
+	}
+	if !bytes.Contains(groups, []byte(container)) {
+		return fmt.Errorf("process %d is not in container %.12s", pid, container)
+	}
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("kill process %d: %w", pid, err)
+	}
+	return nil
+}

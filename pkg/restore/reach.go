@@ -1,0 +1,198 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/remedy"
+	"github.com/tiny-forge/snap/pkg/runtime"
+	"github.com/tiny-forge/snap/pkg/snapshot"
+	"github.com/tiny-forge/snap/pkg/store"
+	"github.com/tiny-forge/snap/pkg/swap"
+)
+
+// planHolders refuses what will still hold the volumes when the app's containers
+// have stopped.
+func (s *session) planHolders(_ context.Context, p *Plan) error {
+	idle, err := swap.NoHolders(swap.LiveOf(p.volumes), ofContainers(p.Containers))
+	p.Warnings = append(p.Warnings, idle...)
+	return err
+}
+
+// ofContainers returns a function that tells the holders that go when the containers
+// stop: processes and mounts in them, and the mounts that the engine makes for them on
+// the host (a local volume with a device).
+func ofContainers(list runtime.Containers) func(disk.Holder) bool {
+	return func(h disk.Holder) bool {
+		if h.Namespace != "" {
+			return list.Have(h.Namespace, h.Cgroups)
+		}
+		engines := filepath.Base(h.Path) == "_data" && filepath.Base(filepath.Dir(filepath.Dir(h.Path))) == "volumes"
+		return h.How == disk.Mounted && engines && list.Ran()
+	}
+}
+
+// nobodys is for a look when no container runs any more.
+func nobodys(disk.Holder) bool { return false }
+
+// unheld refuses trees that somebody can still reach.
+func (s *session) unheld(trees []snapshot.Source) error {
+	var dirs []*disk.Dir
+	for _, tree := range trees {
+		dirs = append(dirs, tree.Live)
+	}
+	idle, err := swap.NoHolders(dirs, nobodys)
+	for _, line := range idle {
+		s.say("warning: %s", line)
+	}
+	return err
+}
+
+// letGo makes sure that nothing is lost with the trees that the goal drops, if they
+// may have been live: that nobody reaches them any more, and then that what they hold
+// is in a snapshot. Nobody can come to hold them in between, since they lie in a
+// wrapper that only root can enter.
+func (f *finish) letGo(ctx context.Context) error {
+	if f.x.TimesRecord == nil && !f.x.Decision().Operator { // no exchange has begun
+		return nil
+	}
+	trees, err := f.openTrees(f.openDropped)
+	defer closeTrees(trees)
+	if err != nil || len(trees) == 0 {
+		return err
+	}
+	if err := f.unheld(trees); err != nil {
+		return f.stillHeld(err)
+	}
+	f.at("let go")
+	if f.x.Goal() == swap.Undecided { // the staged trees, as they were extracted
+		return nil
+	}
+	err = f.keep(ctx, trees)
+	var changed *snapshot.Changed
+	switch {
+	case errors.As(err, &changed):
+		return f.stillHeld(err)
+	case heldByNoSnapshot(err):
+		// No snapshot can hold it, and no other copy exists.
+		f.warn("no snapshot can hold the data that goes, so it is preserved beside the live directory: %v", err)
+		err = f.x.PreserveTaken()
+	}
+	if err != nil {
+		return fmt.Errorf("save the data that goes as snapshot %s: %w", f.x.Decision().TakenSID, err)
+	}
+	return nil
+}
+
+// openDropped opens the tree of volume i that the goal drops.
+func (f *finish) openDropped(i int) (*disk.Dir, error) {
+	if f.x.Goal().Drops() == swap.Old && f.x.TimesRecord != nil {
+		return f.x.OpenDisplaced(i)
+	}
+	return f.x.Volumes[i].OpenTaken(f.x.Goal().Drops())
+}
+
+// warn says a line, which the result of a restore has too.
+func (f *finish) warn(format string, args ...any) {
+	f.end.warnings = append(f.end.warnings, fmt.Sprintf(format, args...))
+	f.say("warning: "+format, args...)
+}
+
+// stillHeld says why the trees that go are not deleted yet, and what to do.
+func (f *finish) stillHeld(err error) error {
+	whose := "the old data"
+	if f.x.Goal().Drops() == swap.New {
+		whose = "the data that was taken back"
+	}
+	way := "find the program that writes there (fuser -v on the file), stop it"
+	var unfit *swap.Unfit
+	if errors.As(err, &unfit) {
+		way = strings.TrimSuffix(unfit.Hint, swap.ThenAgain)
+	}
+	return fault(Pending, "held", remedy.Of(way+", then ", remedy.Recover(f.w.Name)),
+		"%s stays where it is (%s), since somebody can still write to it: %w", whose, strings.Join(f.x.EntryPaths(), ", "), err)
+}
+
+// keep publishes a snapshot of trees that are about to be deleted, unless a snapshot
+// has them as they are. After a revert nothing has the new data, on which the app was
+// up; after an operator's decision nothing need have what was decided against. The old
+// data of a restore that stays is in the pre-restore snapshot, unless somebody has
+// written to it since.
+//
+// The id of the snapshot is in the records. So a run that was cut, after which keep
+// runs again, finds the snapshot and compares it too.
+func (f *finish) keep(ctx context.Context, trees []snapshot.Source) error {
+	d := f.x.Decision()
+	known := []string{d.TakenSID}
+	note := "taken back: the restore of " + f.x.Begin.SID
+	switch {
+	case d.Operator && d.Goal == swap.Committed:
+		note = "from before the restore of " + f.x.Begin.SID + ", which the operator kept"
+	case d.Goal == swap.Committed:
+		known = append(known, f.x.Begin.PreRestoreSID)
+		note = "written to the old data after snapshot " + f.x.Begin.PreRestoreSID + ", during the restore of " + f.x.Begin.SID
+	}
+	taken, err := f.taken(ctx, trees, known)
+	if err != nil {
+		return err
+	}
+	if taken {
+		return f.Store.Root().SyncFS() // an earlier run made it, and may have been killed before the sync
+	}
+	if _, err := f.Store.Load(f.w.Name, d.TakenSID); err == nil {
+		f.warn("the data that goes was changed again after snapshot %s was made of it, so it is preserved beside the live directory", d.TakenSID)
+		return f.x.PreserveTaken()
+	}
+	if err := f.discard(f.x.Tx, d.TakenSID); err != nil {
+		return err
+	}
+	if len(known) > 1 {
+		f.warn("somebody wrote to the old data after snapshot %s was made of it: what it holds now becomes snapshot %s", f.x.Begin.PreRestoreSID, d.TakenSID)
+	} else {
+		f.say("saving the data that goes as snapshot %s (%s)", d.TakenSID, note)
+	}
+	err = f.publishLeaving(ctx, f.x.Tx, trees, true, // it will be the only copy
+		&store.Manifest{SID: d.TakenSID, Reason: store.PreRestore, Note: note, Quiesce: runtime.Stop})
+	f.at("kept")
+	return err
+}
+
+// taken reports whether one of the snapshots has the trees as they are now. Like a
+// second pass, it reads only what the index of the latest snapshot does not prove to
+// be unchanged.
+func (f *finish) taken(ctx context.Context, trees []snapshot.Source, sids []string) (bool, error) {
+	var manifests []*store.Manifest
+	for _, sid := range sids {
+		m, err := f.Store.Load(f.w.Name, sid)
+		switch {
+		case err == nil:
+			manifests = append(manifests, m)
+		case !errors.Is(err, fs.ErrNotExist):
+			return false, err
+		}
+	}
+	if manifests == nil {
+		return false, nil
+	}
+	if err := f.Store.Clear(f.x.ID); err != nil { // of a run that was cut
+		return false, err
+	}
+	capture, err := f.newCapture(ctx, f.x.Tx, trees, snapshot.Options{})
+	if err != nil {
+		return false, err
+	}
+	defer capture.Close()
+	if err := capture.PassTwo(ctx); err != nil {
+		return false, err
+	}
+	if err := capture.Still(); err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(manifests, capture.Same), nil
+}

@@ -1,0 +1,125 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+
+	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/remedy"
+	"github.com/tiny-forge/snap/pkg/runtime"
+	"github.com/tiny-forge/snap/pkg/swap"
+	"github.com/tiny-forge/snap/pkg/workload"
+)
+
+// findVolumes gives the session a workload with its volumes. A recovery relies on its
+// records, so neither the engine nor docker compose need answer.
+func (s *session) findVolumes(ctx context.Context) error {
+	w, mounts, err := s.withVolumes(ctx, s.rt, s.w)
+	var unfit *workload.Error
+	switch {
+	case err == nil:
+		s.w, s.mounts = w, mounts
+	case (s.verb == "recover" || s.verb == "watchdog") && !errors.As(err, &unfit):
+		s.say("notice: %v", err)
+	case s.w.AsksEngine() || errors.As(err, &unfit): // else whoever needs the containers says so
+		return err
+	}
+	return nil
+}
+
+// withVolumes returns a copy of a workload with its volumes: those that the config
+// lists, or else those that its containers mount, each where the config and the engine
+// say that it is.
+func (e *Engine) withVolumes(ctx context.Context, rt runtime.Runtime, w *workload.Workload) (*workload.Workload, *runtime.Mounts, error) {
+	mounts, err := rt.Volumes(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	own, err := w.WithVolumes(e.Config, mounts.Places(), mounts.Root)
+	if err != nil {
+		return nil, nil, &workload.Error{Where: e.Config.Path + ": workload " + w.Name, Err: err,
+			Hint: "add the folder to `absolute_roots:` in the config, leave the volume alone with `exclude:`, or list the workload's volumes under `volumes:`"}
+	}
+	return own, mounts, nil
+}
+
+// openLiveOne opens a volume that need not exist. One that Compose expects somebody else
+// to make is refused where it does not.
+func (s *session) openLiveOne(v *workload.Volume) (*swap.Volume, error) {
+	opened, err := swap.OpenLive(v.Name, v.Root(), v.Rel(), func(real string) error { return s.w.Admit(s.Config, v, filepath.Clean(real)) })
+	m := s.mounts.Volume(v.Name)
+	if err != nil || m == nil || !m.Absent {
+		return opened, err
+	}
+	if m.External {
+		opened.Close()
+		return nil, refused("volume_absent", remedy.Of("docker volume create "+swap.Quote(m.Source)),
+			"volume %s: the Compose file says that it is external, so somebody else makes it, and the engine does not have it", v.Name)
+	}
+	opened.ByEngine(m.Source)
+	return opened, nil
+}
+
+// samePlaces makes sure that the engine still keeps each named volume where it was.
+// Somebody may have removed one, or removed it and made another of that name.
+func (s *session) samePlaces(ctx context.Context, volumes []*workload.Volume) error {
+	if !s.w.AsksEngine() {
+		return nil
+	}
+	now, err := s.rt.Volumes(ctx)
+	if err != nil {
+		return err
+	}
+	for _, v := range volumes {
+		m := now.Volume(v.Name)
+		if v.Scope == workload.Named && (m == nil || m.Absent || m.Path() != v.Path()) {
+			return refused("volume_gone", remedy.Of("find out what removes volumes (docker volume rm, docker system prune), stop it, then try again"),
+				"volume %s: the engine no longer has it at %s: something has removed it", v.Name, v.Path())
+		}
+	}
+	return nil
+}
+
+// goneOr returns failed, or that a volume is gone, which is why it failed.
+func (r *restoration) goneOr(ctx context.Context, failed error) error {
+	there := slices.DeleteFunc(slices.Clone(r.plan.chosen), func(v *workload.Volume) bool { m := r.mounts.Volume(v.Name); return m == nil || m.Absent })
+	gone := r.samePlaces(ctx, there)
+	if gone == nil || classify(gone).Code != "volume_gone" || classify(failed).Kind != Failed || r.tx.Committed {
+		return failed
+	}
+	return fmt.Errorf("%w: %w", gone, failed)
+}
+
+// vanished returns the named volumes of a transaction that somebody has removed, or
+// removed and made anew: the engine names the place, and the wrapper is not there.
+// Nothing is exchanged yet, so the other volumes can go back without them. Only the
+// engine's word counts: a filesystem that is not mounted looks the same.
+func (f *finish) vanished(ctx context.Context, tx *journal.Tx) (names []string) {
+	without := swap.WithoutWrapper(tx)
+	var now *runtime.Mounts
+	if len(without) > 0 {
+		now, _ = f.rt.Volumes(ctx) // without an answer nothing counts as removed
+	}
+	for _, v := range without {
+		if now != nil && slices.ContainsFunc(now.Volumes, func(m runtime.Volume) bool { return m.Scope == workload.Named && m.Path() == v.Root+"/"+v.Rel }) {
+			names = append(names, v.Name)
+		}
+	}
+	return names
+}
+
+// unmake has the engine remove the volumes that a restore made, where it went back.
+// They are empty, so one that stays does no harm.
+func (f *finish) unmake(ctx context.Context) {
+	for _, v := range f.x.Begin.Volumes {
+		if v.EngineVolume == "" || f.offline || f.x.Goal().Keeps() == swap.New {
+			continue
+		}
+		if err := f.rt.UnmakeVolume(ctx, v.EngineVolume, f.x.ID); err != nil {
+			f.say("notice: the empty volume %s that the restore made is still there: %v", v.EngineVolume, err)
+		}
+	}
+}
