@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/restore"
 )
 
@@ -91,7 +92,7 @@ func (a *app) locked(ctx context.Context, command []string) error {
 		return &usageError{fmt.Errorf("the command could not be started: %w", err), "check the command's name and path; nothing has run"}
 	}
 	stop := context.AfterFunc(ctx, func() {
-		var sig *restore.Signal
+		var sig *fault.Signal
 		if errors.As(context.Cause(ctx), &sig) && sig.Name == "SIGTERM" {
 			_ = c.Process.Signal(syscall.SIGTERM) // fails if it has just ended
 		}

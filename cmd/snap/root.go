@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tiny-forge/snap/pkg/docker"
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/restore"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/state"
@@ -79,7 +80,7 @@ func signals() (context.Context, func()) {
 	signal.Notify(caught, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM)
 	go func() {
 		sig := (<-caught).(unix.Signal)
-		cancel(&restore.Signal{Name: unix.SignalName(sig), Code: 128 + int(sig)})
+		cancel(&fault.Signal{Name: unix.SignalName(sig), Code: 128 + int(sig)})
 	}()
 	return ctx, func() { signal.Stop(caught); cancel(nil) }
 }

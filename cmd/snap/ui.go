@@ -22,6 +22,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/crew"
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/docker/endpoint"
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/restore"
 	"github.com/tiny-forge/snap/pkg/store"
@@ -125,25 +126,25 @@ const crashExit = 2
 const usageExit = 64
 
 // exitCodes maps what an error leaves on disk to the exit code that says so.
-var exitCodes = map[restore.Kind]int{
-	restore.Failed: 1, restore.Usage: usageExit, restore.Refused: 3, restore.Busy: 4,
-	restore.RolledBack: 5, restore.Frozen: 6, restore.Pending: 7,
+var exitCodes = map[fault.Kind]int{
+	fault.Failed: 1, fault.Usage: usageExit, fault.Refused: 3, fault.Busy: 4,
+	fault.RolledBack: 5, fault.Frozen: 6, fault.Pending: 7,
 }
 
 func (u *ui) describe(err error) report {
 	r := report{exit: 1}
 	r.body.Code, r.body.Message = "failed", err.Error()
-	var engine *restore.Error
+	var engine *fault.Error
 	var config *workload.Error
 	var unusable *disk.Unusable
 	var missing *store.Missing
 	var usage *usageError
-	var sig *restore.Signal
+	var sig *fault.Signal
 	switch {
 	case errors.As(err, &engine):
 		r.body.Code, r.body.Hint = engine.Code, engine.Remedy.Text(u.spell)
 		r.exit = exitCodes[engine.Kind]
-		if engine.Kind == restore.Interrupted && errors.As(err, &sig) {
+		if engine.Kind == fault.Interrupted && errors.As(err, &sig) {
 			r.exit = sig.Code
 		}
 	case errors.As(err, &config):
@@ -151,7 +152,7 @@ func (u *ui) describe(err error) report {
 	case errors.As(err, &unusable):
 		r.exit, r.body.Code, r.body.Hint = usageExit, unusable.What, unusable.Hint
 	case errors.As(err, &missing):
-		r.exit, r.body.Code, r.body.Hint = exitCodes[restore.Refused], "store_missing", missing.Hint()
+		r.exit, r.body.Code, r.body.Hint = exitCodes[fault.Refused], "store_missing", missing.Hint()
 	case errors.As(err, &usage):
 		r.exit, r.body.Code, r.body.Hint = usageExit, "usage", cmp.Or(usage.hint, u.command+" --help")
 	}
@@ -182,14 +183,14 @@ func (u *ui) end(err error) int {
 		if !errors.Is(lost, unix.EPIPE) { // `snap list | head` has read enough
 			u.complain(fmt.Sprintf("the result could not be written to stdout: %v", lost), "")
 		}
-		return exitCodes[restore.Failed]
+		return exitCodes[fault.Failed]
 	default:
 		u.complain(fmt.Sprintf("the command succeeded, but its result could not be written to stdout: %v", lost),
 			fmt.Sprintf("there is no need to run it again: `%s` and `%s` show what there is now", u.spell(remedy.Operation{Verb: remedy.DoList}), u.spell(remedy.Operation{Verb: remedy.DoStatus})))
 		if u.effect == replaces {
-			return exitCodes[restore.Pending]
+			return exitCodes[fault.Pending]
 		}
-		return exitCodes[restore.Failed]
+		return exitCodes[fault.Failed]
 	}
 	return r.exit
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
@@ -24,7 +25,7 @@ func (s *session) guardFor(req RestoreRequest) (string, error) {
 	case workload.GuardBefore, workload.GuardAfter:
 		return req.Guard, nil
 	}
-	return "", fault(Usage, "usage", remedy.Remedy{}, "unknown guard %q: use %s or %s", req.Guard, workload.GuardBefore, workload.GuardAfter)
+	return "", fault.New(fault.Usage, "usage", remedy.Remedy{}, "unknown guard %q: use %s or %s", req.Guard, workload.GuardBefore, workload.GuardAfter)
 }
 
 // openTxn opens the directories of a transaction. First it finds out whether the
@@ -59,7 +60,7 @@ func (f *finish) isGuarded() bool { return !f.x.Decision().Guards }
 // as they were, and it may be called again.
 func (f *finish) guard(ctx context.Context) error {
 	if err := f.makeGuard(ctx); err != nil {
-		var left error = f.keepsDisplaced(because(ctx, err))
+		var left error = f.keepsDisplaced(fault.Because(ctx, err))
 		if bad := cmp.Or(f.sick, f.crashed); bad != nil {
 			left = fmt.Errorf("%w; and %w", bad, left)
 		}
@@ -143,19 +144,19 @@ func preRestore(sid, restored string, containers []runtime.Container) *store.Man
 
 // keepsDisplaced says why the old data is not a snapshot yet, where it is, and
 // what can be done.
-func (f *finish) keepsDisplaced(err error) *Error {
+func (f *finish) keepsDisplaced(err error) *fault.Error {
 	again := remedy.Recover(f.w.Name)
 	where := strings.Join(f.x.EntryPaths(), ", ")
 	way := remedy.Of("fix that, then ", again)
-	switch own := classify(err); {
-	case own.Kind == Interrupted:
+	switch own := fault.Classify(err); {
+	case own.Kind == fault.Interrupted:
 		way = remedy.Of(again)
 	case heldByNoSnapshot(err):
 		way = remedy.Of("move the files that the error names out of "+where+", then ", again)
-	case isNoSpace(err):
+	case fault.NoSpace(err):
 		way = remedy.Of("free space on the filesystem of the store ("+swap.Quote(f.Config.Store)+"), then ", again)
 	case !own.Remedy.Empty():
 		way = remedy.Of(own.Remedy, "; then ", again)
 	}
-	return fault(Pending, "guarding", way, "the old data is not a snapshot yet and stays as it is (%s): %w", where, err)
+	return fault.New(fault.Pending, "guarding", way, "the old data is not a snapshot yet and stays as it is (%s): %w", where, err)
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
@@ -235,7 +236,7 @@ func (w *world) checkFailedGuard(sid string, states map[string][][]string, spoil
 	before := disktest.Tree(w.T, filepath.Join(w.dir, "live"))
 	for range 2 {
 		list, err := w.engine().Recover(w.Context(), RecoverRequest{})
-		if kindOf(err) != Pending || codeOf(err) != "guarding" || !strings.Contains(hintOf(err), hint) || !strings.Contains(hintOf(err), "snap recover") {
+		if fault.KindOf(err) != fault.Pending || codeOf(err) != "guarding" || !strings.Contains(hintOf(err), hint) || !strings.Contains(hintOf(err), "snap recover") {
 			w.Errorf("recover returned %v, hint %q; expected guarding, hint %q", err, hintOf(err), hint)
 		}
 		if len(list) != 1 || list[0].Action != RolledForwardTx || !list[0].Pending || list[0].Found != "guarding" {
@@ -267,7 +268,7 @@ func (w *world) checkGuardingStatus(sid string) {
 		w.Errorf("status says %s, %+v", status[0].State, p)
 	}
 	_, err = w.engine().Restore(w.Context(), w.request(sid))
-	if kindOf(err) != Frozen || codeOf(err) != "unfinished" || !strings.Contains(err.Error(), "not a snapshot yet") {
+	if fault.KindOf(err) != fault.Frozen || codeOf(err) != "unfinished" || !strings.Contains(err.Error(), "not a snapshot yet") {
 		w.Errorf("another restore returned %v", err)
 	}
 	if _, err := w.engine().Resolve(w.Context(), ResolveRequest{Workload: w.name, Keep: journal.KeepNew}); codeOf(err) != "not_frozen" {
@@ -290,7 +291,7 @@ func TestGuardAfterPublicationFailsDuringTheRestore(t *testing.T) {
 		}
 	}
 	r, err := e.Restore(t.Context(), w.guardAfterRequest(sid))
-	if kindOf(err) != Pending || codeOf(err) != "guarding" || !strings.Contains(err.Error(), w.displaced()[0]) {
+	if fault.KindOf(err) != fault.Pending || codeOf(err) != "guarding" || !strings.Contains(err.Error(), w.displaced()[0]) {
 		t.Errorf("the restore returned %v, expected guarding", err)
 	}
 	if r == nil || r.Outcome != Restored || r.PreRestoreSID != "" || r.Guard != workload.GuardAfter {
@@ -346,7 +347,7 @@ func TestGuardAfterNamesAFileThatCannotBeDeleted(t *testing.T) {
 		}
 	}
 	_, err := e.Restore(t.Context(), w.guardAfterRequest(sid))
-	if kindOf(err) != Pending || !strings.Contains(err.Error(), locked) || !strings.Contains(err.Error(), "chattr -i -a") {
+	if fault.KindOf(err) != fault.Pending || !strings.Contains(err.Error(), locked) || !strings.Contains(err.Error(), "chattr -i -a") {
 		t.Errorf("the restore returned %v", err)
 	}
 	disktest.Run(t, "chattr", "-i", locked)
@@ -434,7 +435,7 @@ func TestGuardAfterASignalInterruptsUntilTheCommit(t *testing.T) {
 		e.reached = func(p string) {
 			if i == n {
 				at, done = p, false
-				cancel(&Signal{Name: "SIGTERM", Code: 143})
+				cancel(&fault.Signal{Name: "SIGTERM", Code: 143})
 			}
 			i++
 		}
@@ -447,7 +448,7 @@ func TestGuardAfterASignalInterruptsUntilTheCommit(t *testing.T) {
 			if now := w.preRestoreSIDs(); r.PreRestoreSID == "" || !slices.Contains(now, r.PreRestoreSID) {
 				t.Errorf("at %q: the restore names snapshot %q, the pre-restore snapshots are %q", at, r.PreRestoreSID, now)
 			}
-		} else if kindOf(err) != Interrupted || len(w.preRestoreSIDs()) != len(earlier) {
+		} else if fault.KindOf(err) != fault.Interrupted || len(w.preRestoreSIDs()) != len(earlier) {
 			t.Errorf("at %q: the restore returned %v, expected interrupted", at, err)
 		}
 		if got := w.generation(states); got != want {
@@ -490,7 +491,7 @@ func TestTheGuardComesFromTheRequestOrTheConfig(t *testing.T) {
 		req.Guard = c.asked
 		p, err := w.engine().Plan(t.Context(), req)
 		if c.want == "" {
-			if kindOf(err) != Usage {
+			if fault.KindOf(err) != fault.Usage {
 				t.Errorf("%+v: %v, expected an error of usage", c, err)
 			}
 			continue

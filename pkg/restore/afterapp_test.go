@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
@@ -73,7 +74,7 @@ func TestGuardAfterAnUnhealthyAppRollsBack(t *testing.T) {
 	states := map[string][][]string{"old": w.trees()}
 	before := w.appRuns()
 	r, err := w.engine().Restore(t.Context(), w.guardAfterRequest(sid))
-	if kindOf(err) != RolledBack || r == nil || r.Outcome != Reverted || r.PreRestoreSID != "" {
+	if fault.KindOf(err) != fault.RolledBack || r == nil || r.Outcome != Reverted || r.PreRestoreSID != "" {
 		t.Fatalf("the restore returned %+v, %v; expected reverted, and no pre-restore snapshot", r, err)
 	}
 	w.generation(states)

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/journal"
 )
 
@@ -27,11 +28,11 @@ func TestGuardAfterAMissingDisplacedTreeFreezes(t *testing.T) {
 			before := disktest.Tree(t, filepath.Join(w.dir, "live"))
 			_, err := w.engine().Recover(t.Context(), RecoverRequest{})
 			said := err.Error() + hintOf(err)
-			if kindOf(err) != Frozen || !strings.Contains(said, "mv '"+moved+"' '"+tree+"'") || !strings.Contains(said, "--resolve keep-new") || strings.Contains(said, "snap restore") {
+			if fault.KindOf(err) != fault.Frozen || !strings.Contains(said, "mv '"+moved+"' '"+tree+"'") || !strings.Contains(said, "--resolve keep-new") || strings.Contains(said, "snap restore") {
 				t.Errorf("recover returned %v, hint %q", err, hintOf(err))
 			}
 			_, err = w.engine().Resolve(t.Context(), ResolveRequest{Workload: w.name, Keep: journal.KeepOld})
-			if kindOf(err) != Frozen || strings.Contains(hintOf(err), "snap restore") {
+			if fault.KindOf(err) != fault.Frozen || strings.Contains(hintOf(err), "snap restore") {
 				t.Errorf("keep-old returned %v, hint %q; there is no snapshot to restore", err, hintOf(err))
 			}
 			status, err := w.engine().Status(t.Context(), w.name)
@@ -105,7 +106,7 @@ func TestGuardAfterALostReadyRecordFreezes(t *testing.T) {
 	}
 	before := disktest.Tree(t, filepath.Join(w.dir, "live"))
 	_, err := w.engine().Recover(t.Context(), RecoverRequest{})
-	if kindOf(err) != Frozen || !strings.Contains(err.Error(), "the ready record is missing, though the old data is at") {
+	if fault.KindOf(err) != fault.Frozen || !strings.Contains(err.Error(), "the ready record is missing, though the old data is at") {
 		t.Errorf("recover returned %v, expected frozen", err)
 	}
 	disktest.Same(t, "frozen", before, disktest.Tree(t, filepath.Join(w.dir, "live")))

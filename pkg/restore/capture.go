@@ -8,6 +8,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
@@ -70,7 +71,7 @@ type capturing struct {
 func (c *capturing) run(ctx context.Context) (*CaptureResult, error) {
 	defer func() { swap.CloseAll(c.volumes) }()
 	if err := c.phase(Preflight, func() error { return c.preflight(ctx) }); err != nil {
-		return nil, classify(because(ctx, err))
+		return nil, fault.Classify(fault.Because(ctx, err))
 	}
 	var tx *journal.Tx
 	err := c.phase(Begin, func() (err error) {
@@ -80,12 +81,12 @@ func (c *capturing) run(ctx context.Context) (*CaptureResult, error) {
 		return err
 	})
 	if err != nil {
-		return nil, classify(err)
+		return nil, fault.Classify(err)
 	}
 	c.txID = tx.ID
 	c.at("begin")
 	if err := c.take(ctx, tx); err != nil {
-		return nil, c.giveUp(ctx, tx, c.storeFull(ctx, because(ctx, err)))
+		return nil, c.giveUp(ctx, tx, c.storeFull(ctx, fault.Because(ctx, err)))
 	}
 	c.result.Added = c.capture.Added()
 	c.result.PassOne = c.capture.Cost()
@@ -97,7 +98,7 @@ func (c *capturing) run(ctx context.Context) (*CaptureResult, error) {
 	}
 	c.capture.Close()
 	if err := errors.Join(c.Store.Clear(tx.ID), tx.End()); err != nil {
-		return nil, fault(Pending, "cleanup", remedy.Of(remedy.Recover(c.w.Name)), "snapshot %s exists, but the clean-up is not finished: %w", c.sid, err)
+		return nil, fault.New(fault.Pending, "cleanup", remedy.Of(remedy.Recover(c.w.Name)), "snapshot %s exists, but the clean-up is not finished: %w", c.sid, err)
 	}
 	c.result.Seconds = time.Since(c.when).Seconds()
 	return c.result, nil
@@ -132,7 +133,7 @@ func (c *capturing) preflight(ctx context.Context) error {
 
 // storeFull says of an error for want of room how much is missing.
 func (c *capturing) storeFull(ctx context.Context, err error) error {
-	if !isNoSpace(err) {
+	if !fault.NoSpace(err) {
 		return err
 	}
 	var need int64
@@ -160,7 +161,7 @@ func (c *capturing) planResting(ctx context.Context, p *Plan) error {
 		case u.Relation == runtime.Above || c.req.Quiesce == runtime.None:
 			p.warn("%s (%s volume %s), and goes on writing there", mounting(u), u.Relation, u.Path)
 		default:
-			return refused("in_use", remedy.Of("list it in also_stop in the config, so that it rests too; or stop it (docker stop "+u.Name+"); or capture with --quiesce none"),
+			return fault.Refuse("in_use", remedy.Of("list it in also_stop in the config, so that it rests too; or stop it (docker stop "+u.Name+"); or capture with --quiesce none"),
 				"%s (%s volume %s): it would go on writing while nothing should, so the snapshot would not be of one moment", mounting(u), u.Relation, u.Path)
 		}
 	}
@@ -280,9 +281,9 @@ func (c *capturing) giveUp(ctx context.Context, tx *journal.Tx, cause error) err
 		c.capture.Close()
 	}
 	if err := c.undoCapture(ctx, tx); err != nil {
-		return fault(Pending, "pending", remedy.Of(remedy.Recover(c.w.Name)), "the capture failed (%w), and the app may still be at rest: %w", cause, err)
+		return fault.New(fault.Pending, "pending", remedy.Of(remedy.Recover(c.w.Name)), "the capture failed (%w), and the app may still be at rest: %w", cause, err)
 	}
-	return classify(cause)
+	return fault.Classify(cause)
 }
 
 // undoCapture thaws the app and removes what a capture left: after a capture that

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
+	"github.com/tiny-forge/snap/pkg/fault"
 )
 
 // holds fails the test unless every member of a snapshot uses the codec, and the
@@ -144,7 +145,7 @@ func TestAnExportUsesEitherCodecAndAnImportTheConfiguredOne(t *testing.T) {
 		w.must(err)
 		w.generation(states)
 	}
-	if _, err := w.engine().Export(t.Context(), w.name, plain, "", "lz4", &bytes.Buffer{}); kindOf(err) != Usage {
+	if _, err := w.engine().Export(t.Context(), w.name, plain, "", "lz4", &bytes.Buffer{}); fault.KindOf(err) != fault.Usage {
 		t.Errorf("an export as lz4: %v", err)
 	}
 	w.clean()

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 	"github.com/tiny-forge/snap/pkg/docker/dockertest"
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
@@ -71,19 +72,19 @@ func TestOneServiceThatCannotStartRollsBackTheWholeProject(t *testing.T) {
 
 	// A service is started by hand between the two exchanges.
 	err = w.during("exchanged v0", sid, func() { disktest.Run(t, "docker", "start", w.name+"-db-1") })
-	w.expect(states, "old", err, RolledBack, "in_use")
+	w.expect(states, "old", err, fault.RolledBack, "in_use")
 	same("started meanwhile")
 
 	// The file of one service was edited, so its container must be made anew.
 	write(", environment: [NEW=1]")
 	err = w.during("fence", sid, func() { removeImage(t, db) })
-	w.expect(states, "old", err, RolledBack, "image_missing")
+	w.expect(states, "old", err, fault.RolledBack, "image_missing")
 	write("")
 	same("an image is gone that is needed")
 
 	// A container that is only started again does not need its image.
 	_, err = w.engine().Restore(t.Context(), w.request(sid))
-	w.expect(states, "new", err, Failed, "")
+	w.expect(states, "new", err, fault.Failed, "")
 	w.must(err)
 	same("an image is gone")
 }
@@ -202,7 +203,7 @@ func TestAServiceThatIsMissingAfterARestoreIsNamed(t *testing.T) {
 	w.fill("old")
 	w.must(os.WriteFile(file, []byte(text), 0o600)) // extra is an orphan now
 	err := w.during("commit", sid, func() { disktest.Run(t, "docker", "rm", "-f", w.name+"-extra-1") })
-	if kindOf(err) != Pending || codeOf(err) != "service_missing" || !strings.Contains(err.Error(), w.name+"-extra-1") {
+	if fault.KindOf(err) != fault.Pending || codeOf(err) != "service_missing" || !strings.Contains(err.Error(), w.name+"-extra-1") {
 		t.Errorf("the restore returned %v (%q), expected service_missing", err, codeOf(err))
 	}
 	if got := w.generationOf(0); got != "new" {
@@ -231,8 +232,8 @@ func TestContainersThatWouldNotComeBackAreRefused(t *testing.T) {
 		_, restored := w.engine().Restore(t.Context(), w.request(sid))
 		_, stopped := w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: runtime.Stop})
 		for what, err := range map[string]error{"restore": restored, "capture": stopped} {
-			var e *Error
-			if !errors.As(err, &e) || e.Kind != Refused || e.Code != code || e.Remedy.Empty() {
+			var e *fault.Error
+			if !errors.As(err, &e) || e.Kind != fault.Refused || e.Code != code || e.Remedy.Empty() {
 				t.Errorf("%s: %v, expected %s", what, err, code)
 			}
 		}
@@ -259,7 +260,7 @@ func TestAnotherConfigsWorkloadIsRefused(t *testing.T) {
 	_, deployed := w.engine().Deploy(t.Context(), DeployRequest{Workload: w.name})
 	_, captured := w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: runtime.Pause})
 	for what, err := range map[string]error{"restore": restored, "deploy": deployed, "capture": captured} {
-		if kindOf(err) != Refused || codeOf(err) != "other_config" {
+		if fault.KindOf(err) != fault.Refused || codeOf(err) != "other_config" {
 			t.Errorf("%s: %v, expected other_config", what, err)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/docker/dockertest"
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
@@ -40,15 +41,15 @@ var (
 // single state, the operation must not have changed the data.
 func (w *world) checkOutcome(d *daemon, states map[string][][]string, before dockertest.Container, what string, err error) {
 	w.Helper()
-	want := map[Kind]string{Failed: "old", Refused: "old", Interrupted: "old", RolledBack: "old", Pending: "new"}[kindOf(err)]
+	want := map[fault.Kind]string{fault.Failed: "old", fault.Refused: "old", fault.Interrupted: "old", fault.RolledBack: "old", fault.Pending: "new"}[fault.KindOf(err)]
 	if err == nil {
 		want = "new"
 	}
 	if len(states) == 1 {
 		want = ""
 	}
-	if kindOf(err) == Busy || kindOf(err) == Usage {
-		w.Fatalf("%s: an error of kind %d: %v", what, kindOf(err), err)
+	if fault.KindOf(err) == fault.Busy || fault.KindOf(err) == fault.Usage {
+		w.Fatalf("%s: an error of kind %d: %v", what, fault.KindOf(err), err)
 	}
 	if want != "" {
 		if got := w.generation(states); got != want {
@@ -144,20 +145,20 @@ func TestTheEngineEndsDuringARestore(t *testing.T) {
 // stays away, the error depends on the data on disk.
 func (b outage) checkError(t *testing.T, err error) {
 	t.Helper()
-	want, code := Failed, "" // no error
+	want, code := fault.Failed, "" // no error
 	if b.fault.name == gone.name || b.fault.name == stopped.name {
 		switch b.point {
 		case "lookup":
-			want, code = Refused, "docker_unreachable"
+			want, code = fault.Refused, "docker_unreachable"
 		case "redeployed", "before settle": // the engine is not asked again
 		case "before swap", "exchanged v0", "exchanged v1", "swap", "before commit", "commit":
-			want, code = Pending, "app_not_up"
+			want, code = fault.Pending, "app_not_up"
 		default:
-			want, code = RolledBack, "docker_unreachable"
+			want, code = fault.RolledBack, "docker_unreachable"
 		}
 	}
-	if kindOf(err) != want || codeOf(err) != code || code == "" && err != nil {
-		t.Errorf("%s: the restore returned %v (kind %d, %q), expected kind %d, %q", b, err, kindOf(err), codeOf(err), want, code)
+	if fault.KindOf(err) != want || codeOf(err) != code || code == "" && err != nil {
+		t.Errorf("%s: the restore returned %v (kind %d, %q), expected kind %d, %q", b, err, fault.KindOf(err), codeOf(err), want, code)
 	}
 }
 
@@ -246,7 +247,7 @@ func TestTheEngineEndsWhileACaptureHasTheAppStopped(t *testing.T) {
 		_, err := e.Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: runtime.Stop})
 		return err
 	})
-	if kindOf(err) != Pending {
+	if fault.KindOf(err) != fault.Pending {
 		t.Errorf("the capture returned %v, expected pending", err)
 	}
 	d.up(t)
@@ -276,11 +277,11 @@ func TestARollBackWithoutTheEngineFreezes(t *testing.T) {
 	e := w.engine()
 	at(e, "exchanged v0", func() {
 		gone.inject(t, d)
-		cancel(&Signal{Name: "SIGTERM", Code: 143})
+		cancel(&fault.Signal{Name: "SIGTERM", Code: 143})
 	})
 	_, err := e.Restore(ctx, w.request(sid))
 	for _, again := range []string{"the restore", "a recovery", "another"} {
-		if kindOf(err) != Frozen || codeOf(err) != "docker_unreachable" {
+		if fault.KindOf(err) != fault.Frozen || codeOf(err) != "docker_unreachable" {
 			t.Errorf("%s without the engine returned %v, expected frozen", again, err)
 		}
 		if got := w.generation(states); got != "new" {

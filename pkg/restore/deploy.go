@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
@@ -47,31 +48,31 @@ func (e *Engine) Deploy(ctx context.Context, req DeployRequest) (*DeployResult, 
 
 func (s *session) deploy(ctx context.Context, req DeployRequest, txID *string) (*DeployResult, error) {
 	if s.w.Kind() == workload.Data {
-		return nil, fault(Usage, "no_containers", remedy.Of("give the workload an image or a compose file"), "workload %s has no containers to deploy", s.w.Name)
+		return nil, fault.New(fault.Usage, "no_containers", remedy.Of("give the workload an image or a compose file"), "workload %s has no containers to deploy", s.w.Name)
 	}
 	if err := s.unfinished(); err != nil {
-		return nil, classify(err)
+		return nil, fault.Classify(err)
 	}
 	before, err := s.rt.Containers(ctx)
 	if err != nil {
-		return nil, classify(err)
+		return nil, fault.Classify(err)
 	}
 	if err := runtime.Containers(before).Barred(req.TakeOver); err != nil {
-		return nil, classify(err)
+		return nil, fault.Classify(err)
 	}
 	if err := s.makeLive(ctx); err != nil {
-		return nil, classify(err)
+		return nil, fault.Classify(err)
 	}
 	upToDate, err := s.rt.UpToDate(ctx)
 	if err != nil {
-		return nil, classify(err)
+		return nil, fault.Classify(err)
 	}
 	if upToDate {
 		return &DeployResult{Workload: s.w.Name, Containers: before, Seconds: time.Since(s.when).Seconds()}, nil
 	}
 	tx, err := s.Journal.Begin(s.held, &journal.Begin{Kind: journal.Deploy, Snap: s.Version, Containers: before})
 	if err != nil {
-		return nil, classify(err)
+		return nil, fault.Classify(err)
 	}
 	*txID = tx.ID
 	release := s.watched(tx.ID)
@@ -86,21 +87,21 @@ func (s *session) replace(ctx context.Context, req DeployRequest, tx *journal.Tx
 	err := s.rt.Redeploy(ctx, s.held, runtime.Redeploy{Before: before, HealthTimeout: req.HealthTimeout, Pull: true})
 	var missing *runtime.Missing
 	if errors.As(err, &missing) {
-		return nil, fault(Pending, "service_missing", startMissing("", nil), "deployed, but %w", errors.Join(err, tx.End()))
+		return nil, fault.New(fault.Pending, "service_missing", startMissing("", nil), "deployed, but %w", errors.Join(err, tx.End()))
 	}
 	var crashed *runtime.Crashed
 	if errors.As(err, &crashed) {
-		return nil, fault(Pending, "service_crashed", remedy.Of("read the app's log (docker logs)"), "deployed, but %w", errors.Join(err, tx.End()))
+		return nil, fault.New(fault.Pending, "service_crashed", remedy.Of("read the app's log (docker logs)"), "deployed, but %w", errors.Join(err, tx.End()))
 	}
 	if err != nil {
-		return nil, s.undoDeploy(context.WithoutCancel(ctx), tx, before, because(ctx, err))
+		return nil, s.undoDeploy(context.WithoutCancel(ctx), tx, before, fault.Because(ctx, err))
 	}
 	if err := tx.End(); err != nil {
-		return nil, fault(Pending, "cleanup", remedy.Of(remedy.Recover(s.w.Name)), "deployed, but the clean-up is not finished: %w", err)
+		return nil, fault.New(fault.Pending, "cleanup", remedy.Of(remedy.Recover(s.w.Name)), "deployed, but the clean-up is not finished: %w", err)
 	}
 	now, err := s.rt.Containers(ctx)
 	if err != nil {
-		return nil, classify(err)
+		return nil, fault.Classify(err)
 	}
 	return &DeployResult{Workload: s.w.Name, Changed: true, Containers: now, Seconds: time.Since(s.when).Seconds()}, nil
 }
@@ -140,7 +141,7 @@ func (s *session) undoDeploy(ctx context.Context, tx *journal.Tx, before []runti
 	if unhealthy && !runtime.Containers(before).Running() {
 		// Nothing to go back to: the app stays, so that its log can be read.
 		err := errors.Join(s.rt.Settle(ctx, before), tx.End())
-		return fault(Pending, "unhealthy", remedy.Of("read the app's log (docker logs)"), "%w", errors.Join(cause, err))
+		return fault.New(fault.Pending, "unhealthy", remedy.Of("read the app's log (docker logs)"), "%w", errors.Join(cause, err))
 	}
 	touched, err := s.resting(ctx, before)
 	if unhealthy {
@@ -152,17 +153,17 @@ func (s *session) undoDeploy(ctx context.Context, tx *journal.Tx, before []runti
 	}
 	if err != nil {
 		tx.Close()
-		return fault(Pending, "app_not_up", remedy.Of(remedy.Recover(s.w.Name)), "%w; the old containers are not back up: %w", cause, err)
+		return fault.New(fault.Pending, "app_not_up", remedy.Of(remedy.Recover(s.w.Name)), "%w; the old containers are not back up: %w", cause, err)
 	}
 	if err := tx.End(); err != nil {
-		return fault(Pending, "cleanup", remedy.Of(remedy.Recover(s.w.Name)), "%w; the old containers are back, but the clean-up is not finished: %w", cause, err)
+		return fault.New(fault.Pending, "cleanup", remedy.Of(remedy.Recover(s.w.Name)), "%w; the old containers are back, but the clean-up is not finished: %w", cause, err)
 	}
-	e := classify(cause)
-	if touched && e.Kind != Interrupted {
+	e := fault.Classify(cause)
+	if touched && e.Kind != fault.Interrupted {
 		if unhealthy {
 			e.Code = "unhealthy"
 		}
-		return fault(RolledBack, e.Code, e.Remedy, "%w; the old containers are back", cause)
+		return fault.New(fault.RolledBack, e.Code, e.Remedy, "%w; the old containers are back", cause)
 	}
 	return e
 }

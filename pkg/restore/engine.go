@@ -7,9 +7,8 @@ import (
 	"io/fs"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/tiny-forge/snap/pkg/archive"
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
@@ -74,7 +73,7 @@ func (e *Engine) begin(ctx context.Context, verb, name string) (*session, error)
 	}
 	if err != nil {
 		s.close()
-		return nil, classify(err)
+		return nil, fault.Classify(err)
 	}
 	return s, nil
 }
@@ -87,12 +86,12 @@ func (e *Engine) lookup(ctx context.Context, verb, name string) (*session, error
 	}
 	rt, err := e.Runtime(ctx, w)
 	if err != nil {
-		return nil, classify(err)
+		return nil, fault.Classify(err)
 	}
 	s := &session{Engine: e, w: w, rt: rt, verb: verb, when: time.Now(), seconds: Seconds{}, observer: observer(ctx)}
 	if err := s.findVolumes(ctx); err != nil {
 		s.close()
-		return nil, classify(err)
+		return nil, fault.Classify(err)
 	}
 	return s, nil
 }
@@ -135,13 +134,9 @@ func (s *session) audit(sid, tx string, err error) {
 func (e *Engine) record(a journal.Audit, start time.Time, err error) error {
 	a.Time, a.Result, a.Seconds = time.Now().UTC(), "ok", time.Since(start).Seconds()
 	if err != nil {
-		a.Result, a.Error = classify(err).Code, err.Error()
+		a.Result, a.Error = fault.Classify(err).Code, err.Error()
 	}
 	return e.Journal.Record(a)
-}
-
-func isNoSpace(err error) bool {
-	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
 }
 
 // unfinished refuses when a transaction of this workload, or one on a directory
@@ -158,7 +153,7 @@ func (s *session) unfinished() error {
 			continue
 		}
 		if err != nil {
-			return fault(Frozen, "frozen", seeFrozen, "an unfinished transaction cannot be read, and may belong to this workload: %w", err)
+			return fault.New(fault.Frozen, "frozen", fault.SeeFrozen, "an unfinished transaction cannot be read, and may belong to this workload: %w", err)
 		}
 		tx.Close()
 		if tx.Begin.Workload != s.w.Name && !s.overlaps(tx.Begin) {
@@ -168,7 +163,7 @@ func (s *session) unfinished() error {
 		if swap.Decide(tx, true).AppUp {
 			state = "is done, but the old data is not a snapshot yet"
 		}
-		return fault(Frozen, "unfinished", remedy.Of(remedy.Recover(tx.Begin.Workload)),
+		return fault.New(fault.Frozen, "unfinished", remedy.Of(remedy.Recover(tx.Begin.Workload)),
 			"transaction %s (%s of %s) %s", id, tx.Begin.Kind, tx.Begin.Workload, state)
 	}
 	return nil
@@ -207,11 +202,11 @@ func (e *Engine) Lock(ctx context.Context, name string, wait time.Duration) (*jo
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	if s.held, err = e.Journal.LockWait(ctx, name, "lock"); err != nil {
-		return nil, classify(err)
+		return nil, fault.Classify(err)
 	}
 	if err := errors.Join(s.lockVolumes(), s.unfinished()); err != nil {
 		s.held.Release()
-		return nil, classify(fmt.Errorf("lock %s: %w", name, err))
+		return nil, fault.Classify(fmt.Errorf("lock %s: %w", name, err))
 	}
 	return s.held, nil
 }

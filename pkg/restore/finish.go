@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
@@ -41,7 +42,7 @@ func (f *endsAs) Error() string { return fmt.Sprint(f.left) }
 func (s *session) finish(ctx context.Context, tx *journal.Tx, offline bool) *ended {
 	f := &finish{session: s, offline: offline, end: ended{up: time.Now(), preRestoreSID: tx.Begin.PreRestoreSID}}
 	err := f.run(ctx, tx)
-	var own *Error
+	var own *fault.Error
 	var end *endsAs
 	switch {
 	case errors.As(err, &end):
@@ -49,9 +50,9 @@ func (s *session) finish(ctx context.Context, tx *journal.Tx, offline bool) *end
 	case errors.As(err, &own):
 		f.end.err = err
 	default:
-		f.end.err = frozen(tx.ID, "%w", err)
+		f.end.err = fault.Freeze(tx.ID, "%w", err)
 	}
-	if row := outcomes[f.end.outcome]; row.pending || row.kind == Frozen {
+	if row := outcomes[f.end.outcome]; row.pending || row.kind == fault.Frozen {
 		tx.Close()
 	}
 	return &f.end
@@ -59,7 +60,7 @@ func (s *session) finish(ctx context.Context, tx *journal.Tx, offline bool) *end
 
 func (f *finish) run(ctx context.Context, tx *journal.Tx) (err error) {
 	if f.x, err = f.openTxn(tx, f.vanished(ctx, tx)...); err != nil {
-		return frozen(tx.ID, "its directories cannot be opened: %w", err)
+		return fault.Freeze(tx.ID, "its directories cannot be opened: %w", err)
 	}
 	defer func() {
 		var err error
@@ -160,7 +161,7 @@ func (f *finish) stopApp(ctx context.Context) error {
 		return nil
 	}
 	if err := f.rt.FenceAndStop(ctx, f.x.Begin.StopTimeout); err != nil {
-		return fault(Frozen, "docker_unreachable", remedy.Of("start Docker, then ", remedy.Recover(f.w.Name), "; if Docker is meant to be down, ", remedy.Operation{Verb: remedy.DoRecoverOffline, Workload: f.w.Name}),
+		return fault.New(fault.Frozen, "docker_unreachable", remedy.Of("start Docker, then ", remedy.Recover(f.w.Name), "; if Docker is meant to be down, ", remedy.Operation{Verb: remedy.DoRecoverOffline, Workload: f.w.Name}),
 			"transaction %s: the volumes are partly old and partly new, and snap exchanges none while the app may run: stop %s: %w", f.x.ID, f.w.Name, err)
 	}
 	return nil
@@ -253,7 +254,7 @@ func (f *finish) revert(ctx context.Context) error {
 	}
 	f.at("revert")
 	if err := f.rt.FenceAndStop(ctx, f.x.Begin.StopTimeout); err != nil {
-		return fault(Frozen, "docker_unreachable", remedy.Of(remedy.Recover(f.w.Name)), "stop %s to go back: %w", f.w.Name, err)
+		return fault.New(fault.Frozen, "docker_unreachable", remedy.Of(remedy.Recover(f.w.Name)), "stop %s to go back: %w", f.w.Name, err)
 	}
 	plan, err := f.x.Plan()
 	if err != nil {
@@ -266,7 +267,7 @@ func (f *finish) revert(ctx context.Context) error {
 // where it is unfinished, and ends the transaction.
 func (f *finish) settle(ctx context.Context) error {
 	err := f.clearAway(ctx)
-	var own *Error
+	var own *fault.Error
 	if errors.As(err, &own) && own.Code == "held" {
 		return f.stopAt(rolledBackHeld, restoredHeld, err)
 	}

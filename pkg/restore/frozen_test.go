@@ -12,6 +12,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/store"
 )
@@ -142,15 +143,15 @@ func TestEachFrozenStateSaysWhatItIsAndWhatToDo(t *testing.T) {
 			}
 			for _, names := range [][]string{nil, {s.name}} {
 				list, err := s.engine().Recover(t.Context(), RecoverRequest{Workloads: names})
-				if kindOf(err) != Frozen || len(list) != 1 || list[0].Action != FrozenTx || list[0].Workload != s.name {
+				if fault.KindOf(err) != fault.Frozen || len(list) != 1 || list[0].Action != FrozenTx || list[0].Workload != s.name {
 					t.Fatalf("recover %q returned %+v, %v; expected frozen", names, list, err)
 				}
-				if e := classify(err); !strings.Contains(e.Error(), c.says) || !strings.Contains(hintOf(err), c.next) {
+				if e := fault.Classify(err); !strings.Contains(e.Error(), c.says) || !strings.Contains(hintOf(err), c.next) {
 					t.Errorf("recover says %q, hint %q", e, hintOf(err))
 				}
 			}
 			if c.next != "--resolve keep-old --confirm" {
-				if _, err := s.engine().Resolve(t.Context(), s.request(journal.KeepOld)); kindOf(err) != Frozen || classify(err).Remedy.Empty() {
+				if _, err := s.engine().Resolve(t.Context(), s.request(journal.KeepOld)); fault.KindOf(err) != fault.Frozen || fault.Classify(err).Remedy.Empty() {
 					t.Errorf("a decision returned %v", err)
 				}
 			}
@@ -165,7 +166,7 @@ func TestAnUnreadableBeginIsReportedForEveryWorkload(t *testing.T) {
 	s := newScene(newWorld(t, t.TempDir(), 2))
 	s.must(os.Truncate(s.record("begin"), 20))
 	list, err := s.engine().Recover(t.Context(), RecoverRequest{Workloads: []string{s.name}})
-	if kindOf(err) != Frozen || len(list) != 1 || list[0].Workload != "" {
+	if fault.KindOf(err) != fault.Frozen || len(list) != 1 || list[0].Workload != "" {
 		t.Errorf("recover returned %+v, %v", list, err)
 	}
 	status, err := s.engine().Status(t.Context(), s.name)
@@ -220,7 +221,7 @@ func TestARecordOnABadDiskFreezes(t *testing.T) {
 				s.must(s.tx.Commit())
 				before := s.dataAndRecords()
 				exit, said := s.failing(call, s.record(record), 0)
-				if exit != 10+int(Frozen) || !strings.Contains(said, "input/output error") {
+				if exit != 10+int(fault.Frozen) || !strings.Contains(said, "input/output error") {
 					t.Errorf("recover ended with %d: %s", exit, said)
 				}
 				disktest.Same(t, "nothing changes", before, s.dataAndRecords())
@@ -239,7 +240,7 @@ func TestADirectoryOnABadDiskFreezes(t *testing.T) {
 		s.must(s.tx.Commit())
 		before := s.dataAndRecords()
 		exit, said := s.failing("openat2", where(s), 0)
-		if exit != 10+int(Frozen) || !strings.Contains(said, "input/output error") {
+		if exit != 10+int(fault.Frozen) || !strings.Contains(said, "input/output error") {
 			t.Errorf("%s: recover ended with %d: %s", where(s), exit, said)
 		}
 		disktest.Same(t, "nothing changes", before, s.dataAndRecords())
@@ -255,7 +256,7 @@ func TestAnOpenThatFailsDeletesNothing(t *testing.T) {
 		s.arrange(1, "new / old")
 		s.must(s.tx.Commit())
 		exit, said := s.failing("openat2", "", n)
-		if exit == 10+int(Frozen) {
+		if exit == 10+int(fault.Frozen) {
 			frozen++
 			s.allTreesExist()
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 	"github.com/tiny-forge/snap/pkg/docker/dockertest"
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
@@ -48,7 +49,7 @@ func TestWhatHadCrashedComesUpOnTheRestoredData(t *testing.T) {
 
 			// The same data again: it crashes as before.
 			r, err := w.restore(bad.Manifest.SID)
-			if kindOf(err) != Pending || codeOf(err) != "service_crashed" || !strings.Contains(err.Error(), w.name) || !strings.Contains(err.Error(), "giving up: sick") {
+			if fault.KindOf(err) != fault.Pending || codeOf(err) != "service_crashed" || !strings.Contains(err.Error(), w.name) || !strings.Contains(err.Error(), "giving up: sick") {
 				t.Fatalf("the restore returned %v, expected service_crashed with the container and its log", err)
 			}
 			if r == nil || r.Outcome != Restored {
@@ -151,7 +152,7 @@ func TestTheHintTellsOfAnAppThatWasOnlyPaused(t *testing.T) {
 		r, err := w.engine().Capture(w.Context(), CaptureRequest{Workload: w.name, Quiesce: quiesce})
 		w.must(err)
 		_, err = w.restore(r.Manifest.SID)
-		if hint := classify(err).Remedy.Text(nil); codeOf(err) != "unhealthy" || strings.Contains(hint, "--quiesce stop") != (quiesce == runtime.Pause) {
+		if hint := fault.Classify(err).Remedy.Text(nil); codeOf(err) != "unhealthy" || strings.Contains(hint, "--quiesce stop") != (quiesce == runtime.Pause) {
 			t.Errorf("%s: %v, hint %q", quiesce, err, hint)
 		}
 	}
@@ -159,8 +160,8 @@ func TestTheHintTellsOfAnAppThatWasOnlyPaused(t *testing.T) {
 
 func TestTheHintNamesTheDigestOfAMissingImage(t *testing.T) {
 	for pull, want := range map[string]string{"ghost@sha256:1": "docker pull ghost@sha256:1, then try again", "": "load or pull the image, then try again"} {
-		e := classify(&runtime.MissingImage{Image: "ghost:5", ImageID: "sha256:2", Pull: pull})
-		if hint := e.Remedy.Text(nil); e.Kind != Refused || e.Code != "image_missing" || hint != want {
+		e := fault.Classify(&runtime.MissingImage{Image: "ghost:5", ImageID: "sha256:2", Pull: pull})
+		if hint := e.Remedy.Text(nil); e.Kind != fault.Refused || e.Code != "image_missing" || hint != want {
 			t.Errorf("%q: %+v, hint %q", pull, e, hint)
 		}
 	}

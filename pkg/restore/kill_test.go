@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
@@ -65,7 +66,7 @@ func child(verb string) int {
 	}
 	if err != nil {
 		fmt.Println("error:", err)
-		return 10 + int(kindOf(err))
+		return 10 + int(fault.KindOf(err))
 	}
 	return 0
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 	"github.com/tiny-forge/snap/pkg/docker/dockertest"
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/store"
@@ -76,7 +77,7 @@ func TestAnUnhealthyAppRollsBackUnlessKept(t *testing.T) {
 	before := w.appRuns()
 
 	r, err := w.restore(sid)
-	if kindOf(err) != RolledBack || codeOf(err) != "unhealthy" || r == nil || r.Outcome != Reverted {
+	if fault.KindOf(err) != fault.RolledBack || codeOf(err) != "unhealthy" || r == nil || r.Outcome != Reverted {
 		t.Fatalf("the restore returned %+v, %v; expected reverted", r, err)
 	}
 	w.generation(states)
@@ -95,7 +96,7 @@ func TestAnUnhealthyAppRollsBackUnlessKept(t *testing.T) {
 	req := w.request(sid)
 	req.OnUnhealthy = KeepUnhealthy
 	r, err = w.engine().Restore(t.Context(), req)
-	if kindOf(err) != Pending || r == nil || r.Outcome != Restored {
+	if fault.KindOf(err) != fault.Pending || r == nil || r.Outcome != Restored {
 		t.Fatalf("with keep the restore returned %+v, %v; expected pending", r, err)
 	}
 	if _, err := os.Stat(filepath.Join(w.volumes[0], "sick")); err != nil {
@@ -146,13 +147,13 @@ func TestTheSecondOfTwoConcurrentOperationsIsBusy(t *testing.T) {
 			tried = true
 			if name == w.name {
 				_, err := w.engine().Restore(t.Context(), w.request(sid))
-				if kindOf(err) != Busy {
+				if fault.KindOf(err) != fault.Busy {
 					t.Errorf("a second restore of the workload returned %v, expected busy", err)
 				}
 				return
 			}
 			_, err := w.engine().Capture(t.Context(), CaptureRequest{Workload: other, Quiesce: runtime.None})
-			if kindOf(err) != Busy {
+			if fault.KindOf(err) != fault.Busy {
 				t.Errorf("a capture of a workload on the same directory returned %v, expected busy", err)
 			}
 		}
@@ -183,7 +184,7 @@ func TestASignalAtAnyPointInterruptsUntilTheCommit(t *testing.T) {
 		e.reached = func(p string) {
 			if i == n {
 				point, done = p, false
-				cancel(&Signal{Name: "SIGTERM", Code: 143})
+				cancel(&fault.Signal{Name: "SIGTERM", Code: 143})
 			}
 			i++
 		}
@@ -195,7 +196,7 @@ func TestASignalAtAnyPointInterruptsUntilTheCommit(t *testing.T) {
 		}
 		if want == "new" {
 			w.must(err)
-		} else if kindOf(err) != Interrupted {
+		} else if fault.KindOf(err) != fault.Interrupted {
 			t.Errorf("at %q: the restore returned %v, expected interrupted", point, err)
 		}
 		if got := w.generation(states); got != want {
@@ -222,14 +223,14 @@ func TestASignalAtAnyPointOfACaptureLeavesTheAppRunning(t *testing.T) {
 			e := w.engine()
 			e.reached = func(p string) {
 				if p == point {
-					cancel(&Signal{Name: "SIGINT", Code: 130})
+					cancel(&fault.Signal{Name: "SIGINT", Code: 130})
 				}
 			}
 			_, err := e.Capture(ctx, CaptureRequest{Workload: w.name, Quiesce: quiesce})
 			// After the last read the capture completes: publishing is quick.
 			if point == "read" {
 				w.must(err)
-			} else if kindOf(err) != Interrupted {
+			} else if fault.KindOf(err) != fault.Interrupted {
 				t.Errorf("%s, at %q: the capture returned %v, expected interrupted", quiesce, point, err)
 			}
 			if c := w.appRuns(); c.ID != before.ID {
@@ -254,10 +255,10 @@ func TestARestoreCreatesMissingLiveDirectories(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	e.reached = func(point string) {
 		if point == "swap" {
-			cancel(&Signal{Name: "SIGINT", Code: 130})
+			cancel(&fault.Signal{Name: "SIGINT", Code: 130})
 		}
 	}
-	if _, err := e.Restore(ctx, w.request(sid)); kindOf(err) != Interrupted {
+	if _, err := e.Restore(ctx, w.request(sid)); fault.KindOf(err) != fault.Interrupted {
 		t.Fatalf("the restore returned %v, expected interrupted", err)
 	}
 	left, err := os.ReadDir(filepath.Join(w.dir, "live"))
@@ -353,7 +354,7 @@ func TestAWriterThatSurvivesTheFenceRollsBack(t *testing.T) {
 	}
 	_, err := e.Restore(t.Context(), w.request(sid))
 	stop()
-	if kindOf(err) != RolledBack || !strings.Contains(err.Error(), "sleep") {
+	if fault.KindOf(err) != fault.RolledBack || !strings.Contains(err.Error(), "sleep") {
 		t.Errorf("the restore returned %v, expected a roll-back that names the process", err)
 	}
 	w.generation(states)
@@ -366,7 +367,7 @@ func TestAWriterThatSurvivesTheFenceRollsBack(t *testing.T) {
 // A live directory is replaced by hand during a restore. The restore stops, and
 // touches neither the new directory nor the one that was moved away.
 func TestADirectoryReplacedDuringARestoreIsNotTouched(t *testing.T) {
-	for point, want := range map[string]Kind{"stage": Refused, "publish": Frozen} {
+	for point, want := range map[string]fault.Kind{"stage": fault.Refused, "publish": fault.Frozen} {
 		t.Run(point, func(t *testing.T) {
 			w := newWorld(t, disktest.Mount(t, "ext4", 256), 2)
 			w.fill("new")
@@ -380,8 +381,8 @@ func TestADirectoryReplacedDuringARestoreIsNotTouched(t *testing.T) {
 				}
 			}
 			_, err := e.Restore(t.Context(), w.request(sid))
-			if kindOf(err) != want {
-				t.Errorf("the restore returned %v (kind %d), expected kind %d", err, kindOf(err), want)
+			if fault.KindOf(err) != want {
+				t.Errorf("the restore returned %v (kind %d), expected kind %d", err, fault.KindOf(err), want)
 			}
 			for _, path := range []string{w.volumes[0] + "/dir/old", w.volumes[1] + "/stranger", w.volumes[1] + ".moved/dir/old"} {
 				if _, err := os.Stat(path); err != nil {
@@ -425,12 +426,12 @@ func TestExportAndImport(t *testing.T) {
 		w.must(os.Truncate(member, 20))
 	}
 	var damaged bytes.Buffer
-	if _, err := w.engine().Export(t.Context(), w.name, sid, "", "", &damaged); kindOf(err) != Failed || codeOf(err) != "snapshot_damaged" {
+	if _, err := w.engine().Export(t.Context(), w.name, sid, "", "", &damaged); fault.KindOf(err) != fault.Failed || codeOf(err) != "snapshot_damaged" {
 		t.Errorf("an export of damaged members returned %v", err)
 	}
 
 	before := w.trees()
-	if _, err := w.engine().Import(t.Context(), w.name, "v0", bytes.NewReader(in[:len(in)/2]), ""); kindOf(err) != Refused {
+	if _, err := w.engine().Import(t.Context(), w.name, "v0", bytes.NewReader(in[:len(in)/2]), ""); fault.KindOf(err) != fault.Refused {
 		t.Errorf("the import of half an archive returned %v", err)
 	}
 	disktest.Same(t, "the live data", before[0], w.trees()[0])
@@ -446,7 +447,7 @@ func TestAFailedDeployBringsTheOldContainerBack(t *testing.T) {
 	w.must(os.WriteFile(filepath.Join(w.volumes[0], "sick"), []byte("yes"), 0o644))
 	w.edit("restart:", "environment: {CHANGED: \"1\"}\n    restart:")
 	_, err := w.engine().Deploy(t.Context(), DeployRequest{Workload: w.name, HealthTimeout: healthTimeout})
-	if kindOf(err) != RolledBack {
+	if fault.KindOf(err) != fault.RolledBack {
 		t.Errorf("the deploy returned %v, expected rolled back", err)
 	}
 	if after := w.appRuns(); after.ID != before.ID {
@@ -487,10 +488,10 @@ func TestALockMakesOtherOperationsBusy(t *testing.T) {
 	w.fill("data")
 	held, err := w.engine().Lock(t.Context(), w.name, time.Second)
 	w.must(err)
-	if _, err := w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: runtime.None}); kindOf(err) != Busy {
+	if _, err := w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: runtime.None}); fault.KindOf(err) != fault.Busy {
 		t.Errorf("a capture of a locked workload returned %v, expected busy", err)
 	}
-	if _, err := w.engine().Lock(t.Context(), w.name, 200*time.Millisecond); kindOf(err) != Busy {
+	if _, err := w.engine().Lock(t.Context(), w.name, 200*time.Millisecond); fault.KindOf(err) != fault.Busy {
 		t.Errorf("a second lock returned %v, expected busy", err)
 	}
 	held.Release()
@@ -534,7 +535,7 @@ func TestACommittedRestoreIsNotRolledBackWhileTheEngineIsAway(t *testing.T) {
 	t.Run("away", func(t *testing.T) {
 		t.Setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
 		list, err := w.engine().Recover(t.Context(), RecoverRequest{})
-		if kindOf(err) != Pending || len(list) != 1 || list[0].Action != RolledForwardTx || !list[0].Pending {
+		if fault.KindOf(err) != fault.Pending || len(list) != 1 || list[0].Action != RolledForwardTx || !list[0].Pending {
 			t.Errorf("without an engine recover returned %+v, %v; expected the new data and a pending app", list, err)
 		}
 		w.generation(states)
@@ -558,7 +559,7 @@ func TestADeployWithoutChangesTouchesNothing(t *testing.T) {
 	}
 	w.edit("image: ", "image: nobody-has-this-")
 	_, err = w.engine().Deploy(t.Context(), DeployRequest{Workload: w.name})
-	if k := kindOf(err); err == nil || k != Failed && k != Refused {
+	if k := fault.KindOf(err); err == nil || k != fault.Failed && k != fault.Refused {
 		t.Errorf("a deploy of an image that cannot be had returned %v (kind %d), expected failed or refused", err, k)
 	}
 	if after := w.appRuns(); after.ID != before.ID || after.StartedAt != before.StartedAt {
@@ -585,7 +586,7 @@ func TestAContainerStartedBeforeTheSwapRollsBack(t *testing.T) {
 		}
 		_, err := e.Restore(t.Context(), w.request(sid))
 		remove()
-		if kindOf(err) != RolledBack || codeOf(err) != "in_use" {
+		if fault.KindOf(err) != fault.RolledBack || codeOf(err) != "in_use" {
 			t.Errorf("at %q: the restore returned %v, expected a roll-back", point, err)
 		}
 		w.generation(states)
@@ -604,7 +605,7 @@ func TestAnOrphanFreezesEveryOperation(t *testing.T) {
 	_, captureErr := w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: runtime.None})
 	_, restoreErr := w.restore(sid)
 	for _, err := range []error{captureErr, restoreErr} {
-		if kindOf(err) != Frozen || codeOf(err) != "stray_wrapper" {
+		if fault.KindOf(err) != fault.Frozen || codeOf(err) != "stray_wrapper" {
 			t.Errorf("the operation returned %v, expected a refusal for the orphan", err)
 		}
 	}
@@ -622,7 +623,7 @@ func TestAnUnmountedParentFreezesEvenBeforeReady(t *testing.T) {
 	w.must(os.Rename(filepath.Join(w.dir, "live"), aside)) // as if it were not mounted
 	w.must(os.Mkdir(filepath.Join(w.dir, "live"), 0o755))
 	list, err := w.engine().Recover(t.Context(), RecoverRequest{})
-	if kindOf(err) != Frozen || len(list) != 1 || list[0].Action != FrozenTx {
+	if fault.KindOf(err) != fault.Frozen || len(list) != 1 || list[0].Action != FrozenTx {
 		t.Errorf("recover returned %+v, %v; expected frozen", list, err)
 	}
 	w.must(os.Remove(filepath.Join(w.dir, "live")))

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/docker/dockertest"
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
@@ -124,10 +125,10 @@ func TestAnAnswerIsLostWhileARestoreRollsBack(t *testing.T) {
 	x.check = func(what string, err error) {
 		// When the engine fails before it reports the app as unhealthy, the new
 		// data stays until a recovery learns of it.
-		if k := kindOf(err); k != RolledBack && k != Pending && k != Frozen {
+		if k := fault.KindOf(err); k != fault.RolledBack && k != fault.Pending && k != fault.Frozen {
 			x.Errorf("%s: %v", what, err)
 		}
-		if kindOf(err) == RolledBack {
+		if fault.KindOf(err) == fault.RolledBack {
 			x.generation(states)
 		}
 		x.d.up(x.T)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 	"github.com/tiny-forge/snap/pkg/docker/dockertest"
+	"github.com/tiny-forge/snap/pkg/fault"
 )
 
 // These tests have the app, an operator or another tool interfere with a restore
@@ -53,10 +54,10 @@ func appWorld(t *testing.T, image string, lines ...string) (w *world, sid string
 
 // expect fails the test unless all volumes are of this generation and err has this
 // kind and code.
-func (w *world) expect(states map[string][][]string, generation string, err error, kind Kind, code string) {
+func (w *world) expect(states map[string][][]string, generation string, err error, kind fault.Kind, code string) {
 	w.Helper()
-	if kindOf(err) != kind || codeOf(err) != code {
-		w.Errorf("the restore returned %v (kind %d, %q), expected kind %d, %q", err, kindOf(err), codeOf(err), kind, code)
+	if fault.KindOf(err) != kind || codeOf(err) != code {
+		w.Errorf("the restore returned %v (kind %d, %q), expected kind %d, %q", err, fault.KindOf(err), codeOf(err), kind, code)
 	}
 	if got := w.generation(states); got != generation {
 		w.Errorf("the data is %s, expected %s", got, generation)
@@ -73,7 +74,7 @@ func TestAnAppThatIgnoresTheSignalIsKilled(t *testing.T) {
 			t.Errorf("the container is %+v, expected it killed", now)
 		}
 	}, func(r *RestoreRequest) { r.StopTimeout = time.Second })
-	w.expect(states, "new", err, Failed, "")
+	w.expect(states, "new", err, fault.Failed, "")
 	w.must(err)
 	w.appRuns()
 	w.clean()
@@ -106,7 +107,7 @@ func TestARestartPolicyDoesNotStartTheAppOnHalfSwappedData(t *testing.T) {
 		}
 	}
 	_, err := e.Restore(t.Context(), w.request(sid))
-	w.expect(states, "new", err, Failed, "")
+	w.expect(states, "new", err, fault.Failed, "")
 	w.must(err)
 	w.appRuns()
 	w.clean()
@@ -138,12 +139,12 @@ func TestAnImageRemovedMeanwhileRollsBackUnlessTheOldContainerWillDo(t *testing.
 	w.must(err)
 	w.must(os.WriteFile(w.config, bytes.Replace(config, []byte("restart: unless-stopped"), []byte("restart: unless-stopped\n    hostname: other"), 1), 0o600))
 	err = w.during("fence", sid, func() { removeImage(t, name) })
-	w.expect(states, "old", err, RolledBack, "image_missing")
+	w.expect(states, "old", err, fault.RolledBack, "image_missing")
 	same()
 
 	w.must(os.WriteFile(w.config, config, 0o600))
 	_, err = w.engine().Restore(t.Context(), w.request(sid))
-	w.expect(states, "new", err, Failed, "")
+	w.expect(states, "new", err, fault.Failed, "")
 	w.must(err)
 	same()
 }
@@ -165,15 +166,15 @@ func TestAPortTakenMeanwhileRollsBackAndARecoveryStartsTheApp(t *testing.T) {
 		}
 	})
 	defer l.Close()
-	w.expect(states, "old", err, RolledBack, "port_taken")
+	w.expect(states, "old", err, fault.RolledBack, "port_taken")
 	// The old container cannot get the port either.
 	list, err := w.engine().Recover(t.Context(), RecoverRequest{})
-	if kindOf(err) != RolledBack || codeOf(err) != "app_not_up" || len(list) != 1 || !list[0].Pending {
+	if fault.KindOf(err) != fault.RolledBack || codeOf(err) != "app_not_up" || len(list) != 1 || !list[0].Pending {
 		t.Errorf("recover returned %+v, %v; expected app_not_up", list, err)
 	}
 	l.Close()
 	w.recoverTwice()
-	w.expect(states, "old", nil, Failed, "")
+	w.expect(states, "old", nil, fault.Failed, "")
 	if after := w.appRuns(); after.ID != before.ID {
 		t.Error("the old container is not back")
 	}
@@ -193,7 +194,7 @@ func TestAHealthCheckThatNeverEndsIsUnhealthy(t *testing.T) {
 			t.Errorf("%d containers, expected the old and the new", n)
 		}
 	}, func(r *RestoreRequest) { r.HealthTimeout = time.Second })
-	w.expect(states, "old", err, RolledBack, "unhealthy")
+	w.expect(states, "old", err, fault.RolledBack, "unhealthy")
 	if err == nil || !strings.Contains(err.Error(), "not healthy after 5.5s") {
 		t.Errorf("the restore returned %v, expected the health timeout to end the wait", err)
 	}
@@ -215,7 +216,7 @@ func TestAContainerRemovedByHandIsRecreated(t *testing.T) {
 		w.fill("old")
 		before := w.appRuns()
 		err := w.during(point, sid, func() { w.dockerRun("rm", "-f", before.ID) })
-		w.expect(states, "new", err, Failed, "")
+		w.expect(states, "new", err, fault.Failed, "")
 		w.must(err)
 		if after := w.appRuns(); after.ID == before.ID {
 			t.Errorf("at %q: the container has the id of the removed one", point)
@@ -229,7 +230,7 @@ func TestAContainerRemovedByHandIsRecreated(t *testing.T) {
 	w.fill("old")
 	states = map[string][][]string{"old": w.trees()}
 	err := w.during("fence", sid, func() { w.dockerRun("rm", "-f", w.name) })
-	w.expect(states, "old", err, RolledBack, "unhealthy")
+	w.expect(states, "old", err, fault.RolledBack, "unhealthy")
 	w.appRuns()
 	w.clean()
 }
@@ -260,7 +261,7 @@ func TestAContainerStartedDuringTheSwapRollsBack(t *testing.T) {
 			}
 		})
 		remove()
-		w.expect(states, "old", err, RolledBack, "in_use")
+		w.expect(states, "old", err, fault.RolledBack, "in_use")
 		if after := w.appRuns(); after.ID != before.ID {
 			t.Error("the old container is not back")
 		}

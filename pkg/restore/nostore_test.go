@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/swap"
 )
 
@@ -17,8 +18,8 @@ func TestARecoveryDecidesWithoutTheStore(t *testing.T) {
 	for _, c := range []struct {
 		d    swap.Goal
 		want string // the generation that must be live
-		kind Kind
-	}{{swap.Undecided, "old", RolledBack}, {swap.Committed, "new", Pending}, {swap.Reverted, "old", RolledBack}, {swap.Guarding, "new", Pending}} {
+		kind fault.Kind
+	}{{swap.Undecided, "old", fault.RolledBack}, {swap.Committed, "new", fault.Pending}, {swap.Reverted, "old", fault.RolledBack}, {swap.Guarding, "new", fault.Pending}} {
 		t.Run(c.d.String(), func(t *testing.T) {
 			s := newScene(newWorld(t, t.TempDir(), 2), guardOf(c.d))
 			if c.d == swap.Undecided {
@@ -30,7 +31,7 @@ func TestARecoveryDecidesWithoutTheStore(t *testing.T) {
 			s.must(os.Rename(store, store+".away"))
 			for range 2 {
 				list, err := s.engine().Recover(t.Context(), RecoverRequest{})
-				if kindOf(err) != c.kind || !strings.Contains(hintOf(err), "is its filesystem mounted?") || !strings.Contains(hintOf(err), "snap recover") {
+				if fault.KindOf(err) != c.kind || !strings.Contains(hintOf(err), "is its filesystem mounted?") || !strings.Contains(hintOf(err), "snap recover") {
 					t.Errorf("recover returned %v, hint %q; expected kind %v", err, hintOf(err), c.kind)
 				}
 				if len(list) != 1 || !list[0].Pending || list[0].Action == FrozenTx {
@@ -66,7 +67,7 @@ func TestARecoveryWithoutReadyWaitsForTheStore(t *testing.T) {
 	before := disktest.Tree(t, filepath.Join(s.dir, "live"))
 	for range 2 {
 		list, err := s.engine().Recover(t.Context(), RecoverRequest{})
-		if kindOf(err) != Frozen || !strings.Contains(hintOf(err), "is its filesystem mounted?") || len(list) != 1 {
+		if fault.KindOf(err) != fault.Frozen || !strings.Contains(hintOf(err), "is its filesystem mounted?") || len(list) != 1 {
 			t.Errorf("recover returned %+v, %v, hint %q", list, err, hintOf(err))
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/swap"
@@ -59,7 +60,7 @@ func (e *Engine) Resolve(ctx context.Context, req ResolveRequest) (Recovery, err
 
 	r := Recovery{Workload: req.Workload}
 	if req.Keep != journal.KeepOld && req.Keep != journal.KeepNew {
-		return r, fault(Usage, "usage", remedy.Of(remedy.Operation{Verb: remedy.DoResolve, Workload: req.Workload, Keep: journal.KeepOld}), "unknown decision %q: use keep-old or keep-new", req.Keep)
+		return r, fault.New(fault.Usage, "usage", remedy.Of(remedy.Operation{Verb: remedy.DoResolve, Workload: req.Workload, Keep: journal.KeepOld}), "unknown decision %q: use keep-old or keep-new", req.Keep)
 	}
 	s, err := e.lookup(ctx, "recover", req.Workload)
 	if err != nil {
@@ -67,10 +68,10 @@ func (e *Engine) Resolve(ctx context.Context, req ResolveRequest) (Recovery, err
 	}
 	defer s.close()
 	if s.held, err = e.Journal.Lock(req.Workload, "recover"); err != nil {
-		return r, classify(err)
+		return r, fault.Classify(err)
 	}
 	if err := s.decideFor(ctx, req, &r); err != nil {
-		if r.Err = classify(err); kindOf(err) == Frozen {
+		if r.Err = fault.Classify(err); fault.KindOf(err) == fault.Frozen {
 			r.Action = FrozenTx
 		}
 	}
@@ -91,7 +92,7 @@ func (s *session) decideFor(ctx context.Context, req ResolveRequest, r *Recovery
 	s.at("before resolve")
 	if err := tx.Resolve(req.Keep, r.Resolution.SID); err != nil {
 		tx.Close()
-		return frozen(tx.ID, "nothing was moved: %w", err)
+		return fault.Freeze(tx.ID, "nothing was moved: %w", err)
 	}
 	s.at("resolve")
 	// From here on no signal ends the work.
@@ -118,7 +119,7 @@ func (s *session) frozenRestore(req ResolveRequest) (*journal.Tx, error) {
 		switch {
 		case errors.Is(err, fs.ErrNotExist) || err != nil && !concerns(err, s.w.Name):
 		case err != nil:
-			unusable = errors.Join(unusable, frozen(id, "its records cannot be used, and without them nothing can be decided: %w", err))
+			unusable = errors.Join(unusable, fault.Freeze(id, "its records cannot be used, and without them nothing can be decided: %w", err))
 		case tx.Begin.Workload != s.w.Name || tx.Begin.Kind != journal.Restore || found != nil && id != req.Confirm:
 			tx.Close()
 		default:
@@ -134,7 +135,7 @@ func (s *session) frozenRestore(req ResolveRequest) (*journal.Tx, error) {
 	case unusable != nil:
 		return nil, unusable
 	}
-	return nil, refused("not_frozen", remedy.Of(remedy.Operation{Verb: remedy.DoStatus, Workload: s.w.Name}), "workload %s has no restore that is frozen", s.w.Name)
+	return nil, fault.Refuse("not_frozen", remedy.Of(remedy.Operation{Verb: remedy.DoStatus, Workload: s.w.Name}), "workload %s has no restore that is frozen", s.w.Name)
 }
 
 // prepare makes all checks, and fills in what a decision would do.
@@ -160,20 +161,20 @@ func (s *session) prepare(tx *journal.Tx, req ResolveRequest, r *Recovery) error
 func (s *session) look(tx *journal.Tx, req ResolveRequest, r *Recovery) error {
 	x, err := s.openTxn(tx)
 	if err != nil {
-		return frozen(tx.ID, "its directories cannot be opened: %w", err)
+		return fault.Freeze(tx.ID, "its directories cannot be opened: %w", err)
 	}
 	defer x.CloseVolumes()
 	err = s.ready(x)
 	switch {
 	case err != nil && !x.Decision().Staged:
-		return frozen(tx.ID, "%w", err)
+		return fault.Freeze(tx.ID, "%w", err)
 	case err == nil:
-		return refused("not_frozen", remedy.Of(remedy.Recover(s.w.Name)), "transaction %s is not frozen: snap recover finishes or undoes it without a decision", tx.ID)
+		return fault.Refuse("not_frozen", remedy.Of(remedy.Recover(s.w.Name)), "transaction %s is not frozen: snap recover finishes or undoes it without a decision", tx.ID)
 	}
 	keep := swap.Generation(req.Keep)
 	list, err := x.PlanResolution(keep)
 	if err != nil {
-		return frozen(tx.ID, "keep-%s: %w", req.Keep, err)
+		return fault.Freeze(tx.ID, "keep-%s: %w", req.Keep, err)
 	}
 	r.Resolution = describe(x, keep, list)
 	command := remedy.Of(remedy.Resolve(s.w.Name, tx.ID, req.Keep))

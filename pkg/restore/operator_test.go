@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/swap"
@@ -106,7 +107,7 @@ func (s *scene) request(keep string) ResolveRequest {
 func (s *scene) refusesToDecide(keep string) {
 	s.Helper()
 	before := disktest.Tree(s.T, s.dir+"/live")
-	if _, err := s.engine().Resolve(s.Context(), s.request(keep)); kindOf(err) != Refused || codeOf(err) != "not_frozen" {
+	if _, err := s.engine().Resolve(s.Context(), s.request(keep)); fault.KindOf(err) != fault.Refused || codeOf(err) != "not_frozen" {
 		s.Errorf("a decision about a restore that is not frozen returned %v", err)
 	}
 	disktest.Same(s.T, "nothing moves", before, disktest.Tree(s.T, s.dir+"/live"))
@@ -119,7 +120,7 @@ func (s *scene) resolves(keep, want string, stranger bool) {
 	before := disktest.Tree(s.T, s.dir+"/live")
 	r, err := s.engine().Resolve(s.Context(), s.request(keep))
 	if want == "refused" {
-		if kindOf(err) != Frozen || r.Action != FrozenTx {
+		if fault.KindOf(err) != fault.Frozen || r.Action != FrozenTx {
 			s.Fatalf("resolve returned %+v, %v; expected a refusal", r, err)
 		}
 		disktest.Same(s.T, "after a refusal", before, disktest.Tree(s.T, s.dir+"/live"))
@@ -207,10 +208,10 @@ func TestADecisionMustBeConfirmed(t *testing.T) {
 	for confirm, code := range map[string]string{"": "confirm_required", "20200101T000000Z-aaaaaa": "confirm_mismatch"} {
 		r, err := s.engine().Resolve(t.Context(), ResolveRequest{Workload: s.name, Keep: journal.KeepNew, Confirm: confirm})
 		var hint string
-		if e := classify(err); e != nil {
+		if e := fault.Classify(err); e != nil {
 			hint = hintOf(err)
 		}
-		if kindOf(err) != Refused || codeOf(err) != code || !strings.Contains(hint, "--resolve keep-new --confirm "+s.tx.ID) {
+		if fault.KindOf(err) != fault.Refused || codeOf(err) != code || !strings.Contains(hint, "--resolve keep-new --confirm "+s.tx.ID) {
 			t.Errorf("confirm %q: %v, hint %q", confirm, err, hint)
 		}
 		if r.Action != "" || r.Resolution == nil || len(r.Resolution.Volumes) != 2 {
@@ -241,7 +242,7 @@ func TestADecisionIsRefusedWhileAMountIsInTheWay(t *testing.T) {
 	s.put(1, "other / new")
 	disktest.Bind(t, t.TempDir(), s.volumes[1])
 	_, err := s.engine().Resolve(t.Context(), s.request(journal.KeepNew))
-	if kindOf(err) != Frozen || !strings.Contains(hintOf(err), "umount") {
+	if fault.KindOf(err) != fault.Frozen || !strings.Contains(hintOf(err), "umount") {
 		t.Errorf("with a mount in the way: %v", err)
 	}
 }
@@ -319,7 +320,7 @@ func (s *scene) afterResolve(keep, seen string, points []string, killed bool) {
 	s.Helper()
 	if killed && points[len(points)-1] == "before resolve" {
 		before := disktest.Tree(s.T, s.dir+"/live")
-		if _, err := s.engine().Recover(s.Context(), RecoverRequest{}); kindOf(err) != Frozen {
+		if _, err := s.engine().Recover(s.Context(), RecoverRequest{}); fault.KindOf(err) != fault.Frozen {
 			s.Errorf("without a decision recover returned %v", err)
 		}
 		disktest.Same(s.T, "frozen", before, disktest.Tree(s.T, s.dir+"/live"))
@@ -350,7 +351,7 @@ func TestARecordedDecisionCanBeRevised(t *testing.T) {
 		disktest.Write(t, s.dir+"/store/snapshots/"+s.name, map[string]string{sid + "/index.gz": "half"})
 	}
 	before := disktest.Tree(t, s.dir+"/live")
-	if list, err := s.engine().Recover(t.Context(), RecoverRequest{}); kindOf(err) != Frozen || list[0].Found != "resolve" {
+	if list, err := s.engine().Recover(t.Context(), RecoverRequest{}); fault.KindOf(err) != fault.Frozen || list[0].Found != "resolve" {
 		t.Fatalf("recover returned %+v, %v", list, err)
 	}
 	disktest.Same(t, "frozen", before, disktest.Tree(t, s.dir+"/live"))

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/journal"
 )
 
@@ -17,12 +18,12 @@ func TestAfterADecisionTheAppComesUpOnTheChosenData(t *testing.T) {
 		what, keep string
 		spoil      int // the volume whose live directory is replaced
 		sick       bool
-		kind       Kind
+		kind       fault.Kind
 		action     string
 	}{
-		{"keep-old", journal.KeepOld, 0, false, Failed, RolledBackTx},
-		{"keep-new", journal.KeepNew, 1, false, Failed, RolledForwardTx},
-		{"keep-new with an unhealthy app", journal.KeepNew, 1, true, Pending, RolledForwardTx},
+		{"keep-old", journal.KeepOld, 0, false, fault.Failed, RolledBackTx},
+		{"keep-new", journal.KeepNew, 1, false, fault.Failed, RolledForwardTx},
+		{"keep-new with an unhealthy app", journal.KeepNew, 1, true, fault.Pending, RolledForwardTx},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			w := newWorld(t, t.TempDir(), 2, appLines(name)...)
@@ -40,14 +41,14 @@ func TestAfterADecisionTheAppComesUpOnTheChosenData(t *testing.T) {
 			disktest.Write(t, w.volumes[c.spoil], map[string]string{"stranger": "s"})
 
 			list, err := w.engine().Recover(t.Context(), RecoverRequest{})
-			if kindOf(err) != Frozen {
+			if fault.KindOf(err) != fault.Frozen {
 				t.Fatalf("recover returned %+v, %v", list, err)
 			}
 			if now := w.containers(); len(now) != 1 || now[0].Running || now[0].Policy != "no" {
 				t.Errorf("while it is frozen the app is %+v", now)
 			}
 			r, err := w.engine().Resolve(t.Context(), ResolveRequest{Workload: w.name, Keep: c.keep, Confirm: list[0].Tx})
-			if (err != nil) != (c.kind == Pending) || err != nil && kindOf(err) != c.kind || r.Action != c.action {
+			if (err != nil) != (c.kind == fault.Pending) || err != nil && fault.KindOf(err) != c.kind || r.Action != c.action {
 				t.Fatalf("resolve returned %+v, %v", r, err)
 			}
 			if got := w.generation(states); got != c.keep {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/store"
@@ -41,33 +42,33 @@ const (
 var outcomes = [...]struct {
 	action  string
 	pending bool // the transaction stays
-	kind    Kind
+	kind    fault.Kind
 	code    string
 	remedy  func(workload string, end *ended) remedy.Remedy
 	// recovered and restored are the messages; %w is what is left to do. "" means no
 	// error.
 	recovered, restored string
 }{
-	frozenTx: {action: FrozenTx, kind: Frozen},
+	frozenTx: {action: FrozenTx, kind: fault.Frozen},
 
 	cleaned:       {action: Cleaned},
-	cleanedPartly: {Cleaned, true, Pending, "cleanup", again, "the clean-up is not finished: %w", "nothing changed, but the clean-up is not finished: %w"},
+	cleanedPartly: {Cleaned, true, fault.Pending, "cleanup", again, "the clean-up is not finished: %w", "nothing changed, but the clean-up is not finished: %w"},
 
-	rolledBack:        {action: RolledBackTx, kind: RolledBack, restored: "the old data is live and the app is as before"},
+	rolledBack:        {action: RolledBackTx, kind: fault.RolledBack, restored: "the old data is live and the app is as before"},
 	rolledBackOffline: {action: RolledBackTx, pending: true},
-	rolledBackAppDown: {RolledBackTx, true, RolledBack, "app_not_up", again, "the old data is live, but the app is not up: %w", "the old data is live, but the app is not up: %w"},
-	rolledBackPartly:  {RolledBackTx, true, RolledBack, "cleanup", again, "the old data is live, but the clean-up is not finished: %w", "the old data is live and the app is up, but the clean-up is not finished: %w"},
-	rolledBackHeld:    {RolledBackTx, true, RolledBack, "held", ownRemedy, "the old data is live, but %w", "the old data is live and the app is up, but %w"},
+	rolledBackAppDown: {RolledBackTx, true, fault.RolledBack, "app_not_up", again, "the old data is live, but the app is not up: %w", "the old data is live, but the app is not up: %w"},
+	rolledBackPartly:  {RolledBackTx, true, fault.RolledBack, "cleanup", again, "the old data is live, but the clean-up is not finished: %w", "the old data is live and the app is up, but the clean-up is not finished: %w"},
+	rolledBackHeld:    {RolledBackTx, true, fault.RolledBack, "held", ownRemedy, "the old data is live, but %w", "the old data is live and the app is up, but %w"},
 
 	restored:          {action: RolledForwardTx},
 	restoredOffline:   {action: RolledForwardTx, pending: true},
-	restoredAppDown:   {RolledForwardTx, true, Pending, "app_not_up", lookThenAgain, "the new data is live, but the app is not up: %w", "the new data is live, but the app is not up: %w"},
-	restoredUnhealthy: {RolledForwardTx, false, Pending, "unhealthy", lookOrGoBack, "the new data is live, but %w", "the new data is live, but %w"},
-	restoredMissing:   {RolledForwardTx, false, Pending, "service_missing", startMissing, "the new data is live and the app is up, but %w", "the new data is live and the app is up, but %w"},
-	restoredCrashed:   {RolledForwardTx, false, Pending, "service_crashed", lookOrGoBack, "the new data is live, but %w", "the new data is live, but %w"},
-	restoredUnguarded: {RolledForwardTx, true, Pending, "guarding", ownRemedy, "the new data is live and the app is up, but %w", "the new data is live and the app is up, but %w"},
-	restoredPartly:    {RolledForwardTx, true, Pending, "cleanup", again, "the clean-up is not finished: %w", "the new data is live and the app is up, but the clean-up is not finished: %w"},
-	restoredHeld:      {RolledForwardTx, true, Pending, "held", ownRemedy, "the new data is live and the app was brought up, but %w", "the new data is live and the app is up, but %w"},
+	restoredAppDown:   {RolledForwardTx, true, fault.Pending, "app_not_up", lookThenAgain, "the new data is live, but the app is not up: %w", "the new data is live, but the app is not up: %w"},
+	restoredUnhealthy: {RolledForwardTx, false, fault.Pending, "unhealthy", lookOrGoBack, "the new data is live, but %w", "the new data is live, but %w"},
+	restoredMissing:   {RolledForwardTx, false, fault.Pending, "service_missing", startMissing, "the new data is live and the app is up, but %w", "the new data is live and the app is up, but %w"},
+	restoredCrashed:   {RolledForwardTx, false, fault.Pending, "service_crashed", lookOrGoBack, "the new data is live, but %w", "the new data is live, but %w"},
+	restoredUnguarded: {RolledForwardTx, true, fault.Pending, "guarding", ownRemedy, "the new data is live and the app is up, but %w", "the new data is live and the app is up, but %w"},
+	restoredPartly:    {RolledForwardTx, true, fault.Pending, "cleanup", again, "the clean-up is not finished: %w", "the new data is live and the app is up, but the clean-up is not finished: %w"},
+	restoredHeld:      {RolledForwardTx, true, fault.Pending, "held", ownRemedy, "the new data is live and the app was brought up, but %w", "the new data is live and the app is up, but %w"},
 }
 
 // ended is an outcome with what led to it.
@@ -116,7 +117,7 @@ func startMissing(string, *ended) remedy.Remedy {
 	return remedy.Of("find out why they do not run (docker ps -a), and start them by hand")
 }
 
-func ownRemedy(_ string, end *ended) remedy.Remedy { return classify(end.err).Remedy }
+func ownRemedy(_ string, end *ended) remedy.Remedy { return fault.Classify(end.err).Remedy }
 
 // recovered returns the error of a recovery with this outcome, nil if all is done.
 func (end *ended) recovered(workload, tx string) error {
@@ -127,7 +128,7 @@ func (end *ended) recovered(workload, tx string) error {
 	case row.recovered == "":
 		return nil
 	}
-	return fault(row.kind, row.code, row.remedy(workload, end), "transaction %s: "+row.recovered, tx, end.err)
+	return fault.New(row.kind, row.code, row.remedy(workload, end), "transaction %s: "+row.recovered, tx, end.err)
 }
 
 // verdict returns the error of the restore itself, nil if it succeeded. failed is why
@@ -139,17 +140,17 @@ func (end *ended) verdict(workload string, failed error) error {
 	}
 	switch {
 	case end.outcome == frozenTx && failed != nil:
-		return classify(fmt.Errorf("%w (after: %w)", end.err, failed))
+		return fault.Classify(fmt.Errorf("%w (after: %w)", end.err, failed))
 	case end.outcome == frozenTx:
 		return end.err
 	case row.action == Cleaned && end.err == nil:
-		return classify(failed)
+		return fault.Classify(failed)
 	case row.action == Cleaned:
-		return fault(Failed, row.code, row.remedy(workload, end), "%w; "+row.restored, failed, end.err)
+		return fault.New(fault.Failed, row.code, row.remedy(workload, end), "%w; "+row.restored, failed, end.err)
 	case row.action == RolledForwardTx && row.restored == "":
 		return nil
 	case row.action == RolledForwardTx:
-		return fault(row.kind, row.code, row.remedy(workload, end), row.restored, end.err)
+		return fault.New(row.kind, row.code, row.remedy(workload, end), row.restored, end.err)
 	}
 	return end.rolledBack(workload, failed)
 }
@@ -157,21 +158,21 @@ func (end *ended) verdict(workload string, failed error) error {
 // rolledBack returns the error of a restore that went back.
 func (end *ended) rolledBack(workload string, failed error) error {
 	row := outcomes[end.outcome]
-	code := classify(failed).Code
+	code := fault.Classify(failed).Code
 	if end.cause != nil && code == "failed" {
 		code = "unhealthy"
 	}
 	if end.err != nil {
-		return fault(RolledBack, code, row.remedy(workload, end), "%w; "+row.restored, failed, end.err)
+		return fault.New(fault.RolledBack, code, row.remedy(workload, end), "%w; "+row.restored, failed, end.err)
 	}
-	if sig := interruption(failed); sig != nil {
+	if sig := fault.Interruption(failed); sig != nil {
 		return sig
 	}
-	way := classify(failed).Remedy
+	way := fault.Classify(failed).Remedy
 	if code == "unhealthy" && way.Empty() {
 		way = remedy.Of("read what the app said, in the message", end.cleanly())
 	}
-	return fault(RolledBack, code, way, "%w; "+row.restored, failed)
+	return fault.New(fault.RolledBack, code, way, "%w; "+row.restored, failed)
 }
 
 // result returns the outcome of a restore that reached its commit, "" for others.

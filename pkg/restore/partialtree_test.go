@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/remedy"
 )
@@ -33,7 +34,7 @@ func TestAPartialTreeIsNeverOfferedAsTheOldData(t *testing.T) {
 
 		// While the partial tree is in the wrapper, no hint offers it as the old data.
 		_, err = w.engine().Resolve(t.Context(), ResolveRequest{Workload: w.name, Keep: journal.KeepOld})
-		if kindOf(err) != Frozen || strings.Contains(err.Error()+hintOf(err), "mv '"+trees[0]) {
+		if fault.KindOf(err) != fault.Frozen || strings.Contains(err.Error()+hintOf(err), "mv '"+trees[0]) {
 			t.Errorf("keep-old returned %v, hint %q; expected a refusal that does not offer %s", err, hintOf(err), trees[0])
 		}
 		if !strings.Contains(hintOf(err), "snap restore "+w.name) {
@@ -45,11 +46,11 @@ func TestAPartialTreeIsNeverOfferedAsTheOldData(t *testing.T) {
 		w.must(err)
 		tx := status[0].Pending.Tx
 		before := disktest.Tree(t, filepath.Join(dir, "live"))
-		if _, err := w.engine().Recover(t.Context(), RecoverRequest{}); kindOf(err) != Frozen {
+		if _, err := w.engine().Recover(t.Context(), RecoverRequest{}); fault.KindOf(err) != fault.Frozen {
 			t.Errorf("recover returned %v, expected frozen", err)
 		}
 		_, err = w.engine().Resolve(t.Context(), ResolveRequest{Workload: w.name, Keep: journal.KeepOld, Confirm: tx})
-		if kindOf(err) != Frozen || !strings.Contains(err.Error(), "being deleted") {
+		if fault.KindOf(err) != fault.Frozen || !strings.Contains(err.Error(), "being deleted") {
 			t.Errorf("keep-old returned %v, expected a refusal", err)
 		}
 		disktest.Same(t, "frozen", before, disktest.Tree(t, filepath.Join(dir, "live")))
@@ -60,7 +61,7 @@ func TestAPartialTreeIsNeverOfferedAsTheOldData(t *testing.T) {
 	})
 }
 
-func hintOf(err error) string { return inWords(classify(err).Remedy) }
+func hintOf(err error) string { return inWords(fault.Classify(err).Remedy) }
 
 func allInWords(list []remedy.Remedy) string {
 	var all []string
@@ -97,7 +98,7 @@ func TestRevertedDataThatCannotBeCapturedIsPreserved(t *testing.T) {
 		}
 	}
 	_, err := e.Restore(t.Context(), w.request(sid))
-	if kindOf(err) != RolledBack {
+	if fault.KindOf(err) != fault.RolledBack {
 		t.Fatalf("the restore returned %v, expected a roll-back", err)
 	}
 	w.generation(states)
@@ -129,7 +130,7 @@ func TestARecoveryNeedsTheConfigOfItsContainers(t *testing.T) {
 	w.must(err)
 	w.write(map[string][]string{w.name: {"volumes:", "  - {name: v0, scope: absolute, source: " + w.volumes[0] + "}"}})
 	list, err := w.engine().Recover(t.Context(), RecoverRequest{})
-	if kindOf(err) != Frozen || codeOf(err) != "config_changed" || len(list) != 1 || list[0].Action != FrozenTx {
+	if fault.KindOf(err) != fault.Frozen || codeOf(err) != "config_changed" || len(list) != 1 || list[0].Action != FrozenTx {
 		t.Errorf("recover returned %+v, %v; expected frozen", list, err)
 	}
 	if c := w.containers(); len(c) != 1 || !c[0].Paused {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
@@ -127,7 +128,7 @@ func (s *session) plan(ctx context.Context, req RestoreRequest) (*Plan, error) {
 		s.planVolumes, s.planDirectories, s.planLive, s.planContainers, s.planUsers, s.planHolders, s.planSpace, s.planExchange,
 	} {
 		if err := check(ctx, p); err != nil {
-			return p, classify(err)
+			return p, fault.Classify(err)
 		}
 	}
 	return p, nil
@@ -137,7 +138,7 @@ func (s *session) plan(ctx context.Context, req RestoreRequest) (*Plan, error) {
 // which alone says where data goes.
 func (s *session) planVolumes(ctx context.Context, p *Plan) error {
 	var err error
-	if p.manifest, err = s.load(Refused, s.w.Name, p.SID); err != nil {
+	if p.manifest, err = s.load(fault.Refused, s.w.Name, p.SID); err != nil {
 		return err
 	}
 	for _, m := range p.manifest.Volumes {
@@ -146,7 +147,7 @@ func (s *session) planVolumes(ctx context.Context, p *Plan) error {
 		case s.mounts.Excludes(m.Source):
 			p.warn("the snapshot has volume %q, which `exclude` in the config leaves alone", m.Name)
 		default:
-			return refused("volume_unresolved", remedy.Of("make the config's volumes match the snapshot's (`", remedy.Operation{Verb: remedy.DoShow, Workload: s.w.Name, ID: p.SID}, "`)"),
+			return fault.Refuse("volume_unresolved", remedy.Of("make the config's volumes match the snapshot's (`", remedy.Operation{Verb: remedy.DoShow, Workload: s.w.Name, ID: p.SID}, "`)"),
 				"the snapshot has volume %q (scope %s, source %q), but the config of workload %s does not", m.Name, m.Scope, m.Source, s.w.Name)
 		}
 	}
@@ -156,11 +157,11 @@ func (s *session) planVolumes(ctx context.Context, p *Plan) error {
 	for _, v := range p.chosen {
 		m := p.manifest.Volume(v.Name, string(v.Scope), v.Source)
 		if m == nil {
-			return refused("volume_missing", remedy.Of("choose volumes with --volume, or restore a snapshot that has it"),
+			return fault.Refuse("volume_missing", remedy.Of("choose volumes with --volume, or restore a snapshot that has it"),
 				"the snapshot lacks volume %q (scope %s, source %q) of workload %s", v.Name, v.Scope, v.Source, s.w.Name)
 		}
 		if m.Specials > 0 && v.Special == workload.RefuseSpecial {
-			return refused("special_files", remedy.Of("set `special: skip` for the volume in the config, to leave them out, or `special: keep`"),
+			return fault.Refuse("special_files", remedy.Of("set `special: skip` for the volume in the config, to leave them out, or `special: keep`"),
 				"volume %q: the snapshot holds %d fifos and devices", v.Name, m.Specials)
 		}
 		n, first, err := s.Store.Missing(ctx, m)
@@ -168,7 +169,7 @@ func (s *session) planVolumes(ctx context.Context, p *Plan) error {
 			return err
 		}
 		if n > 0 {
-			return refused("members_missing", useAnother(s.w.Name),
+			return fault.Refuse("members_missing", fault.UseAnother(s.w.Name),
 				"volume %q: the store lacks %d of its %d members, the first is %s", v.Name, n, len(m.Members), first)
 		}
 		if found := s.mounts.Volume(v.Name); found != nil && found.Fills && m.Entries() <= 1 {
@@ -188,7 +189,7 @@ func (s *session) chosen(names []string) ([]*workload.Volume, error) {
 	for _, name := range names {
 		v, err := s.w.Volume(name)
 		if err != nil {
-			return nil, fault(Usage, "no_such_volume", remedy.Remedy{}, "%w", err)
+			return nil, fault.New(fault.Usage, "no_such_volume", remedy.Remedy{}, "%w", err)
 		}
 		wanted[v] = true
 	}
@@ -199,7 +200,7 @@ func (s *session) chosen(names []string) ([]*workload.Volume, error) {
 		}
 	}
 	if len(list) == 0 {
-		return nil, refused("no_volumes", remedy.Of("give the workload volumes in the config"), "workload %s has no volumes", s.w.Name)
+		return nil, fault.Refuse("no_volumes", remedy.Of("give the workload volumes in the config"), "workload %s has no volumes", s.w.Name)
 	}
 	return list, nil
 }
@@ -253,7 +254,7 @@ func (s *session) absent(v *swap.Volume) error {
 	case s.w.Kind() == workload.Data:
 		way = remedy.Of("make the directory (mkdir -p " + swap.Quote(v.Path()) + "; a restore also makes it), or correct the config")
 	}
-	return refused("volume_absent", way, "volume %s: %s does not exist", v.Name, v.Path())
+	return fault.Refuse("volume_absent", way, "volume %s: %s does not exist", v.Name, v.Path())
 }
 
 // planLive walks the live data, by stat alone, to find before anything is staged
@@ -270,7 +271,7 @@ func (s *session) planLive(ctx context.Context, p *Plan) error {
 			if locked.More > 0 {
 				hint = "chattr -R -i -a " + swap.Quote(v.Path()) + " (lsattr -R shows them)"
 			}
-			return refused("immutable", remedy.Of(hint), "volume %s: %w", v.Name, err)
+			return fault.Refuse("immutable", remedy.Of(hint), "volume %s: %w", v.Name, err)
 		}
 		if err != nil {
 			return fmt.Errorf("volume %s: %w", v.Name, err)
@@ -296,7 +297,7 @@ func (s *session) planContainers(ctx context.Context, p *Plan) error {
 	p.running = runtime.Containers(p.Containers).Ran()
 	for _, c := range p.Containers {
 		if c.Paused {
-			return refused("paused", remedy.Of("docker unpause "+c.Name), "container %s is paused: it cannot be stopped cleanly", c.Name)
+			return fault.Refuse("paused", remedy.Of("docker unpause "+c.Name), "container %s is paused: it cannot be stopped cleanly", c.Name)
 		}
 	}
 	if !p.running && s.w.Kind() != workload.Data {
@@ -333,7 +334,7 @@ func (s *session) users(ctx context.Context, volumes []*swap.Volume) (warnings [
 			if u.Release != "" {
 				way = remedy.Of(u.Release)
 			}
-			return nil, refused("in_use", way, "%s (%s volume %s): it would go on writing to the old data", what, u.Relation, u.Path)
+			return nil, fault.Refuse("in_use", way, "%s (%s volume %s): it would go on writing to the old data", what, u.Relation, u.Path)
 		case u.Running:
 			warnings = append(warnings, what+", above volume "+u.Path)
 		default:
@@ -418,12 +419,12 @@ func (s *session) planSpace(_ context.Context, p *Plan) error {
 	slices.SortFunc(p.Space, func(a, b Space) int { return strings.Compare(a.Path, b.Path) })
 	for _, space := range p.Space {
 		if space.NeedBytes > space.FreeBytes {
-			return refused("no_space", remedy.Of(fmt.Sprintf("free %d bytes there, or choose fewer volumes with --volume", space.NeedBytes-space.FreeBytes)),
+			return fault.Refuse("no_space", remedy.Of(fmt.Sprintf("free %d bytes there, or choose fewer volumes with --volume", space.NeedBytes-space.FreeBytes)),
 				"the filesystem of %s has %d bytes free; the restore needs %d, so %d are missing (old and new data are both on disk until the end)",
 				space.Path, space.FreeBytes, space.NeedBytes, space.NeedBytes-space.FreeBytes)
 		}
 		if space.NeedInodes > space.FreeInodes {
-			return refused("no_space", remedy.Of("remove files there, or choose fewer volumes with --volume"),
+			return fault.Refuse("no_space", remedy.Of("remove files there, or choose fewer volumes with --volume"),
 				"the filesystem of %s has %d inodes free; the restore needs %d, so %d are missing", space.Path, space.FreeInodes, space.NeedInodes, space.NeedInodes-space.FreeInodes)
 		}
 	}
@@ -450,7 +451,7 @@ func (s *session) planQuota(p *Plan, v *swap.Volume, bytes uint64) error {
 		return err
 	}
 	if free.Total < above.Total && bytes > free.Bytes {
-		return refused("no_space", remedy.Of("raise the quota of the project, or free space in it"),
+		return fault.Refuse("no_space", remedy.Of("raise the quota of the project, or free space in it"),
 			"the quota of project %d of %s has %d bytes free; the restore needs %d (old and new data both count until the end)",
 			properties.Project, v.Path(), free.Bytes, bytes)
 	}
@@ -484,10 +485,10 @@ func (s *session) planExchange(_ context.Context, p *Plan) error {
 	})
 	switch {
 	case cleanErr != nil:
-		return fault(Failed, "cleanup", remedy.Of(remedy.Recover(s.w.Name)), "the test exchange of the pre-flight left files that could not be removed: %w", errors.Join(err, cleanErr))
+		return fault.New(fault.Failed, "cleanup", remedy.Of(remedy.Recover(s.w.Name)), "the test exchange of the pre-flight left files that could not be removed: %w", errors.Join(err, cleanErr))
 	case errors.Is(err, disk.ErrNoExchange):
-		return refused("no_exchange", remedy.Of("keep the volume on ext4, xfs or btrfs"), "%w", err)
-	case p.captures && (isNoSpace(err) || errors.Is(err, unix.EROFS)):
+		return fault.Refuse("no_exchange", remedy.Of("keep the volume on ext4, xfs or btrfs"), "%w", err)
+	case p.captures && (fault.NoSpace(err) || errors.Is(err, unix.EROFS)):
 		// It passes, and a snapshot is wanted most on such a day.
 		p.warn("whether a restore could exchange the directories cannot be tried: %v", err)
 		return nil

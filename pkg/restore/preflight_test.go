@@ -16,6 +16,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 	"github.com/tiny-forge/snap/pkg/docker/dockertest"
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/store"
 	"github.com/tiny-forge/snap/pkg/workload"
@@ -54,7 +55,7 @@ func TestThePreflightRefusesAndTouchesNoContainer(t *testing.T) {
 			_, planErr := w.engine().Plan(t.Context(), w.request(ask))
 			undo()
 			w.must(os.WriteFile(w.config, config, 0o600))
-			if kind := kindOf(err); codeOf(err) != r.code || kind != Refused && kind != Usage {
+			if kind := fault.KindOf(err); codeOf(err) != r.code || kind != fault.Refused && kind != fault.Usage {
 				t.Errorf("the restore returned %q (%v), expected refusal %q", codeOf(err), err, r.code)
 			}
 			// A plan does not read members, so it cannot see a damaged one.
@@ -310,7 +311,7 @@ func TestNotEnoughSpaceIsRefused(t *testing.T) {
 	disktest.Write(t, w.volumes[0], map[string]string{"more": strings.Repeat("9876543210", 1<<18)})
 	before := w.trees()
 	_, err := w.engine().Restore(t.Context(), w.request(sid))
-	if kindOf(err) != Refused || codeOf(err) != "no_space" {
+	if fault.KindOf(err) != fault.Refused || codeOf(err) != "no_space" {
 		t.Fatalf("the restore returned %v, expected a refusal for want of space", err)
 	}
 	disktest.Same(t, "the live data", before[0], w.trees()[0])
@@ -330,7 +331,7 @@ func TestATakenPortIsRefused(t *testing.T) {
 	sid, container := w.capture(), w.appRuns()
 	w.edit("restart:", fmt.Sprintf("ports: [\"127.0.0.1:%d:8080\"]\n    restart:", l.Addr().(*net.TCPAddr).Port))
 	_, err = w.engine().Restore(t.Context(), w.request(sid))
-	if kindOf(err) != Refused || codeOf(err) != "port_taken" {
+	if fault.KindOf(err) != fault.Refused || codeOf(err) != "port_taken" {
 		t.Errorf("the restore returned %v, expected a refusal for the port", err)
 	}
 	if now := w.appRuns(); now.ID != container.ID || now.StartedAt != container.StartedAt {
@@ -364,7 +365,7 @@ func TestAMissingImageIsRefused(t *testing.T) {
 		return imageless{rt}, err
 	}
 	_, err := e.Restore(t.Context(), w.request(sid))
-	if kindOf(err) != Refused || codeOf(err) != "image_missing" {
+	if fault.KindOf(err) != fault.Refused || codeOf(err) != "image_missing" {
 		t.Errorf("the restore returned %v, expected a refusal for the image", err)
 	}
 	if now := w.appRuns(); now.ID != container.ID || now.StartedAt != container.StartedAt {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
@@ -102,8 +103,8 @@ func TestWhatCannotBeExchangedOrRestoredIsRefusedAtOnce(t *testing.T) {
 			w.sh(c.filled)
 			refused := func(what string, err error) {
 				t.Helper()
-				var own *Error
-				if !errors.As(err, &own) || own.Code != c.code || own.Kind != Refused {
+				var own *fault.Error
+				if !errors.As(err, &own) || own.Code != c.code || own.Kind != fault.Refused {
 					t.Fatalf("%s returned %v (%s)", what, err, codeOf(err))
 				}
 				if hint := fmt.Sprint(own.Remedy); !strings.Contains(hint, c.hint) {
@@ -138,7 +139,7 @@ func TestAnotherProjectThanTheParentsIsRefusedAtOnceOrRestored(t *testing.T) {
 			old, sid := w.trees(), w.capture()
 			w.fill("new")
 			if _, err := w.engine().Restore(t.Context(), w.request(sid)); err != nil {
-				if codeOf(err) != "project_id" || kindOf(err) != Refused || fs == "xfs" {
+				if codeOf(err) != "project_id" || fault.KindOf(err) != fault.Refused || fs == "xfs" {
 					t.Fatalf("the restore returned %v (%s)", err, codeOf(err))
 				}
 				w.clean()
@@ -317,7 +318,7 @@ func TestSpecialFilesAreRefusedSkippedOrKept(t *testing.T) {
 			}
 
 			set(", special: skip", "")
-			if _, err = w.engine().Plan(t.Context(), request(kept.Manifest.SID)); codeOf(err) != "special_files" || kindOf(err) != Refused {
+			if _, err = w.engine().Plan(t.Context(), request(kept.Manifest.SID)); codeOf(err) != "special_files" || fault.KindOf(err) != fault.Refused {
 				t.Errorf("refuse: the plan returned %v", err)
 			}
 			w.clean()
@@ -382,7 +383,7 @@ func TestASubvolumeThatTheNewAppMadeIsPutAside(t *testing.T) {
 	}
 	request := w.request(sid)
 	_, err := e.Restore(t.Context(), request)
-	if kindOf(err) != RolledBack {
+	if fault.KindOf(err) != fault.RolledBack {
 		t.Fatalf("the restore returned %v", err)
 	}
 	kept, err := filepath.Glob(w.volumes[0] + ".snap-kept-*/made/file")

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/snapshot"
@@ -115,7 +116,7 @@ func (f *finish) stillHeld(err error) error {
 	if errors.As(err, &unfit) {
 		way = strings.TrimSuffix(unfit.Hint, swap.ThenAgain)
 	}
-	return fault(Pending, "held", remedy.Of(way+", then ", remedy.Recover(f.w.Name)),
+	return fault.New(fault.Pending, "held", remedy.Of(way+", then ", remedy.Recover(f.w.Name)),
 		"%s stays where it is (%s), since somebody can still write to it: %w", whose, strings.Join(f.x.EntryPaths(), ", "), err)
 }
 

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/store"
 	"github.com/tiny-forge/snap/pkg/workload"
@@ -143,13 +144,13 @@ func TestAnUploadThroughARestoreIsNotLost(t *testing.T) {
 					r, err := e.Restore(t.Context(), req)
 					if u.cmd.ProcessState == nil {
 						code := map[string]string{workload.GuardBefore: "held", workload.GuardAfter: "guarding"}[guard]
-						if kindOf(err) != Pending || codeOf(err) != code || !strings.Contains(err.Error(), fmt.Sprintf("process %d (sh)", u.cmd.Process.Pid)) ||
+						if fault.KindOf(err) != fault.Pending || codeOf(err) != code || !strings.Contains(err.Error(), fmt.Sprintf("process %d (sh)", u.cmd.Process.Pid)) ||
 							!strings.Contains(hintOf(err), fmt.Sprintf("kill %d", u.cmd.Process.Pid)) || !strings.Contains(hintOf(err), "snap recover") {
 							t.Errorf("the restore returned %v, hint %q", err, hintOf(err))
 						}
 						for range 2 { // nothing goes while it is there
 							_, err = w.engine().Recover(t.Context(), RecoverRequest{})
-							if kindOf(err) != Pending || codeOf(err) != code {
+							if fault.KindOf(err) != fault.Pending || codeOf(err) != code {
 								t.Errorf("recover returned %v", err)
 							}
 							u.write(fmt.Sprintf("upload-%d", len(u.acked)))
@@ -337,7 +338,7 @@ func TestWhoeverHoldsAVolumeIsNamedAtThePreflight(t *testing.T) {
 			before := w.trees()
 			c.hold(t, w)
 			_, err := w.engine().Restore(t.Context(), w.request(sid))
-			if kindOf(err) != Refused || codeOf(err) != "in_use" {
+			if fault.KindOf(err) != fault.Refused || codeOf(err) != "in_use" {
 				t.Errorf("the restore returned %v", err)
 			}
 			for _, part := range c.names {
@@ -385,7 +386,7 @@ func TestACaptureRefusesAForeignContainerThatWouldNotRest(t *testing.T) {
 			case mode == runtime.None && (err != nil || len(r.Warnings) == 0 || !strings.Contains(r.Warnings[0], whose)):
 				t.Errorf("%s: %+v, %v", mode, r, err)
 			case mode == runtime.None:
-			case kindOf(err) != Refused || codeOf(err) != "in_use" || !strings.Contains(err.Error(), whose) || !strings.Contains(hintOf(err), "also_stop") || !strings.Contains(hintOf(err), "--quiesce none"):
+			case fault.KindOf(err) != fault.Refused || codeOf(err) != "in_use" || !strings.Contains(err.Error(), whose) || !strings.Contains(hintOf(err), "also_stop") || !strings.Contains(hintOf(err), "--quiesce none"):
 				t.Errorf("%s: %v, hint %q", mode, err, hintOf(err))
 			}
 		}
@@ -451,7 +452,7 @@ func TestACaptureRefusesWhatARestoreWouldRefuse(t *testing.T) {
 			undo := r.spoil(w, sid)
 			_, err := w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: runtime.Pause})
 			undo()
-			if kindOf(err) != Refused || codeOf(err) != r.code || hintOf(err) == "" {
+			if fault.KindOf(err) != fault.Refused || codeOf(err) != r.code || hintOf(err) == "" {
 				t.Errorf("the capture returned %q (%v), hint %q; expected refusal %q", codeOf(err), err, hintOf(err), r.code)
 			}
 			w.clean()
@@ -502,7 +503,7 @@ func TestAVolumeThatIsAMountPointIsCapturedAndExported(t *testing.T) {
 				t.Error("the export lacks a file")
 			}
 			_, err = w.restore(r.Manifest.SID)
-			if kindOf(err) != Refused || codeOf(err) != "mount_point" || !strings.Contains(hintOf(err), hint) {
+			if fault.KindOf(err) != fault.Refused || codeOf(err) != "mount_point" || !strings.Contains(hintOf(err), hint) {
 				t.Errorf("the restore returned %v, hint %q", err, hintOf(err))
 			}
 			w.clean()
@@ -571,7 +572,7 @@ func TestAnErrorForWantOfRoomNamesTheFilesystem(t *testing.T) {
 	disktest.Run(t, "dd", "if=/dev/urandom", "of="+w.volumes[0]+"/random", "bs=1M", "count=8")
 	sid := w.capture()
 	_, err = w.restore(sid)
-	if codeOf(err) != "no_space" || kindOf(err) != Refused || !strings.Contains(err.Error(), "the filesystem of "+filepath.Join(w.dir, "live")+" has") || !strings.Contains(err.Error(), " are missing") {
+	if codeOf(err) != "no_space" || fault.KindOf(err) != fault.Refused || !strings.Contains(err.Error(), "the filesystem of "+filepath.Join(w.dir, "live")+" has") || !strings.Contains(err.Error(), " are missing") {
 		t.Errorf("the restore returned %v", err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	goruntime "runtime"
 	"slices"
 
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
@@ -72,11 +73,11 @@ func (e *Engine) Recover(ctx context.Context, req RecoverRequest) ([]Recovery, e
 	}
 	list := []Recovery{}
 	if err := e.sweep(); err != nil {
-		return nil, classify(err)
+		return nil, fault.Classify(err)
 	}
 	ids, err := e.Journal.List()
 	if err != nil {
-		return nil, classify(err)
+		return nil, fault.Classify(err)
 	}
 	for _, id := range ids {
 		if r, ok := e.recoverTx(ctx, id, req); ok {
@@ -86,7 +87,7 @@ func (e *Engine) Recover(ctx context.Context, req RecoverRequest) ([]Recovery, e
 	orphans, err := e.orphans(ctx, req.Workloads, nil)
 	list = append(list, orphans...)
 	if err != nil {
-		return list, classify(err)
+		return list, fault.Classify(err)
 	}
 	return list, gravest(list)
 }
@@ -100,10 +101,10 @@ func (e *Engine) sweep() error {
 }
 
 func gravest(list []Recovery) error {
-	order := map[Kind]int{Busy: 1, Failed: 2, Refused: 2, RolledBack: 3, Pending: 3, Frozen: 4}
+	order := map[fault.Kind]int{fault.Busy: 1, fault.Failed: 2, fault.Refused: 2, fault.RolledBack: 3, fault.Pending: 3, fault.Frozen: 4}
 	var worst error
 	for _, r := range list {
-		if e := classify(r.Err); e != nil && (worst == nil || order[e.Kind] > order[kindOf(worst)]) {
+		if e := fault.Classify(r.Err); e != nil && (worst == nil || order[e.Kind] > order[fault.KindOf(worst)]) {
 			worst = e
 		}
 	}
@@ -120,7 +121,7 @@ func (e *Engine) recoverTx(ctx context.Context, id string, req RecoverRequest) (
 	}
 	if err != nil {
 		r.Workload = workloadOf(err)
-		r.Err = frozen(id, "its records cannot be used: %w", err)
+		r.Err = fault.Freeze(id, "its records cannot be used: %w", err)
 		return r, len(req.Workloads) == 0 || slices.ContainsFunc(req.Workloads, func(name string) bool { return concerns(err, name) })
 	}
 	defer peek.Close()
@@ -131,17 +132,17 @@ func (e *Engine) recoverTx(ctx context.Context, id string, req RecoverRequest) (
 	s, err := e.lookup(ctx, req.verb(), r.Workload)
 	var unusable *workload.Error
 	if errors.As(err, &unusable) {
-		r.Err = fault(Frozen, "frozen", remedy.Of("put the workload back into the config, then ", remedy.RecoverAll), "transaction %s: %w", id, err)
+		r.Err = fault.New(fault.Frozen, "frozen", remedy.Of("put the workload back into the config, then ", remedy.RecoverAll), "transaction %s: %w", id, err)
 		return r, true
 	}
 	if err != nil {
-		r.Err = fault(Pending, "pending", classify(err).Remedy, "transaction %s: %w", id, err)
+		r.Err = fault.New(fault.Pending, "pending", fault.Classify(err).Remedy, "transaction %s: %w", id, err)
 		r.Action, r.Pending = "", true
 		return r, true
 	}
 	defer s.close()
 	if s.held, err = e.Journal.Lock(r.Workload, req.verb()); err != nil {
-		r.Err, r.Action = classify(err), ""
+		r.Err, r.Action = fault.Classify(err), ""
 		return r, true
 	}
 	tx, err := e.Journal.Load(id) // again, now that the lock keeps others away
@@ -149,7 +150,7 @@ func (e *Engine) recoverTx(ctx context.Context, id string, req RecoverRequest) (
 		return r, false
 	}
 	if err != nil {
-		r.Err = frozen(id, "its records cannot be used: %w", err)
+		r.Err = fault.Freeze(id, "its records cannot be used: %w", err)
 		return r, true
 	}
 	r.Found = tx.Found()
@@ -178,7 +179,7 @@ func concerns(err error, workload string) bool {
 func (s *session) recover(ctx context.Context, tx *journal.Tx, req RecoverRequest, r *Recovery) {
 	if err := s.held.Volumes(recordedPaths(tx.Begin)); err != nil {
 		tx.Close()
-		r.Err, r.Action = classify(err), ""
+		r.Err, r.Action = fault.Classify(err), ""
 		return
 	}
 	if r.Err = s.controls(tx); r.Err != nil {
@@ -213,7 +214,7 @@ func (s *session) controls(tx *journal.Tx) error {
 			was = workload.Compose
 		}
 		if now := s.w.Kind(); !c.Also && now != was {
-			return fault(Frozen, "config_changed", remedy.Of(fmt.Sprintf("put the %s of workload %s back into the config, then ", was, s.w.Name), remedy.Recover(s.w.Name)),
+			return fault.New(fault.Frozen, "config_changed", remedy.Of(fmt.Sprintf("put the %s of workload %s back into the config, then ", was, s.w.Name), remedy.Recover(s.w.Name)),
 				"transaction %s recorded container %s, but the config of workload %s now says %s where it said %s", tx.ID, c.Name, s.w.Name, now, was)
 		}
 	}
@@ -235,7 +236,7 @@ func (s *session) recoverApp(ctx context.Context, tx *journal.Tx, req RecoverReq
 	if err != nil {
 		tx.Close()
 		r.Pending = true
-		r.Err = fault(Pending, "app_not_up", again(s.w.Name, &ended{err: err}), "transaction %s: %w", tx.ID, err)
+		r.Err = fault.New(fault.Pending, "app_not_up", again(s.w.Name, &ended{err: err}), "transaction %s: %w", tx.ID, err)
 	}
 	if resting {
 		r.Action = Thawed
@@ -282,7 +283,7 @@ func (e *Engine) orphans(ctx context.Context, names []string, known map[string]*
 			}
 			id, err := swap.FindOrphan(v.Root(), v.Rel(), e.Journal.List)
 			if err != nil {
-				return list, fault(Frozen, "frozen", remedy.Either(remedies("", err)), "cannot look at volume %s of workload %s (%s): %w", v.Name, name, v.Path(), err)
+				return list, fault.New(fault.Frozen, "frozen", remedy.Either(fault.Ways("", err)), "cannot look at volume %s of workload %s (%s): %w", v.Name, name, v.Path(), err)
 			}
 			if id == "" || seen[name+id] {
 				continue
@@ -319,7 +320,7 @@ func (e *Engine) orphanError(volume, path, id string) error {
 	if e.Store == nil {
 		mount = "mount the filesystem of the store; or "
 	}
-	return fault(Frozen, "stray_wrapper",
+	return fault.New(fault.Frozen, "stray_wrapper",
 		remedy.Of(mount+"mount the filesystem of the state that recorded the restore, or correct `state:`, then ", remedy.RecoverAll, "; if that state is lost, see docs/operating.md, section Frozen"),
 		"volume %s: %s/%s belongs to a restore that the state %s does not know: the workload's data may be partly old and partly new",
 		volume, filepath.Dir(path), journal.Wrapper(id), e.Config.State)

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
@@ -22,7 +23,7 @@ func TestACaptureRefusesADirectoryReplacedMeanwhile(t *testing.T) {
 		disktest.Write(t, w.volumes[1], map[string]string{"fresh": "1"})
 	}
 	_, err := e.Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: runtime.None})
-	if kindOf(err) != Refused || codeOf(err) != "in_use" {
+	if fault.KindOf(err) != fault.Refused || codeOf(err) != "in_use" {
 		t.Errorf("the capture returned %v, code %q", err, codeOf(err))
 	}
 	if list := w.snapshots(); len(list) != 0 {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
@@ -83,9 +84,9 @@ func confirmed(given, what, id string, command remedy.Remedy, does string) error
 	case id:
 		return nil
 	case "":
-		return refused("confirm_required", command, "%s, and must be confirmed", does)
+		return fault.Refuse("confirm_required", command, "%s, and must be confirmed", does)
 	}
-	return refused("confirm_mismatch", command, "--confirm is %q, but the %s is %s", given, what, id)
+	return fault.Refuse("confirm_mismatch", command, "--confirm is %q, but the %s is %s", given, what, id)
 }
 
 type restoration struct {
@@ -110,7 +111,7 @@ func (r *restoration) run(ctx context.Context) error {
 		r.capture.Close()
 	}
 	if r.tx == nil { // nothing was recorded, and nothing changed
-		return classify(err)
+		return fault.Classify(err)
 	}
 	// From here on no signal ends the work.
 	err = r.conclude(context.WithoutCancel(ctx), err)
@@ -282,7 +283,7 @@ func sameDirectory(v *swap.Volume, found disk.Handle) error {
 	if err != nil || h == found {
 		return err
 	}
-	return refused("in_use", remedy.Of("find out what renames directories there, stop it, then try again"),
+	return fault.Refuse("in_use", remedy.Of("find out what renames directories there, stop it, then try again"),
 		"volume %s: %s is no longer the same directory: something has renamed or replaced it", v.Name, v.Path())
 }
 
@@ -361,7 +362,7 @@ func (r *restoration) stillStopped(ctx context.Context) error {
 	}
 	for _, c := range now {
 		if c.Running {
-			return refused("in_use", remedy.Of("find out what starts it, stop that, then try again"), "container %s was started during the restore", c.Name)
+			return fault.Refuse("in_use", remedy.Of("find out what starts it, stop that, then try again"), "container %s was started during the restore", c.Name)
 		}
 	}
 	_, err = r.users(ctx, r.plan.volumes)
@@ -397,7 +398,7 @@ func (r *restoration) conclude(ctx context.Context, failed error) error {
 		tx.Close()
 		var err error
 		if tx, err = r.Journal.Load(r.tx.ID); err != nil {
-			return frozen(r.tx.ID, "the restore failed (%w), and its records cannot be read: %w", failed, err)
+			return fault.Freeze(r.tx.ID, "the restore failed (%w), and its records cannot be read: %w", failed, err)
 		}
 	}
 	end := r.finish(ctx, tx, false)

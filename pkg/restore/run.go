@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/snapshot"
 )
 
@@ -21,7 +22,7 @@ func runPhases[T any](ctx context.Context, s *session, list []phase[T], subject 
 		}
 		err := s.phase(p.name, func() error { return p.do(subject, ctx) })
 		if mayInterrupt {
-			err = because(ctx, err)
+			err = fault.Because(ctx, err)
 		}
 		if err != nil {
 			return err

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
@@ -57,7 +58,7 @@ func (e *Engine) Status(ctx context.Context, name string) ([]WorkloadStatus, err
 	}
 	txs, problems, err := e.pending()
 	if err != nil {
-		return nil, classify(err)
+		return nil, fault.Classify(err)
 	}
 	list, known := []WorkloadStatus{}, map[string]*workload.Workload{}
 	for _, name := range names {
@@ -69,7 +70,7 @@ func (e *Engine) Status(ctx context.Context, name string) ([]WorkloadStatus, err
 	}
 	for _, r := range orphans {
 		if txs[r.Workload] == nil {
-			txs[r.Workload] = &PendingTx{Tx: r.Tx, Kind: string(journal.Restore), Found: r.Found, Frozen: true, Message: r.Err.Error(), Next: []remedy.Remedy{classify(r.Err).Remedy}}
+			txs[r.Workload] = &PendingTx{Tx: r.Tx, Kind: string(journal.Restore), Found: r.Found, Frozen: true, Message: r.Err.Error(), Next: []remedy.Remedy{fault.Classify(r.Err).Remedy}}
 		}
 	}
 	if name == "" {
@@ -180,7 +181,7 @@ func (e *Engine) pending() (map[string]*PendingTx, []remedy.Remedy, error) {
 			}
 		case err != nil:
 			problems = append(problems, remedy.Of(fmt.Sprintf("transaction %s cannot be read, and until it can, snap changes no workload: %v", id, err)))
-			for _, line := range remedies(id, err) {
+			for _, line := range fault.Ways(id, err) {
 				problems = append(problems, remedy.Of("what to do: ", line))
 			}
 		default:
@@ -216,7 +217,7 @@ func (e *Engine) active(p *PendingTx, workload string) bool {
 }
 
 func (p *PendingTx) freeze(err error) {
-	p.Frozen, p.Message, p.Next = true, err.Error(), remedies(p.Tx, err)
+	p.Frozen, p.Message, p.Next = true, err.Error(), fault.Ways(p.Tx, err)
 }
 
 func (e *Engine) describe(tx *journal.Tx) *PendingTx {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/swap"
@@ -212,7 +213,7 @@ func (s *scene) recover(want string) {
 		s.clean()
 		return
 	}
-	if kindOf(err) != Frozen || len(list) != 1 || list[0].Action != FrozenTx {
+	if fault.KindOf(err) != fault.Frozen || len(list) != 1 || list[0].Action != FrozenTx {
 		s.Fatalf("recover returned %+v, %v; expected frozen", list, err)
 	}
 	disktest.Same(s.T, "a frozen transaction's directories", before, disktest.Tree(s.T, filepath.Join(s.dir, "live")))
@@ -227,7 +228,7 @@ func (s *scene) recover(want string) {
 func (s *scene) refusesToWork() {
 	s.Helper()
 	_, err := s.engine().Capture(s.Context(), CaptureRequest{Workload: s.name, Quiesce: runtime.None})
-	if kindOf(err) != Frozen || codeOf(err) != "unfinished" {
+	if fault.KindOf(err) != fault.Frozen || codeOf(err) != "unfinished" {
 		s.Errorf("a capture returned %v, expected a refusal for the unfinished transaction", err)
 	}
 	status, err := s.engine().Status(s.Context(), s.name)
@@ -274,11 +275,11 @@ func TestAnUnreadableRecordFreezes(t *testing.T) {
 				w.must(spoil(s, filepath.Join(w.dir, "state/tx", s.tx.ID, record)))
 				before := disktest.Tree(t, filepath.Join(w.dir, "live"))
 				list, err := w.engine().Recover(t.Context(), RecoverRequest{})
-				if kindOf(err) != Frozen || len(list) != 1 || list[0].Action != FrozenTx {
+				if fault.KindOf(err) != fault.Frozen || len(list) != 1 || list[0].Action != FrozenTx {
 					t.Fatalf("recover returned %+v, %v; expected frozen", list, err)
 				}
 				disktest.Same(t, "frozen", before, disktest.Tree(t, filepath.Join(w.dir, "live")))
-				if _, err := w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: runtime.None}); kindOf(err) != Frozen {
+				if _, err := w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: runtime.None}); fault.KindOf(err) != fault.Frozen {
 					t.Errorf("a capture returned %v, expected a refusal", err)
 				}
 			})

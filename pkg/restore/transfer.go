@@ -11,6 +11,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
@@ -23,7 +24,7 @@ import (
 func (e *Engine) Snapshot(name, sid string) (*store.Manifest, error) {
 	held, err := e.Journal.ShareStore("show")
 	if err != nil {
-		return nil, classify(err)
+		return nil, fault.Classify(err)
 	}
 	defer held.Release()
 	return e.snapshot(name, sid)
@@ -37,32 +38,32 @@ func (e *Engine) snapshot(name, sid string) (*store.Manifest, error) {
 		return nil, err
 	}
 	if e.Store == nil {
-		return nil, fault(Failed, "snapshot_not_found", remedy.Of("mount the filesystem of the store, or correct `store:` in the config"), "snapshot %s of workload %s: %s", sid, name, e.noStore())
+		return nil, fault.New(fault.Failed, "snapshot_not_found", remedy.Of("mount the filesystem of the store, or correct `store:` in the config"), "snapshot %s of workload %s: %s", sid, name, e.noStore())
 	}
-	return e.load(Failed, name, sid)
+	return e.load(fault.Failed, name, sid)
 }
 
 func validSID(workload, sid string) error {
 	if !disk.ValidID(sid) {
-		return fault(Usage, "bad_sid", remedy.Of(remedy.List(workload)), "%q is not the id of a snapshot", sid)
+		return fault.New(fault.Usage, "bad_sid", remedy.Of(remedy.List(workload)), "%q is not the id of a snapshot", sid)
 	}
 	return nil
 }
 
 // load reads a manifest. For a snapshot that cannot be used its error is of kind.
-func (e *Engine) load(kind Kind, workload, sid string) (*store.Manifest, error) {
+func (e *Engine) load(kind fault.Kind, workload, sid string) (*store.Manifest, error) {
 	m, err := e.Store.Load(workload, sid)
 	switch {
 	case err == nil:
 		return m, nil
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fault(kind, "snapshot_not_found", remedy.Of(remedy.List(workload)), "there is no snapshot %s of workload %s", sid, workload)
+		return nil, fault.New(kind, "snapshot_not_found", remedy.Of(remedy.List(workload)), "there is no snapshot %s of workload %s", sid, workload)
 	case errors.Is(err, disk.ErrTooNew):
-		return nil, fault(kind, "snapshot_too_new", remedy.Of("use the version of snap that made it, or a newer one"), "%w", err)
+		return nil, fault.New(kind, "snapshot_too_new", remedy.Of("use the version of snap that made it, or a newer one"), "%w", err)
 	case errors.Is(err, disk.ErrDamaged):
-		return nil, fault(kind, "snapshot_damaged", useAnother(workload), "%w", err)
+		return nil, fault.New(kind, "snapshot_damaged", fault.UseAnother(workload), "%w", err)
 	}
-	return nil, classify(err)
+	return nil, fault.Classify(err)
 }
 
 // Exported is a volume as it was written: Compression is that of the file.
@@ -78,7 +79,7 @@ type Exported struct {
 func (e *Engine) Export(ctx context.Context, name, sid, volume, compression string, w io.Writer) (*Exported, error) {
 	held, err := e.Journal.ShareStore("export") // no member goes meanwhile
 	if err != nil {
-		return nil, classify(err)
+		return nil, fault.Classify(err)
 	}
 	defer held.Release()
 	m, err := e.snapshot(name, sid)
@@ -92,13 +93,13 @@ func (e *Engine) Export(ctx context.Context, name, sid, volume, compression stri
 	codec := v.Compression
 	if compression != "" {
 		if codec, err = archive.ParseCodec(compression); err != nil {
-			return nil, fault(Usage, "usage", remedy.Remedy{}, "%w", err)
+			return nil, fault.New(fault.Usage, "usage", remedy.Remedy{}, "%w", err)
 		}
 	}
 	if err := archive.Join(ctx, w, e.Store, v.Members, codec); err != nil {
-		err := classify(because(ctx, fmt.Errorf("export volume %s: %w", v.Name, err)))
+		err := fault.Classify(fault.Because(ctx, fmt.Errorf("export volume %s: %w", v.Name, err)))
 		if err.Code == "snapshot_damaged" { // no pre-flight has refused it
-			err.Kind, err.Remedy = Failed, remedy.Of("export another snapshot (", remedy.List(name), "), or copy the store's files back from a backup")
+			err.Kind, err.Remedy = fault.Failed, remedy.Of("export another snapshot (", remedy.List(name), "), or copy the store's files back from a backup")
 		}
 		return nil, err
 	}
@@ -114,9 +115,9 @@ func exported(m *store.Manifest, name string) (*store.Volume, error) {
 		names = append(names, fmt.Sprintf("%q", m.Volumes[i].Name))
 	}
 	if name == "" {
-		return nil, fault(Usage, "volume_required", remedy.Of("choose one with --volume"), "the snapshot has %d volumes: %v", len(names), names)
+		return nil, fault.New(fault.Usage, "volume_required", remedy.Of("choose one with --volume"), "the snapshot has %d volumes: %v", len(names), names)
 	}
-	return nil, fault(Usage, "no_such_volume", remedy.Remedy{}, "the snapshot has no volume %q; it has %v", name, names)
+	return nil, fault.New(fault.Usage, "no_such_volume", remedy.Remedy{}, "the snapshot has no volume %q; it has %v", name, names)
 }
 
 // ImportResult is a snapshot made from a foreign archive.
@@ -151,24 +152,24 @@ type importing struct {
 func (i *importing) run(ctx context.Context, volume string, in io.Reader) (*ImportResult, error) {
 	v, err := i.w.Volume(volume)
 	if err != nil {
-		return nil, fault(Usage, "no_such_volume", remedy.Remedy{}, "%w", err)
+		return nil, fault.New(fault.Usage, "no_such_volume", remedy.Remedy{}, "%w", err)
 	}
 	if err := i.unfinished(); err != nil {
-		return nil, classify(err)
+		return nil, fault.Classify(err)
 	}
 	tx, err := i.Journal.Begin(i.held, &journal.Begin{Kind: journal.Import, SID: i.sid, Snap: i.Version})
 	if err != nil {
-		return nil, classify(err)
+		return nil, fault.Classify(err)
 	}
 	if err := i.take(ctx, tx, v, in); err != nil {
-		err = because(ctx, err)
+		err = fault.Because(ctx, err)
 		if undo := i.undoCapture(context.WithoutCancel(ctx), tx); undo != nil {
-			return nil, fault(Pending, "cleanup", remedy.Of(remedy.Recover(i.w.Name)), "%w; the clean-up is not finished: %w", err, undo)
+			return nil, fault.New(fault.Pending, "cleanup", remedy.Of(remedy.Recover(i.w.Name)), "%w; the clean-up is not finished: %w", err, undo)
 		}
 		return nil, importFault(err)
 	}
 	if err := errors.Join(i.Store.Clear(tx.ID), tx.End()); err != nil {
-		return nil, fault(Pending, "cleanup", remedy.Of(remedy.Recover(i.w.Name)), "snapshot %s exists, but the clean-up is not finished: %w", i.sid, err)
+		return nil, fault.New(fault.Pending, "cleanup", remedy.Of(remedy.Recover(i.w.Name)), "snapshot %s exists, but the clean-up is not finished: %w", i.sid, err)
 	}
 	i.result.Seconds = time.Since(i.when).Seconds()
 	return &i.result, nil
@@ -176,7 +177,7 @@ func (i *importing) run(ctx context.Context, volume string, in io.Reader) (*Impo
 
 // importFault gives a refused archive its own hint: another snapshot would not help.
 func importFault(err error) error {
-	e := classify(err)
+	e := fault.Classify(err)
 	if e.Code == "snapshot_damaged" {
 		e.Code, e.Remedy = "archive_refused", remedy.Of("make the archive again with GNU tar, and gzip or zstd, without what the error names")
 	}

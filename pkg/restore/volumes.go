@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
@@ -56,7 +57,7 @@ func (s *session) openLiveOne(v *workload.Volume) (*swap.Volume, error) {
 	}
 	if m.External {
 		opened.Close()
-		return nil, refused("volume_absent", remedy.Of("docker volume create "+swap.Quote(m.Source)),
+		return nil, fault.Refuse("volume_absent", remedy.Of("docker volume create "+swap.Quote(m.Source)),
 			"volume %s: the Compose file says that it is external, so somebody else makes it, and the engine does not have it", v.Name)
 	}
 	opened.ByEngine(m.Source)
@@ -76,7 +77,7 @@ func (s *session) samePlaces(ctx context.Context, volumes []*workload.Volume) er
 	for _, v := range volumes {
 		m := now.Volume(v.Name)
 		if v.Scope == workload.Named && (m == nil || m.Absent || m.Path() != v.Path()) {
-			return refused("volume_gone", remedy.Of("find out what removes volumes (docker volume rm, docker system prune), stop it, then try again"),
+			return fault.Refuse("volume_gone", remedy.Of("find out what removes volumes (docker volume rm, docker system prune), stop it, then try again"),
 				"volume %s: the engine no longer has it at %s: something has removed it", v.Name, v.Path())
 		}
 	}
@@ -87,7 +88,7 @@ func (s *session) samePlaces(ctx context.Context, volumes []*workload.Volume) er
 func (r *restoration) goneOr(ctx context.Context, failed error) error {
 	there := slices.DeleteFunc(slices.Clone(r.plan.chosen), func(v *workload.Volume) bool { m := r.mounts.Volume(v.Name); return m == nil || m.Absent })
 	gone := r.samePlaces(ctx, there)
-	if gone == nil || classify(gone).Code != "volume_gone" || classify(failed).Kind != Failed || r.tx.Committed {
+	if gone == nil || fault.Classify(gone).Code != "volume_gone" || fault.Classify(failed).Kind != fault.Failed || r.tx.Committed {
 		return failed
 	}
 	return fmt.Errorf("%w: %w", gone, failed)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 	"github.com/tiny-forge/snap/pkg/docker/dockertest"
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
@@ -97,7 +98,7 @@ func TestNamedVolumesAreRestoredWithTheDirectories(t *testing.T) {
 	}
 	r, err := p.engine().Restore(t.Context(), p.request(sid))
 	p.must(err)
-	p.expect(states, "new", nil, Failed, "")
+	p.expect(states, "new", nil, fault.Failed, "")
 	p.runs()
 	p.clean()
 
@@ -120,7 +121,7 @@ func TestNamedVolumesAreRestoredWithTheDirectories(t *testing.T) {
 	}
 	_, err = p.engine().Restore(t.Context(), p.request(r.PreRestoreSID))
 	p.must(err)
-	p.expect(states, "old", nil, Failed, "")
+	p.expect(states, "old", nil, fault.Failed, "")
 	p.runs()
 	p.clean()
 }
@@ -154,7 +155,7 @@ func TestVolumesThatDoNotExistAreMadeByARestore(t *testing.T) {
 	for _, point := range []string{"made " + p.name + "_n0", "stage", "ready", "exchanged " + p.name + "_n1", "before commit"} {
 		ctx, stop := context.WithCancelCause(t.Context())
 		e := p.engine()
-		at(e, point, func() { stop(&Signal{Name: "SIGTERM", Code: 143}) })
+		at(e, point, func() { stop(&fault.Signal{Name: "SIGTERM", Code: 143}) })
 		if _, err := e.Restore(ctx, p.request(sid)); point != "before commit" && codeOf(err) != "interrupted" {
 			t.Errorf("interrupted at %s: %v", point, err)
 		}
@@ -172,12 +173,12 @@ func TestVolumesThatDoNotExistAreMadeByARestore(t *testing.T) {
 	}
 	_, err = p.engine().Restore(t.Context(), p.request(sid))
 	p.must(err)
-	p.expect(states, "new", nil, Failed, "")
+	p.expect(states, "new", nil, fault.Failed, "")
 	p.clean()
 	if said := p.compose("up", "-d"); strings.Contains(said, "warn") || strings.Contains(said, "_n1  Creat") {
 		t.Errorf("docker compose up says %s", said)
 	}
-	p.expect(states, "new", nil, Failed, "")
+	p.expect(states, "new", nil, fault.Failed, "")
 	p.runs()
 	if label := disktest.Run(t, "docker", "volume", "inspect", "-f", `{{index .Labels "shade"}}`, p.name+"_n1"); strings.TrimSpace(label) != "green" {
 		t.Errorf("the label of the Compose file is %q", label)
@@ -193,7 +194,7 @@ func TestAnExternalVolumeThatDoesNotExistIsRefused(t *testing.T) {
 	p.must(os.WriteFile(p.file, []byte(strings.Replace(string(text), "n0: {}", "n0: {external: true, name: "+p.name+"_n0}", 1)), 0o600))
 	defer func() { p.must(os.WriteFile(p.file, text, 0o600)) }()
 	_, err = p.engine().Restore(t.Context(), p.request(sid))
-	if codeOf(err) != "volume_absent" || kindOf(err) != Refused || p.has("n0") || p.has("n1") {
+	if codeOf(err) != "volume_absent" || fault.KindOf(err) != fault.Refused || p.has("n0") || p.has("n1") {
 		t.Errorf("the restore returned %v", err)
 	}
 	_, err = p.engine().Capture(t.Context(), CaptureRequest{Workload: p.name})
@@ -208,7 +209,7 @@ func TestAVolumeThatIsRemovedMeanwhileIsACleanError(t *testing.T) {
 	p := newProject(t, t.TempDir())
 	sid, _ := p.captured()
 	p.compose("down", "-t", "1")
-	for point, kind := range map[string]Kind{"begin": Refused, "staging " + p.name + "_n1": Refused, "stage": Refused, "ready": RolledBack, "publish": RolledBack} {
+	for point, kind := range map[string]fault.Kind{"begin": fault.Refused, "staging " + p.name + "_n1": fault.Refused, "stage": fault.Refused, "ready": fault.RolledBack, "publish": fault.RolledBack} {
 		for _, again := range []bool{false, true} { // somebody makes it anew
 			if !p.has("n1") {
 				disktest.Run(t, "docker", "volume", "create", p.name+"_n1")
@@ -221,11 +222,11 @@ func TestAVolumeThatIsRemovedMeanwhileIsACleanError(t *testing.T) {
 					disktest.Run(t, "docker", "volume", "create", p.name+"_n1")
 				}
 			})
-			if kindOf(err) == Frozen || err == nil {
+			if fault.KindOf(err) == fault.Frozen || err == nil {
 				t.Errorf("removed at %s (made again: %v): %v", point, again, err)
 			}
-			if !again && (kindOf(err) != kind || codeOf(err) != "volume_gone") {
-				t.Errorf("removed at %s: %v (kind %d, %q), expected kind %d", point, err, kindOf(err), codeOf(err), kind)
+			if !again && (fault.KindOf(err) != kind || codeOf(err) != "volume_gone") {
+				t.Errorf("removed at %s: %v (kind %d, %q), expected kind %d", point, err, fault.KindOf(err), codeOf(err), kind)
 			}
 			for i, dir := range p.volumes[:3] {
 				if d := disktest.Diff(old[i], disktest.Tree(t, dir)); d != "" {
@@ -248,10 +249,10 @@ func TestAVolumeThatAnotherProjectUses(t *testing.T) {
 	disktest.Run(t, "docker", "run", "-d", "--name", other, "-v", p.name+"_n1:/theirs:ro", p.image)
 	t.Cleanup(func() { disktest.Run(t, "docker", "rm", "-f", other) })
 	_, err := p.engine().Restore(t.Context(), p.request(sid))
-	p.expect(states, "old", err, Refused, "in_use")
+	p.expect(states, "old", err, fault.Refused, "in_use")
 	disktest.Run(t, "docker", "stop", "-t", "1", other)
 	r, err := p.engine().Restore(t.Context(), p.request(sid))
-	p.expect(states, "new", err, Failed, "")
+	p.expect(states, "new", err, fault.Failed, "")
 	if err == nil && !slices.ContainsFunc(r.Warnings, func(w string) bool { return strings.Contains(w, other) && strings.Contains(w, "stopped") }) {
 		t.Errorf("warned of %q", r.Warnings)
 	}

@@ -6,6 +6,7 @@ import (
 	goruntime "runtime"
 	"time"
 
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/swap"
@@ -46,7 +47,7 @@ func (e *Engine) RecoverKilled(ctx context.Context, workload, tx string) (Recove
 	start := time.Now()
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		r, found := e.recoverTx(ctx, tx, RecoverRequest{Workloads: []string{workload}, killed: true})
-		if found && kindOf(r.Err) == Busy && time.Since(start) < locked {
+		if found && fault.KindOf(r.Err) == fault.Busy && time.Since(start) < locked {
 			time.Sleep(pause)
 			continue
 		}

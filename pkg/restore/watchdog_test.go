@@ -11,6 +11,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 	"github.com/tiny-forge/snap/pkg/docker/dockertest"
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
@@ -72,7 +73,7 @@ func TestAFailedWatchdogIsInTheAuditLog(t *testing.T) {
 	w.write(map[string][]string{"another": {"volumes: [{scope: absolute, source: " + filepath.Join(w.dir, "live/x") + "}]"}})
 	other := w.engine()
 	r, found := other.RecoverKilled(t.Context(), w.name, tx)
-	if !found || kindOf(r.Err) != Frozen {
+	if !found || fault.KindOf(r.Err) != fault.Frozen {
 		t.Errorf("the watchdog found %+v, %v", r, found)
 	}
 	log, err := os.ReadFile(filepath.Join(w.dir, "state/audit.jsonl"))

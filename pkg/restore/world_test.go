@@ -14,6 +14,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 	"github.com/tiny-forge/snap/pkg/docker"
 	"github.com/tiny-forge/snap/pkg/docker/dockertest"
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/state"
 	"github.com/tiny-forge/snap/pkg/store"
@@ -197,7 +198,7 @@ func (w *world) clean() {
 }
 
 func codeOf(err error) string {
-	var e *Error
+	var e *fault.Error
 	if errors.As(err, &e) {
 		return e.Code
 	}

@@ -1,4 +1,4 @@
-package restore
+package fault
 
 import (
 	"context"
@@ -45,12 +45,12 @@ type Error struct {
 func (e *Error) Error() string { return e.Err.Error() }
 func (e *Error) Unwrap() error { return e.Err }
 
-func fault(kind Kind, code string, way remedy.Remedy, format string, args ...any) *Error {
+func New(kind Kind, code string, way remedy.Remedy, format string, args ...any) *Error {
 	return &Error{Kind: kind, Code: code, Remedy: way, Err: fmt.Errorf(format, args...)}
 }
 
-// kindOf returns the kind of an error that the engine made; Failed for others.
-func kindOf(err error) Kind {
+// KindOf returns the kind of an error that the engine made; Failed for others.
+func KindOf(err error) Kind {
 	var e *Error
 	if errors.As(err, &e) {
 		return e.Kind
@@ -58,13 +58,13 @@ func kindOf(err error) Kind {
 	return Failed
 }
 
-func refused(code string, way remedy.Remedy, format string, args ...any) *Error {
-	return fault(Refused, code, way, format, args...)
+func Refuse(code string, way remedy.Remedy, format string, args ...any) *Error {
+	return New(Refused, code, way, format, args...)
 }
 
-// classify gives an error that the engine did not make itself its kind and
+// Classify gives an error that the engine did not make itself its kind and
 // code. An *Error stays what it is.
-func classify(err error) *Error {
+func Classify(err error) *Error {
 	var own *Error
 	var bad *archive.Unrestorable
 	var unsupported *runtime.Unsupported
@@ -91,8 +91,8 @@ func classify(err error) *Error {
 		return &Error{Usage, "config", err, remedy.Of(config.Hint)}
 	case errors.As(err, &missing):
 		return &Error{Refused, "store_missing", err, remedy.Of(missing.Hint())}
-	case interruption(err) != nil:
-		return interruption(err)
+	case Interruption(err) != nil:
+		return Interruption(err)
 	case errors.Is(err, journal.ErrBusy):
 		return &Error{Busy, "busy", err, remedy.Of("wait for the other operation, or see `", remedy.StatusAll, "`")}
 	case errors.As(err, &bad):
@@ -101,12 +101,12 @@ func classify(err error) *Error {
 		return &Error{Refused, "subvolume_inside", err, remedy.Of(
 			"make it a plain directory (move it away, cp -a --reflink=auto it back, btrfs subvolume delete the old one), or move it out of the volume and make it a volume of its own")}
 	case errors.Is(err, archive.ErrRefused):
-		return &Error{Refused, "snapshot_damaged", err, useAnother("")}
+		return &Error{Refused, "snapshot_damaged", err, UseAnother("")}
 	case errors.As(err, &unsupported):
 		return &Error{Refused, "volume_unsupported", err, remedy.Of(unsupported.Hint)}
 	case errors.As(err, &full):
 		return &Error{Failed, "no_space", err, remedy.Of(full.Way() + ", then try again")}
-	case isNoSpace(err):
+	case NoSpace(err):
 		return &Error{Failed, "no_space", err, remedy.Of("free space on the filesystem that the error names, then try again")}
 	case errors.Is(err, unix.EXDEV):
 		return &Error{Refused, "mount_inside", err, remedy.Of("unmount what is mounted there, or move the subvolume out of the volume: a volume is one filesystem")}
@@ -138,7 +138,7 @@ func unrestorable(bad *archive.Unrestorable) string {
 	return way
 }
 
-func useAnother(workload string) remedy.Remedy {
+func UseAnother(workload string) remedy.Remedy {
 	return remedy.Of("the snapshot cannot be used; use another (`", remedy.List(workload), "`)")
 }
 
@@ -151,36 +151,36 @@ type Signal struct {
 
 func (s *Signal) Error() string { return "interrupted by " + s.Name }
 
-// interruption returns an error of kind Interrupted when a signal caused err, and
+// Interruption returns an error of kind Interrupted when a signal caused err, and
 // nil otherwise.
-func interruption(err error) *Error {
+func Interruption(err error) *Error {
 	var sig *Signal
 	if !errors.As(err, &sig) {
 		return nil
 	}
-	return fault(Interrupted, "interrupted", remedy.Remedy{}, "%w; data and containers are as before", sig)
+	return New(Interrupted, "interrupted", remedy.Remedy{}, "%w; data and containers are as before", sig)
 }
 
-// because returns the cause of ctx if ctx has ended, since that is why the work
+// Because returns the cause of ctx if ctx has ended, since that is why the work
 // failed; otherwise it returns err.
-func because(ctx context.Context, err error) error {
+func Because(ctx context.Context, err error) error {
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	return err
 }
 
-// frozen is the error of a transaction that recovery does not touch.
-func frozen(tx, format string, args ...any) *Error {
+// Freeze is the error of a transaction that recovery does not touch.
+func Freeze(tx, format string, args ...any) *Error {
 	err := fmt.Errorf(format, args...)
-	return fault(Frozen, "frozen", remedy.Either(remedies(tx, err)), "transaction %s: %w", tx, err)
+	return New(Frozen, "frozen", remedy.Either(Ways(tx, err)), "transaction %s: %w", tx, err)
 }
 
-var seeFrozen = remedy.Of("see `", remedy.StatusAll, "`, then docs/operating.md, section Frozen")
+var SeeFrozen = remedy.Of("see `", remedy.StatusAll, "`, then docs/operating.md, section Frozen")
 
-// remedies returns the ways out of the situation that err describes, each in one
+// Ways returns the ways out of the situation that err describes, each in one
 // sentence.
-func remedies(tx string, err error) []remedy.Remedy {
+func Ways(tx string, err error) []remedy.Remedy {
 	var mismatch *swap.Mismatch
 	var away *swap.Unmounted
 	var missing *store.Missing
@@ -208,7 +208,7 @@ func remedies(tx string, err error) []remedy.Remedy {
 	case errors.As(err, &number):
 		return []remedy.Remedy{thenRecover("read the kernel's messages about the disk (dmesg), fix the cause")}
 	}
-	return []remedy.Remedy{seeFrozen}
+	return []remedy.Remedy{SeeFrozen}
 }
 
 func thenRecover(first string) remedy.Remedy { return remedy.Of(first+", then ", remedy.RecoverAll) }
@@ -241,4 +241,9 @@ func wayOut(tx string, way swap.Way) remedy.Remedy {
 		hint += " (the old data may be snapshot " + way.SID + ")"
 	}
 	return remedy.Of(hint)
+}
+
+// NoSpace reports whether err is about room, on a filesystem or in a quota.
+func NoSpace(err error) bool {
+	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
 }
