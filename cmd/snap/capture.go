@@ -12,6 +12,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/restore"
 	"github.com/tiny-forge/snap/pkg/runtime"
+	"github.com/tiny-forge/snap/pkg/snapshot"
 	"github.com/tiny-forge/snap/pkg/store"
 )
 
@@ -60,14 +61,14 @@ func showSnapshot(m *store.Manifest) snapshotJSON {
 
 type captureJSON struct {
 	snapshotJSON
-	QuiescedSeconds float64           `json:"quiesced_seconds"`
-	Seconds         float64           `json:"seconds"`
-	AddedBytes      int64             `json:"added_bytes"` // how much the store grew
-	ReadBytes       int64             `json:"read_bytes"`  // of content; 0 where nothing has changed
-	Phases          restore.Seconds   `json:"phases"`
-	PassOne         restore.Cost      `json:"pass_one"` // what the first pass cost while the app ran
-	Warnings        []string          `json:"warnings"`
-	NotKept         []restore.NotKept `json:"not_kept"`
+	QuiescedSeconds float64            `json:"quiesced_seconds"`
+	Seconds         float64            `json:"seconds"`
+	AddedBytes      int64              `json:"added_bytes"` // how much the store grew
+	ReadBytes       int64              `json:"read_bytes"`  // of content; 0 where nothing has changed
+	Phases          restore.Seconds    `json:"phases"`
+	PassOne         restore.Cost       `json:"pass_one"` // what the first pass cost while the app ran
+	Warnings        []string           `json:"warnings"`
+	NotKept         []snapshot.NotKept `json:"not_kept"`
 }
 
 func (a *app) captureCommand() *cobra.Command {

@@ -6,8 +6,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/restore"
 	"github.com/tiny-forge/snap/pkg/runtime"
+	"github.com/tiny-forge/snap/pkg/snapshot"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
@@ -25,7 +27,7 @@ type restoreJSON struct {
 	Phases          restore.Seconds         `json:"phases"`
 	PassOne         restore.Cost            `json:"pass_one"` // what the first pass cost while the app ran
 	Warnings        []string                `json:"warnings"`
-	NotKept         []restore.NotKept       `json:"not_kept"`
+	NotKept         []snapshot.NotKept      `json:"not_kept"`
 	Tx              string                  `json:"tx"`
 }
 
@@ -36,10 +38,10 @@ type planJSON struct {
 	Volumes    []restore.PlannedVolume `json:"volumes"`
 	Containers []plannedJSON           `json:"containers"`
 	Images     []restore.PlannedImage  `json:"images"`
-	Space      []restore.Space         `json:"space"`
+	Space      []disk.Room             `json:"space"`
 	Warnings   []string                `json:"warnings"`
 	LeftOut    []string                `json:"left_out"`
-	NotKept    []restore.NotKept       `json:"not_kept"` // of the live data
+	NotKept    []snapshot.NotKept      `json:"not_kept"` // of the live data
 }
 
 // plannedJSON is a container of a plan: as it is, and what becomes of it.

@@ -8,7 +8,9 @@ import (
 	"errors"
 	"io"
 	"math"
+	"os"
 	"strings"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/klauspost/pgzip"
@@ -249,4 +251,17 @@ func unpack(in io.Reader) (io.ReadCloser, error) {
 func isZstd(head []byte) bool {
 	return bytes.HasPrefix(head, []byte("\x28\xb5\x2f\xfd")) ||
 		len(head) >= 4 && head[0]&0xf0 == 0x50 && bytes.Equal(head[1:4], []byte("\x2a\x4d\x18"))
+}
+
+// DefaultDirectory is the metadata of directories that an archive leaves out: that of
+// live, or what mkdir gives where live is nil or cannot be read.
+func DefaultDirectory(live *disk.Dir) Entry {
+	e := Entry{Mode: 0o755, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Mtime: Timespec{Sec: time.Now().Unix()}}
+	if live == nil {
+		return e
+	}
+	if st, err := live.Stat(); err == nil {
+		e.Mode, e.UID, e.GID = st.Mode&0o7777, st.Uid, st.Gid
+	}
+	return e
 }

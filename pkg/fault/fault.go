@@ -1,3 +1,9 @@
+// Package fault is the one table from an error to what it left on disk, a code for
+// machines and a way out for people.
+//
+// The engine makes an [Error] with [New] or [Refuse] where it knows best, and gives
+// every other error its kind with [Classify]. The door turns the kind into an exit code
+// and the remedy into commands.
 package fault
 
 import (
@@ -45,6 +51,7 @@ type Error struct {
 func (e *Error) Error() string { return e.Err.Error() }
 func (e *Error) Unwrap() error { return e.Err }
 
+// New makes an error of the engine.
 func New(kind Kind, code string, way remedy.Remedy, format string, args ...any) *Error {
 	return &Error{Kind: kind, Code: code, Remedy: way, Err: fmt.Errorf(format, args...)}
 }
@@ -58,6 +65,7 @@ func KindOf(err error) Kind {
 	return Failed
 }
 
+// Refuse makes the error of a refusal: nothing has changed.
 func Refuse(code string, way remedy.Remedy, format string, args ...any) *Error {
 	return New(Refused, code, way, format, args...)
 }
@@ -138,6 +146,17 @@ func unrestorable(bad *archive.Unrestorable) string {
 	return way
 }
 
+// Graver returns the graver of two errors, the first of two alike; nil is not grave.
+func Graver(a, b error) error {
+	order := map[Kind]int{Busy: 1, Failed: 2, Refused: 2, RolledBack: 3, Pending: 3, Frozen: 4}
+	e := Classify(b)
+	if e == nil || a != nil && order[e.Kind] <= order[KindOf(a)] {
+		return a
+	}
+	return e
+}
+
+// UseAnother is the remedy for a snapshot that cannot be used.
 func UseAnother(workload string) remedy.Remedy {
 	return remedy.Of("the snapshot cannot be used; use another (`", remedy.List(workload), "`)")
 }

@@ -151,7 +151,7 @@ func (f *finish) keepsDisplaced(err error) *fault.Error {
 	switch own := fault.Classify(err); {
 	case own.Kind == fault.Interrupted:
 		way = remedy.Of(again)
-	case heldByNoSnapshot(err):
+	case snapshot.HeldByNone(err):
 		way = remedy.Of("move the files that the error names out of "+where+", then ", again)
 	case fault.NoSpace(err):
 		way = remedy.Of("free space on the filesystem of the store ("+swap.Quote(f.Config.Store)+"), then ", again)

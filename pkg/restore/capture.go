@@ -35,7 +35,7 @@ type CaptureResult struct {
 	Changed         []string // files that changed while they were read
 	Read            int64    // bytes of content that were read, in both passes
 	PassOne         Cost
-	NotKept         []NotKept
+	NotKept         []snapshot.NotKept
 	Warnings        []string
 }
 
@@ -92,7 +92,7 @@ func (c *capturing) run(ctx context.Context) (*CaptureResult, error) {
 	c.result.PassOne = c.capture.Cost()
 	c.result.Read, c.result.Changed = c.capture.Totals()
 	for i, lost := range c.capture.Lost() {
-		list, warnings := notKept(c.volumes[i].Name, lost)
+		list, warnings := snapshot.NotKeptOf(c.volumes[i].Name, lost)
 		c.result.NotKept = append(c.result.NotKept, list...)
 		c.result.Warnings = append(c.result.Warnings, warnings...)
 	}
@@ -159,10 +159,10 @@ func (c *capturing) planResting(ctx context.Context, p *Plan) error {
 		switch {
 		case !u.Running:
 		case u.Relation == runtime.Above || c.req.Quiesce == runtime.None:
-			p.warn("%s (%s volume %s), and goes on writing there", mounting(u), u.Relation, u.Path)
+			p.warn("%s (%s volume %s), and goes on writing there", u.Mounting(), u.Relation, u.Path)
 		default:
 			return fault.Refuse("in_use", remedy.Of("list it in also_stop in the config, so that it rests too; or stop it (docker stop "+u.Name+"); or capture with --quiesce none"),
-				"%s (%s volume %s): it would go on writing while nothing should, so the snapshot would not be of one moment", mounting(u), u.Relation, u.Path)
+				"%s (%s volume %s): it would go on writing while nothing should, so the snapshot would not be of one moment", u.Mounting(), u.Relation, u.Path)
 		}
 	}
 	return err
@@ -176,7 +176,7 @@ func (c *capturing) comesBack(ctx context.Context) error {
 		before[i].Bar = nil // that a container cannot be stopped is no matter where none is
 	}
 	_, err := c.rt.Plan(ctx, runtime.Want{Before: before})
-	return onlyRefusal(err)
+	return runtime.RefusalIn(err)
 }
 
 // mayQuiesce refuses to stop containers that would not come back, and to touch those
@@ -266,7 +266,7 @@ func (c *capturing) stillThere() error {
 		}
 		now.Close()
 		if err == nil {
-			err = sameDirectory(v, found)
+			err = v.Is(found)
 		}
 		if err != nil {
 			return err

@@ -11,10 +11,10 @@
 // keeps snap out while another tool deploys. [Engine.Resolve] carries out what an
 // operator decides about a frozen restore.
 //
-// Each call takes the locks that it needs and returns an error of kind [Busy] where
+// Each call takes the locks that it needs and returns an error of kind [fault.Busy] where
 // another process has them. The context may end Capture before it publishes, and
-// Restore before it commits; a [*Signal] as its cause makes the error one of kind
-// [Interrupted]. Set Engine.Watchdog to have a second process call
+// Restore before it commits; a [*fault.Signal] as its cause makes the error one of kind
+// [fault.Interrupted]. Set Engine.Watchdog to have a second process call
 // [Engine.RecoverKilled] when this one is killed. phase.go has the phases of a
 // restore in order.
 //
@@ -32,7 +32,7 @@
 //
 // # What holds after an error
 //
-// The [Kind] of an [Error] says what is on disk. A restore that fails goes through the
+// The [fault.Kind] of an error says what is on disk. A restore that fails goes through the
 // same phases as the recovery of one that was killed.
 //
 // # What is deleted
@@ -51,15 +51,9 @@
 // is the old data, whole and durable, and stays until the pre-restore snapshot has
 // been published from it.
 //
-//   - Until then the goal is swap.Guarding: a displaced tree that is missing
-//     freezes, and Tx.Discard refuses to delete one.
-//   - The record "guarding" says that the app was brought up. From then on no
-//     recovery touches the containers, or takes the restore back.
-//   - A publication that fails is of kind [Pending] with the code "guarding", and
-//     Recover tries again.
-//   - A process may still have a file of a displaced tree open. So snap looks for
-//     such processes and walks the trees once more by stat. A write after that
-//     walk, in the moment before the deletion, is lost.
+// Until then a displaced tree that is missing freezes, and none is deleted. After the
+// record "guarding" no recovery touches the containers or takes the restore back. A
+// publication that fails is of kind [fault.Pending], and Recover tries again.
 //
 // # Not promised
 //

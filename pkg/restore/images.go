@@ -2,7 +2,6 @@ package restore
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"slices"
 
@@ -27,7 +26,7 @@ func (s *session) planRedeploy(ctx context.Context, p *Plan) error {
 	}
 	redeploy, err := s.rt.Plan(ctx, want)
 	if !p.running { // nothing is brought up, so an image or a port is nobody's matter
-		err = onlyRefusal(err)
+		err = runtime.RefusalIn(err)
 	}
 	if err != nil {
 		return err
@@ -37,32 +36,10 @@ func (s *session) planRedeploy(ctx context.Context, p *Plan) error {
 	for _, service := range slices.Sorted(maps.Keys(p.pins)) {
 		i := PlannedImage{Service: service, Snapshot: want.Taken[service], Running: running[service], Next: p.pins[service]}
 		p.Images = append(p.Images, i)
-		if i.Snapshot.ImageID == "" || same(i.Snapshot, i.Next) {
+		if i.Snapshot.ImageID == "" || i.Snapshot.Same(i.Next) {
 			continue
 		}
-		p.warn("%sthe snapshot was taken on image %s, and %s will run on its data", of(service), i.Snapshot.Text(), i.Next.Text())
+		p.warn("%sthe snapshot was taken on image %s, and %s will run on its data", runtime.OfService(service), i.Snapshot.Text(), i.Next.Text())
 	}
 	return nil
-}
-
-// onlyRefusal returns the refusal in err, nil where there is none.
-func onlyRefusal(err error) error {
-	var refusal *runtime.Refusal
-	if errors.As(err, &refusal) {
-		return refusal
-	}
-	return nil
-}
-
-// same reports whether two pins are one image: engines may give an image another id
-// when it is pulled or loaded again, but never another digest.
-func same(a, b runtime.Pin) bool {
-	return a.ImageID == b.ImageID || a.Digest != "" && a.Digest == b.Digest
-}
-
-func of(service string) string {
-	if service == "" {
-		return ""
-	}
-	return "service " + service + ": "
 }

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/tiny-forge/snap/pkg/archive"
+	"github.com/tiny-forge/snap/pkg/catalog"
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/journal"
@@ -52,10 +52,10 @@ type Plan struct {
 	Containers []runtime.Container
 	Fates      []runtime.Fate // what becomes of the containers, in the same order
 	Images     []PlannedImage
-	Space      []Space
+	Space      []disk.Room
 	Warnings   []string
-	Left       []string  // mounts that are not volumes of the workload, a line for each reason
-	NotKept    []NotKept // of the live data: what its pre-restore snapshot will not hold
+	Left       []string           // mounts that are not volumes of the workload, a line for each reason
+	NotKept    []snapshot.NotKept // of the live data: what its pre-restore snapshot will not hold
 
 	req       RestoreRequest
 	manifest  *store.Manifest
@@ -112,7 +112,7 @@ func (p *Plan) close() {
 // plan is the pre-flight. The caller closes what it returns, after an error
 // too.
 func (s *session) plan(ctx context.Context, req RestoreRequest) (*Plan, error) {
-	if err := validSID(s.w.Name, req.SID); err != nil {
+	if err := catalog.ValidSID(s.w.Name, req.SID); err != nil {
 		return nil, err
 	}
 	if err := s.unfinished(); err != nil {
@@ -138,7 +138,7 @@ func (s *session) plan(ctx context.Context, req RestoreRequest) (*Plan, error) {
 // which alone says where data goes.
 func (s *session) planVolumes(ctx context.Context, p *Plan) error {
 	var err error
-	if p.manifest, err = s.load(fault.Refused, s.w.Name, p.SID); err != nil {
+	if p.manifest, err = catalog.Load(s.Store, fault.Refused, s.w.Name, p.SID); err != nil {
 		return err
 	}
 	for _, m := range p.manifest.Volumes {
@@ -282,7 +282,7 @@ func (s *session) planLive(ctx context.Context, p *Plan) error {
 			p.warn("volume %s: the config excludes %d files (%d bytes) of the live data: they will be in no snapshot, and the restore deletes them",
 				v.Name, found.ExcludedFiles, found.ExcludedBytes)
 		}
-		list, warnings := notKept(v.Name, found.Lost)
+		list, warnings := snapshot.NotKeptOf(v.Name, found.Lost)
 		p.NotKept = append(p.NotKept, list...)
 		p.Warnings = append(p.Warnings, warnings...)
 	}
@@ -327,7 +327,7 @@ func (s *session) users(ctx context.Context, volumes []*swap.Volume) (warnings [
 		return nil, err
 	}
 	for _, u := range users {
-		what := mounting(u)
+		what := u.Mounting()
 		switch {
 		case u.Running && u.Relation != runtime.Above:
 			way := remedy.Of("stop it (docker stop " + u.Name + "), or list it in also_stop in the config")
@@ -353,70 +353,41 @@ func (s *session) foreign(ctx context.Context, volumes []*swap.Volume) ([]runtim
 	return s.rt.Users(ctx, paths)
 }
 
-func mounting(u runtime.User) string {
-	return fmt.Sprintf("container %s, which does not belong to the workload, mounts %s", u.Name, u.Source)
-}
-
-// Space is the room that a restore needs on a filesystem, and what is free there.
-type Space struct {
-	Path       string `json:"path"`
-	NeedBytes  uint64 `json:"need_bytes"`
-	FreeBytes  uint64 `json:"free_bytes"`
-	NeedInodes uint64 `json:"need_inodes"`
-	FreeInodes uint64 `json:"free_inodes"`
-}
-
 // planSpace adds up the room that each filesystem needs: for the staged trees beside
 // the live ones, and a little in the store.
 func (s *session) planSpace(_ context.Context, p *Plan) error {
 	const perEntry = 4096 // a block for what a name and its metadata take
-	need := map[disk.FSID]*Space{}
-	add := func(d *disk.Dir, bytes, inodes uint64) (*Space, error) {
-		id, err := d.Filesystem()
-		if err != nil {
-			return nil, err
-		}
-		if need[id] == nil {
-			free, err := d.Space()
-			if err != nil {
-				return nil, err
-			}
-			need[id] = &Space{Path: d.Path(), FreeBytes: free.Bytes, FreeInodes: free.Inodes}
-		}
-		need[id].NeedBytes += bytes
-		need[id].NeedInodes += inodes
-		return need[id], nil
-	}
+	need := disk.Rooms{}
 	for i, v := range p.volumes {
 		m := p.wanted[i]
 		// The length of the stream bounds what can be written, whatever the manifest
 		// says of the data; the length of each member is checked.
 		bytes := uint64(m.Tar()) + perEntry*uint64(m.Entries())
-		if _, err := add(v.Nearest(), bytes, uint64(m.Entries())+2); err != nil {
+		if _, err := need.Add(v.Nearest(), bytes, uint64(m.Entries())+2); err != nil {
 			return err
 		}
-		if err := s.planQuota(p, v, bytes); err != nil {
+		if project, free, err := v.Quota(); err != nil {
 			return err
+		} else if project != 0 && bytes > free {
+			return fault.Refuse("no_space", remedy.Of("raise the quota of the project, or free space in it"),
+				"the quota of project %d of %s has %d bytes free; the restore needs %d (old and new data both count until the end)", project, v.Path(), free, bytes)
 		}
 	}
 	// How much of the live data is not in the store yet shows only when it is read.
 	// The first pass of the pre-restore capture reads it before anything stops; with
 	// guard after nothing reads it until the app is up again. So this asks for room
 	// for the records and the manifest only.
-	inStore, err := add(s.Store.Root(), 4<<20, 64)
+	inStore, err := need.Add(s.Store.Root(), 4<<20, 64)
 	if err != nil {
 		return err
 	}
-	if _, err := add(s.Journal.Root(), 1<<20, 64); err != nil {
+	if _, err := need.Add(s.Journal.Root(), 1<<20, 64); err != nil {
 		return err
 	}
 	if p.Guard == workload.GuardAfter {
 		p.warnOfSpace(inStore)
 	}
-	for _, space := range need {
-		p.Space = append(p.Space, *space)
-	}
-	slices.SortFunc(p.Space, func(a, b Space) int { return strings.Compare(a.Path, b.Path) })
+	p.Space = need.List()
 	for _, space := range p.Space {
 		if space.NeedBytes > space.FreeBytes {
 			return fault.Refuse("no_space", remedy.Of(fmt.Sprintf("free %d bytes there, or choose fewer volumes with --volume", space.NeedBytes-space.FreeBytes)),
@@ -427,33 +398,6 @@ func (s *session) planSpace(_ context.Context, p *Plan) error {
 			return fault.Refuse("no_space", remedy.Of("remove files there, or choose fewer volumes with --volume"),
 				"the filesystem of %s has %d inodes free; the restore needs %d, so %d are missing", space.Path, space.FreeInodes, space.NeedInodes, space.NeedInodes-space.FreeInodes)
 		}
-	}
-	return nil
-}
-
-// planQuota looks at the quota of the project that the live directory belongs to. Until
-// the end the staged tree counts in it beside the live one. Where the directory hands
-// its project down, statfs tells of the quota in place of the filesystem (ext4 and XFS).
-func (s *session) planQuota(p *Plan, v *swap.Volume, bytes uint64) error {
-	if v.Live == nil {
-		return nil
-	}
-	properties, err := v.Live.Properties()
-	if err != nil || properties.Project == 0 {
-		return err
-	}
-	free, err := v.Live.Space()
-	if err != nil {
-		return err
-	}
-	above, err := v.Nearest().Space()
-	if err != nil {
-		return err
-	}
-	if free.Total < above.Total && bytes > free.Bytes {
-		return fault.Refuse("no_space", remedy.Of("raise the quota of the project, or free space in it"),
-			"the quota of project %d of %s has %d bytes free; the restore needs %d (old and new data both count until the end)",
-			properties.Project, v.Path(), free.Bytes, bytes)
 	}
 	return nil
 }
@@ -469,7 +413,7 @@ func (p *Plan) live() (bytes int64) {
 // warnOfSpace warns when the store may be too full for the snapshot of the displaced
 // trees. It refuses nothing: most of the data may be in the store already, the rest
 // compresses, and a tree that finds no room stays where it is.
-func (p *Plan) warnOfSpace(inStore *Space) {
+func (p *Plan) warnOfSpace(inStore *disk.Room) {
 	live := p.live()
 	if inStore.NeedBytes+uint64(live) > inStore.FreeBytes {
 		p.warn("the store may be too full for the snapshot of the live data (up to %d bytes, and %d are free): until there is room, the old data stays beside the new", live, inStore.FreeBytes)

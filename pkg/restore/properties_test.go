@@ -16,6 +16,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/runtime"
+	"github.com/tiny-forge/snap/pkg/snapshot"
 )
 
 // sh runs a script in which $V is the first live directory.
@@ -176,7 +177,7 @@ func projects(t *testing.T, fs string) string {
 }
 
 // lost returns the count and the first names of a kind.
-func lost(list []NotKept, kind string) string {
+func lost(list []snapshot.NotKept, kind string) string {
 	for _, n := range list {
 		if n.Kind == kind {
 			return fmt.Sprintf("%d%v", n.Count, n.Names)
@@ -213,7 +214,7 @@ func TestWhatIsNotKeptIsNamed(t *testing.T) {
 			w := newWorld(t, disktest.Mount(t, c.fs, 512), 2)
 			w.fill("old")
 			w.sh(c.make)
-			check := func(what string, list []NotKept, warnings []string, want map[string]string) {
+			check := func(what string, list []snapshot.NotKept, warnings []string, want map[string]string) {
 				t.Helper()
 				for kind, names := range want {
 					if got := lost(list, kind); got != names {

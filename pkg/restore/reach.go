@@ -80,7 +80,7 @@ func (f *finish) letGo(ctx context.Context) error {
 	switch {
 	case errors.As(err, &changed):
 		return f.stillHeld(err)
-	case heldByNoSnapshot(err):
+	case snapshot.HeldByNone(err):
 		// No snapshot can hold it, and no other copy exists.
 		f.warn("no snapshot can hold the data that goes, so it is preserved beside the live directory: %v", err)
 		err = f.x.PreserveTaken()

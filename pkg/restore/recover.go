@@ -89,7 +89,11 @@ func (e *Engine) Recover(ctx context.Context, req RecoverRequest) ([]Recovery, e
 	if err != nil {
 		return list, fault.Classify(err)
 	}
-	return list, gravest(list)
+	var worst error
+	for _, r := range list {
+		worst = fault.Graver(worst, r.Err)
+	}
+	return list, worst
 }
 
 // sweep removes what ended transactions have left.
@@ -98,17 +102,6 @@ func (e *Engine) sweep() error {
 		return err
 	}
 	return e.Store.Sweep(e.Journal.List)
-}
-
-func gravest(list []Recovery) error {
-	order := map[fault.Kind]int{fault.Busy: 1, fault.Failed: 2, fault.Refused: 2, fault.RolledBack: 3, fault.Pending: 3, fault.Frozen: 4}
-	var worst error
-	for _, r := range list {
-		if e := fault.Classify(r.Err); e != nil && (worst == nil || order[e.Kind] > order[fault.KindOf(worst)]) {
-			worst = e
-		}
-	}
-	return worst
 }
 
 // recoverTx recovers one transaction. It returns false when there is nothing to

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/archive"
+	"github.com/tiny-forge/snap/pkg/catalog"
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/journal"
@@ -42,7 +43,7 @@ type RestoreResult struct {
 	Warnings        []string
 	Tx              string
 	PassOne         Cost
-	NotKept         []NotKept // what the snapshot has and the restore did not bring back
+	NotKept         []snapshot.NotKept // what the snapshot has and the restore did not bring back
 }
 
 // Restore puts a snapshot back: see phase.go for the order. When it returns
@@ -55,7 +56,7 @@ func (e *Engine) Restore(ctx context.Context, req RestoreRequest) (*RestoreResul
 	goruntime.LockOSThread()
 	defer goruntime.UnlockOSThread()
 
-	if err := validSID(req.Workload, req.SID); err != nil {
+	if err := catalog.ValidSID(req.Workload, req.SID); err != nil {
 		return nil, err
 	}
 	command := remedy.Of(remedy.Operation{Verb: remedy.DoRestore, Workload: req.Workload, ID: req.SID, Confirmed: true})
@@ -207,7 +208,7 @@ func (r *restoration) stageOne(ctx context.Context, v *swap.Volume, m *store.Vol
 	r.at("staging " + v.Name)
 	tar := archive.NewReader(ctx, r.Store, m.Members)
 	defer tar.Close()
-	opt := extractOptions(live.Volume)
+	opt := snapshot.ExtractOptions(live.Volume)
 	opt.MaxEntries, opt.MaxBytes, opt.MaxDepth, opt.Lost = m.Entries(), m.Bytes, m.Depth, &archive.Losses{}
 	p, err := live.Live.Properties()
 	if err != nil {
@@ -238,10 +239,12 @@ func (r *restoration) stageOne(ctx context.Context, v *swap.Volume, m *store.Vol
 	if got != m.Stats {
 		return fmt.Errorf("%w: it holds %+v, its manifest says %+v", archive.ErrRefused, got, m.Stats)
 	}
-	list, warnings := notKept(v.Name, opt.Lost.List())
-	for _, warning := range warnOnce(r.result.Warnings, warnings)[len(r.result.Warnings):] {
-		r.say("warning: %s", warning)
-		r.result.Warnings = append(r.result.Warnings, warning)
+	list, warnings := snapshot.NotKeptOf(v.Name, opt.Lost.List())
+	for _, warning := range warnings {
+		if !slices.Contains(r.result.Warnings, warning) { // the plan may have said it of the live data
+			r.say("warning: %s", warning)
+			r.result.Warnings = append(r.result.Warnings, warning)
+		}
 	}
 	r.result.NotKept = append(r.result.NotKept, list...)
 	return into.SyncFS()
@@ -265,7 +268,7 @@ func (r *restoration) ready(context.Context) error {
 	ready := &journal.Ready{Containers: r.plan.Containers, Pin: r.plan.pins}
 	return r.x.RecordReady(ready, func() error {
 		for i, v := range ready.Volumes {
-			if err := sameDirectory(r.plan.volumes[i], v.Live); err != nil {
+			if err := r.plan.volumes[i].Is(v.Live); err != nil {
 				return err
 			}
 			if err := r.held.Directories([]disk.Handle{v.Live, v.Staged}); err != nil {
@@ -274,17 +277,6 @@ func (r *restoration) ready(context.Context) error {
 		}
 		return nil
 	})
-}
-
-// sameDirectory refuses a volume at whose path another directory than the opened one
-// has been found, or none.
-func sameDirectory(v *swap.Volume, found disk.Handle) error {
-	h, err := v.Live.Handle()
-	if err != nil || h == found {
-		return err
-	}
-	return fault.Refuse("in_use", remedy.Of("find out what renames directories there, stop it, then try again"),
-		"volume %s: %s is no longer the same directory: something has renamed or replaced it", v.Name, v.Path())
 }
 
 // fence stops the app and makes sure that nobody writes.

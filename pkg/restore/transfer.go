@@ -3,13 +3,11 @@ package restore
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/archive"
+	"github.com/tiny-forge/snap/pkg/catalog"
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/journal"
@@ -34,49 +32,17 @@ func (e *Engine) snapshot(name, sid string) (*store.Manifest, error) {
 	if _, err := e.Config.Workload(name); err != nil {
 		return nil, err
 	}
-	if err := validSID(name, sid); err != nil {
+	if err := catalog.ValidSID(name, sid); err != nil {
 		return nil, err
 	}
 	if e.Store == nil {
 		return nil, fault.New(fault.Failed, "snapshot_not_found", remedy.Of("mount the filesystem of the store, or correct `store:` in the config"), "snapshot %s of workload %s: %s", sid, name, e.noStore())
 	}
-	return e.load(fault.Failed, name, sid)
+	return catalog.Load(e.Store, fault.Failed, name, sid)
 }
 
-func validSID(workload, sid string) error {
-	if !disk.ValidID(sid) {
-		return fault.New(fault.Usage, "bad_sid", remedy.Of(remedy.List(workload)), "%q is not the id of a snapshot", sid)
-	}
-	return nil
-}
-
-// load reads a manifest. For a snapshot that cannot be used its error is of kind.
-func (e *Engine) load(kind fault.Kind, workload, sid string) (*store.Manifest, error) {
-	m, err := e.Store.Load(workload, sid)
-	switch {
-	case err == nil:
-		return m, nil
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, fault.New(kind, "snapshot_not_found", remedy.Of(remedy.List(workload)), "there is no snapshot %s of workload %s", sid, workload)
-	case errors.Is(err, disk.ErrTooNew):
-		return nil, fault.New(kind, "snapshot_too_new", remedy.Of("use the version of snap that made it, or a newer one"), "%w", err)
-	case errors.Is(err, disk.ErrDamaged):
-		return nil, fault.New(kind, "snapshot_damaged", fault.UseAnother(workload), "%w", err)
-	}
-	return nil, fault.Classify(err)
-}
-
-// Exported is a volume as it was written: Compression is that of the file.
-type Exported struct {
-	*store.Volume
-	Compression string
-}
-
-// Export writes a volume of a snapshot to w as one .tar.gz or .tar.zst. volume may be
-// "" if the snapshot has only one; with compression "" the snapshot's is used. Every
-// byte is checked against the store's checksums before it is written. After an error
-// w holds only a part.
-func (e *Engine) Export(ctx context.Context, name, sid, volume, compression string, w io.Writer) (*Exported, error) {
+// Export writes a volume of a snapshot to w: see [catalog.Export].
+func (e *Engine) Export(ctx context.Context, name, sid, volume, compression string, w io.Writer) (*catalog.Exported, error) {
 	held, err := e.Journal.ShareStore("export") // no member goes meanwhile
 	if err != nil {
 		return nil, fault.Classify(err)
@@ -86,38 +52,7 @@ func (e *Engine) Export(ctx context.Context, name, sid, volume, compression stri
 	if err != nil {
 		return nil, err
 	}
-	v, err := exported(m, volume)
-	if err != nil {
-		return nil, err
-	}
-	codec := v.Compression
-	if compression != "" {
-		if codec, err = archive.ParseCodec(compression); err != nil {
-			return nil, fault.New(fault.Usage, "usage", remedy.Remedy{}, "%w", err)
-		}
-	}
-	if err := archive.Join(ctx, w, e.Store, v.Members, codec); err != nil {
-		err := fault.Classify(fault.Because(ctx, fmt.Errorf("export volume %s: %w", v.Name, err)))
-		if err.Code == "snapshot_damaged" { // no pre-flight has refused it
-			err.Kind, err.Remedy = fault.Failed, remedy.Of("export another snapshot (", remedy.List(name), "), or copy the store's files back from a backup")
-		}
-		return nil, err
-	}
-	return &Exported{v, codec.String()}, nil
-}
-
-func exported(m *store.Manifest, name string) (*store.Volume, error) {
-	var names []string
-	for i := range m.Volumes {
-		if v := &m.Volumes[i]; v.Name == name || name == "" && len(m.Volumes) == 1 {
-			return v, nil
-		}
-		names = append(names, fmt.Sprintf("%q", m.Volumes[i].Name))
-	}
-	if name == "" {
-		return nil, fault.New(fault.Usage, "volume_required", remedy.Of("choose one with --volume"), "the snapshot has %d volumes: %v", len(names), names)
-	}
-	return nil, fault.New(fault.Usage, "no_such_volume", remedy.Remedy{}, "the snapshot has no volume %q; it has %v", name, names)
+	return catalog.Export(ctx, e.Store, m, volume, compression, w)
 }
 
 // ImportResult is a snapshot made from a foreign archive.
@@ -199,7 +134,7 @@ func (i *importing) take(ctx context.Context, tx *journal.Tx, v *workload.Volume
 	if err != nil {
 		return err
 	}
-	opt := extractOptions(v)
+	opt := snapshot.ExtractOptions(v)
 	opt.MaxEntries, opt.MaxBytes, opt.MaxDepth = int64(min(free.Inodes, 1<<40)), int64(min(free.Bytes, 1<<62)), archive.MaxDepth
 	opt.Default = i.rootDefault(v)
 	found, err := archive.ExtractForeign(ctx, in, tree, opt)
@@ -213,20 +148,12 @@ func (i *importing) take(ctx context.Context, tx *journal.Tx, v *workload.Volume
 	return i.publishLeaving(ctx, tx, []snapshot.Source{{Volume: v, Live: tree}}, false, i.result.Manifest)
 }
 
-// rootDefault is the metadata of directories that an archive leaves out: that of the
-// live directory, or what mkdir gives.
+// rootDefault is the metadata of directories that an archive leaves out.
 func (i *importing) rootDefault(v *workload.Volume) archive.Entry {
-	now := time.Now()
-	e := archive.Entry{Mode: 0o755, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Mtime: archive.Timespec{Sec: now.Unix()}}
 	p, err := i.openLiveOne(v)
 	if err != nil {
-		return e
+		return archive.DefaultDirectory(nil)
 	}
 	defer p.Close()
-	if p.Live != nil {
-		if st, err := p.Live.Stat(); err == nil {
-			e.Mode, e.UID, e.GID = st.Mode&0o7777, st.Uid, st.Gid
-		}
-	}
-	return e
+	return archive.DefaultDirectory(p.Live)
 }

@@ -1,6 +1,9 @@
 package runtime
 
-import "strings"
+import (
+	"errors"
+	"strings"
+)
 
 // The images that a restore may bring the workload up on.
 const (
@@ -57,6 +60,15 @@ type Refusal struct {
 
 func (r *Refusal) Error() string { return r.Reason }
 func (r *Refusal) Unwrap() error { return r.Err }
+
+// RefusalIn returns the refusal in err, nil where there is none.
+func RefusalIn(err error) error {
+	var refusal *Refusal
+	if errors.As(err, &refusal) {
+		return refusal
+	}
+	return nil
+}
 
 // The codes of a Refusal.
 const (

@@ -183,6 +183,11 @@ type User struct {
 	Release  string // how to stop it, where docker stop does not: "" elsewhere
 }
 
+// Mounting says in words who mounts what.
+func (u User) Mounting() string {
+	return fmt.Sprintf("container %s, which does not belong to the workload, mounts %s", u.Name, u.Source)
+}
+
 // Redeploy says how to bring a workload up.
 type Redeploy struct {
 	// Pins are the images to use, by service; "" names an image workload's.
@@ -281,8 +286,22 @@ type Pin struct {
 	Digest  string `json:"digest,omitempty"`
 }
 
+// Same reports whether two pins are one image: engines may give an image another id
+// when it is pulled or loaded again, but never another digest.
+func (p Pin) Same(o Pin) bool {
+	return p.ImageID == o.ImageID || p.Digest != "" && p.Digest == o.Digest
+}
+
 // Text is the image in words: its reference, with the beginning of its id, which tells
 // it from others of that name.
 func (p Pin) Text() string {
 	return fmt.Sprintf("%s (%.12s)", p.Image, strings.TrimPrefix(p.ImageID, "sha256:"))
+}
+
+// OfService introduces a sentence about a service; "" for an image workload.
+func OfService(name string) string {
+	if name == "" {
+		return ""
+	}
+	return "service " + name + ": "
 }

@@ -120,3 +120,26 @@ func AllFit(volumes []*Volume) error {
 	}
 	return nil
 }
+
+// Quota returns the project whose quota counts the live directory, and what the quota
+// has free; 0 where there is none. Until the end the staged tree counts beside the live
+// one. Where a directory hands its project down, statfs tells of the quota in place of
+// the filesystem (ext4 and XFS).
+func (v *Volume) Quota() (project uint32, free uint64, err error) {
+	if v.Live == nil {
+		return 0, 0, nil
+	}
+	properties, err := v.Live.Properties()
+	if err != nil || properties.Project == 0 {
+		return 0, 0, err
+	}
+	inProject, err := v.Live.Space()
+	if err != nil {
+		return 0, 0, err
+	}
+	above, err := v.Nearest().Space()
+	if err != nil || inProject.Total >= above.Total {
+		return 0, 0, err
+	}
+	return properties.Project, inProject.Bytes, nil
+}

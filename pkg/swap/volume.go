@@ -149,6 +149,17 @@ func (v *Volume) findMissing() error {
 	return nil
 }
 
+// Is refuses, with [*Unfit], a volume at whose path another directory than the opened
+// one has been found, or none.
+func (v *Volume) Is(found disk.Handle) error {
+	h, err := v.Live.Handle()
+	if err != nil || h == found {
+		return err
+	}
+	return v.unfit("in_use", "find out what renames directories there, stop it, then try again",
+		"%s is no longer the same directory: something has renamed or replaced it", v.Path())
+}
+
 // Nearest returns the closest existing directory to the live one that is not the
 // live one: the directory in which a missing one would be made.
 func (v *Volume) Nearest() *disk.Dir {

@@ -1,13 +1,11 @@
-package restore
+package snapshot
 
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/tiny-forge/snap/pkg/archive"
-	"github.com/tiny-forge/snap/pkg/snapshot"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
@@ -47,8 +45,8 @@ func (n NotKept) warning() string {
 	return fmt.Sprintf("volume %s: %s: %s%s", n.Volume, words, strings.Join(names, ", "), more)
 }
 
-// notKept makes the list for one volume, and the warnings about it.
-func notKept(volume string, lost []archive.Lost) (list []NotKept, warnings []string) {
+// NotKeptOf makes the list for one volume, and the warnings about it.
+func NotKeptOf(volume string, lost []archive.Lost) (list []NotKept, warnings []string) {
 	for _, l := range lost {
 		n := NotKept{volume, l}
 		list = append(list, n)
@@ -59,28 +57,18 @@ func notKept(volume string, lost []archive.Lost) (list []NotKept, warnings []str
 	return list, warnings
 }
 
-// warnOnce appends the warnings that list does not have yet.
-func warnOnce(list, warnings []string) []string {
-	for _, w := range warnings {
-		if !slices.Contains(list, w) {
-			list = append(list, w)
-		}
-	}
-	return list
-}
-
-// extractOptions are what the config says of a volume's archive.
-func extractOptions(v *workload.Volume) archive.ExtractOptions {
+// ExtractOptions are what the config says of a volume's archive.
+func ExtractOptions(v *workload.Volume) archive.ExtractOptions {
 	return archive.ExtractOptions{
 		RejectSymlinks: v.Symlinks == workload.RejectSymlinks,
 		KeepPrivileges: v.Setuid == workload.KeepSetuid,
-		Special:        snapshot.Special(v),
+		Special:        Special(v),
 	}
 }
 
-// heldByNoSnapshot reports whether err says that a tree has something that no snapshot
+// HeldByNone reports whether err says that a tree has something that no snapshot
 // can hold.
-func heldByNoSnapshot(err error) bool {
+func HeldByNone(err error) bool {
 	var bad *archive.Unrestorable
 	var nested *archive.Nested
 	return errors.As(err, &bad) || errors.As(err, &nested)
