@@ -266,7 +266,7 @@ func TestACrashLoopIsAVerdict(t *testing.T) {
 	b.sick(true)
 	checked := run("checked", "no", 0, &container.HealthConfig{Test: []string{"CMD", "/app", "check"}, Interval: 200 * time.Millisecond})
 	ended := run("ended", "no", 0, nil, "exit", "4")
-	err := r.e.waitAll(b.Context(), []*watch{{id: checked}, {id: ended}}, runtime.Redeploy{HealthTimeout: 10 * time.Minute})
+	err := r.e.waitAll(b.Context(), []*watch{{id: checked}, {id: ended}}, runtime.Redeploy{HealthTimeout: time.Minute})
 	var sick *runtime.Unhealthy
 	if !errors.As(err, &sick) || !strings.Contains(sick.Container, "-ended") || errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want an Unhealthy of the one that ended", err)

@@ -191,7 +191,7 @@ func future(w *world, sid string) func() {
 	w.must(err)
 	m, err := w.engine().Store.Load(w.name, sid)
 	w.must(err)
-	data, err := disk.MarshalSealed(m, "snap-manifest", 3)
+	data, err := disk.MarshalSealed(m, "snap-manifest", 99)
 	w.must(err)
 	w.must(os.WriteFile(path, data, 0o600))
 	return func() { w.must(os.WriteFile(path, before, 0o600)) }
