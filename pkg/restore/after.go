@@ -154,7 +154,7 @@ func (f *finish) keepsDisplaced(err error) *fault.Error {
 	case snapshot.HeldByNone(err):
 		way = remedy.Of("move the files that the error names out of "+where+", then ", again)
 	case fault.NoSpace(err):
-		way = remedy.Of("free space on the filesystem of the store ("+swap.Quote(f.Config.Store)+"), then ", again)
+		way = remedy.Of("free space on the filesystem of the store, then ", again)
 	case !own.Remedy.Empty():
 		way = remedy.Of(own.Remedy, "; then ", again)
 	}
