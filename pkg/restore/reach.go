@@ -28,14 +28,12 @@ func (s *session) planHolders(_ context.Context, p *Plan) error {
 
 // ofContainers returns a function that tells the holders that go when the containers
 // stop: processes and mounts in them, and the mounts that the engine makes for them on
-// the host (a local volume with a device).
+// the host (a local volume with a device). A mount namespace that follows the host's,
+// as that of a system service, has a copy of those, which goes with them.
 func ofContainers(list runtime.Containers) func(disk.Holder) bool {
 	return func(h disk.Holder) bool {
-		if h.Namespace != "" {
-			return list.Have(h.Namespace, h.Cgroups)
-		}
 		engines := filepath.Base(h.Path) == "_data" && filepath.Base(filepath.Dir(filepath.Dir(h.Path))) == "volumes"
-		return h.How == disk.Mounted && engines && list.Ran()
+		return h.How == disk.Mounted && engines && list.Ran() || h.Namespace != "" && list.Have(h.Namespace, h.Cgroups)
 	}
 }
 
