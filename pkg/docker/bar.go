@@ -3,6 +3,7 @@ package docker
 import (
 	"fmt"
 
+	"github.com/tiny-forge/snap/pkg/docker/engine"
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
@@ -29,16 +30,16 @@ func manager(labels map[string]string) (who, release string) {
 }
 
 // bar returns why snap may not stop a container, nil when it may.
-func (r *Runtime) bar(c *inspected) *runtime.Refusal {
-	who, release := manager(c.raw.Config.Labels)
-	made, workload := c.label(labelConfig), c.label(labelWorkload)
+func (r *Runtime) bar(c *engine.Container) *runtime.Refusal {
+	who, release := manager(c.Raw.Config.Labels)
+	made, workload := c.Label(engine.LabelConfig), c.Label(engine.LabelWorkload)
 	switch {
 	case who != "":
 		return &runtime.Refusal{
 			Code: runtime.Managed, Reason: fmt.Sprintf("container %s is %s, which replaces it when it stops", c.Name, who),
 			Hint: release + ", and scale it up again afterwards",
 		}
-	case c.raw.HostConfig.AutoRemove:
+	case c.Raw.HostConfig.AutoRemove:
 		return &runtime.Refusal{
 			Code: runtime.AutoRemove, Reason: fmt.Sprintf("container %s was started with --rm: stopping it would remove it", c.Name),
 			Hint: "stop it yourself (docker stop " + c.Name + "), or start it without --rm",
@@ -54,7 +55,7 @@ func (r *Runtime) bar(c *inspected) *runtime.Refusal {
 
 // refuseToStop refuses containers that would not come back after a stop. Whose they
 // are has been decided before.
-func refuseToStop(containers []*inspected) error {
+func refuseToStop(containers []*engine.Container) error {
 	list := make(runtime.Containers, len(containers))
 	for i, c := range containers {
 		list[i] = c.Container

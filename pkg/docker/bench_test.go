@@ -120,6 +120,16 @@ func (b *bench) must(err error) {
 	}
 }
 
+// moment passes between two looks at the engine.
+func (b *bench) moment() {
+	b.Helper()
+	select {
+	case <-b.Context().Done():
+		b.must(b.Context().Err())
+	case <-time.After(100 * time.Millisecond):
+	}
+}
+
 // healthy is a health check that answers quickly.
 const healthy = "healthcheck: {test: [CMD, /app, check], interval: 500ms, timeout: 30s, retries: 1}"
 

@@ -17,13 +17,14 @@ import (
 	"github.com/docker/docker/api/types/network"
 
 	"github.com/tiny-forge/snap/pkg/compose"
+	"github.com/tiny-forge/snap/pkg/docker/engine"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
 // composeApp is a workload that docker compose brings up.
 type composeApp struct {
-	e *engine
+	e *engine.Engine
 	w *workload.Workload
 
 	mu      sync.Mutex
@@ -35,17 +36,17 @@ type composeApp struct {
 
 // own returns all containers of the project: of its services, of services that are no
 // longer in the file, and of docker compose run.
-func (a *composeApp) own(ctx context.Context) ([]*inspected, error) {
+func (a *composeApp) own(ctx context.Context) ([]*engine.Container, error) {
 	name, err := a.name(ctx)
 	if err != nil {
 		return nil, err
 	}
-	own, err := a.e.list(ctx, composeProject+"="+name)
+	own, err := a.e.List(ctx, composeProject+"="+name)
 	for _, c := range own {
-		c.OneOff = c.label(composeOneOff) == "True"
+		c.OneOff = c.Label(composeOneOff) == "True"
 	}
 	// As Compose sorts them: the first of a service is the one that others join.
-	slices.SortFunc(own, func(x, y *inspected) int { return strings.Compare(x.Name, y.Name) })
+	slices.SortFunc(own, func(x, y *engine.Container) int { return strings.Compare(x.Name, y.Name) })
 	return own, err
 }
 
@@ -104,9 +105,9 @@ func (a *composeApp) bringAgain(ctx context.Context, v *composeView, fates []run
 		return err
 	}
 	anew, up := map[string]bool{}, map[string]bool{}
-	var nodes []*inspected
+	var nodes []*engine.Container
 	for _, f := range fates {
-		c := byID(v.own, f.ID)
+		c := engine.ByID(v.own, f.ID)
 		switch {
 		case f.Also || f.Then == runtime.StaysStopped:
 		case f.Then == runtime.MadeAnew:
@@ -116,17 +117,17 @@ func (a *composeApp) bringAgain(ctx context.Context, v *composeView, fates []run
 			nodes = append(nodes, c)
 		}
 	}
-	var started []*inspected
+	var started []*engine.Container
 	now := v.own
-	for _, c := range inOrder(nodes) {
+	for _, c := range engine.InOrder(nodes) {
 		if up[c.Service] && !c.OneOff {
 			continue
 		}
-		if err := a.e.awaitDependencies(ctx, c, now); err != nil {
+		if err := a.e.AwaitDependencies(ctx, c, now); err != nil {
 			return err
 		}
 		if c.OneOff || !anew[c.Service] {
-			if err := a.e.startAgain(ctx, c); err != nil {
+			if err := a.e.StartAgain(ctx, c); err != nil {
 				return err
 			}
 			started = append(started, c)
@@ -142,28 +143,28 @@ func (a *composeApp) bringAgain(ctx context.Context, v *composeView, fates []run
 			return err
 		}
 	}
-	var watches []*watch
+	var watches []*engine.Watch
 	for _, c := range started {
 		was := recorded(r.Before, c.ID)
 		crashed := was != nil && was.Crashed || was == nil && crashedBefore(r.Before, c.Service)
-		watches = append(watches, &watch{id: c.ID, mayEnd: c.OneOff, crashed: crashed})
+		watches = append(watches, &engine.Watch{ID: c.ID, MayEnd: c.OneOff, Crashed: crashed})
 	}
-	return a.e.waitAll(ctx, watches, r)
+	return a.e.WaitAll(ctx, watches, r)
 }
 
 // planned stands for a container that is yet to be made: it depends on what the
 // model says, and joins whom the old one joined.
-func (v *composeView) planned(c runtime.Container, old *inspected) *inspected {
+func (v *composeView) planned(c runtime.Container, old *engine.Container) *engine.Container {
 	host := &container.HostConfig{}
 	if old != nil {
-		host = old.raw.HostConfig
+		host = old.Raw.HostConfig
 	}
 	var deps []string
 	for name, d := range v.Services[c.Service].DependsOn {
 		deps = append(deps, name+":"+d.Condition+":false")
 	}
 	slices.Sort(deps)
-	return &inspected{Container: c, raw: container.InspectResponse{
+	return &engine.Container{Container: c, Raw: container.InspectResponse{
 		ContainerJSONBase: &container.ContainerJSONBase{ID: c.ID, HostConfig: host, State: &container.State{}},
 		Config:            &container.Config{Labels: map[string]string{composeDepends: strings.Join(deps, ",")}},
 	}}
@@ -172,27 +173,27 @@ func (v *composeView) planned(c runtime.Container, old *inspected) *inspected {
 // makeService lets Compose make those containers of a service anew that differ, and
 // start all of them. It returns those that run: a container that was stopped before
 // is stopped again.
-func (a *composeApp) makeService(ctx context.Context, v *composeView, service string, override []byte, r runtime.Redeploy) ([]*inspected, error) {
+func (a *composeApp) makeService(ctx context.Context, v *composeView, service string, override []byte, r runtime.Redeploy) ([]*engine.Container, error) {
 	networks := v.connectedByHand(service)
 	args := []string{"up", "-d", "--no-deps", "--no-build", "--pull", "never"}
-	if s := seconds(r.StopTimeout); s != nil {
+	if s := engine.Seconds(r.StopTimeout); s != nil {
 		args = append(args, "-t", strconv.Itoa(*s))
 	}
 	args = append(args, v.scale([]string{service})...)
 	if _, _, err := v.cli.Run(ctx, override, append(args, service)...); err != nil {
-		return nil, portTaken(err)
+		return nil, engine.PortTaken(err)
 	}
 	own, err := a.own(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var fresh []*inspected
+	var fresh []*engine.Container
 	for _, c := range own {
 		if c.Service != service || c.OneOff {
 			continue
 		}
 		if was := recorded(r.Before, c.ID); was != nil && !was.Ran() {
-			if err := a.e.stop(ctx, c, r.StopTimeout); err != nil {
+			if err := a.e.Stop(ctx, c, r.StopTimeout); err != nil {
 				return nil, err
 			}
 			continue
@@ -215,7 +216,7 @@ func (a *composeApp) override(ctx context.Context, v *composeView, fates []runti
 			continue
 		}
 		ref := v.image(f.Service)
-		name, err := a.e.named(ctx, f.Up, ref)
+		name, err := a.e.Named(ctx, f.Up, ref)
 		if err != nil {
 			return nil, err
 		}
@@ -245,7 +246,7 @@ func (a *composeApp) deploy(ctx context.Context, r runtime.Redeploy) error {
 		pull = "missing"
 	}
 	args := []string{"up", "-d", "--no-build", "--pull", pull}
-	if s := seconds(r.StopTimeout); s != nil {
+	if s := engine.Seconds(r.StopTimeout); s != nil {
 		args = append(args, "-t", strconv.Itoa(*s))
 	}
 	services := running(p, r.Before)
@@ -256,16 +257,16 @@ func (a *composeApp) deploy(ctx context.Context, r runtime.Redeploy) error {
 	if err != nil {
 		return err
 	}
-	own = slices.DeleteFunc(own, func(c *inspected) bool {
+	own = slices.DeleteFunc(own, func(c *engine.Container) bool {
 		_, known := p.Services[c.Service]
 		asked := len(services) == 0 && !p.extra[c.Service] || slices.Contains(services, c.Service)
 		return c.OneOff || !known || !asked
 	})
-	var watches []*watch
+	var watches []*engine.Watch
 	for _, c := range own {
-		watches = append(watches, &watch{id: c.ID, mayEnd: !ran(r.Before, c.Service), crashed: crashedBefore(r.Before, c.Service)})
+		watches = append(watches, &engine.Watch{ID: c.ID, MayEnd: !ran(r.Before, c.Service), Crashed: crashedBefore(r.Before, c.Service)})
 	}
-	return a.e.waitAll(ctx, watches, r)
+	return a.e.WaitAll(ctx, watches, r)
 }
 
 // running returns the services to bring up: those that ran before and those
@@ -301,20 +302,20 @@ func crashedBefore(before []runtime.Container, service string) bool {
 func (a *composeApp) upFailed(ctx context.Context, err error) error {
 	failure, ok := errors.AsType[*compose.Error](err)
 	if !ok || ctx.Err() != nil || !strings.Contains(failure.Said, "dependency failed to start") {
-		return portTaken(err)
+		return engine.PortTaken(err)
 	}
 	own, listErr := a.own(ctx)
 	if listErr != nil {
 		return errors.Join(err, listErr)
 	}
 	for _, c := range own {
-		if c.health() == container.Unhealthy {
-			return &runtime.Unhealthy{Container: c.Name, Reason: "its health check fails" + a.e.evidence(ctx, c)}
+		if c.Health() == container.Unhealthy {
+			return &runtime.Unhealthy{Container: c.Name, Reason: "its health check fails" + a.e.Evidence(ctx, c)}
 		}
 	}
 	for _, c := range own {
-		if !c.Running && c.raw.State.ExitCode != 0 {
-			return &runtime.Unhealthy{Container: c.Name, Reason: fmt.Sprintf("it exited with code %d", c.raw.State.ExitCode) + a.e.evidence(ctx, c)}
+		if !c.Running && c.Raw.State.ExitCode != 0 {
+			return &runtime.Unhealthy{Container: c.Name, Reason: fmt.Sprintf("it exited with code %d", c.Raw.State.ExitCode) + a.e.Evidence(ctx, c)}
 		}
 	}
 	return &runtime.Unhealthy{Container: a.w.Name, Reason: runtime.Tail(failure.Said)}
@@ -322,13 +323,13 @@ func (a *composeApp) upFailed(ctx context.Context, err error) error {
 
 // putDown stops and fences whatever a failed redeploy has started.
 func (a *composeApp) putDown(ctx context.Context, timeout time.Duration) error {
-	ctx, cancel := detached(ctx)
+	ctx, cancel := engine.Detached(ctx)
 	defer cancel()
 	own, err := a.own(ctx)
 	if err != nil {
 		return err
 	}
-	return a.e.fenceAndStop(ctx, own, timeout)
+	return a.e.FenceAndStop(ctx, own, timeout)
 }
 
 // settle gives the containers that still exist from before the policies that they
@@ -344,15 +345,15 @@ func (a *composeApp) settle(ctx context.Context, before []runtime.Container) err
 		case was == nil:
 			continue
 		case was.Ran():
-			err = a.e.unfence(ctx, c, was.Policy)
+			err = a.e.Unfence(ctx, c, was.Policy)
 		default:
-			err = a.e.setPolicy(ctx, c, was.Policy)
+			err = a.e.SetPolicy(ctx, c, was.Policy)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	return a.e.restoreAlso(ctx, before)
+	return a.e.RestoreAlso(ctx, before)
 }
 
 // missing compares who ran before with who runs now. A container that was made anew
@@ -371,9 +372,9 @@ func (a *composeApp) missing(ctx context.Context, before []runtime.Container) er
 	}
 	var names []string
 	for _, was := range before {
-		c := byID(own, was.ID)
+		c := engine.ByID(own, was.ID)
 		switch {
-		case was.Also || !was.Running || was.Crashed, c != nil && c.Running, was.OneOff && c != nil && c.raw.State.ExitCode == 0:
+		case was.Also || !was.Running || was.Crashed, c != nil && c.Running, was.OneOff && c != nil && c.Raw.State.ExitCode == 0:
 		case !was.OneOff && fresh[was.Service] > 0:
 			fresh[was.Service]--
 		default:
@@ -399,15 +400,15 @@ func (a *composeApp) removeHalves(ctx context.Context, before []runtime.Containe
 	if err != nil {
 		return err
 	}
-	var halves []*inspected
+	var halves []*engine.Container
 	for _, c := range own {
 		_, name, _ := strings.Cut(c.Name, "_")
-		stands := slices.ContainsFunc(own, func(o *inspected) bool { return o.Name == name })
+		stands := slices.ContainsFunc(own, func(o *engine.Container) bool { return o.Name == name })
 		if half.MatchString(c.Name) && stands && recorded(before, c.ID) == nil {
 			halves = append(halves, c)
 		}
 	}
-	return a.e.discard(ctx, halves, timeout)
+	return a.e.Discard(ctx, halves, timeout)
 }
 
 // connectedByHand returns the networks of each container of a service, by its name:
@@ -415,11 +416,11 @@ func (a *composeApp) removeHalves(ctx context.Context, before []runtime.Containe
 func (v *composeView) connectedByHand(service string) map[string]map[string]*network.EndpointSettings {
 	out := map[string]map[string]*network.EndpointSettings{}
 	for _, c := range v.of(service) {
-		if !c.raw.HostConfig.NetworkMode.IsUserDefined() {
+		if !c.Raw.HostConfig.NetworkMode.IsUserDefined() {
 			continue
 		}
 		out[c.Name] = map[string]*network.EndpointSettings{}
-		for name, had := range c.raw.NetworkSettings.Networks {
+		for name, had := range c.Raw.NetworkSettings.Networks {
 			// The engine adds the short id of a container to its aliases.
 			aliases := slices.DeleteFunc(slices.Clone(had.Aliases), func(alias string) bool { return alias == c.ID[:12] })
 			out[c.Name][name] = &network.EndpointSettings{IPAMConfig: had.IPAMConfig, Links: had.Links, Aliases: aliases}
@@ -430,22 +431,22 @@ func (v *composeView) connectedByHand(service string) map[string]map[string]*net
 
 // reconnect connects a container that was made anew to the networks that it had. The
 // networks of the project itself are the Compose file's business.
-func (a *composeApp) reconnect(ctx context.Context, c *inspected, had map[string]*network.EndpointSettings) error {
+func (a *composeApp) reconnect(ctx context.Context, c *engine.Container, had map[string]*network.EndpointSettings) error {
 	for _, name := range slices.Sorted(maps.Keys(had)) {
-		if _, has := c.raw.NetworkSettings.Networks[name]; has {
+		if _, has := c.Raw.NetworkSettings.Networks[name]; has {
 			continue
 		}
-		net, err := a.e.api.NetworkInspect(ctx, name, network.InspectOptions{})
-		if errdefs.IsNotFound(err) || err == nil && net.Labels[composeProject] == c.label(composeProject) {
+		net, err := a.e.API.NetworkInspect(ctx, name, network.InspectOptions{})
+		if errdefs.IsNotFound(err) || err == nil && net.Labels[composeProject] == c.Label(composeProject) {
 			continue
 		}
 		if err != nil {
-			return failed(err, "inspect network %s", name)
+			return engine.Failed(err, "inspect network %s", name)
 		}
-		if err := a.e.api.NetworkConnect(ctx, net.ID, c.ID, had[name]); err != nil {
-			return failed(err, "connect container %s to network %s", c.Name, name)
+		if err := a.e.API.NetworkConnect(ctx, net.ID, c.ID, had[name]); err != nil {
+			return engine.Failed(err, "connect container %s to network %s", c.Name, name)
 		}
-		a.e.notice(fmt.Sprintf("container %s is on network %s again, which is not in the Compose file", c.Name, name))
+		a.e.Notice(fmt.Sprintf("container %s is on network %s again, which is not in the Compose file", c.Name, name))
 	}
 	return nil
 }

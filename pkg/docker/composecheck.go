@@ -12,6 +12,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 
 	"github.com/tiny-forge/snap/pkg/compose"
+	"github.com/tiny-forge/snap/pkg/docker/engine"
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
@@ -21,7 +22,7 @@ import (
 func (a *composeApp) mismatch(ctx context.Context, v *composeView, fates []runtime.Fate) error {
 	var errs []error
 	for _, f := range fates {
-		c := byID(v.own, f.ID)
+		c := engine.ByID(v.own, f.ID)
 		if c == nil || f.Also || c.OneOff || !f.Ran() {
 			continue
 		}
@@ -29,7 +30,7 @@ func (a *composeApp) mismatch(ctx context.Context, v *composeView, fates []runti
 		if known && (f.Then != runtime.MadeAnew || v.same[c.ID]) {
 			continue
 		}
-		o := compose.OriginOf(c.raw.Config.Labels)
+		o := compose.OriginOf(c.Raw.Config.Labels)
 		if how := o.Differs(v.cli); how != "" {
 			errs = append(errs, &runtime.Refusal{
 				Code:   runtime.ComposeMismatch,
@@ -59,7 +60,7 @@ func (v *composeView) withEnvFiles() string {
 	return " with " + strings.Join(v.cli.EnvFiles, ", ")
 }
 
-func (v *composeView) unset(c *inspected, names []string) error {
+func (v *composeView) unset(c *engine.Container, names []string) error {
 	into := v.cli.Folder() + "/.env"
 	if n := len(v.cli.EnvFiles); n > 0 {
 		into = v.cli.EnvFiles[n-1]
@@ -78,10 +79,10 @@ func (v *composeView) unset(c *inspected, names []string) error {
 
 // onlyElsewhere returns the variables that are not set here and with whose value the
 // container was made, as far as that can be seen: the value was in somebody's shell.
-func (a *composeApp) onlyElsewhere(ctx context.Context, v *composeView, c *inspected) ([]string, error) {
-	s, has := v.Services[c.Service], environmentOf(c.raw.Config.Env)
+func (a *composeApp) onlyElsewhere(ctx context.Context, v *composeView, c *engine.Container) ([]string, error) {
+	s, has := v.Services[c.Service], environmentOf(c.Raw.Config.Env)
 	found := map[string]bool{}
-	image, err := a.e.image(ctx, c.ImageID)
+	image, err := a.e.Image(ctx, c.ImageID)
 	if err != nil {
 		return nil, err
 	}
@@ -133,10 +134,10 @@ func environmentOf(list []string) map[string]string {
 // explains reports whether a variable in the string can be why the container differs
 // from the model. What can be compared is compared. Of the rest it can, unless
 // somebody has edited the files since.
-func explains(l compose.Leaf, s service, c *inspected, has map[string]string, edited bool) bool {
+func explains(l compose.Leaf, s service, c *engine.Container, has map[string]string, edited bool) bool {
 	switch {
 	case len(l.Path) == 1 && l.Path[0] == "image":
-		return s.Image != c.raw.Config.Image
+		return s.Image != c.Raw.Config.Image
 	case len(l.Path) == 2 && l.Path[0] == "environment":
 		key := l.Path[1]
 		if name, _, listed := strings.Cut(l.Text, "="); listed && s.Environment[key] == nil {
@@ -150,8 +151,8 @@ func explains(l compose.Leaf, s service, c *inspected, has map[string]string, ed
 
 // editedSince reports whether a file that makes the model was written after the
 // container was made.
-func (v *composeView) editedSince(c *inspected) bool {
-	made, err := time.Parse(time.RFC3339Nano, c.raw.Created)
+func (v *composeView) editedSince(c *engine.Container) bool {
+	made, err := time.Parse(time.RFC3339Nano, c.Raw.Created)
 	return err != nil || slices.ContainsFunc(slices.Concat(v.cli.Files, v.cli.EnvFiles, []string{v.cli.Folder() + "/.env"}), func(path string) bool {
 		info, err := os.Stat(path)
 		return err == nil && info.ModTime().After(made)
@@ -164,7 +165,7 @@ func (a *composeApp) stray(ctx context.Context, v *composeView) error {
 	if a.w.Compose.Project == "" || len(v.own) > 0 {
 		return nil
 	}
-	list, err := a.e.composed(ctx)
+	list, err := a.composed(ctx)
 	if err != nil {
 		return err
 	}

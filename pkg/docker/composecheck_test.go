@@ -143,7 +143,7 @@ func TestComposeValuesFromElsewhereAreRefused(t *testing.T) {
 	b.right("none is set", path)
 	var notices []string
 	r := b.open(b.compose(path))
-	r.e.notice = func(line string) { notices = append(notices, line) }
+	r.e.Notice = func(line string) { notices = append(notices, line) }
 	_, err := r.Containers(t.Context())
 	b.must(err)
 	b.planned(r, runtime.Want{})

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/tiny-forge/snap/pkg/compose"
+	"github.com/tiny-forge/snap/pkg/docker/engine"
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
@@ -20,7 +21,7 @@ import (
 type composeView struct {
 	*project
 	cli    compose.Command
-	own    []*inspected
+	own    []*engine.Container
 	before []runtime.Container
 	// same are the containers, by id, that Compose itself would leave as they are: the
 	// model has not changed since they were made.
@@ -44,8 +45,8 @@ func (a *composeApp) look(ctx context.Context, before []runtime.Container) (*com
 
 // of returns the containers of a service, without those of docker compose run, sorted
 // as Compose does.
-func (v *composeView) of(service string) []*inspected {
-	return slices.DeleteFunc(slices.Clone(v.own), func(c *inspected) bool { return c.Service != service || c.OneOff })
+func (v *composeView) of(service string) []*engine.Container {
+	return slices.DeleteFunc(slices.Clone(v.own), func(c *engine.Container) bool { return c.Service != service || c.OneOff })
 }
 
 // compare finds the containers whose model has not changed. What an earlier redeploy
@@ -53,8 +54,8 @@ func (v *composeView) of(service string) []*inspected {
 func (a *composeApp) compare(ctx context.Context, v *composeView) error {
 	model, pinned := v.project, pins{}
 	for _, c := range v.own {
-		if _, known := v.Services[c.Service]; known && !c.OneOff && c.label(labelImage) != "" {
-			pinned[c.Service] = pinned.service(c.raw.Config.Image, c.label(labelImage))
+		if _, known := v.Services[c.Service]; known && !c.OneOff && c.Label(engine.LabelImage) != "" {
+			pinned[c.Service] = pinned.service(c.Raw.Config.Image, c.Label(engine.LabelImage))
 		}
 	}
 	override, err := pinned.override()
@@ -84,10 +85,10 @@ func (a *composeApp) compare(ctx context.Context, v *composeView) error {
 		if err != nil {
 			return fmt.Errorf("the model of service %s: %w", c.Service, err)
 		}
-		v.same[c.ID] = hash == c.label(composeHash)
+		v.same[c.ID] = hash == c.Label(composeHash)
 		// Compose calls a container outdated for its image too. Then its answer would
 		// not tell whether the model has changed.
-		image, err := a.e.image(ctx, model.image(c.Service))
+		image, err := a.e.Image(ctx, model.image(c.Service))
 		if err != nil {
 			return err
 		}
@@ -151,12 +152,12 @@ func (v *composeView) decide(pins map[string]runtime.Pin) []runtime.Fate {
 	for changed := true; changed; {
 		changed = false
 		for i, f := range fates {
-			c := byID(v.own, f.ID)
+			c := engine.ByID(v.own, f.ID)
 			if f.Then != runtime.StartsAgain || f.Also || c == nil || !v.makes(f.Container) {
 				continue
 			}
 			for _, other := range fates {
-				if other.Then == runtime.MadeAnew && c.joins(other.Container) {
+				if other.Then == runtime.MadeAnew && c.Joins(other.Container) {
 					fates[i].Then, fates[i].Why, changed = runtime.MadeAnew, "it joins "+other.Name+", which is made anew", true
 					break
 				}
@@ -174,7 +175,7 @@ func (v *composeView) makes(c runtime.Container) bool {
 
 func (v *composeView) fate(was runtime.Container, pins map[string]runtime.Pin) runtime.Fate {
 	f := runtime.Fate{Container: was, Then: runtime.StartsAgain, Up: was.Pin()}
-	c, pin := byID(v.own, was.ID), pins[was.Service]
+	c, pin := engine.ByID(v.own, was.ID), pins[was.Service]
 	switch {
 	case !was.Ran():
 		f.Then = runtime.StaysStopped
@@ -193,23 +194,6 @@ func (v *composeView) fate(was runtime.Container, pins map[string]runtime.Pin) r
 	return f
 }
 
-// joins reports whether a container lives in a namespace of the other one, or takes
-// its volumes.
-func (c *inspected) joins(other runtime.Container) bool {
-	if c.raw.ContainerJSONBase == nil || c.ID == other.ID {
-		return false
-	}
-	host := c.raw.HostConfig
-	joined := func(name string) bool { return name != "" && (name == other.ID || name == other.Name) }
-	if joined(host.NetworkMode.ConnectedContainer()) || joined(host.IpcMode.Container()) || joined(host.PidMode.Container()) {
-		return true
-	}
-	return slices.ContainsFunc(host.VolumesFrom, func(from string) bool {
-		name, _, _ := strings.Cut(from, ":")
-		return joined(name)
-	})
-}
-
 // choose returns the image on which each service that has containers comes up.
 func (a *composeApp) choose(ctx context.Context, v *composeView, want runtime.Want) (map[string]runtime.Pin, error) {
 	chosen := map[string]runtime.Pin{}
@@ -218,7 +202,7 @@ func (a *composeApp) choose(ctx context.Context, v *composeView, want runtime.Wa
 		if _, known := v.Services[service]; !known {
 			continue
 		}
-		pin, err := a.e.choose(ctx, want, ran, v.image(service), want.Taken[service])
+		pin, err := a.e.Choose(ctx, want, ran, v.image(service), want.Taken[service])
 		if err != nil {
 			errs = append(errs, fmt.Errorf("service %s: %w", service, err))
 		}
@@ -231,7 +215,7 @@ func (a *composeApp) choose(ctx context.Context, v *composeView, want runtime.Wa
 type pins map[string]any
 
 func (pins) service(image, ref string) any {
-	return map[string]any{"image": image, "labels": map[string]string{labelImage: ref}}
+	return map[string]any{"image": image, "labels": map[string]string{engine.LabelImage: ref}}
 }
 
 // override returns the pins as a Compose file, nil when there are none.
@@ -254,7 +238,7 @@ func (a *composeApp) plan(ctx context.Context, want runtime.Want) (*runtime.Plan
 	if !runtime.Containers(want.Before).Ran() {
 		errs := []error{v.checkMounted(a.w.Volumes)}
 		for _, name := range slices.Sorted(maps.Keys(v.Services)) {
-			if err := a.e.checkPin(ctx, runtime.Pin{}, v.image(name)); err != nil && !v.extra[name] {
+			if err := a.e.CheckPin(ctx, runtime.Pin{}, v.image(name)); err != nil && !v.extra[name] {
 				errs = append(errs, fmt.Errorf("service %s: %w", name, err))
 			}
 		}
@@ -266,14 +250,14 @@ func (a *composeApp) plan(ctx context.Context, want runtime.Want) (*runtime.Plan
 	chosen, imageErr := a.choose(ctx, v, want)
 	plan := &runtime.Plan{Fates: v.decide(chosen), Pins: chosen}
 	errs := []error{a.mismatch(ctx, v, plan.Fates), v.checkMounted(a.w.Volumes), imageErr, a.checkImages(ctx, plan.Fates)}
-	var ports []port
+	var ports []engine.Port
 	for _, name := range slices.Sorted(maps.Keys(v.Services)) {
 		if len(v.of(name)) == 0 {
 			continue
 		}
 		ports = append(ports, v.Services[name].Ports...)
 	}
-	return plan, errors.Join(append(errs, a.e.checkPorts(ctx, ports, v.own))...)
+	return plan, errors.Join(append(errs, a.e.CheckPorts(ctx, ports, v.own))...)
 }
 
 // checkImages reports the images that are missing for a container that is made anew.
@@ -282,7 +266,7 @@ func (a *composeApp) checkImages(ctx context.Context, fates []runtime.Fate) erro
 	var errs []error
 	for _, f := range fates {
 		if f.Then == runtime.MadeAnew {
-			if err := a.e.checkPin(ctx, f.Up, f.Up.Image); err != nil {
+			if err := a.e.CheckPin(ctx, f.Up, f.Up.Image); err != nil {
 				errs = append(errs, fmt.Errorf("service %s: %w", f.Service, err))
 			}
 		}

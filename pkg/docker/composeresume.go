@@ -7,10 +7,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
-	"github.com/docker/docker/api/types/container"
-
+	"github.com/tiny-forge/snap/pkg/docker/engine"
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
@@ -23,7 +21,7 @@ func (a *composeApp) resume(ctx context.Context, before []runtime.Container) err
 	}
 	var gone runtime.Containers
 	for _, was := range before {
-		if !was.Also && !was.OneOff && byID(own, was.ID) == nil {
+		if !was.Also && !was.OneOff && engine.ByID(own, was.ID) == nil {
 			gone = append(gone, was)
 		}
 	}
@@ -42,17 +40,17 @@ func (a *composeApp) resume(ctx context.Context, before []runtime.Container) err
 	// The others are removed, except one with the name of a container that is
 	// gone: Compose takes it over, or replaces it where its image is another. What
 	// somebody runs with docker compose run is left alone.
-	others := slices.DeleteFunc(own, func(c *inspected) bool {
+	others := slices.DeleteFunc(own, func(c *engine.Container) bool {
 		takenOver := slices.ContainsFunc(gone, func(was runtime.Container) bool { return was.Name == c.Name })
 		return takenOver || c.OneOff || recorded(before, c.ID) != nil
 	})
-	if err := a.e.discard(ctx, others, 0); err != nil {
+	if err := a.e.Discard(ctx, others, 0); err != nil {
 		return err
 	}
 	if err := a.makeAnew(ctx, v, gone); err != nil {
 		return err
 	}
-	return errors.Join(a.bringBack(ctx, v), a.e.restoreAlso(ctx, before))
+	return errors.Join(a.bringBack(ctx, v), a.e.RestoreAlso(ctx, before))
 }
 
 // canMake refuses when a container that is gone could not be made anew. It comes
@@ -62,7 +60,7 @@ func (a *composeApp) canMake(ctx context.Context, v *composeView, gone []runtime
 		if !v.makes(c) {
 			return fmt.Errorf("workload %s: container %s is gone, and %s no longer has the service %q to make it from", a.w.Name, c.Name, strings.Join(v.cli.Files, ", "), c.Service)
 		}
-		if err := a.e.checkPin(ctx, c.Pin(), c.Image); err != nil {
+		if err := a.e.CheckPin(ctx, c.Pin(), c.Image); err != nil {
 			return fmt.Errorf("workload %s: container %s is gone: %w", a.w.Name, c.Name, err)
 		}
 	}
@@ -95,7 +93,7 @@ func (a *composeApp) upOnly(ctx context.Context, v *composeView, services []stri
 // startMade starts a container that was made anew. Compose puts configs and secrets
 // that are no files into a container right before it starts it; so it must start the
 // service, and what of it shall not run is stopped again.
-func (a *composeApp) startMade(ctx context.Context, v *composeView, c *inspected, idle []*inspected) error {
+func (a *composeApp) startMade(ctx context.Context, v *composeView, c *engine.Container, idle []*engine.Container) error {
 	s := v.Services[c.Service]
 	if s.Configs == nil && s.Secrets == nil {
 		return nil
@@ -108,9 +106,9 @@ func (a *composeApp) startMade(ctx context.Context, v *composeView, c *inspected
 		if other.Service != c.Service {
 			continue
 		}
-		now, err := a.e.inspect(ctx, other.ID)
+		now, err := a.e.Inspect(ctx, other.ID)
 		if err == nil && now != nil {
-			err = a.e.stop(ctx, now, 0)
+			err = a.e.Stop(ctx, now, 0)
 		}
 		if err != nil {
 			return err
@@ -127,7 +125,7 @@ func (a *composeApp) bringBack(ctx context.Context, v *composeView) error {
 	if err != nil {
 		return err
 	}
-	var idle, run []*inspected
+	var idle, run []*engine.Container
 	wants := map[string]runtime.Container{}
 	var errs []error
 	taken := map[string]bool{}
@@ -148,17 +146,17 @@ func (a *composeApp) bringBack(ctx context.Context, v *composeView) error {
 			idle = append(idle, c)
 		}
 	}
-	for _, c := range append(idle, inOrder(run)...) {
+	for _, c := range append(idle, engine.InOrder(run)...) {
 		want := wants[c.ID]
-		err := a.e.rename(ctx, c, want.Name)
+		err := a.e.Rename(ctx, c, want.Name)
 		if err == nil && want.Running && !c.Running {
-			err = a.e.awaitDependencies(ctx, c, run)
+			err = a.e.AwaitDependencies(ctx, c, run)
 			if err == nil && recorded(before, c.ID) == nil {
 				err = a.startMade(ctx, v, c, idle)
 			}
 		}
 		if err == nil {
-			err = a.e.restore(ctx, c, want)
+			err = a.e.Restore(ctx, c, want)
 		}
 		errs = append(errs, err)
 	}
@@ -168,14 +166,14 @@ func (a *composeApp) bringBack(ctx context.Context, v *composeView) error {
 // stands returns the container that stands for a recorded one, or nil: itself, or the
 // one that was made anew. That has the name that Compose always gives, or, among
 // several of a service, another number.
-func stands(own []*inspected, want runtime.Container, before []runtime.Container, taken map[string]bool) *inspected {
-	if c := byID(own, want.ID); c != nil {
+func stands(own []*engine.Container, want runtime.Container, before []runtime.Container, taken map[string]bool) *engine.Container {
+	if c := engine.ByID(own, want.ID); c != nil {
 		return c
 	}
-	if c := byName(own, want.Name); c != nil {
+	if c := engine.ByName(own, want.Name); c != nil {
 		return c
 	}
-	i := slices.IndexFunc(own, func(c *inspected) bool {
+	i := slices.IndexFunc(own, func(c *engine.Container) bool {
 		spoken := taken[c.ID] || slices.ContainsFunc(before, func(b runtime.Container) bool { return b.ID == c.ID || b.Name == c.Name })
 		return c.Service == want.Service && c.OneOff == want.OneOff && !spoken
 	})
@@ -183,87 +181,4 @@ func stands(own []*inspected, want runtime.Container, before []runtime.Container
 		return nil
 	}
 	return own[i]
-}
-
-// patience bounds the wait for one dependency: bringing containers back waits
-// for health only to start them in the order that the Compose file asks for.
-const patience = 30 * time.Second
-
-// dependencies returns the services that a container is started after, and
-// under which condition. Compose lists them in a label:
-// "db:service_healthy:false,job:service_completed_successfully:false".
-func dependencies(c *inspected) map[string]string {
-	out := map[string]string{}
-	for item := range strings.SplitSeq(c.raw.Config.Labels[composeDepends], ",") {
-		if parts := strings.Split(item, ":"); len(parts) > 1 {
-			out[parts[0]] = parts[1]
-		}
-	}
-	return out
-}
-
-// inOrder sorts containers so that each comes after those it depends on, and after
-// those whose namespaces it joins. Those that depend on nothing, or on one another,
-// keep their order.
-func inOrder(containers []*inspected) []*inspected {
-	var out []*inspected
-	visiting := map[string]bool{}
-	var visit func(c *inspected)
-	visit = func(c *inspected) {
-		if visiting[c.ID] {
-			return
-		}
-		visiting[c.ID] = true
-		deps := dependencies(c)
-		for _, other := range containers {
-			if _, ok := deps[other.Service]; ok && other.Service != "" || c.joins(other.Container) {
-				visit(other)
-			}
-		}
-		out = append(out, c)
-	}
-	for _, c := range containers {
-		visit(c)
-	}
-	return out
-}
-
-// awaitDependencies waits until the containers that c wants healthy are so, or say
-// that they are not, each for 30 s at most: c is started in any case.
-func (e *engine) awaitDependencies(ctx context.Context, c *inspected, containers []*inspected) error {
-	for service, condition := range dependencies(c) {
-		other := first(containers, func(o *inspected) bool { return o.Service == service })
-		if condition != "service_healthy" || other == nil {
-			continue
-		}
-		for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
-			now, err := e.inspect(ctx, other.ID)
-			if err != nil {
-				return err
-			}
-			if now == nil || !now.active() || now.health() != container.Starting {
-				break
-			}
-			if err := sleep(ctx, poll); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// startAgain starts a container. One that joins another container, of whoever, tries
-// until that one runs.
-func (e *engine) startAgain(ctx context.Context, c *inspected) error {
-	host := c.raw.HostConfig
-	joins := host.NetworkMode.IsContainer() || host.IpcMode.IsContainer() || host.PidMode.IsContainer()
-	for deadline := time.Now().Add(patience); ; {
-		err := e.start(ctx, c)
-		if !joins || !refused(err) || errors.Is(err, runtime.ErrPortTaken) || time.Now().After(deadline) {
-			return err
-		}
-		if waitErr := sleep(ctx, 2*poll); waitErr != nil {
-			return errors.Join(err, waitErr)
-		}
-	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/docker/docker/api/types/filters"
 
 	"github.com/tiny-forge/snap/pkg/compose"
+	"github.com/tiny-forge/snap/pkg/docker/engine"
 	"github.com/tiny-forge/snap/pkg/docker/mounts"
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
@@ -35,8 +36,8 @@ func (a *composeApp) command(ctx context.Context) (compose.Command, error) {
 	if a.found != nil {
 		return *a.found, nil
 	}
-	c := compose.Given(a.w.Compose, a.e.api.DaemonHost())
-	list, err := a.e.composed(ctx)
+	c := compose.Given(a.w.Compose, a.e.API.DaemonHost())
+	list, err := a.composed(ctx)
 	if err == nil {
 		c, err = a.find(ctx, c, list)
 	}
@@ -91,19 +92,19 @@ func (a *composeApp) find(ctx context.Context, c compose.Command, list []contain
 
 // composed returns all containers of Compose projects, the newest first: what was made
 // last tells best how a project is used.
-func (e *engine) composed(ctx context.Context) ([]container.Summary, error) {
+func (a *composeApp) composed(ctx context.Context) ([]container.Summary, error) {
 	// At boot systemd may listen on the engine's socket long before the engine starts,
 	// and the engine may wait for a recovery that only wants to know the volumes.
 	whole := ctx
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
-	list, err := e.api.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(
+	list, err := a.e.API.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(
 		filters.Arg("label", composeProject), filters.Arg("label", composeOneOff+"=False"))})
 	slices.SortStableFunc(list, func(x, y container.Summary) int { return int(y.Created - x.Created) })
 	if ctx.Err() != nil && whole.Err() == nil {
 		return nil, fmt.Errorf("list containers: %w within %v", runtime.ErrUnreachable, answerWithin)
 	}
-	return list, failed(err, "list containers")
+	return list, engine.Failed(err, "list containers")
 }
 
 // answerWithin bounds the first question to the engine.
@@ -128,7 +129,7 @@ func namesOf(list []container.Summary, file string) []string {
 func (a *composeApp) config(ctx context.Context) (*project, error) {
 	c, err := a.command(ctx)
 	if errors.Is(err, runtime.ErrUnreachable) {
-		p, _, err := config(ctx, compose.Given(a.w.Compose, a.e.api.DaemonHost()), nil)
+		p, _, err := config(ctx, compose.Given(a.w.Compose, a.e.API.DaemonHost()), nil)
 		return p, err
 	}
 	if err != nil {
@@ -142,7 +143,7 @@ func (a *composeApp) config(ctx context.Context) (*project, error) {
 			return nil, fmt.Errorf("workload %s: %w", a.w.Name, err)
 		}
 		for _, line := range said {
-			a.e.notice("docker compose: " + line)
+			a.e.Notice("docker compose: " + line)
 		}
 		if err := a.addProfiles(ctx, c, p); err != nil {
 			return nil, fmt.Errorf("workload %s: %w", a.w.Name, err)
@@ -214,7 +215,7 @@ type project struct {
 
 type service struct {
 	Image       string             `json:"image"`
-	Ports       []port             `json:"ports"`
+	Ports       []engine.Port      `json:"ports"`
 	Volumes     []mounts.Mount     `json:"volumes"`
 	Tmpfs       []string           `json:"tmpfs"`
 	Environment map[string]*string `json:"environment"` // nil: the variable is not set

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tiny-forge/snap/pkg/docker/engine"
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
@@ -124,7 +125,7 @@ func resumeKilled(t *testing.T, remove bool) {
 			t.Fatalf("got %v, want an Unhealthy", err)
 		}
 		if remove {
-			b.must(r.e.remove(b.Context(), &inspected{Container: old}))
+			b.must(r.e.Remove(b.Context(), &engine.Container{Container: old}))
 		}
 		b.sick(false)
 		f, opt := b.faults(n, true)

@@ -6,7 +6,8 @@
 // also works while no engine answers; [Runtime.Ping] tells whether one does. The
 // interface in pkg/runtime says in which order to call the methods, and what each of
 // them promises and leaves when it fails; only what is particular to Docker is told
-// here. A Runtime may be used by several goroutines, and several Runtimes at once.
+// here. The single steps, such as to stop one container, are in pkg/docker/engine. A
+// Runtime may be used by several goroutines, and several Runtimes at once.
 //
 // # A Compose workload
 //

@@ -5,13 +5,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/docker/docker/api/types/container"
 
-	"github.com/tiny-forge/snap/pkg/crew"
+	"github.com/tiny-forge/snap/pkg/docker/engine"
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
@@ -42,10 +41,10 @@ func TestFenceAndStopOutlivesPoliciesPausesAndDeafness(t *testing.T) {
 	if len(before) != 4 {
 		t.Fatalf("containers %+v", before)
 	}
-	app, err := r.e.inspect(b.Context(), before[0].ID)
+	app, err := r.e.Inspect(b.Context(), before[0].ID)
 	b.must(err)
-	b.must(r.e.calm(b.Context(), []*inspected{app}))
-	b.must(r.e.setPaused(b.Context(), app, true))
+	b.must(r.e.Calm(b.Context(), []*engine.Container{app}))
+	b.must(r.e.SetPaused(b.Context(), app, true))
 	before[0].Paused = true
 
 	soon, cancel := context.WithTimeout(b.Context(), 5*time.Minute)
@@ -177,25 +176,4 @@ func TestUsers(t *testing.T) {
 func (b *bench) deployedBesides(r *Runtime) {
 	b.Helper()
 	b.must(r.Redeploy(b.Context(), b.held(), runtime.Redeploy{}))
-}
-
-// TestAPanicOfOneCallWaitsForTheOthers: nobody would know how a call that is still
-// stopping a container ends.
-func TestAPanicOfOneCallWaitsForTheOthers(t *testing.T) {
-	var ended atomic.Bool
-	defer func() {
-		if p, ok := recover().(*crew.Panic); !ok || p.Value != "a fault" || !ended.Load() {
-			t.Errorf("it ended with %v; the other call had ended: %v", p, ended.Load())
-		}
-	}()
-	both := []*inspected{{}, {}}
-	_ = each(both, func(c *inspected) error {
-		if c == both[0] {
-			panic("a fault")
-		}
-		time.Sleep(50 * time.Millisecond)
-		ended.Store(true)
-		return nil
-	})
-	t.Error("it did not panic")
 }

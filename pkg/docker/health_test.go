@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -14,6 +13,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/events"
 
+	"github.com/tiny-forge/snap/pkg/docker/engine"
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
@@ -116,19 +116,7 @@ func TestTheOwnCheckUsesTheContainersShell(t *testing.T) {
 	id := b.foreign("shell", ref, func(c *container.Config, _ *container.HostConfig) {
 		c.Shell, c.Healthcheck = []string{"/app"}, &container.HealthConfig{Test: []string{"CMD-SHELL", "check"}, Interval: time.Minute}
 	})
-	b.must(b.open(b.app(ref)).e.waitHealthy(b.Context(), &watch{id: id}, time.Minute))
-	for _, c := range []struct{ test, shell, want []string }{
-		{[]string{"CMD", "a", "b"}, nil, []string{"a", "b"}},
-		{[]string{"CMD-SHELL", "a b"}, nil, []string{"/bin/sh", "-c", "a b"}},
-		{[]string{"NONE"}, nil, nil},
-		{[]string{"curl", "localhost"}, nil, nil}, // which no engine runs
-		{nil, nil, nil},
-	} {
-		raw := &container.InspectResponse{Config: &container.Config{Shell: c.shell, Healthcheck: &container.HealthConfig{Test: c.test}}}
-		if got := commandOf(raw); !slices.Equal(got, c.want) {
-			t.Errorf("%q: %q, want %q", c.test, got, c.want)
-		}
-	}
+	b.must(b.open(b.app(ref)).e.WaitHealthy(b.Context(), &engine.Watch{ID: id}, time.Minute))
 }
 
 // TestTheOwnCheckKeepsToItsTimeout: one that hangs is killed, never more than one runs
@@ -169,50 +157,10 @@ func TestTheOwnCheckKeepsToItsTimeout(t *testing.T) {
 	ctx, cancel := context.WithCancel(b.Context())
 	starts, ends = b.news(b.name, events.ActionExecStart), b.news(b.name, events.ActionExecDie)
 	go func() { <-starts; cancel() }()
-	if err := r.e.waitHealthy(ctx, &watch{id: b.only(r).ID}, time.Minute); !errors.Is(err, context.Canceled) {
+	if err := r.e.WaitHealthy(ctx, &engine.Watch{ID: b.only(r).ID}, time.Minute); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want context.Canceled", err)
 	}
 	<-ends
-}
-
-// TestTheEnginesWordIsTheLast: where the engine says unhealthy, a check that passes
-// between its probes is not believed.
-func TestTheEnginesWordIsTheLast(t *testing.T) {
-	now := time.Now()
-	at := func(ago time.Duration) string { return now.Add(-ago).Format(time.RFC3339Nano) }
-	app := func(status container.HealthStatus, log ...*container.HealthcheckResult) *inspected {
-		return &inspected{raw: container.InspectResponse{Config: &container.Config{}, ContainerJSONBase: &container.ContainerJSONBase{State: &container.State{
-			Running: true, Status: "running", StartedAt: at(time.Minute), Health: &container.Health{Status: status, Log: log}}}}}
-	}
-	probed := func(ago time.Duration, code int) *container.HealthcheckResult {
-		return &container.HealthcheckResult{End: now.Add(-ago), ExitCode: code}
-	}
-	const s = time.Second
-	for name, c := range map[string]struct {
-		c    *inspected
-		own  time.Duration // ago, when snap's own passed first; 0: it has not
-		want time.Duration // ago, since when the app is up; 0: it is not
-	}{
-		"the engine has not spoken, nor has snap": {app(container.Starting), 0, 0},
-		"snap's own passed first":                 {app(container.Starting), 20 * s, 20 * s},
-		"it passed after a probe that failed":     {app(container.Starting, probed(30*s, 1)), 20 * s, 20 * s},
-		"it passed before one that failed":        {app(container.Starting, probed(10*s, 1)), 20 * s, 0},
-		"the engine says unhealthy":               {app(container.Unhealthy, probed(30*s, 1)), 20 * s, 0},
-		"healthy, as snap knew":                   {app(container.Healthy, probed(5*s, 0)), 20 * s, 20 * s},
-		"healthy, and snap's own was too early":   {app(container.Healthy, probed(10*s, 1), probed(5*s, 0)), 20 * s, 5 * s},
-		"healthy for several probes":              {app(container.Healthy, probed(40*s, 1), probed(30*s, 0), probed(20*s, 0)), 0, 30 * s},
-		"probes of the run before":                {app(container.Healthy, probed(90*s, 0), probed(30*s, 0)), 0, 30 * s},
-		"podman: no check is \"\"":                {app(""), 0, 60 * s},
-	} {
-		w := &watch{group: &group{}, run: at(time.Minute), since: now.Add(-time.Minute)}
-		if c.own != 0 {
-			w.probe.passed = now.Add(-c.own)
-		}
-		v := w.judge(c.c)
-		if v.bad != "" || v.up.IsZero() != (c.want == 0) || c.want != 0 && v.up.Sub(now.Add(-c.want)).Abs() > time.Millisecond {
-			t.Errorf("%s: %+v, want up %v ago", name, v, c.want)
-		}
-	}
 }
 
 func TestWithoutACheckTheAppIsUpSinceItsStart(t *testing.T) {
@@ -222,7 +170,7 @@ func TestWithoutACheckTheAppIsUpSinceItsStart(t *testing.T) {
 	r, held := b.open(b.app(ref)), b.held()
 	var up time.Time
 	b.must(r.Redeploy(b.Context(), held, upSince(&up)))
-	if began := b.started(b.only(r).ID); !up.Equal(began) || time.Since(began) < steady {
+	if began := b.started(b.only(r).ID); !up.Equal(began) || time.Since(began) < engine.Steady {
 		t.Errorf("up since %v, started at %v", up, began)
 	}
 }
@@ -253,7 +201,7 @@ func TestACrashLoopIsAVerdict(t *testing.T) {
 	} {
 		id := run(name, c.policy, c.retries, nil, "exit", c.code)
 		wg.Go(func() {
-			err := r.e.waitHealthy(b.Context(), &watch{id: id}, 10*time.Minute)
+			err := r.e.WaitHealthy(b.Context(), &engine.Watch{ID: id}, 10*time.Minute)
 			var sick *runtime.Unhealthy
 			if !errors.As(err, &sick) || !strings.Contains(sick.Reason, c.want) || !strings.Contains(sick.Reason, "giving up") {
 				t.Errorf("%s: got %v, want an Unhealthy: %s", name, err, c.want)
@@ -266,7 +214,7 @@ func TestACrashLoopIsAVerdict(t *testing.T) {
 	b.sick(true)
 	checked := run("checked", "no", 0, &container.HealthConfig{Test: []string{"CMD", "/app", "check"}, Interval: 200 * time.Millisecond})
 	ended := run("ended", "no", 0, nil, "exit", "4")
-	err := r.e.waitAll(b.Context(), []*watch{{id: checked}, {id: ended}}, runtime.Redeploy{HealthTimeout: time.Minute})
+	err := r.e.WaitAll(b.Context(), []*engine.Watch{{ID: checked}, {ID: ended}}, runtime.Redeploy{HealthTimeout: time.Minute})
 	var sick *runtime.Unhealthy
 	if !errors.As(err, &sick) || !strings.Contains(sick.Container, "-ended") || errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want an Unhealthy of the one that ended", err)
@@ -278,13 +226,13 @@ func TestACrashLoopIsAVerdict(t *testing.T) {
 	app := run("app", "always", 0, nil, "serve-unless-sick")
 	told := b.news(app, events.ActionDie)
 	go func() {
-		for range loops + 1 {
+		for range engine.Loops + 1 {
 			<-told
 		}
 		b.sick(false)
 	}()
-	b.must(r.e.waitAll(b.Context(), []*watch{{id: app}, {id: db}}, runtime.Redeploy{HealthTimeout: time.Minute}))
-	if n := b.look(app).RestartCount; n <= loops {
+	b.must(r.e.WaitAll(b.Context(), []*engine.Watch{{ID: app}, {ID: db}}, runtime.Redeploy{HealthTimeout: time.Minute}))
+	if n := b.look(app).RestartCount; n <= engine.Loops {
 		t.Errorf("it was restarted only %d times", n)
 	}
 }
@@ -301,7 +249,7 @@ func TestWhatHadCrashedIsStartedAndNamed(t *testing.T) {
 	zero := 0
 	b.must(b.api.ContainerRestart(b.Context(), b.name, container.StopOptions{Timeout: &zero}))
 	for b.look(b.name).State.Running {
-		b.must(sleep(b.Context(), poll))
+		b.moment()
 	}
 	before, err := r.Containers(b.Context())
 	b.must(err)
@@ -361,39 +309,19 @@ func TestStoppedIsNotCrashed(t *testing.T) {
 				b.must(b.api.ContainerStop(b.Context(), id, container.StopOptions{Timeout: &soon}))
 			}
 			for deadline := time.Now().Add(time.Minute); ; {
-				got, err := r.e.inspect(b.Context(), id)
+				got, err := r.e.Inspect(b.Context(), id)
 				b.must(err)
-				resting := got.raw.State.Status == "exited" || got.raw.State.Restarting
+				resting := got.Raw.State.Status == "exited" || got.Raw.State.Restarting
 				if resting && got.Crashed == c.crashed {
 					return
 				}
 				if time.Now().After(deadline) {
-					b.Errorf("%s: crashed is %t, %+v", name, got.Crashed, got.raw.State)
+					b.Errorf("%s: crashed is %t, %+v", name, got.Crashed, got.Raw.State)
 					return
 				}
-				b.must(sleep(b.Context(), poll))
+				b.moment()
 			}
 		})
 	}
 	wg.Wait()
-}
-
-// TestBetweenTwoRestartsAContainerStillCrashes: it runs at that moment.
-func TestBetweenTwoRestartsAContainerStillCrashes(t *testing.T) {
-	for name, c := range map[string]struct {
-		restarts int
-		ago      time.Duration
-		want     bool
-	}{
-		"just started again": {3, time.Second, true}, "started, and never again": {0, time.Second, false},
-		"has run since": {3, time.Minute, false},
-	} {
-		raw := &container.InspectResponse{Config: &container.Config{}, ContainerJSONBase: &container.ContainerJSONBase{
-			RestartCount: c.restarts,
-			State:        &container.State{Status: "running", Running: true, StartedAt: time.Now().Add(-c.ago).Format(time.RFC3339Nano)},
-		}}
-		if got := crashed(raw, runtime.Policy{Name: "always"}); got != c.want {
-			t.Errorf("%s: %t", name, got)
-		}
-	}
 }

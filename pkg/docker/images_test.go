@@ -8,6 +8,7 @@ import (
 	"github.com/docker/docker/api/types/image"
 
 	"github.com/tiny-forge/snap/pkg/docker/dockertest"
+	"github.com/tiny-forge/snap/pkg/docker/engine"
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
@@ -204,13 +205,13 @@ func TestAnotherConfigsContainerIsRefused(t *testing.T) {
 	fates, err := b.again(r, runtime.Want{TakeOver: true})
 	b.must(err)
 	now := b.only(r)
-	if fates[b.name].Then != runtime.MadeAnew || now.Bar != nil || b.look(now.ID).Config.Labels[labelConfig] != ours.Config {
+	if fates[b.name].Then != runtime.MadeAnew || now.Bar != nil || b.look(now.ID).Config.Labels[engine.LabelConfig] != ours.Config {
 		t.Errorf("taken over as %+v", b.look(now.ID).Config.Labels)
 	}
 	// One from before there was the label belongs to any config.
-	c, err := r.e.inspect(t.Context(), now.ID)
+	c, err := r.e.Inspect(t.Context(), now.ID)
 	b.must(err)
-	delete(c.raw.Config.Labels, labelConfig)
+	delete(c.Raw.Config.Labels, engine.LabelConfig)
 	if bar := b.open(theirs).bar(c); bar != nil {
 		t.Errorf("an old container: %v", bar)
 	}

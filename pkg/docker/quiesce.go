@@ -6,13 +6,34 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
-	"github.com/docker/docker/api/types/container"
-
+	"github.com/tiny-forge/snap/pkg/docker/engine"
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
+
+// FenceAndStop sets every restart policy before it stops the first container: a
+// reboot would otherwise start those that it has already stopped.
+func (r *Runtime) FenceAndStop(ctx context.Context, timeout time.Duration) error {
+	containers, err := r.inspectAll(ctx)
+	if err != nil {
+		return err
+	}
+	if err := refuseToStop(containers); err != nil {
+		return err
+	}
+	if err := r.e.FenceAndStop(ctx, containers, timeout); err != nil {
+		return err
+	}
+	// Look again: somebody may have started or made a container meanwhile.
+	if containers, err = r.inspectAll(ctx); err != nil {
+		return err
+	}
+	if c := engine.First(containers, func(c *engine.Container) bool { return c.Running }); c != nil {
+		return fmt.Errorf("container %s runs again after it was stopped: something else starts it", c.Name)
+	}
+	return nil
+}
 
 // Quiesce leaves containers that are paused already as they are, and so does the
 // thaw. Before a pause it waits, a few seconds at most, until no health probe is
@@ -29,136 +50,28 @@ func (r *Runtime) Quiesce(ctx context.Context, mode string, timeout time.Duratio
 	if err != nil {
 		return nil, err
 	}
-	chosen := slices.DeleteFunc(slices.Clone(containers), func(c *inspected) bool { return !c.Awake() })
+	chosen := slices.DeleteFunc(slices.Clone(containers), func(c *engine.Container) bool { return !c.Awake() })
 	if mode == runtime.Stop {
 		err = refuseToStop(containers)
 	} else {
-		err = r.e.calm(ctx, chosen)
+		err = r.e.Calm(ctx, chosen)
 	}
 	if err != nil {
 		return nil, err
 	}
-	thaw := r.e.thaw(chosen)
+	thaw := r.e.Thaw(chosen)
 	// The engine may carry out a request that was cut off after snap has looked
 	// whether it did. So pausing, which takes no time, is not cut off.
-	uncut, cancel := detached(ctx)
+	uncut, cancel := engine.Detached(ctx)
 	defer cancel()
-	err = each(chosen, func(c *inspected) error {
+	err = engine.Each(chosen, func(c *engine.Container) error {
 		if mode == runtime.Stop {
-			return r.e.stop(ctx, c, timeout)
+			return r.e.Stop(ctx, c, timeout)
 		}
-		return r.e.setPaused(uncut, c, true)
+		return r.e.SetPaused(uncut, c, true)
 	})
 	if err = cmp.Or(err, ctx.Err()); err != nil {
 		return nil, errors.Join(err, thaw(ctx))
 	}
 	return thaw, nil
-}
-
-// thaw returns the function that brings these containers back, each once, even after
-// its context has ended.
-func (e *engine) thaw(containers []*inspected) runtime.Thaw {
-	var mu sync.Mutex
-	left := inOrder(containers)
-	return func(ctx context.Context) error {
-		mu.Lock()
-		defer mu.Unlock()
-		ctx, cancel := detached(ctx)
-		defer cancel()
-		// First all that are frozen, at once; then those that were stopped, in
-		// their order.
-		err := each(left, func(c *inspected) error { _, err := e.unfreeze(ctx, c.ID); return err })
-		var errs []error
-		left = slices.DeleteFunc(left, func(c *inspected) bool {
-			err := e.wake(ctx, c, containers)
-			errs = append(errs, err)
-			return err == nil
-		})
-		return errors.Join(append(errs, err)...)
-	}
-}
-
-// unfreeze unpauses a container and returns it, nil where it is gone, once the
-// engine no longer shows it paused: an engine that learns late of a pause shows a
-// container paused for a moment that is not.
-func (e *engine) unfreeze(ctx context.Context, id string) (*inspected, error) {
-	deadline := time.Now().Add(15 * time.Second)
-	for wait := time.Duration(0); ; wait = poll { // mostly the first unpause does it
-		now, err := e.inspect(ctx, id)
-		if err != nil || now == nil || !now.Paused {
-			return now, err
-		}
-		if err = e.setPaused(ctx, now, false); err != nil && !refused(err) {
-			return nil, err
-		}
-		if time.Now().After(deadline) {
-			return nil, errors.Join(fmt.Errorf("container %.12s is still paused", id), err)
-		}
-		if err := sleep(ctx, wait); err != nil {
-			return nil, err
-		}
-	}
-}
-
-func (e *engine) wake(ctx context.Context, c *inspected, all []*inspected) error {
-	now, err := e.unfreeze(ctx, c.ID)
-	switch {
-	case err != nil:
-		return err
-	case now == nil:
-		return fmt.Errorf("container %s cannot be brought back: it was removed meanwhile", c.Name)
-	case now.Running:
-		return nil
-	}
-	if err := e.awaitDependencies(ctx, now, all); err != nil {
-		return err
-	}
-	return e.startAgain(ctx, now)
-}
-
-const (
-	// probeStarts is how long a probe that is due may take to start.
-	probeStarts = 2 * time.Second
-	// pauseTakes is longer than it takes to pause a container after a look at it.
-	pauseTakes = 250 * time.Millisecond
-	// calmPatience bounds the wait for a moment without a probe: some checks run
-	// one probe right after another.
-	calmPatience = 4 * time.Second
-)
-
-// calm waits, a few seconds at most, until no health probe is starting in any of the
-// containers. `runc exec` joins the container's cgroup before it has started the
-// probe. Frozen there by a pause, it never reports that it has, and the container's
-// shim answers nobody until the engine gives the probe up, after 30 s unless
-// configured: an unpause, an update or a stop does not get through.
-func (e *engine) calm(ctx context.Context, containers []*inspected) error {
-	containers = slices.Clone(containers)
-	for deadline := time.Now().Add(calmPatience); ; {
-		now := time.Now()
-		if now.After(deadline) || !slices.ContainsFunc(containers, func(c *inspected) bool { return probed(&c.raw, now) }) {
-			return nil
-		}
-		if err := sleep(ctx, poll/5); err != nil {
-			return err
-		}
-		for i, c := range containers {
-			fresh, err := e.inspect(ctx, c.ID)
-			if err != nil {
-				return err
-			}
-			if fresh != nil {
-				containers[i] = fresh
-			}
-		}
-	}
-}
-
-// probed says whether the engine is about to start a probe in a container, or may
-// be starting one.
-func probed(c *container.InspectResponse, now time.Time) bool {
-	due, ok := nextProbe(c)
-	if !ok {
-		return false
-	}
-	return now.After(due.Add(-min(pauseTakes, intervalOf(c.Config.Healthcheck)/2))) && now.Before(due.Add(probeStarts))
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"path"
 	"slices"
 	"strings"
@@ -17,6 +16,7 @@ import (
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/client"
 
+	"github.com/tiny-forge/snap/pkg/docker/engine"
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
@@ -148,22 +148,22 @@ func TestWhatAContainerLacks(t *testing.T) {
 				c.ExposedPorts, h.PortBindings = s.ExposedPorts, s.HostConfig.PortBindings
 			}
 		})
-		c, err := r.e.inspect(b.Context(), id)
+		c, err := r.e.Inspect(b.Context(), id)
 		b.must(err)
-		if lacks, err := r.e.lacks(b.Context(), c); err != nil || lacks != "" {
+		if lacks, err := r.e.Lacks(b.Context(), c); err != nil || lacks != "" {
 			t.Errorf("%s: it lacks %q, %v", name, lacks, err)
 		}
 		if name != "default" {
 			continue
 		}
-		c.raw.NetworkSettings.Ports = nil
-		if lacks, err := r.e.lacks(b.Context(), c); err != nil || lacks != "port 8080/tcp" {
+		c.Raw.NetworkSettings.Ports = nil
+		if lacks, err := r.e.Lacks(b.Context(), c); err != nil || lacks != "port 8080/tcp" {
 			t.Errorf("without its port it lacks %q, %v", lacks, err)
 		}
 		b.must(b.api.NetworkDisconnect(b.Context(), "bridge", id, true))
-		c, err = r.e.inspect(b.Context(), id)
+		c, err = r.e.Inspect(b.Context(), id)
 		b.must(err)
-		if lacks, err := r.e.lacks(b.Context(), c); err != nil || lacks != "network bridge" {
+		if lacks, err := r.e.Lacks(b.Context(), c); err != nil || lacks != "network bridge" {
 			t.Errorf("without its network it lacks %q, %v", lacks, err)
 		}
 	}
@@ -204,7 +204,7 @@ func TestAnEngineThatCannotFenceIsRefused(t *testing.T) {
 	}))
 	b.must(b.check(able, nil))
 	// A container that is gone needs no fence.
-	b.must(able.e.setPolicy(b.Context(), &inspected{Container: runtime.Container{ID: strings.Repeat("0", 64), Policy: runtime.Policy{Name: "always"}}}, never))
+	b.must(able.e.SetPolicy(b.Context(), &engine.Container{Container: runtime.Container{ID: strings.Repeat("0", 64), Policy: runtime.Policy{Name: "always"}}}, engine.Never))
 }
 
 func TestAnEngineThatCannotPauseSaysSo(t *testing.T) {
@@ -232,30 +232,6 @@ func TestAnEngineThatCannotPauseSaysSo(t *testing.T) {
 	}
 }
 
-func TestWhoseDirectoriesAre(t *testing.T) {
-	mine := t.TempDir()
-	if err := os.Chown(mine, 1234, 2345); err != nil {
-		t.Skipf("it takes root to give a directory away: %v", err)
-	}
-	seccomp := "name=seccomp,profile=default"
-	for name, c := range map[string]struct {
-		options  []string
-		root     string
-		uid, gid int
-		fails    bool
-	}{
-		"as usual":         {[]string{seccomp}, "/var/lib/docker", 0, 0, false},
-		"mapped":           {[]string{seccomp, "name=userns"}, "/var/lib/docker/100000.200000", 100000, 200000, false},
-		"mapped to nobody": {[]string{"name=userns"}, "/var/lib/docker", 0, 0, true},
-		"rootless":         {[]string{seccomp, "name=rootless"}, mine, 1234, 2345, false},
-		"rootless, gone":   {[]string{"name=rootless"}, mine + "/gone", 0, 0, true},
-	} {
-		if uid, gid, err := ownerOf(c.options, c.root); uid != c.uid || gid != c.gid || (err != nil) != c.fails {
-			t.Errorf("%s: %d:%d, %v", name, uid, gid, err)
-		}
-	}
-}
-
 // TestWhatSomebodyStartsAgainIsNotCalledDeaf: the container stops as asked each time,
 // and something else starts it.
 func TestWhatSomebodyStartsAgainIsNotCalledDeaf(t *testing.T) {
@@ -276,27 +252,5 @@ func TestWhatSomebodyStartsAgainIsNotCalledDeaf(t *testing.T) {
 	err := r.FenceAndStop(b.Context(), time.Second)
 	if err == nil || !strings.Contains(err.Error(), "started it again") {
 		t.Errorf("got %v, want that something else started it", err)
-	}
-}
-
-// TestADigestIsRecordedOnlyWhereARegistryHasIt: what was built here has digests as well
-// where the engine keeps images in containerd.
-func TestADigestIsRecordedOnlyWhereARegistryHasIt(t *testing.T) {
-	const id, sum = "sha256:1111", "sha256:2222"
-	for name, c := range map[string]struct {
-		digest, raw string
-		want        bool
-	}{
-		"pulled":                             {"ghost@" + sum, `{}`, true},
-		"built by podman":                    {"localhost/app@" + sum, `{}`, false},
-		"a registry of this host":            {"localhost:5000/app@" + sum, `{}`, true},
-		"containerd: nothing known":          {"app@" + id, `{}`, false},
-		"containerd: built":                  {"app@" + id, `{"Identity":{"Build":[{"Ref":"x"}]}}`, false},
-		"containerd: pulled":                 {"ghost@" + id, `{"Identity":{"Pull":[{"Repository":"docker.io/library/ghost"}]}}`, true},
-		"containerd: pulled by another name": {"app@" + id, `{"Identity":{"Pull":[{"Repository":"docker.io/library/ghost"}]}}`, false},
-	} {
-		if got := pullable(c.digest, id, []byte(c.raw)); got != c.want {
-			t.Errorf("%s: %t", name, got)
-		}
 	}
 }

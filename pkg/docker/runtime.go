@@ -5,15 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/docker/docker/client"
 
 	"github.com/tiny-forge/snap/pkg/docker/endpoint"
+	"github.com/tiny-forge/snap/pkg/docker/engine"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
@@ -56,14 +55,14 @@ type Options struct {
 // Runtime brings the containers of one workload up and down.
 type Runtime struct {
 	w   *workload.Workload
-	e   *engine
+	e   *engine.Engine
 	app app
 }
 
 // app is what differs between the kinds of workloads: which containers are its
 // own, and how they are made.
 type app interface {
-	own(ctx context.Context) ([]*inspected, error)
+	own(ctx context.Context) ([]*engine.Container, error)
 	plan(ctx context.Context, want runtime.Want) (*runtime.Plan, error)
 	redeploy(ctx context.Context, r runtime.Redeploy) error
 	resume(ctx context.Context, before []runtime.Container) error
@@ -88,9 +87,9 @@ func open(w *workload.Workload, opts Options, more ...client.Opt) (*Runtime, err
 	if err != nil {
 		return nil, fmt.Errorf("docker engine %s: %w", at, err)
 	}
-	e := &engine{api: api, notice: opts.Notice}
-	if e.notice == nil {
-		e.notice = func(string) {}
+	e := &engine.Engine{API: api, Notice: opts.Notice}
+	if e.Notice == nil {
+		e.Notice = func(string) {}
 	}
 	r := &Runtime{w: w, e: e}
 	switch w.Kind() {
@@ -105,14 +104,14 @@ func open(w *workload.Workload, opts Options, more ...client.Opt) (*Runtime, err
 }
 
 // Close closes the connection.
-func (r *Runtime) Close() error { return r.e.api.Close() }
+func (r *Runtime) Close() error { return r.e.API.Close() }
 
 // Ping returns [runtime.ErrUnreachable] unless the engine answers within five seconds.
 func (r *Runtime) Ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	if _, err := r.e.api.Ping(ctx); err != nil {
-		return fmt.Errorf("%w at %s: %w", runtime.ErrUnreachable, r.e.api.DaemonHost(), err)
+	if _, err := r.e.API.Ping(ctx); err != nil {
+		return fmt.Errorf("%w at %s: %w", runtime.ErrUnreachable, r.e.API.DaemonHost(), err)
 	}
 	return nil
 }
@@ -124,42 +123,42 @@ func (r *Runtime) Containers(ctx context.Context) ([]runtime.Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	containers = slices.DeleteFunc(containers, func(c *inspected) bool { return c.OneOff && !c.Running })
-	if err := r.e.addNamed(ctx, containers); err != nil {
+	containers = slices.DeleteFunc(containers, func(c *engine.Container) bool { return c.OneOff && !c.Running })
+	if err := r.e.AddNamed(ctx, containers); err != nil {
 		return nil, err
 	}
 	out := make([]runtime.Container, len(containers))
 	for i, c := range containers {
-		image, err := r.e.image(ctx, c.ImageID)
+		image, err := r.e.Image(ctx, c.ImageID)
 		if err != nil {
 			return nil, err
 		}
 		out[i] = c.Container
-		out[i].Digest = digestOf(c.Image, image.RepoDigests)
+		out[i].Digest = engine.DigestOf(c.Image, image.RepoDigests)
 	}
 	return out, nil
 }
 
 // inspectAll returns the workload's containers and those of also_stop, by name.
-func (r *Runtime) inspectAll(ctx context.Context) ([]*inspected, error) {
+func (r *Runtime) inspectAll(ctx context.Context) ([]*engine.Container, error) {
 	containers, err := r.app.own(ctx)
 	if err != nil {
 		return nil, err
 	}
 	for _, name := range r.w.AlsoStop {
-		c, err := r.e.inspect(ctx, name)
+		c, err := r.e.Inspect(ctx, name)
 		if err != nil {
 			return nil, err
 		}
 		// The engine also takes the beginning of an id for a name: "db" must
 		// not stop whoever's id begins so.
-		if c == nil || c.Name != name && (len(name) < 12 || !strings.HasPrefix(c.ID, name)) || byID(containers, c.ID) != nil {
+		if c == nil || c.Name != name && (len(name) < 12 || !strings.HasPrefix(c.ID, name)) || engine.ByID(containers, c.ID) != nil {
 			continue
 		}
 		c.Also, c.Service = true, ""
 		containers = append(containers, c)
 	}
-	slices.SortFunc(containers, func(x, y *inspected) int { return strings.Compare(x.Name, y.Name) })
+	slices.SortFunc(containers, func(x, y *engine.Container) int { return strings.Compare(x.Name, y.Name) })
 	for _, c := range containers {
 		c.Bar = r.bar(c)
 	}
@@ -176,7 +175,7 @@ func (r *Runtime) Plan(ctx context.Context, want runtime.Want) (*runtime.Plan, e
 	}
 	own, err := r.inspectAll(ctx)
 	if err == nil {
-		err = r.e.canFence(ctx, own)
+		err = r.e.CanFence(ctx, own)
 	}
 	if err != nil {
 		return nil, err
@@ -186,29 +185,7 @@ func (r *Runtime) Plan(ctx context.Context, want runtime.Want) (*runtime.Plan, e
 
 // Owner reads what the engine says of itself: where it maps users, the last part of its
 // root is the owner, as "100000.100000"; where it runs without root, it is that user.
-func (r *Runtime) Owner(ctx context.Context) (uid, gid int, err error) {
-	info, err := r.e.api.Info(ctx)
-	if err != nil {
-		return 0, 0, failed(err, "ask the engine for its owner")
-	}
-	return ownerOf(info.SecurityOptions, info.DockerRootDir)
-}
-
-func ownerOf(options []string, root string) (uid, gid int, err error) {
-	switch {
-	case has(options, "userns"):
-		if _, err := fmt.Sscanf(filepath.Base(root), "%d.%d", &uid, &gid); err != nil {
-			return 0, 0, fmt.Errorf("the engine maps users, and its root %s does not say to whom: %w", root, err)
-		}
-	case has(options, "rootless"):
-		info, err := os.Stat(root)
-		if err != nil {
-			return 0, 0, fmt.Errorf("whose the engine is: %w", err)
-		}
-		uid, gid = int(info.Sys().(*syscall.Stat_t).Uid), int(info.Sys().(*syscall.Stat_t).Gid)
-	}
-	return uid, gid, nil
-}
+func (r *Runtime) Owner(ctx context.Context) (uid, gid int, err error) { return r.e.Owner(ctx) }
 
 // Redeploy reports an image that cannot be had before it touches anything that was
 // there before. A container of also_stop that does not start again is a notice and
@@ -246,26 +223,26 @@ func (r *Runtime) demand(held runtime.Lock) error {
 
 // dataApp is a workload without containers, except those of also_stop.
 type dataApp struct {
-	e *engine
+	e *engine.Engine
 	w *workload.Workload
 }
 
-func (dataApp) own(context.Context) ([]*inspected, error) { return nil, nil }
+func (dataApp) own(context.Context) ([]*engine.Container, error) { return nil, nil }
 
 func (dataApp) plan(_ context.Context, want runtime.Want) (*runtime.Plan, error) {
 	return &runtime.Plan{Fates: fatesOf(want.Before, "")}, nil
 }
 
 func (a dataApp) redeploy(ctx context.Context, r runtime.Redeploy) error {
-	return a.e.restoreAlso(ctx, r.Before)
+	return a.e.RestoreAlso(ctx, r.Before)
 }
 
 func (a dataApp) resume(ctx context.Context, before []runtime.Container) error {
-	return a.e.restoreAlso(ctx, before)
+	return a.e.RestoreAlso(ctx, before)
 }
 
 func (a dataApp) settle(ctx context.Context, before []runtime.Container) error {
-	return a.e.restoreAlso(ctx, before)
+	return a.e.RestoreAlso(ctx, before)
 }
 
 func (dataApp) upToDate(context.Context) (bool, error) { return true, nil }

@@ -18,6 +18,7 @@ import (
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/go-connections/nat"
 
+	"github.com/tiny-forge/snap/pkg/docker/engine"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
@@ -37,14 +38,14 @@ func specOf(w *workload.Workload, want wanted) (*container.CreateRequest, error)
 	}
 	labels := map[string]string{}
 	maps.Copy(labels, w.Labels)
-	maps.Copy(labels, map[string]string{labelWorkload: w.Name, labelConfig: w.Config, labelHash: want.hash, labelImage: want.ref})
+	maps.Copy(labels, map[string]string{engine.LabelWorkload: w.Name, engine.LabelConfig: w.Config, engine.LabelHash: want.hash, engine.LabelImage: want.ref})
 	net := networkName(w)
 	s := &container.CreateRequest{
 		Config: &container.Config{
 			Image: want.name, Env: pairs(w.Environment), Labels: labels, ExposedPorts: exposed,
 			Cmd: []string(w.Command), Entrypoint: []string(w.Entrypoint),
 			User: w.User, WorkingDir: w.WorkingDir, Hostname: w.Hostname,
-			StopSignal: w.StopSignal, StopTimeout: seconds(time.Duration(w.StopGracePeriod)),
+			StopSignal: w.StopSignal, StopTimeout: engine.Seconds(time.Duration(w.StopGracePeriod)),
 			Healthcheck: healthOf(w.Healthcheck),
 		},
 		HostConfig: &container.HostConfig{
@@ -75,7 +76,7 @@ func specOf(w *workload.Workload, want wanted) (*container.CreateRequest, error)
 func restartOf(w *workload.Workload) runtime.Policy {
 	name, count, _ := strings.Cut(w.Restart, ":")
 	retries, _ := strconv.Atoi(count) // none, and what Load let through, is 0: without end
-	return runtime.Policy{Name: cmp.Or(name, never.Name), Retries: retries}
+	return runtime.Policy{Name: cmp.Or(name, engine.Never.Name), Retries: retries}
 }
 
 func healthOf(h *workload.Healthcheck) *container.HealthConfig {

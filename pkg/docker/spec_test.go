@@ -8,7 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/client"
 	"golang.org/x/sys/unix"
 
@@ -67,53 +66,12 @@ func TestHealthcheckIsComposes(t *testing.T) {
 	}
 }
 
-func TestAnEndedContainerIsJudgedByItsPolicy(t *testing.T) {
-	exited := func(code int, policy string) *inspected {
-		return &inspected{Container: runtime.Container{Policy: runtime.Policy{Name: policy}}, raw: container.InspectResponse{
-			ContainerJSONBase: &container.ContainerJSONBase{State: &container.State{Status: "exited", ExitCode: code, FinishedAt: "2026-01-02T03:04:05.5Z"}}}}
-	}
-	for _, c := range []struct {
-		code    int
-		policy  string
-		mayEnd  bool
-		healthy bool
-		sick    bool
-	}{
-		{0, "no", true, true, false},
-		{0, "no", false, false, true},
-		{1, "no", true, false, true},
-		{1, "always", false, false, false}, // the engine starts it again: wait
-	} {
-		w := &watch{mayEnd: c.mayEnd, group: &group{}}
-		if v := w.judge(exited(c.code, c.policy)); v.up.IsZero() == c.healthy || (v.bad != "") != c.sick {
-			t.Errorf("%+v: %+v", c, v)
-		}
-	}
-}
-
 func TestWhatContainersSayIsFitForATerminal(t *testing.T) {
 	if got := runtime.Tail("  a\x1b[31mb\x9bc\u202ed\xff\n"); got != "a�[31mb�c�d�" {
 		t.Errorf("%q", got)
 	}
 	if got := runtime.Tail(strings.Repeat("x", 5000)); len(got) > 1100 {
 		t.Errorf("%d bytes", len(got))
-	}
-}
-
-func TestStartsInTheOrderOfDependencies(t *testing.T) {
-	made := func(service, depends string) *inspected {
-		return &inspected{Container: runtime.Container{ID: service, Service: service}, raw: container.InspectResponse{
-			Config: &container.Config{Labels: map[string]string{composeDepends: depends}}}}
-	}
-	var got []string
-	for _, c := range inOrder([]*inspected{
-		made("a", "c:service_healthy:false,x:service_started:true"), made("b", "a:service_started:false"),
-		made("c", "d:service_started:false"), made("d", "c:service_started:false"), made("", ""),
-	}) {
-		got = append(got, c.Service)
-	}
-	if want := []string{"d", "c", "a", "b", ""}; !slices.Equal(got, want) {
-		t.Errorf("%q, want %q", got, want)
 	}
 }
 

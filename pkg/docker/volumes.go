@@ -8,9 +8,9 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/volume"
 
+	"github.com/tiny-forge/snap/pkg/docker/engine"
 	"github.com/tiny-forge/snap/pkg/docker/mounts"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
@@ -33,11 +33,11 @@ func (a *imageApp) mounts(ctx context.Context) (*runtime.Mounts, error) {
 	for _, v := range a.w.Volumes {
 		s.Mounts = append(s.Mounts, mounts.Mount{Target: v.Target})
 	}
-	return a.e.find(ctx, a.w, &mounts.Project{Services: map[string]mounts.Service{"": s}}, containersOf(a))
+	return find(ctx, a.e, a.w, &mounts.Project{Services: map[string]mounts.Service{"": s}}, containersOf(a))
 }
 
 func (a dataApp) mounts(ctx context.Context) (*runtime.Mounts, error) {
-	return a.e.find(ctx, a.w, &mounts.Project{}, nil)
+	return find(ctx, a.e, a.w, &mounts.Project{}, nil)
 }
 
 // mounts are those of the services. It reads the Compose file anew only where this
@@ -52,12 +52,12 @@ func (a *composeApp) mounts(ctx context.Context) (*runtime.Mounts, error) {
 	for name, s := range p.Services {
 		all.Services[name] = mounts.Service{Image: p.image(name), Mounts: s.Volumes, Tmpfs: s.Tmpfs}
 	}
-	return a.e.find(ctx, a.w, all, containersOf(a))
+	return find(ctx, a.e, a.w, all, containersOf(a))
 }
 
-func (e *engine) find(ctx context.Context, w *workload.Workload, p *mounts.Project, own func(context.Context) ([]mounts.Container, error)) (*runtime.Mounts, error) {
-	m, err := mounts.Find(ctx, e.api, w, p, own)
-	return m, failed(err, "workload %s", w.Name)
+func find(ctx context.Context, e *engine.Engine, w *workload.Workload, p *mounts.Project, own func(context.Context) ([]mounts.Container, error)) (*runtime.Mounts, error) {
+	m, err := mounts.Find(ctx, e.API, w, p, own)
+	return m, engine.Failed(err, "workload %s", w.Name)
 }
 
 func containersOf(a app) func(context.Context) ([]mounts.Container, error) {
@@ -65,7 +65,7 @@ func containersOf(a app) func(context.Context) ([]mounts.Container, error) {
 		own, err := a.own(ctx)
 		var list []mounts.Container
 		for _, c := range own {
-			list = append(list, mounts.Container{Service: c.Service, Mounts: c.raw.Mounts})
+			list = append(list, mounts.Container{Service: c.Service, Mounts: c.Raw.Mounts})
 		}
 		return list, err
 	}
@@ -76,14 +76,14 @@ func containersOf(a app) func(context.Context) ([]mounts.Container, error) {
 // hash of its options is missing: Compose compares a hash that is there, and where it
 // differs offers to make the volume anew, without the data.
 func (r *Runtime) MakeVolume(ctx context.Context, name, tx string) error {
-	want := volume.CreateOptions{Name: name, Labels: map[string]string{labelWorkload: r.w.Name}}
+	want := volume.CreateOptions{Name: name, Labels: map[string]string{engine.LabelWorkload: r.w.Name}}
 	if a, ok := r.app.(*composeApp); ok {
 		var err error
 		if want, err = a.volume(ctx, name); err != nil {
 			return err
 		}
 	}
-	return failed(mounts.Make(ctx, r.e.api, want, tx), "workload %s", r.w.Name)
+	return engine.Failed(mounts.Make(ctx, r.e.API, want, tx), "workload %s", r.w.Name)
 }
 
 // volume is a named volume as docker compose up would make it.
@@ -116,7 +116,7 @@ func (a *composeApp) volume(ctx context.Context, name string) (volume.CreateOpti
 
 // UnmakeVolume removes a named volume: see [runtime.Runtime].
 func (r *Runtime) UnmakeVolume(ctx context.Context, name, tx string) error {
-	return failed(mounts.Unmake(ctx, r.e.api, name, tx), "workload %s", r.w.Name)
+	return engine.Failed(mounts.Unmake(ctx, r.e.API, name, tx), "workload %s", r.w.Name)
 }
 
 // checkMounted returns an error for each of the config's volumes that no service
@@ -152,29 +152,4 @@ func (p *project) checkMounted(volumes []workload.Volume) error {
 		})
 	}
 	return errors.Join(errs...)
-}
-
-// addNamed adds the named volumes to what containers mount: the directories that they
-// really are.
-func (e *engine) addNamed(ctx context.Context, containers []*inspected) error {
-	var devices map[string]string
-	for _, c := range containers {
-		for _, m := range c.raw.Mounts {
-			if m.Type != mount.TypeVolume || !filepath.IsAbs(m.Source) {
-				continue
-			}
-			if devices == nil {
-				var err error
-				if devices, err = e.volumeDevices(ctx); err != nil {
-					return err
-				}
-			}
-			source := devices[m.Name]
-			if source == "" {
-				source = mounts.RealPath(m.Source)
-			}
-			c.Mounts = append(c.Mounts, runtime.Mount{Source: source, Target: m.Destination, Writable: m.RW})
-		}
-	}
-	return nil
 }

@@ -1,4 +1,4 @@
-package docker
+package engine
 
 import (
 	"bytes"
@@ -20,23 +20,23 @@ import (
 
 const (
 	poll = 100 * time.Millisecond
-	// steady is how long a container without a health check must run at a stretch,
+	// Steady is how long a container without a health check must run at a stretch,
 	// and how long one that the engine could start again must stay down, to be judged.
-	steady = 3 * time.Second
-	// loops is how many restarts are a crash loop, once everything else is up. The
+	Steady = 3 * time.Second
+	// Loops is how many restarts are a crash loop, once everything else is up. The
 	// engine doubles its pause before each, from 100 ms (moby's restartmanager), so
 	// five take three seconds and what the program itself needs.
-	loops = 5
+	Loops = 5
 )
 
-// watch is one container on its way to health.
-type watch struct {
-	id string
-	// mayEnd is set for a container that does its work and exits with success.
-	mayEnd bool
-	// crashed is set for a container that had crashed before: one that fails again
+// Watch is one container on its way to health.
+type Watch struct {
+	ID string // of the container
+	// MayEnd is set for a container that does its work and exits with success.
+	MayEnd bool
+	// Crashed is set for a container that had crashed before: one that fails again
 	// says nothing about the new data.
-	crashed bool
+	Crashed bool
 	group   *group
 	left    bool // the group, see leave
 
@@ -67,7 +67,7 @@ type group struct {
 }
 
 // leave says that a container is no longer one that another could be waiting for.
-func (g *group) leave(w *watch) {
+func (g *group) leave(w *Watch) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !w.left {
@@ -78,17 +78,17 @@ func (g *group) leave(w *watch) {
 
 // alone reports whether no other container is coming up. Only one that has crashed
 // asks: nobody need wait for it.
-func (g *group) alone(w *watch) bool {
+func (g *group) alone(w *Watch) bool {
 	g.leave(w)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.coming == 0
 }
 
-// waitAll waits for containers at once. It returns a [*runtime.Unhealthy] for one that
+// WaitAll waits for containers at once. It returns a [*runtime.Unhealthy] for one that
 // is not healthy, as soon as there is one, or else a [*runtime.Crashed] with those that
 // had crashed before and did so again. It tells r.Up since when the others have been up.
-func (e *engine) waitAll(ctx context.Context, watches []*watch, r runtime.Redeploy) error {
+func (e *Engine) WaitAll(ctx context.Context, watches []*Watch, r runtime.Redeploy) error {
 	g := &group{coming: len(watches)}
 	waiting, stop := context.WithCancel(ctx)
 	defer stop()
@@ -121,17 +121,17 @@ func (e *engine) waitAll(ctx context.Context, watches []*watch, r runtime.Redepl
 	return nil
 }
 
-// waitHealthy waits for one container: see waitAll.
-func (e *engine) waitHealthy(ctx context.Context, w *watch, timeout time.Duration) error {
-	return e.waitAll(ctx, []*watch{w}, runtime.Redeploy{HealthTimeout: timeout})
+// WaitHealthy waits for one container: see [Engine.WaitAll].
+func (e *Engine) WaitHealthy(ctx context.Context, w *Watch, timeout time.Duration) error {
+	return e.WaitAll(ctx, []*Watch{w}, runtime.Redeploy{HealthTimeout: timeout})
 }
 
-func (e *engine) waitOne(ctx context.Context, w *watch, timeout time.Duration) error {
+func (e *Engine) waitOne(ctx context.Context, w *Watch, timeout time.Duration) error {
 	up, err := e.wait(ctx, w, timeout)
 	w.group.leave(w)
 	w.group.mu.Lock()
 	defer w.group.mu.Unlock()
-	if sick, ok := errors.AsType[*runtime.Unhealthy](err); ok && w.crashed {
+	if sick, ok := errors.AsType[*runtime.Unhealthy](err); ok && w.Crashed {
 		w.group.again = append(w.group.again, sick.Container+" ("+sick.Reason+")")
 		return nil
 	}
@@ -148,24 +148,24 @@ func (e *engine) waitOne(ctx context.Context, w *watch, timeout time.Duration) e
 // check that fails before that, even one that the engine calls unhealthy, says little:
 // a database that recovers after a crash, or an app that migrates its data, answers
 // late and is well.
-func (e *engine) wait(ctx context.Context, w *watch, timeout time.Duration) (time.Time, error) {
+func (e *Engine) wait(ctx context.Context, w *Watch, timeout time.Duration) (time.Time, error) {
 	w.began = time.Now()
 	defer w.probe.end()
 	for {
-		c, err := e.inspect(ctx, w.id)
+		c, err := e.Inspect(ctx, w.ID)
 		if err != nil {
 			return time.Time{}, err
 		}
 		if c == nil {
-			return time.Time{}, fmt.Errorf("container %.12s was removed while snap waited for its health", w.id)
+			return time.Time{}, fmt.Errorf("container %.12s was removed while snap waited for its health", w.ID)
 		}
-		if c.active() && w.run != c.raw.State.StartedAt {
+		if c.Active() && w.run != c.Raw.State.StartedAt {
 			if err := e.attach(ctx, c, c); err != nil {
 				return time.Time{}, err
 			}
 		}
 		v := w.judge(c)
-		if allowed := max(cmp.Or(max(timeout, 0), 2*time.Minute), patienceOf(c.raw.Config.Healthcheck)); v == (verdict{}) && time.Since(w.began) > allowed {
+		if allowed := max(cmp.Or(max(timeout, 0), 2*time.Minute), patienceOf(c.Raw.Config.Healthcheck)); v == (verdict{}) && time.Since(w.began) > allowed {
 			v.bad = fmt.Sprintf("not healthy after %v", allowed)
 			if w.last != "" {
 				v.bad += ": " + w.last
@@ -176,7 +176,7 @@ func (e *engine) wait(ctx context.Context, w *watch, timeout time.Duration) (tim
 		}
 		switch {
 		case v.bad != "":
-			return time.Time{}, &runtime.Unhealthy{Container: c.Name, Reason: v.bad + e.evidence(ctx, c)}
+			return time.Time{}, &runtime.Unhealthy{Container: c.Name, Reason: v.bad + e.Evidence(ctx, c)}
 		case !v.up.IsZero():
 			return v.up, nil
 		}
@@ -197,8 +197,8 @@ func patienceOf(check *container.HealthConfig) time.Duration {
 }
 
 // judge says whether a container is healthy, or why it will not become so.
-func (w *watch) judge(c *inspected) verdict {
-	state := c.raw.State
+func (w *Watch) judge(c *Container) verdict {
+	state := c.Raw.State
 	if !state.Running || state.Restarting {
 		return w.judgeDown(c)
 	}
@@ -210,9 +210,9 @@ func (w *watch) judge(c *inspected) verdict {
 	if reason := w.looping(c); reason != "" {
 		return verdict{bad: reason}
 	}
-	switch c.health() {
+	switch c.Health() {
 	case container.NoHealthcheck:
-		if state.Paused || time.Since(w.since) < steady {
+		if state.Paused || time.Since(w.since) < Steady {
 			return verdict{}
 		}
 		return verdict{up: w.startOf(c)}
@@ -232,8 +232,8 @@ func (w *watch) judge(c *inspected) verdict {
 }
 
 // judgeDown judges a container that does not run.
-func (w *watch) judgeDown(c *inspected) verdict {
-	state := c.raw.State
+func (w *Watch) judgeDown(c *Container) verdict {
+	state := c.Raw.State
 	w.run = ""
 	w.probe.forget()
 	w.last = fmt.Sprintf("it exited with code %d", state.ExitCode)
@@ -242,13 +242,13 @@ func (w *watch) judgeDown(c *inspected) verdict {
 	}
 	ended := !state.Restarting && state.Status == "exited"
 	switch {
-	case w.mayEnd && ended && state.ExitCode == 0:
+	case w.MayEnd && ended && state.ExitCode == 0:
 		finished, err := time.Parse(time.RFC3339Nano, state.FinishedAt)
 		if err != nil {
 			finished = time.Now()
 		}
 		return verdict{up: finished}
-	case c.Policy.Name == never.Name && state.Status != "created":
+	case c.Policy.Name == Never.Name && state.Status != "created":
 		return verdict{bad: w.last}
 	case !ended:
 		w.down = time.Time{}
@@ -259,21 +259,21 @@ func (w *watch) judgeDown(c *inspected) verdict {
 	if w.down.IsZero() {
 		w.down = time.Now()
 	}
-	if time.Since(w.down) < steady {
+	if time.Since(w.down) < Steady {
 		return verdict{}
 	}
 	return verdict{bad: w.last + ", and the engine does not start it again"}
 }
 
 // looping says that a container is in a crash loop, "" where it is not.
-func (w *watch) looping(c *inspected) string {
-	n := c.raw.RestartCount
+func (w *Watch) looping(c *Container) string {
+	n := c.Raw.RestartCount
 	switch {
 	case !w.looked || n < w.restarts: // the first look, or somebody has started it
 		w.looked, w.restarts = true, n
 	case n > w.restarts && !w.group.alone(w):
 		w.restarts = n // it may crash until what it needs is there
-	case n-w.restarts >= loops:
+	case n-w.restarts >= Loops:
 		return fmt.Sprintf("it ends and is started again, over and over; %s", cmp.Or(w.last, "it runs for a moment each time"))
 	}
 	return ""
@@ -281,17 +281,17 @@ func (w *watch) looping(c *inspected) string {
 
 // startOf is when the run of a container began, by the engine's clock, which is the
 // host's.
-func (w *watch) startOf(c *inspected) time.Time {
-	began, err := time.Parse(time.RFC3339Nano, c.raw.State.StartedAt)
+func (w *Watch) startOf(c *Container) time.Time {
+	began, err := time.Parse(time.RFC3339Nano, c.Raw.State.StartedAt)
 	if err != nil || began.After(w.since) {
 		return w.since
 	}
 	return began
 }
 
-// health is what the container's health check says; NoHealthcheck without one.
-func (c *inspected) health() container.HealthStatus {
-	if h := c.raw.State.Health; h != nil {
+// Health is what the container's health check says; NoHealthcheck without one.
+func (c *Container) Health() container.HealthStatus {
+	if h := c.Raw.State.Health; h != nil {
 		return cmp.Or(h.Status, container.NoHealthcheck) // podman 4 says "" where there is none
 	}
 	return container.NoHealthcheck
@@ -299,16 +299,16 @@ func (c *inspected) health() container.HealthStatus {
 
 // probesOf returns what the engine's probes of this run of the container found, the
 // latest last. The engine remembers five.
-func probesOf(c *inspected) []*container.HealthcheckResult {
-	if c.raw.State.Health == nil {
+func probesOf(c *Container) []*container.HealthcheckResult {
+	if c.Raw.State.Health == nil {
 		return nil
 	}
-	began, _ := time.Parse(time.RFC3339Nano, c.raw.State.StartedAt)
-	return slices.DeleteFunc(slices.Clone(c.raw.State.Health.Log), func(r *container.HealthcheckResult) bool { return !r.End.After(began) })
+	began, _ := time.Parse(time.RFC3339Nano, c.Raw.State.StartedAt)
+	return slices.DeleteFunc(slices.Clone(c.Raw.State.Health.Log), func(r *container.HealthcheckResult) bool { return !r.End.After(began) })
 }
 
 // lastFailure is when the last probe of the engine failed.
-func lastFailure(c *inspected) (at time.Time) {
+func lastFailure(c *Container) (at time.Time) {
 	for _, r := range probesOf(c) {
 		if r.ExitCode != 0 {
 			at = r.End
@@ -318,7 +318,7 @@ func lastFailure(c *inspected) (at time.Time) {
 }
 
 // firstPass is since when every probe has passed: the engine's, and those of snap.
-func (w *watch) firstPass(c *inspected) time.Time {
+func (w *Watch) firstPass(c *Container) time.Time {
 	failed := lastFailure(c)
 	if own := w.probe.passedAt(); own.After(failed) {
 		return own
@@ -331,8 +331,8 @@ func (w *watch) firstPass(c *inspected) time.Time {
 	return time.Now()
 }
 
-// evidence is the end of what the health check and the container's log said.
-func (e *engine) evidence(ctx context.Context, c *inspected) string {
+// Evidence is the end of what the health check and the container's log said.
+func (e *Engine) Evidence(ctx context.Context, c *Container) string {
 	var text string
 	if probes := probesOf(c); c.Running && len(probes) > 0 {
 		text = told(probes[len(probes)-1])
@@ -356,17 +356,17 @@ func told(result *container.HealthcheckResult) string {
 }
 
 // logs returns the last lines that a container logged, "" where it cannot read them.
-func (e *engine) logs(ctx context.Context, c *inspected) string {
+func (e *Engine) logs(ctx context.Context, c *Container) string {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	body, err := e.api.ContainerLogs(ctx, c.ID, container.LogsOptions{ShowStdout: true, ShowStderr: true, Tail: "10"})
+	body, err := e.API.ContainerLogs(ctx, c.ID, container.LogsOptions{ShowStdout: true, ShowStderr: true, Tail: "10"})
 	if err != nil {
 		return ""
 	}
 	defer body.Close()
 	var text bytes.Buffer
 	limited := io.LimitReader(body, 64<<10)
-	if c.raw.Config.Tty {
+	if c.Raw.Config.Tty {
 		_, _ = io.Copy(&text, limited)
 	} else {
 		_, _ = stdcopy.StdCopy(&text, &text, limited)

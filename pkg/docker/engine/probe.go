@@ -1,4 +1,4 @@
-package docker
+package engine
 
 import (
 	"bytes"
@@ -92,17 +92,17 @@ type probe struct {
 
 // probeOnce starts the check of a container, unless it runs, ran just now, or the
 // engine itself is about to run it.
-func (e *engine) probeOnce(ctx context.Context, w *watch, c *inspected) {
-	due, probed := nextProbe(&c.raw)
-	command := commandOf(&c.raw)
-	if !probed || command == nil || c.raw.State.Restarting || time.Until(due) < often || !w.probe.begin(c.raw.State.StartedAt) {
+func (e *Engine) probeOnce(ctx context.Context, w *Watch, c *Container) {
+	due, probed := nextProbe(&c.Raw)
+	command := commandOf(&c.Raw)
+	if !probed || command == nil || c.Raw.State.Restarting || time.Until(due) < often || !w.probe.begin(c.Raw.State.StartedAt) {
 		return
 	}
 	ctx, w.probe.stop = context.WithCancel(ctx)
 	w.probe.wg.Go(func() {
 		var result *container.HealthcheckResult
 		err := crew.Catch(func() (err error) { result, err = e.check(ctx, c, command); return err })
-		w.probe.ended(c.raw.State.StartedAt, result, err)
+		w.probe.ended(c.Raw.State.StartedAt, result, err)
 	})
 }
 
@@ -168,17 +168,17 @@ var errStuck = errors.New("the check cannot be ended")
 // check runs a container's health check once, as the engine does: with the container's
 // user, environment and directory, and killed when it takes longer than its timeout or
 // when ctx ends. After an error nothing is known about the app.
-func (e *engine) check(ctx context.Context, c *inspected, command []string) (*container.HealthcheckResult, error) {
+func (e *Engine) check(ctx context.Context, c *Container, command []string) (*container.HealthcheckResult, error) {
 	result := &container.HealthcheckResult{Start: time.Now()}
-	uncut, cancel := detached(ctx)
+	uncut, cancel := Detached(ctx)
 	defer cancel()
-	made, err := e.api.ContainerExecCreate(uncut, c.ID, container.ExecOptions{Cmd: command, AttachStdout: true, AttachStderr: true})
+	made, err := e.API.ContainerExecCreate(uncut, c.ID, container.ExecOptions{Cmd: command, AttachStdout: true, AttachStderr: true})
 	if err != nil {
-		return nil, failed(err, "run the health check of container %s", c.Name)
+		return nil, Failed(err, "run the health check of container %s", c.Name)
 	}
-	conn, err := e.api.ContainerExecAttach(uncut, made.ID, container.ExecAttachOptions{})
+	conn, err := e.API.ContainerExecAttach(uncut, made.ID, container.ExecAttachOptions{})
 	if err != nil {
-		return nil, failed(err, "run the health check of container %s", c.Name)
+		return nil, Failed(err, "run the health check of container %s", c.Name)
 	}
 	defer conn.Close()
 	var said limited
@@ -187,12 +187,12 @@ func (e *engine) check(ctx context.Context, c *inspected, command []string) (*co
 		defer close(read)
 		_, _ = stdcopy.StdCopy(&said, &said, conn.Reader)
 	}()
-	ctx, cancel = context.WithTimeout(ctx, timeoutOf(c.raw.Config.Healthcheck))
+	ctx, cancel = context.WithTimeout(ctx, timeoutOf(c.Raw.Config.Healthcheck))
 	defer cancel()
 	var killed bool
 	var deadline time.Time
 	for ; ; time.Sleep(poll / 5) {
-		now, err := e.api.ContainerExecInspect(uncut, made.ID)
+		now, err := e.API.ContainerExecInspect(uncut, made.ID)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", errStuck, err)
 		}
@@ -203,7 +203,7 @@ func (e *engine) check(ctx context.Context, c *inspected, command []string) (*co
 		switch {
 		case ctx.Err() == nil:
 		case !killed:
-			killed, deadline = true, time.Now().Add(steady)
+			killed, deadline = true, time.Now().Add(Steady)
 			if err := killIn(c.ID, now.Pid); err != nil {
 				return nil, fmt.Errorf("%w: %w", errStuck, err)
 			}
@@ -212,7 +212,7 @@ func (e *engine) check(ctx context.Context, c *inspected, command []string) (*co
 		}
 	}
 	if killed {
-		result.ExitCode, result.Output = -1, fmt.Sprintf("it took longer than %v", timeoutOf(c.raw.Config.Healthcheck))
+		result.ExitCode, result.Output = -1, fmt.Sprintf("it took longer than %v", timeoutOf(c.Raw.Config.Healthcheck))
 		return result, nil
 	}
 	select { // a child of the check may hold its output open

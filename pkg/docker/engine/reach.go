@@ -1,4 +1,4 @@
-package docker
+package engine
 
 import (
 	"cmp"
@@ -20,13 +20,13 @@ import (
 // of the container, and the next start succeeds without any (moby/moby issue 51758). A
 // container that lacks some is connected and started once more; if that does not help, it
 // is [*runtime.Unhealthy].
-func (e *engine) attach(ctx context.Context, c, was *inspected) error {
-	lacks, err := e.lacks(ctx, c)
+func (e *Engine) attach(ctx context.Context, c, was *Container) error {
+	lacks, err := e.Lacks(ctx, c)
 	if err != nil || lacks == "" {
 		return err
 	}
-	e.notice(fmt.Sprintf("container %s runs without %s; snap starts it once more", c.Name, lacks))
-	if err := e.stop(ctx, c, 0); err != nil {
+	e.Notice(fmt.Sprintf("container %s runs without %s; snap starts it once more", c.Name, lacks))
+	if err := e.Stop(ctx, c, 0); err != nil {
 		return err
 	}
 	if err := e.reconnect(ctx, c, was); err != nil {
@@ -35,19 +35,19 @@ func (e *engine) attach(ctx context.Context, c, was *inspected) error {
 	if err := e.startOnce(ctx, c); err != nil {
 		return err
 	}
-	now, err := e.inspect(ctx, c.ID)
+	now, err := e.Inspect(ctx, c.ID)
 	if err != nil || now == nil {
 		return err
 	}
-	if lacks, err = e.lacks(ctx, now); err != nil || lacks == "" {
+	if lacks, err = e.Lacks(ctx, now); err != nil || lacks == "" {
 		return err
 	}
 	return &runtime.Unhealthy{Container: c.Name, Reason: "it runs, and cannot be reached: it was started without " + lacks}
 }
 
 // reconnect connects a stopped container anew to the networks that it has lost.
-func (e *engine) reconnect(ctx context.Context, c, was *inspected) error {
-	wanted := maps.Clone(was.raw.NetworkSettings.Networks)
+func (e *Engine) reconnect(ctx context.Context, c, was *Container) error {
+	wanted := maps.Clone(was.Raw.NetworkSettings.Networks)
 	if wanted == nil {
 		wanted = map[string]*network.EndpointSettings{}
 	}
@@ -55,32 +55,32 @@ func (e *engine) reconnect(ctx context.Context, c, was *inspected) error {
 	known := func(at *network.EndpointSettings) bool { return at != nil && at.NetworkID == own }
 	if wanted[own] == nil && !slices.ContainsFunc(slices.Collect(maps.Values(wanted)), known) { // forgotten: of its names there, the labels tell
 		wanted[own] = &network.EndpointSettings{}
-		if c.raw.HostConfig.NetworkMode.IsUserDefined() {
-			wanted[own].Aliases = slices.DeleteFunc([]string{c.raw.Config.Labels[labelWorkload], c.Service}, func(alias string) bool { return alias == "" })
+		if c.Raw.HostConfig.NetworkMode.IsUserDefined() {
+			wanted[own].Aliases = slices.DeleteFunc([]string{c.Raw.Config.Labels[LabelWorkload], c.Service}, func(alias string) bool { return alias == "" })
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(wanted)) {
-		if !unattached(c.raw.NetworkSettings.Networks[name]) {
+		if !unattached(c.Raw.NetworkSettings.Networks[name]) {
 			continue
 		}
 		// A refusal means that the container is not connected; the connect tells.
-		if err := failed(e.api.NetworkDisconnect(ctx, name, c.ID, true), "disconnect container %s from network %s", c.Name, name); err != nil && !refused(err) {
+		if err := Failed(e.API.NetworkDisconnect(ctx, name, c.ID, true), "disconnect container %s from network %s", c.Name, name); err != nil && !Refused(err) {
 			return err
 		}
 		had := wanted[name]
 		// The engine adds the short id of a container to its aliases.
 		aliases := slices.DeleteFunc(slices.Clone(had.Aliases), func(alias string) bool { return len(alias) == 12 && strings.HasPrefix(c.ID, alias) })
 		as := &network.EndpointSettings{IPAMConfig: had.IPAMConfig, Links: had.Links, Aliases: aliases, DriverOpts: had.DriverOpts}
-		if err := e.api.NetworkConnect(ctx, name, c.ID, as); err != nil {
-			return failed(err, "connect container %s to network %s", c.Name, name)
+		if err := e.API.NetworkConnect(ctx, name, c.ID, as); err != nil {
+			return Failed(err, "connect container %s to network %s", c.Name, name)
 		}
 	}
 	return nil
 }
 
 // networkOf is the network that a container was made on.
-func networkOf(c *inspected) string {
-	if mode := c.raw.HostConfig.NetworkMode; !mode.IsDefault() {
+func networkOf(c *Container) string {
+	if mode := c.Raw.HostConfig.NetworkMode; !mode.IsDefault() {
 		return mode.NetworkName()
 	}
 	return network.NetworkBridge
@@ -92,22 +92,22 @@ func unattached(at *network.EndpointSettings) bool {
 	return at == nil || cmp.Or(at.EndpointID, at.IPAddress, at.GlobalIPv6Address) == ""
 }
 
-// lacks says which networks and published ports a running container should have and
+// Lacks says which networks and published ports a running container should have and
 // does not; "" for none.
-func (e *engine) lacks(ctx context.Context, c *inspected) (string, error) {
-	mode, has := c.raw.HostConfig.NetworkMode, c.raw.NetworkSettings
-	if !c.active() || has == nil || c.raw.Config.NetworkDisabled || mode.IsHost() || mode.IsNone() || mode.IsContainer() {
+func (e *Engine) Lacks(ctx context.Context, c *Container) (string, error) {
+	mode, has := c.Raw.HostConfig.NetworkMode, c.Raw.NetworkSettings
+	if !c.Active() || has == nil || c.Raw.Config.NetworkDisabled || mode.IsHost() || mode.IsNone() || mode.IsContainer() {
 		return "", nil
 	}
 	if len(has.Networks) == 0 {
 		name := networkOf(c)
 		// What is not a network of the engine is another way to reach the container,
 		// such as podman's slirp4netns.
-		if _, err := e.api.NetworkInspect(ctx, name, network.InspectOptions{}); err != nil {
+		if _, err := e.API.NetworkInspect(ctx, name, network.InspectOptions{}); err != nil {
 			if errdefs.IsNotFound(err) {
 				return "", nil
 			}
-			return "", failed(err, "inspect network %s", name)
+			return "", Failed(err, "inspect network %s", name)
 		}
 		return "network " + name, nil
 	}
@@ -117,7 +117,7 @@ func (e *engine) lacks(ctx context.Context, c *inspected) (string, error) {
 		}
 	}
 	var ports []string
-	for port, asked := range c.raw.HostConfig.PortBindings {
+	for port, asked := range c.Raw.HostConfig.PortBindings {
 		if len(asked) > 0 && len(has.Ports[port]) == 0 {
 			ports = append(ports, string(port))
 		}
@@ -135,11 +135,11 @@ func (e *engine) lacks(ctx context.Context, c *inspected) (string, error) {
 
 // publishes reports whether one of a container's networks publishes ports. Others, such
 // as macvlan, and internal ones take the setting and ignore it.
-func (e *engine) publishes(ctx context.Context, c *inspected) (bool, error) {
-	for name, at := range c.raw.NetworkSettings.Networks {
-		net, err := e.api.NetworkInspect(ctx, cmp.Or(at.NetworkID, name), network.InspectOptions{})
+func (e *Engine) publishes(ctx context.Context, c *Container) (bool, error) {
+	for name, at := range c.Raw.NetworkSettings.Networks {
+		net, err := e.API.NetworkInspect(ctx, cmp.Or(at.NetworkID, name), network.InspectOptions{})
 		if err != nil {
-			return false, failed(err, "inspect network %s", name)
+			return false, Failed(err, "inspect network %s", name)
 		}
 		if net.Driver == "bridge" && !net.Internal {
 			return true, nil
