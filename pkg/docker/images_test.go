@@ -124,6 +124,9 @@ func TestAnImageWithoutANameIsShownUnderOne(t *testing.T) {
 	}
 	fates, err = b.again(b.open(b.compose(path)), runtime.Want{Image: runtime.ImageConfig})
 	b.must(err)
+	if fates["web-1"].Then == runtime.StartsAgain {
+		t.Error("config: the container starts again as it was")
+	}
 	if raw := b.look(b.name + "-web-1"); raw.Image != second || raw.Config.Image != ref {
 		t.Errorf("config: %s on %s", raw.Config.Image, raw.Image)
 	}

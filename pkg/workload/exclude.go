@@ -61,7 +61,7 @@ func checkPatterns(patterns []string) error {
 	for _, p := range patterns {
 		clean := strings.Trim(p, "/")
 		if clean == "" || clean != p || path.Clean(p) != p || p == "." || p == ".." || strings.HasPrefix(p, "../") {
-			return fmt.Errorf("exclude %q: write a path below the volume, without a / at either end, .. or .", p)
+			return fmt.Errorf("exclude %q: write a path below the volume, without . and .. and without a / at either end", p)
 		}
 		for part := range strings.SplitSeq(p, "/") {
 			if _, err := path.Match(part, ""); err != nil {
