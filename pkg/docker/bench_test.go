@@ -233,6 +233,17 @@ func (b *bench) foreign(name, ref string, cfg func(*container.Config, *container
 	return made.ID
 }
 
+// logs returns what a container has logged.
+func (b *bench) logs(id string) string {
+	b.Helper()
+	body, err := b.api.ContainerLogs(b.Context(), id, container.LogsOptions{ShowStdout: true, ShowStderr: true})
+	b.must(err)
+	defer body.Close()
+	text, err := io.ReadAll(body)
+	b.must(err)
+	return string(text)
+}
+
 func (b *bench) look(id string) container.InspectResponse {
 	b.Helper()
 	c, err := b.api.ContainerInspect(b.Context(), id)

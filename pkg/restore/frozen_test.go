@@ -48,7 +48,7 @@ func (s *scene) makeNewer(name string) {
 		disk.Seal
 		Tx string `json:"tx"`
 	}
-	data, err := disk.MarshalSealed(&future{Tx: s.tx.ID}, "snap-tx-"+name, 2)
+	data, err := disk.MarshalSealed(&future{Tx: s.tx.ID}, "snap-tx-"+name, 99)
 	s.must(err)
 	s.must(os.WriteFile(s.record(name), data, 0o600))
 }

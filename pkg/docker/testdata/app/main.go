@@ -20,9 +20,11 @@ func main() {
 	signal.Notify(term, syscall.SIGTERM)
 	switch mode {
 	case "serve":
+		fmt.Println("ready")
 		go http.ListenAndServe(":8080", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, os.Getenv("GREETING")) }))
 		<-term
 	case "stubborn": // hears SIGTERM and stays
+		fmt.Println("ready")
 		for {
 			time.Sleep(time.Hour)
 		}
