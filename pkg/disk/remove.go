@@ -51,7 +51,11 @@ func (d *Dir) RemoveTree(name string) error {
 	if !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) {
 		return err
 	}
+	// From here on ENOENT says that another process removes the tree too.
 	sub, err := d.OpenSameMount(name)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -59,7 +63,7 @@ func (d *Dir) RemoveTree(name string) error {
 	if err := sub.empty(); err != nil {
 		return err
 	}
-	if err := d.Rmdir(name); !errors.Is(err, unix.ENOENT) { // ENOENT: another process removes it too
+	if err := d.Rmdir(name); !errors.Is(err, unix.ENOENT) {
 		return err
 	}
 	return nil
