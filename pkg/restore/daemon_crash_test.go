@@ -150,8 +150,8 @@ func (b outage) checkError(t *testing.T, err error) {
 		switch b.point {
 		case "lookup":
 			want, code = fault.Refused, "docker_unreachable"
-		case "redeployed", "before settle": // the engine is not asked again
-		case "before swap", "exchanged v0", "exchanged v1", "swap", "before commit", "commit":
+		case "redeployed", "redeploy", "before settle", "let go", "settled", "settle": // the engine is not asked again
+		case "before swap", "exchanged v0", "exchanged v1", "swap", "before commit", "commit", "follow":
 			want, code = fault.Pending, "app_not_up"
 		default:
 			want, code = fault.RolledBack, "docker_unreachable"
