@@ -238,6 +238,12 @@ func holders(t *testing.T, volume string) (found []disk.Holder) {
 	if found, err = disk.Holders([]*disk.Dir{dir}); err != nil {
 		t.Fatal(err)
 	}
+	// A container of another test that starts just now has a copy of all mounts until
+	// runc has changed its root.
+	found = slices.DeleteFunc(found, func(h disk.Holder) bool { return strings.HasPrefix(h.Command, "runc") })
+	if len(found) == 0 {
+		return nil
+	}
 	return found
 }
 
