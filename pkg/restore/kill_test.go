@@ -242,7 +242,7 @@ func (w *world) killAt(verb, sid, point string, whole []string) {
 // The app is unhealthy on the new data, and the restore is killed while it
 // reverts. Recovery leaves the old data, with the app up.
 func TestARestoreKilledWhileItRevertsIsAllOld(t *testing.T) {
-	w := newWorld(t, t.TempDir(), 2, appLines(image(t))...)
+	w := newWorld(t, t.TempDir(), 2, appLines(image(t), "command: [serve-unless-sick]")...) // which gives up at once
 	w.fill("new")
 	w.deploy()
 	// The new data makes the app unhealthy; the app that runs now is healthy.
