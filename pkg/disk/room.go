@@ -1,7 +1,6 @@
 package disk
 
 import (
-	"maps"
 	"slices"
 	"strings"
 )
@@ -39,7 +38,7 @@ func (r Rooms) Add(d *Dir, bytes, inodes uint64) (*Room, error) {
 // List returns the filesystems, sorted by path.
 func (r Rooms) List() []Room {
 	list := []Room{}
-	for room := range maps.Values(r) {
+	for _, room := range r {
 		list = append(list, *room)
 	}
 	slices.SortFunc(list, func(a, b Room) int { return strings.Compare(a.Path, b.Path) })

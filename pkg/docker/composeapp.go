@@ -50,8 +50,8 @@ func (a *composeApp) own(ctx context.Context) ([]*engine.Container, error) {
 	return own, err
 }
 
-// redeploy brings back what ran. A deploy, and a workload of which nothing ran, comes
-// up as the Compose file says.
+// redeploy brings back what ran. A deploy brings up what the Compose file says, and so
+// does the redeploy of a workload that did not run.
 func (a *composeApp) redeploy(ctx context.Context, r runtime.Redeploy) error {
 	var err error
 	if r.Pull || !runtime.Containers(r.Before).Ran() {

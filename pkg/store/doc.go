@@ -9,7 +9,7 @@
 // they lie on disk.
 //
 // Members are immutable, named by the checksum of what is inside, and shared between
-// snapshots. They lie behind the interface [Members].
+// snapshots. The store reaches them through the interface [Members].
 //
 // What is not published yet is in the folder of its transaction ([Store.Scratch]).
 // Whoever ends the transaction clears that folder ([Store.Clear]), and removes a
