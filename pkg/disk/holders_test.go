@@ -390,12 +390,7 @@ func TestHoldersFindsWhatAJailedProcessHas(t *testing.T) {
 func TestAShellAtItsPromptIsIdle(t *testing.T) {
 	disktest.NeedRoot(t)
 	disktest.Need(t, "script")
-	dir := t.TempDir()
-	disktest.Write(t, dir, map[string]string{"vol/file": "x", "run.sh": "echo ready; read x"})
-	if err := unix.Mkfifo(dir+"/pipe", 0o600); err != nil {
-		t.Fatal(err)
-	}
-	at := func(t *testing.T, command, input string) []disk.Holder {
+	at := func(t *testing.T, dir, command, input string) []disk.Holder {
 		t.Helper()
 		cmd := exec.Command("script", "-qec", command, "/dev/null")
 		cmd.Dir = "/"
@@ -426,23 +421,26 @@ func TestAShellAtItsPromptIsIdle(t *testing.T) {
 		}
 		return holders(t, dir+"/vol")
 	}
-	cd := "cd " + dir + "/vol; echo re''ady\n"
+	// A shell that goes on after its terminal must not count in the next case, so
+	// that each has a directory of its own, DIR.
+	const cd = "cd DIR/vol; echo re''ady\n"
 	for name, c := range map[string]struct {
 		command, input string
 		idle           bool
 	}{
 		"sh":               {"sh -i", cd, true},
 		"bash":             {"bash --norc -i", cd, true},
-		"a script":         {"sh " + dir + "/run.sh", "", false},
-		"a command":        {"sh -ic 'cd " + dir + "/vol; echo ready; read x'", "", false},
-		"a job of a shell": {"bash --norc -i", "cd " + dir + "/vol; (echo re''ady; read x < " + dir + "/pipe) & cd /\n", false},
-		"another program":  {"sh -i", "cd " + dir + "/vol; perl -e '$|=1; print \"re\".\"ady\\n\"; <STDIN>'\n", false},
+		"a script":         {"sh DIR/run.sh", "", false},
+		"a command":        {"sh -ic 'cd DIR/vol; echo ready; read x'", "", false},
+		"a job of a shell": {"bash --norc -i", "cd DIR/vol; (echo re''ady; read x < DIR/pipe) & cd /\n", false},
+		"another program":  {"sh -i", "cd DIR/vol; perl -e '$|=1; print \"re\".\"ady\\n\"; <STDIN>'\n", false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if name == "a script" {
-				disktest.Write(t, dir, map[string]string{"run.sh": "cd " + dir + "/vol; echo ready; read x"})
-			}
-			found := at(t, c.command, c.input)
+			dir := t.TempDir()
+			in := strings.NewReplacer("DIR", dir)
+			disktest.Write(t, dir, map[string]string{"vol/file": "x", "run.sh": in.Replace("cd DIR/vol; echo ready; read x")})
+			endAtPipe(t, dir+"/pipe")
+			found := at(t, dir, in.Replace(c.command), in.Replace(c.input))
 			if len(found) == 0 {
 				t.Fatal("nobody was found")
 			}
@@ -452,11 +450,29 @@ func TestAShellAtItsPromptIsIdle(t *testing.T) {
 		})
 	}
 	t.Run("who waits for this process", func(t *testing.T) {
+		dir := t.TempDir()
+		disktest.Write(t, dir, map[string]string{"vol/file": "x"})
 		cmd := exec.Command("sh", "-c", "cd "+dir+"/vol; "+os.Args[0]+" -test.run TestNobody; true") // a script
 		cmd.Env = append(os.Environ(), "SNAP_TEST_HOLD=look", "SNAP_TEST_PATH="+dir+"/vol")
 		out, err := cmd.CombinedOutput()
 		if err != nil || !strings.Contains(string(out), "(sh) has") || strings.Contains(string(out), "false") {
 			t.Errorf("%s, %v", out, err)
+		}
+	})
+}
+
+// endAtPipe makes a pipe; who reads from it, or waits for one that writes, comes to
+// its end with the test.
+func endAtPipe(t *testing.T, path string) {
+	t.Helper()
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if pipe, err := os.OpenFile(path, os.O_RDWR, 0); err != nil {
+			t.Error(err)
+		} else {
+			pipe.Close()
 		}
 	})
 }
