@@ -1,11 +1,11 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"iter"
-	"maps"
 	"runtime"
 	"slices"
 	"sync"
@@ -26,6 +26,8 @@ type Batch struct {
 	store   *Store
 	scratch *disk.Dir
 	verify  bool
+	scrub   Scrub
+	next    Turn // where the next scrub begins
 	codec   archive.Codec
 
 	mu    sync.Mutex
@@ -44,7 +46,7 @@ type pending struct {
 	member    archive.Member
 	kept      bool // in the store, or in scratch
 	fresh     bool // waits in scratch
-	unchecked bool // Reuse has promised it, and Check has not read it yet
+	unchecked bool // Reuse has promised it, and Check is to read it
 	damaged   bool // the store's copy cannot be used
 }
 
@@ -115,14 +117,16 @@ func (b *Batch) look(p *pending, m archive.Member, promise bool) error {
 	if err != nil || size == 0 || !promise && !b.intact(m) {
 		return err
 	}
+	// Another version of the compressor may have stored it again, or its file was cut.
+	odd := m.Stored != 0 && m.Stored != size
 	m.Stored = size
-	p.member, p.kept, p.unchecked = m, true, promise && b.verify
+	p.member, p.kept, p.unchecked = m, true, promise && (odd || b.doubts(m.ID))
 	return nil
 }
 
-// Reuse reports whether a member of an earlier snapshot can be used again
-// without its content, and how many bytes it takes. In a batch that verifies,
-// this is a promise, and Check finds out whether it holds.
+// Reuse reports whether a member of an earlier snapshot can be used again without its
+// content, and how many bytes it takes. For a member that is to be read first, this
+// is a promise, and Check finds out whether it holds.
 func (b *Batch) Reuse(m archive.Member) (archive.Member, bool, error) {
 	p := b.pending(m.ID)
 	p.mu.Lock()
@@ -137,14 +141,63 @@ func (b *Batch) Reuse(m archive.Member) (archive.Member, bool, error) {
 
 // Check reads and checks the members that Reuse has promised, and returns how many
 // are damaged. Reuse no longer promises these, and the caller repeats the pass that
-// used them. Publish refuses a member that was not checked.
+// used them. Publish refuses a member that was not checked. A scrub that has had enough
+// leaves the rest to the next one.
 func (b *Batch) Check(ctx context.Context) (damaged int, err error) {
+	due := b.unchecked()
+	var read int64
+	for i := 0; i < len(due); i += together {
+		part := due[i:min(i+together, len(due))]
+		if !b.verify && i > 0 && b.scrub.Enough != nil && b.scrub.Enough(read) {
+			b.believe(due[i:])
+			break
+		}
+		bad, err := b.checkAll(ctx, part)
+		if damaged += bad; err != nil {
+			return damaged, err
+		}
+		for _, p := range part {
+			read += p.member.Stored
+		}
+	}
+	return damaged, context.Cause(ctx)
+}
+
+// together is how many members Check reads between two looks at the clock.
+const together = 64
+
+// unchecked returns what Check is to read, in the order of a scrub.
+func (b *Batch) unchecked() []*pending {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var due []*pending
+	for _, p := range b.known {
+		if p.unchecked {
+			due = append(due, p)
+		}
+	}
+	slices.SortFunc(due, func(x, y *pending) int {
+		return cmp.Compare(b.scrub.From.distance(x.member.ID), b.scrub.From.distance(y.member.ID))
+	})
+	return due
+}
+
+// believe takes members as they are. The next scrub begins with the first of them.
+func (b *Batch) believe(rest []*pending) {
+	b.next = b.scrub.From + Turn(b.scrub.From.distance(rest[0].member.ID))
+	for _, p := range rest {
+		p.unchecked = false
+	}
+}
+
+// checkAll checks members side by side, and returns how many are damaged.
+func (b *Batch) checkAll(ctx context.Context, list []*pending) (damaged int, err error) {
 	var bad atomic.Int64
 	work := make(chan *pending)
 	checking, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var done sync.WaitGroup
-	for range runtime.GOMAXPROCS(0) {
+	for range min(runtime.GOMAXPROCS(0), len(list)) {
 		done.Go(func() {
 			for p := range work {
 				if err := crew.Catch(func() error {
@@ -158,10 +211,7 @@ func (b *Batch) Check(ctx context.Context) (damaged int, err error) {
 			}
 		})
 	}
-	b.mu.Lock()
-	all := slices.Collect(maps.Values(b.known))
-	b.mu.Unlock()
-	for _, p := range all {
+	for _, p := range list {
 		if checking.Err() != nil {
 			break
 		}
@@ -177,7 +227,7 @@ func (b *Batch) Check(ctx context.Context) (damaged int, err error) {
 func (b *Batch) check(p *pending) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	damaged := p.unchecked && !b.intact(p.member)
+	damaged := p.unchecked && archive.Check(b.ctx, b.store, p.member) != nil
 	p.unchecked = false
 	if damaged {
 		p.kept, p.damaged = false, true
@@ -187,7 +237,7 @@ func (b *Batch) check(p *pending) bool {
 
 // intact reports whether the store's copy of m can be relied on.
 func (b *Batch) intact(m archive.Member) bool {
-	return !b.verify || archive.Check(b.ctx, b.store, m) == nil
+	return !b.doubts(m.ID) || archive.Check(b.ctx, b.store, m) == nil
 }
 
 // Reserve switches on or off that Put fails when less than a hundredth of the
@@ -219,9 +269,36 @@ func (b *Batch) room(n int) error {
 	return err
 }
 
+// Scrub sets which members the batch reads before it relies on them, where it does not
+// verify all. Scrub is called before the first Put.
+func (b *Batch) Scrub(s Scrub) { b.scrub, b.next = s, s.next() }
+
+// Next is where the next scrub is to begin.
+func (b *Batch) Next() Turn { return b.next }
+
+// doubts reports whether a member is read before the batch relies on it.
+func (b *Batch) doubts(id string) bool { return b.verify || b.scrub.due(id) }
+
 // OnWrite sets a function that is called with the size of each new member, by
 // the goroutine that puts it. OnWrite is called before the first Put.
 func (b *Batch) OnWrite(wrote func(bytes int64)) { b.wrote = wrote }
+
+// Damaged returns the members that were found damaged in the store: those that the
+// batch has stored anew, and those that it has not, since the data has changed.
+func (b *Batch) Damaged() (healed, lost []archive.Member) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, p := range b.known {
+		switch {
+		case !p.damaged:
+		case p.fresh:
+			healed = append(healed, p.member)
+		default:
+			lost = append(lost, p.member)
+		}
+	}
+	return healed, lost
+}
 
 // Added returns how many bytes the batch has added to the store so far.
 func (b *Batch) Added() int64 { return b.added.Load() }
