@@ -66,9 +66,19 @@ func Extract(ctx context.Context, r *member.Reader, into *disk.Dir, opt ExtractO
 	return x.extract(x.parser)
 }
 
-// source returns entries, and between two entries the content of the first.
-type source interface {
-	// Next returns the next entry, and io.EOF at the end of the archive.
+// ExtractFrom is [Extract] for entries that are not one whole stream: a source may leave
+// some out, and bring them in another order. The root comes first, and a directory before
+// what is in it. open is given a function that the source calls before it waits, and before
+// it goes on to another buffer: the files whose content is in memory are then written.
+func ExtractFrom(ctx context.Context, open func(before func()) Source, into *disk.Dir, opt ExtractOptions) (tarstream.Stats, error) {
+	x := newExtractor(ctx, into, opt)
+	return x.extract(open(x.flush))
+}
+
+// Source returns entries, and between two entries the content of the first.
+type Source interface {
+	// Next returns the next entry, and io.EOF at the end of the archive. The entry
+	// belongs to the caller.
 	Next() (*tarstream.Entry, error)
 	// Take returns the next bytes of the content: at least one and at most n, which
 	// must not be more than is left. The bytes are valid until the next call of any
@@ -79,8 +89,9 @@ type source interface {
 type extractor struct {
 	ctx      context.Context
 	opt      ExtractOptions
-	src      source
-	parser   *tarstream.Parser // src, and nil for a foreign archive
+	src      Source
+	parser   *tarstream.Parser // src, where that is one whole stream
+	foreign  bool              // src is an archive of another program
 	cursor   *cursor
 	writers  *writers
 	batch    *batch // small files that no writer has yet
@@ -101,7 +112,7 @@ func newExtractor(ctx context.Context, into *disk.Dir, opt ExtractOptions) *extr
 	}
 }
 
-func (x *extractor) extract(src source) (tarstream.Stats, error) {
+func (x *extractor) extract(src Source) (tarstream.Stats, error) {
 	defer x.cursor.close()
 	x.src = src
 	if err := x.run(); err != nil {
@@ -111,10 +122,8 @@ func (x *extractor) extract(src source) (tarstream.Stats, error) {
 	return x.stats, x.writers.close()
 }
 
-func (x *extractor) foreign() bool { return x.parser == nil }
-
 func (x *extractor) run() error {
-	if x.foreign() { // it may leave out even the root
+	if x.foreign { // it may leave out even the root
 		root := x.opt.Default
 		root.Name, root.Type = tarstream.Root, tarstream.Directory
 		x.stats.Add(&root)
@@ -187,7 +196,7 @@ func (x *extractor) settle() error {
 }
 
 func (x *extractor) entry(e *tarstream.Entry) error {
-	if !x.foreign() && (x.dirs.n == 0) != (e.Name == tarstream.Root) {
+	if !x.foreign && (x.dirs.n == 0) != (e.Name == tarstream.Root) {
 		return member.Refuse("%q: the root directory must come first, and only once", e.Name)
 	}
 	if i, ok := x.implied[e.Name]; ok && e.Type == tarstream.Directory { // now the archive names it
@@ -274,7 +283,7 @@ func split(name string) (dir, base string) {
 func (x *extractor) parent(name string) (*openDir, string, error) {
 	dir, base := split(name)
 	at, err := x.cursor.to(dir)
-	if x.foreign() && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)) {
+	if x.foreign && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)) {
 		if err := x.imply(dir); err != nil {
 			return nil, "", err
 		}

@@ -38,6 +38,7 @@ func ExtractForeign(ctx context.Context, in io.Reader, into *disk.Dir, opt Extra
 	}
 	defer plain.Close()
 	x := newExtractor(ctx, into, opt)
+	x.foreign = true
 	tail := &tailReader{r: plain}
 	src := &foreign{tail: tail, tr: tar.NewReader(tail), dropped: map[string]int64{}}
 	stats, err := x.extract(src)
@@ -54,7 +55,7 @@ type foreign struct {
 	dropped map[string]int64
 }
 
-// Take implements source. The memory that it returns is not used again.
+// Take implements [Source]. The memory that it returns is not used again.
 func (f *foreign) Take(n int64) ([]byte, *member.Buffer, error) {
 	if n = min(n, foreignChunk); n > int64(len(f.free)) {
 		f.free = make([]byte, foreignChunk)

@@ -63,7 +63,7 @@ func (r *recall) step() error {
 	if err != nil {
 		return err
 	}
-	if r.next != nil && (order(r.next.Name, line.Name) >= 0 || line.Member < r.next.Member) {
+	if r.next != nil && (tarstream.Order(r.next.Name, line.Name) >= 0 || line.Member < r.next.Member) {
 		return errOrder
 	}
 	if line.Member < 0 || line.Span < 0 || line.Member+line.Span >= len(r.known.Members) {
@@ -76,7 +76,7 @@ func (r *recall) step() error {
 // unchanged returns what the earlier reading saw under the name of e if that proves e
 // to be unchanged, and nil otherwise. Names must come in the order of the walk.
 func (r *recall) unchanged(n *node, e *tarstream.Entry) (*sighting, error) {
-	for r.next != nil && order(r.next.Name, e.Name) < 0 {
+	for r.next != nil && tarstream.Order(r.next.Name, e.Name) < 0 {
 		if err := r.step(); err != nil {
 			return nil, err
 		}
@@ -97,26 +97,6 @@ func (r *recall) unchanged(n *node, e *tarstream.Entry) (*sighting, error) {
 		return nil, err
 	}
 	return s, nil
-}
-
-// order compares two names in the order of the walk: by components, and a directory
-// before its content.
-func order(a, b string) int {
-	if a == tarstream.Root {
-		a = ""
-	}
-	if b == tarstream.Root {
-		b = ""
-	}
-	for i := range min(len(a), len(b)) {
-		if x, y := a[i], b[i]; x != y {
-			if x == '/' || y != '/' && x < y {
-				return -1
-			}
-			return 1
-		}
-	}
-	return len(a) - len(b)
 }
 
 // proves reports whether n, which becomes the entry e, is the unchanged file of l.

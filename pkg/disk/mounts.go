@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -127,6 +128,37 @@ func (m Mounts) Inside(d *Dir) (string, error) {
 		}
 	}
 	return "", nil
+}
+
+// Within reports whether d is the directory of, or lies below it: by its path, or by its
+// place on the filesystem, which a bind mount shows under another path.
+func (m Mounts) Within(d, of *Dir) (bool, error) {
+	path, err := d.RealPath()
+	if err != nil {
+		return false, err
+	}
+	root, err := of.RealPath()
+	if err != nil {
+		return false, err
+	}
+	if under(path, root) {
+		return true, nil
+	}
+	above, known := m.covering(root, "")
+	for known {
+		at, shown := m.covering(path, "")
+		if !shown {
+			break
+		}
+		if at.Dev == above.Dev && under(at.place(path).path, above.place(root).path) {
+			return true, nil
+		}
+		if at.Point == "/" {
+			break
+		}
+		path = filepath.Dir(at.Point) // what is mounted may be mounted inside
+	}
+	return false, nil
 }
 
 // IsMountRoot reports whether a filesystem is mounted on d. Such a directory cannot

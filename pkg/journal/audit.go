@@ -18,6 +18,7 @@ type Audit struct {
 	SID      string    `json:"sid,omitempty"`
 	Tx       string    `json:"tx,omitempty"`
 	Action   string    `json:"action,omitempty"` // what a recovery did
+	To       string    `json:"to,omitempty"`     // the directory of an extraction
 	Result   string    `json:"result"`
 	Error    string    `json:"error,omitempty"`
 	Seconds  float64   `json:"seconds"`

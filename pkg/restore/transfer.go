@@ -3,7 +3,9 @@ package restore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/archive"
@@ -29,7 +31,7 @@ func (e *Engine) Snapshot(name, sid string) (*store.Manifest, error) {
 }
 
 func (e *Engine) snapshot(name, sid string) (*store.Manifest, error) {
-	if _, err := e.Config.Workload(name); err != nil {
+	if err := e.known(name); err != nil {
 		return nil, err
 	}
 	if err := catalog.ValidSID(name, sid); err != nil {
@@ -39,6 +41,23 @@ func (e *Engine) snapshot(name, sid string) (*store.Manifest, error) {
 		return nil, fault.New(fault.Failed, "snapshot_not_found", remedy.Of("mount the filesystem of the store, or correct `store:` in the config"), "snapshot %s of workload %s: %s", sid, name, e.noStore())
 	}
 	return catalog.Load(e.Store, fault.Failed, name, sid)
+}
+
+// known refuses a workload that neither the config nor the store has. Snapshots outlive
+// the config that they were taken with.
+func (e *Engine) known(name string) error {
+	_, err := e.Config.Workload(name)
+	if err == nil || e.Store == nil {
+		return err
+	}
+	stored, listErr := e.Store.Workloads()
+	if listErr != nil {
+		return fault.Classify(listErr)
+	}
+	if slices.Contains(stored, name) {
+		return nil
+	}
+	return err
 }
 
 // Export writes a volume of a snapshot to w: see [catalog.Export].
@@ -53,6 +72,106 @@ func (e *Engine) Export(ctx context.Context, name, sid, volume, compression stri
 		return nil, err
 	}
 	return catalog.Export(ctx, e.Store, m, volume, compression, w)
+}
+
+// ExtractRequest asks for a snapshot, or a part of it, in a directory beside everything.
+type ExtractRequest struct {
+	Workload, SID string
+	Dir           string   // an absolute path
+	Chosen        []string // see [catalog.Extraction]
+	Plan          bool     // say what would be done, and change nothing
+}
+
+// Extract puts a snapshot, or a part of it, into a directory: see [catalog.Extract]. It
+// touches no live data and no container, and takes no workload's lock.
+func (e *Engine) Extract(ctx context.Context, req ExtractRequest) (*catalog.Extracted, error) {
+	held, err := e.Journal.ShareStore("restore --to") // no member goes meanwhile
+	if err != nil {
+		return nil, fault.Classify(err)
+	}
+	defer held.Release()
+	when, o := time.Now(), observer(ctx)
+	m, err := e.snapshot(req.Workload, req.SID)
+	if err != nil {
+		return nil, err
+	}
+	guarded, notices := e.guarded(ctx)
+	for _, line := range notices {
+		o.Line("warning: " + line)
+	}
+	w, _ := e.Config.Workload(req.Workload) // the store may have what the config no longer has
+	x := &catalog.Extraction{
+		Store: e.Store, Manifest: m, Dir: req.Dir, Chosen: req.Chosen, Guarded: guarded, Progress: o.Progress, Line: o.Line,
+		Options: func(v *store.Volume) archive.ExtractOptions { return extractOptions(w, v) },
+	}
+	if req.Plan {
+		found, err := catalog.Plan(ctx, x)
+		return withWarnings(found, notices), err
+	}
+	o.Phase(Stage)
+	done, err := catalog.Extract(ctx, x)
+	a := journal.Audit{Verb: "extract", Workload: req.Workload, SID: req.SID, To: req.Dir}
+	if err := e.record(a, when, err); err != nil {
+		o.Line(fmt.Sprintf("warning: the audit log was not written: %v", err))
+	}
+	return withWarnings(done, notices), err
+}
+
+func withWarnings(x *catalog.Extracted, first []string) *catalog.Extracted {
+	if x != nil {
+		x.Warnings = append(first, x.Warnings...)
+	}
+	return x
+}
+
+// extractOptions are those of the volume in the config. Without one they are the defaults,
+// but fifos and devices are left out: nothing says what else to do with them.
+func extractOptions(w *workload.Workload, stored *store.Volume) archive.ExtractOptions {
+	if w != nil {
+		if v, _ := w.Volume(stored.Name); v != nil && string(v.Scope) == stored.Scope && v.Source == stored.Source {
+			return snapshot.ExtractOptions(v)
+		}
+	}
+	return archive.ExtractOptions{Special: archive.SkipSpecial}
+}
+
+// guarded lists the live directories of all workloads. Where a workload's cannot be asked
+// for, a notice says so.
+func (e *Engine) guarded(ctx context.Context) (*catalog.Guarded, []string) {
+	g := &catalog.Guarded{Config: e.Config, Own: []*disk.Dir{e.Store.Root(), e.Journal.Root()}}
+	var notices []string
+	for _, name := range e.Config.Names() {
+		w := e.Config.Workloads[name]
+		if w.AsksEngine() {
+			own, root, err := e.asked(ctx, w)
+			if err != nil {
+				notices = append(notices, fmt.Sprintf("where all volumes of workload %s are cannot be asked for, so whether the directory lies in one was not checked: %v", name, err))
+			} else {
+				w = own
+				g.Engines = append(g.Engines, root)
+			}
+		}
+		for i := range w.Volumes {
+			if v := &w.Volumes[i]; v.Path() != "" {
+				g.Volumes = append(g.Volumes, catalog.Live{Workload: name, Volume: v.Name, Path: v.Path()})
+			}
+		}
+	}
+	return g, notices
+}
+
+// asked returns a workload with the volumes that the engine knows, and the engine's root.
+func (e *Engine) asked(ctx context.Context, w *workload.Workload) (*workload.Workload, string, error) {
+	rt, err := e.Runtime(ctx, w)
+	if err != nil {
+		return nil, "", err
+	}
+	defer rt.Close()
+	own, mounts, err := e.withVolumes(ctx, rt, w)
+	if err != nil {
+		return nil, "", err
+	}
+	return own, mounts.Root, nil
 }
 
 // ImportResult is a snapshot made from a foreign archive.

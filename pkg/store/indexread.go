@@ -59,6 +59,21 @@ type IndexVolume struct {
 // OpenIndex opens the index of a snapshot. It is [ErrIndex] where that is of
 // another version or another origin: then nothing in it proves anything.
 func (s *Store) OpenIndex(workload, sid string, of Origin) (*IndexReader, error) {
+	return s.openIndex(workload, sid, of.begins)
+}
+
+// OpenPlaces is OpenIndex for a reader that wants to know only where in the stream a name
+// lies: that is so on every machine.
+func (s *Store) OpenPlaces(workload, sid string) (*IndexReader, error) {
+	return s.openIndex(workload, sid, func(head string) error {
+		if !strings.HasPrefix(head, fmt.Sprintf("%s\t%d\t", indexFormat, IndexVersion)) {
+			return badIndex("it begins %q", head)
+		}
+		return nil
+	})
+}
+
+func (s *Store) openIndex(workload, sid string, begins func(head string) error) (*IndexReader, error) {
 	dir, err := s.snapshots.OpenIfThere(workload)
 	if err != nil {
 		return nil, err
@@ -67,11 +82,24 @@ func (s *Store) OpenIndex(workload, sid string, of Origin) (*IndexReader, error)
 	if dir == nil || !disk.ValidID(sid) {
 		return nil, badIndex("there is no snapshot %q of %q", sid, workload)
 	}
-	return ReadIndex(dir, sid+"/"+indexFile, of)
+	return readIndex(dir, sid+"/"+indexFile, begins)
 }
 
 // ReadIndex opens the index in the file rel below dir; see [Store.OpenIndex].
 func ReadIndex(dir *disk.Dir, rel string, of Origin) (*IndexReader, error) {
+	return readIndex(dir, rel, of.begins)
+}
+
+// begins refuses the first line of an index that is of another origin.
+func (of Origin) begins(head string) error {
+	want := fmt.Sprintf("%s\t%d\t%s\t%s", indexFormat, IndexVersion, of.Machine, of.Boot)
+	if head != want || of.Boot == "" {
+		return badIndex("it begins %q, not %q", head, want)
+	}
+	return nil
+}
+
+func readIndex(dir *disk.Dir, rel string, begins func(head string) error) (*IndexReader, error) {
 	f, err := dir.OpenFile(rel)
 	if err != nil {
 		return nil, badIndex("%w", err)
@@ -86,9 +114,8 @@ func ReadIndex(dir *disk.Dir, rel string, of Origin) (*IndexReader, error) {
 	if err != nil {
 		return nil, errors.Join(badIndex("%w", err), f.Close())
 	}
-	want := fmt.Sprintf("%s\t%d\t%s\t%s", indexFormat, IndexVersion, of.Machine, of.Boot)
-	if string(head) != want || of.Boot == "" {
-		return nil, errors.Join(badIndex("it begins %q, not %q", head, want), f.Close())
+	if err := begins(string(head)); err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
 	go r.read(text) // ahead, on another core
 	return r, nil

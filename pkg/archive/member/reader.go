@@ -157,6 +157,9 @@ func (r *Reader) Opener() Opener { return r.from }
 // not be inflated.
 func (r *Reader) Skip(n int) { r.skipped.Store(int64(r.taken + n)) }
 
+// At returns which member Stretch returns next, counted from 0.
+func (r *Reader) At() int { return max(r.taken, int(r.skipped.Load())) }
+
 // Close stops the inflating. After Close has returned, no member is being opened.
 func (r *Reader) Close() {
 	r.cancel()

@@ -135,6 +135,26 @@ func CheckName(name string) error {
 	return nil
 }
 
+// Order compares two names in the order of the walk: by components, and a directory
+// before its content.
+func Order(a, b string) int {
+	if a == Root {
+		a = ""
+	}
+	if b == Root {
+		b = ""
+	}
+	for i := range min(len(a), len(b)) {
+		if x, y := a[i], b[i]; x != y {
+			if x == '/' || y != '/' && x < y {
+				return -1
+			}
+			return 1
+		}
+	}
+	return len(a) - len(b)
+}
+
 func depthOf(name string) int {
 	if name == Root {
 		return 0

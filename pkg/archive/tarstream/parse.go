@@ -18,6 +18,10 @@ import (
 type Parser struct {
 	in     *member.Reader
 	before func() // called before in is read, because reading may wait
+	part   bool   // see NewPart
+	ended  bool   // the archive has
+	began  int    // see Began
+	first  bool
 	now    *member.Buffer
 	rest   []byte // the part of now that has not been read
 	left   int64  // bytes of the current entry's content that were not read
@@ -29,6 +33,39 @@ type Parser struct {
 // caller that holds buffers must let them be written then, since r may wait for their
 // release.
 func NewParser(r *member.Reader, before func()) *Parser { return &Parser{in: r, before: before} }
+
+// NewPart is NewParser for some members of a stream that follow one another. The first
+// begins with an entry, and Next returns io.EOF too where the last of them ends between
+// two entries.
+func NewPart(r *member.Reader, before func()) *Parser {
+	return &Parser{in: r, before: before, part: true}
+}
+
+// Ended reports whether the archive has ended, and not only a part of it.
+func (p *Parser) Ended() bool { return p.ended }
+
+// Began returns in which of the reader's members the headers of the current entry begin,
+// and whether the entry is the first thing in that member.
+func (p *Parser) Began() (at int, first bool) { return p.began, p.first }
+
+// Pass passes over the content of the current entry. Members that are nothing but that
+// content are not read.
+func (p *Parser) Pass() error {
+	if content := p.Members(); content != nil {
+		p.PassOver(content)
+		return nil
+	}
+	for p.left > 0 {
+		if p.part && errors.Is(p.more(), io.EOF) { // the rest is in members that nobody asked for
+			p.left, p.pad = 0, 0
+			return nil
+		}
+		if _, _, err := p.Take(p.left); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // Members returns the members that are exactly the content and the padding of the
 // current entry, and nil if there are none. It must be called before the first Take
@@ -54,12 +91,23 @@ func (p *Parser) Next() (*Entry, error) {
 	if err := p.skip(); err != nil {
 		return nil, err
 	}
+	p.began, p.first = p.in.At(), len(p.rest) == 0
+	if !p.first {
+		p.began--
+	}
+	if p.part {
+		if err := p.more(); err != nil { // an end is one between two entries
+			return nil, err
+		}
+	}
 	b, err := p.block()
 	if err != nil {
 		return nil, err
 	}
 	if IsZero(b) {
-		return nil, p.trailer()
+		err := p.trailer()
+		p.ended = errors.Is(err, io.EOF)
+		return nil, err
 	}
 	typ, size, err := checkBlock(b)
 	if err != nil {

@@ -1,0 +1,140 @@
+package catalog
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/tiny-forge/snap/pkg/archive/part"
+	"github.com/tiny-forge/snap/pkg/fault"
+	"github.com/tiny-forge/snap/pkg/remedy"
+	"github.com/tiny-forge/snap/pkg/store"
+)
+
+// chosen is a volume of a snapshot, or a part of it.
+type chosen struct {
+	volume *store.Volume
+	choice *part.Choice // nil: all of it
+}
+
+// choose returns what VOLUME and VOLUME:PATH arguments name, in the order of the
+// snapshot; everything for none.
+func choose(m *store.Manifest, args []string) ([]chosen, error) {
+	paths, whole := map[*store.Volume][]string{}, map[*store.Volume]bool{}
+	for _, arg := range args {
+		v, path, err := split(m, arg)
+		if err != nil {
+			return nil, err
+		}
+		if path == nil {
+			whole[v] = true
+		} else {
+			paths[v] = append(paths[v], *path)
+		}
+	}
+	var list []chosen
+	for i := range m.Volumes {
+		v := &m.Volumes[i]
+		switch {
+		case len(args) == 0 || whole[v]:
+			list = append(list, chosen{volume: v})
+		case paths[v] != nil:
+			choice, err := part.Choose(paths[v])
+			if err != nil {
+				return nil, fault.New(fault.Usage, "bad_path", remedy.Of("write it as it is seen from the volume's own directory, without a leading slash, . and ..: VOLUME:dir/file"), "volume %s: %w", v.Name, err)
+			}
+			list = append(list, chosen{v, choice})
+		}
+	}
+	if len(list) == 0 {
+		return nil, fault.Refuse("no_volumes", remedy.Of(remedy.List(m.Workload)), "the snapshot has no volumes")
+	}
+	return list, nil
+}
+
+// split takes an argument apart. A name of a volume may have colons in it, so the longest
+// name that fits counts.
+func split(m *store.Manifest, arg string) (v *store.Volume, path *string, err error) {
+	if v := named(m, arg); v != nil {
+		return v, nil, nil
+	}
+	for at := strings.LastIndexByte(arg, ':'); at >= 0; at = strings.LastIndexByte(arg[:at], ':') {
+		if v := named(m, arg[:at]); v != nil {
+			rest := arg[at+1:]
+			return v, &rest, nil
+		}
+	}
+	return nil, nil, unknown(m, arg)
+}
+
+// named returns the volume of that name, or the only named volume that has the name as its
+// key in a Compose file, <project>_<key>.
+func named(m *store.Manifest, name string) *store.Volume {
+	var also []*store.Volume
+	for i := range m.Volumes {
+		v := &m.Volumes[i]
+		if v.Name == name {
+			return v
+		}
+		if v.Scope == "named" && name != "" && strings.HasSuffix(v.Name, "_"+name) {
+			also = append(also, v)
+		}
+	}
+	if len(also) == 1 {
+		return also[0]
+	}
+	return nil
+}
+
+// unknown says which volumes there are, and what may have been meant.
+func unknown(m *store.Manifest, arg string) error {
+	name, path, _ := strings.Cut(arg, ":")
+	var names, near []string
+	for i := range m.Volumes {
+		v := m.Volumes[i].Name
+		names = append(names, fmt.Sprintf("%q", v))
+		if part.Resembles(name, v) {
+			near = append(near, join(v, path))
+		}
+	}
+	way := remedy.Remedy{}
+	switch {
+	case len(near) > 0:
+		way = didYouMean(near)
+	case len(m.Volumes) == 1:
+		way = remedy.Of("a path is written with its volume: " + join(m.Volumes[0].Name, arg))
+	}
+	return fault.New(fault.Usage, "no_such_volume", way, "the snapshot has no volume %q; it has %s", name, strings.Join(names, ", "))
+}
+
+func join(volume, path string) string {
+	if path == "" {
+		return volume
+	}
+	return volume + ":" + path
+}
+
+func didYouMean(names []string) remedy.Remedy {
+	return remedy.Of("did you mean " + strings.Join(names, ", or ") + "?")
+}
+
+// missing refuses what the snapshot does not have.
+func missing(m *store.Manifest, v *store.Volume, list []part.Missing) error {
+	var lines, near []string
+	for _, one := range list {
+		where := "the snapshot"
+		if one.In != "." {
+			where = fmt.Sprintf("directory %q in it", one.In)
+		}
+		lines = append(lines, fmt.Sprintf("%q (%s is there)", one.Name, where))
+		for _, name := range one.Near {
+			near = append(near, v.Name+":"+name)
+		}
+	}
+	slices.Sort(near)
+	way := remedy.Of("see what is in it: export the volume and list the archive with tar -t; other snapshots: ", remedy.List(m.Workload))
+	if near = slices.Compact(near); len(near) > 0 {
+		way = didYouMean(near)
+	}
+	return fault.Refuse("path_not_found", way, "volume %s of the snapshot does not have %s", v.Name, strings.Join(lines, ", "))
+}

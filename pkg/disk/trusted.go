@@ -1,0 +1,163 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Placed says that there is a symbolic link on the way to a directory that somebody else
+// may have put there.
+type Placed struct {
+	Path string // of the link
+}
+
+func (p *Placed) Error() string {
+	return fmt.Sprintf("%s is a symbolic link in a directory that others than root can write to", p.Path)
+}
+
+// maxLinks is how many symbolic links a path may lead through, as in path_resolution(7).
+const maxLinks = 40
+
+// OpenTrusted is [OpenRoot] for a path below which root is going to write on somebody's
+// word. It follows a symbolic link only where nobody but root, or the user that runs
+// snap, can have placed it: the link and the directory that it is in are theirs, and
+// nobody else can write to that directory. For any other link the error is [*Placed].
+func OpenTrusted(path string) (*Dir, error) {
+	if !filepath.IsAbs(path) || strings.ContainsRune(path, 0) {
+		return nil, fmt.Errorf("open %q: not an absolute path", path)
+	}
+	w := &way{todo: strings.Split(filepath.Clean(path), "/")}
+	if err := w.root(); err != nil {
+		return nil, err
+	}
+	defer func() { unix.Close(w.fd) }()
+	for len(w.todo) > 0 {
+		name := w.todo[0]
+		w.todo = w.todo[1:]
+		if name == "" || name == "." {
+			continue
+		}
+		if err := w.step(name); err != nil {
+			return nil, err
+		}
+	}
+	fd, err := Openat2(w.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	return &Dir{fd: fd, path: filepath.Clean(path)}, nil
+}
+
+// way is a path that is walked one component at a time.
+type way struct {
+	fd    int    // the directory that was reached, O_PATH
+	at    string // its path, for messages
+	todo  []string
+	links int
+}
+
+func (w *way) root() error {
+	fd, err := RetryValue(func() (int, error) {
+		return unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	})
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: "/", Err: err}
+	}
+	w.fd, w.at = fd, "/"
+	return nil
+}
+
+func (w *way) step(name string) error {
+	path := filepath.Join(w.at, name)
+	fail := func(err error) error { return &fs.PathError{Op: "open", Path: path, Err: err} }
+	next, err := Openat2(w.fd, name, unix.O_PATH|unix.O_NOFOLLOW, 0, 0)
+	if err != nil {
+		return fail(err)
+	}
+	var st unix.Stat_t
+	if err := Retry(func() error { return unix.Fstat(next, &st) }); err != nil {
+		unix.Close(next)
+		return fail(err)
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		unix.Close(w.fd)
+		w.fd, w.at = next, path
+		return nil
+	case unix.S_IFLNK:
+		defer unix.Close(next)
+		if w.links++; w.links > maxLinks {
+			return fail(unix.ELOOP)
+		}
+		return w.follow(next, &st, path)
+	}
+	unix.Close(next)
+	return fail(unix.ENOTDIR)
+}
+
+// follow goes on at the target of an open symbolic link.
+func (w *way) follow(link int, st *unix.Stat_t, path string) error {
+	var in unix.Stat_t
+	if err := Retry(func() error { return unix.Fstat(w.fd, &in) }); err != nil {
+		return &fs.PathError{Op: "stat", Path: w.at, Err: err}
+	}
+	if !rootsOwn(st.Uid) || !rootsOwn(in.Uid) || in.Mode&0o022 != 0 {
+		return &Placed{path}
+	}
+	// Of the open link: the name may be another one's by now.
+	target, err := readlink(link)
+	if err != nil {
+		return &fs.PathError{Op: "readlink", Path: path, Err: err}
+	}
+	w.todo = append(strings.Split(target, "/"), w.todo...)
+	if !filepath.IsAbs(target) {
+		return nil
+	}
+	unix.Close(w.fd)
+	w.fd = -1
+	return w.root()
+}
+
+func rootsOwn(uid uint32) bool { return uid == 0 || int(uid) == os.Geteuid() }
+
+// readlink reads the target of a symbolic link that is open with O_PATH.
+func readlink(fd int) (string, error) {
+	buf := make([]byte, unix.PathMax)
+	n, err := RetryValue(func() (int, error) { return unix.Readlinkat(fd, "", buf) })
+	if err == nil && n == len(buf) {
+		err = unix.ENAMETOOLONG
+	}
+	return string(buf[:max(n, 0)]), err
+}
+
+// Seclude makes d the directory of the user that runs snap alone: nobody else can look
+// up or make a name in it, whatever they have open. back gives it its owner and its mode
+// again, durably.
+func (d *Dir) Seclude() (back func() error, err error) {
+	st, err := d.Stat()
+	if err != nil {
+		return nil, err
+	}
+	set := func(uid, gid int, mode uint32) error {
+		return errors.Join(
+			d.fail("chown", "", Retry(func() error { return unix.Fchown(d.fd, uid, gid) })), // first: it clears bits of the mode
+			d.fail("chmod", "", Retry(func() error { return unix.Fchmod(d.fd, mode) })),
+		)
+	}
+	back = func() error {
+		if err := set(int(st.Uid), int(st.Gid), st.Mode&0o7777); err != nil {
+			return err
+		}
+		return d.Sync()
+	}
+	if err := set(os.Geteuid(), os.Getegid(), 0o700); err != nil {
+		return nil, errors.Join(err, back())
+	}
+	return back, nil
+}
