@@ -20,6 +20,7 @@ func TestEveryFlagSaysWhatItTakes(t *testing.T) {
 		"recover --confirm": "transaction", "recover --resolve": "keep-old|keep-new", "recover --wait-docker": "duration",
 		"deploy --health-timeout": "duration", "lock --wait": "duration",
 		"export --compression": "gzip|zstd", "export --output": "file", "export --volume": "name",
+		"verify --read-data": "part",
 		"import --note": "text", "import --volume": "name",
 	}
 	for _, cmd := range (&app{ui: newUI(os.Stdin, io.Discard, io.Discard)}).root().Commands() {

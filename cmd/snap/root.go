@@ -95,7 +95,8 @@ for seconds. The old data is kept as a snapshot.
 
 Exit codes: 0 done, 1 failed (data and containers are as before), 2 snap itself
 crashed (run snap recover), 3 refused, 4 busy, 5 rolled back, 6 frozen (an
-operator must look), 7 done but something is pending, 64 usage or config,
+operator must look), 7 done but something is pending, 8 damage was found,
+64 usage or config,
 130, 131 and 143 interrupted (all as before).`,
 		Version:       version(),
 		SilenceErrors: true,
@@ -113,7 +114,7 @@ operator must look), 7 done but something is pending, 64 usage or config,
 	flags.BoolVar(&a.json, "json", a.json, "print one JSON object on stdout, on failure too")
 	root.AddCommand(
 		a.captureCommand(), a.listCommand(), a.showCommand(), a.restoreCommand(), a.recoverCommand(), a.statusCommand(),
-		a.deployCommand(), a.lockCommand(), a.exportCommand(), a.importCommand(), a.watchdogCommand(),
+		a.deployCommand(), a.lockCommand(), a.exportCommand(), a.importCommand(), a.verifyCommand(), a.watchdogCommand(),
 	)
 	return root
 }
@@ -199,7 +200,7 @@ func (a *app) engine(store need) (*restore.Engine, func(), error) {
 			a.progress("closing the store: %v", err)
 		}
 	}
-	e.Journal = host.Journal
+	e.Journal, e.Scrubs = host.Journal, host
 	if e.Store, err = host.Store(cfg.Store, store == ownStore); err != nil && !tolerates(store, err) {
 		done()
 		return nil, nil, err

@@ -128,7 +128,7 @@ const usageExit = 64
 // exitCodes maps what an error leaves on disk to the exit code that says so.
 var exitCodes = map[fault.Kind]int{
 	fault.Failed: 1, fault.Usage: usageExit, fault.Refused: 3, fault.Busy: 4,
-	fault.RolledBack: 5, fault.Frozen: 6, fault.Pending: 7,
+	fault.RolledBack: 5, fault.Frozen: 6, fault.Pending: 7, fault.Damaged: 8,
 }
 
 func (u *ui) describe(err error) report {

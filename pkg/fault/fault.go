@@ -37,6 +37,7 @@ const (
 	Frozen                  // disk and journal disagree; nothing deleted
 	Pending                 // all new, but the app is not up or the clean-up is not finished
 	Interrupted             // by a signal before the commit; all old, the app as before
+	Damaged                 // what was looked at needs attention; nothing changed
 )
 
 // Error is an error of the engine: what happened, what it left, what to do.

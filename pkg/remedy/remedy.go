@@ -95,6 +95,9 @@ func Recover(workload string) Operation { return Operation{Verb: DoRecover, Work
 // List lists the snapshots of a workload.
 func List(workload string) Operation { return Operation{Verb: DoList, Workload: workload} }
 
+// ListAll lists the snapshots of all workloads.
+var ListAll = Operation{Verb: DoList}
+
 // Resolve decides about a frozen restore.
 func Resolve(workload, tx, keep string) Operation {
 	return Operation{Verb: DoResolve, Workload: workload, ID: tx, Keep: keep, Confirmed: true}

@@ -95,6 +95,7 @@ func (c *capturing) run(ctx context.Context) (*CaptureResult, error) {
 		c.result.NotKept = append(c.result.NotKept, list...)
 		c.result.Warnings = append(c.result.Warnings, warnings...)
 	}
+	c.scrubbed(ctx)
 	c.capture.Close()
 	if err := errors.Join(c.Store.Clear(tx.ID), tx.End()); err != nil {
 		return nil, fault.New(fault.Pending, "cleanup", remedy.Of(remedy.Recover(c.w.Name)), "snapshot %s exists, but the clean-up is not finished: %w", c.sid, err)
@@ -132,7 +133,11 @@ func (c *capturing) storeFull(ctx context.Context, err error) error {
 
 // take takes the snapshot and brings the app back.
 func (c *capturing) take(ctx context.Context, tx *journal.Tx) (err error) {
-	if c.capture, err = c.newCapture(ctx, tx, c.sources(c.volumes), snapshot.Options{}); err != nil {
+	scrub, err := c.scrub()
+	if err != nil {
+		return err
+	}
+	if c.capture, err = c.newCapture(ctx, tx, c.sources(c.volumes), snapshot.Options{Scrub: scrub}); err != nil {
 		return err
 	}
 	if c.quiesces() {

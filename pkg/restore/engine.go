@@ -31,6 +31,12 @@ type Engine struct {
 	// Runtime opens the runtime of a workload, which it does not change.
 	Runtime func(ctx context.Context, w *workload.Workload) (runtime.Runtime, error)
 	Version string
+	// Scrubs notes how far captures have read the members of a store again, by the
+	// store's id and the workload. Nil: they read none again.
+	Scrubs interface {
+		Turn(store, workload string) (store.Turn, error)
+		SetTurn(store, workload string, next store.Turn) error
+	}
 	// Watchdog starts a second process, which ends the transaction with
 	// [Engine.RecoverKilled] if this process is killed. release stops the watchdog
 	// and returns when it is gone; it is not called when the engine panics. Nil means

@@ -32,6 +32,9 @@ type Options struct {
 	// Verify re-reads and checks members that are already in the store, before the
 	// snapshot relies on them.
 	Verify bool
+	// Scrub, where Verify is not set, says how much of what is used again is read first,
+	// in turn. Nil: nothing.
+	Scrub *Scrub
 	// Leaving says that the trees are about to be deleted: no later capture reads
 	// them, so the index need prove nothing.
 	Leaving bool
@@ -45,6 +48,8 @@ type Capture struct {
 	// it runs again. Set it before Freeze.
 	Clones bool
 
+	began   time.Time
+	scrubs  bool
 	opt     Options
 	store   *store.Store
 	scratch *disk.Dir
@@ -69,7 +74,7 @@ func Start(ctx context.Context, st *store.Store, scratch *disk.Dir, sources []So
 	}
 	batch := st.NewBatch(ctx, scratch, opt.Verify, opt.Codec)
 	batch.OnWrite(back.Wrote)
-	return &Capture{opt: opt, store: st, scratch: scratch, back: back, batch: batch, sources: sources}, nil
+	return &Capture{began: time.Now(), opt: opt, store: st, scratch: scratch, back: back, batch: batch, sources: sources}, nil
 }
 
 func (c *Capture) say(format string, args ...any) {
@@ -366,6 +371,7 @@ func (c *Capture) latest() (*earlier, error) {
 }
 
 func (c *Capture) seenBy(m *store.Manifest) (*earlier, error) {
+	c.scrub(m)
 	index, err := c.store.OpenIndex(c.opt.Workload, m.SID, Origin())
 	if errors.Is(err, store.ErrIndex) {
 		return nil, nil

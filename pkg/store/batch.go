@@ -47,6 +47,7 @@ type pending struct {
 	kept      bool // in the store, or in scratch
 	fresh     bool // waits in scratch
 	unchecked bool // Reuse has promised it, and Check is to read it
+	odd       bool // its file has another length than when it was captured
 	damaged   bool // the store's copy cannot be used
 }
 
@@ -114,13 +115,17 @@ func (b *Batch) look(p *pending, m archive.Member, promise bool) error {
 		return nil
 	}
 	size, err := b.store.size(b.ctx, m)
-	if err != nil || size == 0 || !promise && !b.intact(m) {
+	if err != nil || size == 0 {
 		return err
 	}
+	if !promise && !b.intact(m) {
+		p.damaged = true
+		return nil
+	}
 	// Another version of the compressor may have stored it again, or its file was cut.
-	odd := m.Stored != 0 && m.Stored != size
+	p.odd = promise && m.Stored != size
 	m.Stored = size
-	p.member, p.kept, p.unchecked = m, true, promise && (odd || b.doubts(m.ID))
+	p.member, p.kept, p.unchecked = m, true, promise && (p.odd || b.doubts(m.ID))
 	return nil
 }
 
@@ -148,7 +153,7 @@ func (b *Batch) Check(ctx context.Context) (damaged int, err error) {
 	var read int64
 	for i := 0; i < len(due); i += together {
 		part := due[i:min(i+together, len(due))]
-		if !b.verify && i > 0 && b.scrub.Enough != nil && b.scrub.Enough(read) {
+		if !b.verify && !part[0].odd && b.scrub.Enough != nil && b.scrub.Enough(read) {
 			b.believe(due[i:])
 			break
 		}
@@ -177,6 +182,9 @@ func (b *Batch) unchecked() []*pending {
 		}
 	}
 	slices.SortFunc(due, func(x, y *pending) int {
+		if x.odd != y.odd {
+			return map[bool]int{true: -1, false: 1}[x.odd]
+		}
 		return cmp.Compare(b.scrub.From.distance(x.member.ID), b.scrub.From.distance(y.member.ID))
 	})
 	return due
@@ -184,7 +192,7 @@ func (b *Batch) unchecked() []*pending {
 
 // believe takes members as they are. The next scrub begins with the first of them.
 func (b *Batch) believe(rest []*pending) {
-	b.next = b.scrub.From + Turn(b.scrub.From.distance(rest[0].member.ID))
+	b.next = placeOf(rest[0].member.ID)
 	for _, p := range rest {
 		p.unchecked = false
 	}
@@ -277,7 +285,7 @@ func (b *Batch) Scrub(s Scrub) { b.scrub, b.next = s, s.next() }
 func (b *Batch) Next() Turn { return b.next }
 
 // doubts reports whether a member is read before the batch relies on it.
-func (b *Batch) doubts(id string) bool { return b.verify || b.scrub.due(id) }
+func (b *Batch) doubts(id string) bool { return b.verify || b.scrub.Due(id) }
 
 // OnWrite sets a function that is called with the size of each new member, by
 // the goroutine that puts it. OnWrite is called before the first Put.
@@ -291,7 +299,7 @@ func (b *Batch) Damaged() (healed, lost []archive.Member) {
 	for _, p := range b.known {
 		switch {
 		case !p.damaged:
-		case p.fresh:
+		case p.kept:
 			healed = append(healed, p.member)
 		default:
 			lost = append(lost, p.member)

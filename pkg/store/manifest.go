@@ -231,22 +231,11 @@ func (s *Store) Load(workload, sid string) (*Manifest, error) {
 // read it gives an error in its place.
 func (s *Store) All(workload string) iter.Seq2[*Manifest, error] {
 	return func(yield func(*Manifest, error) bool) {
-		dir, err := s.snapshots.OpenIfThere(workload)
+		names, err := s.SIDs(workload)
 		if err != nil {
 			yield(nil, err)
 			return
 		}
-		if dir == nil {
-			return
-		}
-		defer dir.Close()
-		names, err := dir.Names()
-		if err != nil {
-			yield(nil, err)
-			return
-		}
-		names = slices.DeleteFunc(names, func(name string) bool { return !disk.ValidID(name) })
-		slices.Sort(names)
 		slices.Reverse(names)
 		for len(names) > 0 {
 			n := 1 // how many are of one second: their names do not tell which came first
@@ -294,6 +283,26 @@ func (s *Store) Workloads() ([]string, error) {
 	names, err := s.snapshots.Names()
 	slices.Sort(names)
 	return names, err
+}
+
+// SIDs returns the ids of the snapshots of a workload, the oldest first. What has no
+// manifest is among them: a capture that was cut.
+func (s *Store) SIDs(workload string) ([]string, error) {
+	dir, err := s.snapshots.OpenIfThere(workload)
+	if err != nil || dir == nil {
+		return nil, err
+	}
+	defer dir.Close()
+	names, err := dir.Names()
+	names = slices.DeleteFunc(names, func(name string) bool { return !disk.ValidID(name) })
+	slices.Sort(names)
+	return names, err
+}
+
+// Sizes returns how many bytes are stored as each member, in the order of the list, and
+// 0 for one that is not there.
+func (s *Store) Sizes(ctx context.Context, list []archive.Member) ([]int64, error) {
+	return s.members.Stat(ctx, list)
 }
 
 // Missing returns how many members of a volume are not there, by name alone, and the

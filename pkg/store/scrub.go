@@ -1,6 +1,7 @@
 package store
 
 import (
+	"fmt"
 	"math"
 	"strconv"
 )
@@ -8,6 +9,16 @@ import (
 // Turn is a place among the ids of all members, which are spread evenly. Scrubs go
 // through them in turn, round and round.
 type Turn uint64
+
+// MarshalText implements [encoding.TextMarshaler]: as ids are written.
+func (t Turn) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%016x", uint64(t)), nil }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (t *Turn) UnmarshalText(text []byte) error {
+	n, err := strconv.ParseUint(string(text), 16, 64)
+	*t = Turn(n)
+	return err
+}
 
 // Scrub is the part of the members that a batch reads before it uses them again: those
 // whose ids follow From. A member that goes bad on disk is so noticed within a bounded
@@ -21,11 +32,14 @@ type Scrub struct {
 	Enough func(read int64) bool
 }
 
-// distance is how far the id lies behind the place.
-func (t Turn) distance(id string) uint64 {
+// placeOf is the place of a member.
+func placeOf(id string) Turn {
 	n, _ := strconv.ParseUint(id[:16], 16, 64) // an id is 64 hexadecimal digits
-	return n - uint64(t)
+	return Turn(n)
 }
+
+// distance is how far a member lies behind the place, going round.
+func (t Turn) distance(id string) uint64 { return uint64(placeOf(id) - t) }
 
 // width is how many of all ids are due.
 func (s Scrub) width() uint64 {
@@ -35,7 +49,8 @@ func (s Scrub) width() uint64 {
 	return uint64(s.Share * math.MaxUint64)
 }
 
-func (s Scrub) due(id string) bool { return s.Share > 0 && s.From.distance(id) <= s.width() }
+// Due reports whether a member is among them.
+func (s Scrub) Due(id string) bool { return s.Share > 0 && s.From.distance(id) <= s.width() }
 
 // next is where the scrub after this one begins, if this one came to its end.
 func (s Scrub) next() Turn { return s.From + Turn(s.width()) + 1 }

@@ -26,13 +26,16 @@ const StateVariable = "SNAP_STATE"
 
 // Config is the whole file, checked and with its defaults filled in.
 type Config struct {
-	Path          string               `yaml:"-"`
-	State         string               `yaml:"state"` // of the host: journal, locks, audit log
-	Store         string               `yaml:"store"`
-	Base          string               `yaml:"base"`
-	AbsoluteRoots []string             `yaml:"absolute_roots"`
-	Compression   Compression          `yaml:"compression"`
-	Workloads     map[string]*Workload `yaml:"workloads"`
+	Path          string      `yaml:"-"`
+	State         string      `yaml:"state"` // of the host: journal, locks, audit log
+	Store         string      `yaml:"store"`
+	Base          string      `yaml:"base"`
+	AbsoluteRoots []string    `yaml:"absolute_roots"`
+	Compression   Compression `yaml:"compression"`
+	// Scrub is within how many captures of a workload every member that they use again
+	// is read; 0: none is.
+	Scrub     int                  `yaml:"scrub"`
+	Workloads map[string]*Workload `yaml:"workloads"`
 }
 
 // Compression is how snap compresses new snapshots. It reads both kinds.
@@ -155,7 +158,7 @@ func parse(data []byte) (*Config, error) {
 	dec.KnownFields(true)
 	f := file{Config: Config{
 		State: "/var/lib/snap", Store: "/var/lib/snap/store",
-		Base: "/srv/apps", AbsoluteRoots: []string{"/srv", "/opt"}, Compression: Gzip,
+		Base: "/srv/apps", AbsoluteRoots: []string{"/srv", "/opt"}, Compression: Gzip, Scrub: 30,
 	}}
 	switch err := dec.Decode(&f); {
 	case errors.Is(err, io.EOF):
@@ -194,6 +197,9 @@ func plainYAML(err error) error {
 
 // check fills in defaults and refuses values that make no sense.
 func (c *Config) check() error {
+	if c.Scrub < 0 || c.Scrub > 10000 {
+		return &Error{Where: c.Path, Err: fmt.Errorf("scrub is %d: use a number of captures, from 1 to 10000, or 0 for none", c.Scrub)}
+	}
 	paths := map[*string]string{&c.State: "state", &c.Store: "store", &c.Base: "base"}
 	for i := range c.AbsoluteRoots {
 		paths[&c.AbsoluteRoots[i]] = "absolute_roots"

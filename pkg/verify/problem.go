@@ -1,0 +1,165 @@
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"strings"
+
+	"github.com/tiny-forge/snap/pkg/archive"
+	"github.com/tiny-forge/snap/pkg/store"
+)
+
+// Problem is what is damaged of one snapshot, or of one volume of it.
+type Problem struct {
+	Workload string   `json:"workload"`
+	SID      string   `json:"sid"`
+	Volume   string   `json:"volume"` // "": the snapshot as a whole
+	What     string   `json:"what"`
+	Paths    []string `json:"paths"` // the first files that are hit, as far as that can be told
+	More     int      `json:"more"`  // how many others are hit
+}
+
+// Count is a number of things, in words.
+func Count(n int, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprintf("%d %s", n, thing)
+}
+
+// shown is how many paths a problem names.
+const shown = 5
+
+func (p Problem) String() string {
+	text := fmt.Sprintf("snapshot %s of %s", p.SID, p.Workload)
+	if p.Volume != "" {
+		text += ", volume " + p.Volume
+	}
+	text += ": " + p.What
+	if len(p.Paths) > 0 {
+		quoted := make([]string, len(p.Paths))
+		for i, path := range p.Paths {
+			quoted[i] = fmt.Sprintf("%q", path)
+		}
+		text += "; it hits " + strings.Join(quoted, ", ")
+	}
+	if p.More > 0 {
+		text += fmt.Sprintf(" and %d more", p.More)
+	}
+	return text
+}
+
+// Hit returns the snapshots of a store that name one of these members.
+func Hit(ctx context.Context, st *store.Store, bad []archive.Member) ([]Problem, error) {
+	names, err := st.Workloads()
+	if err != nil {
+		return nil, err
+	}
+	v := &verification{store: st, bad: map[key]string{}}
+	for _, m := range bad {
+		v.bad[keyOf(m)] = damaged
+	}
+	for _, name := range names {
+		for m, err := range st.All(name) {
+			switch {
+			case ctx.Err() != nil:
+				return v.problems, context.Cause(ctx)
+			case err != nil: // its manifest is another matter
+			default:
+				v.tell(m)
+			}
+		}
+	}
+	return v.problems, nil
+}
+
+// tell adds the problems of a snapshot some of whose members are bad.
+func (v *verification) tell(m *store.Manifest) {
+	for i := range m.Volumes {
+		vol := &m.Volumes[i]
+		at := map[int]bool{}
+		kinds := map[string]int{}
+		for n, member := range vol.Members {
+			if why := v.bad[keyOf(member)]; why != "" {
+				at[n] = true
+				kinds[why]++
+			}
+		}
+		if len(at) == 0 {
+			continue
+		}
+		p := Problem{Workload: m.Workload, SID: m.SID, Volume: vol.Name, Paths: []string{}}
+		for _, why := range []string{missing, damaged} {
+			if n := kinds[why]; n > 0 {
+				p.What = strings.TrimPrefix(p.What+" and "+fmt.Sprintf("%d of its %d members %s", n, len(vol.Members), why), " and ")
+			}
+		}
+		v.find(&p, at)
+		v.problems = append(v.problems, p)
+	}
+}
+
+// find names the files that lie in the members of these numbers, where there is an index
+// that tells.
+func (v *verification) find(p *Problem, at map[int]bool) {
+	index, err := v.store.OpenPlaces(p.Workload, p.SID)
+	if err != nil {
+		return
+	}
+	defer index.Close()
+	for {
+		volume, err := index.Volume()
+		if err != nil {
+			return
+		}
+		if volume.Name != p.Volume {
+			continue
+		}
+		for {
+			line, err := index.Next()
+			if err != nil {
+				return
+			}
+			if hit(line, at) {
+				if len(p.Paths) < shown {
+					p.Paths = append(p.Paths, line.Name)
+				} else {
+					p.More++
+				}
+			}
+		}
+	}
+}
+
+func hit(line *archive.Line, at map[int]bool) bool {
+	for n := line.Member; n <= line.Member+line.Span; n++ {
+		if at[n] {
+			return true
+		}
+	}
+	return false
+}
+
+// readIndex reads an index to its end. One that is not there is no problem.
+func (v *verification) readIndex(m *store.Manifest) error {
+	index, err := v.store.OpenPlaces(m.Workload, m.SID)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer index.Close()
+	for {
+		_, err := index.Volume()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
