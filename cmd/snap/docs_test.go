@@ -21,7 +21,7 @@ func TestEveryFlagSaysWhatItTakes(t *testing.T) {
 		"deploy --health-timeout": "duration", "lock --wait": "duration",
 		"export --compression": "gzip|zstd", "export --output": "file", "export --volume": "name",
 		"verify --read-data": "part",
-		"import --note": "text", "import --volume": "name",
+		"import --note":      "text", "import --volume": "name",
 	}
 	for _, cmd := range (&app{ui: newUI(os.Stdin, io.Discard, io.Discard)}).root().Commands() {
 		cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
