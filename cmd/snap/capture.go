@@ -14,6 +14,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/snapshot"
 	"github.com/tiny-forge/snap/pkg/store"
+	"github.com/tiny-forge/snap/pkg/verify"
 )
 
 // snapshotJSON is a snapshot as --json shows it.
@@ -69,6 +70,7 @@ type captureJSON struct {
 	PassOne         restore.Cost       `json:"pass_one"` // what the first pass cost while the app ran
 	Warnings        []string           `json:"warnings"`
 	NotKept         []snapshot.NotKept `json:"not_kept"`
+	Pruned          *pruneJSON         `json:"pruned"` // null where the config has no rules
 }
 
 func (a *app) captureCommand() *cobra.Command {
@@ -101,7 +103,11 @@ the files may then be from different moments.`,
 		if err != nil {
 			return err
 		}
-		shown := captureJSON{showSnapshot(r.Manifest), r.QuiescedSeconds, r.Seconds, r.Added, r.Read, r.Phases, r.PassOne, notNil(r.Warnings), notNil(r.NotKept)}
+		shown := captureJSON{showSnapshot(r.Manifest), r.QuiescedSeconds, r.Seconds, r.Added, r.Read, r.Phases, r.PassOne, notNil(r.Warnings), notNil(r.NotKept), nil}
+		if r.Pruned != nil {
+			pruned := showPrune(r.Pruned, false)
+			shown.Pruned = &pruned
+		}
 		a.result, a.effect = shown, adds
 		a.say("%s", shown.SID)
 		rest := "nothing was paused or stopped"
@@ -115,6 +121,9 @@ the files may then be from different moments.`,
 		}
 		for _, warning := range r.Warnings {
 			a.progress("warning: %s", warning)
+		}
+		if r.Pruned != nil && r.Pruned.Deleted > 0 {
+			a.progress("pruned: %s deleted, %s freed", verify.Count(r.Pruned.Deleted, "snapshot"), size(r.Pruned.Bytes))
 		}
 		for _, v := range shown.Volumes {
 			if v.Sockets > 0 {

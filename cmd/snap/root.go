@@ -114,7 +114,8 @@ operator must look), 7 done but something is pending, 8 damage was found,
 	flags.BoolVar(&a.json, "json", a.json, "print one JSON object on stdout, on failure too")
 	root.AddCommand(
 		a.captureCommand(), a.listCommand(), a.showCommand(), a.restoreCommand(), a.recoverCommand(), a.statusCommand(),
-		a.deployCommand(), a.lockCommand(), a.exportCommand(), a.importCommand(), a.verifyCommand(), a.watchdogCommand(),
+		a.deployCommand(), a.lockCommand(), a.exportCommand(), a.importCommand(), a.verifyCommand(),
+		a.pruneCommand(), a.deleteCommand(), a.watchdogCommand(),
 	)
 	return root
 }

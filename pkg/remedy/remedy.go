@@ -29,6 +29,7 @@ const (
 	DoList           Verb = "list"
 	DoShow           Verb = "show"
 	DoStatus         Verb = "status"
+	DoVerify         Verb = "verify"
 )
 
 // Remedy is what an operator can do about an error: text, with operations among it.
@@ -94,6 +95,9 @@ func Recover(workload string) Operation { return Operation{Verb: DoRecover, Work
 
 // List lists the snapshots of a workload.
 func List(workload string) Operation { return Operation{Verb: DoList, Workload: workload} }
+
+// Verify looks for damage in the snapshots of a workload.
+func Verify(workload string) Operation { return Operation{Verb: DoVerify, Workload: workload} }
 
 // ListAll lists the snapshots of all workloads.
 var ListAll = Operation{Verb: DoList}

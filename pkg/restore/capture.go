@@ -36,6 +36,7 @@ type CaptureResult struct {
 	PassOne         Cost
 	NotKept         []snapshot.NotKept
 	Warnings        []string
+	Pruned          *PruneResult // nil where the config says nothing of what stays
 }
 
 // Capture makes a snapshot of all volumes of a workload. When it returns nil
@@ -43,6 +44,14 @@ type CaptureResult struct {
 // there is no snapshot, and the app is as it was before unless the error is of
 // kind Pending.
 func (e *Engine) Capture(ctx context.Context, req CaptureRequest) (*CaptureResult, error) {
+	result, err := e.take(ctx, req)
+	if err == nil && !e.Config.RetainOf(req.Workload).Empty() {
+		e.pruneAfter(ctx, req.Workload, result)
+	}
+	return result, err
+}
+
+func (e *Engine) take(ctx context.Context, req CaptureRequest) (*CaptureResult, error) {
 	s, err := e.begin(ctx, "capture", req.Workload)
 	if err != nil {
 		return nil, err

@@ -15,6 +15,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"gopkg.in/yaml.v3"
+
+	"github.com/tiny-forge/snap/pkg/retain"
 )
 
 // DefaultPath is where the config lies unless --config or SNAP_CONFIG say otherwise.
@@ -35,6 +37,7 @@ type Config struct {
 	// Scrub is within how many captures of a workload every member that they use again
 	// is read; 0: none is.
 	Scrub     int                  `yaml:"scrub"`
+	Retain    *retain.Policy       `yaml:"retain"` // of workloads that have none of their own
 	Workloads map[string]*Workload `yaml:"workloads"`
 }
 
@@ -195,10 +198,43 @@ func plainYAML(err error) error {
 	return errors.New(strings.Join(lines, "; "))
 }
 
+// RetainOf returns which snapshots of a workload stay, without a rule where the config
+// says nothing. The config need not have the workload.
+func (c *Config) RetainOf(name string) *retain.Policy {
+	if w := c.Workloads[name]; w != nil && w.Retain != nil {
+		return w.Retain
+	}
+	if c.Retain != nil {
+		return c.Retain
+	}
+	return &retain.Policy{}
+}
+
+func (c *Config) checkRetain() error {
+	policies := map[string]*retain.Policy{"retain": c.Retain}
+	for name, w := range c.Workloads {
+		if w != nil {
+			policies["workload "+name+": retain"] = w.Retain
+		}
+	}
+	for where, p := range policies {
+		if p == nil {
+			continue
+		}
+		if err := p.Check(); err != nil {
+			return &Error{Where: c.Path + ": " + where, Err: err}
+		}
+	}
+	return nil
+}
+
 // check fills in defaults and refuses values that make no sense.
 func (c *Config) check() error {
 	if c.Scrub < 0 || c.Scrub > 10000 {
 		return &Error{Where: c.Path, Err: fmt.Errorf("scrub is %d: use a number of captures, from 1 to 10000, or 0 for none", c.Scrub)}
+	}
+	if err := c.checkRetain(); err != nil {
+		return err
 	}
 	paths := map[*string]string{&c.State: "state", &c.Store: "store", &c.Base: "base"}
 	for i := range c.AbsoluteRoots {

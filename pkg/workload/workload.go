@@ -14,6 +14,8 @@ import (
 
 	"github.com/docker/go-connections/nat"
 	"gopkg.in/yaml.v3"
+
+	"github.com/tiny-forge/snap/pkg/retain"
 )
 
 // Workload is one app: its containers, if it has any, and its volumes.
@@ -34,6 +36,8 @@ type Workload struct {
 	// Guard says when a restore makes the snapshot of what it replaces:
 	// GuardBefore, the default, or GuardAfter.
 	Guard string `yaml:"guard"`
+	// Retain says which snapshots stay; nil: as the config says for all.
+	Retain *retain.Policy `yaml:"retain"`
 
 	Container `yaml:",inline"`
 

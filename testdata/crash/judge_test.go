@@ -4,6 +4,7 @@ package crash
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
@@ -261,7 +262,7 @@ func (w *world) intact(sids []string) []error {
 			if now, err := os.ReadFile(w.manifestPath(s.SID)); err != nil || !bytes.Equal(now, w.manifest) {
 				errs = append(errs, fmt.Errorf("snapshot %s has another manifest: %v", s.SID, err))
 			}
-		} else if err := w.holds(s, w.states[older]); err != nil {
+		} else if err := w.holds(s, w.states[cmp.Or(w.other[s.SID], older)]); err != nil {
 			errs = append(errs, err)
 		}
 	}

@@ -32,6 +32,7 @@ type world struct {
 	states             map[string][][]string // generation → the volumes' trees
 	sid                string                // the snapshot of generation "new"
 	manifest           []byte                // the manifest of sid
+	other              map[string]string     // sid → its generation, of snapshots that have another than "old"
 	members            map[string]bool       // the ids of the members of sid
 	reads              bool                  // run asks about reading calls too
 	guard              string                // --guard of restores: before or after
