@@ -51,7 +51,7 @@ type PrunedWorkload struct {
 type pruning struct {
 	*Engine
 	st     *store.Store
-	needed map[string]string // sid → why an unfinished operation needs it
+	needed map[string]string   // sid → why an unfinished operation needs it
 	drop   map[string][]string // what goes, by workload
 	begun  []journal.Audit     // a line for each snapshot whose deletion has begun
 	result PruneResult
