@@ -43,7 +43,7 @@ all() {
   (race=() && lot command -p 1 ./cmd/snap ./testdata/bench) &
   (race=() && lot situations ./testdata/situations) &
   (
-    lot parts -p 1 -skip "$single" ./pkg/archive/... ./pkg/compose ./pkg/crew ./pkg/disk/... ./pkg/docker/... ./pkg/journal ./pkg/runtime ./pkg/snapshot ./pkg/state ./pkg/store ./pkg/swap ./pkg/verify ./pkg/workload ./testdata/testlog || status=$?
+    lot parts -p 1 -skip "$single" ./pkg/archive/... ./pkg/compose ./pkg/crew ./pkg/disk/... ./pkg/docker/... ./pkg/journal ./pkg/retain ./pkg/runtime ./pkg/snapshot ./pkg/state ./pkg/store ./pkg/swap ./pkg/verify ./pkg/workload ./testdata/testlog || status=$?
     race=()
     lot single -run "$single" ./pkg/archive/... || status=$?
     lot proof ./testdata/crash || status=$?

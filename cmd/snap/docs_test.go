@@ -20,8 +20,11 @@ func TestEveryFlagSaysWhatItTakes(t *testing.T) {
 		"recover --confirm": "transaction", "recover --resolve": "keep-old|keep-new", "recover --wait-docker": "duration",
 		"deploy --health-timeout": "duration", "lock --wait": "duration",
 		"export --compression": "gzip|zstd", "export --output": "file", "export --volume": "name",
-		"verify --read-data": "part",
-		"import --note":      "text", "import --volume": "name",
+		"verify --read-data": "part", "delete --wait": "duration", "prune --wait": "duration",
+		"prune --keep-last": "n", "prune --keep-hourly": "n", "prune --keep-daily": "n", "prune --keep-weekly": "n", "prune --keep-monthly": "n", "prune --keep-yearly": "n",
+		"prune --keep-within": "time", "prune --keep-within-hourly": "time", "prune --keep-within-daily": "time", "prune --keep-within-weekly": "time",
+		"prune --keep-within-monthly": "time", "prune --keep-within-yearly": "time", "prune --keep-pre-restore": "time", "prune --keep-tag": "tag",
+		"import --note": "text", "import --volume": "name",
 	}
 	for _, cmd := range (&app{ui: newUI(os.Stdin, io.Discard, io.Discard)}).root().Commands() {
 		cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {

@@ -15,8 +15,9 @@ import (
 
 // mayImport says which packages of the project each package may import.
 var mayImport = map[string][]string{
-	"cmd/snap":                {"pkg/archive", "pkg/catalog", "pkg/crew", "pkg/disk", "pkg/docker", "pkg/docker/endpoint", "pkg/fault", "pkg/journal", "pkg/preflight", "pkg/remedy", "pkg/restore", "pkg/runtime", "pkg/snapshot", "pkg/state", "pkg/store", "pkg/swap", "pkg/verify", "pkg/workload"},
-	"pkg/restore":             {"pkg/archive", "pkg/catalog", "pkg/disk", "pkg/fault", "pkg/journal", "pkg/preflight", "pkg/remedy", "pkg/runtime", "pkg/snapshot", "pkg/store", "pkg/swap", "pkg/verify", "pkg/workload"},
+	"cmd/snap":                {"pkg/archive", "pkg/catalog", "pkg/crew", "pkg/disk", "pkg/docker", "pkg/docker/endpoint", "pkg/fault", "pkg/journal", "pkg/preflight", "pkg/remedy", "pkg/restore", "pkg/retain", "pkg/runtime", "pkg/snapshot", "pkg/state", "pkg/store", "pkg/swap", "pkg/verify", "pkg/workload"},
+	"pkg/restore":             {"pkg/archive", "pkg/catalog", "pkg/disk", "pkg/fault", "pkg/journal", "pkg/preflight", "pkg/remedy", "pkg/retain", "pkg/runtime", "pkg/snapshot", "pkg/store", "pkg/swap", "pkg/verify", "pkg/workload"},
+	"pkg/retain":              {},
 	"pkg/verify":              {"pkg/archive", "pkg/crew", "pkg/store"},
 	"pkg/preflight":           {"pkg/archive", "pkg/catalog", "pkg/disk", "pkg/fault", "pkg/journal", "pkg/remedy", "pkg/runtime", "pkg/snapshot", "pkg/store", "pkg/swap", "pkg/workload"},
 	"pkg/catalog":             {"pkg/archive", "pkg/disk", "pkg/fault", "pkg/remedy", "pkg/store"},
@@ -34,7 +35,7 @@ var mayImport = map[string][]string{
 	"pkg/archive/member":      {"pkg/crew"},
 	"pkg/journal":             {"pkg/disk", "pkg/runtime"},
 	"pkg/runtime":             {"pkg/workload"},
-	"pkg/workload":            {},
+	"pkg/workload":            {"pkg/retain"},
 	"pkg/crew":                {},
 	"pkg/remedy":              {},
 	"pkg/disk":                {},
