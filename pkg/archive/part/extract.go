@@ -100,7 +100,7 @@ func (s *source) read() (*archive.Entry, error) {
 		}
 		e, err := s.parser.Next()
 		if errors.Is(err, io.EOF) {
-			if s.open != "" && !s.parser.Ended() {
+			if s.open != "" && !s.parser.Ended() && !s.found.exact {
 				return nil, mismatch("%q goes on after the members that it names", s.open)
 			}
 			s.open = ""
