@@ -109,7 +109,7 @@ nothing. After a crash or a power cut, run snap recover.`,
 	flags := cmd.Flags()
 	flags.StringVar(&req.Confirm, "confirm", "", "the `sid` again, because a restore replaces live data")
 	flags.BoolVar(&plan, "plan", false, "show what would be done and change nothing")
-	flags.StringVar(&to, "to", "", "put the snapshot into this new or empty `directory`, and leave the live data alone")
+	flags.StringVar(&to, "to", "", "put the snapshot into this new or empty `dir`, and leave the live data alone")
 	flags.StringArrayVar(&req.Volumes, "volume", nil, "restore only the volume of this `name` (may be repeated)")
 	flags.StringVar(&req.OnUnhealthy, "on-unhealthy", restore.RevertUnhealthy, "what to do if the app does not become healthy: `revert|keep`")
 	flags.StringVar(&req.Guard, "guard", "", "make the pre-restore snapshot `before|after` the exchange: while the app is down, or when it is up again (default: guard in the config, else before)")
