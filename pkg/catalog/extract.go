@@ -86,7 +86,10 @@ func Extract(ctx context.Context, x *Extraction) (*Extracted, error) {
 	}
 	if err == nil {
 		x.at("filled")
-		err = t.finish()
+		err = context.Cause(ctx) // a signal is in time until here
+	}
+	if err == nil {
+		err = t.finish(x.at)
 	}
 	if err == nil {
 		return result, nil
