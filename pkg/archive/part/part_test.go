@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tiny-forge/snap/pkg/archive"
+	"github.com/tiny-forge/snap/pkg/archive/archivetest"
 	"github.com/tiny-forge/snap/pkg/archive/part"
 	"github.com/tiny-forge/snap/pkg/archive/tarstream"
 	"github.com/tiny-forge/snap/pkg/disk"
@@ -415,6 +416,75 @@ func TestAnIndexThatLiesIsNeverBelieved(t *testing.T) {
 	}
 }
 
+// The lies that would make a part of what was chosen, if the stream were not asked: an index
+// that leaves out the middle, the end or all of a directory, or sends the reader elsewhere.
+func TestAnIndexCannotMakeAPartLookWhole(t *testing.T) {
+	live := t.TempDir()
+	files := map[string]string{"a": "a", "zz": "zz"}
+	for i := range 120 {
+		files[fmt.Sprintf("dir/%03d", i)] = counted(20_000 + i)
+	}
+	disktest.Write(t, live, files)
+	must(t, os.Link(filepath.Join(live, "dir/050"), filepath.Join(live, "link")))
+	s := capture(t, live)
+	if n := len(s.members); n < 12 {
+		t.Fatalf("only %d members", n)
+	}
+	change := func(do func(l *archive.Line) (keep bool)) (lines []archive.Line) {
+		for _, l := range s.lines {
+			if do(&l) {
+				lines = append(lines, l)
+			}
+		}
+		return lines
+	}
+	within := func(l *archive.Line, from, to string) bool { return l.Name >= from && l.Name < to }
+	elsewhere := func(name string, by int) []archive.Line {
+		return change(func(l *archive.Line) bool {
+			if l.Name == name {
+				l.Member = max(l.Member+by, 0)
+			}
+			return true
+		})
+	}
+	for what, lie := range map[string]struct {
+		chosen string
+		lines  []archive.Line
+	}{
+		"the middle is left out":         {"dir", change(func(l *archive.Line) bool { return !within(l, "dir/030", "dir/090") })},
+		"the end is left out":            {"dir", change(func(l *archive.Line) bool { return !within(l, "dir/030", "dir0") && l.Name < "e" })},
+		"all of it is left out":          {"dir", change(func(l *archive.Line) bool { return !within(l, "dir/", "dir0") && l.Name < "e" })},
+		"it is said to be a file":        {"dir", change(func(l *archive.Line) bool { l.Type = archive.Regular; return !within(l, "dir/", "dir0") })},
+		"a file is before":               {"zz", elsewhere("zz", -len(s.members))},
+		"a file is said to be elsewhere": {"dir/060", elsewhere("dir/060", -1)},
+		"all is further on": {"dir/060", change(func(l *archive.Line) bool {
+			if l.Name >= "dir/050" {
+				l.Member = min(l.Member+2, len(s.members)-1)
+			}
+			return true
+		})},
+		"the directory above is elsewhere": {"dir/060", elsewhere("dir", 1)},
+		"the first name is elsewhere":      {"link", elsewhere("dir/050", -1)},
+		"the first name is another": {"link", change(func(l *archive.Line) bool {
+			if l.Name == "link" {
+				l.Link = "a"
+			}
+			return true
+		})},
+	} {
+		right, out := filepath.Join(t.TempDir(), "right"), filepath.Join(t.TempDir(), "out")
+		_, _, err := s.extract(t, s.index(), []string{lie.chosen}, right)
+		must(t, err)
+		found, _, err := s.extract(t, indexOf(lie.lines), []string{lie.chosen}, out)
+		if errors.Is(err, part.ErrMismatch) || errors.Is(err, archive.ErrRefused) {
+			continue
+		}
+		if d := disktest.Diff(disktest.Tree(t, right), disktest.Tree(t, out)); err != nil || d != "" { // to find it all the same is no harm
+			t.Errorf("%s: error %v, found %+v\n%s", what, err, found, d)
+		}
+	}
+}
+
 // A damaged member that the choice does not need is not in its way, and one that it needs is.
 func TestDamageElsewhereIsNotInTheWay(t *testing.T) {
 	live := t.TempDir()
@@ -528,32 +598,73 @@ func levenshtein(a, b string) int {
 
 // Forged streams are refused, and nothing is made outside.
 func TestAForgedStreamIsRefused(t *testing.T) {
-	live := t.TempDir()
-	disktest.Write(t, live, map[string]string{"a/x": "1", "b/y": "2", "c": "3"})
-	s := capture(t, live)
-	tar := s.tar(t)
-	at := bytes.Index(tar, []byte("c\x00\x00"))
-	if at < 0 {
-		t.Fatal("c is not in the stream")
-	}
-	header, content := tar[at:at+512], tar[at+512:at+1024]
-	for name, forged := range map[string][]byte{
-		"a name twice":     slices.Concat(tar[:at], header, content, tar[at:]),
-		"out of order":     slices.Concat(tar[:512*2], header, content, tar[512*2:]),
-		"truncated":        tar[:at+512],
-		"data at the end":  slices.Concat(tar, header),
-		"without its root": tar[512:],
+	var honest archivetest.Forge
+	honest.Root()
+	honest.Dir("a")
+	honest.File("a/x", "1")
+	honest.File("a/y", "2")
+	honest.File("c", "3")
+	honest.End()
+	lines := linesOf(t, honest.Bytes())
+	for name, forge := range map[string]func(f *archivetest.Forge){
+		"a name twice": func(f *archivetest.Forge) {
+			f.Dir("a")
+			f.File("a/x", "1")
+			f.File("a/x", "1")
+			f.File("c", "3")
+			f.End()
+		},
+		"back in a before": func(f *archivetest.Forge) {
+			f.Dir("a")
+			f.File("a/x", "1")
+			f.File("c", "3")
+			f.File("a/y", "2")
+			f.End()
+		},
+		"c comes first":    func(f *archivetest.Forge) { f.File("c", "3"); f.Dir("a"); f.File("a/x", "1"); f.End() },
+		"no directory":     func(f *archivetest.Forge) { f.File("a/x", "1"); f.File("c", "3"); f.End() },
+		"a is a link":      func(f *archivetest.Forge) { f.Soft("a", "/etc"); f.File("a/x", "1"); f.File("c", "3"); f.End() },
+		"a link to a link": func(f *archivetest.Forge) { f.Dir("a"); f.Soft("b", "/etc/passwd"); f.Link("c", "b"); f.End() },
+		"a link forward":   func(f *archivetest.Forge) { f.Dir("a"); f.Link("c", "d"); f.End() },
+		"no end":           func(f *archivetest.Forge) { f.Dir("a"); f.File("a/x", "1") },
+		"after the end":    func(f *archivetest.Forge) { f.Dir("a"); f.File("c", "3"); f.End(); f.File("d", "4") },
 	} {
-		f := newStream()
-		m, err := f.Put(forged)
-		must(t, err)
-		f.members, f.stats = []archive.Member{m}, archive.Stats{Files: 99, Dirs: 99, Bytes: 1 << 20, Depth: 9}
-		for _, index := range map[string]part.Index{"scan": part.Scan(t.Context(), f, f.members), "index": indexAt0(s.lines)} {
-			found, _, err := f.extract(t, index, []string{"c"}, filepath.Join(t.TempDir(), "out"))
-			if err == nil && found != nil && len(found.Missing) == 0 {
-				t.Errorf("%s: it was extracted", name)
+		var f archivetest.Forge
+		f.Root()
+		forge(&f)
+		s := whole(t, f.Bytes())
+		for how, index := range map[string]part.Index{"scan": part.Scan(t.Context(), s, s.members), "index": indexOf(lines)} {
+			found, _, err := s.extract(t, index, []string{"a", "c"}, filepath.Join(t.TempDir(), "out"))
+			if err == nil && len(found.Missing) == 0 {
+				t.Errorf("%s, by %s: it was extracted", name, how)
 			}
 		}
+	}
+}
+
+// whole is a stream of one member.
+func whole(t *testing.T, tar []byte) *stream {
+	t.Helper()
+	s := newStream()
+	m, err := s.Put(bytes.Clone(tar))
+	must(t, err)
+	s.members, s.stats = []archive.Member{m}, archive.Stats{Files: 99, Dirs: 99, Bytes: 1 << 20, Depth: 9}
+	return s
+}
+
+func linesOf(t *testing.T, tar []byte) (all []archive.Line) {
+	t.Helper()
+	s := whole(t, tar)
+	lines, err := part.Scan(t.Context(), s, s.members)()
+	must(t, err)
+	defer lines.Close()
+	for {
+		l, err := lines.Next()
+		if errors.Is(err, io.EOF) {
+			return all
+		}
+		must(t, err)
+		all = append(all, *l)
 	}
 }
 
@@ -564,12 +675,4 @@ func counted(n int) string {
 		fmt.Fprintf(&b, "%032d\n", i)
 	}
 	return b.String()
-}
-
-func indexAt0(lines []archive.Line) part.Index {
-	all := slices.Clone(lines)
-	for i := range all {
-		all[i].Member, all[i].Span = 0, 0
-	}
-	return indexOf(all)
 }
