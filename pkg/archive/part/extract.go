@@ -140,9 +140,6 @@ func (s *source) choose(e *archive.Entry) (bool, error) {
 	if top == "" || e.Name == top {
 		s.seen[strings.Clone(e.Name)] = true
 	}
-	if top == "" && e.Type != archive.Directory {
-		return false, mismatch("%q is not a directory", e.Name)
-	}
 	if e.Name == top && e.Type == archive.Directory {
 		s.open = top
 	}
