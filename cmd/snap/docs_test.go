@@ -16,7 +16,7 @@ func TestEveryFlagSaysWhatItTakes(t *testing.T) {
 	want := map[string]string{
 		"capture --note": "text", "capture --quiesce": "pause|stop|none",
 		"restore --confirm": "sid", "restore --guard": "before|after", "restore --image": "running|config|snapshot", "restore --on-unhealthy": "revert|keep",
-		"restore --volume": "name", "restore --health-timeout": "duration", "restore --stop-timeout": "duration",
+		"restore --volume": "name", "restore --to": "dir", "restore --health-timeout": "duration", "restore --stop-timeout": "duration",
 		"recover --confirm": "transaction", "recover --resolve": "keep-old|keep-new", "recover --wait-docker": "duration",
 		"deploy --health-timeout": "duration", "lock --wait": "duration",
 		"export --compression": "gzip|zstd", "export --output": "file", "export --volume": "name",

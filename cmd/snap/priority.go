@@ -27,7 +27,7 @@ type pacer struct {
 
 func (p *pacer) follow(phase restore.Phase) {
 	switch phase {
-	case restore.Begin, restore.Guard: // the app runs
+	case restore.Begin, restore.Stage, restore.Guard: // the app runs
 		if p.hasten == nil && !p.fullSpeed {
 			p.hasten = gently()
 		}

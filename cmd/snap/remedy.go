@@ -25,6 +25,9 @@ func (u *ui) spell(op remedy.Operation) string {
 		if op.Confirmed {
 			more = []string{"--confirm", op.ID}
 		}
+		if op.To != "" {
+			more = []string{"--to", op.To}
+		}
 	}
 	words := []string{u.called, verb}
 	for _, word := range append([]string{op.Workload, op.ID}, more...) {

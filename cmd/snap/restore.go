@@ -66,9 +66,10 @@ func showFates(list []runtime.Fate) []plannedJSON {
 func (a *app) restoreCommand() *cobra.Command {
 	var req restore.RestoreRequest
 	var plan bool
+	var to string
 	cmd := &cobra.Command{
-		Use:   "restore <workload> <sid> --confirm <sid>",
-		Short: "Put a snapshot back under the running app",
+		Use:   "restore <workload> <sid> {--confirm <sid> | --to <dir> [VOLUME[:PATH]]...}",
+		Short: "Put a snapshot back under the running app, or into a directory",
 		Long: `Put a snapshot back: all of a workload's volumes, or those chosen with --volume.
 
 The new data is extracted and verified while the app runs. Then snap stops the
@@ -86,13 +87,29 @@ made from the replaced directories when the app is up again. These directories
 are kept until the snapshot is on disk. If it cannot be made, the restore ends
 with 7, and snap recover tries again.
 
+With --to the snapshot goes into a directory beside everything, as DIR/VOLUME: no
+container is stopped, no live data changes, and nothing is to be confirmed. DIR
+must not exist, or be empty. With VOLUME or VOLUME:PATH arguments only these
+volumes, files and directories are put there, and only what they need is read.
+
 --plan shows what a restore would do, or why it would be refused, and changes
 nothing. After a crash or a power cut, run snap recover.`,
-		Args: cobra.ExactArgs(2),
+		Example: `  snap restore web 20261123T170634Z-c68518 --plan
+  snap restore web 20261123T170634Z-c68518 --to /srv/yesterday www:img/logo.png`,
+	}
+	cmd.Args = func(_ *cobra.Command, args []string) error {
+		if to != "" {
+			return cobra.MinimumNArgs(2)(cmd, args)
+		}
+		if len(args) > 2 {
+			return &usageError{fmt.Errorf("%q: a part of a snapshot goes into a directory", args[2]), "add --to DIR, or choose whole volumes with --volume"}
+		}
+		return cobra.ExactArgs(2)(cmd, args)
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&req.Confirm, "confirm", "", "the `sid` again, because a restore replaces live data")
 	flags.BoolVar(&plan, "plan", false, "show what would be done and change nothing")
+	flags.StringVar(&to, "to", "", "put the snapshot into this new or empty `dir`, and leave the live data alone")
 	flags.StringArrayVar(&req.Volumes, "volume", nil, "restore only the volume of this `name` (may be repeated)")
 	flags.StringVar(&req.OnUnhealthy, "on-unhealthy", restore.RevertUnhealthy, "what to do if the app does not become healthy: `revert|keep`")
 	flags.StringVar(&req.Guard, "guard", "", "make the pre-restore snapshot `before|after` the exchange: while the app is down, or when it is up again (default: guard in the config, else before)")
@@ -103,7 +120,10 @@ nothing. After a crash or a power cut, run snap recover.`,
 	flags.BoolVar(&req.TrustIndex, "trust-index", false, "do not verify files that are cloned because they have not changed since the snapshot")
 	flags.BoolVar(&a.pacer.fullSpeed, "full-speed", false, "do not lower snap's priority while the app runs")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
-		if cmd.Flags().Changed("guard") {
+		if flags.Changed("to") {
+			return alone(flags, to)
+		}
+		if flags.Changed("guard") {
 			if err := oneOf("--guard", req.Guard, workload.GuardBefore, workload.GuardAfter); err != nil {
 				return err
 			}
@@ -113,7 +133,10 @@ nothing. After a crash or a power cut, run snap recover.`,
 		}
 		return oneOf("--on-unhealthy", req.OnUnhealthy, restore.RevertUnhealthy, restore.KeepUnhealthy)
 	}
-	cmd.RunE = a.with(ownStore, func(ctx context.Context, e *restore.Engine, args []string) error {
+	extract := a.with(knownStore, func(ctx context.Context, e *restore.Engine, args []string) error {
+		return a.extract(ctx, e, restore.ExtractRequest{Workload: args[0], SID: args[1], Dir: to, Chosen: append(req.Volumes, args[2:]...), Plan: plan})
+	})
+	inPlace := a.with(ownStore, func(ctx context.Context, e *restore.Engine, args []string) error {
 		req.Workload, req.SID = args[0], args[1]
 		if plan {
 			return a.plan(ctx, e, req)
@@ -123,6 +146,12 @@ nothing. After a crash or a power cut, run snap recover.`,
 		}
 		return a.restore(ctx, e, req)
 	})
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if to != "" {
+			return extract(cmd, args)
+		}
+		return inPlace(cmd, args)
+	}
 	return cmd
 }
 

@@ -122,11 +122,11 @@ func didYouMean(names []string) remedy.Remedy {
 func missing(m *store.Manifest, v *store.Volume, list []part.Missing) error {
 	var lines, near []string
 	for _, one := range list {
-		where := "the snapshot"
+		line := fmt.Sprintf("%q", one.Name)
 		if one.In != "." {
-			where = fmt.Sprintf("directory %q in it", one.In)
+			line += fmt.Sprintf(" (it has %q)", one.In)
 		}
-		lines = append(lines, fmt.Sprintf("%q (%s is there)", one.Name, where))
+		lines = append(lines, line)
 		for _, name := range one.Near {
 			near = append(near, v.Name+":"+name)
 		}
@@ -136,5 +136,5 @@ func missing(m *store.Manifest, v *store.Volume, list []part.Missing) error {
 	if near = slices.Compact(near); len(near) > 0 {
 		way = didYouMean(near)
 	}
-	return fault.Refuse("path_not_found", way, "volume %s of the snapshot does not have %s", v.Name, strings.Join(lines, ", "))
+	return fault.Refuse("path_not_found", way, "volume %s of the snapshot has no %s", v.Name, strings.Join(lines, ", no "))
 }

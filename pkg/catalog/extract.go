@@ -86,7 +86,10 @@ func Extract(ctx context.Context, x *Extraction) (*Extracted, error) {
 	}
 	if err == nil {
 		x.at("filled")
-		err = t.finish()
+		err = context.Cause(ctx) // a signal is in time until here
+	}
+	if err == nil {
+		err = t.finish(x.at)
 	}
 	if err == nil {
 		return result, nil
@@ -160,7 +163,7 @@ func (x *Extraction) pieces(ctx context.Context, list []chosen) ([]*piece, error
 		members := c.volume.Members
 		if c.choice != nil {
 			if err := x.find(ctx, p); err != nil {
-				return nil, fmt.Errorf("volume %s: %w", c.volume.Name, err)
+				return nil, err
 			}
 			members = p.found.Members(members)
 		}
@@ -210,7 +213,7 @@ func (x *Extraction) find(ctx context.Context, p *piece) error {
 	if !errors.Is(err, store.ErrIndex) && !errors.Is(err, part.ErrMismatch) {
 		return err
 	}
-	x.Line(fmt.Sprintf("notice: the index of snapshot %s cannot be used (%v), so all of volume %s is looked through", x.Manifest.SID, err, p.volume.Name))
+	x.Line(fmt.Sprintf("notice: the index of snapshot %s cannot be used, so the whole stream is looked through: %v", x.Manifest.SID, err))
 	return x.scan(ctx, p)
 }
 
@@ -230,7 +233,7 @@ func (p *piece) refused(err error) error {
 func (x *Extraction) findIn(index part.Index, p *piece) error {
 	found, err := p.choice.Find(index, len(p.volume.Members))
 	if err != nil {
-		return err
+		return fmt.Errorf("volume %s: %w", p.volume.Name, err)
 	}
 	if len(found.Missing) > 0 {
 		return missing(x.Manifest, p.volume, found.Missing)

@@ -156,8 +156,8 @@ func (t *target) make() (err error) {
 	return t.dir.Sync()
 }
 
-// finish gives everything its place, durably. The stage goes last.
-func (t *target) finish() error {
+// finish gives everything its place, durably. The stage goes last. at is told of each step.
+func (t *target) finish(at func(point string)) error {
 	if err := t.stage.SyncFS(); err != nil {
 		return err
 	}
@@ -174,6 +174,7 @@ func (t *target) finish() error {
 			return err
 		}
 		t.placed = append(t.placed, name)
+		at("placed " + name)
 	}
 	if err := t.dir.Sync(); err != nil {
 		return err
@@ -182,6 +183,7 @@ func (t *target) finish() error {
 		return err
 	}
 	t.placed, t.name = nil, "" // from here on there is nothing to take back
+	at("finished")
 	err = t.dir.Sync()
 	if t.back != nil {
 		err = errors.Join(err, t.back())
@@ -238,13 +240,13 @@ func (t *target) abort() error {
 	}
 	// Only the directory that was made, and not another that has its name by now.
 	base := filepath.Base(t.path)
-	now, err := t.parent.OpenIfThere(base)
-	if err != nil || now == nil {
+	now, err := t.parent.Lstat(base)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return t.left(err)
 	}
-	defer now.Close()
-	if same, err := now.SameAs(t.dir); err != nil || !same {
-		return t.left(err)
+	own, ownErr := t.dir.Stat()
+	if err != nil || ownErr != nil || now.Dev != own.Dev || now.Ino != own.Ino {
+		return t.left(ownErr)
 	}
 	return t.left(t.parent.Rmdir(base))
 }

@@ -138,6 +138,9 @@ func (p *Plan) fits(v *Volume, mounts disk.Mounts) error {
 		p.warn("%v, so this snapshot cannot be restored in place yet: %s", err, unfit.Hint)
 		return nil
 	}
+	if errors.As(err, &unfit) && unfit.Code == "mount_point" {
+		return fault.Refuse(unfit.Code, remedy.Of(unfit.Hint+": ", remedy.RestoreTo(p.Workload, p.SID)), "%w", err)
+	}
 	return err
 }
 

@@ -12,6 +12,7 @@ type Operation struct {
 	Workload string // "" for all
 	ID       string // of a snapshot; with Resolve of the transaction
 	Keep     string // of Resolve: journal.KeepOld or KeepNew
+	To       string // of Restore: the directory that takes the snapshot in place of the volumes
 
 	Confirmed bool // it carries its confirmation
 }
@@ -110,6 +111,11 @@ func Resolve(workload, tx, keep string) Operation {
 // Restore puts a snapshot back.
 func Restore(workload, sid string) Operation {
 	return Operation{Verb: DoRestore, Workload: workload, ID: sid}
+}
+
+// RestoreTo puts a snapshot into a directory beside everything. The operator names it.
+func RestoreTo(workload, sid string) Operation {
+	return Operation{Verb: DoRestore, Workload: workload, ID: sid, To: "DIR"}
 }
 
 // Operations on all workloads.

@@ -77,7 +77,11 @@ func inWords(r remedy.Remedy) string {
 		if op.Verb == remedy.DoResolve {
 			return fmt.Sprintf("snap recover %s --resolve keep-%s --confirm %s", op.Workload, op.Keep, op.ID)
 		}
-		return strings.Join(strings.Fields(fmt.Sprintf("snap %s %s %s", op.Verb, op.Workload, op.ID)), " ")
+		words := fmt.Sprintf("snap %s %s %s", op.Verb, op.Workload, op.ID)
+		if op.To != "" {
+			words += " --to " + op.To
+		}
+		return strings.Join(strings.Fields(words), " ")
 	})
 }
 

@@ -505,9 +505,13 @@ func TestAVolumeThatIsAMountPointIsCapturedAndExported(t *testing.T) {
 				t.Error("the export lacks a file")
 			}
 			_, err = w.restore(r.Manifest.SID)
-			if fault.KindOf(err) != fault.Refused || codeOf(err) != "mount_point" || !strings.Contains(hintOf(err), hint) {
+			beside := "snap restore " + w.name + " " + r.Manifest.SID + " --to DIR"
+			if fault.KindOf(err) != fault.Refused || codeOf(err) != "mount_point" || !strings.Contains(hintOf(err), hint) || !strings.HasSuffix(hintOf(err), beside) {
 				t.Errorf("the restore returned %v, hint %q", err, hintOf(err))
 			}
+			_, err = w.beside(r.Manifest.SID, "beside")
+			w.must(err)
+			disktest.Same(t, "beside the live data", disktest.Tree(t, w.volumes[0]), disktest.Tree(t, filepath.Join(w.dir, "beside/v0")))
 			w.clean()
 		})
 	}

@@ -27,10 +27,11 @@ func (e *Engine) Snapshot(name, sid string) (*store.Manifest, error) {
 		return nil, fault.Classify(err)
 	}
 	defer held.Release()
-	return e.snapshot(name, sid)
+	return e.snapshot(fault.Failed, name, sid)
 }
 
-func (e *Engine) snapshot(name, sid string) (*store.Manifest, error) {
+// snapshot loads a manifest. For a snapshot that cannot be used its error is of kind.
+func (e *Engine) snapshot(kind fault.Kind, name, sid string) (*store.Manifest, error) {
 	if err := e.known(name); err != nil {
 		return nil, err
 	}
@@ -38,9 +39,9 @@ func (e *Engine) snapshot(name, sid string) (*store.Manifest, error) {
 		return nil, err
 	}
 	if e.Store == nil {
-		return nil, fault.New(fault.Failed, "snapshot_not_found", remedy.Of("mount the filesystem of the store, or correct `store:` in the config"), "snapshot %s of workload %s: %s", sid, name, e.noStore())
+		return nil, fault.New(kind, "snapshot_not_found", remedy.Of("mount the filesystem of the store, or correct `store:` in the config"), "snapshot %s of workload %s: %s", sid, name, e.noStore())
 	}
-	return catalog.Load(e.Store, fault.Failed, name, sid)
+	return catalog.Load(e.Store, kind, name, sid)
 }
 
 // known refuses a workload that neither the config nor the store has. Snapshots outlive
@@ -67,7 +68,7 @@ func (e *Engine) Export(ctx context.Context, name, sid, volume, compression stri
 		return nil, fault.Classify(err)
 	}
 	defer held.Release()
-	m, err := e.snapshot(name, sid)
+	m, err := e.snapshot(fault.Failed, name, sid)
 	if err != nil {
 		return nil, err
 	}
@@ -91,7 +92,7 @@ func (e *Engine) Extract(ctx context.Context, req ExtractRequest) (*catalog.Extr
 	}
 	defer held.Release()
 	when, o := time.Now(), observer(ctx)
-	m, err := e.snapshot(req.Workload, req.SID)
+	m, err := e.snapshot(fault.Refused, req.Workload, req.SID)
 	if err != nil {
 		return nil, err
 	}

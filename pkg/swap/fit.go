@@ -99,10 +99,10 @@ func (v *Volume) mountPoint(mounts disk.Mounts) error {
 		return err
 	}
 	elsewhere := "/mnt/" + v.base
-	hint := fmt.Sprintf("make it a directory of that filesystem: stop the app, umount %s, mount %s at %s instead (in /etc/fstab too), move its files into the new directory %s/data, and name that directory in the config; until then capture and export work",
+	hint := fmt.Sprintf("make it a directory of that filesystem: stop the app, umount %s, mount %s at %s instead (in /etc/fstab too), move its files into the new directory %s/data, and name that directory in the config; until then capture, export and a restore into another directory work",
 		Quote(v.Path()), mount.Source, Quote(elsewhere), elsewhere)
 	if other != "" {
-		hint = "name the directory itself in the config, and where containers mount it: " + Quote(other) + "; until then capture and export work"
+		hint = "name the directory itself in the config, and where containers mount it: " + Quote(other) + "; until then capture, export and a restore into another directory work"
 	}
 	return v.unfit("mount_point", hint, "%s is a mount point (of %s), which cannot be exchanged", v.Path(), mount.Source)
 }

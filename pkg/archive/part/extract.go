@@ -100,7 +100,7 @@ func (s *source) read() (*archive.Entry, error) {
 		}
 		e, err := s.parser.Next()
 		if errors.Is(err, io.EOF) {
-			if s.open != "" && !s.parser.Ended() {
+			if s.open != "" && !s.parser.Ended() && !s.found.exact {
 				return nil, mismatch("%q goes on after the members that it names", s.open)
 			}
 			s.open = ""
@@ -139,9 +139,6 @@ func (s *source) choose(e *archive.Entry) (bool, error) {
 	}
 	if top == "" || e.Name == top {
 		s.seen[strings.Clone(e.Name)] = true
-	}
-	if top == "" && e.Type != archive.Directory {
-		return false, mismatch("%q is not a directory", e.Name)
 	}
 	if e.Name == top && e.Type == archive.Directory {
 		s.open = top

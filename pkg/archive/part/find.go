@@ -25,6 +25,7 @@ type Found struct {
 	Missing []Missing     // what was chosen and is not there; then nothing can be extracted
 
 	choice *Choice
+	exact  bool // the stream itself says it
 	spans  []span
 	first  []span         // the first names of files of which only other names are chosen
 	links  map[string]int // these names, and how many others each has
@@ -52,10 +53,11 @@ func (f *Found) Members(all []archive.Member) (list []archive.Member) {
 func (c *Choice) Find(index Index, members int) (*Found, error) {
 	f := &Found{choice: c, links: map[string]int{}, names: map[string]bool{}}
 	s := &search{Found: f, members: members}
-	if err := each(index, s.line); err != nil {
+	exact, err := each(index, s.line)
+	if err != nil {
 		return nil, err
 	}
-	if s.open != "" { // up to the end of the stream
+	if f.exact = exact; s.open != "" { // up to the end of the stream
 		s.spans = extend(s.spans, span{s.end, members})
 	}
 	for _, name := range c.names {
@@ -71,14 +73,14 @@ func (c *Choice) Find(index Index, members int) (*Found, error) {
 	}
 	left := len(f.links)
 	s = &search{Found: f, members: members}
-	err := each(index, func(l *archive.Line) error {
+	_, err = each(index, func(l *archive.Line) error {
 		if err := s.check(l); err != nil || f.links[l.Name] == 0 {
 			return err
 		}
 		left--
 		f.first = extend(f.first, span{l.Member, l.Member + 1 + l.Span})
 		f.Stats.Hardlinks--
-		f.Stats.Count(l.Name, archive.Regular, l.Size, l.Data)
+		f.Stats.Count(tarstream.Root, archive.Regular, l.Size, l.Data) // it gets another name, which is counted
 		return nil
 	})
 	if err == nil && left > 0 {
@@ -136,7 +138,7 @@ func (s *search) line(l *archive.Line) error {
 		s.names[l.Name] = true
 	}
 	if top == "" {
-		s.spans = extend(s.spans, span{l.Member, l.Member + 1})
+		s.spans = extend(s.spans, span{l.Member, l.Member + 1 + l.Span})
 		return nil
 	}
 	s.spans = extend(s.spans, span{l.Member, l.Member + 1 + l.Span})
@@ -158,23 +160,25 @@ func extend(list []span, s span) []span {
 	return append(list, s)
 }
 
-// each calls do with each line of an index, up to an error.
-func each(index Index, do func(*archive.Line) error) (err error) {
+// each calls do with each line of an index, up to an error, and reports whether the lines
+// are those of the stream itself.
+func each(index Index, do func(*archive.Line) error) (exact bool, err error) {
 	lines, err := index()
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer func() { err = errors.Join(err, lines.Close()) }()
+	_, exact = lines.(*scan)
 	for {
 		l, err := lines.Next()
 		if errors.Is(err, io.EOF) {
-			return nil
+			return exact, nil
 		}
 		if err == nil {
 			err = do(l)
 		}
 		if err != nil {
-			return err
+			return exact, err
 		}
 	}
 }

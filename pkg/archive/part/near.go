@@ -19,7 +19,7 @@ type candidate struct {
 // near fills in the names that resemble the missing ones.
 func (c *Choice) near(index Index, missing []Missing) error {
 	found := make([][]candidate, len(missing))
-	err := each(index, func(l *archive.Line) error {
+	_, err := each(index, func(l *archive.Line) error {
 		for i := range missing {
 			if score, like := resembles(missing[i].Name, l.Name); like {
 				found[i] = append(found[i], candidate{strings.Clone(l.Name), score})

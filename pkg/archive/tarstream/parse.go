@@ -22,6 +22,7 @@ type Parser struct {
 	ended  bool   // the archive has
 	began  int    // see Began
 	first  bool
+	short  bool // the members have ended inside an entry
 	now    *member.Buffer
 	rest   []byte // the part of now that has not been read
 	left   int64  // bytes of the current entry's content that were not read
@@ -35,8 +36,8 @@ type Parser struct {
 func NewParser(r *member.Reader, before func()) *Parser { return &Parser{in: r, before: before} }
 
 // NewPart is NewParser for some members of a stream that follow one another. The first
-// begins with an entry, and Next returns io.EOF too where the last of them ends between
-// two entries.
+// begins with an entry, and Next returns io.EOF too where the last of them ends before the
+// headers of an entry do.
 func NewPart(r *member.Reader, before func()) *Parser {
 	return &Parser{in: r, before: before, part: true}
 }
@@ -88,17 +89,20 @@ func (p *Parser) PassOver(members []member.Member) member.Opener {
 // Next returns the next entry. It returns io.EOF after a whole archive that nothing
 // follows. The content of the entry before must have been taken.
 func (p *Parser) Next() (*Entry, error) {
+	e, err := p.next()
+	if err != nil && p.part && p.short {
+		return nil, io.EOF
+	}
+	return e, err
+}
+
+func (p *Parser) next() (*Entry, error) {
 	if err := p.skip(); err != nil {
 		return nil, err
 	}
 	p.began, p.first = p.in.At(), len(p.rest) == 0
 	if !p.first {
 		p.began--
-	}
-	if p.part {
-		if err := p.more(); err != nil { // an end is one between two entries
-			return nil, err
-		}
 	}
 	b, err := p.block()
 	if err != nil {
@@ -169,6 +173,7 @@ func (p *Parser) Close() {
 func (p *Parser) inside() error {
 	err := p.more()
 	if errors.Is(err, io.EOF) {
+		p.short = true
 		return member.Refuse("it ends too early")
 	}
 	return err
