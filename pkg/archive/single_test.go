@@ -34,9 +34,13 @@ func TestAVolumeOfOneFileIsRestoredIdentically(t *testing.T) {
 		"small": func(path string) error {
 			return errors.Join(os.WriteFile(path, []byte("small"), 0o640), os.Chown(path, 1000, 1001), unix.Setxattr(path, "user.a", []byte("b"), 0))
 		},
-		"large":  func(path string) error { return os.WriteFile(path, []byte(strings.Repeat("large", 700_000)), 0o644) },
-		"sparse": func(path string) error { return errors.Join(os.WriteFile(path, []byte("data"), 0o644), os.Truncate(path, 3<<20)) },
-		"linked": func(path string) error { return errors.Join(os.WriteFile(path, []byte("x"), 0o644), os.Link(path, path+".too")) },
+		"large": func(path string) error { return os.WriteFile(path, []byte(strings.Repeat("large", 700_000)), 0o644) },
+		"sparse": func(path string) error {
+			return errors.Join(os.WriteFile(path, []byte("data"), 0o644), os.Truncate(path, 3<<20))
+		},
+		"linked": func(path string) error {
+			return errors.Join(os.WriteFile(path, []byte("x"), 0o644), os.Link(path, path+".too"))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := disktest.Mount(t, "ext4", 64)
@@ -80,9 +84,11 @@ func TestAVolumeOfOneFileIsRestoredIdentically(t *testing.T) {
 // editor does, leaves the opened one without a name.
 func TestAFileThatIsGoneIsNotAnEmptySnapshot(t *testing.T) {
 	for name, replace := range map[string]func(path string) error{
-		"removed":              os.Remove,
-		"replaced by a rename": func(path string) error { return errors.Join(os.WriteFile(path+".new", nil, 0o600), os.Rename(path+".new", path)) },
-		"replaced by a fifo":   func(path string) error { return errors.Join(os.Remove(path), unix.Mkfifo(path, 0o600)) },
+		"removed": os.Remove,
+		"replaced by a rename": func(path string) error {
+			return errors.Join(os.WriteFile(path+".new", nil, 0o600), os.Rename(path+".new", path))
+		},
+		"replaced by a fifo": func(path string) error { return errors.Join(os.Remove(path), unix.Mkfifo(path, 0o600)) },
 		"replaced by a symlink": func(path string) error {
 			return errors.Join(os.Remove(path), os.Symlink("/etc/passwd", path))
 		},
