@@ -162,3 +162,24 @@ func (d *Dir) handDown(p Properties) error {
 // OnlyProject returns the properties that decide whether a file may be moved into a
 // directory: its project id.
 func (p Properties) OnlyProject() Properties { return Properties{Project: p.Project} }
+
+// StatIn describes what a path leads to for a process, from the root directory and
+// through the mounts that it has.
+func StatIn(pid int, path string) (*unix.Stat_t, error) {
+	proc := fmt.Sprintf("/proc/%d/root", pid)
+	root, err := RetryValue(func() (int, error) { return unix.Open(proc, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0) })
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: proc, Err: err}
+	}
+	defer unix.Close(root)
+	found, err := Openat2(root, path, unix.O_PATH|unix.O_NOFOLLOW, 0, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: proc + path, Err: err}
+	}
+	defer unix.Close(found)
+	var st unix.Stat_t
+	if err := Retry(func() error { return unix.Fstat(found, &st) }); err != nil {
+		return nil, &fs.PathError{Op: "stat", Path: proc + path, Err: err}
+	}
+	return &st, nil
+}

@@ -230,7 +230,7 @@ func (v *Volume) Nearest() *disk.Dir {
 // Begin is how the begin record names the volume. entry is its name in the
 // wrapper. With handle the record also holds the handle of the live directory.
 func (v *Volume) Begin(entry string, handle bool) (journal.Volume, error) {
-	record := journal.Volume{Name: v.Name, Root: v.Root, Rel: v.Rel, Entry: entry, Created: v.Missing, EngineVolume: v.EngineVolume, Anchor: path.Dir(v.nearestRel())}
+	record := journal.Volume{Name: v.Name, Root: v.Root, Rel: v.Rel, Entry: entry, Created: v.Missing, EngineVolume: v.EngineVolume, File: v.File, Anchor: path.Dir(v.nearestRel())}
 	if v.EngineVolume != "" {
 		record.Created = nil // only the engine may remove its volume
 	}
