@@ -89,7 +89,7 @@ func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "snap",
 		Short: "Capture and restore the data of Docker workloads",
-		Long: `snap captures the data directories of Docker workloads on this host, and restores
+		Long: `snap captures the data directories and files of Docker workloads on this host, and restores
 them under the running app: all volumes of a workload or none, with the app down
 for seconds. The old data is kept as a snapshot.
 

@@ -318,6 +318,33 @@ func TestWhatOnlyAFileHasIsNamed(t *testing.T) {
 	}
 }
 
+// TestAJournalThatOutlivesTheAppEndsTheRestore: while the app runs its database has one,
+// and a clean stop takes it into the file. One that is still there belongs to the old
+// file, and SQLite would apply it to the new one.
+func TestAJournalThatOutlivesTheAppEndsTheRestore(t *testing.T) {
+	for _, guard := range []string{"before", "after"} {
+		w := newFileWorld(t, t.TempDir(), 2)
+		w.fill("new")
+		sid := w.capture()
+		w.fill("old")
+		old := w.trees()
+		e := w.engine()
+		e.reached = func(point string) {
+			if point == "stopped" {
+				w.must(os.WriteFile(w.volumes[1]+"-wal", []byte("7\x7f\x06\x82rest"), 0o600))
+			}
+		}
+		request := w.request(sid)
+		request.Guard = guard
+		_, err := e.Restore(t.Context(), request)
+		if codeOf(err) != "journal_beside" {
+			t.Errorf("guard %s: the restore returned %v (%s)", guard, err, codeOf(err))
+		}
+		w.generation(map[string][][]string{"old": old})
+		w.clean()
+	}
+}
+
 // TestAFileThatIsMissingIsThereBeforeTheAppStarts: an engine would make a directory of
 // that name. The restore of a killed one takes the empty file away again.
 func TestAFileThatIsMissingIsThereBeforeTheAppStarts(t *testing.T) {

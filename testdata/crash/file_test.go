@@ -16,7 +16,7 @@ func TestARestoreOfFilesKilledBeforeAnyCall(t *testing.T) {
 		c := newTally("restore of files" + rowSuffix(guard) + ", killed before every call")
 		workersIn(t, "files", filesOn("ext4"), func(w *world, worker, of int) {
 			w.guard = guard
-			points(worker, of, 19, func(n int) bool {
+			points(worker, of, 41, func(n int) bool {
 				w.reset()
 				p := &progress{}
 				e := w.restore(killBefore(n, p))
@@ -45,7 +45,7 @@ func TestARecoveryOfFilesKilledBeforeAnyCall(t *testing.T) {
 	c := newTally("recover of files, killed before every call")
 	workersIn(t, "files", filesOn("ext4"), func(w *world, worker, of int) {
 		for _, moment := range fileKillPoints {
-			points(worker, of, 17, func(n int) bool {
+			points(worker, of, 37, func(n int) bool {
 				w.reset()
 				p := w.interrupted(moment)
 				e := w.run(killBefore(n, p), "recover")
@@ -67,7 +67,7 @@ func TestAPowerCutOfARestoreOfFiles(t *testing.T) {
 		c := newTally("restore of files" + rowSuffix(guard) + ", power cut before every call")
 		workersIn(t, "files", filesOn("btrfs"), func(w *world, worker, of int) {
 			w.guard = guard
-			w.cutEverywhere(c, w.firstOwnCall(changes), worker, of, 61, func(judge func(*call) answer) (*progress, exited) {
+			w.cutEverywhere(c, w.firstOwnCall(changes), worker, of, 97, func(judge func(*call) answer) (*progress, exited) {
 				return nil, w.restore(judge)
 			})
 		})
