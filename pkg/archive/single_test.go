@@ -32,7 +32,8 @@ func TestAVolumeOfOneFileIsRestoredIdentically(t *testing.T) {
 	for name, make := range map[string]func(path string) error{
 		"empty": func(path string) error { return os.WriteFile(path, nil, 0o600) },
 		"small": func(path string) error {
-			return errors.Join(os.WriteFile(path, []byte("small"), 0o640), os.Chown(path, 1000, 1001), unix.Setxattr(path, "user.a", []byte("b"), 0))
+			return errors.Join(os.WriteFile(path, []byte("small"), 0o640), os.Chown(path, 1000, 1001), unix.Setxattr(path, "user.a", []byte("b"), 0),
+				os.Chown(filepath.Dir(path), 1002, 1003), unix.Setxattr(filepath.Dir(path), "user.c", []byte("d"), 0))
 		},
 		"large": func(path string) error { return os.WriteFile(path, []byte(strings.Repeat("large", 700_000)), 0o644) },
 		"sparse": func(path string) error {
@@ -72,6 +73,9 @@ func TestAVolumeOfOneFileIsRestoredIdentically(t *testing.T) {
 			must(t, err)
 			if !slices.Equal(result.Members, again.Members) {
 				t.Error("in another folder the file has other members")
+			}
+			if root := lines[0].Entry; root.Mode != 0o755 || root.UID != 0 || root.GID != 0 || root.Mtime != (archive.Timespec{}) || len(root.Xattrs) > 0 {
+				t.Errorf("the root is %+v", root)
 			}
 			if lines[0].Name != "." || lines[1].Name != "app.db" || lines[1].Handle == "" {
 				t.Errorf("the index says %+v", lines)

@@ -345,6 +345,42 @@ func TestAJournalThatOutlivesTheAppEndsTheRestore(t *testing.T) {
 	}
 }
 
+// TestAnUnchangedFileIsNotReadAgainAndCloned is TestUnchangedFilesAreClonedAndVerified for
+// a volume of one file. What happens to its folder makes no difference.
+func TestAnUnchangedFileIsNotReadAgainAndCloned(t *testing.T) {
+	for _, fs := range []string{"xfs", "btrfs"} {
+		t.Run(fs, func(t *testing.T) {
+			w := newFileWorld(t, disktest.Mount(t, fs, 512), 2)
+			w.fill("new")
+			states := map[string][][]string{"new": w.trees()}
+			disktest.Run(t, "sleep", "1.2") // the times of what is younger prove nothing
+			w.capture()
+			disktest.Write(t, filepath.Dir(w.volumes[1]), map[string]string{"beside": "x"})
+			r, err := w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: runtime.None})
+			w.must(err)
+			if r.Read != 0 || r.Added > 4<<10 {
+				t.Errorf("the second capture has read %d bytes and added %d", r.Read, r.Added)
+			}
+			e := w.engine()
+			cloned := false
+			e.reached = func(point string) {
+				if point == "stage" {
+					staged, err := filepath.Glob(filepath.Join(w.dir, "live/.snap-*/1/v1"))
+					w.must(err)
+					cloned = shared(t, staged[0])
+				}
+			}
+			_, err = e.Restore(t.Context(), w.request(r.Manifest.SID))
+			w.must(err)
+			if !cloned {
+				t.Error("the staged file shares nothing with the live one")
+			}
+			w.generation(states)
+			w.clean()
+		})
+	}
+}
+
 // TestAFileThatIsMissingIsThereBeforeTheAppStarts: an engine would make a directory of
 // that name. The restore of a killed one takes the empty file away again.
 func TestAFileThatIsMissingIsThereBeforeTheAppStarts(t *testing.T) {
@@ -428,7 +464,9 @@ func TestAForgedArchiveOfAFileIsRefused(t *testing.T) {
 			if err == nil {
 				t.Fatal("it was restored")
 			}
-			t.Log(err)
+			if want := map[bool]string{true: "not_a_directory", false: "snapshot_damaged"}[name == "its own called a directory"]; codeOf(err) != want {
+				t.Errorf("the restore returned %v (%s), expected %s", err, codeOf(err), want)
+			}
 			w.generation(map[string][][]string{"old": old})
 			w.clean()
 		})
