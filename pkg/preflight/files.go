@@ -2,15 +2,9 @@ package preflight
 
 import (
 	"context"
-	"errors"
-	"io"
-	"io/fs"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/fault"
@@ -37,7 +31,7 @@ func (h *Host) files(_ context.Context, p *Plan) error {
 		return Whole(p.Opened())
 	}
 	for _, v := range p.Opened() {
-		beside, err := journals(v)
+		beside, err := v.Journals()
 		if err != nil {
 			return err
 		}
@@ -52,7 +46,7 @@ func (h *Host) files(_ context.Context, p *Plan) error {
 func (p *Plan) otherNames(v *Volume) error {
 	st, err := v.Opened.Live.Stat()
 	if err == nil && st.Nlink > 1 {
-		p.warn("volume %s: %s has %d other names (hard links; find them with find -inum %d): after a restore they are of the old file, and no longer of this one", v.Name, v.Path, st.Nlink-1, st.Ino)
+		p.warn("volume %s: %s is one of %d hard links to the file (find -inum %d shows them): after a restore the others are still of the old file", v.Name, v.Path, st.Nlink, st.Ino)
 	}
 	return err
 }
@@ -66,7 +60,7 @@ func (p *Plan) remounted(v *Volume) error {
 		return err
 	}
 	for _, c := range p.Containers {
-		at := slices.IndexFunc(c.Mounts, func(m runtime.Mount) bool { return filepath.Clean(m.Source) == v.Path })
+		at := slices.IndexFunc(c.Mounts, func(m runtime.Mount) bool { return m.Writable && filepath.Clean(m.Source) == v.Path })
 		if at < 0 || c.PID == 0 {
 			continue
 		}
@@ -83,7 +77,7 @@ func (p *Plan) remounted(v *Volume) error {
 // to the new one.
 func Whole(volumes []*swap.Volume) error {
 	for _, v := range volumes {
-		beside, err := journals(v)
+		beside, err := v.Journals()
 		if err != nil {
 			return err
 		}
@@ -94,30 +88,4 @@ func Whole(volumes []*swap.Volume) error {
 		}
 	}
 	return nil
-}
-
-// journals returns the journals of SQLite beside a volume that is one file: a
-// write-ahead log, or a rollback journal. One that is empty, or whose head is zeros, is
-// finished with (https://www.sqlite.org/fileformat2.html, sections 3 and 4).
-func journals(v *swap.Volume) (found []string, err error) {
-	if v.Live.File() == "" {
-		return nil, nil
-	}
-	for _, suffix := range []string{"-wal", "-journal"} {
-		name := path.Base(v.Rel) + suffix
-		f, err := v.Parent().OpenFile(name)
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, disk.ErrDamaged) || errors.Is(err, unix.ELOOP) { // or not a file
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		var head [8]byte
-		_, err = io.ReadFull(f, head[:])
-		f.Close()
-		if err == nil && head != [8]byte{} {
-			found = append(found, v.Parent().Path()+"/"+name)
-		}
-	}
-	return found, nil
 }

@@ -73,7 +73,8 @@
 // is extracted as any other. Three things are simpler. A file is deleted in one step, so
 // there is no partial one. No exchange changes the time of a file. And the folder around
 // it is not the volume's: an exchange changes the times of that folder, as it does those
-// of the folder around a directory, and nothing else in it.
+// of the folder around a directory. Nothing else in it is touched but a journal of SQLite
+// that belongs to the file that goes, which gets another name ([Volume.Journals]).
 //
 // # Not promised
 //

@@ -147,6 +147,36 @@ func TestAGuardedFileIsNeverDiscarded(t *testing.T) {
 	b.ended("new")
 }
 
+// TestAJournalGoesWithItsFile: one that lies beside the new file when a restore is taken
+// back is of the new file. SQLite would apply it to the old one.
+func TestAJournalGoesWithItsFile(t *testing.T) {
+	for n := 1; ; n++ {
+		b := newBenchOf(t, t.TempDir(), "", "files")
+		b.arrange(Reverted, []int{0, 1})
+		b.must(os.WriteFile(b.live(0)+"-wal", []byte("7\x7f\x06\x82of the new file"), 0o600))
+		b.must(os.WriteFile(b.live(1)+"-journal", make([]byte, 512), 0o600)) // finished with
+		cut := b.run(n)
+		if cut && b.pending() {
+			b.run(0)
+		}
+		if got := b.generation(); got != "old" {
+			t.Errorf("cut at %d: %s data is live", n, got)
+		}
+		if _, err := os.Lstat(b.live(0) + "-wal"); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("cut at %d: the journal is still beside the old file: %v", n, err)
+		}
+		if text, err := os.ReadFile(b.live(0) + "-wal.snap-kept-" + b.id); !strings.HasSuffix(string(text), "of the new file") {
+			t.Errorf("cut at %d: the journal is %q: %v", n, text, err)
+		}
+		if _, err := os.Lstat(b.live(1) + "-journal"); err != nil {
+			t.Errorf("cut at %d: %v", n, err)
+		}
+		if !cut {
+			return
+		}
+	}
+}
+
 // TestWhatLiesBesideADisplacedFileIsNotDeleted: only the file with the recorded handle
 // goes. The rest of the wrapper is not snap's.
 func TestWhatLiesBesideADisplacedFileIsNotDeleted(t *testing.T) {

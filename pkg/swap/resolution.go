@@ -168,6 +168,9 @@ func (x *Tx) resolveOne(v *Volume, keep Occupant, how Step) error {
 	if err != nil {
 		return err
 	}
+	if err := x.journalsAside(v); err != nil {
+		return err
+	}
 	after, err := v.bringIn(slot, name, how, dirs)
 	if err != nil {
 		return err

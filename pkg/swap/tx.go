@@ -22,6 +22,11 @@ type Tx struct {
 	// pre-restore snapshot exists; nil where it could.
 	GuardUnknown error
 
+	// Aside are the paths of journals of SQLite that Apply and Resolve have given another
+	// name, because they belong to a file that is no longer live. [Tx.Preserved] has the
+	// new names.
+	Aside []string
+
 	at      func(point string)
 	guarded bool
 }
@@ -162,7 +167,11 @@ func (x *Tx) Apply(plan []Action) error {
 		if plan[i] != Exchange {
 			continue
 		}
-		if err := v.exchange(); err != nil {
+		err := x.journalsAside(v)
+		if err == nil {
+			err = v.exchange()
+		}
+		if err != nil {
 			return fmt.Errorf("volume %s (%s): %w", v.Name, v.Path(), err)
 		}
 		x.at("exchanged " + v.Name)
