@@ -32,15 +32,16 @@ type snapshotJSON struct {
 }
 
 type volumeJSON struct {
-	Name        string `json:"name"`
-	Scope       string `json:"scope"`
-	Source      string `json:"source"`
-	Target      string `json:"target"`
-	Compression string `json:"compression"`
-	Members     int    `json:"members"`
-	StoredBytes int64  `json:"stored_bytes"`
-	Sockets     int64  `json:"sockets"`
-	Changed     int64  `json:"changed"`
+	Name        string     `json:"name"`
+	Scope       string     `json:"scope"`
+	Source      string     `json:"source"`
+	Target      string     `json:"target"`
+	Kind        store.Kind `json:"kind,omitempty"` // "file" for a volume that is one
+	Compression string     `json:"compression"`
+	Members     int        `json:"members"`
+	StoredBytes int64      `json:"stored_bytes"`
+	Sockets     int64      `json:"sockets"`
+	Changed     int64      `json:"changed"`
 	archive.Stats
 }
 
@@ -53,7 +54,7 @@ func showSnapshot(m *store.Manifest) snapshotJSON {
 	for i := range m.Volumes {
 		v := &m.Volumes[i]
 		out.Volumes = append(out.Volumes, volumeJSON{
-			Name: v.Name, Scope: v.Scope, Source: v.Source, Target: v.Target, Compression: v.Compression.String(), Members: len(v.Members),
+			Name: v.Name, Scope: v.Scope, Source: v.Source, Target: v.Target, Kind: v.Kind, Compression: v.Compression.String(), Members: len(v.Members),
 			StoredBytes: v.Stored(), Sockets: v.Sockets, Changed: v.Changed, Stats: v.Stats,
 		})
 	}

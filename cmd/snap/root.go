@@ -89,9 +89,9 @@ func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "snap",
 		Short: "Capture and restore the data of Docker workloads",
-		Long: `snap captures the data directories of Docker workloads on this host, and restores
-them under the running app: all volumes of a workload or none, with the app down
-for seconds. The old data is kept as a snapshot.
+		Long: `snap captures the data directories and files of Docker workloads on this host, and
+restores them under the running app: all volumes of a workload or none, with the
+app down for seconds. The old data is kept as a snapshot.
 
 Exit codes: 0 done, 1 failed (data and containers are as before), 2 snap itself
 crashed (run snap recover), 3 refused, 4 busy, 5 rolled back, 6 frozen (an

@@ -13,6 +13,10 @@
 // first. Sparse files are in GNU's format 1.0. Concatenated, the members are a
 // .tar.gz or .tar.zst that GNU tar reads. docs/formats.md has the details.
 //
+// A volume may also be one regular file ([disk.Dir.OpenSingle]). Its stream has a root
+// that is always the same, mode 0755 of root from 1970, and the file under its own
+// name. Where the file lies makes no difference.
+//
 // # A hostile live directory
 //
 // The containers own the live directory and may change it while root walks it: swap

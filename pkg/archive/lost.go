@@ -129,7 +129,9 @@ func (c *census) attribute(n *node, attr string, get func() ([]byte, error)) err
 
 // listAttributes counts the extended attributes of n, which need not be open.
 func (c *census) listAttributes(n *node, buf *[]byte) error {
-	n.listed = true
+	if n.listed = true; n.standIn {
+		return nil
+	}
 	path := fmt.Sprintf("/proc/self/fd/%d", n.fd) // flistxattr(2) takes no O_PATH descriptor
 	names, err := growing(buf, func(b []byte) (int, error) { return unix.Listxattr(path, b) })
 	if errors.Is(err, unix.EOPNOTSUPP) || err == nil && len(names) == 0 {

@@ -35,6 +35,7 @@ type node struct {
 	cache      bool   // a cache directory
 	flagged    bool   // its inode flags are counted as lost
 	listed     bool   // its extended attributes are counted
+	standIn    bool   // for the root that a volume of one file does not have
 }
 
 // look fills in the stat of n.
@@ -110,10 +111,30 @@ func (w *walker) walk(root *disk.Dir) error {
 	if err := n.look(); err != nil {
 		return err
 	}
+	if name := root.File(); name != "" {
+		return w.single(n, name)
+	}
 	if err := w.visit(n); err != nil {
 		return err
 	}
 	return w.children(n, 0)
+}
+
+// single visits the file of a volume that is one file, after a root that stands for no
+// directory: the folder around the file is not the volume's. So the root is the same in
+// every archive. The descriptor is the file's own, so nothing is looked up by name.
+func (w *walker) single(file *node, name string) error {
+	if file.st.Nlink == 0 {
+		return fail("read", name, fmt.Errorf("something has removed or replaced it meanwhile: %w", unix.ENOENT))
+	}
+	root := *file
+	root.standIn, root.attributes = true, file.attributes&^(unix.STATX_ATTR_ENCRYPTED|unix.STATX_ATTR_VERITY)
+	root.st = unix.Stat_t{Mode: unix.S_IFDIR | 0o755, Dev: file.st.Dev, Ino: file.st.Ino}
+	if err := w.visit(&root); err != nil {
+		return err
+	}
+	file.name = name
+	return w.visit(file)
 }
 
 func (w *walker) children(dir *node, depth int) error {

@@ -75,10 +75,11 @@ type Result struct {
 	ChangedCount int64
 }
 
-// Write reads the directory root, which anybody may be changing, and passes its tar
-// stream to sink in pieces. cut.go has the rule for the pieces. Write returns an error
-// if something cannot be read, and [*Unrestorable] if something could not be restored.
-// After an error the pieces that sink has stored mean nothing.
+// Write reads root, which anybody may be changing, and passes its tar stream to sink in
+// pieces. cut.go has the rule for the pieces. root is a directory, or a single file
+// ([disk.Dir.OpenSingle]). Write returns an error if something cannot be read, and
+// [*Unrestorable] if something could not be restored. After an error the pieces that
+// sink has stored mean nothing.
 func Write(ctx context.Context, root *disk.Dir, sink member.Sink, opt WriteOptions) (*Result, error) {
 	w, err := Start(ctx, root, sink, opt)
 	if err != nil {
@@ -218,6 +219,9 @@ func (w *Writing) store(n *node, e *tarstream.Entry, seen *sighting) (err error)
 			return err
 		}
 	case tarstream.Directory:
+		if n.standIn {
+			break
+		}
 		fd, err := disk.Openat2(n.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0, resolve)
 		if err != nil {
 			return fail("open", n.name, err)

@@ -11,11 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Dir is an open directory. Its path is for messages only: every effect goes
-// through the descriptor. The zero value is not usable. Close a Dir after use.
+// Dir is an open directory, or the one file that a volume may consist of (see
+// [Dir.OpenSingle]). Its path is for messages only: every effect goes through the
+// descriptor. The zero value is not usable. Close a Dir after use.
 type Dir struct {
 	fd   int
 	path string
+	file string // its name, where it is a file
 }
 
 // beneath are the rules of every lookup below a Dir: it cannot leave the Dir, and

@@ -14,10 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Handle names one directory for as long as the directory exists, wherever it is
+// Handle names one directory, or one file, for as long as it exists, wherever it is
 // moved. It consists of the identity of the filesystem and the kernel's handle
 // ([FileHandle]), "<filesystem>.<type>.<bytes>". Two handles are equal if they name
-// the same directory. The empty Handle names nothing.
+// the same one. The empty Handle names nothing.
 type Handle string
 
 // Handle returns the handle of d.
@@ -141,7 +141,7 @@ func (d *Dir) Locate(h Handle) (string, error) {
 	if err != nil {
 		return "", d.fail("open_by_handle_at", "", err)
 	}
-	found := &Dir{fd, d.path}
+	found := &Dir{fd: fd, path: d.path}
 	defer found.Close()
 	st, err := found.Stat()
 	if err != nil || st.Nlink == 0 { // 0: removed, but somebody still has it open

@@ -123,7 +123,9 @@ func (d *Dir) Properties() (Properties, error) {
 
 // Inherited returns of the properties only the flags and the project id of the open
 // directory fd: they take two calls, for a walk of many directories.
-func Inherited(fd int, path string) (Properties, error) { return (&Dir{fd, path}).inherited() }
+func Inherited(fd int, path string) (Properties, error) {
+	return (&Dir{fd: fd, path: path}).inherited()
+}
 
 func (d *Dir) inherited() (p Properties, err error) {
 	var x fsxattr

@@ -148,7 +148,11 @@ func (d *Dir) OpenFile(rel string) (*os.File, error) {
 
 // openRegular is OpenFile that returns a bare descriptor and the size of the file.
 func (d *Dir) openRegular(rel string) (fd int, size int64, err error) {
-	fd, err = Openat2(d.fd, rel, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0, beneath)
+	if d.file != "" && rel == d.file {
+		fd, err = reopen(d.fd)
+	} else {
+		fd, err = Openat2(d.fd, rel, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0, beneath)
+	}
 	if err != nil {
 		return -1, 0, d.fail("open", rel, err)
 	}

@@ -105,7 +105,7 @@ volumes:
   shared: {external: true, name: `+shared+`}
 `, "exclude: [left, "+b.dir+"/left, nobody]")
 	b.finds(r, []string{
-		"data", "device", "more", "new",
+		"data", "device", "more", "new", "one.db",
 		"NAME_fresh = ENGINE/volumes/NAME_fresh/_data absent",
 		"NAME_pg = ENGINE/volumes/NAME_pg/_data",
 		"NAME_shared = ENGINE/volumes/NAME_shared/_data",
@@ -117,7 +117,6 @@ volumes:
 		"/lib/modules: " + mounts.System,
 		"conf: " + mounts.ReadOnly,
 		"left: " + mounts.Excluded,
-		"one.db: " + mounts.File + ", lost",
 		"/usr/share: " + mounts.System,
 		"/var/run/docker.sock: " + mounts.Socket,
 		"volume left: " + mounts.Excluded,

@@ -20,7 +20,7 @@ const (
 	recordVersion  = 1
 	// beginVersion and readyVersion are the newest of a begin and a ready. Each is
 	// written in the oldest version that has fields for it.
-	beginVersion = 3
+	beginVersion = 4
 	readyVersion = 2
 )
 
@@ -82,7 +82,7 @@ func (b *Begin) Paths() (list []string) {
 // GuardAfter is the value of [Begin.Guard] that is recorded.
 const GuardAfter = "after"
 
-// Volume is where one volume's live directory is (Root/Rel), and its staged one
+// Volume is where one volume's live directory or file is (Root/Rel), and its staged one
 // (Entry inside the wrapper beside the live one).
 type Volume struct {
 	Name  string `json:"name"`
@@ -105,6 +105,10 @@ type Volume struct {
 	// because it does not exist. A roll-back has the engine remove it again while
 	// it is empty. Version 3.
 	EngineVolume string `json:"engine_volume,omitempty"`
+	// File says that the volume is one file: what is live, staged and displaced is a
+	// regular file, and the last of Created an empty one. In the wrapper it lies, under
+	// its own name, in the directory Entry. Version 4.
+	File bool `json:"file,omitempty"`
 }
 
 // Wrapper returns the name of the directory in which a transaction stages a tree.
@@ -120,7 +124,7 @@ type Ready struct {
 	Pin        map[string]runtime.Pin `json:"pin,omitempty"` // service → image; "" for an image workload
 }
 
-// ReadyVolume are the handles of a volume's two directories, in the order of
+// ReadyVolume are the handles of a volume's two directories or files, in the order of
 // Begin's volumes.
 type ReadyVolume struct {
 	Live   disk.Handle `json:"live"`
@@ -169,8 +173,10 @@ func (b *Begin) decisions() []string {
 
 func (b *Begin) version() int {
 	switch {
-	case anyCrashed(b.Containers) || slices.ContainsFunc(b.Volumes, func(v Volume) bool { return v.EngineVolume != "" }):
+	case slices.ContainsFunc(b.Volumes, func(v Volume) bool { return v.File }):
 		return beginVersion
+	case anyCrashed(b.Containers) || slices.ContainsFunc(b.Volumes, func(v Volume) bool { return v.EngineVolume != "" }):
+		return 3
 	case b.Guard != "" || slices.ContainsFunc(b.Volumes, func(v Volume) bool { return v.Live != "" }):
 		return 2
 	}

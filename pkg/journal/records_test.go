@@ -131,6 +131,39 @@ func golden(t *testing.T, name string, data []byte) {
 	}
 }
 
+// A restore of a volume that is one file records that in a begin of version 4; an older
+// program would take the file for something that is not snap's.
+func TestABeginWithAVolumeOfOneFileIsOfVersion4(t *testing.T) {
+	b := begin()
+	b.Tx, b.Workload, b.Created = goldenTx, "blog", time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
+	b.Volumes[1].File = true
+	data, err := disk.MarshalSealed(b, "snap-tx-begin", 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "begin.v4.json", data)
+	if err := disk.UnmarshalSealed(data, &journal.Begin{}, "snap-tx-begin", 3); !errors.Is(err, disk.ErrTooNew) {
+		t.Errorf("to an older program it is: %v", err)
+	}
+	store := t.TempDir()
+	j := journalAt(t, store)
+	held, err := j.Lock("blog", "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Release()
+	tx, err := j.Begin(held, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Close()
+	again, err := j.Load(tx.ID)
+	if err != nil || again.Begin.Version != 4 || !again.Begin.Volumes[1].File || again.Begin.Volumes[0].File {
+		t.Fatalf("it is read as %+v: %v", again, err)
+	}
+	again.Close()
+}
+
 // A restore that has the engine make a volume records it in a begin of version 3; an
 // older program would leave the volume behind.
 func TestABeginWithAVolumeOfTheEngineIsOfVersion3(t *testing.T) {

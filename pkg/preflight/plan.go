@@ -51,8 +51,10 @@ type Volume struct {
 	Source string `json:"source"`
 	Path   string `json:"path"`   // the live directory, from the current config
 	Exists bool   `json:"exists"` // false: the restore will create it
-	Files  int64  `json:"files"`  // of the snapshot
-	Bytes  int64  `json:"bytes"`
+	// Kind is store.File for a volume that is one file, of the snapshot.
+	Kind  store.Kind `json:"kind,omitempty"`
+	Files int64      `json:"files"` // of the snapshot
+	Bytes int64      `json:"bytes"`
 	// The size of the live data, which becomes the pre-restore snapshot.
 	LiveFiles int64 `json:"live_files"`
 	LiveBytes int64 `json:"live_bytes"`
@@ -114,7 +116,7 @@ type check func(context.Context, *Plan) error
 func (h *Host) Restore(ctx context.Context, req Request) (*Plan, error) {
 	p := &Plan{Workload: h.Workload.Name, SID: req.SID, Guard: req.Guard, req: req}
 	p.Left, p.Warnings = h.Mounts.Told(), h.Mounts.Warnings()
-	return p, run(ctx, p, h.choose, h.match, h.directories, h.live, h.containers, h.redeploy, h.users, h.holders, h.space, h.exchange)
+	return p, run(ctx, p, h.choose, h.match, h.directories, h.live, h.containers, h.files, h.redeploy, h.users, h.holders, h.space, h.exchange)
 }
 
 // Capture returns what a capture finds under quiesce, or the refusal with which it, or
@@ -130,7 +132,7 @@ func (h *Host) Capture(ctx context.Context, quiesce string) (*Plan, error) {
 			return err
 		}
 		return h.comesBack(ctx, p)
-	})
+	}, h.files)
 }
 
 func run(ctx context.Context, p *Plan, checks ...check) error {

@@ -94,7 +94,7 @@ func (h *Host) matchOne(ctx context.Context, p *Plan, v *Volume) error {
 	if found := h.Mounts.Volume(v.Name); found != nil && found.Fills && m.Entries() <= 1 {
 		p.warn("volume %s is empty in the snapshot: where its container is made anew, the engine puts the image's own files of %s into it", v.Name, v.Config.Target)
 	}
-	v.Stored, v.Files, v.Bytes = m, m.Files, m.Bytes
+	v.Stored, v.Kind, v.Files, v.Bytes = m, m.Kind, m.Files, m.Bytes
 	return nil
 }
 
@@ -131,6 +131,11 @@ func (h *Host) directories(_ context.Context, p *Plan) error {
 // captured and exported, and its data must not be without a copy until somebody mounts
 // it elsewhere.
 func (p *Plan) fits(v *Volume, mounts disk.Mounts) error {
+	if !p.captures {
+		if err := v.Opened.Expect(v.Kind == store.File); err != nil {
+			return err
+		}
+	}
 	err := v.Opened.Fit(mounts)
 	var unfit *swap.Unfit
 	if p.captures && errors.As(err, &unfit) && unfit.Code == "mount_point" {

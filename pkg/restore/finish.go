@@ -126,7 +126,7 @@ func (f *finish) follow(ctx context.Context) error {
 		err = f.stopApp(ctx)
 	}
 	if err == nil {
-		err = f.x.Apply(plan)
+		err = f.apply(plan)
 	}
 	if err != nil {
 		return err
@@ -260,7 +260,18 @@ func (f *finish) revert(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return f.x.Apply(plan)
+	return f.apply(plan)
+}
+
+// apply takes the actions of a plan, and names the journals of SQLite that got another
+// name.
+func (f *finish) apply(plan []swap.Action) error {
+	err := f.x.Apply(plan)
+	for _, path := range f.x.Aside {
+		f.warn("%s belongs to the data that goes, and SQLite would apply it to the data that is live now: it is preserved beside it, under a name with .snap-kept-%s", path, f.x.ID)
+	}
+	f.x.Aside = nil
+	return err
 }
 
 // settle deletes the trees that are no longer needed, and the pre-restore snapshot

@@ -241,6 +241,9 @@ func (r *restoration) stageOne(ctx context.Context, v *swap.Volume, m *store.Vol
 	if got != m.Stats {
 		return fmt.Errorf("%w: it holds %+v, its manifest says %+v", archive.ErrRefused, got, m.Stats)
 	}
+	if err := v.Holds(into); err != nil {
+		return fmt.Errorf("%w: %w", archive.ErrRefused, err)
+	}
 	list, warnings := snapshot.NotKeptOf(v.Name, opt.Lost.List())
 	for _, warning := range warnings {
 		if !slices.Contains(r.result.Warnings, warning) { // the plan may have said it of the live data
@@ -330,6 +333,9 @@ func (r *restoration) storeFull(err error) error {
 // swap exchanges all volumes, after a last look at handles and mounts.
 func (r *restoration) swap(ctx context.Context) error {
 	if err := swap.AllFit(r.plan.Opened()); err != nil {
+		return err
+	}
+	if err := preflight.Whole(r.plan.Opened()); err != nil {
 		return err
 	}
 	if err := r.stillStopped(ctx); err != nil {

@@ -256,7 +256,8 @@ func (i *importing) take(ctx context.Context, tx *journal.Tx, v *workload.Volume
 	}
 	opt := snapshot.ExtractOptions(v)
 	opt.MaxEntries, opt.MaxBytes, opt.MaxDepth = int64(min(free.Inodes, 1<<40)), int64(min(free.Bytes, 1<<62)), archive.MaxDepth
-	opt.Default = i.rootDefault(v)
+	var name string
+	opt.Default, name = i.liveRoot(v)
 	found, err := archive.ExtractForeign(ctx, in, tree, opt)
 	if err != nil {
 		return err
@@ -265,15 +266,30 @@ func (i *importing) take(ctx context.Context, tx *journal.Tx, v *workload.Volume
 		Dropped:  found.Dropped,
 		Manifest: &store.Manifest{SID: i.sid, Reason: store.Manual, Note: i.note, Quiesce: runtime.None},
 	}
+	if name != "" {
+		if found.Stats.Files != 1 || found.Stats.Entries() != 2 {
+			return fmt.Errorf("%w: %s is one file, and the archive must hold %q and nothing else", archive.ErrRefused, v.Path(), name)
+		}
+		file, err := tree.OpenSingle(name)
+		if err != nil {
+			return fmt.Errorf("%w: %s is one file, and the archive does not hold %q: %w", archive.ErrRefused, v.Path(), name, err)
+		}
+		defer file.Close()
+		tree = file
+	}
 	return i.publishLeaving(ctx, tx, []snapshot.Source{{Volume: v, Live: tree}}, false, i.result.Manifest)
 }
 
-// rootDefault is the metadata of directories that an archive leaves out.
-func (i *importing) rootDefault(v *workload.Volume) archive.Entry {
+// liveRoot returns the metadata of directories that an archive leaves out, and the name
+// of the file where the volume is one.
+func (i *importing) liveRoot(v *workload.Volume) (root archive.Entry, file string) {
 	p, err := i.host().OpenOne(v)
 	if err != nil {
-		return archive.DefaultDirectory(nil)
+		return archive.DefaultDirectory(nil), ""
 	}
 	defer p.Close()
-	return archive.DefaultDirectory(p.Live)
+	if file := p.Live.File(); file != "" {
+		return archive.DefaultDirectory(nil), file
+	}
+	return archive.DefaultDirectory(p.Live), ""
 }

@@ -30,6 +30,7 @@ type world struct {
 	name    string   // of the workload
 	volumes []string // live directories
 	policy  string   // restart policy of the container
+	single  []bool   // which volumes are one file; nil for none
 }
 
 // newWorld returns a world with one workload of volumes v0, v1, …; more are further
@@ -101,7 +102,11 @@ func (w *world) engine() *Engine {
 // fill replaces the content of all volumes with that of a generation.
 func (w *world) fill(generation string) {
 	w.Helper()
-	for _, dir := range w.volumes {
+	for i, dir := range w.volumes {
+		if w.isFile(i) {
+			w.must(os.WriteFile(dir, []byte(strings.Repeat(generation, 300_000/len(generation)+1)), 0o640))
+			continue
+		}
 		names, err := os.ReadDir(dir)
 		w.must(err)
 		for _, name := range names {
@@ -113,6 +118,8 @@ func (w *world) fill(generation string) {
 		})
 	}
 }
+
+func (w *world) isFile(i int) bool { return i < len(w.single) && w.single[i] }
 
 // trees describes all volumes.
 func (w *world) trees() [][]string {

@@ -75,7 +75,7 @@ const (
 
 // Mounts are what the containers of a workload mount of this host.
 type Mounts struct {
-	// Volumes are the workload's: those that its config lists, else all directories
+	// Volumes are the workload's: those that its config lists, else all directories, files
 	// and named volumes that its containers mount writable. Sorted.
 	Volumes []Volume
 	// Left are the mounts that are not volumes of the workload.

@@ -20,7 +20,7 @@ import (
 // Source is one volume to capture.
 type Source struct {
 	Volume *workload.Volume
-	Live   *disk.Dir // the tree
+	Live   *disk.Dir // the tree, or the one file
 	Parent *disk.Dir // of Live, for clones; may be nil where none are made
 }
 
@@ -516,7 +516,7 @@ func (c *Capture) Same(m *store.Manifest) bool {
 	for i, p := range c.sources {
 		r := c.results[i]
 		v := m.Volume(p.Volume.Name, string(p.Volume.Scope), p.Volume.Source)
-		if v == nil || v.Stats != r.Stats || len(v.Members) != len(r.Members) {
+		if v == nil || v.Kind != store.KindOf(p.Live) || v.Stats != r.Stats || len(v.Members) != len(r.Members) {
 			return false
 		}
 		for j := range r.Members {
@@ -560,7 +560,7 @@ func (c *Capture) Publish(m *store.Manifest) error {
 	for i, p := range c.sources {
 		r := c.results[i]
 		m.Volumes = append(m.Volumes, store.Volume{
-			Name: p.Volume.Name, Scope: string(p.Volume.Scope), Source: p.Volume.Source, Target: p.Volume.Target,
+			Name: p.Volume.Name, Scope: string(p.Volume.Scope), Source: p.Volume.Source, Target: p.Volume.Target, Kind: store.KindOf(p.Live),
 			Stats: r.Stats, Sockets: r.Sockets, Changed: r.ChangedCount, Compression: c.opt.Codec, Members: r.Members,
 		})
 	}

@@ -15,7 +15,7 @@ import (
 
 const (
 	manifestFormat  = "snap-manifest"
-	manifestVersion = 3 // the newest that is read; see Manifest.needs
+	manifestVersion = 4 // the newest that is read; see Manifest.needs
 	manifestFile    = "manifest.json"
 	indexFile       = "index.gz"
 	// maxManifest bounds a manifest, in bytes: that of some 4 TiB.
@@ -60,12 +60,32 @@ type Volume struct {
 	Scope  string `json:"scope"`
 	Source string `json:"source"`
 	Target string `json:"target"`
+	// Kind is File for a volume that is one file, and absent for a directory.
+	Kind Kind `json:"kind,omitempty"`
 	archive.Stats
 	Sockets int64 `json:"sockets"` // left out
 	Changed int64 `json:"changed"` // files that changed while they were read
 	// Compression is the codec of every member.
 	Compression archive.Codec    `json:"compression,omitempty"` // absent for gzip
 	Members     []archive.Member `json:"members"`
+}
+
+// Kind is what a volume is.
+type Kind string
+
+// The kinds of volumes. The archive of a file has the root directory, and the file
+// under its own name.
+const (
+	Directory Kind = ""
+	File      Kind = "file"
+)
+
+// KindOf returns the kind of what was opened as the data of a volume.
+func KindOf(live *disk.Dir) Kind {
+	if live.File() != "" {
+		return File
+	}
+	return Directory
 }
 
 // Stored returns the bytes of the volume's members in the store.
@@ -109,7 +129,7 @@ func (m *Manifest) Volume(name, scope, source string) *Volume {
 
 // needs returns the oldest version of the format that can express m, so that older
 // programs read what they can. Version 2 has the compression of volumes, version 3 also
-// their fifos and devices.
+// their fifos and devices, version 4 also their kind.
 func (m *Manifest) needs() int {
 	version := 1
 	for i := range m.Volumes {
@@ -117,7 +137,10 @@ func (m *Manifest) needs() int {
 			version = max(version, 2)
 		}
 		if m.Volumes[i].Specials != 0 {
-			version = 3
+			version = max(version, 3)
+		}
+		if m.Volumes[i].Kind != Directory {
+			version = 4
 		}
 	}
 	return version
@@ -185,6 +208,12 @@ func (v *Volume) validate() error {
 	}
 	if v.Dirs < 1 || v.Depth < 0 || v.Depth > archive.MaxDepth {
 		return fmt.Errorf("%d directories, depth %d", v.Dirs, v.Depth)
+	}
+	if v.Kind != Directory && v.Kind != File {
+		return fmt.Errorf("it is of the unknown kind %q", v.Kind)
+	}
+	if v.Kind == File && (v.Files != 1 || v.Entries() != 2 || v.Depth != 1) {
+		return fmt.Errorf("it is one file, and holds %d files and %d entries", v.Files, v.Entries())
 	}
 	return nil
 }

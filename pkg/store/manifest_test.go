@@ -190,6 +190,43 @@ func TestAManifestOfVersion3IsWrittenAndReadAsEver(t *testing.T) {
 	}
 }
 
+func TestAManifestOfVersion4IsWrittenAndReadAsEver(t *testing.T) {
+	m := manifest("blog", sid, archive.Member{ID: strings.Repeat("0123456789abcdef", 4), Tar: 8192, Stored: 300})
+	v := &m.Volumes[0]
+	v.Source, v.Kind, v.Stats, v.Sockets = "app.db", store.File, archive.Stats{Files: 1, Dirs: 1, Bytes: 1000, DataBytes: 1000, Depth: 1}, 0
+	data, err := disk.MarshalSealed(m, "snap-manifest", 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := golden(t, "manifest.v4.json", data)
+	m, err = loaded(t, want)
+	if err != nil || m.Volumes[0].Kind != store.File {
+		t.Fatalf("%+v: %v", m, err)
+	}
+	if err := disk.UnmarshalSealed(want, &store.Manifest{}, "snap-manifest", 3); !errors.Is(err, disk.ErrTooNew) || errors.Is(err, disk.ErrDamaged) {
+		t.Errorf("to an older program it is: %v", err)
+	}
+	for name, forge := range map[string][2]string{
+		"in version 3":             {`"version": 4`, `"version": 3`},
+		"of an unknown kind":       {`"kind": "file"`, `"kind": "socket"`},
+		"of a kind in capitals":    {`"kind": "file"`, `"kind": "FILE"`},
+		"with two files":           {`"files": 1`, `"files": 2`},
+		"without a file":           {`"files": 1`, `"files": 0`},
+		"with another directory":   {`"dirs": 1`, `"dirs": 2`},
+		"with a symlink":           {`"symlinks": 0`, `"symlinks": 1`},
+		"with a second name":       {`"hardlinks": 0`, `"hardlinks": 1`},
+		"in a directory deep down": {`"depth": 1`, `"depth": 2`},
+	} {
+		forged := bytes.Replace(want, []byte(forge[0]), []byte(forge[1]), 1)
+		if bytes.Equal(forged, want) {
+			t.Fatalf("%s: nothing is forged", name)
+		}
+		if _, err := loaded(t, reseal(forged)); !errors.Is(err, disk.ErrDamaged) {
+			t.Errorf("a file %s: %v", name, err)
+		}
+	}
+}
+
 func TestAnIndexOfVersion2IsWrittenAndReadAsEver(t *testing.T) {
 	dir := t.TempDir()
 	d, err := disk.OpenRoot(dir)

@@ -87,6 +87,9 @@ func (v *Volume) discard(g Goal) (bool, error) {
 // no tree could be taken for data.
 func (v *Volume) condemn(wrapper *disk.Dir, g Goal) (bool, error) {
 	want := v.Handle(g.Drops())
+	if v.File { // it is deleted in one step
+		return wrapper.Exists(trash(v.Entry))
+	}
 	tree, err := wrapper.Open(trash(v.Entry))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -125,7 +128,9 @@ func (v *Volume) remove(mounts disk.Mounts, g Goal) error {
 
 func (v *Volume) removeTree(wrapper *disk.Dir, mounts disk.Mounts, g Goal) error {
 	name := trash(v.Entry)
-	if want := v.Handle(g.Drops()); want != "" {
+	if want := v.Handle(g.Drops()); want != "" && v.File {
+		return v.removeFile(wrapper, name, want)
+	} else if want != "" {
 		return wrapper.RemoveTreeIf(name, want, mounts)
 	}
 	for _, dir := range []string{name, "probe-a", "probe-b"} {
@@ -134,4 +139,17 @@ func (v *Volume) removeTree(wrapper *disk.Dir, mounts disk.Mounts, g Goal) error
 		}
 	}
 	return nil
+}
+
+// removeFile removes the file, and the directory around it if nothing else is in it.
+func (v *Volume) removeFile(wrapper *disk.Dir, name string, want disk.Handle) error {
+	around, err := wrapper.OpenIfThere(name)
+	if err != nil || around == nil {
+		return err
+	}
+	defer around.Close()
+	if err := around.RemoveSingleIf(v.base, want); err != nil {
+		return err
+	}
+	return rmdirEmpty(wrapper, name)
 }

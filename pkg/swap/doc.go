@@ -65,6 +65,17 @@
 // the staged directory its time back, and Apply gives an old directory that is
 // live again the time of the record "times".
 //
+// # A volume of one file
+//
+// The same holds of a volume that is one file (File in the begin record), word for word:
+// its handle is that of the file, and the exchange is of two names. In the wrapper the
+// file has its own name, in a directory of its own, so that the archive of the volume
+// is extracted as any other. Three things are simpler. A file is deleted in one step, so
+// there is no partial one. No exchange changes the time of a file. And the folder around
+// it is not the volume's: an exchange changes the times of that folder, as it does those
+// of the folder around a directory. Nothing else in it is touched but a journal of SQLite
+// that belongs to the file that goes, which gets another name ([Volume.Journals]).
+//
 // # Not promised
 //
 // Nothing stops another process from renaming a directory in the moment between the

@@ -9,7 +9,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
-// Unfit says why a directory can never be exchanged, and what to do about it. It
+// Unfit says why a directory or a file can never be exchanged, and what to do about it. It
 // changed nothing.
 type Unfit struct {
 	Code string // stable, for machines: "mount_point"
@@ -27,10 +27,10 @@ func (v *Volume) unfit(code, hint, format string, args ...any) *Unfit {
 func (v *Volume) unreachable(err error) error {
 	switch {
 	case errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) && v.isSymlink():
-		return v.unfit("symlink_in_path", "name the real directory in the config: snap does not follow symbolic links on the way to a volume",
+		return v.unfit("symlink_in_path", "name the real path in the config, and where containers mount it: snap does not follow symbolic links on the way to a volume",
 			"there is a symbolic link in the path below %s: %w", v.Root, err)
 	case errors.Is(err, unix.ENOTDIR):
-		return v.unfit("not_a_directory", "correct the source in the config: a volume must be a directory", "%w", err)
+		return v.unfit("not_a_directory", "correct the source in the config: a volume must be a directory, or one regular file", "%w", err)
 	}
 	return err
 }
@@ -43,6 +43,24 @@ func (v *Volume) isSymlink() bool {
 	}
 	st, err := v.parent.Lstat(v.base)
 	return err == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK
+}
+
+// Expect says what the new data is: one file, or a directory. It refuses, with [*Unfit],
+// a volume whose live data is the other. One that does not exist is made as that.
+func (v *Volume) Expect(file bool) error {
+	away := "move it away (mv " + Quote(v.Path()) + " " + Quote(v.Path()+".away") + ")"
+	switch {
+	case file && v.EngineVolume != "":
+		return v.unfit("not_a_file", "correct the config: what the engine makes is a directory", "the snapshot has one file, and %s is a volume of the engine", v.EngineVolume)
+	case v.Live == nil:
+		v.File = file
+	case file && !v.File:
+		return v.unfit("not_a_file", "if an engine made the directory because the file was missing, remove the containers that mount it (docker rm -f) and then the directory (rmdir "+
+			Quote(v.Path())+"); or "+away, "the snapshot has one file, and %s is a directory", v.Path())
+	case v.File && !file:
+		return v.unfit("not_a_directory", away+", and remove the containers that mount it (docker rm -f)", "the snapshot has a directory, and %s is a file", v.Path())
+	}
+	return nil
 }
 
 // Fit refuses, with [*Unfit], a volume that a restore could not exchange.
@@ -73,6 +91,9 @@ func (v *Volume) Fit(mounts disk.Mounts) error {
 	if isMount {
 		return v.mountPoint(mounts)
 	}
+	if v.File {
+		return nil
+	}
 	readOnly, err := v.Live.IsReadOnlySubvolume()
 	if err != nil {
 		return err
@@ -99,6 +120,13 @@ func (v *Volume) mountPoint(mounts disk.Mounts) error {
 		return err
 	}
 	elsewhere := "/mnt/" + v.base
+	if v.File {
+		hint := "stop the app, copy the file, umount " + Quote(v.Path()) + ", and put the copy there"
+		if other != "" {
+			hint = "name the file itself in the config, and where containers mount it: " + Quote(other)
+		}
+		return v.unfit("mount_point", hint+"; until then capture, export and a restore into another directory work", "%s is a mount point (of %s), which cannot be exchanged", v.Path(), mount.Source)
+	}
 	hint := fmt.Sprintf("make it a directory of that filesystem: stop the app, umount %s, mount %s at %s instead (in /etc/fstab too), move its files into the new directory %s/data, and name that directory in the config; until then capture, export and a restore into another directory work",
 		Quote(v.Path()), mount.Source, Quote(elsewhere), elsewhere)
 	if other != "" {

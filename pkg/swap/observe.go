@@ -21,7 +21,7 @@ type Occupant int
 // The occupants.
 const (
 	Absent  Occupant = iota
-	Old              // the directory that was live before the restore, by handle
+	Old              // the directory or file that was live before the restore, by handle
 	New              // the one that the restore staged, by handle
 	Foreign          // anything else: it is not snap's, and snap never deletes it
 )
@@ -72,18 +72,21 @@ func (v *Volume) Observe() (Observation, error) {
 	if o.Live, o.live, err = v.identify(v.parent, v.base); err != nil {
 		return o, err
 	}
-	wrapper, err := v.openWrapper()
-	if err != nil || wrapper == nil {
+	slot, name, err := v.slot()
+	if err != nil || slot == nil {
 		return o, v.notAWrapper(err)
 	}
-	defer wrapper.Close()
-	o.Staged, o.staged, err = v.identify(wrapper, v.Entry)
+	defer slot.Close()
+	o.Staged, o.staged, err = v.identify(slot, name)
 	return o, err
 }
 
 // notAWrapper explains what was found at the wrapper's name instead of a wrapper.
 func (v *Volume) notAWrapper(err error) error {
 	path := v.parent.Path() + "/" + v.wrapper
+	if at := (*fs.PathError)(nil); errors.As(err, &at) {
+		path = at.Path
+	}
 	switch {
 	case errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP):
 		return &Mismatch{fmt.Sprintf("%s is not a directory", path), []Way{{Do: MoveAway, Path: path}}}
@@ -94,9 +97,9 @@ func (v *Volume) notAWrapper(err error) error {
 }
 
 func (v *Volume) identify(d *disk.Dir, name string) (Occupant, string, error) {
-	h, err := d.HandleOf(name)
+	h, err := v.handleOf(d, name)
 	switch {
-	case errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP):
+	case errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) || errors.Is(err, disk.ErrNotRegular):
 		st, err := d.Lstat(name)
 		if err != nil {
 			return Foreign, "", err
@@ -107,16 +110,19 @@ func (v *Volume) identify(d *disk.Dir, name string) (Occupant, string, error) {
 	case h == "":
 		return Absent, "", nil
 	case h == v.handles.Live:
-		return wholeTree(d, name, Old)
+		return v.whole(d, name, Old)
 	case h == v.handles.Staged:
-		return wholeTree(d, name, New)
+		return v.whole(d, name, New)
 	}
-	return Foreign, "another directory", nil
+	return Foreign, "another " + v.kind(), nil
 }
 
-// wholeTree tells a whole tree from a partial one, whose deletion had begun when
-// somebody moved it. A partial tree no longer counts as data.
-func wholeTree(d *disk.Dir, name string, o Occupant) (Occupant, string, error) {
+// whole tells a whole tree from a partial one, whose deletion had begun when somebody
+// moved it. A partial tree no longer counts as data. A file is deleted in one step.
+func (v *Volume) whole(d *disk.Dir, name string, o Occupant) (Occupant, string, error) {
+	if v.File {
+		return o, "", nil
+	}
 	tree, err := d.Open(name)
 	if err != nil {
 		return Foreign, "", err
@@ -138,7 +144,7 @@ func kindOfFile(mode uint32) string {
 	case unix.S_IFLNK:
 		return "a symbolic link"
 	case unix.S_IFDIR:
-		return "another directory"
+		return "a directory"
 	}
 	return "a special file"
 }
@@ -149,7 +155,10 @@ func (v *Volume) whereabouts(o Occupant) (words, path string) {
 	if v.parent == nil {
 		return "", ""
 	}
-	path, err := v.parent.Locate(v.Handle(o))
+	path, err := v.locate(v.Handle(o))
+	if v.File && path == "" { // it may be in another folder
+		return "", ""
+	}
 	switch {
 	case err != nil: // the path only helps the operator
 		return "", ""
@@ -159,6 +168,37 @@ func (v *Volume) whereabouts(o Occupant) (words, path string) {
 		return o.String() + " was being deleted (what is left is at " + path + ")", ""
 	}
 	return o.String() + " is at " + path, path
+}
+
+// locate returns the path of a directory wherever it is, and that of a file if it is
+// still in the live one's folder or in the wrapper: the kernel does not tell the path of
+// a file that nobody has open.
+func (v *Volume) locate(h disk.Handle) (string, error) {
+	if !v.File {
+		return v.parent.Locate(h)
+	}
+	places := []*disk.Dir{v.parent}
+	if wrapper, _ := v.openWrapper(); wrapper != nil {
+		defer wrapper.Close()
+		for _, name := range []string{v.Entry, trash(v.Entry)} {
+			if dir, _ := wrapper.OpenIfThere(name); dir != nil {
+				defer dir.Close()
+				places = append(places, dir)
+			}
+		}
+	}
+	for _, dir := range places {
+		names, err := dir.Names()
+		if err != nil {
+			return "", err
+		}
+		for _, name := range names {
+			if found, err := dir.HandleOfSingle(name); err == nil && found == h {
+				return dir.Path() + "/" + name, nil
+			}
+		}
+	}
+	return "", nil
 }
 
 func (v *Volume) condemned(path string) bool {

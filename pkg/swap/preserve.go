@@ -20,12 +20,12 @@ func (x *Tx) PreservedName(v *Volume) string { return v.base + preservedMark(x.I
 // preserve moves a tree that must not be deleted out of the wrapper, which is about to
 // be removed, to a name beside the live directory.
 func (x *Tx) preserve(v *Volume) error {
-	wrapper, err := v.openWrapper()
-	if err != nil || wrapper == nil {
+	slot, name, err := v.slot()
+	if err != nil || slot == nil {
 		return err
 	}
-	defer wrapper.Close()
-	if err := moveBeside(wrapper, v.Entry, v.parent, v.base, x.ID); err != nil {
+	defer slot.Close()
+	if err := moveBeside(slot, name, v.parent, v.base, x.ID); err != nil {
 		return err
 	}
 	x.at("put aside " + v.Name)

@@ -73,6 +73,9 @@ func (v *Volume) trial() (t trial, err error) {
 	if v.Live != nil {
 		t.live, err = v.Live.Properties()
 	}
+	if v.File { // directories stand for it in the trial
+		t.live = t.live.OnlyProject()
+	}
 	return t, err
 }
 

@@ -84,12 +84,12 @@ func stepsTo(keep Occupant, o Observation) []Step {
 // noMounts refuses where something is mounted at one of the names. A mount cannot
 // be renamed, and hides what is below it.
 func (v *Volume) noMounts() error {
-	wrapper, err := v.openWrapper()
+	slot, name, err := v.slot()
 	if err != nil {
 		return err
 	}
-	defer wrapper.Close()
-	dirs, err := v.directories(wrapper)
+	defer slot.Close()
+	dirs, err := v.directories(slot, name)
 	defer closeDirs(dirs)
 	for _, d := range dirs {
 		mounted, err := d.IsMountRoot()
@@ -103,17 +103,22 @@ func (v *Volume) noMounts() error {
 	return err
 }
 
-// directories opens the directories at the live name and in the wrapper, as far as
-// there are any. The caller closes them, after an error too.
-func (v *Volume) directories(wrapper *disk.Dir) (dirs []*disk.Dir, err error) {
+// directories opens the directories, or files where the volume is one, at the live name
+// and in the wrapper, as far as there are any. The caller closes them, after an error
+// too.
+func (v *Volume) directories(slot *disk.Dir, slotName string) (dirs []*disk.Dir, err error) {
 	for _, at := range []struct {
 		dir  *disk.Dir
 		name string
-	}{{v.parent, v.base}, {wrapper, v.Entry}} {
+	}{{v.parent, v.base}, {slot, slotName}} {
 		if at.dir == nil {
 			continue
 		}
-		d, err := at.dir.Open(at.name)
+		open := at.dir.Open
+		if v.File {
+			open = func(name string) (*disk.Dir, error) { return v.openEither(at.dir, name) }
+		}
+		d, err := open(at.name)
 		switch {
 		case errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP):
 		case err != nil:
@@ -150,20 +155,23 @@ func (x *Tx) Resolve(keep Occupant, plan []Resolution) error {
 }
 
 func (x *Tx) resolveOne(v *Volume, keep Occupant, how Step) error {
-	wrapper, err := v.openWrapper()
+	slot, name, err := v.slot()
 	if err != nil {
 		return err
 	}
-	if wrapper == nil {
+	if slot == nil {
 		return fmt.Errorf("the wrapper %s is gone", v.wrapper)
 	}
-	defer wrapper.Close()
-	dirs, err := v.directories(wrapper)
+	defer slot.Close()
+	dirs, err := v.directories(slot, name)
 	defer closeDirs(dirs)
 	if err != nil {
 		return err
 	}
-	after, err := v.bringIn(wrapper, how, dirs)
+	if err := x.journalsAside(v); err != nil {
+		return err
+	}
+	after, err := v.bringIn(slot, name, how, dirs)
 	if err != nil {
 		return err
 	}

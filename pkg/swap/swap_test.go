@@ -24,17 +24,18 @@ type bench struct {
 	held    *journal.Held
 	id      string
 	old     []time.Time // the old directories' own times
+	files   bool        // the volumes are files
 }
 
 func newBench(t *testing.T, above, guard string) *bench {
 	t.Helper()
-	return newBenchOf(t, above, guard, false)
+	return newBenchOf(t, above, guard, "directories")
 }
 
-// newBenchOf is newBench with live directories that are btrfs subvolumes.
-func newBenchOf(t *testing.T, above, guard string, subvolumes bool) *bench {
+// newBenchOf is newBench with volumes that are "subvolumes" of btrfs, or "files".
+func newBenchOf(t *testing.T, above, guard, what string) *bench {
 	t.Helper()
-	b := &bench{T: t}
+	b := &bench{T: t, files: what == "files"}
 	var err error
 	b.dir, err = os.MkdirTemp(above, "")
 	b.must(err)
@@ -50,14 +51,14 @@ func newBenchOf(t *testing.T, above, guard string, subvolumes bool) *bench {
 	t.Cleanup(b.held.Release)
 	begin := &journal.Begin{Kind: journal.Restore, Guard: guard, PreRestoreSID: disk.NewID(time.Now()), RevertSID: disk.NewID(time.Now())}
 	for i := range 2 {
-		if subvolumes {
+		if what == "subvolumes" {
 			disktest.Run(t, "btrfs", "subvolume", "create", b.live(i))
 		}
-		disktest.Write(t, b.live(i), map[string]string{"generation": "old"})
+		b.write(b.live(i), "old")
 		old := time.Unix(1_600_000_000+int64(i), 42)
 		b.must(os.Chtimes(b.live(i), old, old))
 		b.old = append(b.old, old)
-		begin.Volumes = append(begin.Volumes, journal.Volume{Name: fmt.Sprintf("v%d", i), Root: b.dir, Rel: fmt.Sprintf("v%d", i), Entry: fmt.Sprint(i)})
+		begin.Volumes = append(begin.Volumes, journal.Volume{Name: fmt.Sprintf("v%d", i), Root: b.dir, Rel: fmt.Sprintf("v%d", i), Entry: fmt.Sprint(i), File: b.files})
 	}
 	tx, err := b.journal.Begin(b.held, begin)
 	b.must(err)
@@ -69,12 +70,22 @@ func newBenchOf(t *testing.T, above, guard string, subvolumes bool) *bench {
 		staged, err := v.MakeStaged()
 		b.must(err)
 		staged.Close()
-		disktest.Write(t, filepath.Join(b.dir, v.EntryName()), map[string]string{"generation": "new"})
+		b.write(filepath.Join(b.dir, v.EntryName()), "new")
 	}
 	b.must(x.RecordReady(&journal.Ready{}, func() error { return nil }))
 	b.must(x.RecordTimes())
 	b.must(tx.Close())
 	return b
+}
+
+// write gives a volume, or what is to become one, the content of a generation.
+func (b *bench) write(path, generation string) {
+	b.Helper()
+	dir, name := path, "generation"
+	if b.files {
+		dir, name = filepath.Split(path)
+	}
+	disktest.Write(b.T, dir, map[string]string{name: generation})
 }
 
 func (b *bench) must(err error) {
@@ -91,7 +102,11 @@ func (b *bench) generation() string {
 	b.Helper()
 	var all []string
 	for i := range 2 {
-		text, err := os.ReadFile(filepath.Join(b.live(i), "generation"))
+		path := filepath.Join(b.live(i), "generation")
+		if b.files {
+			path = b.live(i)
+		}
+		text, err := os.ReadFile(path)
 		b.must(err)
 		all = append(all, string(text))
 	}
@@ -147,7 +162,7 @@ func TestATransactionThatIsCutAnywhereEndsWhereTheRecordsWant(t *testing.T) {
 // btrfs: a subvolume is exchanged and removed like a directory.
 func TestATransactionOfSubvolumesThatIsCutAnywhereEndsWhereTheRecordsWant(t *testing.T) {
 	above := disktest.Mount(t, "btrfs", 300)
-	cutAnywhere(t, func(t *testing.T) *bench { return newBenchOf(t, above, "", true) })
+	cutAnywhere(t, func(t *testing.T) *bench { return newBenchOf(t, above, "", "subvolumes") })
 	list := disktest.Run(t, "btrfs", "subvolume", "list", above)
 	for line := range strings.Lines(list) {
 		if name := filepath.Base(strings.TrimSpace(line)); name != "v0" && name != "v1" {

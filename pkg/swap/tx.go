@@ -22,6 +22,11 @@ type Tx struct {
 	// pre-restore snapshot exists; nil where it could.
 	GuardUnknown error
 
+	// Aside are the paths of journals of SQLite that Apply and Resolve have given another
+	// name, because they belong to a file that is no longer live. [Tx.Preserved] has the
+	// new names.
+	Aside []string
+
 	at      func(point string)
 	guarded bool
 }
@@ -162,7 +167,11 @@ func (x *Tx) Apply(plan []Action) error {
 		if plan[i] != Exchange {
 			continue
 		}
-		if err := v.exchange(); err != nil {
+		err := x.journalsAside(v)
+		if err == nil {
+			err = v.exchange()
+		}
+		if err != nil {
 			return fmt.Errorf("volume %s (%s): %w", v.Name, v.Path(), err)
 		}
 		x.at("exchanged " + v.Name)
@@ -182,20 +191,20 @@ func (v *Volume) exchange() error {
 		return err
 	}
 	want, known := map[Layout]Layout{OldNew: NewOld, NewOld: OldNew}[before.Layout()]
-	wrapper, err := v.openWrapper()
+	slot, name, err := v.slot()
 	if err != nil {
 		return err
 	}
-	defer wrapper.Close()
-	if wrapper == nil || !known {
+	defer slot.Close()
+	if slot == nil || !known {
 		return fmt.Errorf("not exchanged: %s", before)
 	}
-	staged, err := wrapper.Open(v.Entry)
+	staged, err := v.open(slot, name)
 	if err != nil {
 		return err
 	}
 	defer staged.Close()
-	after, err := v.bringIn(wrapper, SwapIn, []*disk.Dir{staged})
+	after, err := v.bringIn(slot, name, SwapIn, []*disk.Dir{staged})
 	if err != nil {
 		return err
 	}
@@ -205,10 +214,11 @@ func (v *Volume) exchange() error {
 	return nil
 }
 
-// bringIn gives what lies in the wrapper the live name, and gives dirs their own times
-// back (see journal.Times). It returns what is then there: the kernel exchanges names,
-// and somebody may have renamed a directory in between.
-func (v *Volume) bringIn(wrapper *disk.Dir, how Step, dirs []*disk.Dir) (after Observation, err error) {
+// bringIn gives what lies in the wrapper, under a name of slot, the live name, and gives
+// dirs their own times back (see journal.Times). It returns what is then there: the
+// kernel exchanges names, and somebody may have renamed a directory in between.
+func (v *Volume) bringIn(slot *disk.Dir, name string, how Step, dirs []*disk.Dir) (after Observation, err error) {
+	dirs = slices.DeleteFunc(slices.Clone(dirs), func(d *disk.Dir) bool { return d.File() != "" }) // a file keeps its time by itself
 	times := make([]journal.Time, len(dirs))
 	for i, d := range dirs {
 		if times[i].Sec, times[i].Nsec, err = d.Mtime(); err != nil {
@@ -216,9 +226,9 @@ func (v *Volume) bringIn(wrapper *disk.Dir, how Step, dirs []*disk.Dir) (after O
 		}
 	}
 	if how == MoveIn {
-		err = wrapper.RenameNoReplace(v.Entry, v.parent, v.base)
+		err = slot.RenameNoReplace(name, v.parent, v.base)
 	} else {
-		err = v.parent.Exchange(v.base, wrapper, v.Entry)
+		err = v.parent.Exchange(v.base, slot, name)
 	}
 	if err != nil {
 		return after, err
@@ -233,14 +243,14 @@ func (v *Volume) bringIn(wrapper *disk.Dir, how Step, dirs []*disk.Dir) (after O
 }
 
 func renamedMeanwhile(after Observation) error {
-	return fmt.Errorf("a directory was renamed at the same moment: %s", after)
+	return fmt.Errorf("something was renamed at the same moment: %s", after)
 }
 
 // RecordTimes notes the live directories' own times before the first exchange.
 func (x *Tx) RecordTimes() error {
 	times := &journal.Times{}
 	for _, v := range x.Volumes {
-		live, err := v.parent.Open(v.base)
+		live, err := v.open(v.parent, v.base)
 		if err != nil {
 			return err
 		}
@@ -253,12 +263,16 @@ func (x *Tx) RecordTimes() error {
 	return x.Times(times)
 }
 
-// repairTimes gives old directories that are live again their times of the record.
+// repairTimes gives old directories that are live again their times of the record. No
+// exchange changes the time of a file.
 func (x *Tx) repairTimes() error {
 	if x.TimesRecord == nil {
 		return nil
 	}
 	for i, v := range x.Volumes {
+		if v.File {
+			continue
+		}
 		live, err := v.parent.Open(v.base)
 		if err != nil {
 			return err
@@ -278,8 +292,8 @@ func (x *Tx) repairTimes() error {
 // before the exchange. It returns nil where there is none. The caller closes it.
 func (x *Tx) OpenDisplaced(i int) (*disk.Dir, error) {
 	tree, err := x.Volumes[i].OpenTaken(Old)
-	if err != nil || tree == nil {
-		return nil, err
+	if err != nil || tree == nil || tree.File() != "" { // a time of a file that is another now says that somebody wrote to it
+		return tree, err
 	}
 	if err := tree.SetMtime(x.TimesRecord.Live[i].Sec, x.TimesRecord.Live[i].Nsec); err != nil {
 		return nil, errors.Join(err, tree.Close())
@@ -315,19 +329,19 @@ func (x *Tx) RecordReady(ready *journal.Ready, check func() error) error {
 
 func (v *Volume) readHandles() (journal.ReadyVolume, error) {
 	var h journal.ReadyVolume
-	wrapper, err := v.openWrapper()
+	slot, name, err := v.slot()
 	if err != nil {
 		return h, err
 	}
-	if wrapper == nil {
+	if slot == nil {
 		return h, fmt.Errorf("volume %s: the staged tree is gone", v.Name)
 	}
-	defer wrapper.Close()
-	if h.Staged, err = wrapper.HandleOf(v.Entry); err == nil {
-		h.Live, err = v.parent.HandleOf(v.base)
+	defer slot.Close()
+	if h.Staged, err = v.handleOf(slot, name); err == nil {
+		h.Live, err = v.handleOf(v.parent, v.base)
 	}
 	if err == nil && (h.Live == "" || h.Staged == "") {
-		err = fmt.Errorf("volume %s: the live or the staged directory is gone", v.Name)
+		err = fmt.Errorf("volume %s: the live or the staged %s is gone", v.Name, v.kind())
 	}
 	return h, err
 }
@@ -357,12 +371,12 @@ func (v *Volume) notDisplaced() error {
 	if v.Volume.Live == "" {
 		return nil
 	}
-	wrapper, err := v.openWrapper()
-	if err != nil || wrapper == nil {
+	slot, name, err := v.slot()
+	if err != nil || slot == nil {
 		return err
 	}
-	defer wrapper.Close()
-	got, err := wrapper.HandleOf(v.Entry)
+	defer slot.Close()
+	got, err := v.handleOf(slot, name)
 	if err == nil && got == v.Volume.Live {
 		err = fmt.Errorf("volume %s: the ready record is missing, though the old data is at %s: %w", v.Name, v.EntryPath(), disk.ErrDamaged)
 	}

@@ -17,7 +17,8 @@ import (
 )
 
 // Volume is a volume's directories, opened one below the other: the root of
-// trust, the parent of the live directory, and the live name in it.
+// trust, the parent of the live directory, and the live name in it. Of a volume that is
+// one file, the live directory is a file: see the package's documentation.
 type Volume struct {
 	journal.Volume
 	root, parent *disk.Dir // parent is nil where it does not exist
@@ -125,7 +126,8 @@ func (v *Volume) openLive(opening error, check func(string) error) error {
 		return v.unreachable(opening)
 	}
 	if v.parent != nil {
-		if v.Live, err = v.parent.Open(v.base); err == nil {
+		if v.Live, err = v.openEither(v.parent, v.base); err == nil {
+			v.File = v.Live.File() != ""
 			return nil
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return v.unreachable(err)
@@ -156,8 +158,64 @@ func (v *Volume) Is(found disk.Handle) error {
 	if err != nil || h == found {
 		return err
 	}
-	return v.unfit("in_use", "find out what renames directories there, stop it, then try again",
-		"%s is no longer the same directory: something has renamed or replaced it", v.Path())
+	return v.unfit("in_use", fmt.Sprintf("find out what renames or replaces %s there, stop it, then try again", v.kinds()),
+		"%s is no longer the same %s: something has renamed or replaced it", v.Path(), v.kind())
+}
+
+// kind and kinds are the words for what the volume is.
+func (v *Volume) kind() string {
+	if v.File {
+		return "file"
+	}
+	return "directory"
+}
+
+func (v *Volume) kinds() string {
+	if v.File {
+		return "files"
+	}
+	return "directories"
+}
+
+// open opens what the volume is, a directory or a file, at a name.
+func (v *Volume) open(d *disk.Dir, name string) (*disk.Dir, error) {
+	if v.File {
+		return d.OpenSingle(name)
+	}
+	return d.Open(name)
+}
+
+// openEither opens what has a name if it is a directory or a regular file.
+func (v *Volume) openEither(d *disk.Dir, name string) (*disk.Dir, error) {
+	found, err := d.Open(name)
+	if !errors.Is(err, unix.ENOTDIR) {
+		return found, err
+	}
+	file, fileErr := d.OpenSingle(name)
+	if errors.Is(fileErr, disk.ErrNotRegular) {
+		return nil, err
+	}
+	return file, fileErr
+}
+
+func (v *Volume) handleOf(d *disk.Dir, name string) (disk.Handle, error) {
+	if v.File {
+		return d.HandleOfSingle(name)
+	}
+	return d.HandleOf(name)
+}
+
+// slot opens the directory that holds what is staged or displaced, and returns its name
+// there: a tree is the entry of the wrapper; a file has its own name, in a directory
+// that is the entry. It returns nil where there is none. The caller closes it.
+func (v *Volume) slot() (*disk.Dir, string, error) {
+	wrapper, err := v.openWrapper()
+	if err != nil || wrapper == nil || !v.File {
+		return wrapper, v.Entry, err
+	}
+	defer wrapper.Close()
+	dir, err := wrapper.OpenIfThere(v.Entry)
+	return dir, v.base, err
 }
 
 // Nearest returns the closest existing directory to the live one that is not the
@@ -172,7 +230,7 @@ func (v *Volume) Nearest() *disk.Dir {
 // Begin is how the begin record names the volume. entry is its name in the
 // wrapper. With handle the record also holds the handle of the live directory.
 func (v *Volume) Begin(entry string, handle bool) (journal.Volume, error) {
-	record := journal.Volume{Name: v.Name, Root: v.Root, Rel: v.Rel, Entry: entry, Created: v.Missing, EngineVolume: v.EngineVolume, Anchor: path.Dir(v.nearestRel())}
+	record := journal.Volume{Name: v.Name, Root: v.Root, Rel: v.Rel, Entry: entry, Created: v.Missing, EngineVolume: v.EngineVolume, File: v.File, Anchor: path.Dir(v.nearestRel())}
 	if v.EngineVolume != "" {
 		record.Created = nil // only the engine may remove its volume
 	}
@@ -205,19 +263,14 @@ func (v *Volume) anchored() (bool, error) {
 	return now == v.AnchorHandle, err
 }
 
-// Create makes the missing directories, durably, and opens what is then there.
-// The begin record names them first.
+// Create makes the missing directories, and the file where the volume is one, durably,
+// and opens what is then there. The begin record names them first.
 func (v *Volume) Create() error {
 	if v.Live != nil {
 		return nil
 	}
 	for _, rel := range v.Missing {
-		d, err := v.root.Open(path.Dir(rel))
-		if err != nil {
-			return err
-		}
-		made, err := d.Ensure(path.Base(rel), 0o755)
-		if err = errors.Join(err, made.Close(), d.Close()); err != nil {
+		if err := v.create(rel); err != nil {
 			return err
 		}
 	}
@@ -227,11 +280,24 @@ func (v *Volume) Create() error {
 			return err
 		}
 	}
-	v.Live, err = v.parent.Open(v.base)
+	v.Live, err = v.open(v.parent, v.base)
 	return err
 }
 
-// uncreate removes the directories that the restore made, if they are empty.
+func (v *Volume) create(rel string) error {
+	d, err := v.root.Open(path.Dir(rel))
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if v.File && rel == v.Rel {
+		return d.EnsureSingle(v.base)
+	}
+	made, err := d.Ensure(path.Base(rel), 0o755)
+	return errors.Join(err, made.Close())
+}
+
+// uncreate removes what the restore made, if it is empty.
 func (v *Volume) uncreate() error {
 	for _, rel := range slices.Backward(v.Created) {
 		d, err := v.root.Open(path.Dir(rel))
@@ -241,7 +307,11 @@ func (v *Volume) uncreate() error {
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(rmdirEmpty(d, path.Base(rel)), d.Close()); err != nil {
+		remove := rmdirEmpty
+		if v.File && rel == v.Rel {
+			remove = (*disk.Dir).RemoveEmptySingle
+		}
+		if err := errors.Join(remove(d, path.Base(rel)), d.Close()); err != nil {
 			return err
 		}
 	}
@@ -271,9 +341,10 @@ func (v *Volume) openWrapper() (*disk.Dir, error) {
 
 // MakeStaged makes the empty directory that the new tree is staged in, and the
 // wrapper around it. The staged directory has the live one's properties, because the
-// files of the new tree take them over. The caller closes what it returns.
+// files of the new tree take them over. A new file is staged in such a directory too,
+// under its own name. The caller closes what it returns.
 func (v *Volume) MakeStaged() (*disk.Dir, error) {
-	live, err := v.parent.Open(v.base)
+	live, err := v.open(v.parent, v.base)
 	if err != nil {
 		return nil, err
 	}
@@ -286,7 +357,26 @@ func (v *Volume) MakeStaged() (*disk.Dir, error) {
 		return nil, err
 	}
 	defer wrapper.Close()
+	if v.File {
+		return wrapper.MakeForFile(v.Entry, p)
+	}
 	return wrapper.MakeAlike(v.Entry, p)
+}
+
+// Holds refuses a staged directory without the file that the volume is. For a volume
+// that is a directory it does nothing.
+func (v *Volume) Holds(staged *disk.Dir) error {
+	if !v.File {
+		return nil
+	}
+	h, err := staged.HandleOfSingle(v.base)
+	if err == nil && h == "" {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		return fmt.Errorf("the archive of a volume that is one file must hold %q: %w", v.base, err)
+	}
+	return nil
 }
 
 // makeWrapper opens the wrapper, and makes it where there is none: another volume in
@@ -308,12 +398,12 @@ func (v *Volume) makeWrapper() (*disk.Dir, error) {
 // OpenTaken opens the tree of generation w in the wrapper, nil if there is none. It is
 // an error if another directory is there. The caller closes it.
 func (v *Volume) OpenTaken(w Occupant) (*disk.Dir, error) {
-	wrapper, err := v.openWrapper()
-	if err != nil || wrapper == nil {
+	slot, name, err := v.slot()
+	if err != nil || slot == nil {
 		return nil, err
 	}
-	defer wrapper.Close()
-	tree, err := wrapper.Open(v.Entry)
+	defer slot.Close()
+	tree, err := v.open(slot, name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -321,7 +411,7 @@ func (v *Volume) OpenTaken(w Occupant) (*disk.Dir, error) {
 		return nil, err
 	}
 	if h, err := tree.Handle(); err != nil || h != v.Handle(w) {
-		return nil, errors.Join(err, fmt.Errorf("volume %s: there is another directory at %s", v.Name, tree.Path()), tree.Close())
+		return nil, errors.Join(err, fmt.Errorf("volume %s: there is another %s at %s", v.Name, v.kind(), tree.Path()), tree.Close())
 	}
 	return tree, nil
 }
@@ -339,4 +429,9 @@ func (v *Volume) Handle(w Occupant) disk.Handle {
 
 // EntryName is the name of the staged or displaced tree below the live one's
 // parent.
-func (v *Volume) EntryName() string { return v.wrapper + "/" + v.Entry }
+func (v *Volume) EntryName() string {
+	if v.File {
+		return path.Join(v.wrapper, v.Entry, v.base)
+	}
+	return v.wrapper + "/" + v.Entry
+}

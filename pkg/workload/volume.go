@@ -13,7 +13,7 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// Volume is one directory of a workload's data.
+// Volume is one directory, or one file, of a workload's data.
 type Volume struct {
 	Name     string   `yaml:"name"` // default: the source
 	Scope    Scope    `yaml:"scope"`

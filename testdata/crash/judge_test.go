@@ -232,10 +232,14 @@ func (w *world) safe() error {
 		return err
 	}
 	for i, m := range w.volumes() {
-		displaced, e := filepath.Glob(filepath.Join(m.point, ".snap-*", fmt.Sprint(i)))
+		pattern, own := filepath.Join(m.point, ".snap-*", fmt.Sprint(i)), 1 // the line of the root
+		if w.single {
+			pattern, own = filepath.Join(pattern, filepath.Base(w.live(m))), 0
+		}
+		displaced, e := filepath.Glob(pattern)
 		w.must(e)
 		if !slices.ContainsFunc(append(displaced, w.live(m)), func(dir string) bool {
-			return slices.Equal(disktest.Tree(w.T, dir)[1:], w.states[older][i][1:])
+			return slices.Equal(disktest.Tree(w.T, dir)[own:], w.states[older][i][own:])
 		}) {
 			return fmt.Errorf("%w, and the old data of %s is neither live nor displaced", err, m.name)
 		}
@@ -328,7 +332,11 @@ func (w *world) holds(s snapshot, want [][]string) error {
 		return fmt.Errorf("snapshot %s: cat and tar: %w: %s", s.SID, err, out)
 	}
 	for n, v := range s.Volumes {
-		if d := disktest.Diff(want[n], disktest.Tree(w.T, filepath.Join(dir, fmt.Sprint(n)))); d != "" {
+		from := filepath.Join(dir, fmt.Sprint(n))
+		if w.single {
+			from = filepath.Join(from, filepath.Base(w.live(w.volumes()[n])))
+		}
+		if d := disktest.Diff(want[n], disktest.Tree(w.T, from)); d != "" {
 			return fmt.Errorf("snapshot %s, volume %s:\n%s", s.SID, v.Name, d)
 		}
 	}

@@ -143,15 +143,20 @@ func workers(t *testing.T, work func(w *world, worker, of int)) { workersOn(t, "
 
 // workersOn is like workers, with the stores on this kind of filesystem.
 func workersOn(t *testing.T, store string, work func(w *world, worker, of int)) {
+	workersIn(t, "store on "+store, func(t *testing.T) *world { return newWorld(t, store) }, work)
+}
+
+// workersIn is like workers, each in a world that make returns.
+func workersIn(t *testing.T, name string, make func(t *testing.T) *world, work func(w *world, worker, of int)) {
 	n := 1
 	if all {
 		n = min(runtime.NumCPU()+1, 4)
 	}
-	t.Run("store on "+store, func(t *testing.T) { // waits for its parallel subtests
+	t.Run(name, func(t *testing.T) { // waits for its parallel subtests
 		for i := range n {
 			t.Run(fmt.Sprint("world", i), func(t *testing.T) {
 				t.Parallel()
-				work(newWorld(t, store), i, n)
+				work(make(t), i, n)
 			})
 		}
 	})

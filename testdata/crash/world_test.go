@@ -21,7 +21,7 @@ import (
 // The filesystems are image files, so that a copy of an image is the filesystem
 // after a power cut.
 //
-//	<dir>/v0 … v2, store   mount points; v0/data … are the live directories
+//	<dir>/v0 … v2, store   mount points; v0/data … are the live directories, or files
 //	<bank>/…               the images and copies of them
 //	<scratch>              the config, and copies to compare with
 type world struct {
@@ -36,6 +36,7 @@ type world struct {
 	members            map[string]bool       // the ids of the members of sid
 	reads              bool                  // run asks about reading calls too
 	guard              string                // --guard of restores: before or after
+	single             bool                  // each volume is one file
 }
 
 // medium is one filesystem of the world.
@@ -77,12 +78,18 @@ const workloadName = "app"
 // journal, and thereby many unrelated changes.
 func newWorld(t *testing.T, store string) *world {
 	t.Helper()
+	return newWorldOf(t, store, false)
+}
+
+// newWorldOf is newWorld with volumes that may be one file each.
+func newWorldOf(t *testing.T, store string, single bool) *world {
+	t.Helper()
 	disktest.NeedRoot(t)
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{T: t, dir: filepath.Join(dir, "w"), scratch: disktest.Tmpfs(t), states: map[string][][]string{}, guard: before}
+	w := &world{T: t, dir: filepath.Join(dir, "w"), scratch: disktest.Tmpfs(t), states: map[string][][]string{}, guard: before, single: single}
 	w.must(os.Chmod(w.scratch, 0o700))
 	w.config = filepath.Join(w.scratch, "snap.yaml")
 	w.makeBank()
@@ -197,7 +204,9 @@ func (w *world) write() {
 	text := fmt.Sprintf("version: 1\nstate: %s\nstore: %s\nabsolute_roots: [%s]\nworkloads:\n  %s:\n    volumes:\n", w.state(), w.store(), w.dir, workloadName)
 	for _, m := range w.volumes() {
 		text += fmt.Sprintf("      - {name: %s, scope: absolute, source: %s}\n", m.name, w.live(m))
-		w.must(os.Mkdir(w.live(m), 0o751))
+		if !w.single {
+			w.must(os.Mkdir(w.live(m), 0o751))
+		}
 	}
 	w.must(os.WriteFile(w.config, []byte(text), 0o600))
 	w.fill(newer)
@@ -233,6 +242,14 @@ func (w *world) capture() string {
 func (w *world) fill(generation string) {
 	w.Helper()
 	for i, m := range w.volumes() {
+		if w.single {
+			w.must(errors.Join(
+				os.WriteFile(w.live(m), []byte(strings.Repeat(fmt.Sprint(generation, i), 100_000)), 0o640),
+				os.Chown(w.live(m), 1000, 1001),
+				unix.Setxattr(w.live(m), "user.generation", []byte(generation), 0),
+			))
+			continue
+		}
 		w.must(empty(w.live(m)))
 		disktest.Write(w.T, w.live(m), map[string]string{
 			"generation": fmt.Sprint(generation, i), "dir/" + generation: strings.Repeat(generation, 3000),

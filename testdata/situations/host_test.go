@@ -191,8 +191,9 @@ func (h *host) trees(places []string) map[string][]string {
 	h.Helper()
 	trees := map[string][]string{}
 	for _, place := range places {
-		if path := h.path(place); path == "" {
-			trees[place] = []string{"there is no such volume"}
+		path := h.path(place)
+		if _, err := os.Lstat(path); path == "" || errors.Is(err, os.ErrNotExist) {
+			trees[place] = []string{"there is nothing"}
 		} else {
 			trees[place] = disktest.Tree(h.T, path)
 		}

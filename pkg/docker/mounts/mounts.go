@@ -31,7 +31,7 @@ const (
 	Memory    = "in memory: tmpfs"
 	Socket    = "a socket"
 	Device    = "a device"
-	File      = "a single file, and snap captures directories"
+	Pipe      = "a fifo"
 	System    = "a directory of the system"
 	Foreign   = "not a directory of this host"
 	Excluded  = "left alone: exclude in the config"

@@ -111,8 +111,8 @@ func (s *survey) binds(source string, readOnly bool) (why string, lost bool, err
 		// A folder of its own there may hold what the app writes: /etc/letsencrypt.
 		own := workload.Contains("/etc", filepath.Dir(source)) || workload.Contains("/usr/local", filepath.Dir(source))
 		return System, own && (err != nil || info.IsDir()), nil
-	case err == nil && !info.IsDir():
-		return File, true, nil
+	case err == nil && !info.IsDir() && !info.Mode().IsRegular():
+		return Pipe, false, nil
 	}
 	return "", false, nil
 }
