@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,6 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tiny-forge/snap/pkg/archive"
+	"github.com/tiny-forge/snap/pkg/fault"
+	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/restore"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/snapshot"
@@ -24,6 +27,7 @@ type snapshotJSON struct {
 	Created     time.Time    `json:"created"`
 	Reason      store.Reason `json:"reason"`
 	Note        string       `json:"note"`
+	Tags        []string     `json:"tags"`
 	Quiesce     string       `json:"quiesce"`
 	Files       int64        `json:"files"`
 	Bytes       int64        `json:"bytes"`
@@ -48,7 +52,7 @@ type volumeJSON struct {
 func showSnapshot(m *store.Manifest) snapshotJSON {
 	files, bytes, stored := m.Totals()
 	out := snapshotJSON{
-		Workload: m.Workload, SID: m.SID, Created: m.Created, Reason: m.Reason, Note: m.Note, Quiesce: m.Quiesce,
+		Workload: m.Workload, SID: m.SID, Created: m.Created, Reason: m.Reason, Note: m.Note, Tags: notNil(m.Tags), Quiesce: m.Quiesce,
 		Files: files, Bytes: bytes, StoredBytes: stored, Volumes: []volumeJSON{},
 	}
 	for i := range m.Volumes {
@@ -76,8 +80,9 @@ type captureJSON struct {
 
 func (a *app) captureCommand() *cobra.Command {
 	var req restore.CaptureRequest
+	var every bool
 	cmd := &cobra.Command{
-		Use:   "capture <workload>",
+		Use:   "capture <workload>... | --all",
 		Short: "Take a snapshot of a workload's volumes",
 		Long: `Take a snapshot of all volumes of a workload.
 
@@ -89,51 +94,102 @@ priority).
 
 --quiesce pause freezes the containers: the copy is what a power cut at that
 instant would leave. stop shuts the app down cleanly. none lets the app run:
-the files may then be from different moments.`,
-		Args: cobra.ExactArgs(1),
+the files may then be from different moments.
+
+Several workloads are captured one after the other. If one fails, the others are
+captured all the same, and the exit code is that of the gravest failure.`,
+		Example: `  snap capture blog --note 'before the upgrade' --tag upgrade
+  snap capture --all --wait 10m`,
 	}
 	cmd.Flags().StringVar(&req.Quiesce, "quiesce", runtime.Pause, "how to quiesce the app: `pause|stop|none`")
 	cmd.Flags().StringVar(&req.Note, "note", "", "a `text` that list shows with the snapshot")
+	cmd.Flags().StringArrayVar(&req.Tags, "tag", nil, "a `tag` for snap prune --keep-tag and for snap list; may be given several times")
+	cmd.Flags().BoolVar(&every, "all", false, "capture all workloads of the config")
+	durationVar(cmd.Flags(), &req.Wait, "wait", "how long to wait for another operation on the workload")
 	cmd.Flags().BoolVar(&a.pacer.fullSpeed, "full-speed", false, "do not lower snap's priority while the app runs")
-	cmd.PreRunE = func(*cobra.Command, []string) error {
+	cmd.PreRunE = func(_ *cobra.Command, args []string) error {
+		if every == (len(args) > 0) {
+			return errors.New("name the workloads to capture, or use --all")
+		}
 		return oneOf("--quiesce", req.Quiesce, runtime.Pause, runtime.Stop, runtime.None)
 	}
 	cmd.RunE = a.with(ownStore, func(ctx context.Context, e *restore.Engine, args []string) error {
-		req.Workload = args[0]
-		r, err := e.Capture(ctx, req)
-		if err != nil {
+		if every {
+			args = e.Config.Names()
+		}
+		if len(args) == 1 {
+			req.Workload = args[0]
+			r, err := e.Capture(ctx, req)
+			if err == nil {
+				a.result, a.effect = a.sayCapture(r), adds
+			}
 			return err
 		}
-		shown := captureJSON{showSnapshot(r.Manifest), r.QuiescedSeconds, r.Seconds, r.Added, r.Read, r.Phases, r.PassOne, notNil(r.Warnings), notNil(r.NotKept), nil}
-		if r.Pruned != nil {
-			pruned := showPrune(r.Pruned, false)
-			shown.Pruned = &pruned
-		}
-		a.result, a.effect = shown, adds
-		a.say("%s", shown.SID)
-		rest := "nothing was paused or stopped"
-		if r.QuiescedSeconds > 0 {
-			rest = fmt.Sprintf("the app was at rest for %.1f s", r.QuiescedSeconds)
-		}
-		a.progress("captured %s: %d files, %s (%s new in the store) in %.1f s; %s",
-			shown.Workload, shown.Files, size(shown.Bytes), size(r.Added), r.Seconds, rest)
-		if len(r.Changed) > 0 {
-			a.progress("warning: files changed or vanished while they were read, so the snapshot is not of one moment: %q; use --quiesce pause or stop", r.Changed)
-		}
-		for _, warning := range r.Warnings {
-			a.progress("warning: %s", warning)
-		}
-		if r.Pruned != nil && r.Pruned.Deleted > 0 {
-			a.progress("pruned: %s deleted, %s freed", verify.Count(r.Pruned.Deleted, "snapshot"), size(r.Pruned.Bytes))
-		}
-		for _, v := range shown.Volumes {
-			if v.Sockets > 0 {
-				a.progress("volume %s: %d sockets were left out", v.Name, v.Sockets)
-			}
-		}
-		return nil
+		return a.captureEach(ctx, e, req, args)
 	})
 	return cmd
+}
+
+// captureEach captures several workloads, whatever becomes of each. Its error is the
+// gravest of all.
+func (a *app) captureEach(ctx context.Context, e *restore.Engine, req restore.CaptureRequest, names []string) error {
+	captures := []any{}
+	var worst error
+	failed := 0
+	for _, name := range names {
+		req.Workload = name
+		r, err := e.Capture(ctx, req)
+		if err == nil {
+			captures = append(captures, a.sayCapture(r))
+			a.effect = adds
+			continue
+		}
+		failed++
+		said := a.describe(err)
+		captures = append(captures, map[string]any{"workload": name, "exit": said.exit, "error": said.body})
+		a.complain(name+": "+said.body.Message, said.body.Hint)
+		worst = fault.Graver(worst, err)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	a.result = map[string]any{"captures": captures}
+	if worst == nil {
+		return nil
+	}
+	gravest := fault.Classify(worst)
+	return fault.New(gravest.Kind, gravest.Code, remedy.Remedy{}, "%d of %d captures failed; the gravest: %w", failed, len(names), worst)
+}
+
+// sayCapture says what a capture did.
+func (a *app) sayCapture(r *restore.CaptureResult) captureJSON {
+	shown := captureJSON{showSnapshot(r.Manifest), r.QuiescedSeconds, r.Seconds, r.Added, r.Read, r.Phases, r.PassOne, notNil(r.Warnings), notNil(r.NotKept), nil}
+	if r.Pruned != nil {
+		pruned := showPrune(r.Pruned, false)
+		shown.Pruned = &pruned
+	}
+	a.say("%s", shown.SID)
+	rest := "nothing was paused or stopped"
+	if r.QuiescedSeconds > 0 {
+		rest = fmt.Sprintf("the app was at rest for %.1f s", r.QuiescedSeconds)
+	}
+	a.progress("captured %s: %d files, %s (%s new in the store) in %.1f s; %s",
+		shown.Workload, shown.Files, size(shown.Bytes), size(r.Added), r.Seconds, rest)
+	if len(r.Changed) > 0 {
+		a.progress("warning: files changed or vanished while they were read, so the snapshot is not of one moment: %q; use --quiesce pause or stop", r.Changed)
+	}
+	for _, warning := range r.Warnings {
+		a.progress("warning: %s", warning)
+	}
+	if r.Pruned != nil && r.Pruned.Deleted > 0 {
+		a.progress("pruned: %s deleted, %s freed", verify.Count(r.Pruned.Deleted, "snapshot"), size(r.Pruned.Bytes))
+	}
+	for _, v := range shown.Volumes {
+		if v.Sockets > 0 {
+			a.progress("volume %s: %d sockets were left out", v.Name, v.Sockets)
+		}
+	}
+	return shown
 }
 
 // oneOf checks a flag's value.

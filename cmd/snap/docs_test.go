@@ -14,7 +14,7 @@ import (
 // possible values.
 func TestEveryFlagSaysWhatItTakes(t *testing.T) {
 	want := map[string]string{
-		"capture --note": "text", "capture --quiesce": "pause|stop|none",
+		"capture --note": "text", "capture --tag": "tag", "capture --wait": "duration", "list --last": "n", "list --reason": "manual|pre-restore", "list --tag": "tag", "capture --quiesce": "pause|stop|none",
 		"restore --confirm": "sid", "restore --guard": "before|after", "restore --image": "running|config|snapshot", "restore --on-unhealthy": "revert|keep",
 		"restore --volume": "name", "restore --to": "dir", "restore --health-timeout": "duration", "restore --stop-timeout": "duration",
 		"recover --confirm": "transaction", "recover --resolve": "keep-old|keep-new", "recover --wait-docker": "duration",

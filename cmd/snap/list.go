@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,31 +14,57 @@ import (
 )
 
 func (a *app) listCommand() *cobra.Command {
-	return &cobra.Command{
+	var last int
+	var reason string
+	var tags []string
+	cmd := &cobra.Command{
 		Use:   "list [workload]",
 		Short: "List snapshots, newest first",
-		Args:  cobra.MaximumNArgs(1),
-		RunE: a.with(knownStore, func(_ context.Context, e *restore.Engine, args []string) error {
-			names, err := listed(e, args)
-			if err != nil {
-				return err
-			}
-			snapshots := []snapshotJSON{}
-			for _, name := range names {
-				for m, err := range e.Snapshots(name) {
-					if err != nil {
-						a.progress("warning: %v", err)
-						continue
-					}
+		Example: `  snap list blog --last 5
+  snap list --reason pre-restore`,
+		Args: cobra.MaximumNArgs(1),
+	}
+	cmd.Flags().IntVar(&last, "last", 0, "show only the last `n` of each workload")
+	cmd.Flags().StringVar(&reason, "reason", "", "show only those that were made for this reason: `manual|pre-restore`")
+	cmd.Flags().StringArrayVar(&tags, "tag", nil, "show only those with this `tag`, or one of them where it is given several times")
+	cmd.PreRunE = func(*cobra.Command, []string) error {
+		if last < 0 {
+			return fmt.Errorf("--last is %d: use a number of snapshots", last)
+		}
+		return oneOf("--reason", reason, "", string(store.Manual), string(store.PreRestore))
+	}
+	wanted := func(m *store.Manifest) bool {
+		return (reason == "" || reason == string(m.Reason)) &&
+			(len(tags) == 0 || slices.ContainsFunc(m.Tags, func(tag string) bool { return slices.Contains(tags, tag) }))
+	}
+	cmd.RunE = a.with(knownStore, func(_ context.Context, e *restore.Engine, args []string) error {
+		names, err := listed(e, args)
+		if err != nil {
+			return err
+		}
+		snapshots := []snapshotJSON{}
+		for _, name := range names {
+			n := 0
+			for m, err := range e.Snapshots(name) {
+				if err != nil {
+					a.progress("warning: %v", err)
+					continue
+				}
+				if last > 0 && n == last {
+					break
+				}
+				if wanted(m) {
 					snapshots = append(snapshots, showSnapshot(m))
+					n++
 				}
 			}
-			slices.SortStableFunc(snapshots, func(x, y snapshotJSON) int { return y.Created.Compare(x.Created) })
-			a.result = map[string]any{"snapshots": snapshots}
-			a.table(snapshotRows(snapshots))
-			return nil
-		}),
-	}
+		}
+		slices.SortStableFunc(snapshots, func(x, y snapshotJSON) int { return y.Created.Compare(x.Created) })
+		a.result = map[string]any{"snapshots": snapshots}
+		a.table(snapshotRows(snapshots))
+		return nil
+	})
+	return cmd
 }
 
 // listed returns the workloads to list: the one of the command line, or those of
@@ -63,10 +90,10 @@ func listed(e *restore.Engine, args []string) ([]string, error) {
 }
 
 func snapshotRows(list []snapshotJSON) [][]string {
-	rows := [][]string{{"WORKLOAD", "SID", "CREATED", "REASON", "FILES", "SIZE", "NOTE"}}
+	rows := [][]string{{"WORKLOAD", "SID", "CREATED", "REASON", "FILES", "SIZE", "TAGS", "NOTE"}}
 	for _, s := range list {
 		rows = append(rows, []string{
-			s.Workload, s.SID, s.Created.Local().Format(time.DateTime), string(s.Reason), fmt.Sprint(s.Files), size(s.Bytes), s.Note,
+			s.Workload, s.SID, s.Created.Local().Format(time.DateTime), string(s.Reason), fmt.Sprint(s.Files), size(s.Bytes), strings.Join(s.Tags, ","), s.Note,
 		})
 	}
 	return rows

@@ -149,7 +149,7 @@ func unrestorable(bad *archive.Unrestorable) string {
 
 // Graver returns the graver of two errors, the first of two alike; nil is not grave.
 func Graver(a, b error) error {
-	order := map[Kind]int{Busy: 1, Failed: 2, Refused: 2, RolledBack: 3, Pending: 3, Frozen: 4}
+	order := map[Kind]int{Busy: 1, Usage: 2, Failed: 2, Refused: 2, RolledBack: 3, Pending: 3, Frozen: 4, Interrupted: 5}
 	e := Classify(b)
 	if e == nil || a != nil && order[e.Kind] <= order[KindOf(a)] {
 		return a

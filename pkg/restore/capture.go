@@ -22,6 +22,8 @@ type CaptureRequest struct {
 	Workload string
 	Quiesce  string // runtime.Pause, Stop or None
 	Note     string
+	Tags     []string
+	Wait     time.Duration // at most, for another operation on the workload
 }
 
 // CaptureResult is a snapshot that exists.
@@ -44,6 +46,11 @@ type CaptureResult struct {
 // there is no snapshot, and the app is as it was before unless the error is of
 // kind Pending.
 func (e *Engine) Capture(ctx context.Context, req CaptureRequest) (*CaptureResult, error) {
+	for _, tag := range req.Tags {
+		if !store.ValidTag(tag) {
+			return nil, fault.New(fault.Usage, "usage", remedy.Remedy{}, "the tag %q: use letters, digits and . _ : / @ + -", tag)
+		}
+	}
 	result, err := e.take(ctx, req)
 	if err == nil && !e.Config.RetainOf(req.Workload).Empty() {
 		e.pruneAfter(ctx, req.Workload, result)
@@ -52,7 +59,7 @@ func (e *Engine) Capture(ctx context.Context, req CaptureRequest) (*CaptureResul
 }
 
 func (e *Engine) take(ctx context.Context, req CaptureRequest) (*CaptureResult, error) {
-	s, err := e.begin(ctx, "capture", req.Workload)
+	s, err := e.beginWait(ctx, "capture", req.Workload, req.Wait)
 	if err != nil {
 		return nil, err
 	}
@@ -166,7 +173,7 @@ func (c *capturing) take(ctx context.Context, tx *journal.Tx) (err error) {
 		return err
 	}
 	c.at("read")
-	c.result.Manifest = &store.Manifest{SID: c.sid, Reason: store.Manual, Note: c.req.Note, Quiesce: c.req.Quiesce, Images: images(c.containers)}
+	c.result.Manifest = &store.Manifest{SID: c.sid, Reason: store.Manual, Note: c.req.Note, Tags: c.req.Tags, Quiesce: c.req.Quiesce, Images: images(c.containers)}
 	return c.phase(Publish, func() error { return c.capture.Publish(c.result.Manifest) })
 }
 

@@ -70,13 +70,31 @@ type session struct {
 // begin opens a session: config, runtime, and the locks of the workload and of
 // its volumes.
 func (e *Engine) begin(ctx context.Context, verb, name string) (*session, error) {
+	return e.beginWait(ctx, verb, name, 0)
+}
+
+// beginWait is begin that waits, at most for wait, for another operation on the workload.
+func (e *Engine) beginWait(ctx context.Context, verb, name string, wait time.Duration) (*session, error) {
 	s, err := e.lookup(ctx, verb, name)
 	if err != nil {
 		return nil, err
 	}
-	if s.held, err = e.Journal.Lock(name, verb); err == nil {
-		err = s.lockVolumes()
+	waiting, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	for {
+		if s.held, err = e.Journal.LockWait(waiting, name, verb); err == nil {
+			err = s.lockVolumes()
+		}
+		if !errors.Is(err, journal.ErrBusy) || waiting.Err() != nil {
+			break
+		}
+		if s.held != nil { // it is a volume that is busy
+			s.held.Release()
+			s.held = nil
+		}
+		time.Sleep(100 * time.Millisecond)
 	}
+	err = fault.Because(ctx, err)
 	if err != nil {
 		s.close()
 		return nil, fault.Classify(err)

@@ -202,7 +202,7 @@ func (p *pruning) decide(name string, policy *retain.Policy) error {
 			return fault.New(fault.Failed, "snapshot_damaged", remedy.Of("see what is damaged with `", remedy.Verify(name), "`, and delete that snapshot by its id"),
 				"a snapshot of %s cannot be read, so nothing is deleted: %w", name, err)
 		}
-		list = append(list, retain.Snapshot{SID: m.SID, Created: m.Created, PreRestore: m.Reason == store.PreRestore})
+		list = append(list, retain.Snapshot{SID: m.SID, Created: m.Created, Tags: m.Tags, PreRestore: m.Reason == store.PreRestore})
 	}
 	own := PrunedWorkload{name, policy.Decide(time.Now(), list)}
 	for i := range own.Verdicts {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
+	"regexp"
 	"slices"
 	"time"
 
@@ -40,6 +41,7 @@ type Manifest struct {
 	Created  time.Time `json:"created"`
 	Reason   Reason    `json:"reason"`
 	Note     string    `json:"note"`
+	Tags     []string  `json:"tags,omitempty"`
 	Quiesce  string    `json:"quiesce"`
 	Snap     string    `json:"snap"` // the program's version
 	Images   []Image   `json:"images"`
@@ -129,9 +131,12 @@ func (m *Manifest) Volume(name, scope, source string) *Volume {
 
 // needs returns the oldest version of the format that can express m, so that older
 // programs read what they can. Version 2 has the compression of volumes, version 3 also
-// their fifos and devices, version 4 also their kind.
+// their fifos and devices, version 4 also their kind, and tags.
 func (m *Manifest) needs() int {
 	version := 1
+	if len(m.Tags) > 0 {
+		version = 4
+	}
 	for i := range m.Volumes {
 		if m.Volumes[i].Compression != archive.Gzip {
 			version = max(version, 2)
@@ -146,6 +151,12 @@ func (m *Manifest) needs() int {
 	return version
 }
 
+// ValidTag reports whether a snapshot may have the tag: 1 to 64 letters, digits and
+// characters of "._:/@+-".
+func ValidTag(tag string) bool { return tagForm.MatchString(tag) }
+
+var tagForm = regexp.MustCompile(`^[\pL\pN._:/@+-]{1,64}$`)
+
 // validate refuses a manifest that no capture writes. A forged manifest may have
 // a correct checksum.
 func (m *Manifest) validate(workload, sid string) error {
@@ -157,6 +168,11 @@ func (m *Manifest) validate(workload, sid string) error {
 	}
 	if m.Reason != Manual && m.Reason != PreRestore {
 		return bad("unknown reason %q", m.Reason)
+	}
+	for _, tag := range m.Tags {
+		if !ValidTag(tag) {
+			return bad("the tag %q", tag)
+		}
 	}
 	if len(m.Volumes) > maxVolumes {
 		return bad("%d volumes", len(m.Volumes))
