@@ -21,7 +21,7 @@ func TestEveryFlagSaysWhatItTakes(t *testing.T) {
 		"deploy --health-timeout": "duration", "lock --wait": "duration",
 		"export --compression": "gzip|zstd", "export --output": "file", "export --volume": "name",
 		"verify --read-data": "part", "delete --wait": "duration", "prune --wait": "duration",
-		"prune --keep-last": "n", "prune --keep-hourly": "n", "prune --keep-daily": "n", "prune --keep-weekly": "n", "prune --keep-monthly": "n", "prune --keep-yearly": "n",
+		"status --max-age": "duration", "prune --keep-last": "n", "prune --keep-hourly": "n", "prune --keep-daily": "n", "prune --keep-weekly": "n", "prune --keep-monthly": "n", "prune --keep-yearly": "n",
 		"prune --keep-within": "time", "prune --keep-within-hourly": "time", "prune --keep-within-daily": "time", "prune --keep-within-weekly": "time",
 		"prune --keep-within-monthly": "time", "prune --keep-within-yearly": "time", "prune --keep-pre-restore": "time", "prune --keep-tag": "tag",
 		"import --note": "text", "import --volume": "name",

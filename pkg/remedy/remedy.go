@@ -31,6 +31,8 @@ const (
 	DoShow           Verb = "show"
 	DoStatus         Verb = "status"
 	DoVerify         Verb = "verify"
+	DoCapture        Verb = "capture"
+	DoPrune          Verb = "prune"
 )
 
 // Remedy is what an operator can do about an error: text, with operations among it.
@@ -96,6 +98,9 @@ func Recover(workload string) Operation { return Operation{Verb: DoRecover, Work
 
 // List lists the snapshots of a workload.
 func List(workload string) Operation { return Operation{Verb: DoList, Workload: workload} }
+
+// Capture makes a snapshot of a workload.
+func Capture(workload string) Operation { return Operation{Verb: DoCapture, Workload: workload} }
 
 // Verify looks for damage in the snapshots of a workload.
 func Verify(workload string) Operation { return Operation{Verb: DoVerify, Workload: workload} }

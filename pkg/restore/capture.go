@@ -51,7 +51,14 @@ func (e *Engine) Capture(ctx context.Context, req CaptureRequest) (*CaptureResul
 			return nil, fault.New(fault.Usage, "usage", remedy.Remedy{}, "the tag %q: use letters, digits and . _ : / @ + -", tag)
 		}
 	}
+	start := time.Now()
 	result, err := e.take(ctx, req)
+	run := journal.Run{Verb: "capture"}
+	if result != nil {
+		_, bytes, _ := result.Manifest.Totals()
+		run.SID, run.Downtime, run.Bytes, run.Added = result.Manifest.SID, result.QuiescedSeconds, bytes, result.Added
+	}
+	e.remember(ctx, req.Workload, start, run, err)
 	if err == nil && !e.Config.RetainOf(req.Workload).Empty() {
 		e.pruneAfter(ctx, req.Workload, result)
 	}

@@ -73,6 +73,7 @@ func (e *Engine) Restore(ctx context.Context, req RestoreRequest) (*RestoreResul
 	err = r.run(ctx)
 	r.result.Seconds = time.Since(s.when).Seconds()
 	s.audit(req.SID, r.result.Tx, err)
+	e.remember(ctx, req.Workload, s.when, journal.Run{Verb: "restore", SID: req.SID, Downtime: r.result.DowntimeSeconds}, err)
 	if r.result.Outcome == "" {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/journal"
@@ -22,8 +23,11 @@ import (
 // WorkloadStatus is the status of one workload.
 type WorkloadStatus struct {
 	Workload   string
-	State      string // running, partly running, paused, stopped, absent, data, unknown; or pending, guarding, frozen
-	LastSID    string
+	State      string    // running, partly running, paused, stopped, absent, data, unknown; or pending, guarding, frozen
+	LastSID    string    // of the last snapshot that no restore made, or else of the last
+	LastGood   time.Time // when that was made; zero if there is none
+	LastError  string    // of the last capture, if it failed
+	Failed     time.Time // when it did
 	Containers []runtime.Container
 	Pending    *PendingTx
 	Left       []string        // mounts that are not volumes of the workload, a line for each reason
@@ -103,11 +107,21 @@ func (e *Engine) status(ctx context.Context, name string, known map[string]*work
 		problem(e.noStore())
 	}
 	for m, err := range e.Snapshots(name) { // up to the newest that can be used
-		if err == nil {
-			st.LastSID = m.SID
+		if err != nil {
+			problem(err.Error())
+			continue
+		}
+		if st.LastSID == "" || m.Reason == store.Manual {
+			st.LastSID, st.LastGood = m.SID, m.Created
+		}
+		if m.Reason == store.Manual {
 			break
 		}
+	}
+	if runs, err := e.Journal.Runs(name); err != nil {
 		problem(err.Error())
+	} else if _, failure := lastRuns(runs); failure != nil {
+		st.LastError, st.Failed = failure.Error, failure.Time
 	}
 	s, err := e.lookup(ctx, "status", name)
 	if err != nil {

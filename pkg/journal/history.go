@@ -1,0 +1,102 @@
+package journal
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Run is a line of <state>/history/<workload>.jsonl: how a capture or a restore went.
+type Run struct {
+	Time     time.Time `json:"time"` // of its end
+	Verb     string    `json:"verb"`
+	SID      string    `json:"sid,omitempty"`
+	Result   string    `json:"result"` // "ok", or the code of the error
+	Error    string    `json:"error,omitempty"`
+	Seconds  float64   `json:"seconds"`
+	Downtime float64   `json:"downtime_seconds,omitempty"` // how long the app was down or at rest
+	Bytes    int64     `json:"bytes,omitempty"`            // of the data
+	Added    int64     `json:"added_bytes,omitempty"`      // by how much the store grew
+}
+
+// The history of a workload is cut to its newer half when it is longer than this, in
+// bytes: some thousand runs.
+const maxHistory = 1 << 20
+
+// historyLimit bounds what is read of a history.
+const historyLimit = 4 * maxHistory
+
+// AddRun appends a run to the history of a workload. It is not made durable: of a run
+// right before a power cut the audit log knows.
+func (j *Journal) AddRun(workload string, r Run) error {
+	line, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	if err := j.addLine(workload+".jsonl", append(line, '\n')); err != nil {
+		return fmt.Errorf("the history of %s: %w", workload, err)
+	}
+	return nil
+}
+
+func (j *Journal) addLine(name string, line []byte) error {
+	dir, err := j.root.Ensure("history", 0o700)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	// Two captures of a workload that are busy may end at the same time.
+	if err := dir.Flock(unix.LOCK_EX); err != nil {
+		return err
+	}
+	defer func() { _ = dir.Flock(unix.LOCK_UN) }()
+	f, err := dir.OpenShared(name)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(line)
+	info, statErr := f.Stat()
+	if err := errors.Join(err, statErr, f.Close()); err != nil {
+		return err
+	}
+	if info.Size() <= maxHistory {
+		return nil
+	}
+	text, err := dir.ReadFile(name, historyLimit)
+	if err != nil {
+		return err
+	}
+	text = text[len(text)-maxHistory/2:]
+	_, text, _ = bytes.Cut(text, []byte("\n")) // the first line was cut
+	return dir.Publish(name, text)
+}
+
+// Runs returns the runs of a workload, the oldest first. A line that is none is passed
+// over: nothing depends on it.
+func (j *Journal) Runs(workload string) ([]Run, error) {
+	dir, err := j.root.OpenIfThere("history")
+	if err != nil || dir == nil {
+		return nil, err
+	}
+	defer dir.Close()
+	text, err := dir.ReadFile(workload+".jsonl", historyLimit)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var runs []Run
+	for line := range bytes.Lines(text) {
+		var r Run
+		if json.Unmarshal(line, &r) == nil && !r.Time.IsZero() {
+			runs = append(runs, r)
+		}
+	}
+	return runs, nil
+}

@@ -1,0 +1,148 @@
+package restore
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/tiny-forge/snap/pkg/fault"
+	"github.com/tiny-forge/snap/pkg/remedy"
+	"github.com/tiny-forge/snap/pkg/store"
+)
+
+// Finding is one thing that needs attention.
+type Finding struct {
+	Workload string // "": of the host
+	Code     string
+	Text     string // "" where the remedy says what there is to say
+	Remedy   remedy.Remedy
+}
+
+// check collects findings.
+type check struct {
+	*Engine
+	maxAge time.Duration
+	now    time.Time
+	list   []Finding
+}
+
+func (c *check) find(workload, code string, way remedy.Remedy, format string, args ...any) {
+	c.list = append(c.list, Finding{workload, code, fmt.Sprintf(format, args...), way})
+}
+
+// Check looks for what needs attention, of one workload or, for "", of all: no recent
+// snapshot, a capture that has failed, an operation that has not ended, an engine or a
+// store that does not answer, room that runs out, data that has shrunk. It changes
+// nothing. Snapshots older than maxAge are too old.
+func (e *Engine) Check(ctx context.Context, name string, maxAge time.Duration) ([]Finding, error) {
+	list, err := e.Status(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	c := &check{Engine: e, maxAge: maxAge, now: time.Now()}
+	if e.Store == nil {
+		c.find("", "no_store", remedy.Of("mount the filesystem of the store, or capture"), "%s", e.noStore())
+	}
+	added := int64(0)
+	for i := range list {
+		added += c.workload(&list[i])
+	}
+	if e.Store != nil {
+		if err := c.room(added); err != nil {
+			return nil, fault.Classify(err)
+		}
+	}
+	return c.list, nil
+}
+
+// workload returns what the captures of a workload have lately added to the store.
+func (c *check) workload(st *WorkloadStatus) (added int64) {
+	w := st.Workload
+	for _, p := range st.Problems {
+		if c.Store != nil || p.Text(func(remedy.Operation) string { return "" }) != c.noStore() { // it is one problem of the host
+			c.list = append(c.list, Finding{Workload: w, Code: "problem", Remedy: p})
+		}
+	}
+	switch p := st.Pending; {
+	case p == nil || p.Active:
+	case p.Frozen:
+		c.find(w, "frozen", fault.SeeFrozen, "transaction %s is frozen: %s", p.Tx, p.Message)
+	default:
+		c.find(w, "pending", remedy.Of(remedy.Recover(w)), "transaction %s has not ended: %s", p.Tx, p.Message)
+	}
+	runs, err := c.Journal.Runs(w)
+	if err != nil {
+		c.find(w, "problem", remedy.Remedy{}, "its history cannot be read: %v", err)
+	}
+	if _, failure := lastRuns(runs); failure != nil {
+		c.find(w, "capture_failed", remedy.Of("run the capture by hand: ", remedy.Capture(w)), "the capture of %s failed: %s", failure.Time.Local().Format(time.DateTime), failure.Error)
+	}
+	c.snapshots(w)
+	for _, r := range runs[max(0, len(runs)-10):] {
+		added = max(added, r.Added)
+	}
+	return added
+}
+
+// snapshots looks at the two newest snapshots that no restore made.
+func (c *check) snapshots(w string) {
+	if c.Store == nil {
+		return
+	}
+	var list []*store.Manifest
+	for m, err := range c.Snapshots(w) {
+		if err != nil {
+			c.find(w, "damaged", remedy.Of(remedy.Verify(w)), "%v", err)
+			continue
+		}
+		if m.Reason == store.Manual {
+			if list = append(list, m); len(list) == 2 {
+				break
+			}
+		}
+	}
+	if len(list) == 0 {
+		c.find(w, "no_snapshot", remedy.Of(remedy.Capture(w)), "there is no snapshot")
+		return
+	}
+	if age := c.now.Sub(list[0].Created); c.maxAge > 0 && age > c.maxAge {
+		c.find(w, "too_old", remedy.Of(remedy.Capture(w)), "the last snapshot is %s old, of %s", Ago(age), list[0].Created.Local().Format(time.DateTime))
+	}
+	if len(list) == 2 {
+		_, now, _ := list[0].Totals()
+		_, before, _ := list[1].Totals()
+		if before > 1<<20 && now < before/2 {
+			c.find(w, "shrunk", remedy.Of("look whether the data is still there"), "snapshot %s holds %d bytes, and %s before it %d", list[0].SID, now, list[1].SID, before)
+		}
+	}
+}
+
+// room looks whether the store has room for three more captures of all.
+func (c *check) room(added int64) error {
+	const captures, least = 3, 64 << 20
+	space, err := c.Store.Root().Space()
+	if err != nil {
+		return err
+	}
+	if need := uint64(max(captures*added, least)); space.Bytes < need {
+		c.find("", "no_space", remedy.Of("free space there, or delete snapshots (", remedy.Operation{Verb: remedy.DoPrune}, ")"),
+			"the filesystem of the store has %d bytes free, and three more captures may need %d", space.Bytes, need)
+	}
+	if space.Inodes < 10_000 {
+		c.find("", "no_space", remedy.Of("remove files there"), "the filesystem of the store has %d inodes free", space.Inodes)
+	}
+	return nil
+}
+
+// Ago is a length of time in words, as long ones are said.
+func Ago(d time.Duration) string {
+	switch {
+	case d >= 48*time.Hour:
+		return fmt.Sprintf("%d days", int(d.Hours()/24))
+	case d >= 2*time.Hour:
+		return fmt.Sprintf("%d hours", int(d.Hours()))
+	case d >= 2*time.Minute:
+		return fmt.Sprintf("%d minutes", int(d.Minutes()))
+	}
+	return fmt.Sprintf("%d seconds", int(d.Seconds()))
+}
