@@ -79,6 +79,7 @@ func Extract(ctx context.Context, x *Extraction) (*Extracted, error) {
 		return nil, err
 	}
 	defer t.close()
+	x.at("opened")
 	err = t.make()
 	if err == nil {
 		x.at("made")

@@ -378,6 +378,40 @@ func TestTwoAtOnceDoNotMix(t *testing.T) {
 	}
 }
 
+// What somebody else puts there after the first look is neither taken over nor removed.
+func TestWhatAppearsMeanwhileIsLeftAlone(t *testing.T) {
+	w := newWorld(t, t.TempDir(), []string{"one"}, usual(t))
+	w.must(os.Mkdir(w.at("victim"), 0o755))
+	for what, appears := range map[string]func(out string){
+		"a file in it":    func(out string) { w.must(os.WriteFile(out+"/theirs", []byte("x"), 0o644)) },
+		"a directory":     func(out string) { w.must(os.Mkdir(out, 0o755)) },
+		"a symbolic link": func(out string) { w.must(os.Symlink(w.at("victim"), out)) },
+		"a volume's name": func(out string) { w.must(os.Symlink(w.at("victim"), out+"/one")) },
+	} {
+		out := w.at("out")
+		if strings.Contains(what, "file") || strings.Contains(what, "name") {
+			w.must(os.Mkdir(out, 0o755))
+		}
+		x := w.extraction(out)
+		var want []string
+		x.reached = func(point string) {
+			if point == "opened" {
+				appears(out)
+				want = disktest.Tree(t, w.dir)
+			}
+		}
+		_, err := Extract(t.Context(), x)
+		w.refused(what, err, fault.Busy, "busy")
+		left := func(lines []string) []string { // its time has changed, as names came and went in it
+			return slices.DeleteFunc(lines, func(line string) bool {
+				return strings.HasPrefix(line, `"out" mode=40755`) || strings.HasPrefix(line, `"." `)
+			})
+		}
+		disktest.Same(t, what, left(want), left(disktest.Tree(t, w.dir)))
+		w.must(os.RemoveAll(out))
+	}
+}
+
 // Without room it is refused before anything is made. Where the room goes meanwhile, the
 // error says where and how much, and nothing is left.
 func TestAFullDiskIsNamed(t *testing.T) {
