@@ -36,6 +36,7 @@
 // Nothing that is read here is trusted: a manifest is checked before it is given
 // out, a member by whoever inflates it, and neither says where data goes. Snapshots
 // are neither encrypted nor signed; the checksums show accidents. Nothing is ever
-// pruned, so the store only grows. The index of a snapshot is a hint to the next
-// capture, and nothing is put back because an index says so.
+// pruned, so the store only grows. The index of a snapshot is a hint, to the next
+// capture and to whoever looks for one file ([Store.OpenPlaces]), and nothing is put
+// back because an index says so.
 package store
