@@ -631,6 +631,22 @@ func TestAnIndexThatIsWrongCostsTimeOnly(t *testing.T) {
 	}
 }
 
+// A name that a damaged index has lost is in the snapshot all the same.
+func TestADamagedIndexLosesNoName(t *testing.T) {
+	w := newWorld(t, t.TempDir(), []string{"one", "two"}, usual(t))
+	path := w.at("store/snapshots/app/" + w.manifest.SID + "/index.gz")
+	text := disktest.Run(t, "gzip", "-dc", path)
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	_, err := z.Write([]byte(strings.Replace(text, `"file"`, `"fyle"`, 1)))
+	w.must(errors.Join(err, z.Close()))
+	damaged := b.Bytes()
+	damaged[len(damaged)-8] ^= 1 // its checksum is that of another text
+	w.must(os.WriteFile(path, damaged, 0o600))
+	_, err = Extract(t.Context(), w.extraction(w.at("out"), "one:file"))
+	w.must(err)
+}
+
 // Where the config rejects symlinks, that is said before anything is made.
 func TestSymlinksFollowTheConfig(t *testing.T) {
 	w := newWorld(t, t.TempDir(), []string{"one"}, func(_ int, live string) {
