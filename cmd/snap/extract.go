@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/tiny-forge/snap/pkg/catalog"
@@ -26,6 +27,17 @@ type extractJSON struct {
 	Space    []disk.Room               `json:"space"`
 	Warnings []string                  `json:"warnings"`
 	NotKept  []snapshot.NotKept        `json:"not_kept"`
+}
+
+// restoreArgs takes parts of a snapshot only for a directory.
+func restoreArgs(cmd *cobra.Command, args []string, to string) error {
+	switch {
+	case to != "":
+		return cobra.MinimumNArgs(2)(cmd, args)
+	case len(args) > 2:
+		return &usageError{fmt.Errorf("%q: a part of a snapshot goes into a directory", args[2]), "add --to DIR, or choose whole volumes with --volume"}
+	}
+	return cobra.ExactArgs(2)(cmd, args)
 }
 
 // alone refuses flags that say how an app is stopped and comes up: --to touches none.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/preflight"
@@ -97,15 +98,7 @@ nothing. After a crash or a power cut, run snap recover.`,
 		Example: `  snap restore web 20261123T170634Z-c68518 --plan
   snap restore web 20261123T170634Z-c68518 --to /srv/yesterday www:img/logo.png`,
 	}
-	cmd.Args = func(_ *cobra.Command, args []string) error {
-		if to != "" {
-			return cobra.MinimumNArgs(2)(cmd, args)
-		}
-		if len(args) > 2 {
-			return &usageError{fmt.Errorf("%q: a part of a snapshot goes into a directory", args[2]), "add --to DIR, or choose whole volumes with --volume"}
-		}
-		return cobra.ExactArgs(2)(cmd, args)
-	}
+	cmd.Args = func(cmd *cobra.Command, args []string) error { return restoreArgs(cmd, args, to) }
 	flags := cmd.Flags()
 	flags.StringVar(&req.Confirm, "confirm", "", "the `sid` again, because a restore replaces live data")
 	flags.BoolVar(&plan, "plan", false, "show what would be done and change nothing")
@@ -123,15 +116,7 @@ nothing. After a crash or a power cut, run snap recover.`,
 		if flags.Changed("to") {
 			return alone(flags, to)
 		}
-		if flags.Changed("guard") {
-			if err := oneOf("--guard", req.Guard, workload.GuardBefore, workload.GuardAfter); err != nil {
-				return err
-			}
-		}
-		if err := oneOf("--image", req.Image, runtime.ImageRunning, runtime.ImageConfig, runtime.ImageSnapshot); err != nil {
-			return err
-		}
-		return oneOf("--on-unhealthy", req.OnUnhealthy, restore.RevertUnhealthy, restore.KeepUnhealthy)
+		return checkRestore(flags, &req)
 	}
 	extract := a.with(knownStore, func(ctx context.Context, e *restore.Engine, args []string) error {
 		return a.extract(ctx, e, restore.ExtractRequest{Workload: args[0], SID: args[1], Dir: to, Chosen: append(req.Volumes, args[2:]...), Plan: plan})
@@ -153,6 +138,19 @@ nothing. After a crash or a power cut, run snap recover.`,
 		return inPlace(cmd, args)
 	}
 	return cmd
+}
+
+// checkRestore refuses values that a restore in place does not know.
+func checkRestore(flags *pflag.FlagSet, req *restore.RestoreRequest) error {
+	if flags.Changed("guard") {
+		if err := oneOf("--guard", req.Guard, workload.GuardBefore, workload.GuardAfter); err != nil {
+			return err
+		}
+	}
+	if err := oneOf("--image", req.Image, runtime.ImageRunning, runtime.ImageConfig, runtime.ImageSnapshot); err != nil {
+		return err
+	}
+	return oneOf("--on-unhealthy", req.OnUnhealthy, restore.RevertUnhealthy, restore.KeepUnhealthy)
 }
 
 func (a *app) plan(ctx context.Context, e *restore.Engine, req restore.RestoreRequest) error {

@@ -1,8 +1,13 @@
-// Package catalog reads snapshots out of a store for whoever asks for one by name: it
-// checks the id, loads the manifest, and writes a volume as one archive. Its errors are
-// [*fault.Error], with a way out for the operator.
+// Package catalog reads snapshots out of a store for whoever asks for one by name. It
+// checks the id ([ValidSID]), loads the manifest ([Load]), writes a volume as one archive
+// ([Export]), and puts a snapshot, or chosen files of it, into a directory beside the live
+// data ([Extract]). Its errors are [*fault.Error], with a way out for the operator.
 //
-// It takes no lock: the caller shares the store's, so that no member goes meanwhile.
+// It takes no lock: the caller shares the store's, so that no member goes meanwhile. It
+// touches no live data: [Guarded] says what an extraction keeps away from.
+//
+// Not promised: an extraction is not a transaction that a recovery finishes. One that was
+// cut leaves a directory that says so ([Extract]), which the operator removes.
 package catalog
 
 import (

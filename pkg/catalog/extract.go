@@ -79,6 +79,7 @@ func Extract(ctx context.Context, x *Extraction) (*Extracted, error) {
 		return nil, err
 	}
 	defer t.close()
+	x.at("opened")
 	err = t.make()
 	if err == nil {
 		x.at("made")
@@ -170,6 +171,10 @@ func (x *Extraction) pieces(ctx context.Context, list []chosen) ([]*piece, error
 		if p.stats.Specials > 0 && p.opt.Special == archive.RefuseSpecial {
 			return nil, fault.Refuse("special_files", remedy.Of("set `special: skip` for the volume in the config, to leave them out, or `special: keep`; or choose what is needed with VOLUME:PATH"),
 				"volume %q: the snapshot holds %d fifos and devices", c.volume.Name, p.stats.Specials)
+		}
+		if p.stats.Symlinks > 0 && p.opt.RejectSymlinks {
+			return nil, fault.Refuse("unrestorable", remedy.Of("set `symlinks: preserve` for the volume in the config, or choose what is needed with VOLUME:PATH"),
+				"volume %q: the snapshot holds %d symlinks, and the config says symlinks: reject", c.volume.Name, p.stats.Symlinks)
 		}
 		if err := x.complete(ctx, c.volume, members); err != nil {
 			return nil, err
@@ -344,7 +349,7 @@ func (x *Extraction) fillOne(ctx context.Context, t *target, p *piece) error {
 	defer above.Close()
 	err = x.into(ctx, above, base, p)
 	// What an index says is not believed: where it is wrong, the stream is asked.
-	if p.found == nil || p.scanned || !errors.Is(err, part.ErrMismatch) && !errors.Is(err, archive.ErrRefused) {
+	if p.found == nil || p.scanned || !x.misled(ctx, p, err) {
 		return err
 	}
 	x.Line(fmt.Sprintf("notice: volume %s: %v: all of it is looked through", p.volume.Name, err))
@@ -360,6 +365,23 @@ func (x *Extraction) fillOne(ctx context.Context, t *target, p *piece) error {
 		return err // it says more of what was asked for
 	}
 	return again
+}
+
+// misled reports whether err may come from an index that is wrong, and not from a member
+// that is damaged: to look through the whole stream may take hours.
+func (x *Extraction) misled(ctx context.Context, p *piece, err error) bool {
+	if errors.Is(err, part.ErrMismatch) {
+		return true
+	}
+	if !errors.Is(err, archive.ErrRefused) {
+		return false
+	}
+	for _, m := range p.found.Members(p.volume.Members) {
+		if archive.Check(ctx, x.Store, m) != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // descend makes the directories above rel, and returns the last of them.

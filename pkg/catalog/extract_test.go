@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -378,6 +380,40 @@ func TestTwoAtOnceDoNotMix(t *testing.T) {
 	}
 }
 
+// What somebody else puts there after the first look is neither taken over nor removed.
+func TestWhatAppearsMeanwhileIsLeftAlone(t *testing.T) {
+	w := newWorld(t, t.TempDir(), []string{"one"}, usual(t))
+	w.must(os.Mkdir(w.at("victim"), 0o755))
+	for what, appears := range map[string]func(out string){
+		"a file in it":    func(out string) { w.must(os.WriteFile(out+"/theirs", []byte("x"), 0o644)) },
+		"a directory":     func(out string) { w.must(os.Mkdir(out, 0o755)) },
+		"a symbolic link": func(out string) { w.must(os.Symlink(w.at("victim"), out)) },
+		"a volume's name": func(out string) { w.must(os.Symlink(w.at("victim"), out+"/one")) },
+	} {
+		out := w.at("out")
+		if strings.Contains(what, "file") || strings.Contains(what, "name") {
+			w.must(os.Mkdir(out, 0o755))
+		}
+		x := w.extraction(out)
+		var want []string
+		x.reached = func(point string) {
+			if point == "opened" {
+				appears(out)
+				want = disktest.Tree(t, w.dir)
+			}
+		}
+		_, err := Extract(t.Context(), x)
+		w.refused(what, err, fault.Busy, "busy")
+		left := func(lines []string) []string { // its time has changed, as names came and went in it
+			return slices.DeleteFunc(lines, func(line string) bool {
+				return strings.HasPrefix(line, `"out" mode=40755`) || strings.HasPrefix(line, `"." `)
+			})
+		}
+		disktest.Same(t, what, left(want), left(disktest.Tree(t, w.dir)))
+		w.must(os.RemoveAll(out))
+	}
+}
+
 // Without room it is refused before anything is made. Where the room goes meanwhile, the
 // error says where and how much, and nothing is left.
 func TestAFullDiskIsNamed(t *testing.T) {
@@ -502,13 +538,20 @@ func TestDamageIsRefusedWhereItMatters(t *testing.T) {
 	path := func(i int) string { return w.at("store/members/" + m[i].ID[:2] + "/" + m[i].ID + ".gz") }
 	content, err := os.ReadFile(path(1)) // of large
 	w.must(err)
+	scans := 0
 	for what, damage := range map[string]func(){
 		"members_missing":  func() { w.must(os.Remove(path(1))) },
 		"snapshot_damaged": func() { w.must(os.WriteFile(path(1), append(slices.Clone(content), 0), 0o600)) },
 	} {
 		damage()
 		for _, chosen := range []string{"one", "one:large"} {
-			_, err := Extract(t.Context(), w.extraction(w.at("out"), chosen))
+			x := w.extraction(w.at("out"), chosen)
+			x.Line = func(line string) {
+				if strings.Contains(line, "looked through") {
+					scans++
+				}
+			}
+			_, err := Extract(t.Context(), x)
 			w.refused(what+" "+chosen, err, fault.Refused, what)
 			w.absent(w.at("out"))
 		}
@@ -516,5 +559,113 @@ func TestDamageIsRefusedWhereItMatters(t *testing.T) {
 		w.must(err)
 		w.must(os.RemoveAll(w.at("out")))
 		w.must(os.WriteFile(path(1), content, 0o600))
+	}
+	if scans > 0 {
+		t.Error("for a damaged member the index was not believed, and all of the stream was read")
+	}
+}
+
+// An index that is lost, cut, of another version, of another snapshot, or well made and
+// wrong, costs time, and nothing else.
+func TestAnIndexThatIsWrongCostsTimeOnly(t *testing.T) {
+	w := newWorld(t, t.TempDir(), []string{"one", "two"}, func(i int, live string) {
+		files := map[string]string{}
+		for j := range 60 {
+			files[fmt.Sprintf("dir/%02d", j)] = strings.Repeat(fmt.Sprint(i, j, "\n"), 5000)
+		}
+		disktest.Write(t, live, files)
+	})
+	path := w.at("store/snapshots/app/" + w.manifest.SID + "/index.gz")
+	text := disktest.Run(t, "gzip", "-dc", path)
+	right, err := os.ReadFile(path)
+	w.must(err)
+	pack := func(text string) []byte {
+		var b bytes.Buffer
+		z := gzip.NewWriter(&b)
+		_, err := z.Write([]byte(text))
+		w.must(errors.Join(err, z.Close()))
+		return b.Bytes()
+	}
+	shift := func(line string) string { // the member of an entry is its tenth field
+		f := strings.Split(line, "\t")
+		if len(f) > 9 && f[0] != `"."` {
+			n, err := strconv.Atoi(f[9])
+			w.must(err)
+			f[9] = fmt.Sprint(min(n+3, len(w.manifest.Volumes[0].Members)-1))
+		}
+		return strings.Join(f, "\t")
+	}
+	var shifted []string
+	for _, line := range strings.Split(text, "\n") {
+		shifted = append(shifted, shift(line))
+	}
+	for what, content := range map[string][]byte{
+		"as it is": right, "lost": nil, "empty": {}, "not gzip": []byte("index"), "cut": right[:len(right)/2], "nearly whole": right[:len(right)-4],
+		"another version": pack(strings.Replace(text, "snap-index\t2", "snap-index\t9", 1)), "another boot and machine": pack(strings.Replace(text, "snap-index\t2\t", "snap-index\t2\tother", 1)),
+		"without the volume": pack(strings.Replace(text, `volume	"one"`, `volume	"other"`, 1)), "a line too few": pack(strings.Replace(text, text[strings.Index(text, `"dir/30"`):strings.Index(text, `"dir/31"`)], "", 1)),
+		"members that are others": pack(strings.Join(shifted, "\n")),
+	} {
+		w.must(os.RemoveAll(path))
+		if what != "lost" {
+			w.must(os.WriteFile(path, content, 0o600))
+		}
+		notices := 0
+		x := w.extraction(w.at("out"), "one:dir", "two:dir/07")
+		x.Line = func(line string) {
+			if strings.HasPrefix(line, "notice: ") {
+				notices++
+			}
+		}
+		_, err := Extract(t.Context(), x)
+		w.must(err)
+		disktest.Same(t, what, disktest.Tree(t, w.at("live/0")), disktest.Tree(t, w.at("out/one")))
+		got, err := os.ReadFile(w.at("out/two/dir/07"))
+		want, wantErr := os.ReadFile(w.at("live/1/dir/07"))
+		if err != nil || wantErr != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: dir/07 is another: %v", what, err)
+		}
+		if quiet := what == "as it is" || what == "another boot and machine" || what == "a line too few"; quiet != (notices == 0) {
+			t.Errorf("%s: %d notices", what, notices)
+		}
+		w.must(os.RemoveAll(w.at("out")))
+	}
+}
+
+// A name that a damaged index has lost is in the snapshot all the same.
+func TestADamagedIndexLosesNoName(t *testing.T) {
+	w := newWorld(t, t.TempDir(), []string{"one", "two"}, usual(t))
+	path := w.at("store/snapshots/app/" + w.manifest.SID + "/index.gz")
+	text := disktest.Run(t, "gzip", "-dc", path)
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	_, err := z.Write([]byte(strings.Replace(text, `"file"`, `"fyle"`, 1)))
+	w.must(errors.Join(err, z.Close()))
+	damaged := b.Bytes()
+	damaged[len(damaged)-8] ^= 1 // its checksum is that of another text
+	w.must(os.WriteFile(path, damaged, 0o600))
+	_, err = Extract(t.Context(), w.extraction(w.at("out"), "one:file"))
+	w.must(err)
+}
+
+// Where the config rejects symlinks, that is said before anything is made.
+func TestSymlinksFollowTheConfig(t *testing.T) {
+	w := newWorld(t, t.TempDir(), []string{"one"}, func(_ int, live string) {
+		disktest.Write(t, live, map[string]string{"d/file": "f", "e/file": "f"})
+		if err := os.Symlink("file", live+"/d/link"); err != nil {
+			t.Fatal(err)
+		}
+	})
+	for chosen, code := range map[string]string{"one": "unrestorable", "one:d": "unrestorable", "one:d/link": "unrestorable", "one:e": ""} {
+		x := w.extraction(w.at("out"), chosen)
+		x.Options = func(*store.Volume) archive.ExtractOptions { return archive.ExtractOptions{RejectSymlinks: true} }
+		_, err := Extract(t.Context(), x)
+		if code == "" {
+			w.must(err)
+			w.must(os.RemoveAll(w.at("out")))
+			continue
+		}
+		w.refused(chosen, err, fault.Refused, code)
+		w.absent(w.at("out"))
+		w.must(os.RemoveAll(w.at("out")))
 	}
 }

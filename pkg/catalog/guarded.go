@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -61,7 +62,7 @@ func (g *Guarded) admit(real string, dir *disk.Dir, exists bool) error {
 // meetsLive finds a live directory that dir reaches by another path.
 func meetsLive(mounts disk.Mounts, dir *disk.Dir, v Live, exists bool) (bool, error) {
 	live, err := disk.OpenRoot(v.Path)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) { // there is no live data
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || gone(err) { // there is no live data
 		return false, nil
 	}
 	if err != nil {
@@ -69,6 +70,12 @@ func meetsLive(mounts disk.Mounts, dir *disk.Dir, v Live, exists bool) (bool, er
 	}
 	defer live.Close()
 	return meet(mounts, dir, live, exists)
+}
+
+// gone reports whether err is that of a disk that has failed or went away. An extraction
+// may be what is left to do then.
+func gone(err error) bool {
+	return slices.ContainsFunc([]error{unix.EIO, unix.EUCLEAN, unix.ESTALE, unix.ENOTCONN, unix.ENXIO, unix.ENODEV, unix.EHOSTDOWN}, func(disk error) bool { return errors.Is(err, disk) })
 }
 
 func meet(mounts disk.Mounts, dir, other *disk.Dir, exists bool) (bool, error) {

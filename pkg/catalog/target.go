@@ -127,7 +127,11 @@ func (t *target) busy() error {
 func (t *target) make() (err error) {
 	if t.dir == nil {
 		base := filepath.Base(t.path)
-		if t.dir, err = t.parent.MakePrivate(base); err == nil {
+		t.dir, err = t.parent.MakePrivate(base)
+		switch {
+		case errors.Is(err, fs.ErrExist): // since the first look
+			return t.busy()
+		case err == nil:
 			err = t.parent.Sync()
 		}
 	} else {

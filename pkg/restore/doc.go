@@ -7,7 +7,8 @@
 // back, and [Engine.Recover] deals with what a dead process left. [Engine.Plan] says
 // what a restore would do and changes nothing, [Engine.Status] what is pending.
 // [Engine.Deploy] brings a workload up from the config. [Engine.Export] writes a
-// volume to an archive and [Engine.Import] makes a snapshot of one. [Engine.Lock]
+// volume to an archive and [Engine.Import] makes a snapshot of one. [Engine.Extract]
+// puts a snapshot, or a part of it, into a directory beside everything. [Engine.Lock]
 // keeps snap out while another tool deploys. [Engine.Resolve] carries out what an
 // operator decides about a frozen restore.
 //

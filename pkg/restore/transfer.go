@@ -162,7 +162,10 @@ func (e *Engine) guarded(ctx context.Context) (*catalog.Guarded, []string) {
 }
 
 // asked returns a workload with the volumes that the engine knows, and the engine's root.
+// An engine that hangs is no reason to wait for data that lies in the store.
 func (e *Engine) asked(ctx context.Context, w *workload.Workload) (*workload.Workload, string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
 	rt, err := e.Runtime(ctx, w)
 	if err != nil {
 		return nil, "", err

@@ -35,7 +35,8 @@
 //
 // Nothing that is read here is trusted: a manifest is checked before it is given
 // out, a member by whoever inflates it, and neither says where data goes. Snapshots
-// are neither encrypted nor signed; the checksums show accidents. A member
-// that no snapshot names stays until [Store.Prune]. The index of a snapshot is a hint to the next
-// capture, and nothing is put back because an index says so.
+// are neither encrypted nor signed; the checksums show accidents. A member that no
+// snapshot names stays until [Store.Prune]. The index of a snapshot is a hint, to the
+// next capture and to whoever looks for one file ([Store.OpenPlaces]), and nothing is
+// put back because an index says so.
 package store

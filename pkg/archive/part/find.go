@@ -71,9 +71,14 @@ func (c *Choice) Find(index Index, members int) (*Found, error) {
 	if len(f.links) == 0 {
 		return f, nil
 	}
+	return f, f.findFirst(index, members)
+}
+
+// findFirst looks up the files of which only other names are chosen.
+func (f *Found) findFirst(index Index, members int) error {
 	left := len(f.links)
-	s = &search{Found: f, members: members}
-	_, err = each(index, func(l *archive.Line) error {
+	s := &search{Found: f, members: members}
+	_, err := each(index, func(l *archive.Line) error {
 		if err := s.check(l); err != nil || f.links[l.Name] == 0 {
 			return err
 		}
@@ -86,7 +91,7 @@ func (c *Choice) Find(index Index, members int) (*Found, error) {
 	if err == nil && left > 0 {
 		err = mismatch("it lacks a name that others are links to")
 	}
-	return f, err
+	return err
 }
 
 // nearest returns the closest directory above a name that is there.
