@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/volume"
+	"golang.org/x/sys/unix"
 
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 	"github.com/tiny-forge/snap/pkg/docker/dockertest"
@@ -83,6 +84,8 @@ func TestVolumesAreWhatTheServicesMountWritable(t *testing.T) {
 	b.must(os.MkdirAll(filepath.Join(b.dir, "device"), 0o755))
 	b.must(os.Mkdir(filepath.Join(b.dir, "conf"), 0o755))
 	b.must(os.WriteFile(filepath.Join(b.dir, "one.db"), nil, 0o644))
+	b.must(os.WriteFile(filepath.Join(b.dir, "data", "two.db"), nil, 0o644))
+	b.must(unix.Mkfifo(filepath.Join(b.dir, "pipe"), 0o600))
 	shared := b.volume("shared", volume.CreateOptions{})
 	b.volume("pg", volume.CreateOptions{})
 	b.must(os.WriteFile(filepath.Join(b.dir, "compose.override.yaml"), []byte("services: {web: {volumes: ['./more:/more']}}"), 0o644))
@@ -90,11 +93,11 @@ func TestVolumesAreWhatTheServicesMountWritable(t *testing.T) {
 services:
   web:
     image: x
-    volumes: [./data:/data, ./conf:/conf:ro, ./one.db:/one.db, ./new:/new, 'pg:/pg:ro', {type: volume, source: shared, target: /shared, volume: {subpath: a}}, 'shared:/all', 'mem:/mem', '/etc/snaptest:/etc/snaptest', 'bound:/bound',
+    volumes: [./data:/data, ./conf:/conf:ro, ./one.db:/one.db, ./data/two.db:/two.db, ./pipe:/pipe, ./new:/new, 'pg:/pg:ro', {type: volume, source: shared, target: /shared, volume: {subpath: a}}, 'shared:/all', 'mem:/mem', '/etc/snaptest:/etc/snaptest', 'bound:/bound',
       '/etc/localtime:/etc/localtime:ro', '/etc/passwd:/etc/passwd', '/usr/share:/share', '/var/run/docker.sock:/var/run/docker.sock', '/lib/modules:/lib/modules', 'left:/left']
   db:
     image: x
-    volumes: ['./data:/again', './data/in:/in', /cache, 'pg:/pg', 'fresh:/fresh', './left:/away']
+    volumes: ['./data:/again', './one.db:/twice', './data/in:/in', /cache, 'pg:/pg', 'fresh:/fresh', './left:/away']
     tmpfs: [/tmp]
 volumes:
   pg:
@@ -117,11 +120,13 @@ volumes:
 		"/lib/modules: " + mounts.System,
 		"conf: " + mounts.ReadOnly,
 		"left: " + mounts.Excluded,
+		"pipe: " + mounts.Pipe,
 		"/usr/share: " + mounts.System,
 		"/var/run/docker.sock: " + mounts.Socket,
 		"volume left: " + mounts.Excluded,
 		"volume mem: " + mounts.Memory,
 		"data/in: part of volume data",
+		"data/two.db: part of volume data",
 		"nobody: exclude in the config names it, and no service mounts it",
 	})
 }

@@ -473,7 +473,7 @@ func TestDamageToTheRecordsIsNeverTakenForAnEarlierStep(t *testing.T) {
 				data[len(data)-10] ^= 1
 				disktest.Write(t, dir, map[string]string{name: string(data)})
 			}, disk.ErrDamaged},
-			damage{name + " is newer", forged(name, `"version": 1`, `"version": 4`), disk.ErrTooNew},
+			damage{name + " is newer", forged(name, `"version": 1`, `"version": 5`), disk.ErrTooNew},
 			damage{name + " is of another transaction", forged(name, goldenTx, "20260102T030405Z-000000"), disk.ErrDamaged},
 			damage{name + " has an unknown field", forged(name, `"tx":`, `"new": 1, "tx":`), disk.ErrDamaged},
 			damage{name + " is a directory", instead(name, mkdir), nil},

@@ -90,6 +90,7 @@ func TestAnOperatorDecidesAboutFiles(t *testing.T) {
 					b := newBenchOf(t, t.TempDir(), "", "files")
 					b.must(os.Rename(path(b), filepath.Join(b.dir, "away")))
 					b.must(put(path(b)))
+					foreign := disktest.Tree(t, path(b))
 					tx, err := b.journal.Load(b.id)
 					b.must(err)
 					defer tx.Close()
@@ -116,8 +117,9 @@ func TestAnOperatorDecidesAboutFiles(t *testing.T) {
 					}
 					kept, err := x.Preserved()
 					if err != nil || len(kept) != 1 || !strings.HasPrefix(kept[0], b.live(1)+".snap-kept-") {
-						t.Errorf("preserved are %q: %v", kept, err)
+						t.Fatalf("preserved are %q: %v", kept, err)
 					}
+					disktest.Same(t, "what is preserved", foreign, disktest.Tree(t, kept[0]))
 					if left, _ := filepath.Glob(b.dir + "/.snap-*"); len(left) > 0 {
 						t.Errorf("left are %q", left)
 					}
