@@ -44,10 +44,25 @@ func (a *composeApp) own(ctx context.Context) ([]*engine.Container, error) {
 	own, err := a.e.List(ctx, composeProject+"="+name)
 	for _, c := range own {
 		c.OneOff = c.Label(composeOneOff) == "True"
+		a.addDependencies(c)
 	}
 	// As Compose sorts them: the first of a service is the one that others join.
 	slices.SortFunc(own, func(x, y *engine.Container) int { return strings.Compare(x.Name, y.Name) })
 	return own, err
+}
+
+// addDependencies fills in the label that is empty where the container was made by
+// docker compose up --no-deps, as operators and snap itself do. Nobody tells its
+// dependencies before the files are read.
+func (a *composeApp) addDependencies(c *engine.Container) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.project == nil || c.OneOff || c.Label(composeDepends) != "" {
+		return
+	}
+	if list := a.project.dependencies(c.Service); list != "" {
+		c.Raw.Config.Labels[composeDepends] = list
+	}
 }
 
 // redeploy brings back what ran. A deploy brings up what the Compose file says, and so
@@ -159,14 +174,9 @@ func (v *composeView) planned(c runtime.Container, old *engine.Container) *engin
 	if old != nil {
 		host = old.Raw.HostConfig
 	}
-	var deps []string
-	for name, d := range v.Services[c.Service].DependsOn {
-		deps = append(deps, name+":"+d.Condition+":false")
-	}
-	slices.Sort(deps)
 	return &engine.Container{Container: c, Raw: container.InspectResponse{
 		ContainerJSONBase: &container.ContainerJSONBase{ID: c.ID, HostConfig: host, State: &container.State{}},
-		Config:            &container.Config{Labels: map[string]string{composeDepends: strings.Join(deps, ",")}},
+		Config:            &container.Config{Labels: map[string]string{composeDepends: v.dependencies(c.Service)}},
 	}}
 }
 
