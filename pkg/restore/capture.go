@@ -227,6 +227,7 @@ func (c *capturing) still(ctx context.Context) (err error) {
 	if c.quiesces() {
 		cost := c.capture.Cost()
 		c.say("capturing %s: second pass, quiesce %s (the first read %d bytes and added %d)", c.w.Name, c.req.Quiesce, cost.ReadBytes, cost.AddedBytes)
+		c.sayAlso(map[string]string{runtime.Pause: "pausing", runtime.Stop: "stopping"}[c.req.Quiesce], c.containers)
 		c.release = c.watched(c.txID)
 		start := time.Now()
 		var thaw runtime.Thaw
