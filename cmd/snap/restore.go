@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/preflight"
 	"github.com/tiny-forge/snap/pkg/restore"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/snapshot"
@@ -14,34 +15,34 @@ import (
 )
 
 type restoreJSON struct {
-	Workload        string                  `json:"workload"`
-	SID             string                  `json:"sid"`
-	PreRestoreSID   string                  `json:"pre_restore_sid"`
-	Guard           string                  `json:"guard"`
-	Outcome         string                  `json:"outcome"`
-	DowntimeSeconds float64                 `json:"downtime_seconds"`
-	Seconds         float64                 `json:"seconds"`
-	Files           int64                   `json:"files"`
-	Bytes           int64                   `json:"bytes"`
-	Volumes         []restore.PlannedVolume `json:"volumes"`
-	Phases          restore.Seconds         `json:"phases"`
-	PassOne         restore.Cost            `json:"pass_one"` // what the first pass cost while the app ran
-	Warnings        []string                `json:"warnings"`
-	NotKept         []snapshot.NotKept      `json:"not_kept"`
-	Tx              string                  `json:"tx"`
+	Workload        string              `json:"workload"`
+	SID             string              `json:"sid"`
+	PreRestoreSID   string              `json:"pre_restore_sid"`
+	Guard           string              `json:"guard"`
+	Outcome         string              `json:"outcome"`
+	DowntimeSeconds float64             `json:"downtime_seconds"`
+	Seconds         float64             `json:"seconds"`
+	Files           int64               `json:"files"`
+	Bytes           int64               `json:"bytes"`
+	Volumes         []*preflight.Volume `json:"volumes"`
+	Phases          restore.Seconds     `json:"phases"`
+	PassOne         restore.Cost        `json:"pass_one"` // what the first pass cost while the app ran
+	Warnings        []string            `json:"warnings"`
+	NotKept         []snapshot.NotKept  `json:"not_kept"`
+	Tx              string              `json:"tx"`
 }
 
 type planJSON struct {
-	Workload   string                  `json:"workload"`
-	SID        string                  `json:"sid"`
-	Guard      string                  `json:"guard"`
-	Volumes    []restore.PlannedVolume `json:"volumes"`
-	Containers []plannedJSON           `json:"containers"`
-	Images     []restore.PlannedImage  `json:"images"`
-	Space      []disk.Room             `json:"space"`
-	Warnings   []string                `json:"warnings"`
-	LeftOut    []string                `json:"left_out"`
-	NotKept    []snapshot.NotKept      `json:"not_kept"` // of the live data
+	Workload   string              `json:"workload"`
+	SID        string              `json:"sid"`
+	Guard      string              `json:"guard"`
+	Volumes    []*preflight.Volume `json:"volumes"`
+	Containers []plannedJSON       `json:"containers"`
+	Images     []preflight.Image   `json:"images"`
+	Space      []disk.Room         `json:"space"`
+	Warnings   []string            `json:"warnings"`
+	LeftOut    []string            `json:"left_out"`
+	NotKept    []snapshot.NotKept  `json:"not_kept"` // of the live data
 }
 
 // plannedJSON is a container of a plan: as it is, and what becomes of it.

@@ -15,8 +15,9 @@ import (
 
 // mayImport says which packages of the project each package may import.
 var mayImport = map[string][]string{
-	"cmd/snap":                {"pkg/archive", "pkg/catalog", "pkg/crew", "pkg/disk", "pkg/docker", "pkg/docker/endpoint", "pkg/fault", "pkg/journal", "pkg/remedy", "pkg/restore", "pkg/runtime", "pkg/snapshot", "pkg/state", "pkg/store", "pkg/swap", "pkg/workload"},
-	"pkg/restore":             {"pkg/archive", "pkg/catalog", "pkg/disk", "pkg/fault", "pkg/journal", "pkg/remedy", "pkg/runtime", "pkg/snapshot", "pkg/store", "pkg/swap", "pkg/workload"},
+	"cmd/snap":                {"pkg/archive", "pkg/catalog", "pkg/crew", "pkg/disk", "pkg/docker", "pkg/docker/endpoint", "pkg/fault", "pkg/journal", "pkg/preflight", "pkg/remedy", "pkg/restore", "pkg/runtime", "pkg/snapshot", "pkg/state", "pkg/store", "pkg/swap", "pkg/workload"},
+	"pkg/restore":             {"pkg/archive", "pkg/catalog", "pkg/disk", "pkg/fault", "pkg/journal", "pkg/preflight", "pkg/remedy", "pkg/runtime", "pkg/snapshot", "pkg/store", "pkg/swap", "pkg/workload"},
+	"pkg/preflight":           {"pkg/archive", "pkg/catalog", "pkg/disk", "pkg/fault", "pkg/journal", "pkg/remedy", "pkg/runtime", "pkg/snapshot", "pkg/store", "pkg/swap", "pkg/workload"},
 	"pkg/catalog":             {"pkg/archive", "pkg/disk", "pkg/fault", "pkg/remedy", "pkg/store"},
 	"pkg/fault":               {"pkg/archive", "pkg/disk", "pkg/journal", "pkg/remedy", "pkg/runtime", "pkg/snapshot", "pkg/store", "pkg/swap", "pkg/workload"},
 	"pkg/swap":                {"pkg/disk", "pkg/journal"},

@@ -15,7 +15,6 @@ import (
 	"github.com/tiny-forge/snap/pkg/snapshot"
 	"github.com/tiny-forge/snap/pkg/store"
 	"github.com/tiny-forge/snap/pkg/swap"
-	"github.com/tiny-forge/snap/pkg/workload"
 )
 
 // CaptureRequest is what an operator asks of a capture.
@@ -110,25 +109,9 @@ func (c *capturing) preflight(ctx context.Context) error {
 	if err := c.unfinished(); err != nil {
 		return err
 	}
-	p := &Plan{Workload: c.w.Name, Warnings: c.mounts.Warnings(), captures: true}
-	defer func() { c.volumes, c.result.Warnings = p.volumes, p.Warnings }()
-	var err error
-	if p.chosen, err = c.chosen(nil); err != nil {
-		return err
-	}
-	p.Volumes = make([]PlannedVolume, len(p.chosen))
-	for _, check := range []func(context.Context, *Plan) error{c.planDirectories, c.planResting, c.planExchange} {
-		if err := check(ctx, p); err != nil {
-			return err
-		}
-	}
-	if c.containers, err = c.rt.Containers(ctx); err != nil {
-		return err
-	}
-	if err := c.mayQuiesce(); err != nil {
-		return err
-	}
-	return c.comesBack(ctx)
+	p, err := c.host().Capture(ctx, c.req.Quiesce)
+	c.volumes, c.containers, c.result.Warnings = p.Opened(), p.Containers, p.Warnings
+	return err
 }
 
 // storeFull says of an error for want of room how much is missing.
@@ -145,49 +128,6 @@ func (c *capturing) storeFull(ctx context.Context, err error) error {
 		need += found.Bytes
 	}
 	return c.Store.Root().WhenFull(err, need)
-}
-
-// planResting refuses to call it a rest while a container of somebody else runs on the
-// volumes. A data workload needs no engine: without one no container starts.
-func (c *capturing) planResting(ctx context.Context, p *Plan) error {
-	users, err := c.foreign(ctx, p.volumes)
-	if errors.Is(err, runtime.ErrUnreachable) && c.w.Kind() == workload.Data {
-		p.warn("whether containers run on the volumes cannot be seen: %v", err)
-		return nil
-	}
-	for _, u := range users {
-		switch {
-		case !u.Running:
-		case u.Relation == runtime.Above || c.req.Quiesce == runtime.None:
-			p.warn("%s (%s volume %s), and goes on writing there", u.Mounting(), u.Relation, u.Path)
-		default:
-			return fault.Refuse("in_use", remedy.Of("list it in also_stop in the config, so that it rests too; or stop it (docker stop "+u.Name+"); or capture with --quiesce none"),
-				"%s (%s volume %s): it would go on writing while nothing should, so the snapshot would not be of one moment", u.Mounting(), u.Relation, u.Path)
-		}
-	}
-	return err
-}
-
-// comesBack refuses what a restore would refuse for reasons that the config and the
-// host give now. An image or a port may be there by then.
-func (c *capturing) comesBack(ctx context.Context) error {
-	before := slices.Clone(c.containers)
-	for i := range before {
-		before[i].Bar = nil // that a container cannot be stopped is no matter where none is
-	}
-	_, err := c.rt.Plan(ctx, runtime.Want{Before: before})
-	return runtime.RefusalIn(err)
-}
-
-// mayQuiesce refuses to stop containers that would not come back, and to touch those
-// of another config.
-func (c *capturing) mayQuiesce() error {
-	for _, container := range c.containers {
-		if bar := container.Bar; bar != nil && container.Awake() && c.req.Quiesce != runtime.None && (c.req.Quiesce == runtime.Stop || bar.Code == runtime.OtherConfig) {
-			return bar
-		}
-	}
-	return nil
 }
 
 // take takes the snapshot and brings the app back.
@@ -257,7 +197,7 @@ func (c *capturing) still(ctx context.Context) (err error) {
 // were read.
 func (c *capturing) stillThere() error {
 	for i, v := range c.volumes {
-		now, err := c.openLiveOne(&c.w.Volumes[i])
+		now, err := c.host().OpenOne(&c.w.Volumes[i])
 		if err != nil {
 			return err
 		}

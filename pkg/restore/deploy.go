@@ -112,7 +112,7 @@ func (s *session) makeLive(ctx context.Context) error {
 	for i := range s.w.Volumes {
 		volumes[i] = &s.w.Volumes[i]
 	}
-	opened, err := s.openLive(volumes)
+	opened, err := s.host().Open(volumes)
 	defer func() { swap.CloseAll(opened) }()
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/preflight"
 	"github.com/tiny-forge/snap/pkg/swap"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
@@ -21,7 +22,7 @@ type phaseRow struct {
 // docs/design.md lists all phases in their order, each with the guard that runs it
 // and with what a power cut after it leaves.
 func TestTheDesignShowsThePhases(t *testing.T) {
-	before, after := &restoration{plan: &Plan{Guard: workload.GuardBefore}}, &restoration{plan: &Plan{Guard: workload.GuardAfter}}
+	before, after := &restoration{plan: &preflight.Plan{Guard: workload.GuardBefore}}, &restoration{plan: &preflight.Plan{Guard: workload.GuardAfter}}
 	comparePhases(t, "forward", designTable(t, 0, "phase"), rowsOf(forward, before, after))
 	comparePhases(t, "finishing", designTable(t, 1, "phase"), rowsOf(finishing, committed(""), committed(journal.GuardAfter)))
 }

@@ -211,29 +211,6 @@ func (e *Engine) Lock(ctx context.Context, name string, wait time.Duration) (*jo
 	return s.held, nil
 }
 
-// openLive opens the volumes, and refuses one with an orphan beside it. The caller
-// closes them, after an error too.
-func (s *session) openLive(volumes []*workload.Volume) ([]*swap.Volume, error) {
-	var list []*swap.Volume
-	for _, v := range volumes {
-		opened, err := s.openLiveOne(v)
-		if err != nil {
-			return list, err
-		}
-		list = append(list, opened)
-	}
-	for _, v := range list {
-		id, err := v.Orphan(s.Journal.List)
-		if err != nil {
-			return list, err
-		}
-		if id != "" {
-			return list, s.orphanError(v.Name, v.Path(), id)
-		}
-	}
-	return list, nil
-}
-
 func (s *session) sources(volumes []*swap.Volume) []snapshot.Source {
 	list := make([]snapshot.Source, len(volumes))
 	for i, v := range volumes {

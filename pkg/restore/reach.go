@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/fault"
+	"github.com/tiny-forge/snap/pkg/preflight"
 	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/snapshot"
@@ -18,35 +18,13 @@ import (
 	"github.com/tiny-forge/snap/pkg/swap"
 )
 
-// planHolders refuses what will still hold the volumes when the app's containers
-// have stopped.
-func (s *session) planHolders(_ context.Context, p *Plan) error {
-	idle, err := swap.NoHolders(swap.LiveOf(p.volumes), ofContainers(p.Containers))
-	p.Warnings = append(p.Warnings, idle...)
-	return err
-}
-
-// ofContainers returns a function that tells the holders that go when the containers
-// stop: processes and mounts in them, and the mounts that the engine makes for them on
-// the host (a local volume with a device). A mount namespace that follows the host's,
-// as that of a system service, has a copy of those, which goes with them.
-func ofContainers(list runtime.Containers) func(disk.Holder) bool {
-	return func(h disk.Holder) bool {
-		engines := filepath.Base(h.Path) == "_data" && filepath.Base(filepath.Dir(filepath.Dir(h.Path))) == "volumes"
-		return h.How == disk.Mounted && engines && list.Ran() || h.Namespace != "" && list.Have(h.Namespace, h.Cgroups)
-	}
-}
-
-// nobodys is for a look when no container runs any more.
-func nobodys(disk.Holder) bool { return false }
-
 // unheld refuses trees that somebody can still reach.
 func (s *session) unheld(trees []snapshot.Source) error {
 	var dirs []*disk.Dir
 	for _, tree := range trees {
 		dirs = append(dirs, tree.Live)
 	}
-	idle, err := swap.NoHolders(dirs, nobodys)
+	idle, err := preflight.Unheld(dirs)
 	for _, line := range idle {
 		s.say("warning: %s", line)
 	}

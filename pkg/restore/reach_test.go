@@ -540,7 +540,7 @@ func TestAContainerThatMountsTheVolumeByAnotherPathIsSeen(t *testing.T) {
 			if p != nil && slices.ContainsFunc(p.Warnings, func(s string) bool { return strings.Contains(s, "no container mounts") }) {
 				t.Errorf("the plan warns %q, %v", p.Warnings, err)
 			}
-			if p == nil || len(p.Containers) != 1 || !p.running {
+			if p == nil || len(p.Containers) != 1 || !p.Running {
 				t.Fatalf("%+v, %v", p, err)
 			}
 		})

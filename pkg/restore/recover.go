@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 	goruntime "runtime"
 	"slices"
 
 	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/preflight"
 	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/swap"
@@ -282,7 +282,7 @@ func (e *Engine) orphans(ctx context.Context, names []string, known map[string]*
 				continue
 			}
 			seen[name+id] = true
-			list = append(list, Recovery{Workload: name, Tx: id, Found: "unknown", Action: FrozenTx, Err: e.orphanError(v.Name, v.Path(), id)})
+			list = append(list, Recovery{Workload: name, Tx: id, Found: "unknown", Action: FrozenTx, Err: preflight.Stray(v.Name, v.Path(), id, e.Config.State, e.Store != nil)})
 		}
 	}
 	return list, nil
@@ -305,16 +305,4 @@ func (e *Engine) volumesOf(ctx context.Context, name string) (*workload.Workload
 		return w, nil
 	}
 	return own, err
-}
-
-func (e *Engine) orphanError(volume, path, id string) error {
-	// An earlier version of snap kept its records in the store.
-	mount := ""
-	if e.Store == nil {
-		mount = "mount the filesystem of the store; or "
-	}
-	return fault.New(fault.Frozen, "stray_wrapper",
-		remedy.Of(mount+"mount the filesystem of the state that recorded the restore, or correct `state:`, then ", remedy.RecoverAll, "; if that state is lost, see docs/operating.md, section Frozen"),
-		"volume %s: %s/%s belongs to a restore that the state %s does not know: the workload's data may be partly old and partly new",
-		volume, filepath.Dir(path), journal.Wrapper(id), e.Config.State)
 }

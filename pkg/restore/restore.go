@@ -15,6 +15,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/preflight"
 	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/snapshot"
@@ -38,7 +39,7 @@ type RestoreResult struct {
 	Outcome         string
 	DowntimeSeconds float64 // from the fence until the app was healthy again
 	Seconds         float64
-	Volumes         []PlannedVolume
+	Volumes         []*preflight.Volume
 	Phases          Seconds
 	Warnings        []string
 	Tx              string
@@ -93,7 +94,7 @@ func confirmed(given, what, id string, command remedy.Remedy, does string) error
 type restoration struct {
 	*session
 	req     RestoreRequest
-	plan    *Plan
+	plan    *preflight.Plan
 	tx      *journal.Tx // nil before the begin record
 	x       *swap.Tx
 	capture *snapshot.Capture
@@ -104,7 +105,7 @@ type restoration struct {
 
 func (r *restoration) run(ctx context.Context) error {
 	defer func() {
-		r.plan.close()
+		r.plan.Close()
 		r.x.CloseVolumes()
 	}()
 	err := runPhases(ctx, r.session, forward, r, true)
@@ -141,7 +142,7 @@ func (r *restoration) begin(context.Context) error {
 	if r.guardsAfter() {
 		begin.Guard = journal.GuardAfter
 	}
-	for i, v := range r.plan.volumes {
+	for i, v := range r.plan.Opened() {
 		record, err := v.Begin(strconv.Itoa(i), r.guardsAfter())
 		if err != nil {
 			return err
@@ -161,7 +162,7 @@ func (r *restoration) begin(context.Context) error {
 
 // stage extracts every volume beside its live directory and makes it durable.
 func (r *restoration) stage(ctx context.Context) error {
-	for _, v := range r.plan.volumes {
+	for _, v := range r.plan.Opened() {
 		var err error
 		if v.EngineVolume != "" {
 			err = r.rt.MakeVolume(ctx, v.EngineVolume, r.tx.ID)
@@ -174,7 +175,7 @@ func (r *restoration) stage(ctx context.Context) error {
 			return fmt.Errorf("volume %s: %w", v.Name, err)
 		}
 	}
-	if err := r.samePlaces(ctx, r.plan.chosen); err != nil {
+	if err := r.host().SamePlaces(ctx, r.plan.Chosen()); err != nil {
 		return err
 	}
 	if err := r.lockVolumes(); err != nil { // a directory that was missing now has a handle to lock
@@ -190,9 +191,10 @@ func (r *restoration) stage(ctx context.Context) error {
 	if err := r.x.Untouched(); err != nil {
 		return err
 	}
-	for i, live := range r.sources(r.plan.volumes) {
-		if err := r.stageOne(ctx, r.x.Volumes[i], r.plan.wanted[i], live); err != nil {
-			return fmt.Errorf("stage volume %s: %w", r.x.Volumes[i].Name, r.x.Volumes[i].Parent().WhenFull(err, r.plan.wanted[i].Tar()))
+	for i, live := range r.sources(r.plan.Opened()) {
+		v, stored := r.x.Volumes[i], r.plan.Volumes[i].Stored
+		if err := r.stageOne(ctx, v, stored, live); err != nil {
+			return fmt.Errorf("stage volume %s: %w", v.Name, v.Parent().WhenFull(err, stored.Tar()))
 		}
 	}
 	return nil
@@ -251,7 +253,7 @@ func (r *restoration) stageOne(ctx context.Context, v *swap.Volume, m *store.Vol
 }
 
 func (r *restoration) passOne(ctx context.Context) (err error) {
-	if r.capture, err = r.newCapture(ctx, r.tx, r.sources(r.plan.volumes), snapshot.Options{Verify: true}); err != nil {
+	if r.capture, err = r.newCapture(ctx, r.tx, r.sources(r.plan.Opened()), snapshot.Options{Verify: true}); err != nil {
 		return err
 	}
 	r.say("first pass of the pre-restore snapshot %s", r.result.PreRestoreSID)
@@ -265,10 +267,10 @@ func (r *restoration) passOne(ctx context.Context) (err error) {
 // ready records the handles, which must be those of the directories that the
 // pre-flight looked at and the first pass has read.
 func (r *restoration) ready(context.Context) error {
-	ready := &journal.Ready{Containers: r.plan.Containers, Pin: r.plan.pins}
+	ready := &journal.Ready{Containers: r.plan.Containers, Pin: r.plan.Pins}
 	return r.x.RecordReady(ready, func() error {
 		for i, v := range ready.Volumes {
-			if err := r.plan.volumes[i].Is(v.Live); err != nil {
+			if err := r.plan.Opened()[i].Is(v.Live); err != nil {
 				return err
 			}
 			if err := r.held.Directories([]disk.Handle{v.Live, v.Staged}); err != nil {
@@ -285,7 +287,7 @@ func (r *restoration) fence(ctx context.Context) error {
 		r.release = r.watched(r.tx.ID)
 	}
 	r.down = time.Now()
-	if r.plan.running {
+	if r.plan.Running {
 		r.say("stopping %s", r.w.Name)
 	}
 	r.sayAlso("stopping", r.plan.Containers)
@@ -293,10 +295,10 @@ func (r *restoration) fence(ctx context.Context) error {
 		return fmt.Errorf("stop %s: %w", r.w.Name, err)
 	}
 	r.at("stopped")
-	if _, err := r.users(ctx, r.plan.volumes); err != nil {
+	if _, err := r.host().Users(ctx, r.plan.Opened()); err != nil {
 		return err
 	}
-	idle, err := swap.NoHolders(swap.LiveOf(r.plan.volumes), nobodys)
+	idle, err := preflight.Unheld(swap.LiveOf(r.plan.Opened()))
 	for _, line := range idle {
 		if !slices.Contains(r.result.Warnings, line) {
 			r.result.Warnings = append(r.result.Warnings, line)
@@ -317,17 +319,19 @@ func (r *restoration) publish(context.Context) error {
 	return r.storeFull(r.capture.Publish(preRestore(r.result.PreRestoreSID, r.req.SID, r.plan.Containers)))
 }
 
-func (r *restoration) storeFull(err error) error { return r.Store.Root().WhenFull(err, r.plan.live()) }
+func (r *restoration) storeFull(err error) error {
+	return r.Store.Root().WhenFull(err, r.plan.LiveBytes())
+}
 
 // swap exchanges all volumes, after a last look at handles and mounts.
 func (r *restoration) swap(ctx context.Context) error {
-	if err := swap.AllFit(r.plan.volumes); err != nil {
+	if err := swap.AllFit(r.plan.Opened()); err != nil {
 		return err
 	}
 	if err := r.stillStopped(ctx); err != nil {
 		return err
 	}
-	if err := r.samePlaces(ctx, r.plan.chosen); err != nil {
+	if err := r.host().SamePlaces(ctx, r.plan.Chosen()); err != nil {
 		return err
 	}
 	plan, err := r.x.PlanSwap()
@@ -353,7 +357,7 @@ func (r *restoration) stillStopped(ctx context.Context) error {
 			return fault.Refuse("in_use", remedy.Of("find out what starts it, stop that, then try again"), "container %s was started during the restore", c.Name)
 		}
 	}
-	_, err = r.users(ctx, r.plan.volumes)
+	_, err = r.host().Users(ctx, r.plan.Opened())
 	return err
 }
 

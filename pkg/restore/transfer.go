@@ -150,7 +150,7 @@ func (i *importing) take(ctx context.Context, tx *journal.Tx, v *workload.Volume
 
 // rootDefault is the metadata of directories that an archive leaves out.
 func (i *importing) rootDefault(v *workload.Volume) archive.Entry {
-	p, err := i.openLiveOne(v)
+	p, err := i.host().OpenOne(v)
 	if err != nil {
 		return archive.DefaultDirectory(nil)
 	}

@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 
 	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/journal"
-	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/swap"
 	"github.com/tiny-forge/snap/pkg/workload"
@@ -47,47 +45,10 @@ func (e *Engine) withVolumes(ctx context.Context, rt runtime.Runtime, w *workloa
 	return own, mounts, nil
 }
 
-// openLiveOne opens a volume that need not exist. One that Compose expects somebody else
-// to make is refused where it does not.
-func (s *session) openLiveOne(v *workload.Volume) (*swap.Volume, error) {
-	opened, err := swap.OpenLive(v.Name, v.Root(), v.Rel(), func(real string) error { return s.w.Admit(s.Config, v, filepath.Clean(real)) })
-	m := s.mounts.Volume(v.Name)
-	if err != nil || m == nil || !m.Absent {
-		return opened, err
-	}
-	if m.External {
-		opened.Close()
-		return nil, fault.Refuse("volume_absent", remedy.Of("docker volume create "+swap.Quote(m.Source)),
-			"volume %s: the Compose file says that it is external, so somebody else makes it, and the engine does not have it", v.Name)
-	}
-	opened.ByEngine(m.Source)
-	return opened, nil
-}
-
-// samePlaces makes sure that the engine still keeps each named volume where it was.
-// Somebody may have removed one, or removed it and made another of that name.
-func (s *session) samePlaces(ctx context.Context, volumes []*workload.Volume) error {
-	if !s.w.AsksEngine() {
-		return nil
-	}
-	now, err := s.rt.Volumes(ctx)
-	if err != nil {
-		return err
-	}
-	for _, v := range volumes {
-		m := now.Volume(v.Name)
-		if v.Scope == workload.Named && (m == nil || m.Absent || m.Path() != v.Path()) {
-			return fault.Refuse("volume_gone", remedy.Of("find out what removes volumes (docker volume rm, docker system prune), stop it, then try again"),
-				"volume %s: the engine no longer has it at %s: something has removed it", v.Name, v.Path())
-		}
-	}
-	return nil
-}
-
 // goneOr returns failed, or that a volume is gone, which is why it failed.
 func (r *restoration) goneOr(ctx context.Context, failed error) error {
-	there := slices.DeleteFunc(slices.Clone(r.plan.chosen), func(v *workload.Volume) bool { m := r.mounts.Volume(v.Name); return m == nil || m.Absent })
-	gone := r.samePlaces(ctx, there)
+	there := slices.DeleteFunc(r.plan.Chosen(), func(v *workload.Volume) bool { m := r.mounts.Volume(v.Name); return m == nil || m.Absent })
+	gone := r.host().SamePlaces(ctx, there)
 	if gone == nil || fault.Classify(gone).Code != "volume_gone" || fault.Classify(failed).Kind != fault.Failed || r.tx.Committed {
 		return failed
 	}

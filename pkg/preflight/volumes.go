@@ -1,0 +1,196 @@
+package preflight
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/tiny-forge/snap/pkg/archive"
+	"github.com/tiny-forge/snap/pkg/catalog"
+	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/fault"
+	"github.com/tiny-forge/snap/pkg/remedy"
+	"github.com/tiny-forge/snap/pkg/runtime"
+	"github.com/tiny-forge/snap/pkg/snapshot"
+	"github.com/tiny-forge/snap/pkg/store"
+	"github.com/tiny-forge/snap/pkg/swap"
+	"github.com/tiny-forge/snap/pkg/workload"
+)
+
+// choose puts the volumes that were asked for into the plan, all of them for none.
+func (h *Host) choose(_ context.Context, p *Plan) error {
+	wanted := map[*workload.Volume]bool{}
+	for _, name := range p.req.Volumes {
+		v, err := h.Workload.Volume(name)
+		if err != nil {
+			return fault.New(fault.Usage, "no_such_volume", remedy.Remedy{}, "%w", err)
+		}
+		wanted[v] = true
+	}
+	for i := range h.Workload.Volumes {
+		v := &h.Workload.Volumes[i]
+		if len(p.req.Volumes) == 0 || wanted[v] {
+			p.Volumes = append(p.Volumes, &Volume{Name: v.Name, Scope: string(v.Scope), Source: v.Source, Path: v.Path(), Config: v})
+		}
+	}
+	if len(p.Volumes) == 0 {
+		return fault.Refuse("no_volumes", remedy.Of("give the workload volumes in the config"), "workload %s has no volumes", h.Workload.Name)
+	}
+	return nil
+}
+
+// match finds the chosen volumes in the snapshot. Where data goes the current config
+// alone says, so what the snapshot has and the config lacks is refused.
+func (h *Host) match(ctx context.Context, p *Plan) error {
+	var err error
+	if p.manifest, err = catalog.Load(h.Store, fault.Refused, h.Workload.Name, p.SID); err != nil {
+		return err
+	}
+	for _, m := range p.manifest.Volumes {
+		if err := h.resolves(p, m); err != nil {
+			return err
+		}
+	}
+	for _, v := range p.Volumes {
+		if err := h.matchOne(ctx, p, v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// resolves refuses a volume of the snapshot that the config does not have.
+func (h *Host) resolves(p *Plan, m store.Volume) error {
+	switch v, _ := h.Workload.Volume(m.Name); {
+	case v != nil && v.Name == m.Name && string(v.Scope) == m.Scope && v.Source == m.Source:
+	case h.Mounts.Excludes(m.Source):
+		p.warn("the snapshot has volume %q, which `exclude` in the config leaves alone", m.Name)
+	default:
+		return fault.Refuse("volume_unresolved", remedy.Of("make the config's volumes match the snapshot's (`", remedy.Operation{Verb: remedy.DoShow, Workload: h.Workload.Name, ID: p.SID}, "`)"),
+			"the snapshot has volume %q (scope %s, source %q), but the config of workload %s does not", m.Name, m.Scope, m.Source, h.Workload.Name)
+	}
+	return nil
+}
+
+func (h *Host) matchOne(ctx context.Context, p *Plan, v *Volume) error {
+	m := p.manifest.Volume(v.Name, v.Scope, v.Source)
+	if m == nil {
+		return fault.Refuse("volume_missing", remedy.Of("choose volumes with --volume, or restore a snapshot that has it"),
+			"the snapshot lacks volume %q (scope %s, source %q) of workload %s", v.Name, v.Scope, v.Source, h.Workload.Name)
+	}
+	if m.Specials > 0 && v.Config.Special == workload.RefuseSpecial {
+		return fault.Refuse("special_files", remedy.Of("set `special: skip` for the volume in the config, to leave them out, or `special: keep`"),
+			"volume %q: the snapshot holds %d fifos and devices", v.Name, m.Specials)
+	}
+	n, first, err := h.Store.Missing(ctx, m)
+	if err != nil {
+		return err
+	}
+	if n > 0 {
+		return fault.Refuse("members_missing", fault.UseAnother(h.Workload.Name),
+			"volume %q: the store lacks %d of its %d members, the first is %s", v.Name, n, len(m.Members), first)
+	}
+	if found := h.Mounts.Volume(v.Name); found != nil && found.Fills && m.Entries() <= 1 {
+		p.warn("volume %s is empty in the snapshot: where its container is made anew, the engine puts the image's own files of %s into it", v.Name, v.Config.Target)
+	}
+	v.Stored, v.Files, v.Bytes = m, m.Files, m.Bytes
+	return nil
+}
+
+// directories opens the live directories and refuses what could not be exchanged.
+func (h *Host) directories(_ context.Context, p *Plan) error {
+	opened, err := h.Open(p.Chosen())
+	for i, o := range opened {
+		p.Volumes[i].Opened = o
+	}
+	if err != nil {
+		return err
+	}
+	mounts, err := disk.ReadMounts()
+	if err != nil {
+		return err
+	}
+	for _, v := range p.Volumes {
+		if err := p.fits(v, mounts); err != nil {
+			return err
+		}
+		v.Exists = v.Opened.Live != nil
+		switch {
+		case v.Exists:
+		case p.captures:
+			return h.absent(v.Opened)
+		default:
+			p.warn("volume %s: %s does not exist and will be created", v.Name, v.Path)
+		}
+	}
+	return nil
+}
+
+// fits refuses a volume that could not be exchanged. A mount point can still be
+// captured and exported, and its data must not be without a copy until somebody mounts
+// it elsewhere.
+func (p *Plan) fits(v *Volume, mounts disk.Mounts) error {
+	err := v.Opened.Fit(mounts)
+	var unfit *swap.Unfit
+	if p.captures && errors.As(err, &unfit) && unfit.Code == "mount_point" {
+		v.unfit = true
+		p.warn("%v, so this snapshot cannot be restored in place yet: %s", err, unfit.Hint)
+		return nil
+	}
+	return err
+}
+
+func (h *Host) absent(v *swap.Volume) error {
+	way := remedy.Of("make it (", remedy.Operation{Verb: remedy.DoDeploy, Workload: h.Workload.Name}, " does), or correct the config")
+	switch {
+	case h.Workload.Kind() == workload.Data && v.EngineVolume != "":
+		way = remedy.Of("docker volume create " + v.EngineVolume + " (a restore also makes it), or correct the config")
+	case h.Workload.Kind() == workload.Data:
+		way = remedy.Of("make the directory (mkdir -p " + swap.Quote(v.Path()) + "; a restore also makes it), or correct the config")
+	}
+	return fault.Refuse("volume_absent", way, "volume %s: %s does not exist", v.Name, v.Path())
+}
+
+// live walks the live data, by stat alone, to find before anything is staged what the
+// pre-restore snapshot could not hold.
+func (h *Host) live(ctx context.Context, p *Plan) error {
+	for _, v := range p.Volumes {
+		if v.Opened.Live == nil {
+			continue
+		}
+		found, err := archive.Survey(ctx, v.Opened.Live, snapshot.WriteOptions(v.Config))
+		var locked *archive.Locked
+		if errors.As(err, &locked) {
+			hint := "chattr -i -a " + swap.Quote(v.Path+"/"+locked.Name)
+			if locked.More > 0 {
+				hint = "chattr -R -i -a " + swap.Quote(v.Path) + " (lsattr -R shows them)"
+			}
+			return fault.Refuse("immutable", remedy.Of(hint), "volume %s: %w", v.Name, err)
+		}
+		if err != nil {
+			return fmt.Errorf("volume %s: %w", v.Name, err)
+		}
+		v.LiveFiles, v.LiveBytes = found.Files, found.Bytes
+		v.LiveExcludedFiles, v.LiveExcludedBytes = found.ExcludedFiles, found.ExcludedBytes
+		if found.ExcludedFiles > 0 {
+			p.warn("volume %s: the config excludes %d files (%d bytes) of the live data: they will be in no snapshot, and the restore deletes them",
+				v.Name, found.ExcludedFiles, found.ExcludedBytes)
+		}
+		list, warnings := snapshot.NotKeptOf(v.Name, found.Lost)
+		p.NotKept = append(p.NotKept, list...)
+		p.Warnings = append(p.Warnings, warnings...)
+	}
+	return nil
+}
+
+// mounted warns of volumes that no container mounts.
+func (p *Plan) mounted() {
+	for _, v := range p.Volumes {
+		if !slices.ContainsFunc(p.Containers, func(c runtime.Container) bool {
+			return slices.ContainsFunc(c.Mounts, func(m runtime.Mount) bool { return v.Opened.Below(m.Source) })
+		}) {
+			p.warn("volume %s: no container mounts %s now; the config has changed since they were deployed", v.Name, v.Path)
+		}
+	}
+}
