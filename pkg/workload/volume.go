@@ -178,10 +178,26 @@ func (c *Config) absoluteRoot(source string) (string, error) {
 			best = root
 		}
 	}
+	if best == "" && slices.Contains(c.AbsoluteRoots, source) {
+		return "", fmt.Errorf("source is one of absolute_roots, and has to lie under one: a restore works in the folder around it")
+	}
 	if best == "" {
 		return "", fmt.Errorf("source lies under none of absolute_roots (%s)", strings.Join(c.AbsoluteRoots, ", "))
 	}
 	return best, nil
+}
+
+// RootsFor returns the absolute_roots with which the volumes would be admitted: those
+// that there are, and the folders around the sources that lie under none of them.
+func (c *Config) RootsFor(volumes []Volume) []string {
+	roots := slices.Clone(c.AbsoluteRoots)
+	for _, v := range volumes {
+		around := filepath.Dir(v.Source)
+		if _, err := c.absoluteRoot(v.Source); err != nil && v.Scope == Absolute && around != "/" && !slices.Contains(roots, around) {
+			roots = append(roots, around)
+		}
+	}
+	return roots
 }
 
 // systemDirs are directories that a volume may not be, contain, or lie in.
