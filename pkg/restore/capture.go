@@ -196,8 +196,9 @@ func (c *capturing) still(ctx context.Context) (err error) {
 // stillThere makes sure that the volumes' paths still lead to the directories that
 // were read.
 func (c *capturing) stillThere() error {
-	for i, v := range c.volumes {
-		now, err := c.host().OpenOne(&c.w.Volumes[i])
+	for _, v := range c.volumes {
+		configured, _ := c.w.Volume(v.Name) // it was opened by that name
+		now, err := c.host().OpenOne(configured)
 		if err != nil {
 			return err
 		}
