@@ -338,7 +338,9 @@ func (s *survey) unmade(v runtime.Volume) bool {
 		return false
 	}
 	for name, service := range s.p.Services {
-		if s.made[name] && slices.ContainsFunc(service.Mounts, func(m Mount) bool { return v.Alias != "" && m.Source == v.Alias || filepath.Clean(m.Source) == v.Source }) {
+		if s.made[name] && slices.ContainsFunc(service.Mounts, func(m Mount) bool {
+			return v.Alias != "" && m.Source == v.Alias || filepath.Clean(m.Source) == v.Source
+		}) {
 			return false
 		}
 	}
