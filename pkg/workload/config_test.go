@@ -254,6 +254,7 @@ func TestSystemDirectoriesTheStoreAndTheStateAreNoVolumes(t *testing.T) {
 		"/var/lib/docker": false, "/var/lib/docker/volumes/x/_data": false, "/var/lib/containerd": false,
 		"/state": false, "/state/snap": false, "/state/snap/tx": false,
 		"/data": false, "/data/snap": false, "/data/snap/members": false,
+		"/tmp": false, "/var/log": false, "/var/tmp": false, "/tmp/x": true, "/var/log/blog": true,
 		"/data/snapper": true, "/data/x": true, "/home/x": true, "/var/lib/ghost": true, "/etcetera": true, "/var/lib/dockerish": true,
 	} {
 		_, err := load(t, fmt.Sprintf(head, path))

@@ -206,12 +206,21 @@ var systemDirs = []string{
 	"/var/lib/docker", "/var/lib/containerd", "/var/run",
 }
 
+// sharedDirs are directories that a volume may not be: all programs of the host write to
+// them. A folder in one of them may be a volume.
+var sharedDirs = []string{"/tmp", "/var/log", "/var/tmp"}
+
 // SystemDirectory returns the directory of the system that path is, contains, or lies
 // in, and "" where there is none. more are further such directories: the root of an
 // engine that does not keep its data in the usual place.
 func SystemDirectory(path string, more ...string) string {
 	for _, dir := range append(slices.Clone(systemDirs), more...) {
 		if dir != "" && (Contains(path, dir) || Contains(dir, path)) {
+			return dir
+		}
+	}
+	for _, dir := range sharedDirs {
+		if Contains(path, dir) {
 			return dir
 		}
 	}
