@@ -201,6 +201,45 @@ func TestComposeStartsADependencyFirst(t *testing.T) {
 	inOrder("thaw")
 }
 
+// The order does not depend on the label with the dependencies: it is empty where
+// somebody has made a container with --no-deps, as snap itself does. And nobody waits for
+// the engine's first probe, which comes after a minute.
+func TestComposeStartsADependencyFirstWhateverTheLabelSays(t *testing.T) {
+	b := newBench(t)
+	dockertest.NeedCompose(t)
+	ref, _ := b.image("one")
+	file := func(release string) string {
+		return b.file("compose.yaml", "name: "+b.name, "services:",
+			"  app: {image: "+ref+", labels: {release: '"+release+"'}, stop_signal: SIGKILL, depends_on: {db: {condition: service_healthy}}}",
+			"  db: {image: "+ref+", labels: {release: '"+release+"'}, stop_signal: SIGKILL, volumes: ['./data:/data'], healthcheck: {test: [CMD, /app, check], interval: 1m}}")
+	}
+	path := file("1")
+	for _, service := range []string{"db", "app"} {
+		b.byHand(nil, "up", "-d", "--no-deps", service)
+	}
+	for _, how := range []struct {
+		name, release string
+		then          runtime.Then
+	}{
+		{"made by hand", "1", runtime.StartsAgain},
+		{"made anew", "2", runtime.MadeAnew},
+		{"made by snap", "2", runtime.StartsAgain},
+	} {
+		file(how.release)
+		began := time.Now()
+		fates, err := b.again(b.open(b.compose(path)), runtime.Want{})
+		b.must(err)
+		took := time.Since(began)
+		app := b.look(b.name + "-app-1")
+		if label := app.Config.Labels[composeDepends]; label != "" {
+			t.Errorf("%s: the label is %q, so this test shows nothing", how.name, label)
+		}
+		if fates["app-1"].Then != how.then || !b.started(app.ID).After(b.started(b.name+"-db-1")) || took > 25*time.Second {
+			t.Errorf("%s: app %s, started at %v, db at %v, and it took %v", how.name, fates["app-1"].Then, b.started(app.ID), b.started(b.name+"-db-1"), took)
+		}
+	}
+}
+
 func (b *bench) service(r *Runtime, name string) runtime.Container {
 	b.Helper()
 	all, err := r.Containers(b.Context())

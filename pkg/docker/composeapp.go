@@ -18,6 +18,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/compose"
 	"github.com/tiny-forge/snap/pkg/docker/engine"
+	"github.com/tiny-forge/snap/pkg/docker/mounts"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
@@ -44,10 +45,25 @@ func (a *composeApp) own(ctx context.Context) ([]*engine.Container, error) {
 	own, err := a.e.List(ctx, composeProject+"="+name)
 	for _, c := range own {
 		c.OneOff = c.Label(composeOneOff) == "True"
+		a.addDependencies(c)
 	}
 	// As Compose sorts them: the first of a service is the one that others join.
 	slices.SortFunc(own, func(x, y *engine.Container) int { return strings.Compare(x.Name, y.Name) })
 	return own, err
+}
+
+// addDependencies fills in the label that is empty where the container was made by
+// docker compose up --no-deps, as operators and snap itself do. Nobody tells its
+// dependencies before the files are read.
+func (a *composeApp) addDependencies(c *engine.Container) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.project == nil || c.OneOff || c.Label(composeDepends) != "" {
+		return
+	}
+	if list := a.project.dependencies(c.Service); list != "" {
+		c.Raw.Config.Labels[composeDepends] = list
+	}
 }
 
 // redeploy brings back what ran. A deploy brings up what the Compose file says, and so
@@ -159,14 +175,9 @@ func (v *composeView) planned(c runtime.Container, old *engine.Container) *engin
 	if old != nil {
 		host = old.Raw.HostConfig
 	}
-	var deps []string
-	for name, d := range v.Services[c.Service].DependsOn {
-		deps = append(deps, name+":"+d.Condition+":false")
-	}
-	slices.Sort(deps)
 	return &engine.Container{Container: c, Raw: container.InspectResponse{
 		ContainerJSONBase: &container.ContainerJSONBase{ID: c.ID, HostConfig: host, State: &container.State{}},
-		Config:            &container.Config{Labels: map[string]string{composeDepends: strings.Join(deps, ",")}},
+		Config:            &container.Config{Labels: map[string]string{composeDepends: v.dependencies(c.Service)}},
 	}}
 }
 
@@ -175,13 +186,21 @@ func (v *composeView) planned(c runtime.Container, old *engine.Container) *engin
 // is stopped again.
 func (a *composeApp) makeService(ctx context.Context, v *composeView, service string, override []byte, r runtime.Redeploy) ([]*engine.Container, error) {
 	networks := v.connectedByHand(service)
-	args := []string{"up", "-d", "--no-deps", "--no-build", "--pull", "never"}
-	if s := engine.Seconds(r.StopTimeout); s != nil {
-		args = append(args, "-t", strconv.Itoa(*s))
+	up := func(how string) error {
+		args := []string{"up", how, "--no-deps", "--no-build", "--pull", "never"}
+		if s := engine.Seconds(r.StopTimeout); s != nil {
+			args = append(args, "-t", strconv.Itoa(*s))
+		}
+		args = append(args, v.scale([]string{service})...)
+		_, _, err := v.cli.Run(ctx, override, append(args, service)...)
+		return engine.PortTaken(err)
 	}
-	args = append(args, v.scale([]string{service})...)
-	if _, _, err := v.cli.Run(ctx, override, append(args, service)...); err != nil {
-		return nil, engine.PortTaken(err)
+	_, err := a.keepingEmpty(ctx, v, []string{service}, func() error { return up("--no-start") })
+	if err == nil {
+		err = up("-d")
+	}
+	if err != nil {
+		return nil, err
 	}
 	own, err := a.own(ctx)
 	if err != nil {
@@ -204,6 +223,32 @@ func (a *composeApp) makeService(ctx context.Context, v *composeView, service st
 		fresh = append(fresh, c)
 	}
 	return fresh, nil
+}
+
+// keepingEmpty has make make the containers of services, and start none. It does not call
+// make where none of their named volumes is empty: then they can be made and started in
+// one go. An empty volume is restored as such, and the engine would fill it.
+func (a *composeApp) keepingEmpty(ctx context.Context, v *composeView, services []string, make func() error) (made bool, err error) {
+	found, err := a.mounts(ctx)
+	if err != nil {
+		return false, err
+	}
+	volumes := slices.DeleteFunc(found.Volumes, func(volume runtime.Volume) bool {
+		return volume.Engine == "" || volume.Absent || !slices.ContainsFunc(services, func(name string) bool { return v.fills(name, volume.Engine) })
+	})
+	release, err := mounts.KeepEmpty(volumes)
+	if err != nil || release == nil {
+		return false, err
+	}
+	return true, errors.Join(make(), release())
+}
+
+// fills reports whether a service mounts a volume of the engine so that the engine would
+// put the image's files into it.
+func (p *project) fills(service, name string) bool {
+	return slices.ContainsFunc(p.Services[service].Volumes, func(m mounts.Mount) bool {
+		return m.Type == "volume" && p.Volumes[m.Source].Name == name && !m.Volume.NoCopy
+	})
 }
 
 // override is a Compose file that pins the images of the services that are made anew

@@ -43,6 +43,16 @@ func (a *composeApp) look(ctx context.Context, before []runtime.Container) (*com
 	return v, err
 }
 
+// dependencies are those of a service in the form of Compose's label.
+func (p *project) dependencies(service string) string {
+	var list []string
+	for name, d := range p.Services[service].DependsOn {
+		list = append(list, name+":"+d.Condition+":false")
+	}
+	slices.Sort(list)
+	return strings.Join(list, ",")
+}
+
 // of returns the containers of a service, without those of docker compose run, sorted
 // as Compose does.
 func (v *composeView) of(service string) []*engine.Container {

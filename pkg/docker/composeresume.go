@@ -80,7 +80,13 @@ func (a *composeApp) makeAnew(ctx context.Context, v *composeView, gone runtime.
 	if v.override, err = a.override(ctx, v, fates); err != nil {
 		return err
 	}
-	return a.upOnly(ctx, v, slices.Sorted(maps.Keys(gone.Pins())), "--no-start")
+	services := slices.Sorted(maps.Keys(gone.Pins()))
+	up := func() error { return a.upOnly(ctx, v, services, "--no-start") }
+	made, err := a.keepingEmpty(ctx, v, services, up)
+	if err == nil && !made {
+		err = up()
+	}
+	return err
 }
 
 func (a *composeApp) upOnly(ctx context.Context, v *composeView, services []string, how ...string) error {

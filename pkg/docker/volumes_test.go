@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -330,6 +331,73 @@ func TestAnEmptyVolumeStaysEmptyAfterARestore(t *testing.T) {
 	}
 	if up, err := r.UpToDate(t.Context()); err != nil || !up {
 		t.Errorf("UpToDate %v, %v", up, err)
+	}
+}
+
+// Compose makes containers as the file says, and that may let the engine fill an empty
+// volume. A volume that was restored as empty stays so, with its owner, mode and time, also
+// where an earlier call was cut short.
+func TestComposeKeepsAnEmptyVolumeEmpty(t *testing.T) {
+	b := newBench(t)
+	dockertest.NeedCompose(t)
+	ref, bound := b.seeded(), filepath.Join(b.dir, "bound")
+	b.must(os.Mkdir(bound, 0o755))
+	file := func(release string) string {
+		return b.file("compose.yaml", "name: "+b.name, "services:",
+			"  web: {image: "+ref+", labels: {release: '"+release+"'}, stop_signal: SIGKILL, volumes: ['own:/data', './data:/bind']}",
+			"  db: {image: "+ref+", labels: {release: '"+release+"'}, stop_signal: SIGKILL, volumes: ['bound:/data', 'full:/full']}",
+			"volumes: {own: {}, full: {}, bound: {driver_opts: {type: none, o: bind, device: "+bound+"}}}")
+	}
+	path := file("1")
+	b.volumes = append(b.volumes, b.name+"_own", b.name+"_full", b.name+"_bound")
+	b.byHand(nil, "up", "-d")
+	v, err := b.api.VolumeInspect(t.Context(), b.name+"_own")
+	b.must(err)
+	full, err := b.api.VolumeInspect(t.Context(), b.name+"_full")
+	b.must(err)
+	b.must(os.WriteFile(filepath.Join(full.Mountpoint, "file"), nil, 0o600))
+	empty, at := []string{v.Mountpoint, bound}, time.Date(2020, 2, 2, 2, 2, 2, 2, time.UTC)
+	for _, dir := range empty {
+		if err := os.Remove(filepath.Join(dir, "seed")); err != nil {
+			t.Fatalf("the engine has not filled it, so this test shows nothing: %v", err)
+		}
+		b.must(errors.Join(os.Chown(dir, 12, 34), os.Chmod(dir, 0o750), os.Chtimes(dir, at, at)))
+	}
+	stays := func(what string) {
+		t.Helper()
+		for _, dir := range empty {
+			files, err := os.ReadDir(dir)
+			info, statErr := os.Stat(dir)
+			b.must(errors.Join(err, statErr))
+			if uid := info.Sys().(*syscall.Stat_t).Uid; len(files) > 0 || uid != 12 || info.Mode().Perm() != 0o750 || !info.ModTime().Equal(at) {
+				t.Errorf("%s: %s holds %v, and is %v of %d, from %v", what, dir, files, info.Mode(), uid, info.ModTime())
+			}
+		}
+		b.nothingToDo("up", "-d")
+	}
+	file("2")
+	r := b.open(b.workload("compose: " + path))
+	fates, err := b.again(r, runtime.Want{})
+	b.must(err)
+	if fates["web-1"].Then != runtime.MadeAnew || fates["db-1"].Then != runtime.MadeAnew {
+		t.Fatalf("the plan was %+v", fates)
+	}
+	stays("made anew")
+
+	before, err := r.Containers(t.Context())
+	b.must(err)
+	b.byHand(nil, "rm", "-s", "-f")
+	b.must(r.Resume(t.Context(), b.held(), before))
+	stays("resumed")
+
+	_, err = mounts.KeepEmpty([]runtime.Volume{{Volume: workload.Volume{Source: v.Mountpoint}}, {Volume: workload.Volume{Source: bound}}})
+	b.must(err)
+	file("3")
+	_, err = b.again(b.open(b.workload("compose: "+path)), runtime.Want{})
+	b.must(err)
+	stays("after one that was cut short")
+	if release, err := mounts.KeepEmpty([]runtime.Volume{{Volume: workload.Volume{Source: full.Mountpoint}}}); release != nil || err != nil {
+		t.Errorf("a volume with a file in it is kept empty: %v", err)
 	}
 }
 

@@ -40,8 +40,22 @@ func (h *Host) containers(ctx context.Context, p *Plan) error {
 		p.mounted()
 	case h.Workload.Kind() != workload.Data:
 		p.warn("no container of the workload runs; none will be started")
+		h.fillable(p)
 	}
 	return nil
+}
+
+// fillable warns of volumes that somebody else fills after the restore: snap starts
+// nothing, and whoever makes the containers lets the engine put files into them.
+func (h *Host) fillable(p *Plan) {
+	if slices.ContainsFunc(p.Containers, func(c runtime.Container) bool { return !c.Also }) {
+		return
+	}
+	for _, v := range p.Volumes {
+		if found := h.Mounts.Volume(v.Name); found != nil && found.Fills && v.Stored.Entries() <= 1 {
+			p.warn("volume %s is empty in the snapshot: when docker compose up makes its container, the engine puts the image's own files of %s into it", v.Name, v.Config.Target)
+		}
+	}
 }
 
 // redeploy finds out what becomes of the containers, and on which images.

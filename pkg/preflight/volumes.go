@@ -30,6 +30,10 @@ func (h *Host) choose(_ context.Context, p *Plan) error {
 	}
 	for i := range h.Workload.Volumes {
 		v := &h.Workload.Volumes[i]
+		if p.captures && h.unmade(v.Name) {
+			p.warn("volume %s does not exist, and no container that mounts it was made: it is not in the snapshot", v.Name)
+			continue
+		}
 		if len(p.req.Volumes) == 0 || wanted[v] {
 			p.Volumes = append(p.Volumes, &Volume{Name: v.Name, Scope: string(v.Scope), Source: v.Source, Path: v.Path(), Config: v})
 		}
@@ -52,12 +56,22 @@ func (h *Host) match(ctx context.Context, p *Plan) error {
 			return err
 		}
 	}
+	p.Volumes = slices.DeleteFunc(p.Volumes, func(v *Volume) bool {
+		return len(p.req.Volumes) == 0 && h.unmade(v.Name) && p.manifest.Volume(v.Name, v.Scope, v.Source) == nil
+	})
 	for _, v := range p.Volumes {
 		if err := h.matchOne(ctx, p, v); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// unmade reports whether nothing has made a volume yet. A snapshot cannot have it, and a
+// restore of a snapshot that lacks it leaves it so.
+func (h *Host) unmade(name string) bool {
+	found := h.Mounts.Volume(name)
+	return found != nil && found.Unmade
 }
 
 // resolves refuses a volume of the snapshot that the config does not have.
@@ -90,9 +104,6 @@ func (h *Host) matchOne(ctx context.Context, p *Plan, v *Volume) error {
 	if n > 0 {
 		return fault.Refuse("members_missing", fault.UseAnother(h.Workload.Name),
 			"volume %q: the store lacks %d of its %d members, the first is %s", v.Name, n, len(m.Members), first)
-	}
-	if found := h.Mounts.Volume(v.Name); found != nil && found.Fills && m.Entries() <= 1 {
-		p.warn("volume %s is empty in the snapshot: where its container is made anew, the engine puts the image's own files of %s into it", v.Name, v.Config.Target)
 	}
 	v.Stored, v.Kind, v.Files, v.Bytes = m, m.Kind, m.Files, m.Bytes
 	return nil
@@ -198,7 +209,7 @@ func (p *Plan) mounted() {
 		if !slices.ContainsFunc(p.Containers, func(c runtime.Container) bool {
 			return slices.ContainsFunc(c.Mounts, func(m runtime.Mount) bool { return v.Opened.Below(m.Source) })
 		}) {
-			p.warn("volume %s: no container mounts %s now; the config has changed since they were deployed", v.Name, v.Path)
+			p.warn("volume %s: no container mounts %s now; its service has no container, or the config has changed since they were deployed", v.Name, v.Path)
 		}
 	}
 }

@@ -195,6 +195,7 @@ func (c *capturing) still(ctx context.Context) (err error) {
 	if c.quiesces() {
 		cost := c.capture.Cost()
 		c.say("capturing %s: second pass, quiesce %s (the first read %d bytes and added %d)", c.w.Name, c.req.Quiesce, cost.ReadBytes, cost.AddedBytes)
+		c.sayAlso(map[string]string{runtime.Pause: "pausing", runtime.Stop: "stopping"}[c.req.Quiesce], c.containers)
 		c.release = c.watched(c.txID)
 		start := time.Now()
 		var thaw runtime.Thaw
@@ -223,8 +224,9 @@ func (c *capturing) still(ctx context.Context) (err error) {
 // stillThere makes sure that the volumes' paths still lead to the directories that
 // were read.
 func (c *capturing) stillThere() error {
-	for i, v := range c.volumes {
-		now, err := c.host().OpenOne(&c.w.Volumes[i])
+	for _, v := range c.volumes {
+		configured, _ := c.w.Volume(v.Name) // it was opened by that name
+		now, err := c.host().OpenOne(configured)
 		if err != nil {
 			return err
 		}

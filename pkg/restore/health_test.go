@@ -1,6 +1,7 @@
 package restore
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"slices"
@@ -187,11 +188,30 @@ func TestAContainerOfAlsoStopIsAnnounced(t *testing.T) {
 	w.Cleanup(w.undeploy)
 	w.write(map[string][]string{w.name: {"also_stop: [" + w.name + "-also]", "volumes: [{name: v0, scope: absolute, source: " + w.volumes[0] + "}]"}})
 	w.fill("new")
-	sid := w.capture()
-	said := &heard{}
-	_, err := w.engine().Restore(Observe(t.Context(), said), w.request(sid))
-	w.must(err)
-	if want := "stopping container " + w.name + "-also, which is listed in also_stop"; !slices.Contains(said.lines, want) {
-		t.Errorf("no %q in %q", want, said.lines)
+	also := " container " + w.name + "-also, which is listed in also_stop"
+	capture := func(quiesce string) func(context.Context) error {
+		return func(ctx context.Context) error {
+			_, err := w.engine().Capture(ctx, CaptureRequest{Workload: w.name, Quiesce: quiesce})
+			return err
+		}
+	}
+	for _, op := range []struct {
+		name, want string
+		do         func(context.Context) error
+	}{
+		{"capture, pause", "pausing" + also, capture(runtime.Pause)},
+		{"capture, stop", "stopping" + also, capture(runtime.Stop)},
+		{"capture, none", "", capture(runtime.None)},
+		{"restore", "stopping" + also, func(ctx context.Context) error {
+			_, err := w.engine().Restore(ctx, w.request(w.capture()))
+			return err
+		}},
+	} {
+		said := &heard{}
+		w.must(op.do(Observe(t.Context(), said)))
+		told := slices.DeleteFunc(said.lines, func(line string) bool { return !strings.HasSuffix(line, also) })
+		if op.want == "" && len(told) > 0 || op.want != "" && !slices.Equal(told, []string{op.want}) {
+			t.Errorf("%s: it says %q, expected %q", op.name, told, op.want)
+		}
 	}
 }

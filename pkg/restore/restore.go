@@ -294,11 +294,7 @@ func (r *restoration) fence(ctx context.Context) error {
 	if r.plan.Running {
 		r.say("stopping %s", r.w.Name)
 	}
-	for _, c := range r.plan.Containers {
-		if c.Also && c.Running {
-			r.say("stopping container %s, which is listed in also_stop", c.Name)
-		}
-	}
+	r.sayAlso("stopping", r.plan.Containers)
 	if err := r.rt.FenceAndStop(ctx, r.req.StopTimeout); err != nil {
 		return fmt.Errorf("stop %s: %w", r.w.Name, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/fault"
+	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/snapshot"
 )
 
@@ -81,3 +82,13 @@ func (nobody) Progress(string, int64, int64) {}
 func (nobody) Line(string)                   {}
 
 func (s *session) say(format string, args ...any) { s.observer.Line(fmt.Sprintf(format, args...)) }
+
+// sayAlso says what an operation does to the containers of somebody else that the config
+// has it put to rest.
+func (s *session) sayAlso(doing string, containers []runtime.Container) {
+	for _, c := range containers {
+		if c.Also && c.Awake() {
+			s.say("%s container %s, which is listed in also_stop", doing, c.Name)
+		}
+	}
+}

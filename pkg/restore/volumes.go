@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/journal"
@@ -40,7 +41,7 @@ func (e *Engine) withVolumes(ctx context.Context, rt runtime.Runtime, w *workloa
 	own, err := w.WithVolumes(e.Config, mounts.Places(), mounts.Root)
 	if err != nil {
 		return nil, nil, &workload.Error{Where: e.Config.Path + ": workload " + w.Name, Err: err,
-			Hint: "add the folder to `absolute_roots:` in the config, leave the volume alone with `exclude:`, or list the workload's volumes under `volumes:`"}
+			Hint: "add the folder to the config (`absolute_roots: [" + strings.Join(e.Config.RootsFor(mounts.Places()), ", ") + "]`), leave the volume alone with `exclude:`, or list the workload's volumes under `volumes:`"}
 	}
 	return own, mounts, nil
 }

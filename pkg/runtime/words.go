@@ -94,6 +94,9 @@ type Volume struct {
 	Engine   string // the engine's name for it, "" where the engine has none
 	Absent   bool   // the engine does not have the volume yet
 	External bool   // Compose does not make it either
+	// Unmade says that nothing has made the volume yet, as no container was made of the
+	// services that mount it, although others of the workload have some.
+	Unmade bool
 	// Fills says that the engine puts the image's own files into the volume where a
 	// new container finds it empty.
 	Fills bool

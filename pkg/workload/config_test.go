@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -73,6 +74,32 @@ func TestDefaults(t *testing.T) {
 	}
 	if _, err := w.Volume("y"); err == nil || !strings.Contains(err.Error(), "it has: x") {
 		t.Errorf("an unknown volume: %v", err)
+	}
+}
+
+// A volume outside absolute_roots is refused, and so is a root itself, as snap works in the
+// folder around a volume. The roots that are proposed admit them all.
+func TestTheRootsThatAreProposedAdmitTheVolumes(t *testing.T) {
+	cfg, err := load(t, one("{scope: stage, source: x}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var volumes []workload.Volume
+	for _, source := range []string{"/srv/blog", "/srv", "/home/me/blog/data", "/home/me/blog/db", "/mnt/media"} {
+		volumes = append(volumes, workload.Volume{Name: source, Scope: workload.Absolute, Source: source})
+	}
+	w := cfg.Workloads["blog"]
+	_, err = w.WithVolumes(cfg, volumes[1:], "")
+	if err == nil || !strings.Contains(err.Error(), "source is one of absolute_roots") || !strings.Contains(err.Error(), "source lies under none") {
+		t.Errorf("got %v", err)
+	}
+	roots := cfg.RootsFor(volumes)
+	if want := []string{"/srv", "/opt", "/home/me/blog", "/mnt"}; !slices.Equal(roots, want) {
+		t.Fatalf("proposed %q, want %q", roots, want) // /srv lies under none: nothing but / would admit it
+	}
+	cfg.AbsoluteRoots = roots
+	if _, err := w.WithVolumes(cfg, slices.Delete(volumes, 1, 2), ""); err != nil {
+		t.Errorf("with the proposed roots: %v", err)
 	}
 }
 
@@ -172,7 +199,7 @@ func TestWhatIsRefusedAndWhatIsSaid(t *testing.T) {
 		{"a relative source in scope absolute", one("{scope: absolute, source: srv/x}"), `write "/srv/x"`},
 		{"a source with .. in scope absolute", one("{scope: absolute, source: /srv/../etc/x}"), `write "/etc/x"`},
 		{"a source with a trailing slash in scope absolute", one("{scope: absolute, source: /srv/x/}"), `write "/srv/x"`},
-		{"a source that is a root", one("{scope: absolute, source: /srv}"), "none of absolute_roots"},
+		{"a source that is a root", one("{scope: absolute, source: /srv}"), "is one of absolute_roots"},
 		{"a source outside the roots", one("{scope: absolute, source: /home/x}"), "none of absolute_roots (/srv, /opt)"},
 		{"a source whose name begins like a root", one("{scope: absolute, source: /srvx/y}"), "none of absolute_roots"},
 		{"one volume inside another", two("{scope: project, source: a}", "{scope: project, source: a/b}"), "contain one another"},
@@ -227,6 +254,7 @@ func TestSystemDirectoriesTheStoreAndTheStateAreNoVolumes(t *testing.T) {
 		"/var/lib/docker": false, "/var/lib/docker/volumes/x/_data": false, "/var/lib/containerd": false,
 		"/state": false, "/state/snap": false, "/state/snap/tx": false,
 		"/data": false, "/data/snap": false, "/data/snap/members": false,
+		"/tmp": false, "/var/log": false, "/var/tmp": false, "/tmp/x": true, "/var/log/blog": true,
 		"/data/snapper": true, "/data/x": true, "/home/x": true, "/var/lib/ghost": true, "/etcetera": true, "/var/lib/dockerish": true,
 	} {
 		_, err := load(t, fmt.Sprintf(head, path))

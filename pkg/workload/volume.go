@@ -178,10 +178,26 @@ func (c *Config) absoluteRoot(source string) (string, error) {
 			best = root
 		}
 	}
+	if best == "" && slices.Contains(c.AbsoluteRoots, source) {
+		return "", fmt.Errorf("source is one of absolute_roots, and has to lie under one: a restore works in the folder around it")
+	}
 	if best == "" {
 		return "", fmt.Errorf("source lies under none of absolute_roots (%s)", strings.Join(c.AbsoluteRoots, ", "))
 	}
 	return best, nil
+}
+
+// RootsFor returns the absolute_roots with which the volumes would be admitted: those
+// that there are, and the folders around the sources that lie under none of them.
+func (c *Config) RootsFor(volumes []Volume) []string {
+	roots := slices.Clone(c.AbsoluteRoots)
+	for _, v := range volumes {
+		around := filepath.Dir(v.Source)
+		if _, err := c.absoluteRoot(v.Source); err != nil && v.Scope == Absolute && around != "/" && !slices.Contains(roots, around) {
+			roots = append(roots, around)
+		}
+	}
+	return roots
 }
 
 // systemDirs are directories that a volume may not be, contain, or lie in.
@@ -190,12 +206,21 @@ var systemDirs = []string{
 	"/var/lib/docker", "/var/lib/containerd", "/var/run",
 }
 
+// sharedDirs are directories that a volume may not be: all programs of the host write to
+// them. A folder in one of them may be a volume.
+var sharedDirs = []string{"/tmp", "/var/log", "/var/tmp"}
+
 // SystemDirectory returns the directory of the system that path is, contains, or lies
 // in, and "" where there is none. more are further such directories: the root of an
 // engine that does not keep its data in the usual place.
 func SystemDirectory(path string, more ...string) string {
 	for _, dir := range append(slices.Clone(systemDirs), more...) {
 		if dir != "" && (Contains(path, dir) || Contains(dir, path)) {
+			return dir
+		}
+	}
+	for _, dir := range sharedDirs {
+		if Contains(path, dir) {
 			return dir
 		}
 	}

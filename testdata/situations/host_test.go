@@ -39,7 +39,7 @@ func newHost(t *testing.T, b *bench, name string) *host {
 	h.must(os.MkdirAll(h.own, 0o700))
 	h.situation = h.read(name)
 	config, err := yaml.Marshal(map[string]any{
-		"version": 1, "state": filepath.Join(h.own, "state"), "store": filepath.Join(h.own, "store"), "base": h.dir, "absolute_roots": []string{h.dir},
+		"version": 1, "state": filepath.Join(h.own, "state"), "store": filepath.Join(h.own, "store"), "base": h.dir, "absolute_roots": []string{top},
 		"workloads": map[string]any{h.project: h.situation.Workload},
 	})
 	h.must(err)

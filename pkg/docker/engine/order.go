@@ -64,17 +64,28 @@ func (e *Engine) AwaitDependencies(ctx context.Context, c *Container, containers
 		if condition != "service_healthy" || other == nil {
 			continue
 		}
-		for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
-			now, err := e.Inspect(ctx, other.ID)
-			if err != nil {
-				return err
-			}
-			if now == nil || !now.Active() || now.Health() != container.Starting {
-				break
-			}
-			if err := sleep(ctx, poll); err != nil {
-				return err
-			}
+		if err := e.awaitOne(ctx, &Watch{ID: other.ID}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// awaitOne waits while the engine has not made up its mind about a container, and its
+// check has not passed when snap itself ran it: the engine's first probe comes late.
+func (e *Engine) awaitOne(ctx context.Context, w *Watch) error {
+	defer w.probe.end()
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+		now, err := e.Inspect(ctx, w.ID)
+		if err != nil {
+			return err
+		}
+		if now == nil || !now.Active() || now.Health() != container.Starting || w.probe.passedAt().After(lastFailure(now)) {
+			return nil
+		}
+		e.probeOnce(ctx, w, now)
+		if err := sleep(ctx, poll); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -86,7 +86,7 @@ type Container struct {
 // returns the containers that exist; nil means that there are none. Neither the engine
 // nor own is asked in vain: where no engine answers, only named volumes are an error.
 func Find(ctx context.Context, api *client.Client, w *workload.Workload, p *Project, own func(context.Context) ([]Container, error)) (*runtime.Mounts, error) {
-	s := &survey{api: api, w: w, p: p, found: map[string]int{}, left: map[string]runtime.Left{}, excluded: map[string]bool{}, refused: map[string]error{}}
+	s := &survey{api: api, w: w, p: p, found: map[string]int{}, left: map[string]runtime.Left{}, excluded: map[string]bool{}, refused: map[string]error{}, made: map[string]bool{}}
 	s.findRoot(ctx)
 	if w.Kind() == workload.Compose {
 		for _, name := range slices.Sorted(maps.Keys(p.Services)) {

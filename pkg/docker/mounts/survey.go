@@ -35,6 +35,7 @@ type survey struct {
 	excluded map[string]bool         // the entries of exclude that are mounts
 	alone    []string                // all names of what exclude leaves alone
 	refused  map[string]error        // by their keys: volumes that are neither captured nor left out
+	made     map[string]bool         // the services that have containers
 }
 
 // findRoot asks where the engine keeps its own files. Directories can do without the
@@ -234,8 +235,11 @@ func (s *survey) lists(v runtime.Volume) bool {
 // says so: volumes that an image declares, those of another container
 // (volumes_from), and those from before the file was changed.
 func (s *survey) addUndescribed(ctx context.Context, own []Container) error {
+	for _, c := range own {
+		s.made[c.Service] = true
+	}
 	for _, name := range slices.Sorted(maps.Keys(s.p.Services)) {
-		if slices.ContainsFunc(own, func(c Container) bool { return c.Service == name }) {
+		if s.made[name] {
 			continue // what it mounts, it says itself
 		}
 		image, err := s.api.ImageInspect(ctx, s.p.Services[name].Image)
@@ -306,6 +310,7 @@ func (s *survey) all() (*runtime.Mounts, error) {
 	// Sorted, so that a directory comes before what lies in it.
 	slices.SortFunc(s.volumes, func(x, y runtime.Volume) int { return strings.Compare(x.Source, y.Source) })
 	for _, v := range s.volumes {
+		v.Unmade = s.unmade(v)
 		around := slices.IndexFunc(m.Volumes, func(o runtime.Volume) bool { return !named(o) && !named(v) && workload.Contains(o.Source, v.Source) })
 		if around < 0 {
 			m.Volumes = append(m.Volumes, v)
@@ -320,6 +325,26 @@ func (s *survey) all() (*runtime.Mounts, error) {
 		}
 	}
 	return m, s.refusal()
+}
+
+// unmade reports whether nothing has made a volume yet: see [runtime.Volume].
+func (s *survey) unmade(v runtime.Volume) bool {
+	if !named(v) {
+		if _, err := os.Lstat(v.Source); !errors.Is(err, fs.ErrNotExist) {
+			return false
+		}
+	}
+	if len(s.made) == 0 || v.External || named(v) && !v.Absent {
+		return false
+	}
+	for name, service := range s.p.Services {
+		if s.made[name] && slices.ContainsFunc(service.Mounts, func(m Mount) bool {
+			return v.Alias != "" && m.Source == v.Alias || filepath.Clean(m.Source) == v.Source
+		}) {
+			return false
+		}
+	}
+	return true
 }
 
 // refusal is one error for all volumes that are refused, with one way out.
