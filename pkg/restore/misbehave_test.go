@@ -207,7 +207,7 @@ func TestAHealthCheckThatNeverEndsIsUnhealthy(t *testing.T) {
 // The app's container is removed by hand during the restore. It is recreated from
 // the config, on the new data and also when the restore rolls back.
 func TestAContainerRemovedByHandIsRecreated(t *testing.T) {
-	w, sid, states := appWorld(t, image(t))
+	w, sid, states := appWorld(t, image(t), givesUp)
 	points := []string{"fence", "commit"}
 	if allPoints() {
 		points = []string{"stage", "ready", "stopped", "fence", "publish", "before swap", "exchanged v0", "swap", "commit"}
@@ -225,7 +225,7 @@ func TestAContainerRemovedByHandIsRecreated(t *testing.T) {
 	}
 	// The same with new data that makes the app unhealthy: only the config is left
 	// to recreate the old container from.
-	w.must(os.WriteFile(filepath.Join(w.volumes[0], "sick"), []byte("yes"), 0o644))
+	w.sicken()
 	sid = w.capture()
 	w.fill("old")
 	states = map[string][][]string{"old": w.trees()}

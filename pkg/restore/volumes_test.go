@@ -33,7 +33,7 @@ func newProject(t *testing.T, dir string, more ...string) *project {
 	p.must(os.WriteFile(p.file, []byte(fmt.Sprintf(`name: %[1]s
 services:
   web: {image: '%[2]s', stop_signal: SIGKILL, restart: always, volumes: ['%[3]s:/data', 'n0:/n0'], healthcheck: {test: [CMD, /app, check], interval: 200ms, timeout: 30s, retries: 1}}
-  db: {image: '%[2]s', stop_signal: SIGKILL, restart: always, volumes: ['%[4]s:/data', 'n1:/n1', 'n0:/again']}
+  db: {image: '%[2]s', stop_signal: SIGKILL, restart: always, volumes: ['%[4]s:/data', 'n1:/n1', 'n0:/again'], healthcheck: {test: [CMD, /app, check], interval: 200ms, timeout: 30s, retries: 1}}
 volumes: {n0: {}, n1: {labels: {shade: green}}}
 `, p.name, p.image, p.volumes[0], p.volumes[1])), 0o600))
 	p.write(map[string][]string{p.name: append([]string{"compose: " + p.file}, more...)})
