@@ -78,12 +78,12 @@ all() {
   local others single='^(TestTwoPassesGiveTheFrozenTree|TestAMemberOfAnyCompressorIsInflated|TestADamagedMemberIsJudgedAsByTheStandardLibrary)$'
   mapfile -t others < <(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | grep -vE '/(cmd/snap|pkg/docker|pkg/restore)$')
   parts 3 ./pkg/restore
+  lot others "${race[@]}" -p 1 -skip "$single" "${others[@]}" ./testdata/testlog
   parts 2 ./pkg/docker "${race[@]}"
-  parts 2 ./cmd/snap
   lot situations ./testdata/situations
+  parts 2 ./cmd/snap
   lot crash ./testdata/crash
   lot bench ./testdata/bench
-  lot others "${race[@]}" -p 1 -skip "$single" "${others[@]}" ./testdata/testlog
   lot single -run "$single" ./pkg/archive/...
 }
 
@@ -92,6 +92,7 @@ all() {
 # others, and the second ask no engine.
 engine() {
   local databases elsewhere='Killed|Signal|Frozen|Decision|Decides|Upload|Displaced|GuardAfter|Subvolume|NotKept|Special|Excluded|Codec'
+  elsewhere+='|FollowsTheTable|TheFilesystemKnows|CannotBeExchanged|TheParentsIsRefused|AreClonedAndVerified|ChangedFilesAreRead|PartialTree|BadDisk|UnreadableRecord'
   parts 3 ./pkg/restore -skip "$elsewhere"
   parts 2 ./pkg/docker -skip "$elsewhere"
   # Their image would have to be built once more.

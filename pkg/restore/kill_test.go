@@ -141,15 +141,15 @@ func TestARestoreKilledAnywhereBringsTheAppBack(t *testing.T) {
 }
 
 // killEverywhere kills a restore at each of its points in turn, and recovers.
-func (w *world) killEverywhere(appRuns func()) { w.killEvery(1, appRuns) }
+func (w *world) killEverywhere(appRuns func()) { w.killEvery(1, 1, appRuns) }
 
-// killEvery kills a restore at every stride-th of its points.
-func (w *world) killEvery(stride int, appRuns func()) {
+// killEvery kills a restore at every stride-th of its points from the first on.
+func (w *world) killEvery(first, stride int, appRuns func()) {
 	w.Helper()
 	w.fill("new")
 	states := map[string][][]string{"new": w.trees()}
 	sid := w.capture()
-	for at := 1; ; at += stride {
+	for at := first; ; at += stride {
 		w.fill("old")
 		states["old"] = w.trees()
 		points, killed := w.run("restore", sid, at)
