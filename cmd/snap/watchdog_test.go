@@ -47,7 +47,7 @@ func TestTheWatchdogUsesTheEngineThatWasChosen(t *testing.T) {
 	socket := dockertest.Connect(t).DaemonHost()
 	h.wrap = []string{"env", "DOCKER_HOST=unix:///nonexistent/docker.sock"}
 	p := h.start("--host", socket, "capture", h.name)
-	h.until("the app rests", h.rests)
+	stopsWhen(h.T, p.Process, "the app rests", h.rests)
 	h.comesBack(h.kill(p))
 	if line := h.audit(); line.Verb != "watchdog" || line.Action != "thawed" || line.Result != "ok" {
 		t.Errorf("the audit log says %+v", line)

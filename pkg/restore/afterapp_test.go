@@ -65,10 +65,10 @@ func TestGuardAfterTheAppRunsBeforeTheOldDataIsRead(t *testing.T) {
 // The app is unhealthy on the new data. The restore reverts, and makes no
 // pre-restore snapshot because the old data is live again.
 func TestGuardAfterAnUnhealthyAppRollsBack(t *testing.T) {
-	w := newWorld(t, t.TempDir(), 2, appLines(image(t))...)
+	w := newWorld(t, t.TempDir(), 2, appLines(image(t), givesUp)...)
 	w.fill("old")
 	w.deploy()
-	w.must(os.WriteFile(filepath.Join(w.volumes[0], "sick"), []byte("yes"), 0o644))
+	w.sicken()
 	sid := w.capture()
 	w.fill("old")
 	states := map[string][][]string{"old": w.trees()}
@@ -99,7 +99,7 @@ func TestGuardAfterRecoveryLeavesTheAppAlone(t *testing.T) {
 	states := map[string][][]string{"old": w.trees()}
 	w.killGuardAfter(sid, "guarding")
 	before := w.appRuns()
-	w.must(os.WriteFile(filepath.Join(w.volumes[0], "sick"), []byte("yes"), 0o644))
+	w.sicken()
 	disktest.Run(t, "docker", "stop", "-t", "1", w.name)
 	w.recoverTwice()
 	c := w.containers()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"syscall"
 	"testing"
@@ -165,8 +164,8 @@ func (b outage) checkError(t *testing.T, err error) {
 // The engine ends during a recovery: the next recovery finishes it, in the
 // direction that the records had already decided.
 func TestTheEngineEndsDuringARecovery(t *testing.T) {
-	w, d, sid, states := newEngineWorld(t)
-	w.must(os.WriteFile(filepath.Join(w.volumes[0], "sick"), []byte("yes"), 0o644))
+	w, d, sid, states := newEngineWorld(t, givesUp)
+	w.sicken()
 	sick := w.capture()
 	w.fill("old")
 	whole, _ := w.run("restore", sid, 0)

@@ -2,8 +2,6 @@ package restore
 
 import (
 	"context"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -19,7 +17,7 @@ import (
 // crash makes the app's data such that it gives up at its start, and starts it anew.
 func (w *world) crash() {
 	w.Helper()
-	w.must(os.WriteFile(filepath.Join(w.volumes[0], "sick"), []byte("yes"), 0o644))
+	w.sicken()
 	since := time.Now()
 	c := w.appRuns()
 	disktest.Run(w.T, "docker", "restart", "-t", "0", w.name)
@@ -145,14 +143,14 @@ func TestTheDowntimeEndsWhenTheAppIsUp(t *testing.T) {
 // An app that is not healthy on a snapshot of a paused app may be one that cannot stand a
 // power cut. The hint says so, and does not where the app was shut down.
 func TestTheHintTellsOfAnAppThatWasOnlyPaused(t *testing.T) {
-	w := newWorld(t, t.TempDir(), 1, appLines(image(t))...)
+	w := newWorld(t, t.TempDir(), 1, briefLines(image(t))...)
 	w.fill("old")
 	w.deploy()
-	w.must(os.WriteFile(filepath.Join(w.volumes[0], "sick"), []byte("yes"), 0o644))
+	w.sicken()
 	for _, quiesce := range []string{runtime.Pause, runtime.Stop} {
 		r, err := w.engine().Capture(w.Context(), CaptureRequest{Workload: w.name, Quiesce: quiesce})
 		w.must(err)
-		_, err = w.restore(r.Manifest.SID)
+		_, err = w.engine().Restore(w.Context(), briefly(w.request(r.Manifest.SID)))
 		if hint := fault.Classify(err).Remedy.Text(nil); codeOf(err) != "unhealthy" || strings.Contains(hint, "--quiesce stop") != (quiesce == runtime.Pause) {
 			t.Errorf("%s: %v, hint %q", quiesce, err, hint)
 		}

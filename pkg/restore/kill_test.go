@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -52,11 +51,13 @@ func child(verb string) int {
 		}
 	}
 	name, sid := os.Getenv("SNAP_TEST_WORKLOAD"), os.Getenv("SNAP_TEST_SID")
+	req := RestoreRequest{Workload: name, SID: sid, Confirm: sid, OnUnhealthy: RevertUnhealthy, HealthTimeout: healthTimeout, Guard: os.Getenv("SNAP_TEST_GUARD")}
+	if os.Getenv("SNAP_TEST_BRIEFLY") != "" {
+		req = briefly(req)
+	}
 	switch verb {
 	case "restore":
-		_, err = e.Restore(context.Background(), RestoreRequest{
-			Workload: name, SID: sid, Confirm: sid, OnUnhealthy: RevertUnhealthy, HealthTimeout: healthTimeout, Guard: os.Getenv("SNAP_TEST_GUARD"),
-		})
+		_, err = e.Restore(context.Background(), req)
 	case "capture":
 		_, err = e.Capture(context.Background(), CaptureRequest{Workload: name, Quiesce: os.Getenv("SNAP_TEST_QUIESCE")})
 	case "recover":
@@ -140,15 +141,15 @@ func TestARestoreKilledAnywhereBringsTheAppBack(t *testing.T) {
 }
 
 // killEverywhere kills a restore at each of its points in turn, and recovers.
-func (w *world) killEverywhere(appRuns func()) { w.killEvery(1, appRuns) }
+func (w *world) killEverywhere(appRuns func()) { w.killEvery(1, 1, appRuns) }
 
-// killEvery kills a restore at every stride-th of its points.
-func (w *world) killEvery(stride int, appRuns func()) {
+// killEvery kills a restore at every stride-th of its points from the first on.
+func (w *world) killEvery(first, stride int, appRuns func()) {
 	w.Helper()
 	w.fill("new")
 	states := map[string][][]string{"new": w.trees()}
 	sid := w.capture()
-	for at := 1; ; at += stride {
+	for at := first; ; at += stride {
 		w.fill("old")
 		states["old"] = w.trees()
 		points, killed := w.run("restore", sid, at)
@@ -242,11 +243,11 @@ func (w *world) killAt(verb, sid, point string, whole []string) {
 // The app is unhealthy on the new data, and the restore is killed while it
 // reverts. Recovery leaves the old data, with the app up.
 func TestARestoreKilledWhileItRevertsIsAllOld(t *testing.T) {
-	w := newWorld(t, t.TempDir(), 2, appLines(image(t), "command: [serve-unless-sick]")...) // which gives up at once
+	w := newWorld(t, t.TempDir(), 2, appLines(image(t), givesUp)...)
 	w.fill("new")
 	w.deploy()
 	// The new data makes the app unhealthy; the app that runs now is healthy.
-	w.must(os.WriteFile(filepath.Join(w.volumes[0], "sick"), []byte("yes"), 0o644))
+	w.sicken()
 	sid := w.capture()
 	whole, _ := w.run("restore", sid, 0)
 	seen := map[string]bool{}

@@ -67,16 +67,16 @@ func TestARestoreReplacesDataAndContainerAndSnapshotsTheOldData(t *testing.T) {
 // The app is unhealthy on the new data. The restore reverts to the old data and
 // the old container, or with --on-unhealthy keep leaves the new ones.
 func TestAnUnhealthyAppRollsBackUnlessKept(t *testing.T) {
-	w := newWorld(t, t.TempDir(), 2, appLines(image(t))...)
+	w := newWorld(t, t.TempDir(), 2, briefLines(image(t))...)
 	w.fill("old")
 	w.deploy()
-	w.must(os.WriteFile(filepath.Join(w.volumes[0], "sick"), []byte("yes"), 0o644))
+	w.sicken()
 	sid := w.capture()
 	w.fill("old")
 	states := map[string][][]string{"old": w.trees()}
 	before := w.appRuns()
 
-	r, err := w.restore(sid)
+	r, err := w.engine().Restore(t.Context(), briefly(w.request(sid)))
 	if fault.KindOf(err) != fault.RolledBack || codeOf(err) != "unhealthy" || r == nil || r.Outcome != Reverted {
 		t.Fatalf("the restore returned %+v, %v; expected reverted", r, err)
 	}
@@ -93,7 +93,7 @@ func TestAnUnhealthyAppRollsBackUnlessKept(t *testing.T) {
 		t.Fatalf("none of the %d snapshots holds the reverted data", len(list))
 	}
 
-	req := w.request(sid)
+	req := briefly(w.request(sid))
 	req.OnUnhealthy = KeepUnhealthy
 	r, err = w.engine().Restore(t.Context(), req)
 	if fault.KindOf(err) != fault.Pending || r == nil || r.Outcome != Restored {
@@ -440,13 +440,13 @@ func TestExportAndImport(t *testing.T) {
 
 // A deploy whose new container is unhealthy rolls back to the old container.
 func TestAFailedDeployBringsTheOldContainerBack(t *testing.T) {
-	w := newWorld(t, t.TempDir(), 1, appLines(image(t))...)
+	w := newWorld(t, t.TempDir(), 1, briefLines(image(t))...)
 	w.fill("data")
 	w.deploy()
 	before := w.appRuns()
-	w.must(os.WriteFile(filepath.Join(w.volumes[0], "sick"), []byte("yes"), 0o644))
+	w.sicken()
 	w.edit("restart:", "environment: {CHANGED: \"1\"}\n    restart:")
-	_, err := w.engine().Deploy(t.Context(), DeployRequest{Workload: w.name, HealthTimeout: healthTimeout})
+	_, err := w.engine().Deploy(t.Context(), DeployRequest{Workload: w.name, HealthTimeout: briefWait})
 	if fault.KindOf(err) != fault.RolledBack {
 		t.Errorf("the deploy returned %v, expected rolled back", err)
 	}

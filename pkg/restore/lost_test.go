@@ -2,8 +2,6 @@ package restore
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -31,9 +29,9 @@ type trial struct {
 
 // newTrial returns a trial of an operation in a newEngineWorld. Each run begins on
 // the old data with the app up, and ends with checkOutcome.
-func newTrial(t *testing.T) (x *trial, sid string) {
+func newTrial(t *testing.T, more ...string) (x *trial, sid string) {
 	t.Helper()
-	w, d, sid, states := newEngineWorld(t)
+	w, d, sid, states := newEngineWorld(t, more...)
 	var before dockertest.Container
 	x = &trial{world: w, d: d, p: newProxy(t, d.host), lost: map[string]error{}}
 	x.arrange = func() {
@@ -115,8 +113,8 @@ func TestAnAnswerIsLostDuringARestore(t *testing.T) {
 // An answer is lost while a restore rolls back from an unhealthy app. The old data
 // and the old container come back.
 func TestAnAnswerIsLostWhileARestoreRollsBack(t *testing.T) {
-	x, _ := newTrial(t)
-	x.must(os.WriteFile(filepath.Join(x.volumes[0], "sick"), []byte("yes"), 0o644))
+	x, _ := newTrial(t, givesUp)
+	x.sicken()
 	sid := x.capture()
 	states := map[string][][]string{}
 	arrange, before := x.arrange, dockertest.Container{}

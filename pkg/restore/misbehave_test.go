@@ -42,7 +42,13 @@ func (w *world) during(point, sid string, act func(), change ...func(*RestoreReq
 // new data.
 func appWorld(t *testing.T, image string, lines ...string) (w *world, sid string, states map[string][][]string) {
 	t.Helper()
-	w = newWorld(t, t.TempDir(), 2, appLines(image, lines...)...)
+	return newAppWorld(t, appLines(image, lines...))
+}
+
+// newAppWorld is appWorld with these lines of the config.
+func newAppWorld(t *testing.T, lines []string) (w *world, sid string, states map[string][][]string) {
+	t.Helper()
+	w = newWorld(t, t.TempDir(), 2, lines...)
 	w.fill("new")
 	states = map[string][][]string{"new": w.trees()}
 	w.deploy()
@@ -183,7 +189,7 @@ func TestAPortTakenMeanwhileRollsBackAndARecoveryStartsTheApp(t *testing.T) {
 // The health check hangs on the new data. What the check itself may take ends the wait,
 // since the health timeout is shorter, and the restore rolls back.
 func TestAHealthCheckThatNeverEndsIsUnhealthy(t *testing.T) {
-	w, _, _ := appWorld(t, image(t))
+	w, _, _ := newAppWorld(t, briefLines(image(t)))
 	w.must(os.WriteFile(filepath.Join(w.volumes[0], "hang"), nil, 0o644))
 	sid := w.capture()
 	w.fill("old")
@@ -195,7 +201,7 @@ func TestAHealthCheckThatNeverEndsIsUnhealthy(t *testing.T) {
 		}
 	}, func(r *RestoreRequest) { r.HealthTimeout = time.Second })
 	w.expect(states, "old", err, fault.RolledBack, "unhealthy")
-	if err == nil || !strings.Contains(err.Error(), "not healthy after 5.5s") {
+	if err == nil || !strings.Contains(err.Error(), "not healthy after 2.5s") {
 		t.Errorf("the restore returned %v, expected the health timeout to end the wait", err)
 	}
 	if after := w.appRuns(); after.ID != before.ID {
@@ -207,7 +213,7 @@ func TestAHealthCheckThatNeverEndsIsUnhealthy(t *testing.T) {
 // The app's container is removed by hand during the restore. It is recreated from
 // the config, on the new data and also when the restore rolls back.
 func TestAContainerRemovedByHandIsRecreated(t *testing.T) {
-	w, sid, states := appWorld(t, image(t))
+	w, sid, states := appWorld(t, image(t), givesUp)
 	points := []string{"fence", "commit"}
 	if allPoints() {
 		points = []string{"stage", "ready", "stopped", "fence", "publish", "before swap", "exchanged v0", "swap", "commit"}
@@ -225,7 +231,7 @@ func TestAContainerRemovedByHandIsRecreated(t *testing.T) {
 	}
 	// The same with new data that makes the app unhealthy: only the config is left
 	// to recreate the old container from.
-	w.must(os.WriteFile(filepath.Join(w.volumes[0], "sick"), []byte("yes"), 0o644))
+	w.sicken()
 	sid = w.capture()
 	w.fill("old")
 	states = map[string][][]string{"old": w.trees()}

@@ -26,17 +26,21 @@ func TestAfterADecisionTheAppComesUpOnTheChosenData(t *testing.T) {
 		{"keep-new with an unhealthy app", journal.KeepNew, 1, true, fault.Pending, RolledForwardTx},
 	} {
 		t.Run(c.what, func(t *testing.T) {
-			w := newWorld(t, t.TempDir(), 2, appLines(name)...)
+			lines, wait := appLines(name), ""
+			if c.sick {
+				lines, wait = briefLines(name), "1"
+			}
+			w := newWorld(t, t.TempDir(), 2, lines...)
 			w.fill("new")
 			w.deploy()
 			if c.sick {
-				w.must(os.WriteFile(w.volumes[0]+"/sick", []byte("yes"), 0o644))
+				w.sicken()
 			}
 			states := map[string][][]string{journal.KeepNew: w.trees()}
 			sid := w.capture()
 			w.fill("old")
 			states[journal.KeepOld] = w.trees()
-			w.killedAt("restore", sid, "exchanged v0")
+			w.killedAt("restore", sid, "exchanged v0", "SNAP_TEST_BRIEFLY="+wait)
 			w.must(os.RemoveAll(w.volumes[c.spoil]))
 			disktest.Write(t, w.volumes[c.spoil], map[string]string{"stranger": "s"})
 
@@ -65,9 +69,9 @@ func TestAfterADecisionTheAppComesUpOnTheChosenData(t *testing.T) {
 
 // killedAt runs a verb in its own process and kills it when it first reaches the
 // point.
-func (w *world) killedAt(verb, sid, point string) {
+func (w *world) killedAt(verb, sid, point string, env ...string) {
 	w.Helper()
-	points, killed := w.run(verb, sid, 0, "SNAP_TEST_POINT="+point)
+	points, killed := w.run(verb, sid, 0, append(env, "SNAP_TEST_POINT="+point)...)
 	if !killed || points[len(points)-1] != point {
 		w.Fatalf("%s was not killed at %q: %q", verb, point, points)
 	}

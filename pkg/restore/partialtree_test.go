@@ -88,10 +88,10 @@ func inWords(r remedy.Remedy) string {
 // The new app leaves a fifo and turns out to be unhealthy. Its data cannot become a
 // snapshot, so the revert preserves the tree under another name.
 func TestRevertedDataThatCannotBeCapturedIsPreserved(t *testing.T) {
-	w := newWorld(t, t.TempDir(), 2, appLines(image(t))...)
+	w := newWorld(t, t.TempDir(), 2, appLines(image(t), givesUp)...)
 	w.fill("old")
 	w.deploy()
-	w.must(os.WriteFile(filepath.Join(w.volumes[0], "sick"), []byte("yes"), 0o644))
+	w.sicken()
 	sid := w.capture()
 	w.fill("old")
 	states := map[string][][]string{"old": w.trees()}

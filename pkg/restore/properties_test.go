@@ -374,9 +374,9 @@ func TestWhatIsExcludedIsNotCapturedAndGoneAfterARestore(t *testing.T) {
 // A new subvolume in a tree that was taken back can be in no snapshot: the tree is put
 // aside, and nothing is deleted.
 func TestASubvolumeThatTheNewAppMadeIsPutAside(t *testing.T) {
-	w := newWorld(t, disktest.Mount(t, "btrfs", 512), 1, appLines(image(t))...)
+	w := newWorld(t, disktest.Mount(t, "btrfs", 512), 1, appLines(image(t), givesUp)...)
 	w.fill("new")
-	w.must(os.WriteFile(filepath.Join(w.volumes[0], "sick"), []byte("yes"), 0o644))
+	w.sicken()
 	sid := w.capture()
 	w.fill("old")
 	w.deploy()

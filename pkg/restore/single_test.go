@@ -97,7 +97,7 @@ func TestAVolumeOfOneFileIsRestored(t *testing.T) {
 func TestARestoreOfFilesKilledAnywhereIsAllOldOrAllNew(t *testing.T) {
 	disktest.EachFS(t, func(t *testing.T, dir string) {
 		w := newFileWorld(t, dir, 2)
-		w.killEvery(2, func() {})
+		w.killEvery(1, 2, func() {})
 	})
 }
 

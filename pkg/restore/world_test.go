@@ -171,7 +171,7 @@ func (w *world) snapshots() (list []*store.Manifest) {
 }
 
 // healthTimeout is long enough for the tests' app, and what one that is not healthy
-// costs a test.
+// costs a test, unless it gives up at its start.
 const healthTimeout = 10 * time.Second
 
 func (w *world) request(sid string) RestoreRequest {
@@ -225,6 +225,36 @@ func appLines(image string, more ...string) []string {
 		"image: " + image, "restart: unless-stopped",
 		"healthcheck: {test: [CMD, /app, check], interval: 500ms, timeout: 5s, retries: 1}",
 	}, more...)
+}
+
+// givesUp is a further line of appLines: on data that makes the app sick it exits at
+// its start, which is a verdict at once. One that runs and fails its check is waited for
+// until the deadline.
+const givesUp = "command: [serve-unless-sick]"
+
+// briefWait ends the wait for an app of briefLines that runs and fails its check.
+const briefWait = 3 * time.Second
+
+// briefLines are appLines whose check itself may take less than briefWait: no wait is
+// shorter than what the check allows.
+func briefLines(image string, more ...string) []string {
+	lines := appLines(image, more...)
+	lines[2] = strings.Replace(lines[2], "timeout: 5s", "timeout: 2s", 1)
+	return lines
+}
+
+// briefly makes a restore wait as long as is enough for a verdict about a sick app of
+// briefLines, and too little to rely on for a healthy one.
+func briefly(req RestoreRequest) RestoreRequest {
+	req.HealthTimeout = briefWait
+	return req
+}
+
+// sicken puts a file into the first volume on which the app is sick. The app that runs is
+// healthy until it is asked.
+func (w *world) sicken() {
+	w.Helper()
+	w.must(os.WriteFile(filepath.Join(w.volumes[0], "sick"), []byte("yes"), 0o644))
 }
 
 // deploy brings the workload up, and removes it at the end of the test.

@@ -202,6 +202,7 @@ func (e *Engine) check(ctx context.Context, c *Container, command []string) (*co
 		}
 		switch {
 		case ctx.Err() == nil:
+		case now.Pid == 0: // it counts as running before it has a process
 		case !killed:
 			killed, deadline = true, time.Now().Add(Steady)
 			if err := killIn(c.ID, now.Pid); err != nil {
