@@ -244,7 +244,7 @@ func peer(t *testing.T, live string, names []string, into string) {
 func TestASubsetIsWhatTarMakesOfTheSameNames(t *testing.T) {
 	disktest.Need(t, "tar")
 	dir := disktest.Mount(t, "ext4", 512)
-	for seed := range uint64(10) {
+	for seed := range uint64(8) {
 		r := rand.New(rand.NewPCG(seed, 77))
 		world := filepath.Join(dir, fmt.Sprint(seed))
 		live := filepath.Join(world, "live")
@@ -256,6 +256,9 @@ func TestASubsetIsWhatTarMakesOfTheSameNames(t *testing.T) {
 			var chosen []string
 			for range 1 + r.IntN(6) {
 				chosen = append(chosen, names[r.IntN(len(names))])
+			}
+			if try == 0 { // all of it
+				chosen = names
 			}
 			tag := filepath.Join(world, fmt.Sprint(try))
 			peer(t, live, chosen, tag+"-tar")
