@@ -192,7 +192,7 @@ func (a *composeApp) makeService(ctx context.Context, v *composeView, service st
 			args = append(args, "-t", strconv.Itoa(*s))
 		}
 		args = append(args, v.scale([]string{service})...)
-		_, _, err := v.cli.Run(ctx, override, append(args, service)...)
+		_, _, err := v.profiled().Run(ctx, override, append(args, service)...)
 		return engine.PortTaken(err)
 	}
 	_, err := a.keepingEmpty(ctx, v, []string{service}, func() error { return up("--no-start") })

@@ -53,6 +53,17 @@ func (p *project) dependencies(service string) string {
 	return strings.Join(list, ",")
 }
 
+// profiled is the command that makes containers of named services. It knows those of
+// every profile where some have containers that the config does not ask for: one may depend
+// on another, and Compose refuses a dependency that it does not know, even with --no-deps.
+func (v *composeView) profiled() compose.Command {
+	c := v.cli
+	if len(v.extra) > 0 {
+		c.Profiles = []string{"*"}
+	}
+	return c
+}
+
 // of returns the containers of a service, without those of docker compose run, sorted
 // as Compose does.
 func (v *composeView) of(service string) []*engine.Container {
@@ -119,7 +130,7 @@ var recreated = regexp.MustCompile(`Container (\S+)\s+Recreate`)
 // its hash may be another one than snap's, which is that of one version.
 func (a *composeApp) ask(ctx context.Context, v *composeView, override []byte, services []string) error {
 	args := append([]string{"--dry-run", "up", "--no-start", "--no-deps", "--no-build", "--pull", "never"}, v.scale(services)...)
-	_, said, err := v.cli.Run(ctx, override, append(args, services...)...)
+	_, said, err := v.profiled().Run(ctx, override, append(args, services...)...)
 	if err != nil {
 		if compose.TooOld(err) {
 			return nil // the hashes must do

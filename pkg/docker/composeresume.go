@@ -92,7 +92,7 @@ func (a *composeApp) makeAnew(ctx context.Context, v *composeView, gone runtime.
 func (a *composeApp) upOnly(ctx context.Context, v *composeView, services []string, how ...string) error {
 	args := append([]string{"up", "--no-build", "--pull", "never", "--no-deps"}, how...)
 	args = append(append(args, v.scale(services)...), services...)
-	_, _, err := v.cli.Run(ctx, v.override, args...)
+	_, _, err := v.profiled().Run(ctx, v.override, args...)
 	return err
 }
 

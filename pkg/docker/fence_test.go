@@ -139,6 +139,7 @@ func TestUsers(t *testing.T) {
 	stopped := b.foreign("inside", ref, mount(filepath.Join(data, "in")))
 	b.must(b.api.ContainerStop(b.Context(), stopped, container.StopOptions{}))
 	b.foreign("above", ref, mount(b.dir))
+	b.foreign("reader", ref, func(_ *container.Config, h *container.HostConfig) { h.Binds = []string{data + ":/data:ro"} })
 	b.foreign("beside", ref, mount(filepath.Join(b.dir, "database")))
 	b.foreign("also", ref, mount(data))
 	w := b.app(ref, "also_stop: ["+b.name+"-also]", healthy)
@@ -157,9 +158,9 @@ func TestUsers(t *testing.T) {
 				t.Error("the workload's own container is reported")
 			}
 		}
-		want := map[string]runtime.Relation{"same": runtime.Same, "inside": runtime.Inside, "above": runtime.Above}
+		want := map[string]runtime.Relation{"same": runtime.Same, "inside": runtime.Inside, "above": runtime.Above, "reader": runtime.Same}
 		for name, rel := range want {
-			if u := got[name]; u.Relation != rel || u.Path != path || u.Running == (name == "inside") {
+			if u := got[name]; u.Relation != rel || u.Path != path || u.Running == (name == "inside") || u.ReadOnly != (name == "reader") {
 				t.Errorf("%s: %s is %+v, want %s", path, name, u, rel)
 			}
 		}

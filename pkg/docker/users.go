@@ -46,12 +46,12 @@ func (r *Runtime) Users(ctx context.Context, paths []string) ([]runtime.User, er
 			continue
 		}
 		for _, source := range sources(c, devices) {
-			at := locate(source)
+			at := locate(source.path)
 			for i, path := range paths {
 				if rel := relation(at, wanted[i]); rel != "" {
 					running := c.State == container.StateRunning || c.State == container.StatePaused || c.State == container.StateRestarting
 					_, release := manager(c.Labels)
-					users = append(users, runtime.User{Name: engine.NameOf(c), Running: running, Source: source, Path: path, Relation: rel, Release: release})
+					users = append(users, runtime.User{Name: engine.NameOf(c), Running: running, Source: source.path, Path: path, Relation: rel, ReadOnly: source.readOnly, Release: release})
 				}
 			}
 		}
@@ -60,14 +60,19 @@ func (r *Runtime) Users(ctx context.Context, paths []string) ([]runtime.User, er
 	return users, nil
 }
 
-// sources are the host paths that a container mounts.
-func sources(c container.Summary, devices map[string]string) []string {
-	var out []string
+// source is a host path that a container mounts.
+type source struct {
+	path     string
+	readOnly bool
+}
+
+func sources(c container.Summary, devices map[string]string) []source {
+	var out []source
 	for _, m := range c.Mounts {
 		if device, ok := devices[m.Name]; ok && m.Type == mount.TypeVolume {
-			out = append(out, device)
+			out = append(out, source{device, !m.RW})
 		} else if filepath.IsAbs(m.Source) {
-			out = append(out, filepath.Clean(m.Source))
+			out = append(out, source{filepath.Clean(m.Source), !m.RW})
 		}
 	}
 	return out

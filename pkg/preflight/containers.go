@@ -91,7 +91,7 @@ func (h *Host) users(ctx context.Context, p *Plan) error {
 }
 
 // Users looks for other containers that mount the volumes. It refuses a running one,
-// which would go on writing to the displaced tree, and warns of others.
+// which would stay on the displaced tree, and warns of others.
 func (h *Host) Users(ctx context.Context, volumes []*swap.Volume) (warnings []string, err error) {
 	users, err := h.foreign(ctx, volumes)
 	if err != nil {
@@ -105,7 +105,12 @@ func (h *Host) Users(ctx context.Context, volumes []*swap.Volume) (warnings []st
 			if u.Release != "" {
 				way = remedy.Of(u.Release)
 			}
-			return nil, fault.Refuse("in_use", way, "%s (%s volume %s): it would go on writing to the old data", what, u.Relation, u.Path)
+			does := "writing to"
+			if u.ReadOnly {
+				does = "reading"
+			}
+			return nil, fault.Refuse("in_use", way, "%s (%s volume %s): it would go on %s the old data", what, u.Relation, u.Path, does)
+		case u.Running && u.ReadOnly: // it finds the new data by the volume's path
 		case u.Running:
 			warnings = append(warnings, what+", above volume "+u.Path)
 		default:
@@ -134,7 +139,7 @@ func (h *Host) resting(ctx context.Context, p *Plan, quiesce string) error {
 	}
 	for _, u := range users {
 		switch {
-		case !u.Running:
+		case !u.Running, u.ReadOnly:
 		case u.Relation == runtime.Above || quiesce == runtime.None:
 			p.warn("%s (%s volume %s), and goes on writing there", u.Mounting(), u.Relation, u.Path)
 		default:

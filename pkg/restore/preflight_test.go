@@ -229,14 +229,14 @@ func flip(path string) error {
 
 // stranger creates a container outside the workload that mounts a directory, and
 // returns a function that removes it.
-func (w *world) stranger(dir string, running bool) func() {
+func (w *world) stranger(dir string, running bool, options ...string) func() {
 	w.Helper()
 	verb := "run"
 	args := []string{"-d"}
 	if !running {
 		verb, args = "create", nil
 	}
-	args = append(append([]string{verb}, args...), "--stop-timeout", "1", "--name", w.name+"-stranger", "-v", dir+":/x", w.containersImage(), "stubborn")
+	args = append(append([]string{verb}, args...), "--stop-timeout", "1", "--name", w.name+"-stranger", "-v", dir+":/x"+strings.Join(options, ""), w.containersImage(), "stubborn")
 	disktest.Run(w.T, "docker", args...)
 	return func() { disktest.Run(w.T, "docker", "rm", "-f", w.name+"-stranger") }
 }

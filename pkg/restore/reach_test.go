@@ -407,6 +407,21 @@ func TestACaptureRefusesAForeignContainerThatWouldNotRest(t *testing.T) {
 			t.Errorf("%+v, %v", r, err)
 		}
 	})
+	// A reader does not change the data. But on the volume itself it would go on reading
+	// the old tree.
+	for dir, stays := range map[string]bool{w.volumes[0]: true, filepath.Dir(w.volumes[0]): false} {
+		t.Run("reading "+filepath.Base(dir), func(t *testing.T) {
+			defer w.stranger(dir, true, ":ro")()
+			r, err := w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: runtime.Pause})
+			if err != nil || len(r.Warnings) != 0 {
+				t.Fatalf("%+v, %v", r, err)
+			}
+			p, err := w.engine().Plan(t.Context(), w.request(r.Manifest.SID))
+			if stays && (codeOf(err) != "in_use" || !strings.Contains(err.Error(), "reading the old data")) || !stays && (err != nil || len(p.Warnings) != 0) {
+				t.Errorf("%+v, %v", p, err)
+			}
+		})
+	}
 	t.Run("stopped", func(t *testing.T) {
 		defer w.stranger(w.volumes[0], false)()
 		r, err := w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: runtime.Pause})

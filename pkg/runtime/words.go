@@ -183,12 +183,17 @@ type User struct {
 	Source   string // the host path that it mounts
 	Path     string // the volume's
 	Relation Relation
+	ReadOnly bool   // it can only read there
 	Release  string // how to stop it, where docker stop does not: "" elsewhere
 }
 
 // Mounting says in words who mounts what.
 func (u User) Mounting() string {
-	return fmt.Sprintf("container %s, which does not belong to the workload, mounts %s", u.Name, u.Source)
+	how := "mounts"
+	if u.ReadOnly {
+		how = "reads"
+	}
+	return fmt.Sprintf("container %s, which does not belong to the workload, %s %s", u.Name, how, u.Source)
 }
 
 // Redeploy says how to bring a workload up.
