@@ -154,10 +154,17 @@ func (w *world) generation() (string, string) {
 // leftovers returns files and directories that no operation may leave.
 func (w *world) leftovers() []string {
 	var left []string
+	var patterns []string
 	for _, pattern := range []string{
-		"v*/.snap-*", "store/state/tx/*", "store/state/tx/.[!.]*", "store/state/*.tmp", "store/s/scratch/*", "store/s/members/*/*.tmp", "store/s/*.tmp", "store/s/snapshots/*/*/*.tmp",
+		"state/tx/*", "state/tx/.[!.]*", "state/*.tmp", "s/scratch/*", "s/members/*/*.tmp", "s/*.tmp", "s/snapshots/*/*/*.tmp",
 	} {
-		found, err := filepath.Glob(filepath.Join(w.dir, pattern))
+		patterns = append(patterns, filepath.Join(w.dir, "store", pattern))
+	}
+	for _, m := range w.volumes() {
+		patterns = append(patterns, filepath.Join(m.point, ".snap-*"))
+	}
+	for _, pattern := range patterns {
+		found, err := filepath.Glob(pattern)
 		w.must(err)
 		left = append(left, found...)
 	}
@@ -233,8 +240,8 @@ func (w *world) safe() error {
 	for i, m := range w.volumes() {
 		displaced, e := filepath.Glob(filepath.Join(m.point, ".snap-*", fmt.Sprint(i)))
 		w.must(e)
-		if !slices.ContainsFunc(append(displaced, w.live(m)), func(dir string) bool {
-			return slices.Equal(disktest.Tree(w.T, dir)[1:], w.states[older][i][1:])
+		if !slices.ContainsFunc(append(displaced, m.live), func(dir string) bool {
+			return slices.Equal(w.tree(dir)[1:], w.states[older][i][1:])
 		}) {
 			return fmt.Errorf("%w, and the old data of %s is neither live nor displaced", err, m.name)
 		}
@@ -306,15 +313,30 @@ func verifyMember(path string) error {
 }
 
 // holds returns nil if a snapshot holds exactly these trees, with their metadata.
-// It reads the snapshot without snap, by means of cat and tar.
 func (w *world) holds(s snapshot, want [][]string) error {
 	w.Helper()
-	if len(s.Volumes) != len(w.volumes()) {
-		return fmt.Errorf("snapshot %s has %d volumes", s.SID, len(s.Volumes))
+	dirs, err := w.extract(s)
+	if err != nil {
+		return err
 	}
-	dir, err := os.MkdirTemp(w.scratch, "holds")
+	defer os.RemoveAll(filepath.Dir(dirs[0]))
+	for n, v := range s.Volumes {
+		if d := disktest.Diff(want[n], w.tree(dirs[n])); d != "" {
+			return fmt.Errorf("snapshot %s, volume %s:\n%s", s.SID, v.Name, d)
+		}
+	}
+	return nil
+}
+
+// extract extracts the volumes of a snapshot side by side in a new directory. It does so
+// without snap, by means of cat and tar.
+func (w *world) extract(s snapshot) (dirs []string, err error) {
+	w.Helper()
+	if len(s.Volumes) != len(w.volumes()) {
+		return nil, fmt.Errorf("snapshot %s has %d volumes", s.SID, len(s.Volumes))
+	}
+	top, err := os.MkdirTemp(w.scratch, "holds")
 	w.must(err)
-	defer os.RemoveAll(dir)
 	script := ""
 	for n, v := range s.Volumes {
 		paths := ""
@@ -322,14 +344,10 @@ func (w *world) holds(s snapshot, want [][]string) error {
 			paths += fmt.Sprintf(" members/%s/%s.gz", m.ID[:2], m.ID)
 		}
 		script += fmt.Sprintf("mkdir $0/%d && cat%s | tar -xzp --xattrs --numeric-owner -C $0/%d && ", n, paths, n)
+		dirs = append(dirs, filepath.Join(top, fmt.Sprint(n)))
 	}
-	if out, err := sh(`cd "$1" && `+script+"true", dir, w.store()); err != nil {
-		return fmt.Errorf("snapshot %s: cat and tar: %w: %s", s.SID, err, out)
+	if out, err := sh(`cd "$1" && `+script+"true", top, w.store()); err != nil {
+		return nil, errors.Join(fmt.Errorf("snapshot %s: cat and tar: %w: %s", s.SID, err, out), os.RemoveAll(top))
 	}
-	for n, v := range s.Volumes {
-		if d := disktest.Diff(want[n], disktest.Tree(w.T, filepath.Join(dir, fmt.Sprint(n)))); d != "" {
-			return fmt.Errorf("snapshot %s, volume %s:\n%s", s.SID, v.Name, d)
-		}
-	}
-	return nil
+	return dirs, nil
 }
