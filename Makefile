@@ -25,7 +25,7 @@ race: ## all tests with the race detector, which make test has where goroutines 
 	testdata/setup.sh || true
 	testdata/engine.sh run testdata/test.sh -timeout 60m ./... ./testdata/crash ./testdata/bench ./testdata/situations
 
-crash: ## the proof: kills, errors, power cuts and full disks at every system call; half an hour
+crash: ## the proof: kills, errors, power cuts and full disks at every system call; up to an hour
 	testdata/setup.sh || true
 	testdata/engine.sh run testdata/crash.sh
 
