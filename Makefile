@@ -3,7 +3,7 @@
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # Go passes by directories named testdata unless they are named.
-PACKAGES := ./... ./testdata/app ./testdata/bench ./testdata/e2e ./testdata/crash ./testdata/crash/sieve ./testdata/situations ./testdata/situations/app ./testdata/testlog
+PACKAGES := ./... ./testdata/app ./testdata/bench ./testdata/e2e ./testdata/crash ./testdata/crash/sieve ./testdata/crash/writer ./testdata/situations ./testdata/situations/app ./testdata/testlog
 
 # What is thrown away needs no version stamp, for which git would have to trust
 # whoever owns the clone.
@@ -25,7 +25,7 @@ race: ## all tests with the race detector, which make test has where goroutines 
 	testdata/setup.sh || true
 	testdata/engine.sh run testdata/test.sh -timeout 60m ./... ./testdata/crash ./testdata/bench ./testdata/situations
 
-crash: ## the proof: kills, errors, power cuts and full disks at every system call; half an hour
+crash: ## the proof: kills, errors, power cuts and full disks at every system call; up to an hour
 	testdata/setup.sh || true
 	testdata/engine.sh run testdata/crash.sh
 

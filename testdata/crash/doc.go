@@ -7,7 +7,8 @@
 // docs/reliability.md has the figures and says what is not covered.
 //
 // The world of a test is four filesystems (world_test.go): three volumes on
-// ext4, xfs and btrfs, and the store. trace_test.go has the tracer, which sees the
-// system calls of all threads in one order; strace counts them for each thread
-// separately. judge_test.go decides what a run may leave.
+// ext4, xfs and btrfs, and the store. That of project_test.go is a Compose project,
+// which is up and writes. trace_test.go has the tracer, which sees the system calls of
+// all threads in one order; strace counts them for each thread separately.
+// judge_test.go decides what a run may leave.
 package crash

@@ -155,10 +155,17 @@ func (w *world) generation() (string, string) {
 // leftovers returns files and directories that no operation may leave.
 func (w *world) leftovers() []string {
 	var left []string
+	var patterns []string
 	for _, pattern := range []string{
-		"v*/.snap-*", "store/state/tx/*", "store/state/tx/.[!.]*", "store/state/*.tmp", "store/s/scratch/*", "store/s/members/*/*.tmp", "store/s/*.tmp", "store/s/snapshots/*/*/*.tmp",
+		"state/tx/*", "state/tx/.[!.]*", "state/*.tmp", "s/scratch/*", "s/members/*/*.tmp", "s/*.tmp", "s/snapshots/*/*/*.tmp",
 	} {
-		found, err := filepath.Glob(filepath.Join(w.dir, pattern))
+		patterns = append(patterns, filepath.Join(w.dir, "store", pattern))
+	}
+	for _, m := range w.volumes() {
+		patterns = append(patterns, filepath.Join(m.point, ".snap-*"))
+	}
+	for _, pattern := range patterns {
+		found, err := filepath.Glob(pattern)
 		w.must(err)
 		left = append(left, found...)
 	}
@@ -234,12 +241,12 @@ func (w *world) safe() error {
 	for i, m := range w.volumes() {
 		pattern, own := filepath.Join(m.point, ".snap-*", fmt.Sprint(i)), 1 // the line of the root
 		if w.single {
-			pattern, own = filepath.Join(pattern, filepath.Base(w.live(m))), 0
+			pattern, own = filepath.Join(pattern, filepath.Base(m.live)), 0
 		}
 		displaced, e := filepath.Glob(pattern)
 		w.must(e)
-		if !slices.ContainsFunc(append(displaced, w.live(m)), func(dir string) bool {
-			return slices.Equal(disktest.Tree(w.T, dir)[own:], w.states[older][i][own:])
+		if !slices.ContainsFunc(append(displaced, m.live), func(dir string) bool {
+			return slices.Equal(w.tree(dir)[own:], w.states[older][i][own:])
 		}) {
 			return fmt.Errorf("%w, and the old data of %s is neither live nor displaced", err, m.name)
 		}
@@ -311,15 +318,34 @@ func verifyMember(path string) error {
 }
 
 // holds returns nil if a snapshot holds exactly these trees, with their metadata.
-// It reads the snapshot without snap, by means of cat and tar.
 func (w *world) holds(s snapshot, want [][]string) error {
 	w.Helper()
-	if len(s.Volumes) != len(w.volumes()) {
-		return fmt.Errorf("snapshot %s has %d volumes", s.SID, len(s.Volumes))
+	dirs, err := w.extract(s)
+	if err != nil {
+		return err
 	}
-	dir, err := os.MkdirTemp(w.scratch, "holds")
+	top := filepath.Dir(dirs[0])
+	if w.single {
+		top = filepath.Dir(top)
+	}
+	defer os.RemoveAll(top)
+	for n, v := range s.Volumes {
+		if d := disktest.Diff(want[n], w.tree(dirs[n])); d != "" {
+			return fmt.Errorf("snapshot %s, volume %s:\n%s", s.SID, v.Name, d)
+		}
+	}
+	return nil
+}
+
+// extract extracts the volumes of a snapshot side by side in a new directory. It does so
+// without snap, by means of cat and tar.
+func (w *world) extract(s snapshot) (dirs []string, err error) {
+	w.Helper()
+	if len(s.Volumes) != len(w.volumes()) {
+		return nil, fmt.Errorf("snapshot %s has %d volumes", s.SID, len(s.Volumes))
+	}
+	top, err := os.MkdirTemp(w.scratch, "holds")
 	w.must(err)
-	defer os.RemoveAll(dir)
 	script := ""
 	for n, v := range s.Volumes {
 		paths := ""
@@ -327,18 +353,13 @@ func (w *world) holds(s snapshot, want [][]string) error {
 			paths += fmt.Sprintf(" members/%s/%s.gz", m.ID[:2], m.ID)
 		}
 		script += fmt.Sprintf("mkdir $0/%d && cat%s | tar -xzp --xattrs --numeric-owner -C $0/%d && ", n, paths, n)
-	}
-	if out, err := sh(`cd "$1" && `+script+"true", dir, w.store()); err != nil {
-		return fmt.Errorf("snapshot %s: cat and tar: %w: %s", s.SID, err, out)
-	}
-	for n, v := range s.Volumes {
-		from := filepath.Join(dir, fmt.Sprint(n))
+		dirs = append(dirs, filepath.Join(top, fmt.Sprint(n)))
 		if w.single {
-			from = filepath.Join(from, filepath.Base(w.live(w.volumes()[n])))
-		}
-		if d := disktest.Diff(want[n], disktest.Tree(w.T, from)); d != "" {
-			return fmt.Errorf("snapshot %s, volume %s:\n%s", s.SID, v.Name, d)
+			dirs[n] = filepath.Join(dirs[n], filepath.Base(w.volumes()[n].live))
 		}
 	}
-	return nil
+	if out, err := sh(`cd "$1" && `+script+"true", top, w.store()); err != nil {
+		return nil, errors.Join(fmt.Errorf("snapshot %s: cat and tar: %w: %s", s.SID, err, out), os.RemoveAll(top))
+	}
+	return dirs, nil
 }

@@ -34,8 +34,14 @@ func (w *world) firstOwnCall(concerns func(*call) bool) int {
 	if w.guard == before {
 		return 1
 	}
-	n, found := 0, 0
 	w.reset()
+	return w.ownCall(concerns)
+}
+
+// ownCall is firstOwnCall of a world that has been reset, for --guard after.
+func (w *world) ownCall(concerns func(*call) bool) int {
+	w.Helper()
+	n, found := 0, 0
 	w.restore(func(c *call) answer {
 		if concerns(c) {
 			n++

@@ -172,7 +172,7 @@ func (s *soak) killedAfter(after time.Duration, args ...string) (string, bool) {
 // mutate changes the live directories as an app does.
 func (s *soak) mutate() {
 	for _, m := range s.volumes() {
-		dir := s.live(m)
+		dir := m.live
 		for range 1 + s.random.IntN(6) {
 			s.serial++
 			name := filepath.Join(dir, fmt.Sprint("f", s.random.IntN(30)))

@@ -51,6 +51,7 @@ func runIsolated() int {
 }
 
 func main(m *testing.M) int {
+	startTracing(8) // first, while no thread has forked
 	dir, err := os.MkdirTemp("", "snap-crash")
 	if err != nil {
 		fmt.Println(err)

@@ -154,13 +154,28 @@ func (w *world) run(judge func(*call) answer, args ...string) exited {
 	} else {
 		cmd := exec.Command(programs.sieve, append([]string{sieveList(w.reads)}, command...)...)
 		cmd.Stdout, cmd.Stderr, cmd.Dir = out, errOut, w.scratch
-		t := &tracer{root: w.dir + "/", judge: judge}
+		t := &tracer{places: w.places(), judge: judge}
 		w.must(t.run(cmd))
 		e = t.end
 	}
 	e.out, e.err = slurp(out), slurp(errOut)
 	w.must(errors.Join(os.Remove(out.Name()), os.Remove(errOut.Name())))
 	return e
+}
+
+// place is a directory of the world, and the name that calls in it have.
+type place struct{ dir, name string }
+
+// places are where the calls of snap are judged: the world's directory, and the volumes
+// that lie elsewhere.
+func (w *world) places() []place {
+	list := []place{{w.dir, ""}}
+	for _, m := range w.volumes() {
+		if !strings.HasPrefix(m.point, w.dir+"/") {
+			list = append(list, place{m.point, m.name})
+		}
+	}
+	return list
 }
 
 func slurp(f *os.File) string {
@@ -170,23 +185,48 @@ func slurp(f *os.File) string {
 
 // tracer follows one process, its threads and its children.
 type tracer struct {
-	root  string // only calls on files below it are judged
-	judge func(*call) answer
-	pid   int
-	procs map[int]bool // the living thread groups
-	known map[int]bool // threads whose first stop was seen
-	end   exited
+	places []place // only calls on files in them are judged
+	judge  func(*call) answer
+	pid    int
+	procs  map[int]bool // the living thread groups
+	known  map[int]bool // threads whose first stop was seen
+	end    exited
+}
+
+// tracing takes the functions that must run on a thread of their own.
+var tracing = make(chan func())
+
+// startTracing starts threads that take functions from tracing, and run nothing else.
+// Only the thread that forked a process can trace it and wait for it, and a thread that
+// had forked for others would take the ends of their children for those of its own.
+func startTracing(threads int) {
+	for range threads {
+		locked := make(chan struct{})
+		go func() {
+			runtime.LockOSThread()
+			close(locked)
+			for do := range tracing {
+				do()
+			}
+		}()
+		<-locked
+	}
 }
 
 // tooLong is the time after which a process counts as hung.
 const tooLong = time.Minute
 
-func (t *tracer) run(cmd *exec.Cmd) error {
-	// Only the thread that forked a process can trace it and wait for it. WNOTHREAD
-	// leaves the tracees of other threads to those. The process group leaves
-	// processes that this thread has forked for other goroutines.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+func (t *tracer) run(cmd *exec.Cmd) (err error) {
+	done := make(chan struct{})
+	tracing <- func() {
+		defer close(done) // also where the judge fails the test, which ends the thread
+		err = t.trace(cmd)
+	}
+	<-done
+	return err
+}
+
+func (t *tracer) trace(cmd *exec.Cmd) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Ptrace: true, Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return err
@@ -205,7 +245,9 @@ func (t *tracer) run(cmd *exec.Cmd) error {
 func (t *tracer) follow() error {
 	for {
 		var ws unix.WaitStatus
-		tid, err := unix.Wait4(-t.pid, &ws, unix.WALL|unix.WNOTHREAD, nil)
+		// WNOTHREAD leaves the tracees of other threads to those. The watchdog and docker
+		// compose have process groups of their own.
+		tid, err := unix.Wait4(-1, &ws, unix.WALL|unix.WNOTHREAD, nil)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
@@ -339,7 +381,12 @@ func (t *tracer) resolve(tid, fd, path int, args [6]uint64) (string, bool) {
 		}
 		name = filepath.Join(dir, name)
 	}
-	return strings.CutPrefix(name, t.root)
+	for _, p := range t.places {
+		if rest, ok := strings.CutPrefix(name, p.dir); ok && (strings.HasPrefix(rest, "/") || rest == "" && p.name != "") {
+			return strings.TrimPrefix(p.name+rest, "/"), true
+		}
+	}
+	return "", false
 }
 
 // read reads memory of a stopped thread and returns the number of bytes.

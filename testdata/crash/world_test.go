@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -37,13 +38,16 @@ type world struct {
 	reads              bool                  // run asks about reading calls too
 	guard              string                // --guard of restores: before or after
 	single             bool                  // each volume is one file
+	writing            string                // the file of each volume that an app writes to; the trees leave it out
+	content            func(dir, generation string, volume int)
 }
 
-// medium is one filesystem of the world.
+// medium is one filesystem of the world, or the folder of a volume.
 type medium struct {
 	name  string // v0, v1, v2, store
 	kind  string
 	point string
+	live  string // the live directory of a volume, in point
 	image string
 	loop  *os.File // while it is mounted
 }
@@ -90,11 +94,16 @@ func newWorldOf(t *testing.T, store string, single bool) *world {
 		t.Fatal(err)
 	}
 	w := &world{T: t, dir: filepath.Join(dir, "w"), scratch: disktest.Tmpfs(t), states: map[string][][]string{}, guard: before, single: single}
+	w.content = w.rich
+	if single {
+		w.content = w.oneFile
+	}
 	w.must(os.Chmod(w.scratch, 0o700))
 	w.config = filepath.Join(w.scratch, "snap.yaml")
 	w.makeBank()
 	for _, m := range []medium{{name: "v0", kind: "ext4"}, {name: "v1", kind: "xfs"}, {name: "v2", kind: "btrfs"}, {name: "store", kind: store}} {
 		m.point, m.image = filepath.Join(w.dir, m.name), filepath.Join(w.bank, m.name)
+		m.live = filepath.Join(m.point, "data")
 		w.must(os.MkdirAll(m.point, 0o755))
 		disktest.Need(t, "mkfs."+m.kind)
 		w.disks = append(w.disks, &m)
@@ -188,27 +197,39 @@ func (w *world) must(err error) {
 	}
 }
 
-func (w *world) volumes() []*medium { return w.disks[:3] }
-func (w *world) live(m *medium) string {
-	return filepath.Join(m.point, "data")
-}
-func (w *world) store() string { return filepath.Join(w.dir, "store/s") }
+// volumes are all disks but the last, which is that of the store.
+func (w *world) volumes() []*medium { return w.disks[:len(w.disks)-1] }
+func (w *world) store() string      { return filepath.Join(w.dir, "store/s") }
 
 // state is on the filesystem of the store, so that a power cut hits both.
 func (w *world) state() string { return filepath.Join(w.dir, "store/state") }
 
-// write writes the config, captures the generation "new", and leaves "old" in the
-// live directories.
+// write writes the config, makes both generations, and keeps the world as it is then.
 func (w *world) write() {
 	w.Helper()
-	text := fmt.Sprintf("version: 1\nstate: %s\nstore: %s\nabsolute_roots: [%s]\nworkloads:\n  %s:\n    volumes:\n", w.state(), w.store(), w.dir, workloadName)
+	lines := []string{"volumes:"}
 	for _, m := range w.volumes() {
-		text += fmt.Sprintf("      - {name: %s, scope: absolute, source: %s}\n", m.name, w.live(m))
+		lines = append(lines, fmt.Sprintf("  - {name: %s, scope: absolute, source: %s}", m.name, m.live))
 		if !w.single {
-			w.must(os.Mkdir(w.live(m), 0o751))
+			w.must(os.Mkdir(m.live, 0o751))
 		}
 	}
+	w.configure(lines...)
+	w.generations()
+	w.save()
+}
+
+// configure writes the config, with these lines for the workload.
+func (w *world) configure(lines ...string) {
+	w.Helper()
+	text := fmt.Sprintf("version: 1\nstate: %s\nstore: %s\nabsolute_roots: [%s]\nworkloads:\n  %s:\n    %s\n",
+		w.state(), w.store(), w.dir, workloadName, strings.Join(lines, "\n    "))
 	w.must(os.WriteFile(w.config, []byte(text), 0o600))
+}
+
+// generations captures "new", and leaves "old" in the live directories.
+func (w *world) generations() {
+	w.Helper()
 	w.fill(newer)
 	w.states[newer] = w.trees()
 	w.sid = w.capture()
@@ -222,7 +243,6 @@ func (w *world) write() {
 	}
 	w.fill(older)
 	w.states[older] = w.trees()
-	w.save()
 }
 
 func (w *world) manifestPath(sid string) string {
@@ -242,27 +262,37 @@ func (w *world) capture() string {
 func (w *world) fill(generation string) {
 	w.Helper()
 	for i, m := range w.volumes() {
-		if w.single {
-			w.must(errors.Join(
-				os.WriteFile(w.live(m), []byte(strings.Repeat(fmt.Sprint(generation, i), 100_000)), 0o640),
-				os.Chown(w.live(m), 1000, 1001),
-				unix.Setxattr(w.live(m), "user.generation", []byte(generation), 0),
-			))
-			continue
+		if !w.single {
+			w.must(empty(m.live))
 		}
-		w.must(empty(w.live(m)))
-		disktest.Write(w.T, w.live(m), map[string]string{
-			"generation": fmt.Sprint(generation, i), "dir/" + generation: strings.Repeat(generation, 3000),
-			"large": strings.Repeat(fmt.Sprint(generation, i), 100_000),
-		})
-		w.must(errors.Join(
-			os.Link(filepath.Join(w.live(m), "generation"), filepath.Join(w.live(m), "same")),
-			os.Symlink(generation, filepath.Join(w.live(m), "link")),
-			os.Chown(filepath.Join(w.live(m), "dir"), 1000, 1001),
-			os.Chmod(filepath.Join(w.live(m), "dir"), 0o710),
-			unix.Setxattr(filepath.Join(w.live(m), "large"), "user.generation", []byte(generation), 0),
-		))
+		w.content(m.live, generation, i)
 	}
+}
+
+// oneFile is the content of a volume that is one file.
+func (w *world) oneFile(path, generation string, volume int) {
+	w.Helper()
+	w.must(errors.Join(
+		os.WriteFile(path, []byte(strings.Repeat(fmt.Sprint(generation, volume), 100_000)), 0o640),
+		os.Chown(path, 1000, 1001),
+		unix.Setxattr(path, "user.generation", []byte(generation), 0),
+	))
+}
+
+// rich is the content of a volume of a world without an app.
+func (w *world) rich(dir, generation string, volume int) {
+	w.Helper()
+	disktest.Write(w.T, dir, map[string]string{
+		"generation": fmt.Sprint(generation, volume), "dir/" + generation: strings.Repeat(generation, 3000),
+		"large": strings.Repeat(fmt.Sprint(generation, volume), 100_000),
+	})
+	w.must(errors.Join(
+		os.Link(filepath.Join(dir, "generation"), filepath.Join(dir, "same")),
+		os.Symlink(generation, filepath.Join(dir, "link")),
+		os.Chown(filepath.Join(dir, "dir"), 1000, 1001),
+		os.Chmod(filepath.Join(dir, "dir"), 0o710),
+		unix.Setxattr(filepath.Join(dir, "large"), "user.generation", []byte(generation), 0),
+	))
 }
 
 func empty(dir string) error {
@@ -277,24 +307,45 @@ func (w *world) trees() [][]string {
 	w.Helper()
 	var all [][]string
 	for _, m := range w.volumes() {
-		all = append(all, disktest.Tree(w.T, w.live(m)))
+		all = append(all, w.tree(m.live))
 	}
 	return all
+}
+
+// tree describes a volume, or a copy of one.
+func (w *world) tree(dir string) []string {
+	w.Helper()
+	return slices.DeleteFunc(disktest.Tree(w.T, dir), func(line string) bool {
+		return w.writing != "" && strings.HasPrefix(line, strconv.Quote(w.writing)+" ")
+	})
 }
 
 // save copies the present world for reset and resetImages.
 func (w *world) save() {
 	w.Helper()
 	for _, m := range w.volumes() {
-		disktest.Run(w.T, "cp", "-a", w.live(m), filepath.Join(w.scratch, m.name))
+		disktest.Run(w.T, "cp", "-a", m.live, filepath.Join(w.scratch, m.name))
 	}
-	disktest.Run(w.T, "cp", "-a", w.store(), filepath.Join(w.scratch, "store"))
-	disktest.Run(w.T, "cp", "-a", w.state(), filepath.Join(w.scratch, "state"))
+	w.keep()
 	w.unmountAll()
 	for _, m := range w.disks {
 		w.clone(m.image, m.image+".kept")
 	}
 	w.mountAll()
+}
+
+// keep copies the store and the state for putBack.
+func (w *world) keep() {
+	w.Helper()
+	disktest.Run(w.T, "cp", "-a", w.store(), filepath.Join(w.scratch, "store"))
+	disktest.Run(w.T, "cp", "-a", w.state(), filepath.Join(w.scratch, "state"))
+}
+
+func (w *world) putBack() {
+	w.Helper()
+	w.must(errors.Join(empty(w.store()), empty(w.state())))
+	disktest.Run(w.T, "cp", "-a", filepath.Join(w.scratch, "store")+"/.", w.store())
+	disktest.Run(w.T, "cp", "-a", filepath.Join(w.scratch, "state")+"/.", w.state())
 }
 
 // clone makes a copy of an image that shares its blocks (ioctl_ficlone(2)).
@@ -313,12 +364,19 @@ func (w *world) clone(from, to string) {
 func (w *world) reset() {
 	w.Helper()
 	for i, m := range w.volumes() {
-		if now := disktest.Tree(w.T, w.live(m)); slices.Equal(now, w.states[older][i]) {
+		if now := w.tree(m.live); slices.Equal(now, w.states[older][i]) {
 			continue
 		}
-		w.must(os.RemoveAll(w.live(m)))
-		disktest.Run(w.T, "cp", "-a", filepath.Join(w.scratch, m.name), w.live(m))
+		w.must(os.RemoveAll(m.live))
+		disktest.Run(w.T, "cp", "-a", filepath.Join(w.scratch, m.name), m.live)
 	}
+	w.dropWrappers()
+	w.putBack()
+}
+
+// dropWrappers removes what a failed test has left beside the volumes.
+func (w *world) dropWrappers() {
+	w.Helper()
 	for _, m := range w.volumes() {
 		left, err := filepath.Glob(filepath.Join(m.point, ".snap-*"))
 		w.must(err)
@@ -326,9 +384,6 @@ func (w *world) reset() {
 			w.must(os.RemoveAll(dir))
 		}
 	}
-	w.must(errors.Join(empty(w.store()), empty(w.state())))
-	disktest.Run(w.T, "cp", "-a", filepath.Join(w.scratch, "store")+"/.", w.store())
-	disktest.Run(w.T, "cp", "-a", filepath.Join(w.scratch, "state")+"/.", w.state())
 }
 
 // resetImages puts the filesystems themselves back as they were at save.
