@@ -41,7 +41,7 @@ var mayImport = map[string][]string{
 	"pkg/remedy":              {},
 	"pkg/disk":                {},
 	"pkg/disk/disktest":       {},
-	"pkg/docker/mounts":       {"pkg/runtime", "pkg/workload"},
+	"pkg/docker/mounts":       {"pkg/disk", "pkg/runtime", "pkg/workload"},
 	"pkg/docker/dockertest":   {"pkg/disk"},
 	"pkg/archive/archivetest": {"pkg/archive"},
 }
