@@ -18,10 +18,11 @@ const (
 	decisionFormat = "snap-tx-decision"
 	resolveFormat  = "snap-tx-resolve"
 	recordVersion  = 1
-	// beginVersion and readyVersion are the newest of a begin and a ready. Each is
-	// written in the oldest version that has fields for it.
+	// beginVersion, readyVersion and timesVersion are the newest of a begin, a ready and
+	// a times. Each is written in the oldest version that has fields for it.
 	beginVersion = 3
 	readyVersion = 2
+	timesVersion = 2
 )
 
 // Kind is what a transaction is for.
@@ -134,12 +135,25 @@ type Times struct {
 	disk.Seal
 	Tx   string `json:"tx"`
 	Live []Time `json:"live"` // in the order of Begin's volumes
+
+	// At is the time before the first exchange, by the clock that stamps files, and
+	// Staged are the staged trees then. They tell whether a staged tree that was live is
+	// still as it was staged. Version 2.
+	At     *Time    `json:"at,omitempty"`
+	Staged []Staged `json:"staged,omitempty"` // in the order of Begin's volumes
 }
 
 // Time is a modification time as the kernel keeps it.
 type Time struct {
 	Sec  int64 `json:"sec"`
 	Nsec int64 `json:"nsec"`
+}
+
+// Staged is a staged tree before the exchange: the modification time of its root, and a
+// checksum of what stat(2) showed of everything in it.
+type Staged struct {
+	Time
+	Sum string `json:"sum"`
 }
 
 // Decision is the record that a transaction was committed, or reverted after
@@ -184,6 +198,13 @@ func (r *Ready) version() int {
 	return recordVersion
 }
 
+func (t *Times) version() int {
+	if t.Staged != nil {
+		return timesVersion
+	}
+	return recordVersion
+}
+
 func anyCrashed(list []runtime.Container) bool {
 	return slices.ContainsFunc(list, func(c runtime.Container) bool { return c.Crashed })
 }
@@ -221,6 +242,9 @@ func (d *Decision) validate(tx, decision string) error {
 func (t *Times) validate(b *Begin) error {
 	if t.Tx != b.Tx || len(t.Live) != len(b.Volumes) {
 		return fmt.Errorf("%w: it is not of this transaction", disk.ErrDamaged)
+	}
+	if (t.At == nil) != (t.Staged == nil) || t.Staged != nil && len(t.Staged) != len(b.Volumes) {
+		return fmt.Errorf("%w: it has %d staged trees, begin has %d volumes", disk.ErrDamaged, len(t.Staged), len(b.Volumes))
 	}
 	return nil
 }

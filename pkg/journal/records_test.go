@@ -271,6 +271,50 @@ func TestReadyAndBeginWithAContainerThatHadCrashed(t *testing.T) {
 	}
 }
 
+// Version 2 of times has what tells whether a staged tree is still as it was staged. One
+// without is read as before; one that has it in part is damaged.
+func TestTimesWithTheStagedTrees(t *testing.T) {
+	whole := times()
+	whole.Tx, whole.At = goldenTx, &journal.Time{Sec: 5, Nsec: 6}
+	whole.Staged = []journal.Staged{{Time: journal.Time{Sec: 7, Nsec: 8}, Sum: "aa"}, {Sum: "bb"}}
+	data, err := disk.MarshalSealed(whole, "snap-tx-times", 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "times.v2.json", data)
+
+	part := map[string]func(r *journal.Times){
+		"whole": func(*journal.Times) {}, "none": func(r *journal.Times) { r.At, r.Staged = nil, nil },
+		"no time": func(r *journal.Times) { r.At = nil }, "no trees": func(r *journal.Times) { r.Staged = nil },
+		"a tree too few": func(r *journal.Times) { r.Staged = r.Staged[:1] },
+	}
+	for name, spoil := range part {
+		j := journalAt(t, t.TempDir())
+		held, err := j.Lock("blog", "restore")
+		if err != nil {
+			t.Fatal(err)
+		}
+		tx, err := j.Begin(held, begin())
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := *whole
+		spoil(&r)
+		if err := errors.Join(tx.Ready(ready()), tx.Times(&r), tx.Close()); err != nil {
+			t.Fatal(err)
+		}
+		held.Release()
+		again, err := j.Load(tx.ID)
+		switch version := map[string]int{"whole": 2, "none": 1}[name]; {
+		case version == 0 && !errors.Is(err, disk.ErrDamaged):
+			t.Errorf("%s: it is read as %+v, %v", name, again, err)
+		case version == 0:
+		case err != nil || again.TimesRecord.Version != version || !reflect.DeepEqual(again.TimesRecord.Staged, r.Staged):
+			t.Errorf("%s: it is read as %+v, %v", name, again, err)
+		}
+	}
+}
+
 func TestAGuardingTransactionIsFoundSo(t *testing.T) {
 	store := t.TempDir()
 	j := journalAt(t, store)

@@ -83,6 +83,7 @@ type ended struct {
 	guarded   bool      // with guard after: the snapshot of the old data exists
 
 	preRestoreSID string // where there is one
+	takenSID      string // the snapshot that data which was taken away has become, "" for none
 }
 
 // again is the remedy to recover once more. If the store is missing, the store has
@@ -162,8 +163,12 @@ func (end *ended) rolledBack(workload string, failed error) error {
 	if end.cause != nil && code == "failed" {
 		code = "unhealthy"
 	}
+	taken := ""
+	if end.takenSID != "" {
+		taken = "; the data that was taken back is snapshot " + end.takenSID
+	}
 	if end.err != nil {
-		return fault.New(fault.RolledBack, code, row.remedy(workload, end), "%w; "+row.restored, failed, end.err)
+		return fault.New(fault.RolledBack, code, row.remedy(workload, end), "%w; "+row.restored+"%s", failed, end.err, taken)
 	}
 	if sig := fault.Interruption(failed); sig != nil {
 		return sig
@@ -172,7 +177,7 @@ func (end *ended) rolledBack(workload string, failed error) error {
 	if code == "unhealthy" && way.Empty() {
 		way = remedy.Of("read what the app said, in the message", end.cleanly())
 	}
-	return fault.New(fault.RolledBack, code, way, "%w; "+row.restored, failed)
+	return fault.New(fault.RolledBack, code, way, "%w; "+row.restored+"%s", failed, taken)
 }
 
 // result returns the outcome of a restore that reached its commit, "" for others.

@@ -36,6 +36,7 @@ type Recovery struct {
 	Err      error
 	// Kept holds the paths of what was preserved: it is not snap's.
 	Kept       []string
+	TakenSID   string      // the snapshot that data which was taken away has become, "" for none
 	Resolution *Resolution // what an operator decided, or may decide; see Resolve
 
 	audited bool
@@ -192,7 +193,7 @@ func (s *session) recover(ctx context.Context, tx *journal.Tx, req RecoverReques
 // conclude brings a restore's transaction to its end and reports the outcome.
 func (s *session) conclude(ctx context.Context, tx *journal.Tx, offline bool, r *Recovery) {
 	end := s.finish(ctx, tx, offline)
-	r.Kept = end.preserved
+	r.Kept, r.TakenSID = end.preserved, end.takenSID
 	r.Action, r.Pending = outcomes[end.outcome].action, outcomes[end.outcome].pending
 	r.Err = end.recovered(s.w.Name, tx.ID)
 }

@@ -97,6 +97,7 @@ type restoration struct {
 	plan    *preflight.Plan
 	tx      *journal.Tx // nil before the begin record
 	x       *swap.Tx
+	sums    []string // of the staged trees: see swap.Tx.AsStaged
 	capture *snapshot.Capture
 	result  *RestoreResult
 	down    time.Time // when the fence began; zero before
@@ -249,7 +250,12 @@ func (r *restoration) stageOne(ctx context.Context, v *swap.Volume, m *store.Vol
 		}
 	}
 	r.result.NotKept = append(r.result.NotKept, list...)
-	return into.SyncFS()
+	if err := into.SyncFS(); err != nil {
+		return err
+	}
+	sum, _, err := archive.StatSum(ctx, into)
+	r.sums = append(r.sums, sum)
+	return err
 }
 
 func (r *restoration) passOne(ctx context.Context) (err error) {
@@ -342,7 +348,7 @@ func (r *restoration) swap(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := r.x.RecordTimes(); err != nil {
+	if err := r.x.RecordTimes(r.sums); err != nil {
 		return err
 	}
 	r.at("before swap")

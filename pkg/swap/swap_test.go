@@ -72,7 +72,7 @@ func newBenchOf(t *testing.T, above, guard string, subvolumes bool) *bench {
 		disktest.Write(t, filepath.Join(b.dir, v.EntryName()), map[string]string{"generation": "new"})
 	}
 	b.must(x.RecordReady(&journal.Ready{}, func() error { return nil }))
-	b.must(x.RecordTimes())
+	b.must(x.RecordTimes([]string{"", ""}))
 	b.must(tx.Close())
 	return b
 }

@@ -8,6 +8,8 @@ import (
 	"path"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
 )
@@ -236,21 +238,64 @@ func renamedMeanwhile(after Observation) error {
 	return fmt.Errorf("a directory was renamed at the same moment: %s", after)
 }
 
-// RecordTimes notes the live directories' own times before the first exchange.
-func (x *Tx) RecordTimes() error {
-	times := &journal.Times{}
-	for _, v := range x.Volumes {
+// RecordTimes notes, before the first exchange, the directories' own times, and sums: the
+// checksums of the staged trees (see [Tx.AsStaged]), in the order of the volumes.
+func (x *Tx) RecordTimes(sums []string) error {
+	times := &journal.Times{At: &journal.Time{}}
+	for i, v := range x.Volumes {
 		live, err := v.parent.Open(v.base)
 		if err != nil {
 			return err
 		}
-		sec, nsec, err := live.Mtime()
-		if err = errors.Join(err, live.Close()); err != nil {
+		own, err := mtimeOf(live)
+		if err != nil {
 			return err
 		}
-		times.Live = append(times.Live, journal.Time{Sec: sec, Nsec: nsec})
+		staged, err := v.OpenTaken(New)
+		if err == nil && staged == nil {
+			err = fmt.Errorf("volume %s: the staged tree is gone", v.Name)
+		}
+		if err != nil {
+			return err
+		}
+		fresh, err := mtimeOf(staged)
+		if err != nil {
+			return err
+		}
+		times.Live = append(times.Live, own)
+		times.Staged = append(times.Staged, journal.Staged{Time: fresh, Sum: sums[i]})
 	}
+	// The clock that stamps files ticks, and is behind the one that it is made of
+	// (ktime_get_coarse_real_ts64 in the kernel). No change from now on has an earlier
+	// stamp than this.
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &now); err != nil {
+		return fmt.Errorf("read the clock: %w", err)
+	}
+	times.At.Sec, times.At.Nsec = now.Sec, now.Nsec
 	return x.Times(times)
+}
+
+// mtimeOf returns the time of a directory, and closes it.
+func mtimeOf(d *disk.Dir) (t journal.Time, err error) {
+	t.Sec, t.Nsec, err = d.Mtime()
+	return t, errors.Join(err, d.Close())
+}
+
+// AsStaged reports whether the records prove that the staged tree of a volume is as it
+// was before the first exchange. sum is its checksum now, in which the times of its
+// files are, and newest the newest of those times.
+//
+// A clock that was set back does no harm: a change has another time than before,
+// whichever. With a clock that stands still a change may have the time that was there,
+// and then that is not before the exchange.
+func (x *Tx) AsStaged(volume, sum string, newest journal.Time) bool {
+	r := x.TimesRecord
+	i := slices.IndexFunc(x.Begin.Volumes, func(v journal.Volume) bool { return v.Name == volume })
+	if r == nil || r.Staged == nil || i < 0 { // an earlier version of snap has recorded less
+		return false
+	}
+	return sum != "" && sum == r.Staged[i].Sum && (newest.Sec < r.At.Sec || newest.Sec == r.At.Sec && newest.Nsec < r.At.Nsec)
 }
 
 // repairTimes gives old directories that are live again their times of the record.
@@ -282,6 +327,20 @@ func (x *Tx) OpenDisplaced(i int) (*disk.Dir, error) {
 		return nil, err
 	}
 	if err := tree.SetMtime(x.TimesRecord.Live[i].Sec, x.TimesRecord.Live[i].Nsec); err != nil {
+		return nil, errors.Join(err, tree.Close())
+	}
+	return tree, nil
+}
+
+// OpenStaged opens the staged tree of volume i, and gives it its own time from before the
+// exchange, where that is recorded. It returns nil where there is none. The caller closes
+// it.
+func (x *Tx) OpenStaged(i int) (*disk.Dir, error) {
+	tree, err := x.Volumes[i].OpenTaken(New)
+	if err != nil || tree == nil || x.TimesRecord == nil || x.TimesRecord.Staged == nil {
+		return tree, err
+	}
+	if err := tree.SetMtime(x.TimesRecord.Staged[i].Sec, x.TimesRecord.Staged[i].Nsec); err != nil {
 		return nil, errors.Join(err, tree.Close())
 	}
 	return tree, nil

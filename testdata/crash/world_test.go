@@ -35,6 +35,7 @@ type world struct {
 	members            map[string]bool       // the ids of the members of sid
 	reads              bool                  // run asks about reading calls too
 	guard              string                // --guard of restores: before or after
+	written            [][]string            // the volumes' new trees after somebody wrote to them; nil where nobody did
 }
 
 // medium is one filesystem of the world.
