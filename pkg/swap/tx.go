@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -64,13 +62,29 @@ func Open(tx *journal.Tx, guarded bool, at func(point string), gone ...string) (
 // WithoutWrapper returns the volumes of a transaction that has not exchanged any yet
 // beside which there is no wrapper.
 func WithoutWrapper(tx *journal.Tx) (list []journal.Volume) {
-	for _, v := range tx.Begin.Volumes {
-		parent := path.Dir(v.Root + "/" + v.Rel)
-		if _, err := os.Lstat(parent + "/" + journal.Wrapper(tx.ID)); tx.TimesRecord == nil && errors.Is(err, fs.ErrNotExist) {
-			list = append(list, v)
+	if tx.TimesRecord != nil {
+		return nil
+	}
+	for _, record := range tx.Begin.Volumes {
+		if lacks(record, journal.Wrapper(tx.ID)) {
+			list = append(list, record)
 		}
 	}
 	return list
+}
+
+// lacks reports whether a name beside the live directory is certainly absent.
+func lacks(record journal.Volume, name string) bool {
+	v, err := openVolume(record)
+	if v == nil {
+		return errors.Is(err, fs.ErrNotExist)
+	}
+	defer v.Close()
+	if err != nil || v.parent == nil {
+		return err == nil
+	}
+	there, err := v.parent.Exists(name)
+	return err == nil && !there
 }
 
 // CloseVolumes closes the volumes, and leaves the transaction open. It does
