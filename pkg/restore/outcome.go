@@ -114,8 +114,16 @@ func (end *ended) cleanly() remedy.Remedy {
 		", and holds what a power cut leaves: if the log speaks of a pid or lock file, or of damaged data, the app needs snapshots that are taken with --quiesce stop")
 }
 
-func startMissing(string, *ended) remedy.Remedy {
-	return remedy.Of("find out why they do not run (docker ps -a), and start them by hand")
+const startByHand = "find out why they do not run (docker ps -a), and start them by hand"
+
+// startMissing is for containers that do not run; some may also have crashed again.
+func startMissing(workload string, end *ended) remedy.Remedy {
+	way := remedy.Of(startByHand)
+	var again *runtime.Crashed
+	if errors.As(end.err, &again) {
+		return remedy.Of(way, "; as for what has crashed, ", lookOrGoBack(workload, end))
+	}
+	return way
 }
 
 func ownRemedy(_ string, end *ended) remedy.Remedy { return fault.Classify(end.err).Remedy }
