@@ -20,7 +20,7 @@ const (
 	recordVersion  = 1
 	// beginVersion, readyVersion and timesVersion are the newest of a begin, a ready and
 	// a times. Each is written in the oldest version that has fields for it.
-	beginVersion = 3
+	beginVersion = 4
 	readyVersion = 2
 	timesVersion = 2
 )
@@ -45,6 +45,10 @@ type Begin struct {
 	Workload string    `json:"workload"`
 	Created  time.Time `json:"created"`
 	Snap     string    `json:"snap"` // the program's version
+
+	// Config is the path of the config that has the workload, without symbolic links.
+	// Several configs of a host may use one state. Version 4.
+	Config string `json:"config,omitempty"`
 
 	SID           string   `json:"sid,omitempty"`             // what a capture or an import makes, or a restore puts back
 	PreRestoreSID string   `json:"pre_restore_sid,omitempty"` // what a restore makes first
@@ -183,8 +187,10 @@ func (b *Begin) decisions() []string {
 
 func (b *Begin) version() int {
 	switch {
-	case anyCrashed(b.Containers) || slices.ContainsFunc(b.Volumes, func(v Volume) bool { return v.EngineVolume != "" }):
+	case b.Config != "":
 		return beginVersion
+	case anyCrashed(b.Containers) || slices.ContainsFunc(b.Volumes, func(v Volume) bool { return v.EngineVolume != "" }):
+		return 3
 	case b.Guard != "" || slices.ContainsFunc(b.Volumes, func(v Volume) bool { return v.Live != "" }):
 		return 2
 	}

@@ -163,6 +163,36 @@ func TestABeginWithAVolumeOfTheEngineIsOfVersion3(t *testing.T) {
 	}
 }
 
+// Version 4 of begin has the config; one without is written as before.
+func TestABeginWithItsConfigIsOfVersion4(t *testing.T) {
+	b := begin()
+	b.Tx, b.Workload, b.Created = goldenTx, "blog", time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
+	b.Config = "/etc/snap/snap.yaml"
+	data, err := disk.MarshalSealed(b, "snap-tx-begin", 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "begin.v4.json", data)
+	j := journalAt(t, t.TempDir())
+	held, err := j.Lock("blog", "capture")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx, err := j.Begin(held, &journal.Begin{Kind: journal.Capture, Config: b.Config})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx.Close()
+	again, err := j.Load(tx.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if again.Begin.Version != 4 || again.Begin.Config != b.Config {
+		t.Errorf("it is read as %+v", again.Begin)
+	}
+}
+
 // Programs read the log: fields are added at most.
 func TestAnAuditLineIsWrittenAsEver(t *testing.T) {
 	t.Setenv("SUDO_USER", "ann")
@@ -484,7 +514,7 @@ func TestDamageToTheRecordsIsNeverTakenForAnEarlierStep(t *testing.T) {
 				data[len(data)-10] ^= 1
 				disktest.Write(t, dir, map[string]string{name: string(data)})
 			}, disk.ErrDamaged},
-			damage{name + " is newer", forged(name, `"version": 1`, `"version": 4`), disk.ErrTooNew},
+			damage{name + " is newer", forged(name, `"version": 1`, `"version": 5`), disk.ErrTooNew},
 			damage{name + " is of another transaction", forged(name, goldenTx, "20260102T030405Z-000000"), disk.ErrDamaged},
 			damage{name + " has an unknown field", forged(name, `"tx":`, `"new": 1, "tx":`), disk.ErrDamaged},
 			damage{name + " is a directory", instead(name, mkdir), nil},

@@ -123,6 +123,10 @@ func (e *Engine) recoverTx(ctx context.Context, id string, req RecoverRequest) (
 	if len(req.Workloads) > 0 && !slices.Contains(req.Workloads, r.Workload) {
 		return r, false
 	}
+	if _, err := e.Config.Workload(r.Workload); err != nil && e.anothers(peek.Begin.Config) {
+		observer(ctx).Line(fmt.Sprintf("notice: transaction %s is of workload %s of the config %s: recover it with that config", id, r.Workload, peek.Begin.Config))
+		return r, false
+	}
 	s, err := e.lookup(ctx, req.verb(), r.Workload)
 	var unusable *workload.Error
 	if errors.As(err, &unusable) {

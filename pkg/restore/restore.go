@@ -137,7 +137,7 @@ func (r *restoration) guardsAfter() bool { return r.plan.Guard == workload.Guard
 
 func (r *restoration) begin(context.Context) error {
 	begin := &journal.Begin{
-		Kind: journal.Restore, Snap: r.Version, SID: r.req.SID, PreRestoreSID: disk.NewID(time.Now()), RevertSID: disk.NewID(time.Now()),
+		Kind: journal.Restore, Snap: r.Version, Config: r.w.Config, SID: r.req.SID, PreRestoreSID: disk.NewID(time.Now()), RevertSID: disk.NewID(time.Now()),
 		OnUnhealthy: r.req.OnUnhealthy, HealthTimeout: r.req.HealthTimeout, StopTimeout: r.req.StopTimeout,
 	}
 	if r.guardsAfter() {
