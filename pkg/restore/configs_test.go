@@ -103,8 +103,8 @@ func TestATransactionWithoutAConfigIsShownByItsRoots(t *testing.T) {
 	}
 }
 
-// Each kind of transaction names the config.
-func TestEachTransactionNamesItsConfig(t *testing.T) {
+// A transaction names its config, whichever operation began it (see session.open).
+func TestATransactionNamesItsConfig(t *testing.T) {
 	w := newWorld(t, t.TempDir(), 1)
 	w.fill("data")
 	real, err := filepath.EvalSymlinks(w.config)

@@ -70,7 +70,7 @@ func (s *session) deploy(ctx context.Context, req DeployRequest, txID *string) (
 	if upToDate {
 		return &DeployResult{Workload: s.w.Name, Containers: before, Seconds: time.Since(s.when).Seconds()}, nil
 	}
-	tx, err := s.Journal.Begin(s.held, &journal.Begin{Kind: journal.Deploy, Snap: s.Version, Config: s.w.Config, Containers: before})
+	tx, err := s.open(&journal.Begin{Kind: journal.Deploy, Containers: before})
 	if err != nil {
 		return nil, fault.Classify(err)
 	}

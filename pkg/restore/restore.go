@@ -137,7 +137,7 @@ func (r *restoration) guardsAfter() bool { return r.plan.Guard == workload.Guard
 
 func (r *restoration) begin(context.Context) error {
 	begin := &journal.Begin{
-		Kind: journal.Restore, Snap: r.Version, Config: r.w.Config, SID: r.req.SID, PreRestoreSID: disk.NewID(time.Now()), RevertSID: disk.NewID(time.Now()),
+		Kind: journal.Restore, SID: r.req.SID, PreRestoreSID: disk.NewID(time.Now()), RevertSID: disk.NewID(time.Now()),
 		OnUnhealthy: r.req.OnUnhealthy, HealthTimeout: r.req.HealthTimeout, StopTimeout: r.req.StopTimeout,
 	}
 	if r.guardsAfter() {
@@ -152,7 +152,7 @@ func (r *restoration) begin(context.Context) error {
 	}
 	r.at("before begin")
 	var err error
-	if r.tx, err = r.Journal.Begin(r.held, begin); err != nil {
+	if r.tx, err = r.open(begin); err != nil {
 		return err
 	}
 	if r.result.Tx = r.tx.ID; !r.guardsAfter() {
