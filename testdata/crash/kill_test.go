@@ -207,6 +207,9 @@ func TestWhatIsWrittenBeforeARecoveryIsKept(t *testing.T) {
 				w.Fatalf("a recovery that was not killed: exit %d: %s", e.code, e.err)
 			}
 			_, found := w.recovered(p, older)
+			if !e.killed && !strings.Contains(e.out, "the data that was taken away is snapshot ") {
+				found = append(found, finding{"wrong", "the recovery does not name the snapshot: " + e.out})
+			}
 			c.count(w.T, "recover killed before "+p.end, append(found, w.lacksWritten()...))
 			return e.killed
 		})
