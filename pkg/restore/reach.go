@@ -81,11 +81,15 @@ func (f *finish) letGo(ctx context.Context) error {
 // read of a tree that nobody has changed.
 func (f *finish) touched(ctx context.Context, trees []snapshot.Source) (bool, error) {
 	for _, tree := range trees {
+		proves, err := tree.Live.TimesProve()
+		if err != nil {
+			return false, err
+		}
 		sum, newest, err := archive.StatSum(ctx, tree.Live)
 		if err != nil && !snapshot.HeldByNone(err) {
 			return false, err
 		}
-		if err != nil || !f.x.AsStaged(tree.Volume.Name, sum, journal.Time(newest)) {
+		if err != nil || !proves || !f.x.AsStaged(tree.Volume.Name, sum, journal.Time(newest)) {
 			f.say("volume %s: the new data may have changed while it was live: comparing it with snapshot %s", tree.Volume.Name, f.x.Begin.SID)
 			return true, nil
 		}
@@ -95,13 +99,14 @@ func (f *finish) touched(ctx context.Context, trees []snapshot.Source) (bool, er
 
 // openDropped opens the tree of volume i that the goal drops.
 func (f *finish) openDropped(i int) (*disk.Dir, error) {
-	if f.x.Goal().Drops() == swap.New {
+	drops := f.x.Goal().Drops()
+	switch {
+	case f.x.Goal() == swap.Undecided: // to compare it with what was staged
 		return f.x.OpenStaged(i)
-	}
-	if f.x.TimesRecord != nil {
+	case drops == swap.Old && f.x.TimesRecord != nil:
 		return f.x.OpenDisplaced(i)
 	}
-	return f.x.Volumes[i].OpenTaken(swap.Old)
+	return f.x.Volumes[i].OpenTaken(drops)
 }
 
 // warn says a line, which the result of a restore has too.
