@@ -22,6 +22,7 @@ type recoveryJSON struct {
 	Pending  bool            `json:"pending"`
 	Message  string          `json:"message,omitempty"`
 	Kept     []string        `json:"kept,omitempty"`
+	TakenSID string          `json:"taken_sid,omitempty"`
 	Resolve  *resolutionJSON `json:"resolve,omitempty"`
 }
 
@@ -122,7 +123,7 @@ func (a *app) showRecoveries(list []restore.Recovery) {
 		if r.Action != "" {
 			a.effect = replaces
 		}
-		j := recoveryJSON{Workload: r.Workload, Tx: r.Tx, Found: r.Found, Action: r.Action, Pending: r.Pending, Kept: r.Kept}
+		j := recoveryJSON{Workload: r.Workload, Tx: r.Tx, Found: r.Found, Action: r.Action, Pending: r.Pending, Kept: r.Kept, TakenSID: r.TakenSID}
 		if r.Err != nil {
 			j.Message = r.Err.Error()
 		}
@@ -144,6 +145,9 @@ func (a *app) sayRecovery(r restore.Recovery, last error) error {
 	a.say("%s %s (%s): %s", cmp.Or(r.Workload, "?"), r.Tx, r.Found, action)
 	for _, path := range r.Kept {
 		a.say("preserved for you to look at and delete: %s", path)
+	}
+	if r.TakenSID != "" {
+		a.say("the data that was taken away is snapshot %s", r.TakenSID)
 	}
 	if r.Err == nil {
 		return last

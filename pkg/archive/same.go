@@ -1,13 +1,116 @@
 package archive
 
 import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
+	"hash"
 	"io"
 	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/tiny-forge/snap/pkg/archive/member"
 	"github.com/tiny-forge/snap/pkg/archive/tarstream"
+	"github.com/tiny-forge/snap/pkg/disk"
 )
+
+// StatSum walks the directory root, reads no content, and returns a checksum of what
+// stat(2) shows of everything in it, times included, and of the root's own mode, owner
+// and extended attributes. A rename changes the root's own times, so they are not in it.
+//
+// newest is the newest ctime. A change that comes later and leaves the checksum as it is
+// has the very time that was there before it. On a filesystem that keeps whole seconds
+// the time counts as the end of its second.
+func StatSum(ctx context.Context, root *disk.Dir) (sum string, newest Timespec, err error) {
+	s := &statSum{ctx: ctx, sum: sha256.New()}
+	w, err := newWalker(ctx, s.visit, func(name string) { s.write("gone", name) })
+	if err != nil {
+		return "", newest, err
+	}
+	defer w.close()
+	if err := w.walk(root); err != nil {
+		return "", newest, err
+	}
+	if err := s.attributes(root); err != nil {
+		return "", newest, err
+	}
+	return hex.EncodeToString(s.sum.Sum(nil)), s.newest, nil
+}
+
+type statSum struct {
+	ctx    context.Context
+	sum    hash.Hash
+	buf    []byte
+	newest Timespec
+}
+
+// write adds texts, so that no two lists of them add the same bytes.
+func (s *statSum) write(texts ...string) {
+	s.buf = s.buf[:0]
+	for _, text := range texts {
+		s.buf = append(strconv.AppendInt(s.buf, int64(len(text)), 10), ':')
+		s.buf = append(s.buf, text...)
+	}
+	s.sum.Write(s.buf)
+}
+
+func (s *statSum) visit(n *node) error {
+	if s.ctx.Err() != nil {
+		return context.Cause(s.ctx)
+	}
+	number := func(v int64) { s.buf = append(strconv.AppendInt(s.buf, v, 36), ' ') }
+	s.write(n.name)
+	s.buf = s.buf[:0]
+	number(int64(n.st.Mode))
+	number(int64(n.st.Uid))
+	number(int64(n.st.Gid))
+	number(int64(n.st.Ino))
+	if n.name != tarstream.Root {
+		if n.kind() != unix.S_IFDIR { // the size of a directory is the filesystem's matter
+			number(n.st.Size)
+		}
+		for _, t := range []unix.Timespec{n.st.Mtim, n.st.Ctim} {
+			number(t.Sec)
+			number(t.Nsec)
+		}
+		ctime := timespec(n.st.Ctim)
+		if ctime.Nsec == 0 {
+			ctime.Nsec = 999_999_999
+		}
+		if s.newest == (Timespec{}) || s.newest.Before(ctime) {
+			s.newest = ctime
+		}
+	}
+	s.sum.Write(s.buf)
+	return nil
+}
+
+// attributes adds the extended attributes of root, whose ctime tells nothing of them.
+func (s *statSum) attributes(root *disk.Dir) error {
+	var buf []byte
+	names, err := growing(&buf, func(b []byte) (int, error) { return unix.Flistxattr(root.FD(), b) })
+	if errors.Is(err, unix.EOPNOTSUPP) || err == nil && len(names) == 0 {
+		return nil
+	}
+	if err != nil {
+		return fail("list the extended attributes of", root.Path(), err)
+	}
+	list := strings.Split(strings.TrimSuffix(string(names), "\x00"), "\x00")
+	slices.Sort(list)
+	for _, name := range list {
+		value, err := growing(&buf, func(b []byte) (int, error) { return unix.Fgetxattr(root.FD(), name, b) })
+		if err != nil && !errors.Is(err, unix.ENODATA) {
+			return fail("read the extended attributes of", root.Path(), err)
+		}
+		s.write(name, string(value))
+	}
+	return nil
+}
 
 // SameContent reports whether a dense file of size bytes has the content of these
 // members, which hold nothing else (see [ExtractOptions.Supply]). It reads the file and

@@ -90,10 +90,14 @@ func (a *composeApp) redeploy(ctx context.Context, r runtime.Redeploy) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("workload %s: %w", a.w.Name, err), a.putDown(ctx, r.StopTimeout))
 	}
+	missing := a.missing(ctx, r.Before)
+	if crashed && missing != nil {
+		return fmt.Errorf("%w; and %w", again, missing)
+	}
 	if crashed {
 		return again
 	}
-	return a.missing(ctx, r.Before)
+	return missing
 }
 
 // prepare decides what becomes of each container, and reports an image that cannot be

@@ -245,6 +245,39 @@ func TestComposeNamesWhoIsMissing(t *testing.T) {
 	}
 }
 
+// One container crashes as it did before, and another cannot be had any more: a redeploy
+// and a deploy name both.
+func TestComposeNamesWhoCrashesAndWhoIsMissing(t *testing.T) {
+	b := newBench(t)
+	dockertest.NeedCompose(t)
+	ref, _ := b.image("one")
+	lines := []string{"name: " + b.name, "services:", "  web: {image: " + ref + ", command: serve-unless-sick, volumes: ['./data:/data']}"}
+	whole := b.file("whole.yaml", append(slices.Clone(lines), "  gone: {image: "+ref+", "+check+"}")...)
+	r := b.open(b.compose(b.file("compose.yaml", lines...)))
+	held, zero := b.held(), 0
+	for _, pull := range []bool{false, true} {
+		b.sick(false)
+		b.byHand(nil, "-f", whole, "up", "-d")
+		b.sick(true)
+		web := b.name + "-web-1"
+		b.must(b.api.ContainerRestart(t.Context(), web, container.StopOptions{Timeout: &zero}))
+		for b.look(web).State.Running {
+			b.moment()
+		}
+		before, err := r.Containers(t.Context())
+		b.must(err)
+		b.must(r.FenceAndStop(t.Context(), time.Second))
+		b.must(b.api.ContainerRemove(t.Context(), b.name+"-gone-1", container.RemoveOptions{Force: true}))
+		err = r.Redeploy(t.Context(), held, runtime.Redeploy{Before: before, Pins: runtime.Containers(before).Pins(), Pull: pull})
+		missing, isMissing := errors.AsType[*runtime.Missing](err)
+		again, hasCrashed := errors.AsType[*runtime.Crashed](err)
+		if !isMissing || !hasCrashed || !slices.Equal(missing.Containers, []string{b.name + "-gone-1"}) || len(again.Containers) != 1 ||
+			!strings.Contains(err.Error(), web) || !strings.Contains(err.Error(), b.name+"-gone-1") {
+			t.Errorf("pull %t: got %v, want both", pull, err)
+		}
+	}
+}
+
 // A redeploy that was cut short after Compose had removed a container goes on, and a
 // resume makes as many as there were.
 func TestComposeGoesOnAfterACut(t *testing.T) {

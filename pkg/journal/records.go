@@ -18,10 +18,11 @@ const (
 	decisionFormat = "snap-tx-decision"
 	resolveFormat  = "snap-tx-resolve"
 	recordVersion  = 1
-	// beginVersion and readyVersion are the newest of a begin and a ready. Each is
-	// written in the oldest version that has fields for it.
+	// beginVersion, readyVersion and timesVersion are the newest of a begin, a ready and
+	// a times. Each is written in the oldest version that has fields for it.
 	beginVersion = 4
 	readyVersion = 2
+	timesVersion = 2
 )
 
 // Kind is what a transaction is for.
@@ -44,6 +45,10 @@ type Begin struct {
 	Workload string    `json:"workload"`
 	Created  time.Time `json:"created"`
 	Snap     string    `json:"snap"` // the program's version
+
+	// Config is the path of the config that has the workload, without symbolic links.
+	// Several configs of a host may use one state. Version 4.
+	Config string `json:"config,omitempty"`
 
 	SID           string   `json:"sid,omitempty"`             // what a capture or an import makes, or a restore puts back
 	PreRestoreSID string   `json:"pre_restore_sid,omitempty"` // what a restore makes first
@@ -138,12 +143,25 @@ type Times struct {
 	disk.Seal
 	Tx   string `json:"tx"`
 	Live []Time `json:"live"` // in the order of Begin's volumes
+
+	// At is the time before the first exchange, by the clock that stamps files, and
+	// Staged are the staged trees then. They tell whether a staged tree that was live is
+	// still as it was staged. Version 2.
+	At     *Time    `json:"at,omitempty"`
+	Staged []Staged `json:"staged,omitempty"` // in the order of Begin's volumes
 }
 
 // Time is a modification time as the kernel keeps it.
 type Time struct {
 	Sec  int64 `json:"sec"`
 	Nsec int64 `json:"nsec"`
+}
+
+// Staged is a staged tree before the exchange: the modification time of its root, and a
+// checksum of what stat(2) showed of everything in it.
+type Staged struct {
+	Time
+	Sum string `json:"sum"`
 }
 
 // Decision is the record that a transaction was committed, or reverted after
@@ -173,7 +191,7 @@ func (b *Begin) decisions() []string {
 
 func (b *Begin) version() int {
 	switch {
-	case slices.ContainsFunc(b.Volumes, func(v Volume) bool { return v.File }):
+	case b.Config != "", slices.ContainsFunc(b.Volumes, func(v Volume) bool { return v.File }):
 		return beginVersion
 	case anyCrashed(b.Containers) || slices.ContainsFunc(b.Volumes, func(v Volume) bool { return v.EngineVolume != "" }):
 		return 3
@@ -186,6 +204,13 @@ func (b *Begin) version() int {
 func (r *Ready) version() int {
 	if anyCrashed(r.Containers) {
 		return readyVersion
+	}
+	return recordVersion
+}
+
+func (t *Times) version() int {
+	if t.Staged != nil {
+		return timesVersion
 	}
 	return recordVersion
 }
@@ -227,6 +252,9 @@ func (d *Decision) validate(tx, decision string) error {
 func (t *Times) validate(b *Begin) error {
 	if t.Tx != b.Tx || len(t.Live) != len(b.Volumes) {
 		return fmt.Errorf("%w: it is not of this transaction", disk.ErrDamaged)
+	}
+	if (t.At == nil) != (t.Staged == nil) || t.Staged != nil && len(t.Staged) != len(b.Volumes) {
+		return fmt.Errorf("%w: it has %d staged trees, begin has %d volumes", disk.ErrDamaged, len(t.Staged), len(b.Volumes))
 	}
 	return nil
 }

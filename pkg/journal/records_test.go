@@ -136,7 +136,7 @@ func golden(t *testing.T, name string, data []byte) {
 func TestABeginWithAVolumeOfOneFileIsOfVersion4(t *testing.T) {
 	b := begin()
 	b.Tx, b.Workload, b.Created = goldenTx, "blog", time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
-	b.Volumes[1].File = true
+	b.Config, b.Volumes[1].File = "/etc/snap/snap.yaml", true
 	data, err := disk.MarshalSealed(b, "snap-tx-begin", 4)
 	if err != nil {
 		t.Fatal(err)
@@ -192,6 +192,36 @@ func TestABeginWithAVolumeOfTheEngineIsOfVersion3(t *testing.T) {
 	}
 	defer again.Close()
 	if again.Begin.Version != 3 || again.Begin.Volumes[0].EngineVolume != "blog_db" {
+		t.Errorf("it is read as %+v", again.Begin)
+	}
+}
+
+// Version 4 of begin has the config; one without is written as before.
+func TestABeginWithItsConfigIsOfVersion4(t *testing.T) {
+	b := begin()
+	b.Tx, b.Workload, b.Created = goldenTx, "blog", time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
+	b.Config, b.Volumes[1].File = "/etc/snap/snap.yaml", true
+	data, err := disk.MarshalSealed(b, "snap-tx-begin", 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "begin.v4.json", data)
+	j := journalAt(t, t.TempDir())
+	held, err := j.Lock("blog", "capture")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx, err := j.Begin(held, &journal.Begin{Kind: journal.Capture, Config: b.Config})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx.Close()
+	again, err := j.Load(tx.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if again.Begin.Version != 4 || again.Begin.Config != b.Config {
 		t.Errorf("it is read as %+v", again.Begin)
 	}
 }
@@ -301,6 +331,50 @@ func TestReadyAndBeginWithAContainerThatHadCrashed(t *testing.T) {
 		}
 		again.Close()
 		held.Release()
+	}
+}
+
+// Version 2 of times has what tells whether a staged tree is still as it was staged. One
+// without is read as before; one that has it in part is damaged.
+func TestTimesWithTheStagedTrees(t *testing.T) {
+	whole := times()
+	whole.Tx, whole.At = goldenTx, &journal.Time{Sec: 5, Nsec: 6}
+	whole.Staged = []journal.Staged{{Time: journal.Time{Sec: 7, Nsec: 8}, Sum: "aa"}, {Sum: "bb"}}
+	data, err := disk.MarshalSealed(whole, "snap-tx-times", 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "times.v2.json", data)
+
+	part := map[string]func(r *journal.Times){
+		"whole": func(*journal.Times) {}, "none": func(r *journal.Times) { r.At, r.Staged = nil, nil },
+		"no time": func(r *journal.Times) { r.At = nil }, "no trees": func(r *journal.Times) { r.Staged = nil },
+		"a tree too few": func(r *journal.Times) { r.Staged = r.Staged[:1] },
+	}
+	for name, spoil := range part {
+		j := journalAt(t, t.TempDir())
+		held, err := j.Lock("blog", "restore")
+		if err != nil {
+			t.Fatal(err)
+		}
+		tx, err := j.Begin(held, begin())
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := *whole
+		spoil(&r)
+		if err := errors.Join(tx.Ready(ready()), tx.Times(&r), tx.Close()); err != nil {
+			t.Fatal(err)
+		}
+		held.Release()
+		again, err := j.Load(tx.ID)
+		switch version := map[string]int{"whole": 2, "none": 1}[name]; {
+		case version == 0 && !errors.Is(err, disk.ErrDamaged):
+			t.Errorf("%s: it is read as %+v, %v", name, again, err)
+		case version == 0:
+		case err != nil || again.TimesRecord.Version != version || !reflect.DeepEqual(again.TimesRecord.Staged, r.Staged):
+			t.Errorf("%s: it is read as %+v, %v", name, again, err)
+		}
 	}
 }
 

@@ -123,10 +123,10 @@ func (t *Tx) Ready(r *Ready) error {
 	return nil
 }
 
-// Times records the live directories' own times.
+// Times records the live directories' own times, and what the staged trees are.
 func (t *Tx) Times(r *Times) error {
 	r.Tx = t.ID
-	if err := t.record("times", r, timesFormat, recordVersion); err != nil {
+	if err := t.record("times", r, timesFormat, r.version()); err != nil {
 		return err
 	}
 	t.TimesRecord = r
@@ -410,6 +410,8 @@ func read[D disk.Sealed](t *Tx, name string, doc D, format string, validate func
 		version = beginVersion
 	case readyFormat:
 		version = readyVersion
+	case timesFormat:
+		version = timesVersion
 	}
 	if err = disk.UnmarshalSealed(data, doc, format, version); err == nil {
 		err = validate(doc)

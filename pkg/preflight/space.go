@@ -93,7 +93,7 @@ func (p *Plan) fit() []*swap.Volume {
 // transaction records, so that a crash leaves nothing unnamed.
 func (h *Host) exchange(_ context.Context, p *Plan) error {
 	err, cleanErr := swap.Probe(p.fit(), func(begin *journal.Begin) (*journal.Tx, error) {
-		begin.Snap = h.Version
+		begin.Snap, begin.Config = h.Version, h.Workload.Config
 		return h.Journal.Begin(h.Held, begin)
 	})
 	switch {

@@ -1,7 +1,6 @@
 package restore
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,11 +59,7 @@ func (f *finish) isGuarded() bool { return !f.x.Decision().Guards }
 // as they were, and it may be called again.
 func (f *finish) guard(ctx context.Context) error {
 	if err := f.makeGuard(ctx); err != nil {
-		var left error = f.keepsDisplaced(fault.Because(ctx, err))
-		if bad := cmp.Or(f.sick, f.crashed); bad != nil {
-			left = fmt.Errorf("%w; and %w", bad, left)
-		}
-		return &endsAs{restoredUnguarded, left}
+		return &endsAs{restoredUnguarded, f.keepsDisplaced(fault.Because(ctx, err))}
 	}
 	f.x.Guarded()
 	f.end.guarded = true

@@ -97,9 +97,7 @@ func (c *capturing) run(ctx context.Context) (*CaptureResult, error) {
 	}
 	var tx *journal.Tx
 	err := c.phase(Begin, func() (err error) {
-		tx, err = c.Journal.Begin(c.held, &journal.Begin{
-			Kind: journal.Capture, SID: c.sid, Snap: c.Version, Quiesce: c.req.Quiesce, Containers: c.containers,
-		})
+		tx, err = c.open(&journal.Begin{Kind: journal.Capture, SID: c.sid, Quiesce: c.req.Quiesce, Containers: c.containers})
 		return err
 	})
 	if err != nil {

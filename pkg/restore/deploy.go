@@ -70,7 +70,7 @@ func (s *session) deploy(ctx context.Context, req DeployRequest, txID *string) (
 	if upToDate {
 		return &DeployResult{Workload: s.w.Name, Containers: before, Seconds: time.Since(s.when).Seconds()}, nil
 	}
-	tx, err := s.Journal.Begin(s.held, &journal.Begin{Kind: journal.Deploy, Snap: s.Version, Containers: before})
+	tx, err := s.open(&journal.Begin{Kind: journal.Deploy, Containers: before})
 	if err != nil {
 		return nil, fault.Classify(err)
 	}
@@ -86,12 +86,15 @@ func (s *session) deploy(ctx context.Context, req DeployRequest, txID *string) (
 func (s *session) replace(ctx context.Context, req DeployRequest, tx *journal.Tx, before []runtime.Container) (*DeployResult, error) {
 	err := s.rt.Redeploy(ctx, s.held, runtime.Redeploy{Before: before, HealthTimeout: req.HealthTimeout, Pull: true})
 	var missing *runtime.Missing
-	if errors.As(err, &missing) {
-		return nil, fault.New(fault.Pending, "service_missing", startMissing("", nil), "deployed, but %w", errors.Join(err, tx.End()))
-	}
 	var crashed *runtime.Crashed
-	if errors.As(err, &crashed) {
-		return nil, fault.New(fault.Pending, "service_crashed", remedy.Of("read the app's log (docker logs)"), "deployed, but %w", errors.Join(err, tx.End()))
+	const log = "read the app's log (docker logs)"
+	switch again := errors.As(err, &crashed); {
+	case errors.As(err, &missing) && again:
+		return nil, fault.New(fault.Pending, "service_missing", remedy.Of(startByHand+"; as for what has crashed, "+log), "deployed, but %w", errors.Join(err, tx.End()))
+	case errors.As(err, &missing):
+		return nil, fault.New(fault.Pending, "service_missing", remedy.Of(startByHand), "deployed, but %w", errors.Join(err, tx.End()))
+	case again:
+		return nil, fault.New(fault.Pending, "service_crashed", remedy.Of(log), "deployed, but %w", errors.Join(err, tx.End()))
 	}
 	if err != nil {
 		return nil, s.undoDeploy(context.WithoutCancel(ctx), tx, before, fault.Because(ctx, err))

@@ -43,6 +43,13 @@
 // a restore that is reverted becomes a snapshot first: the app was up on it, and
 // nothing else holds what the app wrote. So does the data that an operator decides
 // against. A tree that no snapshot can hold is preserved beside the live directory.
+//
+// The staged tree of a restore that did not commit may have been live too: from an
+// exchange to the way back, with a power cut and a boot in between. If stat(2) shows
+// that anything in it has changed since it was staged ([swap.Tx.AsStaged]), it is
+// compared with the snapshot that was restored, and where it differs it becomes a
+// snapshot first. Nothing is read of a tree that nobody has changed.
+//
 // A missing live directory is made after the begin record; a restore that is undone
 // removes it again if it is empty.
 //

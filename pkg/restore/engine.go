@@ -120,6 +120,13 @@ func (e *Engine) lookup(ctx context.Context, verb, name string) (*session, error
 	return s, nil
 }
 
+// open opens a transaction of the session. The record says which snap and which config
+// began it.
+func (s *session) open(b *journal.Begin) (*journal.Tx, error) {
+	b.Snap, b.Config = s.Version, s.w.Config
+	return s.Journal.Begin(s.held, b)
+}
+
 func (s *session) lockVolumes() error {
 	// Twice: after the first look at a directory, and before its lock is taken, a
 	// restore of another workload may have put a new directory there.

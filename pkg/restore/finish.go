@@ -1,6 +1,7 @@
 package restore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,7 +74,7 @@ func (f *finish) run(ctx context.Context, tx *journal.Tx) (err error) {
 		return f.discardUnready(ctx)
 	}
 	if err := runPhases(ctx, f.session, finishing, f, false); err != nil {
-		return err
+		return f.withApp(err)
 	}
 	if f.sick != nil {
 		return f.stopAt(rolledBack, restoredUnhealthy, f.sick)
@@ -85,6 +86,16 @@ func (f *finish) run(ctx context.Context, tx *journal.Tx) (err error) {
 		return f.stopAt(rolledBack, restoredCrashed, f.crashed)
 	}
 	return f.stopAt(rolledBack, restored, nil)
+}
+
+// withApp adds to what is left to do why the app is not as it was: once its transaction
+// says that it was brought up, no later run says that again.
+func (f *finish) withApp(err error) error {
+	var end *endsAs
+	if bad := cmp.Or(f.sick, f.missing, f.crashed); bad != nil && errors.As(err, &end) && end.left != nil {
+		return &endsAs{end.outcome, fmt.Errorf("%w; and %w", bad, end.left)}
+	}
+	return err
 }
 
 // stopAt ends the run with one of two outcomes, for old data or for new data,

@@ -1,7 +1,9 @@
 package restore
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -12,6 +14,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/docker/dockertest"
 	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/runtime"
+	"github.com/tiny-forge/snap/pkg/workload"
 )
 
 // crash makes the app's data such that it gives up at its start, and starts it anew.
@@ -60,6 +63,87 @@ func TestWhatHadCrashedComesUpOnTheRestoredData(t *testing.T) {
 			w.must(err)
 			w.generation(states)
 			w.appRuns()
+			w.clean()
+		})
+	}
+}
+
+// reporting is a runtime whose redeploys end so, after the containers are up.
+type reporting struct {
+	runtime.Runtime
+	with error
+}
+
+func (r reporting) Redeploy(ctx context.Context, held runtime.Lock, what runtime.Redeploy) error {
+	return cmp.Or(r.Runtime.Redeploy(ctx, held, what), r.with)
+}
+
+// Whoever crashes again and whoever is missing are both named, also where the clean-up or
+// the guard is not finished either, and by a deploy.
+func TestWhoIsMissingIsNamedWithWhatElseIsLeft(t *testing.T) {
+	name := image(t)
+	again, missing := &runtime.Crashed{Containers: []string{"c-crashed (bad)"}}, &runtime.Missing{Containers: []string{"c-missing"}}
+	both := fmt.Errorf("%w; and %w", again, missing)
+	for what, c := range map[string]struct {
+		with  error
+		guard string
+		held  bool
+		code  string
+		says  []string // in the message or the hint
+	}{
+		"both":                  {both, "", false, "service_missing", []string{"c-crashed", "c-missing", "start them by hand", "read the app's log", "snap restore"}},
+		"both and held":         {both, "", true, "held", []string{"c-crashed", "c-missing", "kill"}},
+		"missing and unguarded": {missing, workload.GuardAfter, true, "guarding", []string{"c-missing", "kill"}},
+		"crashed and unguarded": {again, workload.GuardAfter, true, "guarding", []string{"c-crashed", "kill"}},
+		"missing alone":         {missing, "", false, "service_missing", []string{"c-missing", "start them by hand"}},
+	} {
+		t.Run(what, func(t *testing.T) {
+			w := newWorld(t, t.TempDir(), 1, appLines(name)...)
+			w.fill("data")
+			w.deploy()
+			sid := w.capture()
+			e := w.engine()
+			open := e.Runtime
+			e.Runtime = func(ctx context.Context, w *workload.Workload) (runtime.Runtime, error) {
+				rt, err := open(ctx, w)
+				return reporting{rt, c.with}, err
+			}
+			var u *uploader
+			e.reached = func(point string) {
+				if point == "redeployed" && c.held {
+					u = upload(t, w.displaced()[0])
+				}
+			}
+			req := w.request(sid)
+			req.Guard = c.guard
+			_, err := e.Restore(t.Context(), req)
+			if fault.KindOf(err) != fault.Pending || codeOf(err) != c.code {
+				t.Errorf("the restore returned %v, expected %s", err, c.code)
+			}
+			for _, part := range c.says {
+				if !strings.Contains(fmt.Sprint(err)+hintOf(err), part) {
+					t.Errorf("%v, hint %q: nothing says %q", err, hintOf(err), part)
+				}
+			}
+			if u != nil {
+				u.stop()
+				w.recoverTwice()
+			}
+			if what != "both" {
+				return
+			}
+			w.edit("restart: unless-stopped", "restart: always")
+			e = w.engine()
+			e.Runtime = func(ctx context.Context, w *workload.Workload) (runtime.Runtime, error) {
+				rt, err := open(ctx, w)
+				return reporting{rt, c.with}, err
+			}
+			_, err = e.Deploy(t.Context(), DeployRequest{Workload: w.name})
+			for _, part := range []string{"c-crashed", "c-missing", "start them by hand", "docker logs"} {
+				if codeOf(err) != "service_missing" || !strings.Contains(fmt.Sprint(err)+hintOf(err), part) {
+					t.Errorf("deploy returned %v, hint %q: nothing says %q", err, hintOf(err), part)
+				}
+			}
 			w.clean()
 		})
 	}

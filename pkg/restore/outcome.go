@@ -83,6 +83,7 @@ type ended struct {
 	guarded   bool      // with guard after: the snapshot of the old data exists
 
 	preRestoreSID string // where there is one
+	takenSID      string // the snapshot that data which was taken away has become, "" for none
 }
 
 // again is the remedy to recover once more. If the store is missing, the store has
@@ -113,8 +114,16 @@ func (end *ended) cleanly() remedy.Remedy {
 		", and holds what a power cut leaves: if the log speaks of a pid or lock file, or of damaged data, the app needs snapshots that are taken with --quiesce stop")
 }
 
-func startMissing(string, *ended) remedy.Remedy {
-	return remedy.Of("find out why they do not run (docker ps -a), and start them by hand")
+const startByHand = "find out why they do not run (docker ps -a), and start them by hand"
+
+// startMissing is for containers that do not run; some may also have crashed again.
+func startMissing(workload string, end *ended) remedy.Remedy {
+	way := remedy.Of(startByHand)
+	var again *runtime.Crashed
+	if errors.As(end.err, &again) {
+		return remedy.Of(way, "; as for what has crashed, ", lookOrGoBack(workload, end))
+	}
+	return way
 }
 
 func ownRemedy(_ string, end *ended) remedy.Remedy { return fault.Classify(end.err).Remedy }
@@ -162,8 +171,12 @@ func (end *ended) rolledBack(workload string, failed error) error {
 	if end.cause != nil && code == "failed" {
 		code = "unhealthy"
 	}
+	taken := ""
+	if end.takenSID != "" {
+		taken = "; the data that was taken back is snapshot " + end.takenSID
+	}
 	if end.err != nil {
-		return fault.New(fault.RolledBack, code, row.remedy(workload, end), "%w; "+row.restored, failed, end.err)
+		return fault.New(fault.RolledBack, code, row.remedy(workload, end), "%w; "+row.restored+"%s", failed, end.err, taken)
 	}
 	if sig := fault.Interruption(failed); sig != nil {
 		return sig
@@ -172,7 +185,7 @@ func (end *ended) rolledBack(workload string, failed error) error {
 	if code == "unhealthy" && way.Empty() {
 		way = remedy.Of("read what the app said, in the message", end.cleanly())
 	}
-	return fault.New(fault.RolledBack, code, way, "%w; "+row.restored, failed)
+	return fault.New(fault.RolledBack, code, way, "%w; "+row.restored+"%s", failed, taken)
 }
 
 // result returns the outcome of a restore that reached its commit, "" for others.

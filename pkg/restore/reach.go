@@ -8,8 +8,10 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/fault"
+	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/preflight"
 	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
@@ -48,10 +50,15 @@ func (f *finish) letGo(ctx context.Context) error {
 		return f.stillHeld(err)
 	}
 	f.at("let go")
-	if f.x.Goal() == swap.Undecided { // the staged trees, as they were extracted
-		return nil
+	if f.x.Goal() == swap.Undecided {
+		if touched, err := f.touched(ctx, trees); err != nil || !touched {
+			return err
+		}
 	}
 	err = f.keep(ctx, trees)
+	if _, loadErr := f.Store.Load(f.w.Name, f.x.Decision().TakenSID); err == nil && loadErr == nil {
+		f.end.takenSID = f.x.Decision().TakenSID
+	}
 	var changed *snapshot.Changed
 	switch {
 	case errors.As(err, &changed):
@@ -67,12 +74,39 @@ func (f *finish) letGo(ctx context.Context) error {
 	return nil
 }
 
+// touched reports whether anything in the staged trees of a restore that did not commit
+// may have changed since they were staged. Between the first exchange and the way back
+// they may have been live, a power cut and a boot long, and where they are now does not
+// tell: an earlier recovery may have exchanged them back. Only stat tells, so nothing is
+// read of a tree that nobody has changed.
+func (f *finish) touched(ctx context.Context, trees []snapshot.Source) (bool, error) {
+	for _, tree := range trees {
+		proves, err := tree.Live.TimesProve()
+		if err != nil {
+			return false, err
+		}
+		sum, newest, err := archive.StatSum(ctx, tree.Live)
+		if err != nil && !snapshot.HeldByNone(err) {
+			return false, err
+		}
+		if err != nil || !proves || !f.x.AsStaged(tree.Volume.Name, sum, journal.Time(newest)) {
+			f.say("volume %s: the new data may have changed while it was live: comparing it with snapshot %s", tree.Volume.Name, f.x.Begin.SID)
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // openDropped opens the tree of volume i that the goal drops.
 func (f *finish) openDropped(i int) (*disk.Dir, error) {
-	if f.x.Goal().Drops() == swap.Old && f.x.TimesRecord != nil {
+	drops := f.x.Goal().Drops()
+	switch {
+	case f.x.Goal() == swap.Undecided: // to compare it with what was staged
+		return f.x.OpenStaged(i)
+	case drops == swap.Old && f.x.TimesRecord != nil:
 		return f.x.OpenDisplaced(i)
 	}
-	return f.x.Volumes[i].OpenTaken(f.x.Goal().Drops())
+	return f.x.Volumes[i].OpenTaken(drops)
 }
 
 // warn says a line, which the result of a restore has too.
@@ -99,21 +133,27 @@ func (f *finish) stillHeld(err error) error {
 // keep publishes a snapshot of trees that are about to be deleted, unless a snapshot
 // has them as they are. After a revert nothing has the new data, on which the app was
 // up; after an operator's decision nothing need have what was decided against. The old
-// data of a restore that stays is in the pre-restore snapshot, unless somebody has
-// written to it since.
+// data of a restore that stays is in the pre-restore snapshot, and the new data of one
+// that did not commit in the snapshot that was restored, unless somebody has written to
+// it since.
 //
 // The id of the snapshot is in the records. So a run that was cut, after which keep
 // runs again, finds the snapshot and compares it too.
 func (f *finish) keep(ctx context.Context, trees []snapshot.Source) error {
 	d := f.x.Decision()
 	known := []string{d.TakenSID}
-	note := "taken back: the restore of " + f.x.Begin.SID
+	note, written := "taken back: the restore of "+f.x.Begin.SID, ""
 	switch {
 	case d.Operator && d.Goal == swap.Committed:
 		note = "from before the restore of " + f.x.Begin.SID + ", which the operator kept"
 	case d.Goal == swap.Committed:
 		known = append(known, f.x.Begin.PreRestoreSID)
+		written = "the old data after snapshot " + f.x.Begin.PreRestoreSID + " was made of it"
 		note = "written to the old data after snapshot " + f.x.Begin.PreRestoreSID + ", during the restore of " + f.x.Begin.SID
+	case d.Goal == swap.Undecided:
+		known = append(known, f.x.Begin.SID)
+		written = "the new data while it was live"
+		note = "written to the new data of the restore of " + f.x.Begin.SID + ", which was undone"
 	}
 	taken, err := f.taken(ctx, trees, known)
 	if err != nil {
@@ -129,8 +169,8 @@ func (f *finish) keep(ctx context.Context, trees []snapshot.Source) error {
 	if err := f.discard(f.x.Tx, d.TakenSID); err != nil {
 		return err
 	}
-	if len(known) > 1 {
-		f.warn("somebody wrote to the old data after snapshot %s was made of it: what it holds now becomes snapshot %s", f.x.Begin.PreRestoreSID, d.TakenSID)
+	if written != "" {
+		f.warn("somebody wrote to %s: what it holds now becomes snapshot %s", written, d.TakenSID)
 	} else {
 		f.say("saving the data that goes as snapshot %s (%s)", d.TakenSID, note)
 	}

@@ -36,6 +36,7 @@ type Recovery struct {
 	Err      error
 	// Kept holds the paths of what was preserved: it is not snap's.
 	Kept       []string
+	TakenSID   string      // the snapshot that data which was taken away has become, "" for none
 	Resolution *Resolution // what an operator decided, or may decide; see Resolve
 
 	audited bool
@@ -122,6 +123,10 @@ func (e *Engine) recoverTx(ctx context.Context, id string, req RecoverRequest) (
 	if len(req.Workloads) > 0 && !slices.Contains(req.Workloads, r.Workload) {
 		return r, false
 	}
+	if _, err := e.Config.Workload(r.Workload); err != nil && e.anothers(peek.Begin.Config) {
+		observer(ctx).Line(fmt.Sprintf("notice: transaction %s is of workload %s of the config %s: recover it with that config", id, r.Workload, peek.Begin.Config))
+		return r, false
+	}
 	s, err := e.lookup(ctx, req.verb(), r.Workload)
 	var unusable *workload.Error
 	if errors.As(err, &unusable) {
@@ -192,7 +197,7 @@ func (s *session) recover(ctx context.Context, tx *journal.Tx, req RecoverReques
 // conclude brings a restore's transaction to its end and reports the outcome.
 func (s *session) conclude(ctx context.Context, tx *journal.Tx, offline bool, r *Recovery) {
 	end := s.finish(ctx, tx, offline)
-	r.Kept = end.preserved
+	r.Kept, r.TakenSID = end.preserved, end.takenSID
 	r.Action, r.Pending = outcomes[end.outcome].action, outcomes[end.outcome].pending
 	r.Err = end.recovered(s.w.Name, tx.ID)
 }

@@ -98,6 +98,7 @@ type restoration struct {
 	plan    *preflight.Plan
 	tx      *journal.Tx // nil before the begin record
 	x       *swap.Tx
+	sums    []string // of the staged trees: see swap.Tx.AsStaged
 	capture *snapshot.Capture
 	result  *RestoreResult
 	down    time.Time // when the fence began; zero before
@@ -137,7 +138,7 @@ func (r *restoration) guardsAfter() bool { return r.plan.Guard == workload.Guard
 
 func (r *restoration) begin(context.Context) error {
 	begin := &journal.Begin{
-		Kind: journal.Restore, Snap: r.Version, SID: r.req.SID, PreRestoreSID: disk.NewID(time.Now()), RevertSID: disk.NewID(time.Now()),
+		Kind: journal.Restore, SID: r.req.SID, PreRestoreSID: disk.NewID(time.Now()), RevertSID: disk.NewID(time.Now()),
 		OnUnhealthy: r.req.OnUnhealthy, HealthTimeout: r.req.HealthTimeout, StopTimeout: r.req.StopTimeout,
 	}
 	if r.guardsAfter() {
@@ -152,7 +153,7 @@ func (r *restoration) begin(context.Context) error {
 	}
 	r.at("before begin")
 	var err error
-	if r.tx, err = r.Journal.Begin(r.held, begin); err != nil {
+	if r.tx, err = r.open(begin); err != nil {
 		return err
 	}
 	if r.result.Tx = r.tx.ID; !r.guardsAfter() {
@@ -253,7 +254,12 @@ func (r *restoration) stageOne(ctx context.Context, v *swap.Volume, m *store.Vol
 		}
 	}
 	r.result.NotKept = append(r.result.NotKept, list...)
-	return into.SyncFS()
+	if err := into.SyncFS(); err != nil {
+		return err
+	}
+	sum, _, err := archive.StatSum(ctx, into)
+	r.sums = append(r.sums, sum)
+	return err
 }
 
 func (r *restoration) passOne(ctx context.Context) (err error) {
@@ -345,7 +351,7 @@ func (r *restoration) swap(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := r.x.RecordTimes(); err != nil {
+	if err := r.x.RecordTimes(r.sums); err != nil {
 		return err
 	}
 	r.at("before swap")

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"iter"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -49,6 +50,7 @@ type PendingTx struct {
 	// snapshot yet.
 	guarding bool
 	paths    []string // that it touches
+	config   string   // that had its workload, "" where that is not recorded
 }
 
 // Status returns the status of a workload; of all workloads when name is empty. It
@@ -145,15 +147,28 @@ func (e *Engine) status(ctx context.Context, name string, known map[string]*work
 	return st
 }
 
-// concerns reports whether a transaction of a workload that the config does not have
-// touches directories below the config's roots: then the config had it. Other configs
-// of this host keep their records in the same state.
+// concerns reports whether a transaction of a workload that the config does not have is
+// the config's all the same: the config had it. Other configs of this host keep their
+// records in the same state, and may have the same roots.
 func (e *Engine) concerns(p *PendingTx) bool {
-	return slices.ContainsFunc(p.paths, func(path string) bool {
+	if e.anothers(p.config) {
+		return false
+	}
+	return p.config == e.Config.Real || slices.ContainsFunc(p.paths, func(path string) bool {
 		return slices.ContainsFunc(append([]string{e.Config.Base}, e.Config.AbsoluteRoots...), func(root string) bool {
 			return root != "" && workload.Contains(root, path)
 		})
 	})
+}
+
+// anothers reports whether a transaction of this config is another one's, which is there. A
+// config that is gone may have been renamed; an earlier version of snap recorded none.
+func (e *Engine) anothers(config string) bool {
+	if config == "" || config == e.Config.Real {
+		return false
+	}
+	_, err := os.Stat(config)
+	return err == nil
 }
 
 // Snapshots iterates over the snapshots of a workload, newest first. A snapshot that
@@ -209,7 +224,7 @@ func (e *Engine) pending() (map[string]*PendingTx, []remedy.Remedy, error) {
 }
 
 func (e *Engine) describeUnusable(u *journal.Unusable) *PendingTx {
-	p := &PendingTx{Tx: u.Tx, Kind: string(u.Begin.Kind), Found: "unreadable", paths: u.Begin.Paths()}
+	p := &PendingTx{Tx: u.Tx, Kind: string(u.Begin.Kind), Found: "unreadable", paths: u.Begin.Paths(), config: u.Begin.Config}
 	if !e.active(p, u.Begin.Workload) {
 		p.freeze(fmt.Errorf("its records cannot be used: %w", u.Err))
 	}
@@ -236,7 +251,7 @@ func (p *PendingTx) freeze(err error) {
 
 func (e *Engine) describe(tx *journal.Tx) *PendingTx {
 	b := tx.Begin
-	p := &PendingTx{Tx: tx.ID, Kind: string(b.Kind), Found: tx.Found(), paths: b.Paths()}
+	p := &PendingTx{Tx: tx.ID, Kind: string(b.Kind), Found: tx.Found(), paths: b.Paths(), config: b.Config}
 	if e.active(p, b.Workload) {
 		if p.guarding = swap.Decide(tx, true).AppUp; p.guarding {
 			p.Message += "; the app was brought up, and the old data is being saved as snapshot " + b.PreRestoreSID

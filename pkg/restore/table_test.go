@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 	"github.com/tiny-forge/snap/pkg/fault"
@@ -71,7 +72,7 @@ func newScene(w *world, guard ...string) *scene {
 	held, err := e.Journal.Lock(w.name, "test")
 	w.must(err)
 	defer held.Release()
-	begin := &journal.Begin{Kind: journal.Restore, PreRestoreSID: disk.NewID(testTime()), RevertSID: disk.NewID(testTime()), OnUnhealthy: RevertUnhealthy}
+	begin := &journal.Begin{Kind: journal.Restore, SID: disk.NewID(testTime()), PreRestoreSID: disk.NewID(testTime()), RevertSID: disk.NewID(testTime()), OnUnhealthy: RevertUnhealthy}
 	begin.Guard = strings.Join(guard, "")
 	for i := range w.volumes {
 		begin.Volumes = append(begin.Volumes, journal.Volume{
@@ -83,7 +84,7 @@ func newScene(w *world, guard ...string) *scene {
 	w.must(err)
 	w.Cleanup(func() { s.tx.Close() })
 	w.must(os.Mkdir(s.wrapper(), 0o700))
-	ready, times := &journal.Ready{}, &journal.Times{}
+	ready, times := &journal.Ready{}, &journal.Times{At: &journal.Time{Sec: testTime().Unix() + 60}}
 	var states [][]string
 	for i, live := range w.volumes {
 		disktest.Write(w.T, s.staged(i), map[string]string{"generation": "new", "dir/new": "new"})
@@ -91,6 +92,7 @@ func newScene(w *world, guard ...string) *scene {
 		info, err := os.Stat(live)
 		w.must(err)
 		times.Live = append(times.Live, journal.Time{Sec: info.ModTime().Unix(), Nsec: int64(info.ModTime().Nanosecond())})
+		times.Staged = append(times.Staged, s.asStaged(i))
 		ready.Volumes = append(ready.Volumes, journal.ReadyVolume{Live: s.handle(live), Staged: s.handle(s.staged(i))})
 	}
 	s.states["new"] = states
@@ -101,6 +103,19 @@ func newScene(w *world, guard ...string) *scene {
 
 func (s *scene) wrapper() string     { return filepath.Join(s.dir, "live", journal.Wrapper(s.tx.ID)) }
 func (s *scene) staged(i int) string { return filepath.Join(s.wrapper(), fmt.Sprint(i)) }
+
+// asStaged is what the record of the times says of a staged tree.
+func (s *scene) asStaged(i int) (r journal.Staged) {
+	s.Helper()
+	d, err := disk.OpenRoot(s.staged(i))
+	s.must(err)
+	defer d.Close()
+	r.Sec, r.Nsec, err = d.Mtime()
+	s.must(err)
+	r.Sum, _, err = archive.StatSum(s.Context(), d)
+	s.must(err)
+	return r
+}
 
 func (s *scene) handle(path string) disk.Handle {
 	s.Helper()

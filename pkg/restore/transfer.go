@@ -215,7 +215,7 @@ func (i *importing) run(ctx context.Context, volume string, in io.Reader) (*Impo
 	if err := i.unfinished(); err != nil {
 		return nil, fault.Classify(err)
 	}
-	tx, err := i.Journal.Begin(i.held, &journal.Begin{Kind: journal.Import, SID: i.sid, Snap: i.Version})
+	tx, err := i.open(&journal.Begin{Kind: journal.Import, SID: i.sid})
 	if err != nil {
 		return nil, fault.Classify(err)
 	}

@@ -76,6 +76,16 @@
 // of the folder around a directory. Nothing else in it is touched but a journal of SQLite
 // that belongs to the file that goes, which gets another name ([Volume.Journals]).
 //
+// # Why the staged trees are recorded too
+//
+// A staged tree is deleted when a restore goes back, and a snapshot holds what was
+// staged. But between an exchange and the way back the tree is live, and somebody may
+// write to it. Where the tree is later does not tell: a recovery that was cut may have
+// exchanged it back already. So the record "times" has a checksum of what stat(2) shows
+// of the tree, which [Tx.AsStaged] compares. A clock alone would not do: on a host
+// without a clock of its own it goes back at a power cut, often by less than the time
+// that the staging took.
+//
 // # Not promised
 //
 // Nothing stops another process from renaming a directory in the moment between the

@@ -73,7 +73,7 @@ func newBenchOf(t *testing.T, above, guard, what string) *bench {
 		b.write(filepath.Join(b.dir, v.EntryName()), "new")
 	}
 	b.must(x.RecordReady(&journal.Ready{}, func() error { return nil }))
-	b.must(x.RecordTimes())
+	b.must(x.RecordTimes([]string{"", ""}))
 	b.must(tx.Close())
 	return b
 }
@@ -351,5 +351,42 @@ func TestTheProbeIsMadeOfWhatIsExchanged(t *testing.T) {
 				t.Errorf("the probe returned %v, expected code %q", err, code)
 			}
 		})
+	}
+}
+
+// Only a wrapper that is certainly absent counts so: not one behind a symbolic link, which
+// anybody may have put there, nor one that cannot be seen.
+func TestOnlyAnAbsentWrapperIsAbsent(t *testing.T) {
+	for name, c := range map[string]struct {
+		spoil  func(dir, wrapper string) error
+		absent bool
+	}{
+		"it is there": {func(string, string) error { return nil }, false},
+		"it is gone":  {func(_, wrapper string) error { return os.RemoveAll(wrapper) }, true},
+		"a file": {func(_, wrapper string) error {
+			return errors.Join(os.RemoveAll(wrapper), os.WriteFile(wrapper, nil, 0o600))
+		}, false},
+		"no parent": {func(dir, _ string) error { return os.RemoveAll(dir + "/root/parent") }, true},
+		"no root":   {func(dir, _ string) error { return os.RemoveAll(dir + "/root") }, true},
+		"a file as parent": {func(dir, _ string) error {
+			return errors.Join(os.RemoveAll(dir+"/root/parent"), os.WriteFile(dir+"/root/parent", nil, 0o600))
+		}, false},
+		"a link as parent": {func(dir, _ string) error {
+			return errors.Join(os.Rename(dir+"/root/parent", dir+"/moved"), os.Mkdir(dir+"/elsewhere", 0o755), os.Symlink(dir+"/elsewhere", dir+"/root/parent"))
+		}, false},
+	} {
+		dir := t.TempDir()
+		tx := &journal.Tx{ID: disk.NewID(time.Now()), Begin: &journal.Begin{Volumes: []journal.Volume{{Name: "v", Root: dir + "/root", Rel: "parent/v"}}}}
+		wrapper := filepath.Join(dir, "root/parent", journal.Wrapper(tx.ID))
+		if err := errors.Join(os.MkdirAll(wrapper, 0o700), c.spoil(dir, wrapper)); err != nil {
+			t.Fatal(err)
+		}
+		if got := WithoutWrapper(tx); (len(got) == 1) != c.absent {
+			t.Errorf("%s: the wrappers of %+v are absent, expected %t", name, got, c.absent)
+		}
+		tx.TimesRecord = &journal.Times{}
+		if got := WithoutWrapper(tx); len(got) != 0 {
+			t.Errorf("%s: after an exchange the wrappers of %+v are absent", name, got)
+		}
 	}
 }

@@ -4,9 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path"
 	"slices"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
@@ -67,13 +67,29 @@ func Open(tx *journal.Tx, guarded bool, at func(point string), gone ...string) (
 // WithoutWrapper returns the volumes of a transaction that has not exchanged any yet
 // beside which there is no wrapper.
 func WithoutWrapper(tx *journal.Tx) (list []journal.Volume) {
-	for _, v := range tx.Begin.Volumes {
-		parent := path.Dir(v.Root + "/" + v.Rel)
-		if _, err := os.Lstat(parent + "/" + journal.Wrapper(tx.ID)); tx.TimesRecord == nil && errors.Is(err, fs.ErrNotExist) {
-			list = append(list, v)
+	if tx.TimesRecord != nil {
+		return nil
+	}
+	for _, record := range tx.Begin.Volumes {
+		if lacks(record, journal.Wrapper(tx.ID)) {
+			list = append(list, record)
 		}
 	}
 	return list
+}
+
+// lacks reports whether a name beside the live directory is certainly absent.
+func lacks(record journal.Volume, name string) bool {
+	v, err := openVolume(record)
+	if v == nil {
+		return errors.Is(err, fs.ErrNotExist)
+	}
+	defer v.Close()
+	if err != nil || v.parent == nil {
+		return err == nil
+	}
+	there, err := v.parent.Exists(name)
+	return err == nil && !there
 }
 
 // CloseVolumes closes the volumes, and leaves the transaction open. It does
@@ -246,21 +262,64 @@ func renamedMeanwhile(after Observation) error {
 	return fmt.Errorf("something was renamed at the same moment: %s", after)
 }
 
-// RecordTimes notes the live directories' own times before the first exchange.
-func (x *Tx) RecordTimes() error {
-	times := &journal.Times{}
-	for _, v := range x.Volumes {
+// RecordTimes notes, before the first exchange, the directories' own times, and sums: the
+// checksums of the staged trees (see [Tx.AsStaged]), in the order of the volumes.
+func (x *Tx) RecordTimes(sums []string) error {
+	times := &journal.Times{At: &journal.Time{}}
+	for i, v := range x.Volumes {
 		live, err := v.open(v.parent, v.base)
 		if err != nil {
 			return err
 		}
-		sec, nsec, err := live.Mtime()
-		if err = errors.Join(err, live.Close()); err != nil {
+		own, err := mtimeOf(live)
+		if err != nil {
 			return err
 		}
-		times.Live = append(times.Live, journal.Time{Sec: sec, Nsec: nsec})
+		staged, err := v.OpenTaken(New)
+		if err == nil && staged == nil {
+			err = fmt.Errorf("volume %s: the staged tree is gone", v.Name)
+		}
+		if err != nil {
+			return err
+		}
+		fresh, err := mtimeOf(staged)
+		if err != nil {
+			return err
+		}
+		times.Live = append(times.Live, own)
+		times.Staged = append(times.Staged, journal.Staged{Time: fresh, Sum: sums[i]})
 	}
+	// The clock that stamps files ticks, and is behind the one that it is made of
+	// (ktime_get_coarse_real_ts64 in the kernel). No change from now on has an earlier
+	// stamp than this.
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &now); err != nil {
+		return fmt.Errorf("read the clock: %w", err)
+	}
+	times.At.Sec, times.At.Nsec = now.Sec, now.Nsec
 	return x.Times(times)
+}
+
+// mtimeOf returns the time of a directory, and closes it.
+func mtimeOf(d *disk.Dir) (t journal.Time, err error) {
+	t.Sec, t.Nsec, err = d.Mtime()
+	return t, errors.Join(err, d.Close())
+}
+
+// AsStaged reports whether the records prove that the staged tree of a volume is as it
+// was before the first exchange. sum is its checksum now, in which the times of its
+// files are, and newest the newest of those times.
+//
+// A clock that was set back does no harm: a change has another time than before,
+// whichever. With a clock that stands still a change may have the time that was there,
+// and then that is not before the exchange.
+func (x *Tx) AsStaged(volume, sum string, newest journal.Time) bool {
+	r := x.TimesRecord
+	i := slices.IndexFunc(x.Begin.Volumes, func(v journal.Volume) bool { return v.Name == volume })
+	if r == nil || r.Staged == nil || i < 0 { // an earlier version of snap has recorded less
+		return false
+	}
+	return sum != "" && sum == r.Staged[i].Sum && (newest.Sec < r.At.Sec || newest.Sec == r.At.Sec && newest.Nsec < r.At.Nsec)
 }
 
 // repairTimes gives old directories that are live again their times of the record. No
@@ -296,6 +355,20 @@ func (x *Tx) OpenDisplaced(i int) (*disk.Dir, error) {
 		return tree, err
 	}
 	if err := tree.SetMtime(x.TimesRecord.Live[i].Sec, x.TimesRecord.Live[i].Nsec); err != nil {
+		return nil, errors.Join(err, tree.Close())
+	}
+	return tree, nil
+}
+
+// OpenStaged opens the staged tree of volume i, and gives it its own time from before the
+// exchange, where that is recorded. It returns nil where there is none. The caller closes
+// it.
+func (x *Tx) OpenStaged(i int) (*disk.Dir, error) {
+	tree, err := x.Volumes[i].OpenTaken(New)
+	if err != nil || tree == nil || tree.File() != "" || x.TimesRecord == nil || x.TimesRecord.Staged == nil {
+		return tree, err // no exchange changes the time of a file
+	}
+	if err := tree.SetMtime(x.TimesRecord.Staged[i].Sec, x.TimesRecord.Staged[i].Nsec); err != nil {
 		return nil, errors.Join(err, tree.Close())
 	}
 	return tree, nil

@@ -29,6 +29,7 @@ const StateVariable = "SNAP_STATE"
 // Config is the whole file, checked and with its defaults filled in.
 type Config struct {
 	Path          string      `yaml:"-"`
+	Real          string      `yaml:"-"`     // Path, absolute and without symbolic links
 	State         string      `yaml:"state"` // of the host: journal, locks, audit log
 	Store         string      `yaml:"store"`
 	Base          string      `yaml:"base"`
@@ -86,16 +87,16 @@ func Load(path string) (*Config, error) {
 		return nil, &Error{Where: path, Err: err, Hint: "the keys are described in docs/operating.md, section Config"}
 	}
 	cfg.Path = path
-	real, err := filepath.Abs(path)
+	cfg.Real, err = filepath.Abs(path)
 	if err == nil {
-		real, err = filepath.EvalSymlinks(real)
+		cfg.Real, err = filepath.EvalSymlinks(cfg.Real)
 	}
 	if err != nil {
 		return nil, &Error{Where: path, Err: err}
 	}
 	for _, w := range cfg.Workloads {
 		if w != nil {
-			w.Config = real
+			w.Config = cfg.Real
 		}
 	}
 	if err := cfg.check(); err != nil {

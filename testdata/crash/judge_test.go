@@ -255,7 +255,7 @@ func (w *world) safe() error {
 }
 
 // intact checks that these snapshots exist, and that every snapshot is complete:
-// the first one holds the new data, all others the old.
+// the first one holds the new data, all others the old, or the new as it was written to.
 func (w *world) intact(sids []string) []error {
 	w.Helper()
 	list, err := w.snapshots()
@@ -273,7 +273,7 @@ func (w *world) intact(sids []string) []error {
 			if now, err := os.ReadFile(w.manifestPath(s.SID)); err != nil || !bytes.Equal(now, w.manifest) {
 				errs = append(errs, fmt.Errorf("snapshot %s has another manifest: %v", s.SID, err))
 			}
-		} else if err := w.holds(s, w.states[cmp.Or(w.other[s.SID], older)]); err != nil {
+		} else if err := w.holds(s, w.states[cmp.Or(w.other[s.SID], older)]); err != nil && (w.written == nil || w.holds(s, w.written) != nil) {
 			errs = append(errs, err)
 		}
 	}

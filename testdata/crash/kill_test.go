@@ -3,8 +3,15 @@
 package crash
 
 import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/tiny-forge/snap/pkg/disk/disktest"
 )
 
 // points calls try for n = 1, 2, … until it returns false, that is, until a process
@@ -188,6 +195,56 @@ func TestARecoveryKilledBeforeAnyCall(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The power goes after the first of three exchanges. Before a recovery runs, somebody
+// writes to the volume that has the new data. The recovery is killed before each changing
+// call: what was written is in a snapshot.
+func TestWhatIsWrittenBeforeARecoveryIsKept(t *testing.T) {
+	c := newTally("recover of new data that was written to, killed before every call")
+	workers(t, func(w *world, worker, of int) {
+		points(worker, of, 37, func(n int) bool {
+			w.reset()
+			p := w.interrupted(killPoints[2])
+			w.writeToNew()
+			defer func() { w.written = nil }()
+			e := w.run(killBefore(n, p), "recover")
+			if !e.killed && e.code != 0 {
+				w.Fatalf("a recovery that was not killed: exit %d: %s", e.code, e.err)
+			}
+			_, found := w.recovered(p, older)
+			if !e.killed && !strings.Contains(e.out, "the data that was taken away is snapshot ") {
+				found = append(found, finding{"wrong", "the recovery does not name the snapshot: " + e.out})
+			}
+			c.count(w.T, "recover killed before "+p.end, append(found, w.lacksWritten()...))
+			return e.killed
+		})
+	})
+}
+
+// writeToNew changes the new tree of v0, which is live.
+func (w *world) writeToNew() {
+	w.Helper()
+	live := w.volumes()[0].live
+	f, err := os.OpenFile(filepath.Join(live, "large"), os.O_WRONLY, 0)
+	w.must(err)
+	_, err = f.WriteAt([]byte("written late"), 1000)
+	w.must(errors.Join(err, f.Close(), os.Remove(filepath.Join(live, "dir", newer)), os.WriteFile(filepath.Join(live, "late"), []byte("x"), 0o600)))
+	tree := disktest.Tree(w.T, live)
+	tree[0] = w.states[newer][0][0] // an exchange may change the time of the root
+	w.written = append([][]string{tree}, w.states[newer][1:]...)
+}
+
+// lacksWritten returns what is wrong unless exactly one snapshot has what was written.
+func (w *world) lacksWritten() []finding {
+	w.Helper()
+	list, err := w.snapshots()
+	w.must(err)
+	list = slices.DeleteFunc(list, func(s snapshot) bool { return w.holds(s, w.written) != nil })
+	if len(list) != 1 {
+		return []finding{{"lost", fmt.Sprintf("%d snapshots have what was written to the new data", len(list))}}
+	}
+	return nil
 }
 
 // interrupted runs a restore and kills it before this call.

@@ -172,6 +172,26 @@ func TestAPowerCutOfAllBeforeAnyCallOfARestore(t *testing.T) {
 	}
 }
 
+// The power of all filesystems goes after the first exchange, or after the last, and nobody
+// writes to the new data: no snapshot is made of it.
+func TestAPowerCutAloneMakesNoSnapshot(t *testing.T) {
+	c := newTally("restore, all filesystems shut down between the exchange and the commit")
+	workers(t, func(w *world, worker, of int) {
+		for _, moment := range killPoints[2:4] {
+			w.resetImages()
+			p := w.interrupted(moment)
+			w.cutOff()
+			_, found := w.recovered(p, older)
+			list, err := w.snapshots()
+			w.must(err)
+			if len(list) != 2 {
+				found = append(found, finding{"wrong", fmt.Sprintf("%d snapshots, although nobody wrote to the new data", len(list))})
+			}
+			c.count(w.T, "power cut before "+p.end, found)
+		}
+	})
+}
+
 // The power is cut before each changing call of a capture.
 func TestAPowerCutBeforeAnyCallOfACapture(t *testing.T) {
 	c := newTally("capture, power cut before every call")

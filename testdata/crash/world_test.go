@@ -40,6 +40,7 @@ type world struct {
 	single             bool                  // each volume is one file
 	writing            string                // the file of each volume that an app writes to; the trees leave it out
 	content            func(dir, generation string, volume int)
+	written            [][]string // the volumes' new trees after somebody wrote to them; nil where nobody did
 }
 
 // medium is one filesystem of the world, or the folder of a volume.
