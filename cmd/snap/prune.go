@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tiny-forge/snap/pkg/prune"
 	"github.com/tiny-forge/snap/pkg/restore"
 	"github.com/tiny-forge/snap/pkg/retain"
 	"github.com/tiny-forge/snap/pkg/verify"
@@ -28,7 +29,7 @@ type prunedSnapshots struct {
 	Reasons  []string  `json:"reasons"` // why it stays
 }
 
-func showPrune(r *restore.PruneResult, dry bool) pruneJSON {
+func showPrune(r *prune.Result, dry bool) pruneJSON {
 	out := pruneJSON{dry, r.Deleted, r.Members, r.Bytes, []prunedSnapshots{}}
 	for _, w := range r.Workloads {
 		for _, v := range w.Verdicts {
@@ -42,7 +43,7 @@ func showPrune(r *restore.PruneResult, dry bool) pruneJSON {
 const waitStore = time.Minute
 
 func (a *app) pruneCommand() *cobra.Command {
-	req := restore.PruneRequest{}
+	req := prune.Request{}
 	policy := retain.Policy{}
 	wait := duration(waitStore)
 	cmd := &cobra.Command{
@@ -114,7 +115,7 @@ among the others. With --dry-run nothing is deleted.`,
 	return cmd
 }
 
-func (a *app) sayPruned(r *restore.PruneResult, dry bool) {
+func (a *app) sayPruned(r *prune.Result, dry bool) {
 	verb := "deleted"
 	if dry {
 		verb = "would delete"
@@ -123,7 +124,7 @@ func (a *app) sayPruned(r *restore.PruneResult, dry bool) {
 }
 
 func (a *app) deleteCommand() *cobra.Command {
-	req := restore.DeleteRequest{}
+	req := prune.DeleteRequest{}
 	wait := duration(waitStore)
 	cmd := &cobra.Command{
 		Use:   "delete <workload> <sid>... --confirm",

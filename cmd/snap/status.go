@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tiny-forge/snap/pkg/check"
 	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/restore"
@@ -72,7 +73,7 @@ type findingJSON struct {
 }
 
 func (a *app) statusCommand() *cobra.Command {
-	var check bool
+	var checks bool
 	maxAge := duration(26 * time.Hour)
 	cmd := &cobra.Command{
 		Use:   "status [workload]...",
@@ -86,13 +87,13 @@ engine or a store that does not answer, too little room.`,
 		Example: `  snap status
   snap status --check --max-age 26h`,
 	}
-	cmd.Flags().BoolVar(&check, "check", false, "show only what needs attention; the exit code is then 8")
+	cmd.Flags().BoolVar(&checks, "check", false, "show only what needs attention; the exit code is then 8")
 	cmd.Flags().Var(&maxAge, "max-age", "with --check: how old the last snapshot may be")
 	cmd.RunE = a.with(anyStore, func(ctx context.Context, e *restore.Engine, args []string) error {
 		if len(args) == 0 {
 			args = []string{""}
 		}
-		if check {
+		if checks {
 			return a.check(ctx, e, args, time.Duration(maxAge))
 		}
 		var list []restore.WorkloadStatus
@@ -127,7 +128,7 @@ engine or a store that does not answer, too little room.`,
 func (a *app) check(ctx context.Context, e *restore.Engine, names []string, maxAge time.Duration) error {
 	shown := []findingJSON{}
 	for _, name := range names {
-		list, err := e.Check(ctx, name, maxAge)
+		list, err := check.Run(ctx, e, name, maxAge)
 		if err != nil {
 			return err
 		}

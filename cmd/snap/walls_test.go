@@ -15,9 +15,11 @@ import (
 
 // mayImport says which packages of the project each package may import.
 var mayImport = map[string][]string{
-	"cmd/snap":                {"pkg/archive", "pkg/catalog", "pkg/crew", "pkg/disk", "pkg/docker", "pkg/docker/endpoint", "pkg/fault", "pkg/journal", "pkg/preflight", "pkg/remedy", "pkg/restore", "pkg/retain", "pkg/runtime", "pkg/snapshot", "pkg/state", "pkg/store", "pkg/swap", "pkg/verify", "pkg/workload"},
-	"pkg/restore":             {"pkg/archive", "pkg/catalog", "pkg/disk", "pkg/fault", "pkg/journal", "pkg/preflight", "pkg/remedy", "pkg/retain", "pkg/runtime", "pkg/snapshot", "pkg/store", "pkg/swap", "pkg/verify", "pkg/workload"},
+	"cmd/snap":                {"pkg/archive", "pkg/catalog", "pkg/check", "pkg/crew", "pkg/disk", "pkg/docker", "pkg/docker/endpoint", "pkg/fault", "pkg/journal", "pkg/preflight", "pkg/prune", "pkg/remedy", "pkg/restore", "pkg/retain", "pkg/runtime", "pkg/snapshot", "pkg/state", "pkg/store", "pkg/swap", "pkg/verify", "pkg/workload"},
+	"pkg/restore":             {"pkg/archive", "pkg/catalog", "pkg/disk", "pkg/fault", "pkg/journal", "pkg/preflight", "pkg/prune", "pkg/remedy", "pkg/retain", "pkg/runtime", "pkg/snapshot", "pkg/store", "pkg/swap", "pkg/verify", "pkg/workload"},
 	"pkg/retain":              {},
+	"pkg/prune":               {"pkg/catalog", "pkg/fault", "pkg/journal", "pkg/remedy", "pkg/retain", "pkg/store", "pkg/workload"},
+	"pkg/check":               {"pkg/fault", "pkg/remedy", "pkg/restore", "pkg/store"},
 	"pkg/verify":              {"pkg/archive", "pkg/crew", "pkg/store"},
 	"pkg/preflight":           {"pkg/archive", "pkg/catalog", "pkg/disk", "pkg/fault", "pkg/journal", "pkg/remedy", "pkg/runtime", "pkg/snapshot", "pkg/store", "pkg/swap", "pkg/workload"},
 	"pkg/catalog":             {"pkg/archive", "pkg/archive/part", "pkg/archive/tarstream", "pkg/disk", "pkg/fault", "pkg/remedy", "pkg/snapshot", "pkg/store", "pkg/swap", "pkg/workload"},

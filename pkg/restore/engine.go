@@ -293,8 +293,8 @@ func images(list []runtime.Container) []store.Image {
 	return out
 }
 
-// noStore says why no snapshots can be listed where there is no store.
-func (e *Engine) noStore() string {
+// NoStoreReason says why no snapshots can be listed where there is no store.
+func (e *Engine) NoStoreReason() string {
 	if e.NoStore != nil {
 		return e.NoStore.Error()
 	}

@@ -25,9 +25,9 @@ func (e *Engine) remember(ctx context.Context, workload string, start time.Time,
 	}
 }
 
-// lastRuns returns the last capture of a workload that succeeded, and its last failure
+// LastRuns returns the last capture of a workload that succeeded, and its last failure
 // if nothing has succeeded since.
-func lastRuns(runs []journal.Run) (success, failure *journal.Run) {
+func LastRuns(runs []journal.Run) (success, failure *journal.Run) {
 	for i := range runs {
 		switch r := &runs[i]; {
 		case r.Verb != "capture":
@@ -38,4 +38,17 @@ func lastRuns(runs []journal.Run) (success, failure *journal.Run) {
 		}
 	}
 	return success, failure
+}
+
+// Ago is a length of time in words, as long ones are said.
+func Ago(d time.Duration) string {
+	switch {
+	case d >= 48*time.Hour:
+		return fmt.Sprintf("%d days", int(d.Hours()/24))
+	case d >= 2*time.Hour:
+		return fmt.Sprintf("%d hours", int(d.Hours()))
+	case d >= 2*time.Minute:
+		return fmt.Sprintf("%d minutes", int(d.Minutes()))
+	}
+	return fmt.Sprintf("%d seconds", int(d.Seconds()))
 }

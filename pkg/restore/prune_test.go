@@ -12,6 +12,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/prune"
 	"github.com/tiny-forge/snap/pkg/retain"
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
@@ -50,27 +51,27 @@ func (w *world) generations(n int) (sids []string) {
 func TestADeletionIsWhatItSays(t *testing.T) {
 	w := newWorld(t, t.TempDir(), 2)
 	sids := w.generations(4)
-	dry, err := w.engine().Prune(t.Context(), PruneRequest{Policy: &retain.Policy{Last: 2}, DryRun: true})
+	dry, err := w.engine().Prune(t.Context(), prune.Request{Policy: &retain.Policy{Last: 2}, DryRun: true})
 	w.must(err)
 	if now := w.sids(); len(now) != 4 || dry.Deleted != 2 || dry.Bytes == 0 {
 		t.Fatalf("a dry run says %+v and leaves %q", dry, now)
 	}
 	w.whole(0)
-	done, err := w.engine().Prune(t.Context(), PruneRequest{Policy: &retain.Policy{Last: 2}})
+	done, err := w.engine().Prune(t.Context(), prune.Request{Policy: &retain.Policy{Last: 2}})
 	w.must(err)
 	if now := w.sids(); !slices.Equal(now, []string{sids[3], sids[2]}) || done.Bytes != dry.Bytes || done.Members != dry.Members {
 		t.Fatalf("it says %+v, the dry run said %+v, and it leaves %q", done, dry, now)
 	}
 	w.whole(0)
 	for _, c := range []struct {
-		req  DeleteRequest
+		req  prune.DeleteRequest
 		kind fault.Kind
 		code string
 	}{
-		{DeleteRequest{Workload: w.name, SIDs: []string{sids[2]}}, fault.Refused, "confirm_required"},
-		{DeleteRequest{Workload: w.name, SIDs: []string{sids[0]}, Confirmed: true}, fault.Refused, "snapshot_not_found"},
-		{DeleteRequest{Workload: w.name, SIDs: []string{"../" + sids[2]}, Confirmed: true}, fault.Usage, "bad_sid"},
-		{DeleteRequest{Workload: w.name, SIDs: []string{sids[2], sids[0]}, Confirmed: true}, fault.Refused, "snapshot_not_found"},
+		{prune.DeleteRequest{Workload: w.name, SIDs: []string{sids[2]}}, fault.Refused, "confirm_required"},
+		{prune.DeleteRequest{Workload: w.name, SIDs: []string{sids[0]}, Confirmed: true}, fault.Refused, "snapshot_not_found"},
+		{prune.DeleteRequest{Workload: w.name, SIDs: []string{"../" + sids[2]}, Confirmed: true}, fault.Usage, "bad_sid"},
+		{prune.DeleteRequest{Workload: w.name, SIDs: []string{sids[2], sids[0]}, Confirmed: true}, fault.Refused, "snapshot_not_found"},
 	} {
 		var own *fault.Error
 		if _, err := w.engine().Delete(t.Context(), c.req); !errors.As(err, &own) || own.Kind != c.kind || own.Code != c.code {
@@ -80,7 +81,7 @@ func TestADeletionIsWhatItSays(t *testing.T) {
 	if now := w.sids(); len(now) != 2 {
 		t.Fatalf("what was refused has left %q", now)
 	}
-	if _, err := w.engine().Delete(t.Context(), DeleteRequest{Workload: w.name, SIDs: sids[2:], Confirmed: true}); err != nil {
+	if _, err := w.engine().Delete(t.Context(), prune.DeleteRequest{Workload: w.name, SIDs: sids[2:], Confirmed: true}); err != nil {
 		t.Fatal(err)
 	}
 	if now := w.sids(); len(now) != 0 {
@@ -103,11 +104,11 @@ func TestNothingIsDeletedWhereAManifestCannotBeRead(t *testing.T) {
 		w.must(os.WriteFile(manifest, good[:len(good)-9], 0o600))
 		for name, delete := range map[string]func() error{
 			"prune": func() error {
-				_, err := w.engine().Prune(t.Context(), PruneRequest{Policy: &retain.Policy{Last: 1}})
+				_, err := w.engine().Prune(t.Context(), prune.Request{Policy: &retain.Policy{Last: 1}})
 				return err
 			},
 			"delete": func() error {
-				_, err := w.engine().Delete(t.Context(), DeleteRequest{Workload: w.name, SIDs: []string{sids[0]}, Confirmed: true})
+				_, err := w.engine().Delete(t.Context(), prune.DeleteRequest{Workload: w.name, SIDs: []string{sids[0]}, Confirmed: true})
 				return err
 			},
 		} {
@@ -133,18 +134,18 @@ func TestWhatAnUnfinishedOperationNeedsStays(t *testing.T) {
 	tx, err := e.Journal.Begin(held, &journal.Begin{Kind: journal.Import, SID: sids[0], PreRestoreSID: sids[1]})
 	w.must(err)
 	held.Release()
-	if _, err := w.engine().Prune(t.Context(), PruneRequest{Policy: &retain.Policy{Last: 1}}); err != nil {
+	if _, err := w.engine().Prune(t.Context(), prune.Request{Policy: &retain.Policy{Last: 1}}); err != nil {
 		t.Fatal(err)
 	}
 	if now := w.sids(); len(now) != 3 {
 		t.Errorf("left: %q", now)
 	}
 	var own *fault.Error
-	if _, err := w.engine().Delete(t.Context(), DeleteRequest{Workload: w.name, SIDs: sids[:1], Confirmed: true}); !errors.As(err, &own) || own.Code != "in_use" {
+	if _, err := w.engine().Delete(t.Context(), prune.DeleteRequest{Workload: w.name, SIDs: sids[:1], Confirmed: true}); !errors.As(err, &own) || own.Code != "in_use" {
 		t.Errorf("%v", err)
 	}
 	w.must(tx.End())
-	if _, err := w.engine().Prune(t.Context(), PruneRequest{Policy: &retain.Policy{Last: 1}}); err != nil {
+	if _, err := w.engine().Prune(t.Context(), prune.Request{Policy: &retain.Policy{Last: 1}}); err != nil {
 		t.Fatal(err)
 	}
 	if now := w.sids(); !slices.Equal(now, sids[2:]) {
@@ -159,11 +160,11 @@ func TestADeletionWaitsForWhoeverReads(t *testing.T) {
 	held, err := w.engine().Journal.ShareStore("export")
 	w.must(err)
 	var own *fault.Error
-	if _, err := w.engine().Prune(t.Context(), PruneRequest{Policy: &retain.Policy{Last: 1}, Wait: 200 * time.Millisecond}); !errors.As(err, &own) || own.Kind != fault.Busy {
+	if _, err := w.engine().Prune(t.Context(), prune.Request{Policy: &retain.Policy{Last: 1}, Wait: 200 * time.Millisecond}); !errors.As(err, &own) || own.Kind != fault.Busy {
 		t.Errorf("while somebody reads: %v", err)
 	}
 	time.AfterFunc(300*time.Millisecond, held.Release)
-	if _, err := w.engine().Prune(t.Context(), PruneRequest{Policy: &retain.Policy{Last: 1}, Wait: time.Minute}); err != nil {
+	if _, err := w.engine().Prune(t.Context(), prune.Request{Policy: &retain.Policy{Last: 1}, Wait: time.Minute}); err != nil {
 		t.Error(err)
 	}
 }
@@ -206,7 +207,7 @@ func TestDeletionsBesideCapturesAndRestoresLoseNothing(t *testing.T) {
 				return
 			default:
 			}
-			if _, err := w.engine().Prune(w.Context(), PruneRequest{Wait: 10 * time.Second}); err != nil && fault.KindOf(err) != fault.Busy {
+			if _, err := w.engine().Prune(w.Context(), prune.Request{Wait: 10 * time.Second}); err != nil && fault.KindOf(err) != fault.Busy {
 				w.Errorf("prune: %v", err)
 			}
 		}
@@ -214,7 +215,7 @@ func TestDeletionsBesideCapturesAndRestoresLoseNothing(t *testing.T) {
 	working.Wait()
 	close(stop)
 	pruning.Wait()
-	_, err := w.engine().Prune(t.Context(), PruneRequest{Wait: time.Minute})
+	_, err := w.engine().Prune(t.Context(), prune.Request{Wait: time.Minute})
 	w.must(err)
 	w.whole(0)
 	if len(w.sids()) != 2 || len(other.sids()) != 2 {

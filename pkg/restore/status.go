@@ -106,7 +106,7 @@ func (e *Engine) status(ctx context.Context, name string, known map[string]*work
 	st := WorkloadStatus{Workload: name, State: "unknown", Containers: []runtime.Container{}}
 	problem := func(text string) { st.Problems = append(st.Problems, remedy.Of(text)) }
 	if e.Store == nil {
-		problem(e.noStore())
+		problem(e.NoStoreReason())
 	}
 	for m, err := range e.Snapshots(name) { // up to the newest that can be used
 		if err != nil {
@@ -122,7 +122,7 @@ func (e *Engine) status(ctx context.Context, name string, known map[string]*work
 	}
 	if runs, err := e.Journal.Runs(name); err != nil {
 		problem(err.Error())
-	} else if _, failure := lastRuns(runs); failure != nil {
+	} else if _, failure := LastRuns(runs); failure != nil {
 		st.LastError, st.Failed = failure.Error, failure.Time
 	}
 	s, err := e.lookup(ctx, "status", name)

@@ -1,4 +1,6 @@
-package restore
+// Package check finds what of a host needs attention, for a monitoring program or a line
+// of cron. It reads what is there, and changes nothing.
+package check
 
 import (
 	"context"
@@ -7,6 +9,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/remedy"
+	"github.com/tiny-forge/snap/pkg/restore"
 	"github.com/tiny-forge/snap/pkg/store"
 )
 
@@ -20,7 +23,7 @@ type Finding struct {
 
 // check collects findings.
 type check struct {
-	*Engine
+	*restore.Engine
 	maxAge time.Duration
 	now    time.Time
 	list   []Finding
@@ -30,18 +33,18 @@ func (c *check) find(workload, code string, way remedy.Remedy, format string, ar
 	c.list = append(c.list, Finding{workload, code, fmt.Sprintf(format, args...), way})
 }
 
-// Check looks for what needs attention, of one workload or, for "", of all: no recent
+// Run looks for what needs attention, of one workload or, for "", of all: no recent
 // snapshot, a capture that has failed, an operation that has not ended, an engine or a
 // store that does not answer, room that runs out, data that has shrunk. It changes
 // nothing. Snapshots older than maxAge are too old.
-func (e *Engine) Check(ctx context.Context, name string, maxAge time.Duration) ([]Finding, error) {
+func Run(ctx context.Context, e *restore.Engine, name string, maxAge time.Duration) ([]Finding, error) {
 	list, err := e.Status(ctx, name)
 	if err != nil {
 		return nil, err
 	}
 	c := &check{Engine: e, maxAge: maxAge, now: time.Now()}
 	if e.Store == nil {
-		c.find("", "no_store", remedy.Of("mount the filesystem of the store, or capture"), "%s", e.noStore())
+		c.find("", "no_store", remedy.Of("mount the filesystem of the store, or capture"), "%s", e.NoStoreReason())
 	}
 	added := int64(0)
 	for i := range list {
@@ -56,10 +59,10 @@ func (e *Engine) Check(ctx context.Context, name string, maxAge time.Duration) (
 }
 
 // workload returns what the captures of a workload have lately added to the store.
-func (c *check) workload(st *WorkloadStatus) (added int64) {
+func (c *check) workload(st *restore.WorkloadStatus) (added int64) {
 	w := st.Workload
 	for _, p := range st.Problems {
-		if c.Store != nil || p.Text(func(remedy.Operation) string { return "" }) != c.noStore() { // it is one problem of the host
+		if c.Store != nil || p.Text(func(remedy.Operation) string { return "" }) != c.NoStoreReason() { // it is one problem of the host
 			c.list = append(c.list, Finding{Workload: w, Code: "problem", Remedy: p})
 		}
 	}
@@ -74,7 +77,7 @@ func (c *check) workload(st *WorkloadStatus) (added int64) {
 	if err != nil {
 		c.find(w, "problem", remedy.Remedy{}, "its history cannot be read: %v", err)
 	}
-	if _, failure := lastRuns(runs); failure != nil {
+	if _, failure := restore.LastRuns(runs); failure != nil {
 		c.find(w, "capture_failed", remedy.Of("run the capture by hand: ", remedy.Capture(w)), "the capture of %s failed: %s", failure.Time.Local().Format(time.DateTime), failure.Error)
 	}
 	c.snapshots(w)
@@ -106,7 +109,7 @@ func (c *check) snapshots(w string) {
 		return
 	}
 	if age := c.now.Sub(list[0].Created); c.maxAge > 0 && age > c.maxAge {
-		c.find(w, "too_old", remedy.Of(remedy.Capture(w)), "the last snapshot is %s old, of %s", Ago(age), list[0].Created.Local().Format(time.DateTime))
+		c.find(w, "too_old", remedy.Of(remedy.Capture(w)), "the last snapshot is %s old, of %s", restore.Ago(age), list[0].Created.Local().Format(time.DateTime))
 	}
 	if len(list) == 2 {
 		_, now, _ := list[0].Totals()
@@ -132,17 +135,4 @@ func (c *check) room(added int64) error {
 		c.find("", "no_space", remedy.Of("remove files there"), "the filesystem of the store has %d inodes free", space.Inodes)
 	}
 	return nil
-}
-
-// Ago is a length of time in words, as long ones are said.
-func Ago(d time.Duration) string {
-	switch {
-	case d >= 48*time.Hour:
-		return fmt.Sprintf("%d days", int(d.Hours()/24))
-	case d >= 2*time.Hour:
-		return fmt.Sprintf("%d hours", int(d.Hours()))
-	case d >= 2*time.Minute:
-		return fmt.Sprintf("%d minutes", int(d.Minutes()))
-	}
-	return fmt.Sprintf("%d seconds", int(d.Seconds()))
 }
