@@ -25,8 +25,9 @@ type deployJSON struct {
 func (a *app) deployCommand() *cobra.Command {
 	var req restore.DeployRequest
 	cmd := &cobra.Command{
-		Use:   "deploy <workload>",
-		Short: "Bring a workload up from the current config",
+		Use:         "deploy <workload>",
+		Annotations: doing,
+		Short:       "Bring a workload up from the current config",
 		Long: `Bring a workload up from the current config and wait until it is healthy. Only
 then are the old containers removed. If the new ones do not come up, the old ones
 are brought back. A missing image is pulled. Containers that already run as the

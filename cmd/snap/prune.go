@@ -47,8 +47,9 @@ func (a *app) pruneCommand() *cobra.Command {
 	policy := retain.Policy{}
 	wait := duration(waitStore)
 	cmd := &cobra.Command{
-		Use:   "prune [workload]...",
-		Short: "Delete the snapshots that no rule keeps",
+		Use:         "prune [workload]...",
+		Annotations: doing,
+		Short:       "Delete the snapshots that no rule keeps",
 		Long: `Delete the snapshots that no rule keeps, and then the data that no snapshot has any
 more: of the workloads that are named, or of all in the config. The rules are those
 of the flags or else of retain: in the config. Words and meanings are restic's:
@@ -127,8 +128,9 @@ func (a *app) deleteCommand() *cobra.Command {
 	req := prune.DeleteRequest{}
 	wait := duration(waitStore)
 	cmd := &cobra.Command{
-		Use:   "delete <workload> <sid>... --confirm",
-		Short: "Delete snapshots",
+		Use:         "delete <workload> <sid>... --confirm",
+		Annotations: doing,
+		Short:       "Delete snapshots",
 		Long: `Delete snapshots by their ids, and then the data that no other snapshot has. This
 cannot be undone. One that an unfinished restore needs is refused.`,
 		Example: `  snap delete blog 20261123T170024Z-77668a --confirm`,

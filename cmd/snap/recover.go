@@ -37,8 +37,9 @@ func (a *app) recoverCommand() *cobra.Command {
 	var wait time.Duration
 	var resolve, confirm string
 	cmd := &cobra.Command{
-		Use:   "recover [workload]...",
-		Short: "Finish or undo what a crash interrupted",
+		Use:         "recover [workload]...",
+		Annotations: doing,
+		Short:       "Finish or undo what a crash interrupted",
 		Long: `Finish or undo every operation whose process is gone. Afterwards all volumes of a
 workload are old, or all are new; its containers are as they were; and nothing is
 left beside the data. Run it at boot. If there is nothing to do, it does nothing.

@@ -69,8 +69,9 @@ func (a *app) restoreCommand() *cobra.Command {
 	var plan bool
 	var to string
 	cmd := &cobra.Command{
-		Use:   "restore <workload> <sid> {--confirm <sid> | --to <dir> [VOLUME[:PATH]]...}",
-		Short: "Put a snapshot back under the running app, or into a directory",
+		Use:         "restore <workload> <sid> {--confirm <sid> | --to <dir> [VOLUME[:PATH]]...}",
+		Annotations: doing,
+		Short:       "Put a snapshot back under the running app, or into a directory",
 		Long: `Put a snapshot back: all of a workload's volumes, or those chosen with --volume.
 
 The new data is extracted and verified while the app runs. Then snap stops the

@@ -111,6 +111,7 @@ operator must look), 7 done but something is pending, 8 damage was found,
 	flags.StringVar(&a.config, "config", cmp.Or(os.Getenv("SNAP_CONFIG"), workload.DefaultPath), "the config `file` (SNAP_CONFIG)")
 	flags.StringVar(&a.choice.Context, "context", "", "the `name` of the docker command's context whose engine to use (default: the one that the docker command uses)")
 	flags.StringVarP(&a.choice.Host, "host", "H", "", "the `socket` of the engine, as unix:///var/run/docker.sock (DOCKER_HOST)")
+	flags.BoolVarP(&a.quiet, "quiet", "q", false, "print only warnings and errors, what list, show, status and --plan show, and the id of a capture")
 	flags.BoolVar(&a.json, "json", a.json, "print one JSON object on stdout, on failure too")
 	root.AddCommand(
 		a.captureCommand(), a.listCommand(), a.showCommand(), a.restoreCommand(), a.recoverCommand(), a.statusCommand(),
@@ -164,11 +165,18 @@ const (
 	ownStore               // it makes one where the host has never seen any
 )
 
+// does marks the commands that do something. With --quiet they print no result.
+const does = "does"
+
+var doing = map[string]string{does: "yes"}
+
 // with returns a command's function, which opens the engine and then calls do.
 // Errors from here on are not errors of usage.
 func (a *app) with(store need, do func(ctx context.Context, e *restore.Engine, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		a.entered = true
+		plan := cmd.Flags().Lookup("plan")
+		a.silent = a.quiet && cmd.Annotations[does] != "" && (plan == nil || !plan.Changed)
 		if cmd.Flags().Changed("config") {
 			a.configGiven = a.config
 		}

@@ -24,8 +24,9 @@ import (
 func (a *app) exportCommand() *cobra.Command {
 	var volume, output, compression string
 	cmd := &cobra.Command{
-		Use:   "export <workload> <sid> -o FILE|-",
-		Short: "Write a volume of a snapshot as a plain .tar.gz or .tar.zst",
+		Use:         "export <workload> <sid> -o FILE|-",
+		Annotations: doing,
+		Short:       "Write a volume of a snapshot as a plain .tar.gz or .tar.zst",
 		Long: `Write a volume of a snapshot as a plain .tar.gz or .tar.zst. The compression is
 that of --compression. Without it, the file's name decides (.gz, .tgz, .zst,
 .tzst; a name such as .tar or .xz is refused). If the name does not tell, the
@@ -132,8 +133,9 @@ type importJSON struct {
 func (a *app) importCommand() *cobra.Command {
 	var volume, note string
 	cmd := &cobra.Command{
-		Use:   "import <workload> --volume NAME FILE",
-		Short: "Make a snapshot of one volume from another tool's archive",
+		Use:         "import <workload> --volume NAME FILE",
+		Annotations: doing,
+		Short:       "Make a snapshot of one volume from another tool's archive",
 		Long: `Make a snapshot of one volume from a .tar.gz, .tar.zst or .tar that another tool
 made, for example tar czf. snap tells the format by the first bytes. Names may
 begin with "./". FILE may be - for stdin. The archive is not trusted: an entry that

@@ -52,6 +52,8 @@ type ui struct {
 	choice      endpoint.Choice // of the engine, on the command line
 	result      any             // the fields that --json prints beside ok
 	printed     bool            // the JSON object
+	quiet       bool            // --quiet
+	silent      bool            // and the command prints no result
 	effect      effect          // of the command
 }
 
@@ -283,21 +285,24 @@ func (u *ui) line(w io.Writer, text string) {
 	_, _ = fmt.Fprintln(w, clean(text)) // stdout remembers its error; without stderr nobody can be told
 }
 
-// say prints a line of the result for people, and nothing with --json.
+// say prints a line of the result for people, and nothing with --json. With --quiet it
+// prints nothing of a command that has done what it was asked for.
 func (u *ui) say(format string, args ...any) {
-	if !u.json {
+	if !u.json && !u.silent {
 		u.line(u.out, fmt.Sprintf(format, args...))
 	}
 }
 
-// progress prints a line about the work in progress.
+// progress prints a line about the work in progress. --quiet silences all but warnings.
 func (u *ui) progress(format string, args ...any) {
-	u.line(u.err, fmt.Sprintf(format, args...))
+	if text := fmt.Sprintf(format, args...); !u.quiet || strings.HasPrefix(text, "warning: ") {
+		u.line(u.err, text)
+	}
 }
 
 // table prints rows of cells for people, and nothing with --json.
 func (u *ui) table(rows [][]string) {
-	if u.json {
+	if u.json || u.silent {
 		return
 	}
 	var b strings.Builder

@@ -76,6 +76,7 @@ Captures read a part of what they use again by themselves (scrub: in the config)
 		for _, p := range report.Problems {
 			a.say("%s", p)
 		}
+		a.silent = a.quiet
 		a.say("%s with %s (%s), of which %s were read: %s", verify.Count(report.Snapshots, "snapshot"), verify.Count(report.Members, "piece"),
 			size(report.Stored), size(report.Read), verify.Count(len(report.Problems), "problem"))
 		return err
