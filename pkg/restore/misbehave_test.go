@@ -268,6 +268,9 @@ func TestAContainerStartedDuringTheSwapRollsBack(t *testing.T) {
 		})
 		remove()
 		w.expect(states, "old", err, fault.RolledBack, "in_use")
+		if s.who == "foreign" && (s.point == "exchanged v1" || s.point == "swap") {
+			w.recoverTwice() // it held the new tree, which stays until nobody does
+		}
 		if after := w.appRuns(); after.ID != before.ID {
 			t.Error("the old container is not back")
 		}
