@@ -200,7 +200,7 @@ func (f *finish) taken(ctx context.Context, trees []snapshot.Source, sids []stri
 	if err := f.Store.Clear(f.x.ID); err != nil { // of a run that was cut
 		return false, err
 	}
-	capture, err := f.newCapture(ctx, f.x.Tx, trees, snapshot.Options{})
+	capture, err := f.newCapture(ctx, f.x.Tx, trees, snapshot.Options{Compare: true})
 	if err != nil {
 		return false, err
 	}

@@ -35,6 +35,10 @@ type Options struct {
 	// Scrub, where Verify is not set, says how much of what is used again is read first,
 	// in turn. Nil: nothing.
 	Scrub *Scrub
+	// Compare says that the capture is only compared with snapshots ([Capture.Same]) and
+	// never published. It writes nothing of what is in the store already, so that it needs
+	// no room there.
+	Compare bool
 	// Leaving says that the trees are about to be deleted: no later capture reads
 	// them, so the index need prove nothing.
 	Leaving bool
@@ -262,7 +266,7 @@ func (c *Capture) fromLatest(ctx context.Context, index string, counts bool) ([]
 			return nil, err
 		}
 		c.say("%d pieces in the store are damaged: storing them again", damaged)
-		if err := c.scratch.Remove(index); err != nil {
+		if err := c.drop(index); err != nil {
 			return nil, err
 		}
 	}
@@ -282,7 +286,7 @@ func (c *Capture) upon(ctx context.Context, index string, counts bool) ([]*archi
 		return walks, err
 	}
 	c.say("%v: reading everything", err)
-	if err := c.scratch.Remove(index); err != nil {
+	if err := c.drop(index); err != nil {
 		return nil, err
 	}
 	return c.pass(ctx, index, nil, counts)
@@ -428,10 +432,25 @@ func (e *earlier) whole() error {
 	}
 }
 
+func (c *Capture) index(name string) (*store.Index, error) {
+	if c.opt.Compare {
+		return store.DiscardIndex()
+	}
+	return store.NewIndex(c.scratch, name, Origin())
+}
+
+// drop removes an index, before it is written anew.
+func (c *Capture) drop(name string) error {
+	if c.opt.Compare {
+		return nil
+	}
+	return c.scratch.Remove(name)
+}
+
 // pass walks all volumes, reads whatever known does not prove unchanged, and writes
 // an index.
 func (c *Capture) pass(ctx context.Context, name string, known *earlier, counts bool) (walks []*archive.Writing, err error) {
-	index, err := store.NewIndex(c.scratch, name, Origin())
+	index, err := c.index(name)
 	if err != nil {
 		return nil, err
 	}

@@ -4,7 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"os"
+	"io"
 	"strconv"
 
 	"github.com/klauspost/compress/gzip"
@@ -31,7 +31,7 @@ type Origin struct {
 // Index writes index.gz: what was seen of every file, so that the next capture
 // can tell what is unchanged. The format is in docs/formats.md.
 type Index struct {
-	f    *os.File
+	f    io.WriteCloser
 	out  *bufio.Writer // the compressor writes a few hundred bytes at a time
 	gz   *gzip.Writer
 	text *bufio.Writer
@@ -44,6 +44,18 @@ func NewIndex(dir *disk.Dir, name string, from Origin) (*Index, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newIndex(f, from)
+}
+
+// DiscardIndex is an index that nobody reads. It needs no room.
+func DiscardIndex() (*Index, error) { return newIndex(nowhere{}, Origin{}) }
+
+type nowhere struct{}
+
+func (nowhere) Write(p []byte) (int, error) { return len(p), nil }
+func (nowhere) Close() error                { return nil }
+
+func newIndex(f io.WriteCloser, from Origin) (*Index, error) {
 	out := bufio.NewWriterSize(f, 64<<10)
 	gz, err := gzip.NewWriterLevel(out, gzip.BestSpeed)
 	if err != nil {
