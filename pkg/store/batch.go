@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"runtime"
 	"slices"
 	"sync"
@@ -149,20 +150,20 @@ func (b *Batch) Reuse(m archive.Member) (archive.Member, bool, error) {
 // used them. Publish refuses a member that was not checked. A scrub that has had enough
 // leaves the rest to the next one.
 func (b *Batch) Check(ctx context.Context) (damaged int, err error) {
-	due := b.unchecked()
+	list := b.unchecked()
 	var read int64
-	for i := 0; i < len(due); i += together {
-		part := due[i:min(i+together, len(due))]
+	for i := 0; i < len(list); i += together {
+		part := list[i:min(i+together, len(list))]
 		if !b.verify && !part[0].odd && b.scrub.Enough != nil && b.scrub.Enough(read) {
-			b.believe(due[i:])
+			b.believe(list[i:])
 			break
 		}
 		bad, err := b.checkAll(ctx, part)
 		if damaged += bad; err != nil {
 			return damaged, err
 		}
-		for _, p := range part {
-			read += p.member.Stored
+		for _, d := range part {
+			read += d.member.Stored
 		}
 	}
 	return damaged, context.Cause(ctx)
@@ -171,45 +172,62 @@ func (b *Batch) Check(ctx context.Context) (damaged int, err error) {
 // together is how many members Check reads between two looks at the clock.
 const together = 64
 
-// unchecked returns what Check is to read, in the order of a scrub.
-func (b *Batch) unchecked() []*pending {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	var due []*pending
-	for _, p := range b.known {
+// due is a member that Check is to read.
+type due struct {
+	*pending
+	member archive.Member
+	odd    bool
+}
+
+// unchecked returns what Check is to read, in the order of a scrub, but first what has
+// another length.
+func (b *Batch) unchecked() []due {
+	var list []due
+	for _, p := range b.all() {
+		p.mu.Lock()
 		if p.unchecked {
-			due = append(due, p)
+			list = append(list, due{p, p.member, p.odd})
 		}
+		p.mu.Unlock()
 	}
-	slices.SortFunc(due, func(x, y *pending) int {
+	slices.SortFunc(list, func(x, y due) int {
 		if x.odd != y.odd {
 			return map[bool]int{true: -1, false: 1}[x.odd]
 		}
 		return cmp.Compare(b.scrub.From.distance(x.member.ID), b.scrub.From.distance(y.member.ID))
 	})
-	return due
+	return list
+}
+
+// all returns what the batch knows of all members.
+func (b *Batch) all() []*pending {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Collect(maps.Values(b.known))
 }
 
 // believe takes members as they are. The next scrub begins with the first of them.
-func (b *Batch) believe(rest []*pending) {
+func (b *Batch) believe(rest []due) {
 	b.next = placeOf(rest[0].member.ID)
-	for _, p := range rest {
-		p.unchecked = false
+	for _, d := range rest {
+		d.mu.Lock()
+		d.unchecked = false
+		d.mu.Unlock()
 	}
 }
 
 // checkAll checks members side by side, and returns how many are damaged.
-func (b *Batch) checkAll(ctx context.Context, list []*pending) (damaged int, err error) {
+func (b *Batch) checkAll(ctx context.Context, list []due) (damaged int, err error) {
 	var bad atomic.Int64
-	work := make(chan *pending)
+	work := make(chan due)
 	checking, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var done sync.WaitGroup
 	for range min(runtime.GOMAXPROCS(0), len(list)) {
 		done.Go(func() {
-			for p := range work {
+			for d := range work {
 				if err := crew.Catch(func() error {
-					if !b.check(p) {
+					if !b.check(d.pending) {
 						bad.Add(1)
 					}
 					return nil
@@ -219,11 +237,11 @@ func (b *Batch) checkAll(ctx context.Context, list []*pending) (damaged int, err
 			}
 		})
 	}
-	for _, p := range list {
+	for _, d := range list {
 		if checking.Err() != nil {
 			break
 		}
-		work <- p
+		work <- d
 	}
 	close(work)
 	done.Wait()
@@ -294,9 +312,8 @@ func (b *Batch) OnWrite(wrote func(bytes int64)) { b.wrote = wrote }
 // Damaged returns the members that were found damaged in the store: those that the
 // batch has stored anew, and those that it has not, since the data has changed.
 func (b *Batch) Damaged() (healed, lost []archive.Member) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, p := range b.known {
+	for _, p := range b.all() {
+		p.mu.Lock()
 		switch {
 		case !p.damaged:
 		case p.kept:
@@ -304,6 +321,7 @@ func (b *Batch) Damaged() (healed, lost []archive.Member) {
 		default:
 			lost = append(lost, p.member)
 		}
+		p.mu.Unlock()
 	}
 	return healed, lost
 }
