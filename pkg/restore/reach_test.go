@@ -453,7 +453,7 @@ func (w *world) read(path string) string {
 // as the flag is gone.
 func TestACaptureRefusesWhatARestoreWouldRefuse(t *testing.T) {
 	known := []string{
-		"a mount inside a volume", "a volume on tmpfs", "a symlink in the path", "a file in the volume's place", "an immutable directory",
+		"a mount inside a volume", "a volume on tmpfs", "a symlink in the path", "an immutable directory",
 		"a fifo in the live data", "another container on a live directory", "another container inside a live directory",
 	}
 	w := newWorld(t, t.TempDir(), 2, appLines(image(t))...)
@@ -617,8 +617,15 @@ func TestTheStatusSpeaksOfItsOwnConfig(t *testing.T) {
 		"another":              {strings.NewReplacer(w.name+":", "other:", w.dir+"/live", w.dir+"/elsewhere", "base: "+w.dir, "base: "+w.dir+"/base").Replace(own), 1},
 		"without the workload": {strings.NewReplacer(w.name+":", "other:", "v0, target", "w0, target").Replace(own), 2},
 	} {
-		w.must(os.WriteFile(w.config, []byte(c.config), 0o600))
-		list, err := w.engine().Status(t.Context(), "")
+		at := w.config
+		if name == "another" {
+			at = filepath.Join(w.dir, "another.yaml")
+		}
+		w.must(os.WriteFile(at, []byte(c.config), 0o600))
+		e, done, err := openEngine(at)
+		w.must(err)
+		list, err := e.Status(t.Context(), "")
+		done()
 		w.must(err)
 		if len(list) != c.want {
 			t.Errorf("%s: %+v", name, list)
