@@ -75,7 +75,7 @@ parts() { # NUMBER PACKAGE GO-TEST-ARGUMENT...
 # over and over to kill it, and long tests of one goroutine, would only take longer with
 # it: make race uses it for all. The longest lots come first.
 all() {
-  local others single='^(TestTwoPassesGiveTheFrozenTree|TestAMemberOfAnyCompressorIsInflated|TestADamagedMemberIsJudgedAsByTheStandardLibrary)$'
+  local others single='^(TestTwoPassesGiveTheFrozenTree|TestAMemberOfAnyCompressorIsInflated|TestADamagedMemberIsJudgedAsByTheStandardLibrary|TestASubsetIsWhatTarMakesOfTheSameNames|TestAScanSaysWhatTheIndexSays)$'
   mapfile -t others < <(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | grep -vE '/(cmd/snap|pkg/docker|pkg/restore)$')
   parts 3 ./pkg/restore
   lot others "${race[@]}" -p 1 -skip "$single" "${others[@]}" ./testdata/testlog

@@ -70,7 +70,7 @@ func TestEachRuleMeansWhatItMeansToRestic(t *testing.T) {
 	var list []retain.Snapshot
 	random := rand.New(rand.NewPCG(1, 2))
 	at := time.Date(2025, 3, 1, 3, 0, 0, 0, berlin)
-	for i := range 32 {
+	for i := range 20 {
 		s := retain.Snapshot{SID: at.Format("2006-01-02 15:04:05"), Created: at}
 		if i%9 == 4 {
 			s.Tags = []string{[]string{"good", "better", "other"}[i/9%3]}
