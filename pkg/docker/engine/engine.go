@@ -294,11 +294,6 @@ func PortTaken(err error) error {
 	return err
 }
 
-// unfrozen is how often a pause is tried again. While processes of a container are born
-// and die, the freezer of cgroup v1 may come too late for each, and runc gives up
-// ("unable to freeze", fs.FreezerGroup in runc's libcontainer).
-const unfrozen = 3
-
 // SetPaused pauses or unpauses a container. Engines differ in how they answer when
 // it is so already, so a refusal counts only when the container is not.
 func (e *Engine) SetPaused(ctx context.Context, c *Container, paused bool) error {
@@ -307,15 +302,6 @@ func (e *Engine) SetPaused(ctx context.Context, c *Container, paused bool) error
 		verb, request = "pause", e.API.ContainerPause
 	}
 	err := Failed(request(ctx, c.ID), "%s container %s", verb, c.Name)
-	for range unfrozen {
-		if !Refused(err) || !strings.Contains(err.Error(), "unable to freeze") {
-			break
-		}
-		if waitErr := sleep(ctx, poll); waitErr != nil {
-			return errors.Join(err, waitErr)
-		}
-		err = Failed(request(ctx, c.ID), "%s container %s", verb, c.Name)
-	}
 	if !Refused(err) {
 		return err
 	}
