@@ -30,7 +30,7 @@ tests() { go test -count=1 -json -timeout 40m "$@" 2>&1 </dev/null | "$scratch/t
 # timeouts. Thus more lots run at once than there are cores. They are not one process,
 # whose tests would run side by side: snap looks for whoever holds a volume, and each
 # child of such a process has all its open files for a moment.
-most=6
+most=5
 begun=0 ended=0 status=0 names=()
 
 # lot runs some tests in the background, as soon as there is room for them. It keeps
