@@ -254,18 +254,13 @@ func (x *Extraction) index(ctx context.Context, v *store.Volume) part.Index {
 		if err != nil {
 			return nil, err
 		}
-		for {
-			begin, err := r.Volume()
-			if errors.Is(err, io.EOF) {
-				err = fmt.Errorf("%w: it lacks volume %q", store.ErrIndex, v.Name)
-			}
-			if err != nil {
-				return nil, errors.Join(err, r.Close())
-			}
-			if begin.Name == v.Name {
-				return &lines{r, ctx}, nil
-			}
+		if _, err = r.Find(v.Name); errors.Is(err, io.EOF) {
+			err = fmt.Errorf("%w: it lacks volume %q", store.ErrIndex, v.Name)
 		}
+		if err != nil {
+			return nil, errors.Join(err, r.Close())
+		}
+		return &lines{r, ctx}, nil
 	}
 }
 
@@ -284,11 +279,10 @@ func (l *lines) Next() (*archive.Line, error) {
 	if !errors.Is(err, io.EOF) {
 		return line, err
 	}
-	for {
-		if _, err := l.Volume(); err != nil {
-			return nil, err
-		}
+	if err := l.Rest(); err != nil {
+		return nil, err
 	}
+	return nil, io.EOF
 }
 
 // room adds up what the filesystem of the target needs.

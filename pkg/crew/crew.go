@@ -8,9 +8,13 @@
 package crew
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"runtime/debug"
+	"sync"
+	"sync/atomic"
 )
 
 // Panic is the panic of a worker, as an error.
@@ -35,6 +39,32 @@ func Catch(f func() error) (err error) {
 		}
 	}()
 	return f()
+}
+
+// Each calls do for the items, as many at a time as there are processors. After the first
+// error, or when ctx ends, it begins no more, and ctx has ended for those that are under
+// way; then it returns that error, or the cause of ctx. If a call panics, Each does.
+func Each[T any](ctx context.Context, items []T, do func(context.Context, T) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var next atomic.Int64
+	var workers sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(items)) {
+		workers.Go(func() {
+			for ctx.Err() == nil {
+				i := int(next.Add(1)) - 1
+				if i >= len(items) {
+					return
+				}
+				if err := Catch(func() error { return do(ctx, items[i]) }); err != nil {
+					cancel(err)
+				}
+			}
+		})
+	}
+	workers.Wait()
+	Raise(context.Cause(ctx))
+	return context.Cause(ctx)
 }
 
 // Raise panics with the [*Panic] that err wraps, and does nothing if err wraps

@@ -1,9 +1,11 @@
 package crew_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/tiny-forge/snap/pkg/crew"
@@ -48,4 +50,41 @@ func TestAnErrorIsNoPanic(t *testing.T) {
 	}
 	crew.Raise(want)
 	crew.Raise(nil)
+}
+
+// Each comes by every item once, unless something ends it, and then says what.
+func TestEachComesByEveryItemOnce(t *testing.T) {
+	items := make([]int, 1000)
+	for i := range items {
+		items[i] = i
+	}
+	seen := make([]atomic.Int64, len(items))
+	if err := crew.Each(t.Context(), items, func(_ context.Context, i int) error { seen[i].Add(1); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	for i := range seen {
+		if n := seen[i].Load(); n != 1 {
+			t.Fatalf("item %d was done %d times", i, n)
+		}
+	}
+	if err := crew.Each(t.Context(), nil, func(context.Context, int) error { return errors.New("called") }); err != nil {
+		t.Errorf("of nothing: %v", err)
+	}
+	bad := errors.New("bad")
+	var done atomic.Int64
+	if err := crew.Each(t.Context(), items, func(_ context.Context, i int) error { done.Add(1); return bad }); !errors.Is(err, bad) || done.Load() == int64(len(items)) {
+		t.Errorf("%v after %d items", err, done.Load())
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(bad)
+	if err := crew.Each(ctx, items, func(context.Context, int) error { return nil }); !errors.Is(err, bad) {
+		t.Errorf("of a context that has ended: %v", err)
+	}
+	defer func() {
+		if p, ok := recover().(*crew.Panic); !ok || p.Value != "fault" {
+			t.Errorf("the panic came back as %v", p)
+		}
+	}()
+	_ = crew.Each(t.Context(), items, func(context.Context, int) error { panic("fault") })
+	t.Error("no panic")
 }

@@ -392,30 +392,24 @@ func (c *Capture) seenBy(m *store.Manifest) (*earlier, error) {
 	return e, nil
 }
 
-// volume returns what is known of a volume on a filesystem, nil if nothing is. It
-// reads the index forward only; a volume that it has passed is not found again, which
-// costs time and nothing else.
+// volume returns what is known of a volume on a filesystem, nil if nothing is. A volume
+// that the index has passed is not found again, which costs time and nothing else.
 func (e *earlier) volume(name string, fsid disk.FSID, batch *store.Batch) (*archive.Known, error) {
 	if e == nil {
 		return nil, nil
 	}
-	for {
-		v, err := e.index.Volume()
-		if errors.Is(err, io.EOF) {
-			return nil, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		if v.Name != name {
-			continue
-		}
-		members, ok := e.members[name]
-		if !ok || v.FSID != fsid || v.Since == (archive.Timespec{}) {
-			return nil, nil
-		}
-		return &archive.Known{Next: e.index.Next, Members: members, Since: v.Since, Reuse: batch.Reuse}, nil
+	v, err := e.index.Find(name)
+	if errors.Is(err, io.EOF) {
+		return nil, nil
 	}
+	if err != nil {
+		return nil, err
+	}
+	members, ok := e.members[name]
+	if !ok || v.FSID != fsid || v.Since == (archive.Timespec{}) {
+		return nil, nil
+	}
+	return &archive.Known{Next: e.index.Next, Members: members, Since: v.Since, Reuse: batch.Reuse}, nil
 }
 
 // whole reads the index to its end, where damage shows.
@@ -423,13 +417,7 @@ func (e *earlier) whole() error {
 	if e == nil {
 		return nil
 	}
-	for {
-		if _, err := e.index.Volume(); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return err
-		}
-	}
+	return e.index.Rest()
 }
 
 func (c *Capture) index(name string) (*store.Index, error) {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"iter"
 	"maps"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -26,7 +25,6 @@ type Batch struct {
 	ctx     context.Context // of the capture
 	store   *Store
 	scratch *disk.Dir
-	verify  bool
 	scrub   Scrub
 	next    Turn // where the next scrub begins
 	codec   archive.Codec
@@ -58,7 +56,11 @@ type pending struct {
 // uses only members of its codec, so that the members of a volume can be
 // concatenated. When ctx ends, calls that wait for the store may fail.
 func (s *Store) NewBatch(ctx context.Context, scratch *disk.Dir, verify bool, codec archive.Codec) *Batch {
-	return &Batch{ctx: ctx, store: s, scratch: scratch, verify: verify, codec: codec, known: map[string]*pending{}}
+	b := &Batch{ctx: ctx, store: s, scratch: scratch, codec: codec, known: map[string]*pending{}}
+	if verify {
+		b.scrub = Scrub{Share: 1}
+	}
+	return b
 }
 
 // Put stores a piece, unless the store already has it. It may be called from
@@ -126,7 +128,7 @@ func (b *Batch) look(p *pending, m archive.Member, promise bool) error {
 	// Another version of the compressor may have stored it again, or its file was cut.
 	p.odd = promise && m.Stored != size
 	m.Stored = size
-	p.member, p.kept, p.unchecked = m, true, promise && (p.odd || b.doubts(m.ID))
+	p.member, p.kept, p.unchecked = m, true, promise && (p.odd || b.scrub.Due(m.ID))
 	return nil
 }
 
@@ -154,7 +156,7 @@ func (b *Batch) Check(ctx context.Context) (damaged int, err error) {
 	var read int64
 	for i := 0; i < len(list); i += together {
 		part := list[i:min(i+together, len(list))]
-		if !b.verify && !part[0].odd && b.scrub.Enough != nil && b.scrub.Enough(read) {
+		if !part[0].odd && b.scrub.Enough != nil && b.scrub.Enough(read) {
 			b.believe(list[i:])
 			break
 		}
@@ -219,34 +221,13 @@ func (b *Batch) believe(rest []due) {
 // checkAll checks members side by side, and returns how many are damaged.
 func (b *Batch) checkAll(ctx context.Context, list []due) (damaged int, err error) {
 	var bad atomic.Int64
-	work := make(chan due)
-	checking, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var done sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), len(list)) {
-		done.Go(func() {
-			for d := range work {
-				if err := crew.Catch(func() error {
-					if !b.check(d.pending) {
-						bad.Add(1)
-					}
-					return nil
-				}); err != nil {
-					cancel(err)
-				}
-			}
-		})
-	}
-	for _, d := range list {
-		if checking.Err() != nil {
-			break
+	err = crew.Each(ctx, list, func(_ context.Context, d due) error {
+		if !b.check(d.pending) {
+			bad.Add(1)
 		}
-		work <- d
-	}
-	close(work)
-	done.Wait()
-	crew.Raise(context.Cause(checking))
-	return int(bad.Load()), context.Cause(ctx)
+		return nil
+	})
+	return int(bad.Load()), err
 }
 
 // check reports false for a member that was promised and is damaged.
@@ -263,7 +244,7 @@ func (b *Batch) check(p *pending) bool {
 
 // intact reports whether the store's copy of m can be relied on.
 func (b *Batch) intact(m archive.Member) bool {
-	return !b.doubts(m.ID) || archive.Check(b.ctx, b.store, m) == nil
+	return !b.scrub.Due(m.ID) || archive.Check(b.ctx, b.store, m) == nil
 }
 
 // Reserve switches on or off that Put fails when less than a hundredth of the
@@ -295,15 +276,12 @@ func (b *Batch) room(n int) error {
 	return err
 }
 
-// Scrub sets which members the batch reads before it relies on them, where it does not
-// verify all. Scrub is called before the first Put.
+// Scrub sets which members a batch that does not verify all reads before it relies on
+// them. Scrub is called before the first Put.
 func (b *Batch) Scrub(s Scrub) { b.scrub, b.next = s, s.next() }
 
 // Next is where the next scrub is to begin.
 func (b *Batch) Next() Turn { return b.next }
-
-// doubts reports whether a member is read before the batch relies on it.
-func (b *Batch) doubts(id string) bool { return b.verify || b.scrub.Due(id) }
 
 // OnWrite sets a function that is called with the size of each new member, by
 // the goroutine that puts it. OnWrite is called before the first Put.

@@ -204,6 +204,28 @@ func (r *IndexReader) Volume() (*IndexVolume, error) {
 	}
 }
 
+// Find goes on to the lines of the volume of that name; io.EOF where none follows. It goes
+// forward only: a volume that was passed is not found again.
+func (r *IndexReader) Find(name string) (*IndexVolume, error) {
+	for {
+		v, err := r.Volume()
+		if err != nil || v.Name == name {
+			return v, err
+		}
+	}
+}
+
+// Rest reads the index to its end, where damage shows.
+func (r *IndexReader) Rest() error {
+	for {
+		if _, err := r.Volume(); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+}
+
 // Next returns the next line of the volume, and io.EOF after its last.
 func (r *IndexReader) Next() (*archive.Line, error) {
 	l, err := r.peek()

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"encoding/hex"
 	"iter"
 
 	"github.com/tiny-forge/snap/pkg/archive"
@@ -43,6 +44,19 @@ type Members interface {
 	// returns nil that is durable. After an error some may be gone, and it may be
 	// called again.
 	Remove(ctx context.Context, list []archive.Member) error
+}
+
+// MemberKey names a member in less memory than its id does.
+type MemberKey struct {
+	sum  [32]byte
+	zstd bool
+}
+
+// KeyOf returns the key of a member, whose id is a valid one.
+func KeyOf(m archive.Member) (k MemberKey) {
+	_, _ = hex.Decode(k.sum[:], []byte(m.ID))
+	k.zstd = m.Codec == archive.Zstd
+	return k
 }
 
 // Staged is a member that waits in a file of its own until [Members.Put] takes

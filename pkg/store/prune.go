@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -43,25 +42,14 @@ func (s *Store) Delete(workload string, sids []string) error {
 
 // Marks are the members that snapshots name.
 type Marks struct {
-	named map[mark]struct{}
-}
-
-// mark names a member in less memory than its id.
-type mark [33]byte
-
-func markOf(m archive.Member) (k mark) {
-	_, _ = hex.Decode(k[:32], []byte(m.ID)) // whoever made it has checked the form
-	if m.Codec == archive.Zstd {
-		k[32] = 1
-	}
-	return k
+	named map[MemberKey]struct{}
 }
 
 // Mark collects the members that all snapshots of the store name but those of drop, by
 // workload and sid. It fails if a single manifest cannot be read, for what that
 // snapshot names nobody knows.
 func (s *Store) Mark(ctx context.Context, drop func(workload, sid string) bool) (*Marks, error) {
-	marks := &Marks{map[mark]struct{}{}}
+	marks := &Marks{map[MemberKey]struct{}{}}
 	names, err := s.Workloads()
 	if err != nil {
 		return nil, err
@@ -94,7 +82,7 @@ func (s *Store) Mark(ctx context.Context, drop func(workload, sid string) bool) 
 func (k *Marks) add(m *Manifest) {
 	for i := range m.Volumes {
 		for _, member := range m.Volumes[i].Members {
-			k.named[markOf(member)] = struct{}{}
+			k.named[KeyOf(member)] = struct{}{}
 		}
 	}
 }
@@ -126,7 +114,7 @@ func (s *Store) Prune(ctx context.Context, marks *Marks, dry bool) (pruned Prune
 		if err != nil {
 			return pruned, err
 		}
-		if _, named := marks.named[markOf(m)]; named {
+		if _, named := marks.named[KeyOf(m)]; named {
 			continue
 		}
 		pruned.Members++

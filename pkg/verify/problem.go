@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"strings"
 
@@ -58,9 +57,9 @@ func Hit(ctx context.Context, st *store.Store, bad []archive.Member) ([]Problem,
 	if err != nil {
 		return nil, err
 	}
-	v := &verification{store: st, bad: map[key]string{}}
+	v := &verification{store: st, bad: map[store.MemberKey]string{}}
 	for _, m := range bad {
-		v.bad[keyOf(m)] = damaged
+		v.bad[store.KeyOf(m)] = damaged
 	}
 	for _, name := range names {
 		for m, err := range st.All(name) {
@@ -83,7 +82,7 @@ func (v *verification) tell(m *store.Manifest) {
 		at := map[int]bool{}
 		kinds := map[string]int{}
 		for n, member := range vol.Members {
-			if why := v.bad[keyOf(member)]; why != "" {
+			if why := v.bad[store.KeyOf(member)]; why != "" {
 				at[n] = true
 				kinds[why]++
 			}
@@ -110,26 +109,16 @@ func (v *verification) find(p *Problem, at map[int]bool) {
 		return
 	}
 	defer index.Close()
-	for {
-		volume, err := index.Volume()
-		if err != nil {
-			return
-		}
-		if volume.Name != p.Volume {
-			continue
-		}
-		for {
-			line, err := index.Next()
-			if err != nil {
-				return
-			}
-			if hit(line, at) {
-				if len(p.Paths) < shown {
-					p.Paths = append(p.Paths, line.Name)
-				} else {
-					p.More++
-				}
-			}
+	if _, err := index.Find(p.Volume); err != nil {
+		return
+	}
+	for line, err := index.Next(); err == nil; line, err = index.Next() {
+		switch {
+		case !hit(line, at):
+		case len(p.Paths) < shown:
+			p.Paths = append(p.Paths, line.Name)
+		default:
+			p.More++
 		}
 	}
 }
@@ -153,13 +142,5 @@ func (v *verification) readIndex(m *store.Manifest) error {
 		return err
 	}
 	defer index.Close()
-	for {
-		_, err := index.Volume()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
+	return index.Rest()
 }

@@ -2,12 +2,10 @@ package verify
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
-	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -40,24 +38,12 @@ const (
 	damaged = "are damaged"
 )
 
-// key names a member in less memory than its id.
-type key struct {
-	sum  [32]byte
-	zstd bool
-}
-
-func keyOf(m archive.Member) (k key) {
-	_, _ = hex.Decode(k.sum[:], []byte(m.ID)) // whoever made it has checked the form
-	k.zstd = m.Codec == archive.Zstd
-	return k
-}
-
 type verification struct {
 	store    *store.Store
 	req      Request
 	from     store.Turn // of what is read, where that is a part
-	seen     map[key]bool
-	bad      map[key]string
+	seen     map[store.MemberKey]bool
+	bad      map[store.MemberKey]string
 	due      []archive.Member // to be read
 	dueBytes int64
 	report   Report
@@ -67,7 +53,7 @@ type verification struct {
 // Run verifies. What is damaged is in the report; an error says that not everything
 // could be looked at. The error wraps fs.ErrNotExist for a snapshot that is not there.
 func Run(ctx context.Context, st *store.Store, req Request) (*Report, error) {
-	v := &verification{store: st, req: req, from: store.Turn(rand.Uint64()), seen: map[key]bool{}, bad: map[key]string{}}
+	v := &verification{store: st, req: req, from: store.Turn(rand.Uint64()), seen: map[store.MemberKey]bool{}, bad: map[store.MemberKey]string{}}
 	list, err := v.snapshots()
 	if err != nil {
 		return nil, err
@@ -155,7 +141,7 @@ func (v *verification) problem(s snapshot, format string, args ...any) {
 func (v *verification) members(ctx context.Context, list []archive.Member) error {
 	var fresh []archive.Member
 	for _, m := range list {
-		if k := keyOf(m); !v.seen[k] {
+		if k := store.KeyOf(m); !v.seen[k] {
 			v.seen[k] = true
 			fresh = append(fresh, m)
 		}
@@ -170,7 +156,7 @@ func (v *verification) members(ctx context.Context, list []archive.Member) error
 		v.report.Stored += sizes[i]
 		switch {
 		case sizes[i] == 0:
-			v.bad[keyOf(m)] = missing
+			v.bad[store.KeyOf(m)] = missing
 		case sizes[i] != m.Stored, part.Due(m.ID):
 			v.due = append(v.due, m)
 			v.dueBytes += sizes[i]
@@ -181,43 +167,23 @@ func (v *verification) members(ctx context.Context, list []archive.Member) error
 
 // read reads the chosen members, several at a time.
 func (v *verification) read(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	work := make(chan archive.Member)
 	var mu sync.Mutex
 	var done atomic.Int64
-	var workers sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), len(v.due)) {
-		workers.Go(func() {
-			if err := crew.Catch(func() error {
-				for m := range work {
-					err := archive.Check(ctx, v.store, m)
-					if ctx.Err() != nil {
-						continue
-					}
-					if err != nil {
-						mu.Lock()
-						v.bad[keyOf(m)] = damaged
-						mu.Unlock()
-					}
-					if n := done.Add(m.Stored); v.req.Progress != nil {
-						v.req.Progress(min(n, v.dueBytes), v.dueBytes)
-					}
-				}
-				return nil
-			}); err != nil {
-				cancel(err)
-				for range work { // so that nobody waits to send
-				}
-			}
-		})
-	}
-	for _, m := range v.due {
-		work <- m
-	}
-	close(work)
-	workers.Wait()
+	err := crew.Each(ctx, v.due, func(ctx context.Context, m archive.Member) error {
+		err := archive.Check(ctx, v.store, m)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err != nil {
+			mu.Lock()
+			v.bad[store.KeyOf(m)] = damaged
+			mu.Unlock()
+		}
+		if n := done.Add(m.Stored); v.req.Progress != nil {
+			v.req.Progress(min(n, v.dueBytes), v.dueBytes)
+		}
+		return nil
+	})
 	v.report.Read = done.Load()
-	crew.Raise(context.Cause(ctx))
-	return context.Cause(ctx)
+	return err
 }
