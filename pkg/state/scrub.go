@@ -3,10 +3,7 @@ package state
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/store"
@@ -16,7 +13,6 @@ const (
 	scrubFile    = "scrub.json"
 	scrubFormat  = "snap-scrub"
 	scrubVersion = 1
-	maxScrub     = 16 << 20
 )
 
 // Scrubs is the content of scrub.json: how far the captures of each workload have read
@@ -56,45 +52,31 @@ func (s *State) Turn(st, workload string) (store.Turn, error) {
 // SetTurn notes where the next scrub begins. After an error the file is as it was, or
 // has the note.
 func (s *State) SetTurn(st, workload string, next store.Turn) error {
-	// Captures of two workloads may end at the same time.
-	if err := s.root.Flock(unix.LOCK_EX); err != nil {
-		return err
-	}
-	defer func() { _ = s.root.Flock(unix.LOCK_UN) }()
-	list, err := s.scrubs()
-	if errors.Is(err, disk.ErrDamaged) {
-		list, err = &Scrubs{}, nil
-	}
-	if err != nil {
-		return err
-	}
-	own := Scrubbed{st, workload, next}
-	if i := list.find(st, workload); i >= 0 {
-		list.Scrubs[i] = own
-	} else {
-		list.Scrubs = append(list.Scrubs, own)
-	}
-	data, err := disk.MarshalSealed(list, scrubFormat, scrubVersion)
-	if err == nil {
-		err = s.root.Publish(scrubFile, data)
-	}
-	if err != nil {
-		return fmt.Errorf("note how far the store was read: %w", err)
-	}
-	return nil
+	return s.locked(func() error {
+		list, err := s.scrubs()
+		if errors.Is(err, disk.ErrDamaged) {
+			list, err = &Scrubs{}, nil
+		}
+		if err != nil {
+			return err
+		}
+		own := Scrubbed{st, workload, next}
+		if i := list.find(st, workload); i >= 0 {
+			list.Scrubs[i] = own
+		} else {
+			list.Scrubs = append(list.Scrubs, own)
+		}
+		if err := s.write(scrubFile, list, scrubFormat, scrubVersion); err != nil {
+			return fmt.Errorf("note how far the store was read: %w", err)
+		}
+		return nil
+	})
 }
 
 func (s *State) scrubs() (*Scrubs, error) {
 	list := &Scrubs{}
-	data, err := s.root.ReadFile(scrubFile, maxScrub)
-	if errors.Is(err, fs.ErrNotExist) {
-		return list, nil
-	}
-	if err == nil {
-		err = disk.UnmarshalSealed(data, list, scrubFormat, scrubVersion)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s/%s: %w", s.root.Path(), scrubFile, err)
+	if err := s.read(scrubFile, list, scrubFormat, scrubVersion, func() error { return nil }); err != nil {
+		return nil, err
 	}
 	return list, nil
 }

@@ -1,12 +1,8 @@
 package state
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/tiny-forge/snap/pkg/disk"
 )
@@ -15,7 +11,6 @@ const (
 	storesFile    = "stores.json"
 	storesFormat  = "snap-stores"
 	storesVersion = 1
-	maxStores     = 16 << 20
 )
 
 // Stores is the content of stores.json: the stores that the host has seen, in
@@ -52,18 +47,8 @@ func (l *Stores) at(path string) (id string) {
 
 func (s *State) stores() (*Stores, error) {
 	list := &Stores{}
-	data, err := s.root.ReadFile(storesFile, maxStores)
-	if errors.Is(err, fs.ErrNotExist) {
-		return list, nil
-	}
-	if err == nil {
-		err = disk.UnmarshalSealed(data, list, storesFormat, storesVersion)
-	}
-	if err == nil {
-		err = list.validate()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s/%s: %w", s.root.Path(), storesFile, err)
+	if err := s.read(storesFile, list, storesFormat, storesVersion, list.validate); err != nil {
+		return nil, err
 	}
 	return list, nil
 }
@@ -82,29 +67,22 @@ func (l *Stores) validate() error {
 // remember adds a store to the list. When it returns nil the list is durable. After
 // an error the list is as it was, or has the store.
 func (s *State) remember(path, id string) error {
-	// Two processes may meet two stores at the same time.
-	if err := s.root.Flock(unix.LOCK_EX); err != nil {
-		return err
-	}
-	defer func() { _ = s.root.Flock(unix.LOCK_UN) }()
-	list, err := s.stores()
-	if err != nil {
-		return err
-	}
-	switch seen := list.at(path); seen {
-	case "":
-	case id:
+	return s.locked(func() error {
+		list, err := s.stores()
+		if err != nil {
+			return err
+		}
+		switch seen := list.at(path); seen {
+		case "":
+		case id:
+			return nil
+		default:
+			return fmt.Errorf("remember the store %s: another process has just met the store %s there", path, seen)
+		}
+		list.Stores = append(list.Stores, Seen{path, id})
+		if err := s.write(storesFile, list, storesFormat, storesVersion); err != nil {
+			return fmt.Errorf("remember the store %s: %w", path, err)
+		}
 		return nil
-	default:
-		return fmt.Errorf("remember the store %s: another process has just met the store %s there", path, seen)
-	}
-	list.Stores = append(list.Stores, Seen{path, id})
-	data, err := disk.MarshalSealed(list, storesFormat, storesVersion)
-	if err == nil {
-		err = s.root.Publish(storesFile, data)
-	}
-	if err != nil {
-		return fmt.Errorf("remember the store %s: %w", path, err)
-	}
-	return nil
+	})
 }
