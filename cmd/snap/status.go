@@ -110,7 +110,7 @@ engine or a store that does not answer, too little room.`,
 			shown = append(shown, a.showStatus(st))
 			age := ""
 			if !st.LastGood.IsZero() {
-				age = restore.Ago(time.Since(st.LastGood))
+				age = check.Ago(time.Since(st.LastGood))
 			}
 			rows = append(rows, []string{st.Workload, st.State, st.LastSID, age})
 		}

@@ -48,7 +48,8 @@ func Run(ctx context.Context, e *restore.Engine, name string, maxAge time.Durati
 	}
 	added := int64(0)
 	for i := range list {
-		added += c.workload(&list[i])
+		c.workload(&list[i])
+		added += list[i].Growth
 	}
 	if e.Store != nil {
 		if err := c.room(added); err != nil {
@@ -58,8 +59,7 @@ func Run(ctx context.Context, e *restore.Engine, name string, maxAge time.Durati
 	return c.list, nil
 }
 
-// workload returns what the captures of a workload have lately added to the store.
-func (c *check) workload(st *restore.WorkloadStatus) (added int64) {
+func (c *check) workload(st *restore.WorkloadStatus) {
 	w := st.Workload
 	for _, p := range st.Problems {
 		if c.Store != nil || p.Text(func(remedy.Operation) string { return "" }) != c.NoStoreReason() { // it is one problem of the host
@@ -73,18 +73,10 @@ func (c *check) workload(st *restore.WorkloadStatus) (added int64) {
 	default:
 		c.find(w, "pending", remedy.Of(remedy.Recover(w)), "transaction %s has not ended: %s", p.Tx, p.Message)
 	}
-	runs, err := c.Journal.Runs(w)
-	if err != nil {
-		c.find(w, "problem", remedy.Remedy{}, "its history cannot be read: %v", err)
-	}
-	if _, failure := restore.LastRuns(runs); failure != nil {
-		c.find(w, "capture_failed", remedy.Of("run the capture by hand: ", remedy.Capture(w)), "the capture of %s failed: %s", failure.Time.Local().Format(time.DateTime), failure.Error)
+	if st.LastError != "" {
+		c.find(w, "capture_failed", remedy.Of("run the capture by hand: ", remedy.Capture(w)), "the capture of %s failed: %s", st.Failed.Local().Format(time.DateTime), st.LastError)
 	}
 	c.snapshots(w)
-	for _, r := range runs[max(0, len(runs)-10):] {
-		added = max(added, r.Added)
-	}
-	return added
 }
 
 // snapshots looks at the two newest snapshots that no restore made.
@@ -109,7 +101,7 @@ func (c *check) snapshots(w string) {
 		return
 	}
 	if age := c.now.Sub(list[0].Created); c.maxAge > 0 && age > c.maxAge {
-		c.find(w, "too_old", remedy.Of(remedy.Capture(w)), "the last snapshot is %s old, of %s", restore.Ago(age), list[0].Created.Local().Format(time.DateTime))
+		c.find(w, "too_old", remedy.Of(remedy.Capture(w)), "the last snapshot is %s old, of %s", Ago(age), list[0].Created.Local().Format(time.DateTime))
 	}
 	if len(list) == 2 {
 		_, now, _ := list[0].Totals()
@@ -135,4 +127,17 @@ func (c *check) room(added int64) error {
 		c.find("", "no_space", remedy.Of("remove files there"), "the filesystem of the store has %d inodes free", space.Inodes)
 	}
 	return nil
+}
+
+// Ago is a length of time in words, as long ones are said.
+func Ago(d time.Duration) string {
+	switch {
+	case d >= 48*time.Hour:
+		return fmt.Sprintf("%d days", int(d.Hours()/24))
+	case d >= 2*time.Hour:
+		return fmt.Sprintf("%d hours", int(d.Hours()))
+	case d >= 2*time.Minute:
+		return fmt.Sprintf("%d minutes", int(d.Minutes()))
+	}
+	return fmt.Sprintf("%d seconds", int(d.Seconds()))
 }

@@ -25,30 +25,24 @@ func (e *Engine) remember(ctx context.Context, workload string, start time.Time,
 	}
 }
 
-// LastRuns returns the last capture of a workload that succeeded, and its last failure
-// if nothing has succeeded since.
-func LastRuns(runs []journal.Run) (success, failure *journal.Run) {
+// lastFailure returns the last capture that failed, nil if one has succeeded since.
+func lastFailure(runs []journal.Run) (failure *journal.Run) {
 	for i := range runs {
 		switch r := &runs[i]; {
 		case r.Verb != "capture":
 		case r.Result == "ok":
-			success, failure = r, nil
+			failure = nil
 		default:
 			failure = r
 		}
 	}
-	return success, failure
+	return failure
 }
 
-// Ago is a length of time in words, as long ones are said.
-func Ago(d time.Duration) string {
-	switch {
-	case d >= 48*time.Hour:
-		return fmt.Sprintf("%d days", int(d.Hours()/24))
-	case d >= 2*time.Hour:
-		return fmt.Sprintf("%d hours", int(d.Hours()))
-	case d >= 2*time.Minute:
-		return fmt.Sprintf("%d minutes", int(d.Minutes()))
+// growth is the most that one of the last ten runs has added to the store.
+func growth(runs []journal.Run) (most int64) {
+	for _, r := range runs[max(0, len(runs)-10):] {
+		most = max(most, r.Added)
 	}
-	return fmt.Sprintf("%d seconds", int(d.Seconds()))
+	return most
 }

@@ -29,6 +29,7 @@ type WorkloadStatus struct {
 	LastGood   time.Time // when that was made; zero if there is none
 	LastError  string    // of the last capture, if it failed
 	Failed     time.Time // when it did
+	Growth     int64     // in bytes: the most that one of the last runs has added to the store
 	Containers []runtime.Container
 	Pending    *PendingTx
 	Left       []string        // mounts that are not volumes of the workload, a line for each reason
@@ -120,11 +121,14 @@ func (e *Engine) status(ctx context.Context, name string, known map[string]*work
 			break
 		}
 	}
-	if runs, err := e.Journal.Runs(name); err != nil {
+	runs, err := e.Journal.Runs(name)
+	if err != nil {
 		problem(err.Error())
-	} else if _, failure := LastRuns(runs); failure != nil {
+	}
+	if failure := lastFailure(runs); failure != nil {
 		st.LastError, st.Failed = failure.Error, failure.Time
 	}
+	st.Growth = growth(runs)
 	s, err := e.lookup(ctx, "status", name)
 	if err != nil {
 		problem(err.Error())
