@@ -116,7 +116,7 @@ func (j *Journal) Lock(workload, verb string) (*Held, error) {
 
 // LockWait is Lock that tries again until ctx ends; then it returns ErrBusy.
 func (j *Journal) LockWait(ctx context.Context, workload, verb string) (*Held, error) {
-	return wait(ctx, func() (*Held, error) { return j.Lock(workload, verb) })
+	return Wait(ctx, func() (*Held, error) { return j.Lock(workload, verb) })
 }
 
 // ShareStore shares the stores' lock without a workload: no member that is there
@@ -130,7 +130,7 @@ func (j *Journal) ShareStore(verb string) (*Held, error) {
 // It waits, until ctx ends, for whoever works on a workload or reads a snapshot;
 // then it returns [ErrBusy].
 func (j *Journal) LockStore(ctx context.Context, verb string) (*Held, error) {
-	return wait(ctx, func() (*Held, error) {
+	return Wait(ctx, func() (*Held, error) {
 		return (&Held{journal: j, who: verb, names: map[string]bool{}}).stores(unix.LOCK_EX)
 	})
 }
@@ -144,7 +144,9 @@ func (h *Held) stores(how int) (*Held, error) {
 	return h, nil
 }
 
-func wait(ctx context.Context, lock func() (*Held, error)) (*Held, error) {
+// Wait calls lock until it does not return [ErrBusy], or until ctx ends; then it returns
+// ErrBusy. lock is called at least once, and holds nothing when it fails.
+func Wait(ctx context.Context, lock func() (*Held, error)) (*Held, error) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {

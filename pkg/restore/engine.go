@@ -81,21 +81,20 @@ func (e *Engine) beginWait(ctx context.Context, verb, name string, wait time.Dur
 	}
 	waiting, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	for {
-		if s.held, err = e.Journal.LockWait(waiting, name, verb); err == nil {
-			err = s.lockVolumes()
+	_, err = journal.Wait(waiting, func() (*journal.Held, error) {
+		held, err := e.Journal.Lock(name, verb)
+		if err != nil {
+			return nil, err
 		}
-		if !errors.Is(err, journal.ErrBusy) || waiting.Err() != nil {
-			break
-		}
-		if s.held != nil { // it is a volume that is busy
-			s.held.Release()
+		s.held = held
+		if err := s.lockVolumes(); err != nil { // one of them may be busy
+			held.Release()
 			s.held = nil
+			return nil, err
 		}
-		time.Sleep(100 * time.Millisecond)
-	}
-	err = fault.Because(ctx, err)
-	if err != nil {
+		return held, nil
+	})
+	if err = fault.Because(ctx, err); err != nil {
 		s.close()
 		return nil, fault.Classify(err)
 	}
@@ -157,8 +156,13 @@ func (s *session) close() {
 // reported and does not change the result.
 func (s *session) audit(sid, tx string, err error) {
 	a := journal.Audit{Verb: s.verb, Workload: s.w.Name, SID: sid, Tx: tx, Action: s.did}
-	if err := s.record(a, s.when, err); err != nil {
-		s.say("warning: the audit log was not written: %v", err)
+	s.audited(s.observer, a, s.when, err)
+}
+
+// audited records how something ended. A log that cannot be written is a warning.
+func (e *Engine) audited(o Observer, a journal.Audit, start time.Time, err error) {
+	if err := e.record(a, start, err); err != nil {
+		o.Line(fmt.Sprintf("warning: the audit log was not written: %v", err))
 	}
 }
 

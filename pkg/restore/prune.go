@@ -34,9 +34,7 @@ func (e *Engine) pruner(ctx context.Context) (*prune.Host, error) {
 		return nil, fault.Classify(err)
 	}
 	return &prune.Host{Config: e.Config, Store: st, Journal: e.Journal, Known: e.known, Record: func(a journal.Audit, start time.Time, err error) {
-		if err := e.record(a, start, err); err != nil {
-			observer(ctx).Line(fmt.Sprintf("warning: the audit log was not written: %v", err))
-		}
+		e.audited(observer(ctx), a, start, err)
 	}}, nil
 }
 

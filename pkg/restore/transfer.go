@@ -113,10 +113,7 @@ func (e *Engine) Extract(ctx context.Context, req ExtractRequest) (*catalog.Extr
 	}
 	o.Phase(Stage)
 	done, err := catalog.Extract(ctx, x)
-	a := journal.Audit{Verb: "extract", Workload: req.Workload, SID: req.SID, To: req.Dir}
-	if err := e.record(a, when, err); err != nil {
-		o.Line(fmt.Sprintf("warning: the audit log was not written: %v", err))
-	}
+	e.audited(o, journal.Audit{Verb: "extract", Workload: req.Workload, SID: req.SID, To: req.Dir}, when, err)
 	return withWarnings(done, notices), err
 }
 
