@@ -142,11 +142,10 @@ func (s *search) line(l *archive.Line) error {
 	if top == "" || l.Name == top {
 		s.names[l.Name] = true
 	}
+	s.spans = extend(s.spans, span{l.Member, l.Member + 1 + l.Span})
 	if top == "" {
-		s.spans = extend(s.spans, span{l.Member, l.Member + 1 + l.Span})
 		return nil
 	}
-	s.spans = extend(s.spans, span{l.Member, l.Member + 1 + l.Span})
 	if l.Name == top && l.Type == archive.Directory {
 		s.open = top
 	}
