@@ -88,7 +88,7 @@ func (h *Host) Prune(ctx context.Context, req Request) (*Result, error) {
 			names = h.Config.Names()
 		}
 		asked := 0
-		for _, name := range names {
+		for _, name := range once(names) {
 			if err := h.Known(name); err != nil {
 				return err
 			}
@@ -126,25 +126,25 @@ func (h *Host) Delete(ctx context.Context, req DeleteRequest) (*Result, error) {
 		if err := h.Known(req.Workload); err != nil {
 			return err
 		}
-		stored, err := p.Store.SIDs(req.Workload)
-		if err != nil {
-			return err
-		}
-		own := Workload{Workload: req.Workload}
-		for _, sid := range req.SIDs {
-			_, err := p.Store.Load(req.Workload, sid)
-			switch {
-			case !slices.Contains(stored, sid) || errors.Is(err, fs.ErrNotExist):
-				return fault.Refuse("snapshot_not_found", remedy.Of(remedy.List(req.Workload)), "there is no snapshot %s of workload %s", sid, req.Workload)
-			case p.needed[sid] != "":
+		list := Workload{Workload: req.Workload}
+		for _, sid := range once(req.SIDs) {
+			_, err := catalog.Load(p.Store, fault.Refused, req.Workload, sid)
+			var own *fault.Error
+			if errors.As(err, &own) && own.Code == "snapshot_not_found" { // one that is damaged can be deleted
+				return err
+			}
+			if p.needed[sid] != "" {
 				return fault.Refuse("in_use", remedy.Of(remedy.Recover(req.Workload)), "snapshot %s is needed: %s", sid, p.needed[sid])
 			}
-			own.Verdicts = append(own.Verdicts, retain.Verdict{Snapshot: retain.Snapshot{SID: sid}})
+			list.Verdicts = append(list.Verdicts, retain.Verdict{Snapshot: retain.Snapshot{SID: sid}})
 		}
-		p.add(own)
+		p.add(list)
 		return p.carryOut(ctx, false)
 	})
 }
+
+// once is a list sorted, with nothing in it twice.
+func once(list []string) []string { return slices.Compact(slices.Sorted(slices.Values(list))) }
 
 // run runs do with the stores locked.
 func (h *Host) run(ctx context.Context, verb string, wait time.Duration, do func(*pruning) error) (*Result, error) {
@@ -228,7 +228,7 @@ func (p *pruning) add(own Workload) {
 // names are the workloads that lose snapshots, in order.
 func (p *pruning) names() (names []string) {
 	for _, own := range p.result.Workloads {
-		if len(p.drop[own.Workload]) > 0 && !slices.Contains(names, own.Workload) {
+		if len(p.drop[own.Workload]) > 0 {
 			names = append(names, own.Workload)
 		}
 	}

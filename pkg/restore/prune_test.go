@@ -81,8 +81,12 @@ func TestADeletionIsWhatItSays(t *testing.T) {
 	if now := w.sids(); len(now) != 2 {
 		t.Fatalf("what was refused has left %q", now)
 	}
-	if _, err := w.engine().Delete(t.Context(), prune.DeleteRequest{Workload: w.name, SIDs: sids[2:], Confirmed: true}); err != nil {
-		t.Fatal(err)
+	// What is named twice is deleted once.
+	if r, err := w.engine().Prune(t.Context(), prune.Request{Workloads: []string{w.name, w.name}, Policy: &retain.Policy{Last: 1}}); err != nil || r.Deleted != 1 {
+		t.Fatalf("%+v: %v", r, err)
+	}
+	if r, err := w.engine().Delete(t.Context(), prune.DeleteRequest{Workload: w.name, SIDs: []string{sids[3], sids[3]}, Confirmed: true}); err != nil || r.Deleted != 1 {
+		t.Fatalf("%+v: %v", r, err)
 	}
 	if now := w.sids(); len(now) != 0 {
 		t.Errorf("left: %q", now)
