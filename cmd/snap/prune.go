@@ -63,24 +63,21 @@ among the others. With --dry-run nothing is deleted.`,
   snap prune blog --keep-daily 7 --keep-weekly 5 --keep-monthly 12`,
 	}
 	flags := cmd.Flags()
-	for name, to := range map[string]*int{
-		"last": &policy.Last, "hourly": &policy.Hourly, "daily": &policy.Daily, "weekly": &policy.Weekly, "monthly": &policy.Monthly, "yearly": &policy.Yearly,
+	flags.IntVar(&policy.Last, "keep-last", 0, "keep the last `n`")
+	flags.Var(&policy.Within, "keep-within", "keep all within a `time` such as 2w before the newest")
+	for _, rule := range []struct {
+		name, periods string
+		count         *int
+		within        *retain.Span
+	}{
+		{"hourly", "hours", &policy.Hourly, &policy.WithinHourly},
+		{"daily", "days", &policy.Daily, &policy.WithinDaily},
+		{"weekly", "weeks", &policy.Weekly, &policy.WithinWeekly},
+		{"monthly", "months", &policy.Monthly, &policy.WithinMonthly},
+		{"yearly", "years", &policy.Yearly, &policy.WithinYearly},
 	} {
-		usage := "keep the newest of each of the last `n` " + map[string]string{"hourly": "hours", "daily": "days", "weekly": "weeks", "monthly": "months", "yearly": "years"}[name] + " that have one"
-		if name == "last" {
-			usage = "keep the last `n`"
-		}
-		flags.IntVar(to, "keep-"+name, 0, usage)
-	}
-	for name, to := range map[string]*retain.Span{
-		"": &policy.Within, "-hourly": &policy.WithinHourly, "-daily": &policy.WithinDaily, "-weekly": &policy.WithinWeekly,
-		"-monthly": &policy.WithinMonthly, "-yearly": &policy.WithinYearly,
-	} {
-		usage := "keep all within a `time` such as 2w before the newest"
-		if name != "" {
-			usage = "keep " + name[1:] + " ones within a `time` such as 1y before the newest"
-		}
-		flags.Var(to, "keep-within"+name, usage)
+		flags.IntVar(rule.count, "keep-"+rule.name, 0, "keep the newest of each of the last `n` "+rule.periods+" that have one")
+		flags.Var(rule.within, "keep-within-"+rule.name, "keep "+rule.name+" ones within a `time` such as 1y before the newest")
 	}
 	flags.StringArrayVar(&policy.Tags, "keep-tag", nil, "keep those with this `tag`")
 	flags.Var(&policy.PreRestore, "keep-pre-restore", "keep what restores made for this `time` (default 7d)")

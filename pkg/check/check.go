@@ -97,7 +97,7 @@ func (c *check) snapshots(w string) {
 		}
 	}
 	if len(list) == 0 {
-		c.find(w, "no_snapshot", remedy.Of(remedy.Capture(w)), "there is no snapshot")
+		c.find(w, "no_snapshot", remedy.Of(remedy.Capture(w)), "it has no snapshot yet")
 		return
 	}
 	if age := c.now.Sub(list[0].Created); c.maxAge > 0 && age > c.maxAge {

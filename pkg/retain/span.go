@@ -13,7 +13,7 @@ import (
 // the calendar a month is as long as the months before are.
 type Span struct{ years, months, days, hours int }
 
-// ParseSpan reads a span: numbers, each with y, m, w, d or h behind it.
+// ParseSpan reads a span: one or more numbers, each followed by y, m, w, d or h.
 func ParseSpan(text string) (s Span, err error) {
 	bad := fmt.Errorf("%q is not a time such as 7d, 4w, 6m or 1y6m", text)
 	rest := text

@@ -48,5 +48,5 @@ func (c *Capture) scrub(latest *store.Manifest) {
 func (c *Capture) Scrubbed() (store.Turn, bool) { return c.batch.Next(), c.scrubs }
 
 // Damaged returns the members of earlier snapshots that were damaged: those that were
-// stored anew from the live data, and those of which nothing is left.
+// stored again from the live data, and those that are lost.
 func (c *Capture) Damaged() (healed, lost []archive.Member) { return c.batch.Damaged() }

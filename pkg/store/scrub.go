@@ -38,7 +38,8 @@ func placeOf(id string) Turn {
 	return Turn(n)
 }
 
-// distance is how far a member lies behind the place, going round.
+// distance is how far after the place a member comes. The ids form a ring: after the last
+// comes the first.
 func (t Turn) distance(id string) uint64 { return uint64(placeOf(id) - t) }
 
 // width is how many of all ids are due.

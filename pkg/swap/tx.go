@@ -289,8 +289,8 @@ func (x *Tx) RecordTimes(sums []string) error {
 		times.Live = append(times.Live, own)
 		times.Staged = append(times.Staged, journal.Staged{Time: fresh, Sum: sums[i]})
 	}
-	// The clock that stamps files ticks, and is behind the one that it is made of
-	// (ktime_get_coarse_real_ts64 in the kernel). No change from now on has an earlier
+	// Files are stamped by the coarse clock, which lags behind the real one by up to a tick
+	// (ktime_get_coarse_real_ts64 in the kernel). So no change from now on gets an earlier
 	// stamp than this.
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &now); err != nil {

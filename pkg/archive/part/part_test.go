@@ -671,7 +671,7 @@ func linesOf(t *testing.T, tar []byte) (all []archive.Line) {
 	}
 }
 
-// counted is a content of which no two pieces are the same.
+// counted returns at least n bytes of text in which no line comes twice.
 func counted(n int) string {
 	var b strings.Builder
 	for i := 0; b.Len() < n; i++ {
