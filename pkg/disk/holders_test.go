@@ -76,25 +76,10 @@ func holding(t *testing.T, how, path string) int {
 	return process(t, cmd)
 }
 
-// process starts a program that prints "ready" and then runs until the end of its
-// standard input, which the end of the test closes.
+// process is [disktest.Process], and returns the id of the process.
 func process(t *testing.T, cmd *exec.Cmd) int {
 	t.Helper()
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { in.Close(); _ = cmd.Wait() })
-	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
-		t.Fatalf("the process printed %q: %v", line, err)
-	}
+	disktest.Process(t, cmd)
 	return cmd.Process.Pid
 }
 

@@ -113,21 +113,7 @@ func TestWhatAProcessHasAtAPath(t *testing.T) {
 	path := t.TempDir()
 	disktest.Write(t, path, map[string]string{"a": "1", "b": "2"})
 	cmd := exec.Command("unshare", "-m", "--propagation", "private", "sh", "-c", "mount --bind "+path+"/a "+path+"/b && echo ready && read x")
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { in.Close(); _ = cmd.Wait() }()
-	if _, err := out.Read(make([]byte, 6)); err != nil {
-		t.Fatal(err)
-	}
+	disktest.Process(t, cmd)
 	var own unix.Stat_t
 	if err := unix.Stat(path+"/a", &own); err != nil {
 		t.Fatal(err)

@@ -19,24 +19,8 @@ import (
 func holding(t *testing.T, store string, do ...string) (end func(), kill func()) {
 	t.Helper()
 	cmd := another(store, append([]string{"lock"}, do...)...)
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
-		t.Fatalf("the other process said %q: %v", line, err)
-	}
-	wait := sync.OnceFunc(func() { _ = cmd.Wait() })
-	end = func() { in.Close(); wait() }
-	t.Cleanup(end)
-	return end, func() { _ = cmd.Process.Kill(); wait() }
+	end = disktest.Process(t, cmd)
+	return end, func() { _ = cmd.Process.Kill(); end() }
 }
 
 // attempt takes the locks as another process would, and gives them back.
