@@ -58,12 +58,7 @@ func TestAFileThatIsNotRecognisedIsNotTouched(t *testing.T) {
 				b.must(os.Rename(c.path(b), filepath.Join(b.dir, "away")))
 				b.must(put(c.path(b)))
 				before := disktest.Tree(t, b.dir)
-				tx, err := b.journal.Load(b.id)
-				b.must(err)
-				defer tx.Close()
-				x, err := Open(tx, true, nil)
-				b.must(err)
-				defer x.CloseVolumes()
+				x := b.open(true)
 				var mismatch *Mismatch
 				if _, err := x.Plan(); !errors.As(err, &mismatch) || len(mismatch.Ways) == 0 {
 					t.Errorf("the plan is %v, expected a mismatch with ways out", err)
@@ -91,12 +86,7 @@ func TestAnOperatorDecidesAboutFiles(t *testing.T) {
 					b.must(os.Rename(path(b), filepath.Join(b.dir, "away")))
 					b.must(put(path(b)))
 					foreign := disktest.Tree(t, path(b))
-					tx, err := b.journal.Load(b.id)
-					b.must(err)
-					defer tx.Close()
-					x, err := Open(tx, true, nil)
-					b.must(err)
-					defer x.CloseVolumes()
+					x := b.open(true)
 					plan, err := x.PlanResolution(keep)
 					var mismatch *Mismatch
 					if lost {
@@ -106,7 +96,7 @@ func TestAnOperatorDecidesAboutFiles(t *testing.T) {
 						return
 					}
 					b.must(err)
-					b.must(tx.Resolve(keep.Word(), "20260101T000000Z-000009"))
+					b.must(x.Tx.Resolve(keep.Word(), "20260101T000000Z-000009"))
 					b.must(x.Resolve(keep, plan))
 					actions, err := x.Plan()
 					b.must(err)
@@ -131,22 +121,7 @@ func TestAnOperatorDecidesAboutFiles(t *testing.T) {
 
 // TestAGuardedFileIsNeverDiscarded is TestAGuardedTreeIsNeverDiscarded for files.
 func TestAGuardedFileIsNeverDiscarded(t *testing.T) {
-	b := newBenchOf(t, t.TempDir(), journal.GuardAfter, "files")
-	b.arrange(Guarding, []int{0, 1})
-	tx, err := b.journal.Load(b.id)
-	b.must(err)
-	defer tx.Close()
-	x, err := Open(tx, false, nil)
-	b.must(err)
-	defer x.CloseVolumes()
-	before := disktest.Tree(t, b.dir)
-	if err := x.Discard(); err == nil {
-		t.Error("the displaced files were discarded")
-	}
-	disktest.Same(t, "the directories", before, disktest.Tree(t, b.dir))
-	x.Guarded()
-	b.must(x.Discard())
-	b.ended("new")
+	newBenchOf(t, t.TempDir(), journal.GuardAfter, "files").neverDiscarded()
 }
 
 // TestAJournalGoesWithItsFile: one that lies beside the new file when a restore is taken
@@ -194,12 +169,7 @@ func TestWhatLiesBesideADisplacedFileIsNotDeleted(t *testing.T) {
 			b := newBenchOf(t, t.TempDir(), "", "files")
 			b.arrange(Committed, []int{0, 1})
 			b.must(spoil(b))
-			tx, err := b.journal.Load(b.id)
-			b.must(err)
-			defer tx.Close()
-			x, err := Open(tx, true, nil)
-			b.must(err)
-			defer x.CloseVolumes()
+			x := b.open(true)
 			_ = x.Discard() // it may refuse, or put the rest aside
 			found := false
 			b.must(filepath.WalkDir(b.dir, func(path string, d os.DirEntry, err error) error {

@@ -205,15 +205,23 @@ func cutAnywhere(t *testing.T, bench func(t *testing.T) *bench) {
 	}
 }
 
-// arrange exchanges volumes and takes the decisions.
-func (b *bench) arrange(g Goal, exchanged []int) {
+// open opens the transaction until the end of the test.
+func (b *bench) open(guarded bool) *Tx {
 	b.Helper()
 	tx, err := b.journal.Load(b.id)
 	b.must(err)
-	defer tx.Close()
-	x, err := Open(tx, true, nil)
+	b.Cleanup(func() { tx.Close() })
+	x, err := Open(tx, guarded, nil)
 	b.must(err)
-	defer x.CloseVolumes()
+	b.Cleanup(x.CloseVolumes)
+	return x
+}
+
+// arrange exchanges volumes and takes the decisions.
+func (b *bench) arrange(g Goal, exchanged []int) {
+	b.Helper()
+	x := b.open(true)
+	defer x.CloseVolumes() // the next process opens its own
 	plan := make([]Action, len(x.Volumes))
 	for i := range plan {
 		if plan[i] = Keep; slices.Contains(exchanged, i) {
@@ -222,10 +230,10 @@ func (b *bench) arrange(g Goal, exchanged []int) {
 	}
 	b.must(x.Apply(plan))
 	if g == Committed || g == Reverted || g == Guarding {
-		b.must(tx.Commit())
+		b.must(x.Commit())
 	}
 	if g == Reverted {
-		b.must(tx.Revert())
+		b.must(x.Revert())
 	}
 }
 
@@ -288,12 +296,7 @@ func TestWhatIsNotRecognisedIsNotTouched(t *testing.T) {
 			b.arrange(c.goal, c.start)
 			c.spoil(b)
 			before := disktest.Tree(t, b.dir)
-			tx, err := b.journal.Load(b.id)
-			b.must(err)
-			defer tx.Close()
-			x, err := Open(tx, true, nil)
-			b.must(err)
-			defer x.CloseVolumes()
+			x := b.open(true)
 			var mismatch *Mismatch
 			if _, err := x.Plan(); !errors.As(err, &mismatch) || len(mismatch.Ways) == 0 {
 				t.Errorf("the plan is %v, expected a mismatch with ways out", err)
@@ -306,19 +309,18 @@ func TestWhatIsNotRecognisedIsNotTouched(t *testing.T) {
 // TestAGuardedTreeIsNeverDiscarded: until the pre-restore snapshot exists the
 // displaced trees are the only copy of the old data.
 func TestAGuardedTreeIsNeverDiscarded(t *testing.T) {
-	b := newBench(t, t.TempDir(), journal.GuardAfter)
+	newBench(t, t.TempDir(), journal.GuardAfter).neverDiscarded()
+}
+
+func (b *bench) neverDiscarded() {
+	b.Helper()
 	b.arrange(Guarding, []int{0, 1})
-	tx, err := b.journal.Load(b.id)
-	b.must(err)
-	defer tx.Close()
-	x, err := Open(tx, false, nil)
-	b.must(err)
-	defer x.CloseVolumes()
-	before := disktest.Tree(t, b.dir)
+	x := b.open(false)
+	before := disktest.Tree(b.T, b.dir)
 	if err := x.Discard(); err == nil {
-		t.Error("the displaced trees were discarded")
+		b.Error("what was displaced was discarded")
 	}
-	disktest.Same(t, "the directories", before, disktest.Tree(t, b.dir))
+	disktest.Same(b.T, "the directories", before, disktest.Tree(b.T, b.dir))
 	x.Guarded()
 	b.must(x.Discard())
 	b.ended("new")
