@@ -131,22 +131,17 @@ func golden(t *testing.T, name string, data []byte) {
 	}
 }
 
-// A restore of a volume that is one file records that in a begin of version 4; an older
-// program would take the file for something that is not snap's.
-func TestABeginWithAVolumeOfOneFileIsOfVersion4(t *testing.T) {
+// goldenBegin is the begin of a restore as the golden files have it.
+func goldenBegin() *journal.Begin {
 	b := begin()
 	b.Tx, b.Workload, b.Created = goldenTx, "blog", time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
-	b.Config, b.Volumes[1].File = "/etc/snap/snap.yaml", true
-	data, err := disk.MarshalSealed(b, "snap-tx-begin", 4)
-	if err != nil {
-		t.Fatal(err)
-	}
-	golden(t, "begin.v4.json", data)
-	if err := disk.UnmarshalSealed(data, &journal.Begin{}, "snap-tx-begin", 3); !errors.Is(err, disk.ErrTooNew) {
-		t.Errorf("to an older program it is: %v", err)
-	}
-	store := t.TempDir()
-	j := journalAt(t, store)
+	return b
+}
+
+// begun records a begin, and returns it as it is read again.
+func begun(t *testing.T, b *journal.Begin) *journal.Begin {
+	t.Helper()
+	j := journalAt(t, t.TempDir())
 	held, err := j.Lock("blog", "test")
 	if err != nil {
 		t.Fatal(err)
@@ -156,73 +151,50 @@ func TestABeginWithAVolumeOfOneFileIsOfVersion4(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer tx.Close()
-	again, err := j.Load(tx.ID)
-	if err != nil || again.Begin.Version != 4 || !again.Begin.Volumes[1].File || again.Begin.Volumes[0].File {
-		t.Fatalf("it is read as %+v: %v", again, err)
-	}
-	again.Close()
-}
-
-// A restore that has the engine make a volume records it in a begin of version 3; an
-// older program would leave the volume behind.
-func TestABeginWithAVolumeOfTheEngineIsOfVersion3(t *testing.T) {
-	b := begin()
-	b.Tx, b.Workload, b.Created = goldenTx, "blog", time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
-	b.Volumes[0].EngineVolume = "blog_db"
-	data, err := disk.MarshalSealed(b, "snap-tx-begin", 3)
-	if err != nil {
-		t.Fatal(err)
-	}
-	golden(t, "begin.v3.json", data)
-	state := t.TempDir()
-	j := journalAt(t, state)
-	held, err := j.Lock("blog", "restore")
-	if err != nil {
-		t.Fatal(err)
-	}
-	tx, err := j.Begin(held, &journal.Begin{Kind: journal.Restore, Volumes: b.Volumes})
-	if err != nil {
-		t.Fatal(err)
-	}
 	tx.Close()
 	again, err := j.Load(tx.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer again.Close()
-	if again.Begin.Version != 3 || again.Begin.Volumes[0].EngineVolume != "blog_db" {
-		t.Errorf("it is read as %+v", again.Begin)
-	}
+	again.Close()
+	return again.Begin
 }
 
-// Version 4 of begin has the config; one without is written as before.
-func TestABeginWithItsConfigIsOfVersion4(t *testing.T) {
-	b := begin()
-	b.Tx, b.Workload, b.Created = goldenTx, "blog", time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
+// Version 4 of begin has the config, and a volume that is one file. One with either is of
+// that version: an older program would take the file for something that is not snap's.
+func TestABeginWithItsConfigOrAFileIsOfVersion4(t *testing.T) {
+	b := goldenBegin()
 	b.Config, b.Volumes[1].File = "/etc/snap/snap.yaml", true
 	data, err := disk.MarshalSealed(b, "snap-tx-begin", 4)
 	if err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "begin.v4.json", data)
-	j := journalAt(t, t.TempDir())
-	held, err := j.Lock("blog", "capture")
+	if err := disk.UnmarshalSealed(data, &journal.Begin{}, "snap-tx-begin", 3); !errors.Is(err, disk.ErrTooNew) {
+		t.Errorf("to an older program it is: %v", err)
+	}
+	file := begin()
+	file.Volumes[1].File = true
+	if got := begun(t, file); got.Version != 4 || got.Config != "" || !got.Volumes[1].File || got.Volumes[0].File {
+		t.Errorf("with a file it is read as %+v", got)
+	}
+	if got := begun(t, &journal.Begin{Kind: journal.Capture, Config: b.Config}); got.Version != 4 || got.Config != b.Config {
+		t.Errorf("with a config it is read as %+v", got)
+	}
+}
+
+// A restore that has the engine make a volume records it in a begin of version 3; an
+// older program would leave the volume behind.
+func TestABeginWithAVolumeOfTheEngineIsOfVersion3(t *testing.T) {
+	b := goldenBegin()
+	b.Volumes[0].EngineVolume = "blog_db"
+	data, err := disk.MarshalSealed(b, "snap-tx-begin", 3)
 	if err != nil {
 		t.Fatal(err)
 	}
-	tx, err := j.Begin(held, &journal.Begin{Kind: journal.Capture, Config: b.Config})
-	if err != nil {
-		t.Fatal(err)
-	}
-	tx.Close()
-	again, err := j.Load(tx.ID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer again.Close()
-	if again.Begin.Version != 4 || again.Begin.Config != b.Config {
-		t.Errorf("it is read as %+v", again.Begin)
+	golden(t, "begin.v3.json", data)
+	if got := begun(t, &journal.Begin{Kind: journal.Restore, Volumes: b.Volumes}); got.Version != 3 || got.Volumes[0].EngineVolume != "blog_db" {
+		t.Errorf("it is read as %+v", got)
 	}
 }
 

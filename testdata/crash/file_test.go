@@ -16,17 +16,7 @@ func TestARestoreOfFilesKilledBeforeAnyCall(t *testing.T) {
 		c := newTally("restore of files" + rowSuffix(guard) + ", killed before every call")
 		workersIn(t, "files", filesOn("ext4"), func(w *world, worker, of int) {
 			w.guard = guard
-			points(worker, of, 41, func(n int) bool {
-				w.reset()
-				p := &progress{}
-				e := w.restore(killBefore(n, p))
-				if !e.killed && e.code != 0 {
-					w.Fatalf("a restore that was not killed: exit %d: %s", e.code, e.err)
-				}
-				_, found := w.recovered(p, p.expected())
-				c.count(w.T, "killed before "+p.end, found)
-				return e.killed
-			})
+			w.killRestore(c, worker, of, 41)
 		})
 	}
 }
@@ -45,17 +35,7 @@ func TestARecoveryOfFilesKilledBeforeAnyCall(t *testing.T) {
 	c := newTally("recover of files, killed before every call")
 	workersIn(t, "files", filesOn("ext4"), func(w *world, worker, of int) {
 		for _, moment := range fileKillPoints {
-			points(worker, of, 37, func(n int) bool {
-				w.reset()
-				p := w.interrupted(moment)
-				e := w.run(killBefore(n, p), "recover")
-				if !e.killed && e.code != 0 {
-					w.Fatalf("a recovery that was not killed: exit %d: %s", e.code, e.err)
-				}
-				_, found := w.recovered(p, p.expected())
-				c.count(w.T, "restore killed before "+moment+", recover before "+p.end, found)
-				return e.killed
-			})
+			w.killRecovery(c, moment, worker, of, 37)
 		}
 	})
 }

@@ -117,17 +117,7 @@ func TestARestoreKilledBeforeAnyCall(t *testing.T) {
 		c := newTally("restore" + rowSuffix(guard) + ", killed before every call")
 		workers(t, func(w *world, worker, of int) {
 			w.guard = guard
-			points(worker, of, 23, func(n int) bool {
-				w.reset()
-				p := &progress{}
-				e := w.restore(killBefore(n, p))
-				if !e.killed && e.code != 0 {
-					w.Fatalf("a restore that was not killed: exit %d: %s", e.code, e.err)
-				}
-				_, found := w.recovered(p, p.expected())
-				c.count(w.T, "killed before "+p.end, found)
-				return e.killed
-			})
+			w.killRestore(c, worker, of, 23)
 		})
 	}
 }
@@ -181,17 +171,7 @@ func TestARecoveryKilledBeforeAnyCall(t *testing.T) {
 		workers(t, func(w *world, worker, of int) {
 			w.guard = guard
 			for _, moment := range map[string][]string{before: killPoints, after: guardKillPoints}[guard] {
-				points(worker, of, map[string]int{before: 29, after: 53}[guard], func(n int) bool {
-					w.reset()
-					p := w.interrupted(moment)
-					e := w.run(killBefore(n, p), "recover")
-					if !e.killed && e.code != 0 {
-						w.Fatalf("a recovery that was not killed: exit %d: %s", e.code, e.err)
-					}
-					_, found := w.recovered(p, p.expected())
-					c.count(w.T, "restore killed before "+moment+", recover before "+p.end, found)
-					return e.killed
-				})
+				w.killRecovery(c, moment, worker, of, map[string]int{before: 29, after: 53}[guard])
 			}
 		})
 	}
@@ -245,6 +225,39 @@ func (w *world) lacksWritten() []finding {
 		return []finding{{"lost", fmt.Sprintf("%d snapshots have what was written to the new data", len(list))}}
 	}
 	return nil
+}
+
+// killRestore kills a restore before each changing call.
+func (w *world) killRestore(c *tally, worker, of, sample int) {
+	w.Helper()
+	points(worker, of, sample, func(n int) bool {
+		w.reset()
+		p := &progress{}
+		e := w.restore(killBefore(n, p))
+		if !e.killed && e.code != 0 {
+			w.Fatalf("a restore that was not killed: exit %d: %s", e.code, e.err)
+		}
+		_, found := w.recovered(p, p.expected())
+		c.count(w.T, "killed before "+p.end, found)
+		return e.killed
+	})
+}
+
+// killRecovery interrupts a restore at a moment, and kills its recovery before each
+// changing call.
+func (w *world) killRecovery(c *tally, moment string, worker, of, sample int) {
+	w.Helper()
+	points(worker, of, sample, func(n int) bool {
+		w.reset()
+		p := w.interrupted(moment)
+		e := w.run(killBefore(n, p), "recover")
+		if !e.killed && e.code != 0 {
+			w.Fatalf("a recovery that was not killed: exit %d: %s", e.code, e.err)
+		}
+		_, found := w.recovered(p, p.expected())
+		c.count(w.T, "restore killed before "+moment+", recover before "+p.end, found)
+		return e.killed
+	})
 }
 
 // interrupted runs a restore and kills it before this call.
