@@ -92,6 +92,10 @@ const sheet = "situation.yaml"
 // api is the line of a situation that needs a newer engine.
 var api = regexp.MustCompile(`(?m)^api: "(.+)"$`)
 
+// others finds a mount of a directory in which the tests that run at the same time
+// have their own engines and volumes. snap would rightly warn them of it.
+var others = regexp.MustCompile(`[\s"'](/|/tmp|/var|/var/tmp)/?:/`)
+
 // read reads a case's situation.yaml, and writes its other files to the project's
 // folder.
 func (h *host) read(name string) *situation {
@@ -111,6 +115,9 @@ func (h *host) read(name string) *situation {
 			return err
 		}
 		text := h.replace(string(raw))
+		if mount := others.FindString(text); mount != "" {
+			return fmt.Errorf("%s mounts %s, where other tests work", path, mount)
+		}
 		if d.Name() == sheet {
 			return s.parse(text)
 		}
