@@ -38,7 +38,7 @@ var mayImport = map[string][]string{
 	"pkg/archive/member":      {"pkg/crew"},
 	"pkg/journal":             {"pkg/disk", "pkg/runtime"},
 	"pkg/runtime":             {"pkg/workload"},
-	"pkg/workload":            {"pkg/retain"},
+	"pkg/workload":            {"pkg/disk", "pkg/retain"},
 	"pkg/crew":                {},
 	"pkg/remedy":              {},
 	"pkg/disk":                {},

@@ -1,8 +1,14 @@
 package disk
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,27 +23,91 @@ type Unusable struct {
 
 func (u *Unusable) Error() string { return fmt.Sprintf("%s %s: %s", u.What, u.Path, u.Reason) }
 
-// OpenPrivate opens the directory at an absolute path, in which snap keeps its
-// store or its state; what is the word for messages. The error is [*Unusable] if
-// the directory belongs to another user than the one that runs snap, if others can
-// write to it and something is in it already, or if it is not on a local
-// filesystem. OpenPrivate sets its mode to 0700.
-func OpenPrivate(what, path string) (*Dir, error) {
-	d, err := OpenRoot(path)
-	if err != nil {
-		return nil, fmt.Errorf("open the %s: %w", what, err)
+// Private is a kind of directory that snap keeps for itself.
+type Private struct {
+	What  string     // the word for it in messages
+	Marks [][]string // a directory with all names of one of these is one already
+	Names []string   // what else may be in one whose making was interrupted
+}
+
+// Open opens the directory at an absolute path. It never changes the mode of a
+// directory. The error is [*Unusable] if the directory
+//
+//   - is reached through a symbolic link: whoever can place the link decides what snap
+//     fills and empties;
+//   - belongs to another user than the one that runs snap, or others can write to it;
+//   - holds something and is not such a directory: a mistake in the config must not
+//     fill somebody's folder;
+//   - is not on a local filesystem.
+func (p Private) Open(path string) (*Dir, error) {
+	d, err := openUnlinked(path)
+	if errors.Is(err, unix.ELOOP) {
+		return nil, p.linked(path)
 	}
-	if err := d.claim(what); err != nil {
+	if err != nil {
+		return nil, fmt.Errorf("open the %s: %w", p.What, err)
+	}
+	if err := p.check(d); err != nil {
 		d.Close()
 		return nil, err
 	}
 	return d, nil
 }
 
-func (d *Dir) claim(what string) error {
-	if err := d.own(what); err != nil {
-		return err
+// Make is Open that first makes the directory, and those above it, with mode 0700 where
+// they do not exist; fresh tells that it did. What it makes is durable when it returns.
+func (p Private) Make(path string) (d *Dir, fresh bool, err error) {
+	d, err = p.Open(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return d, false, err
 	}
+	made, err := ensureAll(path)
+	if err == nil {
+		err = made.Close()
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("make the %s: %w", p.What, err)
+	}
+	d, err = p.Open(path)
+	return d, true, err
+}
+
+// openUnlinked opens the directory at an absolute path in which no component is a
+// symbolic link; for one that is, the error is ELOOP.
+func openUnlinked(path string) (*Dir, error) {
+	if !filepath.IsAbs(path) {
+		return nil, fmt.Errorf("open %q: not an absolute path", path)
+	}
+	path = filepath.Clean(path)
+	fd, err := Openat2(unix.AT_FDCWD, path, unix.O_RDONLY|unix.O_DIRECTORY, 0, unix.RESOLVE_NO_SYMLINKS)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	return &Dir{fd: fd, path: path}, nil
+}
+
+func ensureAll(path string) (*Dir, error) {
+	d, err := openUnlinked(path)
+	if !errors.Is(err, fs.ErrNotExist) || path == "/" {
+		return d, err
+	}
+	above, err := ensureAll(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	defer above.Close()
+	return above.Ensure(filepath.Base(path), 0o700)
+}
+
+func (p Private) linked(path string) error {
+	hint := "give a path without symbolic links"
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		hint = fmt.Sprintf("give the path that it leads to, %s, if that is where it should be", real)
+	}
+	return &Unusable{p.What, path, "there is a symbolic link on the way", hint}
+}
+
+func (p Private) check(d *Dir) error {
 	why, err := d.Unsuitable()
 	if err != nil {
 		return err
@@ -45,34 +115,46 @@ func (d *Dir) claim(what string) error {
 	// The upper layer of an overlay is a local filesystem. Only volumes need the
 	// handles that an overlay lacks.
 	if name, _ := d.FSName(); why != "" && name != "overlayfs" {
-		return &Unusable{what, d.path, why, fmt.Sprintf("put the %s on a local filesystem (ext4, xfs, btrfs)", what)}
+		return &Unusable{p.What, d.path, why, fmt.Sprintf("put the %s on a local filesystem (ext4, xfs, btrfs)", p.What)}
 	}
-	return nil
-}
-
-// own makes sure that nobody else can read or write d.
-func (d *Dir) own(what string) error {
 	st, err := d.Stat()
 	if err != nil {
 		return err
 	}
 	if int(st.Uid) != os.Geteuid() {
-		return &Unusable{what, d.path, fmt.Sprintf("belongs to user %d, not to the one that runs snap", st.Uid), fmt.Sprintf("chown %d %q", os.Geteuid(), d.path)}
+		return &Unusable{p.What, d.path, fmt.Sprintf("belongs to user %d, not to the one that runs snap", st.Uid), fmt.Sprintf("chown %d %q", os.Geteuid(), d.path)}
 	}
 	if st.Mode&0o022 != 0 {
-		names, err := d.Names()
-		if err != nil {
-			return err
-		}
-		if len(names) > 0 {
-			return &Unusable{what, d.path, fmt.Sprintf("others may write it (mode %#o), so what it holds cannot be trusted", st.Mode&0o7777),
-				fmt.Sprintf("look at its content, then chmod 700 %q", d.path)}
+		return &Unusable{p.What, d.path, fmt.Sprintf("others may write it (mode %#o), so what it holds cannot be trusted", st.Mode&0o7777),
+			fmt.Sprintf("look at its content, then chmod 700 %q", d.path)}
+	}
+	if foreign, err := p.foreign(d); err != nil || foreign != "" {
+		return cmp.Or(err, error(&Unusable{p.What, d.path, fmt.Sprintf("is not a %s and not empty: there is %q in it", p.What, foreign), "name an empty directory, or one that does not exist"}))
+	}
+	return nil
+}
+
+// foreign returns a name in d that snap has not put there, and "" where d is such a
+// directory already.
+func (p Private) foreign(d *Dir) (string, error) {
+	names, err := d.Names()
+	if err != nil {
+		return "", err
+	}
+	there := func(name string) bool { return slices.Contains(names, name) }
+	for _, mark := range p.Marks {
+		if !slices.ContainsFunc(mark, func(name string) bool { return !there(name) }) {
+			return "", nil
 		}
 	}
-	if st.Mode&0o7777 == 0o700 {
-		return nil
+	known := append(slices.Concat(p.Marks...), append(p.Names, "lost+found")...)
+	slices.Sort(names)
+	for _, name := range names {
+		if !slices.Contains(known, strings.TrimSuffix(name, ".tmp")) {
+			return name, nil
+		}
 	}
-	return d.fail("chmod", "", Retry(func() error { return unix.Fchmod(d.fd, 0o700) }))
+	return "", nil
 }
 
 // SameAs reports whether d and other are the same directory.

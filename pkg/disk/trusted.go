@@ -33,19 +33,9 @@ func OpenTrusted(path string) (*Dir, error) {
 		return nil, fmt.Errorf("open %q: not an absolute path", path)
 	}
 	w := &way{todo: strings.Split(filepath.Clean(path), "/")}
-	if err := w.root(); err != nil {
-		return nil, err
-	}
 	defer func() { unix.Close(w.fd) }()
-	for len(w.todo) > 0 {
-		name := w.todo[0]
-		w.todo = w.todo[1:]
-		if name == "" || name == "." {
-			continue
-		}
-		if err := w.step(name); err != nil {
-			return nil, err
-		}
+	if err := w.walk(); err != nil {
+		return nil, err
 	}
 	fd, err := Openat2(w.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0, 0)
 	if err != nil {
@@ -54,12 +44,57 @@ func OpenTrusted(path string) (*Dir, error) {
 	return &Dir{fd: fd, path: filepath.Clean(path)}, nil
 }
 
+// Passed is what a path leads through: a directory, a symbolic link, or the file at its
+// end.
+type Passed struct {
+	Path string
+	Stat unix.Stat_t
+	ACL  bool // it has an access control list besides its mode (acl(5))
+}
+
+// OpenPassing opens the file at an absolute path for reading. It calls pass with all that
+// the path leads through, from / to the file, each while it is held open; an error of
+// pass ends it. real is the path without symbolic links. OpenPassing does not wait for the
+// writer of a fifo.
+func OpenPassing(path string, pass func(Passed) error) (f *os.File, real string, err error) {
+	w := &way{todo: strings.Split(filepath.Clean(path), "/"), pass: pass}
+	defer func() { unix.Close(w.fd) }()
+	if err := w.walk(); err != nil {
+		return nil, "", err
+	}
+	f, err = os.OpenFile(procSelf(w.fd), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, "", &fs.PathError{Op: "open", Path: path, Err: errors.Unwrap(err)}
+	}
+	return f, w.at, nil
+}
+
+func procSelf(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
+
 // way is a path that is walked one component at a time.
 type way struct {
-	fd    int    // the directory that was reached, O_PATH
+	fd    int    // what was reached, O_PATH
 	at    string // its path, for messages
 	todo  []string
 	links int
+	pass  func(Passed) error // nil: the rule of OpenTrusted
+}
+
+func (w *way) walk() error {
+	if err := w.root(); err != nil {
+		return err
+	}
+	for len(w.todo) > 0 {
+		name := w.todo[0]
+		w.todo = w.todo[1:]
+		if name == "" || name == "." {
+			continue
+		}
+		if err := w.step(name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (w *way) root() error {
@@ -70,7 +105,19 @@ func (w *way) root() error {
 		return &fs.PathError{Op: "open", Path: "/", Err: err}
 	}
 	w.fd, w.at = fd, "/"
-	return nil
+	var st unix.Stat_t
+	if err := Retry(func() error { return unix.Fstat(fd, &st) }); err != nil {
+		return &fs.PathError{Op: "stat", Path: "/", Err: err}
+	}
+	return w.passed("/", fd, &st)
+}
+
+func (w *way) passed(path string, fd int, st *unix.Stat_t) error {
+	if w.pass == nil {
+		return nil
+	}
+	_, err := unix.Getxattr(procSelf(fd), "system.posix_acl_access", nil) // of an O_PATH descriptor
+	return w.pass(Passed{path, *st, err == nil && st.Mode&unix.S_IFMT != unix.S_IFLNK})
 }
 
 func (w *way) step(name string) error {
@@ -85,12 +132,17 @@ func (w *way) step(name string) error {
 		unix.Close(next)
 		return fail(err)
 	}
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFDIR:
+	if err := w.passed(path, next, &st); err != nil {
+		unix.Close(next)
+		return err
+	}
+	kind := st.Mode & unix.S_IFMT
+	switch {
+	case kind == unix.S_IFDIR, kind != unix.S_IFLNK && w.pass != nil && len(w.todo) == 0:
 		unix.Close(w.fd)
 		w.fd, w.at = next, path
 		return nil
-	case unix.S_IFLNK:
+	case kind == unix.S_IFLNK:
 		defer unix.Close(next)
 		if w.links++; w.links > maxLinks {
 			return fail(unix.ELOOP)
@@ -107,7 +159,7 @@ func (w *way) follow(link int, st *unix.Stat_t, path string) error {
 	if err := Retry(func() error { return unix.Fstat(w.fd, &in) }); err != nil {
 		return &fs.PathError{Op: "stat", Path: w.at, Err: err}
 	}
-	if !rootsOwn(st.Uid) || !rootsOwn(in.Uid) || in.Mode&0o022 != 0 {
+	if w.pass == nil && (!rootsOwn(st.Uid) || !rootsOwn(in.Uid) || in.Mode&0o022 != 0) {
 		return &Placed{path}
 	}
 	// Of the open link: the name may be another one's by now.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 
 	"github.com/tiny-forge/snap/pkg/disk"
@@ -19,16 +18,19 @@ type State struct {
 	root *disk.Dir
 }
 
+// place is what a state is. An earlier version of snap had its store in it, and the
+// default of the store is a folder of it.
+var place = disk.Private{
+	What:  "state",
+	Marks: [][]string{{storesFile}, {"tx", "lock"}},
+	Names: []string{"audit.jsonl", "history", scrubFile, "store", "store.json", "members", "snapshots", "scratch"},
+}
+
 // Open opens the state at path, which is absolute, and makes it if nothing is there.
-// The mode is 0700, because the state says which data a recovery moves. The error is
-// [*disk.Unusable] if path can never be a state.
+// Nobody else may write to it, because it says which data a recovery moves. The error is
+// [*disk.Unusable] if path can never be a state; it then stays as it is.
 func Open(path string) (*State, error) {
-	_, err := os.Stat(path)
-	fresh := errors.Is(err, fs.ErrNotExist)
-	if err := os.MkdirAll(path, 0o700); err != nil {
-		return nil, fmt.Errorf("make the state: %w", err)
-	}
-	root, err := disk.OpenPrivate("state", path)
+	root, fresh, err := place.Make(path)
 	if err != nil {
 		return nil, err
 	}

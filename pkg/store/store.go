@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -21,14 +20,22 @@ type Store struct {
 	closeMembers    func() error
 }
 
+// place is what a store is. The last names are of a version that kept the journal in it.
+var place = disk.Private{
+	What:  "store",
+	Marks: [][]string{{identityFile}, {"members", "snapshots"}},
+	Names: []string{scratchFolder, "lock", "tx", "audit.jsonl"},
+}
+
 // Open opens the store at an absolute path, and makes it when nothing is there. The
 // error is [*disk.Unusable] where path can never be a store. When Open returns nil
 // the store and its identity are durable.
 func Open(path string) (*Store, error) {
-	if err := os.MkdirAll(path, 0o700); err != nil {
-		return nil, fmt.Errorf("make the store: %w", err)
+	root, _, err := place.Make(path)
+	if err != nil {
+		return nil, err
 	}
-	s, err := openAt(path)
+	s, err := openIn(root)
 	if err != nil {
 		return nil, err
 	}
@@ -42,28 +49,24 @@ func Open(path string) (*Store, error) {
 // fs.ErrNotExist, nor an identity. An empty directory is not a store: it may be the
 // mount point of a filesystem that is not mounted.
 func OpenExisting(path string) (*Store, error) {
-	root, err := disk.OpenRoot(path)
-	if err != nil {
-		return nil, fmt.Errorf("open the store: %w", err)
-	}
-	defer root.Close()
-	for _, name := range []string{identityFile, "members", "snapshots"} {
-		there, err := root.Exists(name)
-		if err != nil {
-			return nil, fmt.Errorf("open the store: %w", err)
-		}
-		if there {
-			return openAt(path)
-		}
-	}
-	return nil, fmt.Errorf("there is no store in %s: %w", path, fs.ErrNotExist)
-}
-
-func openAt(path string) (*Store, error) {
-	root, err := disk.OpenPrivate("store", path)
+	root, err := place.Open(path)
 	if err != nil {
 		return nil, err
 	}
+	for _, name := range []string{identityFile, "members", "snapshots"} {
+		there, err := root.Exists(name)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("open the store: %w", err), root.Close())
+		}
+		if there {
+			return openIn(root)
+		}
+	}
+	return nil, errors.Join(fmt.Errorf("there is no store in %s: %w", path, fs.ErrNotExist), root.Close())
+}
+
+// openIn takes over root.
+func openIn(root *disk.Dir) (*Store, error) {
 	s := &Store{root: root, closeMembers: func() error { return nil }}
 	if err := s.open(); err != nil {
 		s.Close()

@@ -11,11 +11,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 	"gopkg.in/yaml.v3"
 
+	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/retain"
 )
 
@@ -78,7 +78,7 @@ type file struct {
 // else may write: whoever can change the config can make root overwrite any
 // directory. Every error is an [*Error].
 func Load(path string) (*Config, error) {
-	data, err := readTrusted(path)
+	data, real, err := readTrusted(path)
 	if err != nil {
 		return nil, err
 	}
@@ -86,14 +86,7 @@ func Load(path string) (*Config, error) {
 	if err != nil {
 		return nil, &Error{Where: path, Err: err, Hint: "the keys are described in docs/operating.md, section Config"}
 	}
-	cfg.Path = path
-	cfg.Real, err = filepath.Abs(path)
-	if err == nil {
-		cfg.Real, err = filepath.EvalSymlinks(cfg.Real)
-	}
-	if err != nil {
-		return nil, &Error{Where: path, Err: err}
-	}
+	cfg.Path, cfg.Real = path, real
 	for _, w := range cfg.Workloads {
 		if w != nil {
 			w.Config = cfg.Real
@@ -105,59 +98,82 @@ func Load(path string) (*Config, error) {
 	return cfg, nil
 }
 
-func readTrusted(path string) ([]byte, error) {
-	f, err := os.Open(path)
+// readTrusted also returns the path without symbolic links.
+func readTrusted(path string) (data []byte, real string, err error) {
+	full, err := filepath.Abs(path)
+	if err != nil {
+		return nil, "", &Error{Where: path, Err: err}
+	}
+	pass := func(disk.Passed) error { return nil }
+	if os.Geteuid() == 0 {
+		pass = rootsOnly()
+	}
+	f, real, err := disk.OpenPassing(full, pass)
+	var refused *Error
 	switch {
+	case errors.As(err, &refused):
+		return nil, "", err
 	case errors.Is(err, os.ErrNotExist):
-		return nil, &Error{Where: path, Err: err, Hint: "name the file with --config or SNAP_CONFIG"}
+		return nil, "", &Error{Where: path, Err: err, Hint: "name the file with --config or SNAP_CONFIG"}
 	case err != nil:
-		return nil, &Error{Where: path, Err: err, Hint: "make the file readable for the user that runs snap"}
+		return nil, "", &Error{Where: path, Err: err, Hint: "make the file readable for the user that runs snap"}
 	}
 	defer f.Close()
-	if os.Geteuid() == 0 {
-		real, err := filepath.EvalSymlinks(path)
-		if err != nil {
-			return nil, &Error{Where: path, Err: err, Hint: "check the symbolic links on the way to the config"}
-		}
-		folder := filepath.Dir(real)
-		ofFile, err := f.Stat()
-		ofFolder, folderErr := os.Stat(folder)
-		if err := cmp.Or(err, folderErr); err != nil {
-			return nil, &Error{Where: path, Err: err}
-		}
-		if err := cmp.Or(trusted(real, ofFile), trusted(folder, ofFolder)); err != nil {
-			return nil, err
-		}
-	}
 	const most = 4 << 20 // bytes
-	data, err := io.ReadAll(io.LimitReader(f, most+1))
+	data, err = io.ReadAll(io.LimitReader(f, most+1))
 	if err == nil && len(data) > most {
 		err = fmt.Errorf("longer than %d bytes", most)
 	}
 	if err != nil {
-		return nil, &Error{Where: path, Err: err, Hint: "check that this is the config file"}
+		return nil, "", &Error{Where: path, Err: err, Hint: "check that this is the config file"}
 	}
-	return data, nil
+	return data, real, nil
 }
 
-func trusted(path string, info os.FileInfo) error {
-	st := info.Sys().(*syscall.Stat_t)
-	// In a file with an ACL, the group bits are the mask: the most that any entry
-	// may grant, whomever it names (acl(5)).
-	_, err := unix.Getxattr(path, "system.posix_acl_access", nil)
-	byGroup := info.Mode()&0o020 != 0 && (st.Gid != 0 || err == nil)
-	if st.Uid == 0 && !byGroup && info.Mode()&0o002 == 0 {
+// rootsOnly refuses a way to the config on which somebody else than root can put another
+// file in its place: who can write to the file, to a folder above it, or to one that a
+// symbolic link on the way is in. In a folder such as /tmp, whose sticky bit lets
+// nobody rename what another one owns, root's own directory is safe.
+func rootsOnly() func(disk.Passed) error {
+	var open error // the folder that was passed last, if others can write to it
+	sticky := false
+	return func(p disk.Passed) error {
+		kind := p.Stat.Mode & unix.S_IFMT
+		if open != nil && !(sticky && kind == unix.S_IFDIR && p.Stat.Uid == 0) {
+			return open
+		}
+		open, sticky = nil, p.Stat.Mode&unix.S_ISVTX != 0
+		if kind == unix.S_IFLNK { // who may change one is who can write to its folder
+			return nil
+		}
+		err := trusted(p)
+		if kind != unix.S_IFDIR {
+			return err
+		}
+		open = err
 		return nil
 	}
-	hint := fmt.Sprintf("chown root:root %q && chmod go-w %q", path, path)
-	if info.Mode()&os.ModeSticky != 0 { // /tmp is as it should be
+}
+
+func trusted(p disk.Passed) error {
+	// In a file with an ACL, the group bits are the mask: the most that any entry
+	// may grant, whomever it names (acl(5)).
+	st := p.Stat
+	byGroup := st.Mode&0o020 != 0 && (st.Gid != 0 || p.ACL)
+	if st.Uid == 0 && !byGroup && st.Mode&0o002 == 0 {
+		return nil
+	}
+	hint := fmt.Sprintf("chown root:root %q && chmod go-w %q", p.Path, p.Path)
+	if st.Mode&unix.S_ISVTX != 0 { // /tmp is as it should be
 		hint = "move the config into a folder of root's own, such as /etc/snap"
 	}
-	err = fmt.Errorf("refused: writable by others than root (owner %d, mode %#o)", st.Uid, info.Mode().Perm())
-	return &Error{Where: path, Err: err, Hint: hint}
+	return &Error{Where: p.Path, Err: fmt.Errorf("refused: writable by others than root (owner %d, mode %#o)", st.Uid, st.Mode&0o777), Hint: hint}
 }
 
 func parse(data []byte) (*Config, error) {
+	if err := named(data); err != nil {
+		return nil, err
+	}
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	dec.KnownFields(true)
 	f := file{Config: Config{
@@ -178,6 +194,28 @@ func parse(data []byte) (*Config, error) {
 	}
 	f.State = cmp.Or(os.Getenv(StateVariable), f.State)
 	return &f.Config, nil
+}
+
+// named refuses a key that is null, ~ or empty: the decoder leaves it out with all that
+// is below it, without a word.
+func named(data []byte) error {
+	var doc yaml.Node
+	if err := yaml.Unmarshal(data, &doc); err != nil {
+		return err
+	}
+	var look func(n *yaml.Node) error
+	look = func(n *yaml.Node) error {
+		for i, sub := range n.Content {
+			if n.Kind == yaml.MappingNode && i%2 == 0 && sub.ShortTag() == "!!null" {
+				return fmt.Errorf("line %d: a key is null: give it a name, in quotes if the name is \"null\"", sub.Line)
+			}
+			if err := look(sub); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return look(&doc)
 }
 
 // plainYAML rids the decoder's message of Go types, which mean nothing to an operator.
@@ -244,6 +282,11 @@ func (c *Config) check() error {
 	for path, key := range paths {
 		if err := cleanAbsolute(path); err != nil {
 			return &Error{Where: c.Path + ": " + key, Err: err, Hint: "give an absolute path"}
+		}
+	}
+	for path, key := range map[*string]string{&c.State: "state", &c.Store: "store"} {
+		if dir := SystemDirectory(*path); dir != "" {
+			return &Error{Where: c.Path + ": " + key, Err: fmt.Errorf("%s is refused: it is, contains, or lies in system directory %s", *path, dir), Hint: "name a directory of its own, such as /var/lib/snap"}
 		}
 	}
 	for _, name := range c.Names() {

@@ -376,6 +376,85 @@ func TestAConfigThatOthersMayWriteIsRefused(t *testing.T) {
 	}
 }
 
+// Whoever can write to any folder on the way can put another config there. A path is
+// here what is made, with "!" after a folder that all can write to and "+" after one
+// like /tmp; "->" is a symbolic link, and the last thing is what is loaded.
+func TestEveryFolderOnTheWayToTheConfigCounts(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	for way, ok := range map[string]bool{
+		"a/b/c.yaml": true, "a!/b/c.yaml": false, "a/b!/c.yaml": false, "a!/b/c/d.yaml": false,
+		"a+/b/c.yaml": true, "a+/c.yaml": false, "a/b+/c/d/e.yaml": true,
+		"a/c.yaml x/l->a/c.yaml": true, "a/c.yaml x!/l->a/c.yaml": false, "a/c.yaml x+/l->a/c.yaml": false, "a/c.yaml x!/y/l->a/c.yaml": false,
+		"a/b/c.yaml l->a l/b/c.yaml": true, "a/b/c.yaml x!/l->a x/l/b/c.yaml": false, "a!/b/c.yaml l->a/b l/c.yaml": false,
+		"a/c.yaml x/l->a/c.yaml y/m->x/l": true, "a/c.yaml x!/l->a/c.yaml y/m->x/l": false,
+	} {
+		dir, last := t.TempDir(), ""
+		for _, step := range strings.Fields(way) {
+			name, to, link := strings.Cut(step, "->")
+			at := dir
+			for folder := range strings.SplitSeq(filepath.Dir(name), "/") {
+				at = filepath.Join(at, strings.TrimRight(folder, "!+"))
+				_ = os.Mkdir(at, 0o755)
+				mode := map[bool]uint32{true: 0o777}[strings.HasSuffix(folder, "!")] | map[bool]uint32{true: 0o1777}[strings.HasSuffix(folder, "+")]
+				if mode != 0 {
+					if err := unix.Chmod(at, mode); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			last = filepath.Join(at, filepath.Base(name))
+			if link {
+				_ = os.Symlink(filepath.Join(dir, to), last)
+			} else if _, err := os.Stat(last); err != nil {
+				if err := os.WriteFile(last, []byte("version: 1\n"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		cfg, err := workload.Load(last)
+		if (err == nil) != ok || err != nil && !strings.Contains(err.Error(), "writable by others") {
+			t.Errorf("%s: %v", way, err)
+		}
+		if want, _ := filepath.EvalSymlinks(last); err == nil && cfg.Real != want {
+			t.Errorf("%s is really %s, expected %s", way, cfg.Real, want)
+		}
+	}
+}
+
+// The decoder drops what has no key: a workload would be missing without a word.
+func TestAKeyThatIsNullIsAnError(t *testing.T) {
+	for _, key := range []string{"null", "~", "Null", "!!null x"} {
+		for _, text := range []string{"workloads: {%s: {volumes: [{scope: absolute, source: /srv/x}]}}", "%s: x", "workloads: {a: {volumes: [{scope: absolute, source: /srv/x, %s: y}]}}"} {
+			if _, err := load(t, "version: 1\n"+fmt.Sprintf(text, key)+"\n"); err == nil || !strings.Contains(err.Error(), "line 2") {
+				t.Errorf(text+": %v", key, err)
+			}
+		}
+	}
+	if _, err := load(t, "version: 1\nworkloads: {\"null\": {volumes: [{scope: absolute, source: /srv/x}]}}\n"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTheStoreAndTheStateAreNotOnASystemDirectory(t *testing.T) {
+	for path, ok := range map[string]bool{
+		"/": false, "/etc": false, "/etc/snap": false, "/etc/../etc/x": false, "/usr": false, "/usr/share/snap": false, "/var": false, "/var/lib": false, "/tmp": false,
+		"/var/lib/docker": false, "/var/lib/docker/volumes/x": false, "/dev/shm/x": false, "/run/snap": false, "/proc/self/root": false, "/boot": false,
+		"/var/lib/snap2": true, "/srv/snap": true, "/mnt/backup": true, "/tmp/x": true, "/root/snap": true,
+	} {
+		for _, key := range []string{"store", "state"} {
+			if _, err := load(t, fmt.Sprintf("version: 1\n%s: %s\n", key, path)); (err == nil) != ok {
+				t.Errorf("%s: %s: %v", key, path, err)
+			}
+		}
+	}
+	t.Setenv(workload.StateVariable, "/etc")
+	if _, err := load(t, "version: 1\n"); err == nil {
+		t.Error("a state in /etc was taken from the environment")
+	}
+}
+
 // FuzzLoad: any config is taken or refused with a place and a hint, and every
 // volume that is taken lies below its root and outside the system.
 func FuzzLoad(f *testing.F) {
