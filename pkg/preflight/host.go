@@ -2,7 +2,10 @@ package preflight
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/journal"
@@ -77,6 +80,31 @@ func Stray(volume, path, tx, state string, hasStore bool) error {
 		remedy.Of(mount+"mount the filesystem of the state that recorded the restore, or correct `state:`, then ", remedy.RecoverAll, "; if that state is lost, see docs/operating.md, section Frozen"),
 		"volume %s: %s/%s belongs to a restore that the state %s does not know: the workload's data may be partly old and partly new",
 		volume, filepath.Dir(path), journal.Wrapper(tx), state)
+}
+
+// Recorded makes sure that the volumes of a restore's record may be a workload's: each is
+// a volume of the config, lies under one of its roots, or is where the engine keeps a
+// volume. A record that says otherwise was made under another config, or by somebody
+// who wants root to delete a directory. mounts is nil where the engine has not answered;
+// what looks like the folder of a volume is then taken for one, since at boot the data
+// must go back before the engine is up.
+func Recorded(c *workload.Config, w *workload.Workload, mounts *runtime.Mounts, tx *journal.Tx) error {
+	for _, v := range tx.Begin.Volumes {
+		path := filepath.Join(v.Root, v.Rel)
+		if slices.ContainsFunc(w.Volumes, func(own workload.Volume) bool { return own.Root() == v.Root && own.Rel() == v.Rel }) {
+			continue
+		}
+		if (v.Root == c.Base || slices.Contains(c.AbsoluteRoots, v.Root)) && filepath.IsLocal(v.Rel) && c.CheckPath(path) == nil {
+			continue
+		}
+		engine := filepath.Base(filepath.Dir(v.Root)) == "volumes" && (v.Rel == "_data" || strings.HasPrefix(v.Rel, "_data/")) && filepath.IsLocal(v.Rel)
+		if engine && (mounts == nil || workload.Contains(mounts.Root, v.Root)) {
+			continue
+		}
+		return fault.New(fault.Frozen, "config_changed", remedy.Of(fmt.Sprintf("if this directory is the workload's, put the root that it was under (%s) back into the config, then ", v.Root), remedy.Recover(w.Name)),
+			"transaction %s would move or delete directories beside %s, which is volume %s in its record, but neither the config nor the engine has a volume there", tx.ID, path, v.Name)
+	}
+	return nil
 }
 
 // SamePlaces makes sure that the engine still keeps each named volume where it was.

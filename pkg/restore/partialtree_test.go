@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -12,7 +13,9 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/preflight"
 	"github.com/tiny-forge/snap/pkg/remedy"
+	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
 // A restore is killed while it deletes the displaced trees, and the operator moves
@@ -147,4 +150,71 @@ func TestARecoveryNeedsTheConfigOfItsContainers(t *testing.T) {
 	}
 	w.appRuns()
 	w.clean()
+}
+
+// A record may be of another config, or made by somebody who wants root to delete a
+// directory. Recovery and a decision leave alone what neither the config nor the engine
+// calls a volume, and go on when the config has it.
+func TestARecordedDirectoryThatIsNoVolumeIsLeftAlone(t *testing.T) {
+	for _, point := range []string{"stage", "ready", "commit", "discarded"} {
+		t.Run(point, func(t *testing.T) {
+			w := newWorld(t, t.TempDir(), 2)
+			w.fill("new")
+			sid := w.capture()
+			whole, _ := w.run("restore", sid, 0)
+			w.fill("old")
+			if !slices.Contains(whole, point) {
+				t.Fatalf("no point %s in %q", point, whole)
+			}
+			w.killAt("restore", sid, point, whole)
+			config, err := os.ReadFile(w.config)
+			w.must(err)
+			w.must(os.MkdirAll(filepath.Join(w.dir, "elsewhere/v0"), 0o700))
+			w.must(os.WriteFile(w.config, []byte(strings.ReplaceAll(string(config), w.dir+"/live", w.dir+"/elsewhere")), 0o600))
+			before := disktest.Tree(t, filepath.Join(w.dir, "live"))
+			for _, offline := range []bool{true, false} {
+				list, err := w.engine().Recover(t.Context(), RecoverRequest{Offline: offline})
+				if fault.KindOf(err) != fault.Frozen || codeOf(err) != "config_changed" || len(list) != 1 || list[0].Action != FrozenTx || !strings.Contains(hintOf(err), w.dir+"/live") {
+					t.Errorf("offline %v: recover returned %+v, %v; expected frozen", offline, list, err)
+				}
+			}
+			tx, err := w.engine().Journal.List()
+			w.must(err)
+			for _, keep := range []string{journal.KeepOld, journal.KeepNew} {
+				if _, err := w.engine().Resolve(t.Context(), ResolveRequest{Workload: w.name, Keep: keep, Confirm: tx[0]}); fault.KindOf(err) != fault.Frozen {
+					t.Errorf("keep-%s returned %v; expected frozen", keep, err)
+				}
+			}
+			disktest.Same(t, "left alone", before, disktest.Tree(t, filepath.Join(w.dir, "live")))
+			w.must(os.WriteFile(w.config, config, 0o600))
+			w.recoverTwice()
+		})
+	}
+}
+
+// The same for what pretends to be a volume of the engine, and for what is below a root
+// of the config but may not be a volume.
+func TestARecordIsComparedWithTheConfigAndTheEngine(t *testing.T) {
+	w := newWorld(t, t.TempDir(), 1)
+	e := w.engine()
+	e.Config.AbsoluteRoots = append(e.Config.AbsoluteRoots, "/")
+	own, err := e.Config.Workload(w.name)
+	w.must(err)
+	for _, c := range []struct {
+		root, rel string
+		mounts    *runtime.Mounts
+		ok        bool
+	}{
+		{w.dir + "/live", "v0", nil, true}, {w.dir + "/live", "another", nil, true}, {w.dir, "stage/another", nil, true},
+		{w.dir + "/live/v0", "x", nil, false}, {w.dir + "/live", "../v0", nil, false}, {w.dir + "/live", "", nil, false}, {"/srv/other", "x", nil, false},
+		{"/", "etc", nil, false}, {"/", "var", nil, false}, {"/", "srv", nil, true}, {w.dir, "store", nil, false}, {w.dir, "state/tx", nil, false},
+		{"/var/lib/docker/volumes/a", "_data", nil, true}, {"/var/lib/docker/volumes/a", "_data/../../b", nil, false}, {"/var/lib/docker/volumes", "a/_data", nil, false}, {"/var/lib/docker", "x", nil, false},
+		{"/var/lib/docker/volumes/a", "_data", &runtime.Mounts{Root: "/var/lib/docker"}, true}, {"/var/lib/docker/volumes/a", "_data/sub", &runtime.Mounts{Root: "/var/lib/docker"}, true},
+		{"/home/eve/volumes/a", "_data", &runtime.Mounts{Root: "/var/lib/docker"}, false}, {"/var/lib/docker2/volumes/a", "_data", &runtime.Mounts{Root: "/var/lib/docker"}, false},
+	} {
+		tx := &journal.Tx{Begin: &journal.Begin{Volumes: []journal.Volume{{Name: "x", Root: c.root, Rel: c.rel}}}}
+		if err := preflight.Recorded(e.Config, own, c.mounts, tx); (err == nil) != c.ok {
+			t.Errorf("%s and %s, engine %v: %v", c.root, c.rel, c.mounts, err)
+		}
+	}
 }

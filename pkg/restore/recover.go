@@ -202,8 +202,8 @@ func (s *session) conclude(ctx context.Context, tx *journal.Tx, offline bool, r 
 	r.Err = end.recovered(s.w.Name, tx.ID)
 }
 
-// controls makes sure that the config still gives the runtime whose containers are
-// recorded. Another runtime does not know these containers: it would not stop them
+// controls makes sure that the config still has the directories that are recorded, and
+// gives the runtime whose containers are recorded. Another runtime does not know these containers: it would not stop them
 // before the exchange, and would leave them stopped or paused at the end.
 func (s *session) controls(tx *journal.Tx) error {
 	for _, c := range tx.Before() {
@@ -216,7 +216,10 @@ func (s *session) controls(tx *journal.Tx) error {
 				"transaction %s recorded container %s, but the config of workload %s now says %s where it said %s", tx.ID, c.Name, s.w.Name, now, was)
 		}
 	}
-	return nil
+	if tx.Begin.Kind != journal.Restore && tx.Begin.Kind != journal.Probe { // they move nothing
+		return nil
+	}
+	return preflight.Recorded(s.Config, s.w, s.mounts, tx)
 }
 
 // recoverApp brings back the app that a capture or a deploy put to rest.
