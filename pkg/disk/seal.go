@@ -2,12 +2,15 @@ package disk
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
+	"strings"
 )
 
 // A sealed document is a small JSON object with its own checksum:
@@ -63,7 +66,8 @@ func MarshalSealed(doc Sealed, format string, version int) ([]byte, error) {
 }
 
 // UnmarshalSealed decodes data into doc. It first verifies the checksum, then the
-// format and the version, then the fields; an unknown field is damage. The error
+// format and the version, then the fields; a key that is
+// unknown, there twice, or in other letters ("SID") is damage. The error
 // wraps [ErrDamaged] or [ErrTooNew].
 func UnmarshalSealed(data []byte, doc Sealed, format string, version int) error {
 	if err := checkSum(data); err != nil {
@@ -90,7 +94,121 @@ func UnmarshalSealed(data []byte, doc Sealed, format string, version int) error 
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return fmt.Errorf("%w: data after the document", ErrDamaged)
 	}
+	k := keys{data: data, fields: map[reflect.Type]map[string]reflect.Type{}}
+	if err := k.value(reflect.TypeOf(doc)); err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
 	return nil
+}
+
+// keys walks over JSON that is well-formed. It finds the keys of which encoding/json
+// makes something that other readers do not: of two that are equal it takes the last,
+// and it takes "SID" for "sid".
+type keys struct {
+	data   []byte
+	at     int
+	fields map[reflect.Type]map[string]reflect.Type
+}
+
+// value walks over a value that was decoded into a t; nil where it decodes itself.
+func (k *keys) value(t reflect.Type) error {
+	for t != nil && t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch k.next() {
+	case '{':
+		return k.object(t)
+	case '[':
+		if t != nil && (t.Kind() == reflect.Slice || t.Kind() == reflect.Array) {
+			t = t.Elem()
+		} else {
+			t = nil
+		}
+		for k.at++; k.next() != ']'; {
+			if err := k.value(t); err != nil {
+				return err
+			}
+		}
+		k.at++
+	case '"':
+		k.text()
+	default:
+		for !bytes.ContainsRune([]byte(",]} \t\r\n"), rune(k.data[k.at])) {
+			if k.at++; k.at == len(k.data) {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+func (k *keys) object(t reflect.Type) error {
+	names := k.namesOf(t)
+	seen := map[string]bool{}
+	for k.at++; k.next() != '}'; {
+		key := k.text()
+		if strings.Contains(key, `\`) {
+			if err := json.Unmarshal([]byte(`"`+key+`"`), &key); err != nil {
+				return err
+			}
+		}
+		if seen[key] {
+			return fmt.Errorf("the key %q is there twice", key)
+		}
+		seen[key] = true
+		var of reflect.Type
+		if t != nil && t.Kind() == reflect.Map {
+			of = t.Elem()
+		}
+		if names != nil {
+			var known bool
+			if of, known = names[key]; !known {
+				return fmt.Errorf("unknown key %q", key)
+			}
+		}
+		if err := k.value(of); err != nil {
+			return err
+		}
+	}
+	k.at++
+	return nil
+}
+
+// namesOf returns the keys of a struct and what each is decoded into, and nil for any
+// other type.
+func (k *keys) namesOf(t reflect.Type) map[string]reflect.Type {
+	if t == nil || t.Kind() != reflect.Struct || reflect.PointerTo(t).Implements(reflect.TypeFor[json.Unmarshaler]()) {
+		return nil
+	}
+	if k.fields[t] == nil {
+		k.fields[t] = map[string]reflect.Type{}
+		for _, f := range reflect.VisibleFields(t) {
+			if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "-" && !f.Anonymous {
+				k.fields[t][cmp.Or(name, f.Name)] = f.Type
+			}
+		}
+	}
+	return k.fields[t]
+}
+
+// next moves to the next byte that says something.
+func (k *keys) next() byte {
+	for bytes.ContainsRune([]byte(" \t\r\n,:"), rune(k.data[k.at])) {
+		k.at++
+	}
+	return k.data[k.at]
+}
+
+// text moves over a string and returns what is between its quotes.
+func (k *keys) text() string {
+	start := k.at + 1
+	for k.at++; k.data[k.at] != '"'; k.at++ {
+		if k.data[k.at] == '\\' {
+			k.at++
+		}
+	}
+	k.at++
+	return string(k.data[start : k.at-1])
 }
 
 func checkSum(data []byte) error {

@@ -141,3 +141,46 @@ func TestIDsAreValidAndNothingElseIs(t *testing.T) {
 		}
 	}
 }
+
+// Two readers of one document must not see two documents.
+func TestAKeyHasOneSpellingAndIsThereOnce(t *testing.T) {
+	type part struct {
+		ID   string           `json:"id"`
+		Time time.Time        `json:"time"`
+		Sub  map[string]*part `json:"sub"`
+		Skip string           `json:"-"`
+	}
+	type doc struct {
+		disk.Seal
+		Name  string   `json:"name"`
+		Parts []*part  `json:"parts"`
+		Raw   any      `json:"raw"`
+		Words []string `json:"words"`
+	}
+	for text, ok := range map[string]bool{
+		`"name": "a"`: true,
+		`"name": "a\\", \"name\": b", "words": [`: false, // not JSON at all
+		`"name": "a\\\"name\\\":", "words": ["x", "x", "{", "}"], "raw": {"A": 1, "a": [true, null, -1.5e3, {}]}`:   true,
+		`"parts": [{"id": "a", "time": "2026-01-02T03:04:05Z"}, {"id": "a", "sub": {"X": {"id": "b"}, "x": null}}]`: true,
+		`"name": "a", "name": "a"`:                                        false,
+		`"Name": "a"`:                                                     false,
+		`"name": "a", "NAME": "b"`:                                        false,
+		`"Format": "snap-test"`:                                           false,
+		`"n\u0061me": "a"`:                                                true,
+		`"n\u0061me": "a", "name": "b"`:                                   false,
+		`"n\u0041me": "a"`:                                                false,
+		`"parts": [{"id": "a"}, {"id": "a", "id": "b"}]`:                  false,
+		`"parts": [{"Id": "a"}]`:                                          false,
+		`"parts": [{"sub": {"x": {"id": "b"}, "x": {}}}]`:                 false,
+		`"parts": [{"sub": {"x": {"ID": "b"}}}]`:                          false,
+		`"parts": [{"sub": {"x": {"sub": {"y": {"id": "", "id": ""}}}}}]`: false,
+		`"raw": {"a": 1, "a": 2}`:                                         false,
+		`"raw": [[{"a": {"b": 1, "b": 2}}]]`:                              false,
+		`"Skip": "x"`:                                                     false,
+	} {
+		head := `{"format": "snap-test", "version": 1, "checksum": "sha256:` + strings.Repeat("0", 64) + `", `
+		if err := disk.UnmarshalSealed(reseal([]byte(head+text+"}\n")), &doc{}, format, 1); (err == nil) != ok || err != nil && !errors.Is(err, disk.ErrDamaged) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
