@@ -83,8 +83,8 @@ func TestAFewForgedKilobytesTakeNoGigabytesOfMemory(t *testing.T) {
 		f := &archivetest.Forge{}
 		f.Root()
 		f.Block(archivetest.Header{Name: "a", Type: '0', Magic: "ustar  \x00", Size: "\x80\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00"})
-		h.put("store/bomb.tar.gz", append(pack(f.Bytes()), zeros(64)...))
-		o := h.run("import", "files", "--volume", "files", h.dir+"/store/bomb.tar.gz", "--json")
+		h.put("in/bomb.tar.gz", append(pack(f.Bytes()), zeros(64)...))
+		o := h.run("import", "files", "--volume", "files", h.dir+"/in/bomb.tar.gz", "--json")
 		if o.exit != 3 || o.code() != "archive_refused" {
 			h.Errorf("exit code %d, %s", o.exit, o.stdout)
 		}
@@ -93,8 +93,8 @@ func TestAFewForgedKilobytesTakeNoGigabytesOfMemory(t *testing.T) {
 	})
 	h.named("a foreign frame with the largest window", func(h *host) {
 		block := archivetest.ZstdBlock(archivetest.ZstdRepeated, 128<<10, false, []byte{'x'})
-		h.put("store/bomb.tar.zst", archivetest.ZstdFrame(0, []byte{17 << 3}, bytes.Repeat(block, 4096))) // 128 MiB
-		o := h.run("import", "files", "--volume", "files", h.dir+"/store/bomb.tar.zst", "--json")
+		h.put("in/bomb.tar.zst", archivetest.ZstdFrame(0, []byte{17 << 3}, bytes.Repeat(block, 4096))) // 128 MiB
+		o := h.run("import", "files", "--volume", "files", h.dir+"/in/bomb.tar.zst", "--json")
 		if o.exit != 3 || o.code() != "archive_refused" {
 			h.Errorf("exit code %d, %s", o.exit, o.stdout)
 		}
@@ -120,8 +120,8 @@ func TestFramesWithRisingWindowsDoNotPileThemUp(t *testing.T) {
 		// 2400 blocks of zeros are more than any window.
 		file = append(file, archivetest.ZstdFrame(0, []byte{window}, bytes.Repeat(block(false), 2399), block(true))...)
 	}
-	h.put("store/bomb.tar.zst", file)
-	o := h.run("import", "files", "--volume", "files", h.dir+"/store/bomb.tar.zst")
+	h.put("in/bomb.tar.zst", file)
+	o := h.run("import", "files", "--volume", "files", h.dir+"/in/bomb.tar.zst")
 	if o.exit != 0 { // zeros are what may follow an archive
 		h.Errorf("exit code %d: %s", o.exit, o.stderr)
 	}

@@ -260,7 +260,9 @@ var forgedManifests = []forgery{
 		f.doc["note"], f.doc["snap"], f.doc["quiesce"] = hostile, hostile, hostile
 		f.doc["images"] = []any{map[string]any{"image": hostile, "image_id": hostile}}
 	})},
-	{"volumes twice, of which the last counts", 0, "", text(`"volumes": [`, `"volumes": [{"name": "evil", "source": "/etc", "members": [{"id": "evil"}, {"id": "evil"}]}], "volumes": [`)},
+	{"volumes twice", 3, "snapshot_damaged", text(`"volumes": [`, `"volumes": [{"name": "evil", "source": "/etc", "members": [{"id": "evil"}, {"id": "evil"}]}], "volumes": [`)},
+	{"volumes in other letters", 3, "snapshot_damaged", text(`"volumes": [`, `"Volumes": [`)},
+	{"a volume's name twice", 3, "snapshot_damaged", text(`"name": "files"`, `"name": "evil", "name": "files"`)},
 	{"an index that is none", 0, "", changed(func(f *forged) { f.index = []byte(hostile) })},
 	{"an index of other files", 0, "", changed(func(f *forged) {
 		f.index = pack([]byte("snap-index\t1\tx\nvolume\t\"files\"\tx\n\"../../etc/passwd\"\t0\t-1\t7777\t0\t0\t0.0\t0.0\t1\t-1\n"))

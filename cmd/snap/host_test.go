@@ -115,11 +115,12 @@ func newHost(t *testing.T, snap, dir string) *host {
 	return h
 }
 
-// emptyStore takes away whatever the store holds, but for its identity. It makes
-// the folders of store and state where they are missing.
+// emptyStore takes away whatever the store holds, but for its identity, and the archives
+// in folder in. It makes the folders of these and of the state where they are missing.
 func (h *host) emptyStore() {
 	h.Helper()
-	for _, dir := range []string{"store", "state"} {
+	_ = os.RemoveAll(filepath.Join(h.dir, "in"))
+	for _, dir := range []string{"store", "state", "in"} {
 		if err := os.MkdirAll(filepath.Join(h.dir, dir), 0o700); err != nil {
 			h.Fatal(err)
 		}
@@ -176,7 +177,7 @@ func (h *host) tree() []string {
 	}
 	slices.Sort(lines)
 	names, err := os.ReadDir(h.dir)
-	if err != nil || len(names) != 7 {
+	if err != nil || len(names) != 8 {
 		h.Errorf("on the host stand %v: %v", names, err)
 	}
 	return lines

@@ -201,8 +201,8 @@ func TestAnImportRefusesEachForgedArchiveOrMakesItHarmless(t *testing.T) {
 	lanes(t, len(list), func(h *host, i int) {
 		h.named(list[i].name, func(h *host) {
 			before := len(h.snapshots("files"))
-			h.put("store/forged.tar.gz", pack(list[i].tar(h.outside())))
-			o := h.run("import", "files", "--volume", "files", h.dir+"/store/forged.tar.gz", "--json")
+			h.put("in/forged.tar.gz", pack(list[i].tar(h.outside())))
+			o := h.run("import", "files", "--volume", "files", h.dir+"/in/forged.tar.gz", "--json")
 			h.modest(o, 96)
 			h.untouched()
 			switch {

@@ -173,7 +173,8 @@ func (a *app) showStatus(st restore.WorkloadStatus) statusJSON {
 // explain prints what the table has no room for.
 func (a *app) explain(st restore.WorkloadStatus) {
 	if p := st.Pending; p != nil {
-		a.say("\n%s: transaction %s: %s", st.Workload, p.Tx, p.Message)
+		a.say("")
+		a.say("%s: transaction %s: %s", st.Workload, p.Tx, p.Message)
 		for _, line := range p.Volumes {
 			a.say("  %s", line)
 		}

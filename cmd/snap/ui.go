@@ -175,7 +175,7 @@ func (u *ui) end(err error) int {
 		u.object(err, r)
 	}
 	if err != nil && (!u.json || u.out.lost != nil) {
-		u.complain(r.body.Message, r.body.Hint)
+		u.complain(fault.Line(err), r.body.Hint)
 	}
 	switch lost := u.out.lost; {
 	case lost == nil || errors.Is(err, lost):
@@ -204,7 +204,9 @@ func (u *ui) crashed(v any) int {
 	if err, is := v.(error); is && errors.As(err, &p) {
 		v, stack = p.Value, p.Stack
 	}
-	u.line(u.err, string(stack))
+	for line := range strings.Lines(string(stack)) {
+		u.line(u.err, strings.ReplaceAll(strings.TrimSuffix(line, "\n"), "\t", "    "))
+	}
 	r := report{exit: crashExit}
 	r.body.Code, r.body.Message, r.body.Hint = "crashed", fmt.Sprintf("snap crashed: %v", v), u.spell(remedy.Operation{Verb: remedy.DoRecover})
 	if u.json && !u.printed {
@@ -265,15 +267,20 @@ func escapeJSON(s string) string {
 	return b.String()
 }
 
-// clean makes a text harmless for a terminal. Newlines and tabs stay.
+// clean makes a text harmless for a terminal, on one line: whoever chooses a name must
+// not be able to write a line of ours.
 func clean(s string) string {
 	var b strings.Builder
 	for i, r := range s {
 		switch {
 		case r == utf8.RuneError && !strings.HasPrefix(s[i:], "\uFFFD"):
 			fmt.Fprintf(&b, `\x%02x`, s[i])
-		case r == '\n', r == '\t', unicode.IsPrint(r):
+		case unicode.IsPrint(r):
 			b.WriteRune(r)
+		case r == '\n':
+			b.WriteString(`\n`)
+		case r == '\t':
+			b.WriteString(`\t`)
 		default:
 			fmt.Fprintf(&b, `\u%04x`, r)
 		}
@@ -289,13 +296,13 @@ func (u *ui) line(w io.Writer, text string) {
 // prints nothing of a command that has done what it was asked for.
 func (u *ui) say(format string, args ...any) {
 	if !u.json && !u.silent {
-		u.line(u.out, fmt.Sprintf(format, args...))
+		u.line(u.out, fmt.Sprintf(format, fault.InLines(args)...))
 	}
 }
 
 // progress prints a line about the work in progress. --quiet silences all but warnings.
 func (u *ui) progress(format string, args ...any) {
-	if text := fmt.Sprintf(format, args...); !u.quiet || strings.HasPrefix(text, "warning: ") {
+	if text := fmt.Sprintf(format, fault.InLines(args)...); !u.quiet || strings.HasPrefix(text, "warning: ") {
 		u.line(u.err, text)
 	}
 }

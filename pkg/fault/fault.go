@@ -11,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -55,6 +57,45 @@ func (e *Error) Unwrap() error { return e.Err }
 // New makes an error of the engine.
 func New(kind Kind, code string, way remedy.Remedy, format string, args ...any) *Error {
 	return &Error{Kind: kind, Code: code, Remedy: way, Err: fmt.Errorf(format, args...)}
+}
+
+// Line returns the message of an error with "; " where [errors.Join] breaks the line. A
+// line break that is left came from a name.
+func Line(err error) string {
+	text := err.Error()
+	var walk func(err error)
+	walk = func(err error) {
+		switch e := err.(type) {
+		case interface{ Unwrap() error }:
+			if inner := e.Unwrap(); inner != nil {
+				walk(inner)
+			}
+		case interface{ Unwrap() []error }:
+			var parts []string
+			for _, part := range e.Unwrap() {
+				parts = append(parts, part.Error())
+			}
+			if err.Error() == strings.Join(parts, "\n") {
+				text = strings.Replace(text, err.Error(), strings.Join(parts, "; "), 1)
+			}
+			for _, part := range e.Unwrap() {
+				walk(part)
+			}
+		}
+	}
+	walk(err)
+	return text
+}
+
+// InLines returns args with the message of [Line] in place of each error, for a format.
+func InLines(args []any) []any {
+	args = slices.Clone(args)
+	for i, arg := range args {
+		if err, is := arg.(error); is {
+			args[i] = Line(err)
+		}
+	}
+	return args
 }
 
 // KindOf returns the kind of an error that the engine made; Failed for others.

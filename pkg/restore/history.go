@@ -18,7 +18,7 @@ func (e *Engine) remember(ctx context.Context, workload string, start time.Time,
 	run.Time, run.Seconds, run.Result = time.Now().UTC(), time.Since(start).Seconds(), "ok"
 	if err != nil {
 		own := fault.Classify(err)
-		run.Result, run.Error = own.Code, err.Error()
+		run.Result, run.Error = own.Code, fault.Line(err)
 	}
 	if err := e.Journal.AddRun(workload, run); err != nil {
 		observer(ctx).Line(fmt.Sprintf("warning: %v", err))

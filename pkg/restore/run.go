@@ -81,7 +81,9 @@ func (nobody) Phase(Phase)                   {}
 func (nobody) Progress(string, int64, int64) {}
 func (nobody) Line(string)                   {}
 
-func (s *session) say(format string, args ...any) { s.observer.Line(fmt.Sprintf(format, args...)) }
+func (s *session) say(format string, args ...any) {
+	s.observer.Line(fmt.Sprintf(format, fault.InLines(args)...))
+}
 
 // sayAlso says what an operation does to the containers of somebody else that the config
 // has it put to rest.

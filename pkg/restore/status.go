@@ -73,7 +73,7 @@ func (e *Engine) Status(ctx context.Context, name string) ([]WorkloadStatus, err
 	}
 	orphans, err := e.orphans(ctx, names, known)
 	if err != nil {
-		problems = append(problems, remedy.Of(err.Error()))
+		problems = append(problems, remedy.Of(fault.Line(err)))
 	}
 	for _, r := range orphans {
 		if txs[r.Workload] == nil {
@@ -111,7 +111,7 @@ func (e *Engine) status(ctx context.Context, name string, known map[string]*work
 	}
 	for m, err := range e.Snapshots(name) { // up to the newest that can be used
 		if err != nil {
-			problem(err.Error())
+			problem(fault.Line(err))
 			continue
 		}
 		if st.LastSID == "" || m.Reason == store.Manual {
@@ -123,7 +123,7 @@ func (e *Engine) status(ctx context.Context, name string, known map[string]*work
 	}
 	runs, err := e.Journal.Runs(name)
 	if err != nil {
-		problem(err.Error())
+		problem(fault.Line(err))
 	}
 	if failure := lastFailure(runs); failure != nil {
 		st.LastError, st.Failed = failure.Error, failure.Time
@@ -131,7 +131,7 @@ func (e *Engine) status(ctx context.Context, name string, known map[string]*work
 	st.Growth = growth(runs)
 	s, err := e.lookup(ctx, "status", name)
 	if err != nil {
-		problem(err.Error())
+		problem(fault.Line(err))
 		return st
 	}
 	defer s.close()
@@ -143,7 +143,7 @@ func (e *Engine) status(ctx context.Context, name string, known map[string]*work
 	}
 	list, err := s.rt.Containers(ctx)
 	if err != nil {
-		problem(err.Error())
+		problem(fault.Line(err))
 		return st
 	}
 	st.Containers = append(st.Containers, list...)
@@ -250,7 +250,7 @@ func (e *Engine) active(p *PendingTx, workload string) bool {
 }
 
 func (p *PendingTx) freeze(err error) {
-	p.Frozen, p.Message, p.Next = true, err.Error(), fault.Ways(p.Tx, err)
+	p.Frozen, p.Message, p.Next = true, fault.Line(err), fault.Ways(p.Tx, err)
 }
 
 func (e *Engine) describe(tx *journal.Tx) *PendingTx {

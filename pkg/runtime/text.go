@@ -8,7 +8,13 @@ import (
 // Tail is the end of what a container or a command said, safe for a terminal.
 func Tail(text string) string {
 	const most = 1000
-	text = strings.TrimSpace(Printable(text))
+	var lines []string
+	for line := range strings.Lines(Printable(text)) {
+		if line = strings.TrimSpace(line); line != "" {
+			lines = append(lines, line)
+		}
+	}
+	text = strings.Join(lines, " | ")
 	if r := []rune(text); len(r) > most {
 		text = "…" + string(r[len(r)-most:])
 	}
