@@ -131,7 +131,7 @@ func (c *capturing) run(ctx context.Context) (*CaptureResult, error) {
 // preflight makes the checks of a restore that depend on the config and on this host
 // alone: a snapshot that could not be restored is no use.
 func (c *capturing) preflight(ctx context.Context) error {
-	if err := c.unfinished(); err != nil {
+	if err := errors.Join(c.clearAway(ctx), c.unfinished()); err != nil {
 		return err
 	}
 	p, err := c.host().Capture(ctx, c.req.Quiesce)
@@ -272,6 +272,32 @@ func (s *session) undoCapture(ctx context.Context, tx *journal.Tx) error {
 		}
 	}
 	return tx.End()
+}
+
+// clearAway ends captures and imports of this workload whose process is gone, unless they
+// have left the app at rest: nobody has to do that by hand before the next night's.
+func (s *session) clearAway(ctx context.Context) error {
+	ids, err := s.Journal.List()
+	for _, id := range ids {
+		tx, err := s.Journal.Load(id)
+		if err != nil { // unfinished says so, if it matters
+			continue
+		}
+		resting := true
+		if tx.Begin.Workload == s.w.Name && (tx.Begin.Kind == journal.Capture || tx.Begin.Kind == journal.Import) {
+			resting, err = s.resting(ctx, tx.Begin.Containers)
+		}
+		if resting || err != nil {
+			tx.Close()
+			continue
+		}
+		s.say("notice: an earlier %s was killed (transaction %s): what it left is cleared away", tx.Begin.Kind, id)
+		if err := s.undoCapture(ctx, tx); err != nil {
+			tx.Close()
+			return err
+		}
+	}
+	return err
 }
 
 // scrub is what this capture reads again of the store, nil for nothing.

@@ -314,3 +314,51 @@ func TestACaptureKilledAnywhereLeavesTheAppRunning(t *testing.T) {
 		})
 	}
 }
+
+// A capture is killed at each of its points. Nobody recovers: the next night's clears
+// away what it left and succeeds, unless the app is at rest, which a person has to see.
+func TestANightThatIsKilledDoesNotStopTheNext(t *testing.T) {
+	name := image(t)
+	for _, quiesce := range []string{runtime.Pause, runtime.Stop, runtime.None} {
+		t.Run(quiesce, func(t *testing.T) {
+			var lines []string
+			if quiesce != runtime.None {
+				lines = appLines(name)
+			}
+			w := newWorld(t, t.TempDir(), 1, lines...)
+			w.fill("data")
+			if quiesce != runtime.None {
+				w.deploy()
+			}
+			cleared, refused := 0, 0
+			for at := 1; ; at++ {
+				points, killed := w.run("capture", "", at, "SNAP_TEST_QUIESCE="+quiesce)
+				if !killed {
+					break
+				}
+				left, err := w.engine().Journal.List()
+				w.must(err)
+				atRest := false
+				for _, c := range w.containers() {
+					atRest = atRest || c.Paused || !c.Running
+				}
+				_, err = w.engine().Capture(t.Context(), CaptureRequest{Workload: w.name, Quiesce: quiesce})
+				if atRest {
+					if codeOf(err) != "unfinished" {
+						t.Errorf("killed at %s with the app at rest: %v", points[len(points)-1], err)
+					}
+					refused++
+					w.recoverTwice()
+				} else if err != nil {
+					t.Errorf("killed at %s: the next capture failed: %v", points[len(points)-1], err)
+				} else if cleared += len(left); quiesce != runtime.None {
+					w.appRuns()
+				}
+				w.clean()
+			}
+			if cleared == 0 || (refused == 0) != (quiesce == runtime.None) {
+				t.Errorf("%d transactions were cleared away, and %d captures refused", cleared, refused)
+			}
+		})
+	}
+}

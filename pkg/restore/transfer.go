@@ -211,7 +211,7 @@ func (i *importing) run(ctx context.Context, volume string, in io.Reader) (*Impo
 	if err != nil {
 		return nil, fault.New(fault.Usage, "no_such_volume", remedy.Remedy{}, "%w", err)
 	}
-	if err := i.unfinished(); err != nil {
+	if err := errors.Join(i.clearAway(ctx), i.unfinished()); err != nil {
 		return nil, fault.Classify(err)
 	}
 	tx, err := i.open(&journal.Begin{Kind: journal.Import, SID: i.sid})
