@@ -76,7 +76,7 @@ var only = map[string][]string{
 	"syscall.Exec":          {},
 	"exec.Command":          {"cmd/snap/deploy.go", "cmd/snap/watchdog.go", "pkg/compose/command.go"},
 	"exec.CommandContext":   {"pkg/compose/command.go"},
-	"filepath.EvalSymlinks": {"pkg/workload/config.go", "pkg/docker/", "pkg/compose/origin.go", "pkg/journal/lock.go"},
+	"filepath.EvalSymlinks": {"pkg/docker/", "pkg/compose/origin.go", "pkg/journal/lock.go"},
 }
 
 const module = "github.com/tiny-forge/snap/"

@@ -101,7 +101,8 @@ func ensureAll(path string) (*Dir, error) {
 
 func (p Private) linked(path string) error {
 	hint := "give a path without symbolic links"
-	if real, err := filepath.EvalSymlinks(path); err == nil {
+	if f, real, err := OpenPassing(path, func(Passed) error { return nil }); err == nil {
+		_ = f.Close()
 		hint = fmt.Sprintf("give the path that it leads to, %s, if that is where it should be", real)
 	}
 	return &Unusable{p.What, path, "there is a symbolic link on the way", hint}
