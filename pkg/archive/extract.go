@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tiny-forge/snap/pkg/archive/foreign"
 	"github.com/tiny-forge/snap/pkg/archive/member"
 	"github.com/tiny-forge/snap/pkg/archive/tarstream"
 	"github.com/tiny-forge/snap/pkg/disk"
@@ -28,7 +29,7 @@ type ExtractOptions struct {
 	// Lost, if set, collects what the archive has and is not created.
 	Lost *Losses
 	// MaxEntries, MaxBytes and MaxDepth limit what may be created. MaxBytes counts
-	// apparent sizes.
+	// apparent sizes, and of a foreign archive the data without holes.
 	MaxEntries int64
 	MaxBytes   int64
 	MaxDepth   int
@@ -43,6 +44,8 @@ type ExtractOptions struct {
 	// Wrote, if set, is called with the number of bytes after each write to a file.
 	// Several goroutines call it at a time.
 	Wrote func(bytes int64)
+
+	foreign bool // the archive is another program's
 }
 
 // Fill gives a new, empty file its whole content, including its size and its holes.
@@ -91,24 +94,24 @@ type extractor struct {
 	opt      ExtractOptions
 	src      Source
 	parser   *tarstream.Parser // src, where that is one whole stream
-	foreign  bool              // src is an archive of another program
+	foreign  *foreign.Reader   // src, where that is an archive of another program
 	cursor   *cursor
 	writers  *writers
 	batch    *batch // small files that no writer has yet
-	place    int64  // the place of the current entry in the archive
+	place    int64  // the place of the current entry in the archive, or in its stream
 	mostOpen int64
 	stats    tarstream.Stats
 
 	dirs     kept           // directories, whose metadata is set last
-	implied  map[string]int // directories that a foreign archive has not named yet: index in dirs
+	named    map[string]int // those of a foreign archive, which may name one several times or not at all: index in dirs
 	symlinks kept
-	links    map[string]bool // the names of the symlinks
+	links    map[string]int // index in symlinks
 }
 
 func newExtractor(ctx context.Context, into *disk.Dir, opt ExtractOptions) *extractor {
 	return &extractor{
 		ctx: ctx, opt: opt, cursor: newCursor(into), writers: newWriters(ctx, opt),
-		mostOpen: int64(mostOpen(mostDirs)), links: map[string]bool{},
+		mostOpen: int64(mostOpen(mostDirs)), links: map[string]int{},
 	}
 }
 
@@ -119,15 +122,19 @@ func (x *extractor) extract(src Source) (tarstream.Stats, error) {
 		x.writers.fail(x.place, err)
 	}
 	x.flush()
-	return x.stats, x.writers.close()
+	err := x.writers.close()
+	if x.foreign != nil && errors.Is(err, member.ErrRefused) {
+		err = fmt.Errorf("%w (its headers begin at byte %d of the tar stream)", err, x.writers.at)
+	}
+	return x.stats, err
 }
 
 func (x *extractor) run() error {
-	if x.foreign { // it may leave out even the root
+	if x.foreign != nil { // it may leave out even the root
 		root := x.opt.Default
 		root.Name, root.Type = tarstream.Root, tarstream.Directory
 		x.stats.Add(&root)
-		x.implied = map[string]int{tarstream.Root: x.dirs.add(&root)}
+		x.named = map[string]int{tarstream.Root: x.dirs.add(&root, 0)}
 	}
 	for {
 		if err := x.stopped(); err != nil {
@@ -137,7 +144,9 @@ func (x *extractor) run() error {
 		if errors.Is(err, io.EOF) {
 			break
 		}
-		x.place++
+		if x.place++; x.foreign != nil {
+			x.place = x.foreign.At()
+		}
 		if err != nil {
 			return err
 		}
@@ -155,6 +164,7 @@ func (x *extractor) run() error {
 		if x.ctx.Err() != nil {
 			return context.Cause(x.ctx)
 		}
+		x.place = x.symlinks.place(i)
 		if err := x.symlink(x.symlinks.get(i, tarstream.Symlink)); err != nil {
 			return err
 		}
@@ -166,6 +176,7 @@ func (x *extractor) run() error {
 		if x.ctx.Err() != nil {
 			return context.Cause(x.ctx)
 		}
+		x.place = x.dirs.place(i)
 		if err := x.metadata(x.dirs.get(i, tarstream.Directory)); err != nil {
 			return err
 		}
@@ -196,16 +207,21 @@ func (x *extractor) settle() error {
 }
 
 func (x *extractor) entry(e *tarstream.Entry) error {
-	if !x.foreign && (x.dirs.n == 0) != (e.Name == tarstream.Root) {
+	if x.foreign == nil && (x.dirs.n == 0) != (e.Name == tarstream.Root) {
 		return member.Refuse("%q: the root directory must come first, and only once", e.Name)
 	}
-	if i, ok := x.implied[e.Name]; ok && e.Type == tarstream.Directory { // now the archive names it
-		delete(x.implied, e.Name)
-		x.dirs.set(i, e)
+	if i, ok := x.named[e.Name]; ok && e.Type == tarstream.Directory { // now the archive names it, or names it again
+		e.Xattrs = tarstream.MergeXattrs(x.dirs.get(i, e.Type).Xattrs, e.Xattrs)
+		x.dirs.set(i, e, x.place)
 		return nil
 	}
-	if e.Name == tarstream.Root && x.dirs.n > 0 {
-		return member.Refuse("the root directory appears twice")
+	if x.foreign != nil && e.Type == tarstream.Hardlink && e.Link == e.Name {
+		return x.again(e)
+	}
+	if i, ok := x.links[e.Link]; ok && x.foreign != nil && e.Type == tarstream.Hardlink { // a volume has no hardlinks to symlinks
+		name := e.Name
+		e = x.symlinks.get(i, tarstream.Symlink)
+		e.Name = name
 	}
 	if err := x.count(e); err != nil {
 		return err
@@ -224,10 +240,11 @@ func (x *extractor) entry(e *tarstream.Entry) error {
 		// Symlinks are kept in memory until the end. A second one of the same name is
 		// refused now, or a manifest that names one member many times would fill the
 		// memory.
-		if x.links[e.Name] {
+		if _, twice := x.links[e.Name]; twice {
 			return member.Refuse("symlink %q: %w", e.Name, unix.EEXIST)
 		}
-		x.links[x.symlinks.name(x.symlinks.add(e))] = true
+		i := x.symlinks.add(e, x.place)
+		x.links[x.symlinks.name(i)] = i
 		return nil
 	}
 	return x.special(e)
@@ -240,16 +257,34 @@ func (o *ExtractOptions) lost(kind, name string) {
 	}
 }
 
+// mostBytes is the most that all files together may have, with their holes: sums of sizes
+// must not overflow, whatever a filesystem allows (XFS takes files of 8 EiB).
+const mostBytes = 1 << 60
+
 // count compares the archive with the limits before anything is created.
 func (x *extractor) count(e *tarstream.Entry) error {
 	x.stats.Add(e)
 	switch {
 	case x.stats.Entries() > x.opt.MaxEntries:
 		return member.Refuse("it has more than the %d entries that were declared", x.opt.MaxEntries)
-	case e.Type == tarstream.Regular && (e.Size > x.opt.MaxBytes || x.stats.Bytes > x.opt.MaxBytes || x.stats.Bytes < 0):
-		return member.Refuse("it has more than the %d bytes that were declared", x.opt.MaxBytes)
 	case x.stats.Depth > x.opt.MaxDepth:
 		return member.Refuse("%q is deeper than the %d levels that were declared", e.Name, x.opt.MaxDepth)
+	case e.Type == tarstream.Regular && x.foreign != nil:
+		return x.countForeign(e)
+	case e.Type == tarstream.Regular && (e.Size > x.opt.MaxBytes || x.stats.Bytes > x.opt.MaxBytes || x.stats.Bytes < 0):
+		return member.Refuse("it has more than the %d bytes that were declared", x.opt.MaxBytes)
+	}
+	return nil
+}
+
+// countForeign is count for a file of which nobody has declared anything: there must be
+// room for its data.
+func (x *extractor) countForeign(e *tarstream.Entry) error {
+	switch {
+	case e.Stored() > x.opt.MaxBytes || x.stats.DataBytes > x.opt.MaxBytes || x.stats.DataBytes < 0:
+		return member.Refuse("%q has %d bytes of data, and with it there are more than the %d bytes that are free", e.Name, e.Stored(), x.opt.MaxBytes)
+	case x.stats.Bytes > mostBytes || x.stats.Bytes < 0:
+		return member.Refuse("%q has %d bytes, and with it there are more than %d, holes included", e.Name, e.Size, int64(mostBytes))
 	}
 	return nil
 }
@@ -264,7 +299,10 @@ func (x *extractor) directory(e *tarstream.Entry) error {
 			return err
 		}
 	}
-	x.dirs.add(e)
+	i := x.dirs.add(e, x.place)
+	if x.foreign != nil {
+		x.named[x.dirs.name(i)] = i
+	}
 	return nil
 }
 
@@ -283,7 +321,7 @@ func split(name string) (dir, base string) {
 func (x *extractor) parent(name string) (*openDir, string, error) {
 	dir, base := split(name)
 	at, err := x.cursor.to(dir)
-	if x.foreign && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)) {
+	if x.foreign != nil && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)) {
 		if err := x.imply(dir); err != nil {
 			return nil, "", err
 		}
@@ -302,11 +340,7 @@ func (x *extractor) imply(dir string) error {
 	if err := x.count(&e); err != nil {
 		return err
 	}
-	if err := x.directory(&e); err != nil {
-		return err
-	}
-	x.implied[dir] = x.dirs.n - 1
-	return nil
+	return x.directory(&e)
 }
 
 // lookup turns the failure to reach a name into a refusal if a directory on the way
@@ -318,29 +352,26 @@ func lookup(name string, err error) error {
 	return fail("open the directory of", name, err)
 }
 
+// again passes over a hardlink of a name to itself. GNU tar writes one where its command
+// line names a file twice.
+func (x *extractor) again(e *tarstream.Entry) error {
+	if _, ok := x.links[e.Name]; ok {
+		return nil
+	}
+	target, err := x.target(e)
+	if err != nil {
+		return err
+	}
+	return unix.Close(target)
+}
+
 // hardlink gives an additional name to a file of this archive.
 func (x *extractor) hardlink(e *tarstream.Entry) error {
-	target, err := x.pin(e.Link)
-	if errors.Is(err, unix.ENOENT) { // it may not exist yet; a file that is still being written does no harm
-		if err := x.settle(); err != nil {
-			return err
-		}
-		target, err = x.pin(e.Link)
-	}
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
-		return member.Refuse("hardlink %q links to %q, which does not come before it: %w", e.Name, e.Link, err)
-	}
+	target, err := x.target(e)
 	if err != nil {
-		return lookup(e.Link, err)
+		return err
 	}
 	defer unix.Close(target)
-	var st unix.Stat_t
-	if err := disk.Retry(func() error { return unix.Fstat(target, &st) }); err != nil {
-		return fail("stat", e.Link, err)
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return member.Refuse("hardlink %q links to %q, which is not a regular file", e.Name, e.Link)
-	}
 	parent, base, err := x.parent(e.Name)
 	if err != nil {
 		return err
@@ -353,6 +384,35 @@ func (x *extractor) hardlink(e *tarstream.Entry) error {
 		return member.Refuse("hardlink %q links to %q, which has more links than the filesystem allows: %w", e.Name, e.Link, err)
 	}
 	return made("link", e.Name, err)
+}
+
+// target returns an O_PATH descriptor of the file that e links to.
+func (x *extractor) target(e *tarstream.Entry) (int, error) {
+	target, err := x.pin(e.Link)
+	if errors.Is(err, unix.ENOENT) { // it may not exist yet; a file that is still being written does no harm
+		if err := x.settle(); err != nil {
+			return -1, err
+		}
+		target, err = x.pin(e.Link)
+	}
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		return -1, member.Refuse("hardlink %q links to %q, which does not come before it: %w", e.Name, e.Link, err)
+	}
+	if err != nil {
+		return -1, lookup(e.Link, err)
+	}
+	var st unix.Stat_t
+	err = disk.Retry(func() error { return unix.Fstat(target, &st) })
+	if err != nil {
+		err = fail("stat", e.Link, err)
+	} else if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		err = member.Refuse("hardlink %q links to %q, which is not a regular file", e.Name, e.Link)
+	}
+	if err != nil {
+		unix.Close(target)
+		return -1, err
+	}
+	return target, nil
 }
 
 // pin returns an O_PATH descriptor of the inode at name.
@@ -400,9 +460,7 @@ func (x *extractor) special(e *tarstream.Entry) error {
 	if err := x.opt.label(e.Name, func(label []byte) error { return unix.Setxattr(path, selinuxLabel, label, 0) }); err != nil {
 		return err
 	}
-	return wrapIf("set the time of", e.Name, disk.Retry(func() error {
-		return unix.UtimesNanoAt(fd, "", times(e.Mtime), unix.AT_EMPTY_PATH)
-	}))
+	return x.opt.setTime(fd, "", unix.AT_EMPTY_PATH, e)
 }
 
 func (x *extractor) metadata(e *tarstream.Entry) error {
@@ -437,7 +495,5 @@ func (x *extractor) symlink(e *tarstream.Entry) error {
 	if err := x.opt.label(e.Name, func(label []byte) error { return unix.Lsetxattr(path, selinuxLabel, label, 0) }); err != nil {
 		return err
 	}
-	return wrapIf("set the time of", e.Name, disk.Retry(func() error {
-		return unix.UtimesNanoAt(parent.fd, base, times(e.Mtime), unix.AT_SYMLINK_NOFOLLOW)
-	}))
+	return x.opt.setTime(parent.fd, base, unix.AT_SYMLINK_NOFOLLOW, e)
 }

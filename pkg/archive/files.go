@@ -38,7 +38,7 @@ func (x *extractor) file(e *tarstream.Entry) error {
 		return err
 	}
 	f := file{place: x.place, entry: e, dir: dir.hold(), base: base}
-	if e.Stored() > largeSize || e.ZeroHoles {
+	if e.Stored() > largeSize {
 		return x.large(f)
 	}
 	var buf *member.Buffer

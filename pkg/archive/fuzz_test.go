@@ -88,6 +88,9 @@ func FuzzExtract(f *testing.F) {
 
 func FuzzExtractForeign(f *testing.F) {
 	seeds(f)
+	for _, d := range archivetest.Dialects() {
+		f.Add(d.Tar)
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		into, check := stageOf(t)
 		foreign, err := archive.ExtractForeign(context.Background(), bytes.NewReader(packed(resum(data))), into, archivetest.Limits())

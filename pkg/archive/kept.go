@@ -21,24 +21,24 @@ type keptEntry struct {
 	name, link     string
 	mode, uid, gid uint32
 	nsec           int32
-	sec            int64
+	sec, place     int64
 }
 
-// add appends e and returns its index.
-func (k *kept) add(e *tarstream.Entry) int {
+// add appends e, which comes at place, and returns its index.
+func (k *kept) add(e *tarstream.Entry, place int64) int {
 	if k.n%keptPage == 0 {
 		k.pages = append(k.pages, make([]keptEntry, keptPage))
 	}
 	k.n++
-	k.set(k.n-1, e)
+	k.set(k.n-1, e, place)
 	return k.n - 1
 }
 
-func (k *kept) set(i int, e *tarstream.Entry) {
+func (k *kept) set(i int, e *tarstream.Entry, place int64) {
 	// A name may be a part of a larger string, which must not stay in memory with it.
 	k.pages[i/keptPage][i%keptPage] = keptEntry{
 		name: strings.Clone(e.Name), link: strings.Clone(e.Link),
-		mode: e.Mode, uid: e.UID, gid: e.GID, sec: e.Mtime.Sec, nsec: int32(e.Mtime.Nsec),
+		mode: e.Mode, uid: e.UID, gid: e.GID, sec: e.Mtime.Sec, nsec: int32(e.Mtime.Nsec), place: place,
 	}
 	if len(e.Xattrs) == 0 {
 		delete(k.xattrs, i)
@@ -59,3 +59,5 @@ func (k *kept) get(i int, typ tarstream.Type) *tarstream.Entry {
 }
 
 func (k *kept) name(i int) string { return k.pages[i/keptPage][i%keptPage].name }
+
+func (k *kept) place(i int) int64 { return k.pages[i/keptPage][i%keptPage].place }

@@ -53,6 +53,9 @@ func (o *ExtractOptions) apply(fd int, e *tarstream.Entry) error {
 			continue
 		}
 		if err := disk.Retry(func() error { return unix.Fsetxattr(fd, attr.Name, attr.Value, 0) }); err != nil {
+			if o.foreign && errors.Is(err, unix.ENOSPC) && roomy(fd) {
+				return member.Refuse("%q: its filesystem has no room for the %d bytes of extended attribute %q beside the others of this file (ext4 keeps 4 KiB in all)", e.Name, len(attr.Value), attr.Name)
+			}
 			return xattrError(e, attr, err)
 		}
 	}
@@ -61,9 +64,25 @@ func (o *ExtractOptions) apply(fd int, e *tarstream.Entry) error {
 	}
 	// The x/sys wrapper cannot pass a null path, as futimens does; AT_EMPTY_PATH does
 	// the same since Linux 5.8.
-	return wrapIf("set the time of", e.Name, disk.Retry(func() error {
-		return unix.UtimesNanoAt(fd, "", times(e.Mtime), unix.AT_EMPTY_PATH)
-	}))
+	return o.setTime(fd, "", unix.AT_EMPTY_PATH, e)
+}
+
+// setTime sets the time of name below fd. A filesystem gives a time that it cannot hold
+// the nearest that it can (utimensat(2)). What a capture has read fits; what another
+// program wrote may not.
+func (o *ExtractOptions) setTime(fd int, name string, flags int, e *tarstream.Entry) error {
+	err := disk.Retry(func() error { return unix.UtimesNanoAt(fd, name, times(e.Mtime), flags) })
+	if err != nil || !o.foreign || e.Mtime.Sec == int64(int32(e.Mtime.Sec)) {
+		return wrapIf("set the time of", e.Name, err)
+	}
+	var st unix.Stat_t
+	if err := disk.Retry(func() error { return unix.Fstatat(fd, name, &st, flags) }); err != nil {
+		return fail("stat", e.Name, err)
+	}
+	if st.Mtim.Sec != e.Mtime.Sec {
+		return member.Refuse("%q has a time that the filesystem cannot hold, %d seconds after 1970", e.Name, e.Mtime.Sec)
+	}
+	return nil
 }
 
 // The extended attributes that have a meaning here.
@@ -92,6 +111,13 @@ func (o *ExtractOptions) label(name string, set func(label []byte) error) error 
 		return nil
 	}
 	return wrapIf("label", name, err)
+}
+
+// roomy reports whether the filesystem of fd is certainly not full.
+func roomy(fd int) bool {
+	var st unix.Statfs_t
+	err := disk.Retry(func() error { return unix.Fstatfs(fd, &st) })
+	return err == nil && st.Bavail*uint64(st.Bsize) > 1<<20
 }
 
 func xattrError(e *tarstream.Entry, attr tarstream.Xattr, err error) error {

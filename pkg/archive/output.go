@@ -15,9 +15,6 @@ const (
 	// must not fill the disk.
 	reserveFrom  = 2 << 20
 	reserveAhead = 16 << 20
-	// holeSize is the shortest run of zeros that becomes a hole in a sparse file of a
-	// foreign archive.
-	holeSize = 64 << 10
 )
 
 // output writes the content of one entry to its file.
@@ -35,9 +32,6 @@ type output struct {
 // write writes the next bytes. The caller never passes more than the entry has.
 func (o *output) write(b []byte) error {
 	o.left -= int64(len(b))
-	if o.entry.ZeroHoles {
-		return o.sparing(b)
-	}
 	if !o.entry.Sparse() {
 		o.reserve(int64(len(b)))
 		return o.pwrite(b)
@@ -53,19 +47,6 @@ func (o *output) write(b []byte) error {
 			return err
 		}
 		b, o.room = b[n:], o.room-n
-	}
-	return nil
-}
-
-// sparing writes b and leaves holes in place of long runs of zeros.
-func (o *output) sparing(b []byte) error {
-	for len(b) > 0 {
-		part := b[:min(holeSize, len(b))]
-		if b = b[len(part):]; tarstream.IsZero(part) {
-			o.at += int64(len(part))
-		} else if err := o.pwrite(part); err != nil {
-			return err
-		}
 	}
 	return nil
 }
@@ -101,7 +82,7 @@ func (o *output) pwrite(b []byte) error {
 
 // end sets the size of the file, because a hole at its end was not written.
 func (o *output) end() error {
-	if !o.entry.Sparse() && !o.entry.ZeroHoles {
+	if !o.entry.Sparse() {
 		return nil
 	}
 	return wrapIf("truncate", o.entry.Name, disk.Retry(func() error { return unix.Ftruncate(o.fd, o.entry.Size) }))

@@ -2,6 +2,7 @@ package archive
 
 import (
 	"context"
+	"errors"
 	"math"
 	"os"
 	"runtime"
@@ -142,6 +143,9 @@ func (w *writers) file(f *file, b *batch) error {
 		return made("create", f.entry.Name, err)
 	}
 	whole, err := w.content(fd, f, b)
+	if w.opt.foreign && errors.Is(err, unix.EFBIG) { // of a capture, there was a filesystem that held it
+		err = member.Refuse("%q has %d bytes: %w", f.entry.Name, f.entry.Size, err)
+	}
 	if err == nil && whole {
 		err = w.opt.apply(fd, f.entry)
 	}

@@ -5,7 +5,7 @@ import "strings"
 // The kernel stores POSIX ACLs as extended attributes (acl(5)). snap keeps the bytes
 // of the attribute, with numeric ids.
 const (
-	aclAccess  = "system.posix_acl_access"
+	ACLAccess  = "system.posix_acl_access"
 	ACLDefault = "system.posix_acl_default"
 )
 
@@ -21,7 +21,7 @@ var (
 // file capabilities and trusted attributes do. Labels of the host's security modules
 // and tuning of its filesystem do not.
 func KeptXattr(name string) bool {
-	return name == aclAccess || name == ACLDefault || strings.HasPrefix(name, "user.") || PrivilegedXattr(name)
+	return name == ACLAccess || name == ACLDefault || strings.HasPrefix(name, "user.") || PrivilegedXattr(name)
 }
 
 // PrivilegedXattr reports whether an attribute grants privileges. A restore sets such

@@ -63,10 +63,6 @@ type Entry struct {
 	Extents []Extent // where a sparse file has data, in order; nil for a dense file
 	Major   uint32   // of a device
 	Minor   uint32
-
-	// ZeroHoles asks for holes in place of zeros. It is set for a sparse file of a
-	// foreign archive.
-	ZeroHoles bool
 }
 
 // Timespec is a time as the kernel stores it.
@@ -160,6 +156,19 @@ func depthOf(name string) int {
 		return 0
 	}
 	return strings.Count(name, "/") + 1
+}
+
+// MergeXattrs returns the attributes of both lists, in order. Of one that is in both, the
+// later counts.
+func MergeXattrs(earlier, later []Xattr) []Xattr {
+	all := slices.Clone(later)
+	for _, x := range earlier {
+		if !slices.ContainsFunc(later, func(y Xattr) bool { return x.Name == y.Name }) {
+			all = append(all, x)
+		}
+	}
+	SortXattrs(all)
+	return all
 }
 
 func SortXattrs(list []Xattr) {

@@ -20,7 +20,7 @@ func FuzzHeader(f *testing.F) {
 		{Name: "large", Type: Regular, Size: maxOctal11 + 1, UID: 1<<32 - 2, Mtime: Timespec{-1, 5}},
 		{Name: "link", Type: Symlink, Link: "../target"},
 		{Name: "hard", Type: Hardlink, Link: "dir/name"},
-		{Name: "attrs", Type: Regular, Xattrs: []Xattr{{"user.a=%", []byte("v\x00=\n")}, {aclAccess, nil}}},
+		{Name: "attrs", Type: Regular, Xattrs: []Xattr{{"user.a=%", []byte("v\x00=\n")}, {ACLAccess, nil}}},
 		{Name: "sparse", Type: Regular, Size: 1 << 40, Extents: []Extent{{512, 3}, {1 << 40, 0}}},
 		{Name: string(bytes.Repeat([]byte("n"), 200)), Type: Directory},
 	} {

@@ -266,24 +266,34 @@ func (p *Parser) pax(size int64) (map[string]string, error) {
 		return nil, err
 	}
 	records := map[string]string{}
-	for rest := string(data); rest != ""; {
+	return records, EachRecord(string(data), func(key, value string) error {
+		if _, twice := records[key]; twice {
+			return member.Refuse("pax record %q appears twice", key)
+		}
+		records[key] = value
+		return nil
+	})
+}
+
+// EachRecord calls do for each of the pax records in data.
+func EachRecord(data string, do func(key, value string) error) error {
+	for rest := data; rest != ""; {
 		digits, _, ok := strings.Cut(rest, " ")
 		n, err := strconv.ParseUint(digits, 10, 31)
 		if !ok || err != nil || digits[0] == '0' || int(n) > len(rest) || int(n) < len(digits)+2 {
-			return nil, member.Refuse("a pax record has the wrong length")
+			return member.Refuse("a pax record has the wrong length")
 		}
 		record := rest[len(digits)+1 : n]
 		rest = rest[n:]
 		key, value, ok := strings.Cut(record, "=")
 		if !ok || key == "" || !strings.HasSuffix(value, "\n") {
-			return nil, member.Refuse("a pax record is malformed")
+			return member.Refuse("a pax record is malformed")
 		}
-		if _, twice := records[key]; twice {
-			return nil, member.Refuse("pax record %q appears twice", key)
+		if err := do(key, strings.TrimSuffix(value, "\n")); err != nil {
+			return err
 		}
-		records[key] = strings.TrimSuffix(value, "\n")
 	}
-	return records, nil
+	return nil
 }
 
 // entry makes an entry of the header block and its pax records.
@@ -379,7 +389,7 @@ func (x *overrides) set(key, value string) error {
 	case paxGID:
 		x.gid, err = parseDecimal(value, math.MaxUint32-1)
 	case paxMtime:
-		x.e.Mtime, err = parseTime(value)
+		x.e.Mtime, err = ParseTime(value)
 	case paxSparseMajor, paxSparseMinor:
 		x.sparse++
 		if want := map[string]string{paxSparseMajor: "1", paxSparseMinor: "0"}[key]; value != want {
@@ -416,8 +426,8 @@ func parseDecimal(s string, limit uint64) (int64, error) {
 	return int64(n), nil
 }
 
-// parseTime undoes Timespec.decimal.
-func parseTime(s string) (Timespec, error) {
+// ParseTime reads a time as pax writes it. It undoes Timespec.decimal.
+func ParseTime(s string) (Timespec, error) {
 	whole, frac, _ := strings.Cut(s, ".")
 	sec, err := strconv.ParseInt(whole, 10, 64)
 	nsec, ferr := strconv.ParseUint((frac + "000000000")[:9], 10, 32)
@@ -553,17 +563,4 @@ func (p *Parser) sparseMap(e *Entry) error {
 		return member.Refuse("%q: there is data after the map of its data", e.Name)
 	}
 	return nil
-}
-
-// IsTar reports whether head is a tar header of any format, or the end of an archive.
-func IsTar(head []byte) bool {
-	if len(head) < Block {
-		return false
-	}
-	if bytes.Equal(head, zeros[:Block]) {
-		return true
-	}
-	field := bytes.Trim(head[offChecksum:offChecksum+lenChecksum], " \x00")
-	want, err := strconv.ParseInt(string(field), 8, 64)
-	return err == nil && want == checksum(head)
 }
