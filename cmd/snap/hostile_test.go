@@ -162,8 +162,12 @@ var taken = []string{
 	"one byte too many", "one entry too many", "one directory too deep", "holes count as bytes", "symlinks count", "hardlinks count",
 	"a symlink under symlinks: reject",
 	// Directories may be left out, and the root; names may begin with ./; a slash makes a directory.
-	"no root", "the root not first", "a leading ./", "an entry whose directory is missing", "a directory without its slash",
-	"a file with a slash",
+	"the root not first", "a leading ./", "an entry whose directory is missing", "a directory without its slash",
+	"a file with a slash", "a directory called /",
+	// Directories may come twice; a hardlink to a symlink is another such symlink.
+	"the same directory twice", "the root twice", "a hardlink to a symlink",
+	// Labels, contiguous files, what was in a directory, headers for all and those of Solaris.
+	"type V", "type 7", "type D", "type g", "type X",
 	// Old and GNU headers; numbers in base 256; what pads is not looked at.
 	"the magic of GNU tar", "the magic of no tar", "another version of ustar", "type \x00", "an owner in base 256", "a time in base 256",
 	"a blank size", "a mode with a file's type in it", "padding that is not zero", "a file with a link", "a directory with a link",
@@ -198,6 +202,12 @@ func TestAnImportRefusesEachForgedArchiveOrMakesItHarmless(t *testing.T) {
 			return f.Bytes()
 		}})
 	}
+	takes := slices.Clone(taken)
+	for _, d := range archivetest.Dialects() {
+		name := "dialect: " + d.Name
+		list = append(list, file{name, func(string) []byte { return d.Tar }})
+		takes = append(takes, name)
+	}
 	lanes(t, len(list), func(h *host, i int) {
 		h.named(list[i].name, func(h *host) {
 			before := len(h.snapshots("files"))
@@ -207,7 +217,7 @@ func TestAnImportRefusesEachForgedArchiveOrMakesItHarmless(t *testing.T) {
 			h.untouched()
 			switch {
 			case o.exit == 0:
-				if !slices.Contains(taken, list[i].name) {
+				if !slices.Contains(takes, list[i].name) {
 					h.Errorf("it was taken")
 				}
 				var result struct{ SID string }
@@ -215,7 +225,7 @@ func TestAnImportRefusesEachForgedArchiveOrMakesItHarmless(t *testing.T) {
 					h.Fatal(err)
 				}
 				h.harmless(result.SID)
-			case o.exit != 3 || o.code() != "archive_refused" || slices.Contains(taken, list[i].name):
+			case o.exit != 3 || o.code() != "archive_refused" || slices.Contains(takes, list[i].name):
 				h.Errorf("exit code %d, %s", o.exit, o.stdout)
 			case len(h.snapshots("files")) != before:
 				h.Errorf("a snapshot was made of it")

@@ -5,10 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -19,6 +17,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/restore"
+	"github.com/tiny-forge/snap/pkg/snapshot"
 )
 
 func (a *app) exportCommand() *cobra.Command {
@@ -126,8 +125,10 @@ func (a *app) exportFile(ctx context.Context, e *restore.Engine, name, sid, volu
 
 type importJSON struct {
 	snapshotJSON
-	Seconds float64          `json:"seconds"`
-	Dropped map[string]int64 `json:"dropped"`
+	Seconds  float64            `json:"seconds"`
+	Dropped  map[string]int64   `json:"dropped"`
+	Warnings []string           `json:"warnings"`
+	NotKept  []snapshot.NotKept `json:"not_kept"`
 }
 
 func (a *app) importCommand() *cobra.Command {
@@ -152,15 +153,11 @@ could reach outside the volume is refused.`,
 	}
 	cmd.RunE = a.with(ownStore, func(ctx context.Context, e *restore.Engine, args []string) error {
 		limitImportMemory()
-		var in io.Reader = a.in
-		if args[1] != "-" {
-			f, err := os.Open(args[1])
-			if err != nil {
-				return &usageError{err: err}
-			}
-			defer f.Close()
-			in = f
+		in, err := openInput(ctx, a.in, args[1])
+		if err != nil {
+			return err
 		}
+		defer in.Close()
 		if note == "" {
 			note = "imported from " + filepath.Base(args[1])
 		}
@@ -168,12 +165,15 @@ could reach outside the volume is refused.`,
 		if err != nil {
 			return err
 		}
-		shown := importJSON{showSnapshot(r.Manifest), r.Seconds, r.Dropped}
+		shown := importJSON{showSnapshot(r.Manifest), r.Seconds, r.Dropped, notNil(r.Warnings), notNil(r.NotKept)}
 		a.result, a.effect = shown, adds
 		a.say("%s", shown.SID)
 		a.progress("imported volume %s of %s: %d files, %s in %.1f s", volume, args[0], shown.Files, size(shown.Bytes), r.Seconds)
 		for _, what := range slices.Sorted(maps.Keys(r.Dropped)) {
-			a.progress("warning: %d entries lost their %s, which a snapshot cannot hold in this form", r.Dropped[what], what)
+			a.progress("warning: lost of the archive: %s (%d times), which a snapshot does not hold", what, r.Dropped[what])
+		}
+		for _, warning := range r.Warnings {
+			a.progress("warning: %s", warning)
 		}
 		return nil
 	})

@@ -16,7 +16,8 @@ import (
 // mayImport says which packages of the project each package may import.
 var mayImport = map[string][]string{
 	"cmd/snap":                {"pkg/archive", "pkg/catalog", "pkg/check", "pkg/crew", "pkg/disk", "pkg/docker", "pkg/docker/endpoint", "pkg/fault", "pkg/journal", "pkg/preflight", "pkg/prune", "pkg/remedy", "pkg/restore", "pkg/retain", "pkg/runtime", "pkg/snapshot", "pkg/state", "pkg/store", "pkg/swap", "pkg/verify", "pkg/workload"},
-	"pkg/restore":             {"pkg/archive", "pkg/catalog", "pkg/disk", "pkg/fault", "pkg/journal", "pkg/preflight", "pkg/prune", "pkg/remedy", "pkg/retain", "pkg/runtime", "pkg/snapshot", "pkg/store", "pkg/swap", "pkg/verify", "pkg/workload"},
+	"pkg/restore":             {"pkg/archive", "pkg/catalog", "pkg/disk", "pkg/fault", "pkg/intake", "pkg/journal", "pkg/preflight", "pkg/prune", "pkg/remedy", "pkg/retain", "pkg/runtime", "pkg/snapshot", "pkg/store", "pkg/swap", "pkg/verify", "pkg/workload"},
+	"pkg/intake":              {"pkg/archive", "pkg/archive/foreign", "pkg/disk", "pkg/fault", "pkg/journal", "pkg/remedy", "pkg/snapshot", "pkg/swap", "pkg/workload"},
 	"pkg/retain":              {},
 	"pkg/prune":               {"pkg/catalog", "pkg/fault", "pkg/journal", "pkg/remedy", "pkg/retain", "pkg/store", "pkg/workload"},
 	"pkg/check":               {"pkg/fault", "pkg/remedy", "pkg/restore", "pkg/store"},

@@ -29,7 +29,7 @@ type ExtractOptions struct {
 	// Lost, if set, collects what the archive has and is not created.
 	Lost *Losses
 	// MaxEntries, MaxBytes and MaxDepth limit what may be created. MaxBytes counts
-	// apparent sizes, and of a foreign archive the data without holes.
+	// apparent sizes, and of a foreign archive what it takes on disk.
 	MaxEntries int64
 	MaxBytes   int64
 	MaxDepth   int
@@ -101,6 +101,7 @@ type extractor struct {
 	place    int64  // the place of the current entry in the archive, or in its stream
 	mostOpen int64
 	stats    tarstream.Stats
+	used     int64 // of a foreign archive: about what it takes on disk
 
 	dirs     kept           // directories, whose metadata is set last
 	named    map[string]int // those of a foreign archive, which may name one several times or not at all: index in dirs
@@ -264,26 +265,37 @@ const mostBytes = 1 << 60
 // count compares the archive with the limits before anything is created.
 func (x *extractor) count(e *tarstream.Entry) error {
 	x.stats.Add(e)
+	if x.foreign != nil {
+		if err := x.room(e); err != nil {
+			return err
+		}
+	}
 	switch {
 	case x.stats.Entries() > x.opt.MaxEntries:
 		return member.Refuse("it has more than the %d entries that were declared", x.opt.MaxEntries)
 	case x.stats.Depth > x.opt.MaxDepth:
 		return member.Refuse("%q is deeper than the %d levels that were declared", e.Name, x.opt.MaxDepth)
-	case e.Type == tarstream.Regular && x.foreign != nil:
-		return x.countForeign(e)
-	case e.Type == tarstream.Regular && (e.Size > x.opt.MaxBytes || x.stats.Bytes > x.opt.MaxBytes || x.stats.Bytes < 0):
+	case x.foreign == nil && e.Type == tarstream.Regular && (e.Size > x.opt.MaxBytes || x.stats.Bytes > x.opt.MaxBytes || x.stats.Bytes < 0):
 		return member.Refuse("it has more than the %d bytes that were declared", x.opt.MaxBytes)
 	}
 	return nil
 }
 
-// countForeign is count for a file of which nobody has declared anything: there must be
-// room for its data.
-func (x *extractor) countForeign(e *tarstream.Entry) error {
-	switch {
-	case e.Stored() > x.opt.MaxBytes || x.stats.DataBytes > x.opt.MaxBytes || x.stats.DataBytes < 0:
-		return member.Refuse("%q has %d bytes of data, and with it there are more than the %d bytes that are free", e.Name, e.Stored(), x.opt.MaxBytes)
-	case x.stats.Bytes > mostBytes || x.stats.Bytes < 0:
+// room counts what an entry of which nobody has declared anything takes on disk.
+func (x *extractor) room(e *tarstream.Entry) error {
+	const page = 4096
+	need := e.Stored()
+	for _, a := range e.Xattrs {
+		need += int64(len(a.Value))
+	}
+	if e.Type == tarstream.Directory {
+		need += page
+	}
+	if need < 0 || need > x.opt.MaxBytes-x.used {
+		return member.Refuse("%q takes %d bytes, and with it there are more than the %d bytes that may be used there", e.Name, need, x.opt.MaxBytes)
+	}
+	x.used += (need + page - 1) &^ (page - 1)
+	if x.stats.Bytes > mostBytes || x.stats.Bytes < 0 {
 		return member.Refuse("%q has %d bytes, and with it there are more than %d, holes included", e.Name, e.Size, int64(mostBytes))
 	}
 	return nil

@@ -23,10 +23,10 @@ type Foreign struct {
 // .tar.gz or .tar.zst, with or without a leading "./", in any order, in the old, GNU
 // or pax format (package foreign). The same rules apply. A directory that comes twice is
 // what it was the last time, and a hardlink to a symlink is another such symlink. MaxBytes
-// counts the data alone, and not the holes of sparse files. An error that is the archive's
+// counts what is written, and not the holes of sparse files. An error that is the archive's
 // fault says where in the tar stream it was found.
 func ExtractForeign(ctx context.Context, in io.Reader, into *disk.Dir, opt ExtractOptions) (*Foreign, error) {
-	plain, err := foreign.Open(in)
+	plain, err := foreign.Open(ctx, in)
 	if err != nil {
 		return nil, err
 	}

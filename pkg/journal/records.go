@@ -33,7 +33,7 @@ const (
 	Capture Kind = "capture"
 	Import  Kind = "import"
 	Deploy  Kind = "deploy"
-	Probe   Kind = "probe" // a pre-flight that tries an exchange
+	Probe   Kind = "probe" // a pre-flight that tries an exchange, or the tree of an import
 )
 
 // Begin is the first record: what the operation is about to do, and under which

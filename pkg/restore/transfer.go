@@ -7,12 +7,14 @@ import (
 	"io"
 	"io/fs"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/catalog"
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/fault"
+	"github.com/tiny-forge/snap/pkg/intake"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
@@ -179,15 +181,15 @@ func (e *Engine) asked(ctx context.Context, w *workload.Workload) (*workload.Wor
 
 // ImportResult is a snapshot made from a foreign archive.
 type ImportResult struct {
-	Manifest *store.Manifest
-	Dropped  map[string]int64 // metadata that the archive has and a volume does not carry
-	Seconds  float64
+	Manifest     *store.Manifest
+	*intake.Tree // what the archive has and the snapshot has not
+	Seconds      float64
 }
 
-// Import makes a snapshot of one volume of a workload from a .tar, .tar.gz or
-// .tar.zst that another program made. The archive is extracted in the store, under the rules
-// of every untrusted archive, and captured from there. When it returns nil the
-// snapshot exists durably; after an error it does not.
+// Import makes a snapshot of one volume of a workload from a .tar, .tar.gz or .tar.zst
+// that another program made. The archive is extracted beside the volume, under the rules
+// of every untrusted archive, and captured from there. When it returns nil the snapshot
+// exists durably; after an error it does not. A read of in must end when ctx does.
 func (e *Engine) Import(ctx context.Context, name, volume string, in io.Reader, note string) (*ImportResult, error) {
 	s, err := e.begin(ctx, "import", name)
 	if err != nil {
@@ -220,25 +222,16 @@ func (i *importing) run(ctx context.Context, volume string, in io.Reader) (*Impo
 	}
 	if err := i.take(ctx, tx, v, in); err != nil {
 		err = fault.Because(ctx, err)
-		if undo := i.undoCapture(context.WithoutCancel(ctx), tx); undo != nil {
+		if undo := errors.Join(i.result.Clear(), i.undoCapture(context.WithoutCancel(ctx), tx)); undo != nil {
 			return nil, fault.New(fault.Pending, "cleanup", remedy.Of(remedy.Recover(i.w.Name)), "%w; the clean-up is not finished: %w", err, undo)
 		}
-		return nil, importFault(err)
+		return nil, intake.Fault(err)
 	}
-	if err := errors.Join(i.Store.Clear(tx.ID), tx.End()); err != nil {
+	if err := errors.Join(i.result.Clear(), i.Store.Clear(tx.ID), tx.End()); err != nil {
 		return nil, fault.New(fault.Pending, "cleanup", remedy.Of(remedy.Recover(i.w.Name)), "snapshot %s exists, but the clean-up is not finished: %w", i.sid, err)
 	}
 	i.result.Seconds = time.Since(i.when).Seconds()
 	return &i.result, nil
-}
-
-// importFault gives a refused archive its own hint: another snapshot would not help.
-func importFault(err error) error {
-	e := fault.Classify(err)
-	if e.Code == "snapshot_damaged" {
-		e.Code, e.Remedy = "archive_refused", remedy.Of("make the archive again with GNU tar, and gzip or zstd, without what the error names")
-	}
-	return e
 }
 
 func (i *importing) take(ctx context.Context, tx *journal.Tx, v *workload.Volume, in io.Reader) error {
@@ -247,53 +240,17 @@ func (i *importing) take(ctx context.Context, tx *journal.Tx, v *workload.Volume
 		return err
 	}
 	defer scratch.Close()
-	tree, err := scratch.MakePrivate("tree")
-	if err != nil {
+	req := &intake.Request{Volume: v, Begin: i.open, Elsewhere: func() (*disk.Dir, error) { return scratch.MakePrivate("tree") }, Archive: in}
+	if req.Place, err = i.host().OpenOne(v); err == nil {
+		defer req.Place.Close()
+	}
+	var done atomic.Int64
+	req.Wrote = func(n int64) { i.observer.Progress(v.Name, done.Add(n), 0) }
+	if i.result.Tree, err = intake.Extract(ctx, req); err != nil {
 		return err
 	}
-	defer tree.Close()
-	free, err := tree.Space()
-	if err != nil {
-		return err
-	}
-	opt := snapshot.ExtractOptions(v)
-	opt.MaxEntries, opt.MaxBytes, opt.MaxDepth = int64(min(free.Inodes, 1<<40)), int64(min(free.Bytes, 1<<62)), archive.MaxDepth
-	var name string
-	opt.Default, name = i.liveRoot(v)
-	found, err := archive.ExtractForeign(ctx, in, tree, opt)
-	if err != nil {
-		return err
-	}
-	i.result = ImportResult{
-		Dropped:  found.Dropped,
-		Manifest: &store.Manifest{SID: i.sid, Reason: store.Manual, Note: i.note, Quiesce: runtime.None},
-	}
-	if name != "" {
-		if found.Stats.Files != 1 || found.Stats.Entries() != 2 {
-			return fmt.Errorf("%w: %s is one file, and the archive must hold %q and nothing else", archive.ErrRefused, v.Path(), name)
-		}
-		file, err := tree.OpenSingle(name)
-		if err != nil {
-			return fmt.Errorf("%w: %s is one file, and the archive does not hold %q: %w", archive.ErrRefused, v.Path(), name, err)
-		}
-		defer file.Close()
-		tree = file
-	}
-	return i.publishLeaving(ctx, tx, []snapshot.Source{{Volume: v, Live: tree}}, false, i.result.Manifest)
-}
-
-// liveRoot returns the metadata of directories that an archive leaves out, and the name
-// of the file where the volume is one.
-func (i *importing) liveRoot(v *workload.Volume) (root archive.Entry, file string) {
-	p, err := i.host().OpenOne(v)
-	if err != nil {
-		return archive.DefaultDirectory(nil), ""
-	}
-	defer p.Close()
-	if file := p.Live.File(); file != "" {
-		return archive.DefaultDirectory(nil), file
-	}
-	return archive.DefaultDirectory(p.Live), ""
+	i.result.Manifest = &store.Manifest{SID: i.sid, Reason: store.Manual, Note: i.note, Quiesce: runtime.None}
+	return i.publishLeaving(ctx, tx, []snapshot.Source{{Volume: v, Live: i.result.Dir}}, false, i.result.Manifest)
 }
 
 // VerifyRequest says what of the store is verified.

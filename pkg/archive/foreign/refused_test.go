@@ -131,7 +131,7 @@ func global(key, value string) []byte {
 func TestZerosWithoutEndAreRefused(t *testing.T) {
 	f := archiveOf(func(f *archivetest.Forge) { f.File("x", "1") })
 	for name, in := range map[string]*endless{"nothing else": {}, "after an archive": {head: f}} {
-		s, err := foreign.Open(in)
+		s, err := foreign.Open(t.Context(), in)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -161,7 +161,7 @@ func TestAFileThatCannotBeReadIsNoRefusal(t *testing.T) {
 	for name, data := range map[string][]byte{"plain": f, "gzip": archive.Gzip.Deflate(nil, f), "zstd": archive.Zstd.Deflate(nil, f)} {
 		for _, at := range []int{0, 2, 100, len(data) - 1, len(data)} {
 			broken := errors.New("broken")
-			s, err := foreign.Open(&failing{data[:min(at, len(data))], broken})
+			s, err := foreign.Open(t.Context(), &failing{data[:min(at, len(data))], broken})
 			for r := foreign.NewReader(s); err == nil; {
 				_, err = r.Next()
 			}

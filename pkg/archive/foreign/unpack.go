@@ -3,6 +3,7 @@ package foreign
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -50,6 +51,7 @@ func (s *source) Read(p []byte) (int, error) {
 // Stream is the tar stream in an archive. An error of the file is returned as it is, and
 // one of the compression wraps [member.ErrRefused].
 type Stream struct {
+	ctx  context.Context
 	from *source
 	r    io.Reader
 	end  func()
@@ -58,9 +60,9 @@ type Stream struct {
 // Open returns the tar stream in a .tar, .tar.gz or .tar.zst, which it tells apart by
 // their first bytes. Several gzip members or zstd frames may follow one another, and
 // zeros may follow the last: bsdtar pads to the end of a record what it has compressed.
-// The caller closes the stream.
-func Open(in io.Reader) (*Stream, error) {
-	s := &Stream{from: &source{r: in}, end: func() {}}
+// A read ends with ctx, if one of in does. The caller closes the stream.
+func Open(ctx context.Context, in io.Reader) (*Stream, error) {
+	s := &Stream{ctx: ctx, from: &source{r: in}, end: func() {}}
 	buf := bufio.NewReaderSize(s.from, 64<<10)
 	head, err := buf.Peek(4)
 	switch {
@@ -94,6 +96,9 @@ func Open(in io.Reader) (*Stream, error) {
 func (s *Stream) Close() { s.end() }
 
 func (s *Stream) Read(p []byte) (int, error) {
+	if s.ctx.Err() != nil { // a few bytes may inflate to many
+		return 0, context.Cause(s.ctx)
+	}
 	n, err := s.r.Read(p)
 	switch {
 	case err == nil || err == io.EOF:
