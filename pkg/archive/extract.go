@@ -125,7 +125,7 @@ func (x *extractor) extract(src Source) (tarstream.Stats, error) {
 	x.flush()
 	err := x.writers.close()
 	if x.foreign != nil && errors.Is(err, member.ErrRefused) {
-		err = fmt.Errorf("%w (its headers begin at byte %d of the tar stream)", err, x.writers.at)
+		err = fmt.Errorf("%w (headers at byte %d of the tar stream)", err, x.writers.at)
 	}
 	return x.stats, err
 }

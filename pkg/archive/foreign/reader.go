@@ -142,6 +142,7 @@ func (r *Reader) Next() (*tarstream.Entry, error) {
 		if err != nil {
 			return nil, err
 		}
+		began := r.began
 		switch h.typ() {
 		case 'x', 'X': // X is Solaris's
 			local, err = r.records(size)
@@ -149,7 +150,7 @@ func (r *Reader) Next() (*tarstream.Entry, error) {
 			if r.global, err = r.records(size); err == nil {
 				err = globally(r.global)
 			}
-			r.began = r.at
+			began = r.at
 		case 'L':
 			long.name, err = r.long(size)
 		case 'K':
@@ -157,7 +158,7 @@ func (r *Reader) Next() (*tarstream.Entry, error) {
 		case 'V': // the label of a tape
 			r.contains(size)
 			err = r.skip()
-			r.began = r.at
+			began = r.at
 		default:
 			r.entries++
 			e, err := r.entry(h, size, long, local)
@@ -169,6 +170,7 @@ func (r *Reader) Next() (*tarstream.Entry, error) {
 		if err != nil {
 			return nil, err
 		}
+		r.began = began
 	}
 }
 
