@@ -19,6 +19,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/docker"
 	"github.com/tiny-forge/snap/pkg/fault"
+	"github.com/tiny-forge/snap/pkg/near"
 	"github.com/tiny-forge/snap/pkg/restore"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/state"
@@ -101,7 +102,7 @@ operator must look), 7 done but something is pending, 8 damage was found,
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
+		Args:          knownCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetOut(a.out)
@@ -119,6 +120,20 @@ operator must look), 7 done but something is pending, 8 damage was found,
 		a.pruneCommand(), a.deleteCommand(), a.watchdogCommand(),
 	)
 	return root
+}
+
+// knownCommand refuses a word that is not a command.
+func knownCommand(root *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	var names []string
+	for _, cmd := range root.Commands() {
+		if !cmd.Hidden {
+			names = append(names, cmd.Name())
+		}
+	}
+	return &usageError{fmt.Errorf("unknown command %q for %q", args[0], root.CommandPath()), near.Question(args[0], names)}
 }
 
 // duration is a flag for how long to wait. It is 0 if it is not given.

@@ -91,5 +91,5 @@ func pick(m *store.Manifest, name string) (*store.Volume, error) {
 	if name == "" {
 		return nil, fault.New(fault.Usage, "volume_required", remedy.Of("choose one with --volume"), "the snapshot has %d volumes: %v", len(names), names)
 	}
-	return nil, fault.New(fault.Usage, "no_such_volume", remedy.Remedy{}, "the snapshot has no volume %q; it has %v", name, names)
+	return nil, unknown(m, name)
 }

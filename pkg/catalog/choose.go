@@ -7,6 +7,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/archive/part"
 	"github.com/tiny-forge/snap/pkg/fault"
+	"github.com/tiny-forge/snap/pkg/near"
 	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/store"
 )
@@ -89,18 +90,18 @@ func named(m *store.Manifest, name string) *store.Volume {
 // unknown says which volumes there are, and what may have been meant.
 func unknown(m *store.Manifest, arg string) error {
 	name, path, _ := strings.Cut(arg, ":")
-	var names, near []string
+	var names, like []string
 	for i := range m.Volumes {
 		v := m.Volumes[i].Name
 		names = append(names, fmt.Sprintf("%q", v))
-		if part.Resembles(name, v) {
-			near = append(near, join(v, path))
+		if near.Resembles(name, v) {
+			like = append(like, join(v, path))
 		}
 	}
 	way := remedy.Remedy{}
 	switch {
-	case len(near) > 0:
-		way = didYouMean(near)
+	case len(like) > 0:
+		way = remedy.Of(near.Ask(like))
 	case len(m.Volumes) == 1:
 		way = remedy.Of("a path is written with its volume: " + join(m.Volumes[0].Name, arg))
 	}
@@ -114,13 +115,9 @@ func join(volume, path string) string {
 	return volume + ":" + path
 }
 
-func didYouMean(names []string) remedy.Remedy {
-	return remedy.Of("did you mean " + strings.Join(names, ", or ") + "?")
-}
-
 // missing refuses what the snapshot does not have.
 func missing(m *store.Manifest, v *store.Volume, list []part.Missing) error {
-	var lines, near []string
+	var lines, like []string
 	for _, one := range list {
 		line := fmt.Sprintf("%q", one.Name)
 		if one.In != "." {
@@ -128,13 +125,13 @@ func missing(m *store.Manifest, v *store.Volume, list []part.Missing) error {
 		}
 		lines = append(lines, line)
 		for _, name := range one.Near {
-			near = append(near, v.Name+":"+name)
+			like = append(like, v.Name+":"+name)
 		}
 	}
-	slices.Sort(near)
+	slices.Sort(like)
 	way := remedy.Of("see what is in it: export the volume and list the archive with tar -t; other snapshots: ", remedy.List(m.Workload))
-	if near = slices.Compact(near); len(near) > 0 {
-		way = didYouMean(near)
+	if like = slices.Compact(like); len(like) > 0 {
+		way = remedy.Of(near.Ask(like))
 	}
 	return fault.Refuse("path_not_found", way, "volume %s of the snapshot has no %s", v.Name, strings.Join(lines, ", no "))
 }

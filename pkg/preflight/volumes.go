@@ -24,7 +24,7 @@ func (h *Host) choose(_ context.Context, p *Plan) error {
 	for _, name := range p.req.Volumes {
 		v, err := h.Workload.Volume(name)
 		if err != nil {
-			return fault.New(fault.Usage, "no_such_volume", remedy.Remedy{}, "%w", err)
+			return fault.New(fault.Usage, "no_such_volume", remedy.Of(h.Workload.Meant(name)), "%w", err)
 		}
 		wanted[v] = true
 	}

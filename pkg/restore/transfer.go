@@ -211,7 +211,7 @@ type importing struct {
 func (i *importing) run(ctx context.Context, volume string, in io.Reader) (*ImportResult, error) {
 	v, err := i.w.Volume(volume)
 	if err != nil {
-		return nil, fault.New(fault.Usage, "no_such_volume", remedy.Remedy{}, "%w", err)
+		return nil, fault.New(fault.Usage, "no_such_volume", remedy.Of(i.w.Meant(volume)), "%w", err)
 	}
 	if err := errors.Join(i.clearAway(ctx), i.unfinished()); err != nil {
 		return nil, fault.Classify(err)

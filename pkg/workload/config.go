@@ -16,6 +16,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/near"
 	"github.com/tiny-forge/snap/pkg/retain"
 )
 
@@ -319,5 +320,8 @@ func (c *Config) Workload(name string) (*Workload, error) {
 		return w, nil
 	}
 	hint := "the config has: " + strings.Join(c.Names(), ", ")
+	if meant := near.Question(name, c.Names()); meant != "" {
+		hint = meant + " " + hint
+	}
 	return nil, &Error{Where: c.Path, Err: fmt.Errorf("no workload %q", name), Hint: hint}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/docker/go-connections/nat"
 	"gopkg.in/yaml.v3"
 
+	"github.com/tiny-forge/snap/pkg/near"
 	"github.com/tiny-forge/snap/pkg/retain"
 )
 
@@ -238,7 +239,6 @@ func (w *Workload) Excludes(names ...string) bool {
 
 // Volume returns the volume of that name, or the only one with that alias.
 func (w *Workload) Volume(name string) (*Volume, error) {
-	var names []string
 	var also []*Volume
 	for i := range w.Volumes {
 		if w.Volumes[i].Name == name {
@@ -247,13 +247,23 @@ func (w *Workload) Volume(name string) (*Volume, error) {
 		if w.Volumes[i].Alias == name {
 			also = append(also, &w.Volumes[i])
 		}
-		names = append(names, w.Volumes[i].Name)
 	}
 	if len(also) == 1 {
 		return also[0], nil
 	}
-	return nil, fmt.Errorf("workload %s has no volume %q (it has: %s)", w.Name, name, strings.Join(names, ", "))
+	return nil, fmt.Errorf("workload %s has no volume %q (it has: %s)", w.Name, name, strings.Join(w.volumeNames(), ", "))
 }
+
+func (w *Workload) volumeNames() (names []string) {
+	for i := range w.Volumes {
+		names = append(names, w.Volumes[i].Name)
+	}
+	return names
+}
+
+// Meant asks which volume was meant with a name that Volume does not know, "" where no
+// name resembles it.
+func (w *Workload) Meant(name string) string { return near.Question(name, w.volumeNames()) }
 
 // Words is a command: a list, or one string. No shell sees the string; it is
 // split at blanks, and quotes are honoured.

@@ -62,8 +62,6 @@ func directory(name string) string {
 	return tarstream.Root
 }
 
-func base(name string) string { return name[strings.LastIndexByte(name, '/')+1:] }
-
 // top returns the chosen name that name is, or lies below, and "" where there is none.
 func (c *Choice) top(name string) string {
 	for name != tarstream.Root {
