@@ -9,6 +9,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tiny-forge/snap/pkg/catalog"
+	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/fault"
+	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/restore"
 	"github.com/tiny-forge/snap/pkg/store"
 )
@@ -67,6 +71,21 @@ func (a *app) listCommand() *cobra.Command {
 	return cmd
 }
 
+// sid returns the id that a word of the command line means: see [catalog.Find]. For a
+// snapshot that cannot be used its error is of kind.
+func (a *app) sid(e *restore.Engine, kind fault.Kind, workload, word string) (string, error) {
+	if disk.ValidID(word) {
+		return word, nil
+	}
+	if _, err := listed(e, []string{workload}); err != nil {
+		return "", err
+	}
+	if e.Store == nil {
+		return "", fault.New(kind, "snapshot_not_found", remedy.Remedy{}, "snapshot %s of workload %s: %s", word, workload, e.NoStoreReason())
+	}
+	return catalog.Find(e.Store, kind, workload, word)
+}
+
 // listed returns the workloads to list: the one of the command line, or those of
 // the config and those of which only the store has snapshots.
 func listed(e *restore.Engine, args []string) ([]string, error) {
@@ -111,7 +130,11 @@ func (a *app) showCommand() *cobra.Command {
 		Short: "Show the contents of a snapshot",
 		Args:  cobra.ExactArgs(2),
 		RunE: a.with(knownStore, func(_ context.Context, e *restore.Engine, args []string) error {
-			m, err := e.Snapshot(args[0], args[1])
+			sid, err := a.sid(e, fault.Failed, args[0], args[1])
+			if err != nil {
+				return err
+			}
+			m, err := e.Snapshot(args[0], sid)
 			if err != nil {
 				return err
 			}

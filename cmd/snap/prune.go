@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/prune"
 	"github.com/tiny-forge/snap/pkg/restore"
 	"github.com/tiny-forge/snap/pkg/retain"
@@ -136,7 +137,14 @@ cannot be undone. One that an unfinished restore needs is refused.`,
 	cmd.Flags().BoolVar(&req.Confirmed, "confirm", false, "say that the snapshots are to be deleted")
 	cmd.Flags().Var(&wait, "wait", "how long to wait for others who work with the store")
 	cmd.RunE = a.with(knownStore, func(ctx context.Context, e *restore.Engine, args []string) error {
-		req.Workload, req.SIDs, req.Wait = args[0], args[1:], time.Duration(wait)
+		req.Workload, req.Wait = args[0], time.Duration(wait)
+		for _, word := range args[1:] {
+			sid, err := a.sid(e, fault.Refused, req.Workload, word)
+			if err != nil {
+				return err
+			}
+			req.SIDs = append(req.SIDs, sid)
+		}
 		r, err := e.Delete(ctx, req)
 		if err != nil {
 			return err

@@ -16,6 +16,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/restore"
 	"github.com/tiny-forge/snap/pkg/snapshot"
 )
@@ -51,11 +52,15 @@ compression is the snapshot's own. Every byte is verified before it is written.`
 		return err
 	}
 	cmd.RunE = a.with(knownStore, func(ctx context.Context, e *restore.Engine, args []string) error {
-		if output == "-" {
-			_, err := e.Export(ctx, args[0], args[1], volume, compression, a.out)
+		sid, err := a.sid(e, fault.Failed, args[0], args[1])
+		if err != nil {
 			return err
 		}
-		return a.exportFile(ctx, e, args[0], args[1], volume, compression, output)
+		if output == "-" {
+			_, err := e.Export(ctx, args[0], sid, volume, compression, a.out)
+			return err
+		}
+		return a.exportFile(ctx, e, args[0], sid, volume, compression, output)
 	})
 	return cmd
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/restore"
 	"github.com/tiny-forge/snap/pkg/verify"
 )
@@ -63,7 +64,10 @@ Captures read a part of what they use again by themselves (scrub: in the config)
 			req.Workload = args[0]
 		}
 		if len(args) > 1 {
-			req.SID = args[1]
+			var err error
+			if req.SID, err = a.sid(e, fault.Failed, args[0], args[1]); err != nil {
+				return err
+			}
 		}
 		report, err := e.Verify(ctx, req)
 		if report == nil {

@@ -1,5 +1,5 @@
 // Package catalog reads snapshots out of a store for whoever asks for one by name. It
-// checks the id ([ValidSID]), loads the manifest ([Load]), writes a volume as one archive
+// checks the id ([ValidSID]) or finds it by a word ([Find]), loads the manifest ([Load]), writes a volume as one archive
 // ([Export]), and puts a snapshot, or chosen files of it, into a directory beside the live
 // data ([Extract]). Its errors are [*fault.Error], with a way out for the operator.
 //
@@ -35,17 +35,25 @@ func ValidSID(workload, sid string) error {
 // Load reads a manifest. For a snapshot that cannot be used its error is of kind.
 func Load(st *store.Store, kind fault.Kind, workload, sid string) (*store.Manifest, error) {
 	m, err := st.Load(workload, sid)
-	switch {
-	case err == nil:
-		return m, nil
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, fault.New(kind, "snapshot_not_found", remedy.Of(remedy.List(workload)), "there is no snapshot %s of workload %s", sid, workload)
-	case errors.Is(err, disk.ErrTooNew):
-		return nil, fault.New(kind, "snapshot_too_new", remedy.Of("use the version of snap that made it, or a newer one"), "%w", err)
-	case errors.Is(err, disk.ErrDamaged):
-		return nil, fault.New(kind, "snapshot_damaged", fault.UseAnother(workload), "%w", err)
+	if errors.Is(err, fs.ErrNotExist) {
+		sids, _ := st.Published(workload) // only for the hint
+		return nil, fault.New(kind, "snapshot_not_found", meant(sids, workload, sid), "there is no snapshot %s of workload %s", sid, workload)
 	}
-	return nil, fault.Classify(err)
+	if err != nil {
+		return nil, unusable(kind, workload, err)
+	}
+	return m, nil
+}
+
+// unusable is the error of a manifest that is there.
+func unusable(kind fault.Kind, workload string, err error) *fault.Error {
+	switch {
+	case errors.Is(err, disk.ErrTooNew):
+		return fault.New(kind, "snapshot_too_new", remedy.Of("use the version of snap that made it, or a newer one"), "%w", err)
+	case errors.Is(err, disk.ErrDamaged):
+		return fault.New(kind, "snapshot_damaged", fault.UseAnother(workload), "%w", err)
+	}
+	return fault.Classify(err)
 }
 
 // Exported is a volume as it was written: Compression is that of the file.

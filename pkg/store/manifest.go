@@ -32,6 +32,10 @@ const (
 	PreRestore Reason = "pre-restore"
 )
 
+// BeforeRestore begins the note of a pre-restore snapshot that holds all that a restore
+// replaced. Others hold what was taken back, or what was written meanwhile.
+const BeforeRestore = "before the restore of "
+
 // Manifest describes one snapshot. It is untrusted: it says what there is, and
 // the current config says where that goes.
 type Manifest struct {
@@ -342,6 +346,38 @@ func (s *Store) SIDs(workload string) ([]string, error) {
 	names = slices.DeleteFunc(names, func(name string) bool { return !disk.ValidID(name) })
 	slices.Sort(names)
 	return names, err
+}
+
+// Published returns the ids of the snapshots of a workload that have a manifest, be it
+// damaged, the oldest first.
+func (s *Store) Published(workload string) (sids []string, err error) {
+	all, err := s.SIDs(workload)
+	if err != nil || len(all) == 0 {
+		return nil, err
+	}
+	dir, err := s.snapshots.OpenIfThere(workload)
+	if err != nil || dir == nil {
+		return nil, err
+	}
+	defer dir.Close()
+	for _, sid := range all {
+		snapshot, err := dir.OpenIfThere(sid)
+		if err != nil {
+			return nil, err
+		}
+		if snapshot == nil { // deleted meanwhile
+			continue
+		}
+		there, err := snapshot.Exists(manifestFile)
+		snapshot.Close()
+		if err != nil {
+			return nil, err
+		}
+		if there {
+			sids = append(sids, sid)
+		}
+	}
+	return sids, nil
 }
 
 // Sizes returns how many bytes are stored as each member, in the order of the list, and
