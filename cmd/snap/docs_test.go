@@ -16,6 +16,8 @@ func TestEveryFlagSaysWhatItTakes(t *testing.T) {
 	want := map[string]string{
 		"capture --note": "text", "capture --tag": "tag", "capture --wait": "duration", "list --last": "n", "list --reason": "manual|pre-restore", "list --tag": "tag", "capture --quiesce": "pause|stop|none",
 		"restore --confirm": "sid", "restore --guard": "before|after", "restore --image": "running|config|snapshot", "restore --on-unhealthy": "revert|keep",
+		"restore --plan-hash": "hash", "undo --plan-hash": "hash", "undo --confirm": "sid", "undo --guard": "before|after", "undo --image": "running|config|snapshot",
+		"undo --on-unhealthy": "revert|keep", "undo --health-timeout": "duration", "undo --stop-timeout": "duration",
 		"restore --volume": "name", "restore --to": "dir", "restore --health-timeout": "duration", "restore --stop-timeout": "duration",
 		"recover --confirm": "transaction", "recover --resolve": "keep-old|keep-new", "recover --wait-docker": "duration",
 		"deploy --health-timeout": "duration", "lock --wait": "duration",

@@ -104,7 +104,11 @@ func (a *app) resolve(ctx context.Context, e *restore.Engine, req restore.Resolv
 	}
 	if r.Resolution != nil && req.Confirm == "" && a.out.lost == nil { // what could not be shown cannot be confirmed
 		question := fmt.Sprintf("This makes all volumes of %s %s. Type the transaction's id to confirm:", r.Workload, req.Keep)
-		if req.Confirm = a.confirm(question, r.Tx); req.Confirm != "" {
+		var ended error
+		if req.Confirm, ended = a.confirm(ctx, question, r.Tx); ended != nil {
+			return ended
+		}
+		if req.Confirm != "" {
 			r, err = e.Resolve(ctx, req)
 		}
 	}

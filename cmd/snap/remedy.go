@@ -21,6 +21,12 @@ func (u *ui) spell(op remedy.Operation) string {
 			more = append(more, "--confirm", op.ID)
 		}
 		op.ID = ""
+	case remedy.DoPlan:
+		verb, more = "restore", []string{"--plan"}
+	case remedy.DoUndo:
+		if op.Confirmed {
+			more, op.ID = []string{"--confirm", op.ID}, ""
+		}
 	case remedy.DoRestore:
 		if op.Confirmed {
 			more = []string{"--confirm", op.ID}

@@ -17,6 +17,8 @@ func TestAnOperationIsSpelledSoThatItCanBePasted(t *testing.T) {
 		"recover web --offline":                  {Verb: remedy.DoRecoverOffline, Workload: "web"},
 		"recover web --resolve keep-old":         {Verb: remedy.DoResolve, Workload: "web", Keep: "old"},
 		"restore web " + tx:                      {Verb: remedy.DoRestore, Workload: "web", ID: tx},
+		"restore web " + tx + " --plan":          remedy.Plan("web", tx),
+		"undo web --confirm " + tx:               {Verb: remedy.DoUndo, Workload: "web", ID: tx, Confirmed: true},
 		"show web " + tx:                         {Verb: remedy.DoShow, Workload: "web", ID: tx},
 		"status":                                 {Verb: remedy.DoStatus},
 		"list web":                               {Verb: remedy.DoList, Workload: "web"},

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -312,6 +313,13 @@ func (u *ui) table(rows [][]string) {
 	if u.json || u.silent {
 		return
 	}
+	for _, line := range columns(rows) {
+		u.line(u.out, line)
+	}
+}
+
+// columns are the lines of a table.
+func columns(rows [][]string) (lines []string) {
 	var b strings.Builder
 	tw := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	for _, row := range rows {
@@ -323,23 +331,62 @@ func (u *ui) table(rows [][]string) {
 	}
 	_ = tw.Flush()
 	for line := range strings.Lines(b.String()) {
-		u.line(u.out, strings.TrimRight(line, " \n"))
+		lines = append(lines, strings.TrimRight(line, " \n"))
 	}
+	return lines
 }
 
-// confirm asks the user to type an id, and returns what they typed. Without a
-// terminal it does not ask and returns "".
-func (u *ui) confirm(question, id string) string {
-	if _, err := unix.IoctlGetTermios(int(u.in.Fd()), unix.TCGETS); err != nil {
-		return ""
+// asks reports whether somebody at a terminal can be asked, and sees the question.
+func (u *ui) asks() bool {
+	shown, is := u.err.(*os.File)
+	return is && terminal(u.in) && terminal(shown)
+}
+
+func terminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+// confirm asks the user to type an id, and returns what they typed. Without a terminal it
+// does not ask and returns "", and so at the end of the input. A signal ends it at once
+// with an error. The terminal keeps its settings all the time.
+func (u *ui) confirm(ctx context.Context, question, id string) (string, error) {
+	if !u.asks() {
+		return "", nil
 	}
-	u.progress("%s", question)
-	line, err := bufio.NewReader(u.in).ReadString('\n')
-	if err != nil || strings.TrimSpace(line) == "" {
-		u.progress("not confirmed (the id is %s)", id)
-		return ""
+	u.line(u.err, question)
+	typed := make(chan string, 1)
+	go func() { // read(2) hears of no context
+		line, _ := bufio.NewReader(u.in).ReadString('\n') // cut short at the end of the input
+		typed <- line
+	}()
+	line := ""
+	select {
+	case <-ctx.Done():
+	case line = <-typed:
 	}
-	return strings.TrimSpace(line)
+	if sig := fault.Interruption(context.Cause(ctx)); sig != nil {
+		u.line(u.err, "") // after the ^C that the terminal shows
+		u.forget()
+		return "", sig
+	}
+	if !strings.HasSuffix(line, "\n") {
+		u.line(u.err, "")
+		line = ""
+	}
+	if line = strings.TrimSpace(line); line == "" {
+		u.line(u.err, fmt.Sprintf("not confirmed (the id is %s)", id))
+	}
+	return line, nil
+}
+
+// forget drops what was typed and not sent, so that the shell does not get it. A process in
+// the background may not do so: the kernel would stop it (termios(3)).
+func (u *ui) forget() {
+	fd := int(u.in.Fd())
+	if group, err := unix.IoctlGetInt(fd, unix.TIOCGPGRP); err == nil && group == unix.Getpgrp() {
+		_ = unix.IoctlSetInt(fd, unix.TCFLSH, unix.TCIFLUSH) // it is a courtesy
+	}
 }
 
 func size(n int64) string { return units.BytesSize(float64(n)) }

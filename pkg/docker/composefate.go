@@ -263,13 +263,13 @@ func (a *composeApp) plan(ctx context.Context, want runtime.Want) (*runtime.Plan
 				errs = append(errs, fmt.Errorf("service %s: %w", name, err))
 			}
 		}
-		return &runtime.Plan{Fates: v.decide(nil)}, errors.Join(errs...)
+		return &runtime.Plan{Fates: v.decide(nil), Model: v.sum}, errors.Join(errs...)
 	}
 	if err := a.compare(ctx, v); err != nil {
 		return nil, err
 	}
 	chosen, imageErr := a.choose(ctx, v, want)
-	plan := &runtime.Plan{Fates: v.decide(chosen), Pins: chosen}
+	plan := &runtime.Plan{Fates: v.decide(chosen), Pins: chosen, Model: v.sum}
 	errs := []error{a.mismatch(ctx, v, plan.Fates), v.checkMounted(a.w.Volumes), imageErr, a.checkImages(ctx, plan.Fates)}
 	var ports []engine.Port
 	for _, name := range slices.Sorted(maps.Keys(v.Services)) {

@@ -3,6 +3,8 @@ package docker
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -210,6 +212,7 @@ type project struct {
 	Services map[string]service       `json:"services"`
 	Volumes  map[string]mounts.Volume `json:"volumes"`
 
+	sum   string          // of the whole
 	extra map[string]bool // services that no profile of the config asks for
 }
 
@@ -254,7 +257,8 @@ func config(ctx context.Context, c compose.Command, override []byte) (*project, 
 	if err != nil {
 		return nil, nil, err
 	}
-	p := &project{}
+	sum := sha256.Sum256(out)
+	p := &project{sum: hex.EncodeToString(sum[:])}
 	// In what config prints a $ is doubled, so that it can be read as a file again.
 	if err := json.Unmarshal(bytes.ReplaceAll(out, []byte("$$"), []byte("$")), p); err != nil {
 		return nil, nil, fmt.Errorf("docker compose config of %s: %w", c.Files[0], err)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,6 +23,11 @@ type Run struct {
 	Downtime float64   `json:"downtime_seconds,omitempty"` // how long the app was down or at rest
 	Bytes    int64     `json:"bytes,omitempty"`            // of the data
 	Added    int64     `json:"added_bytes,omitempty"`      // by how much the store grew
+
+	// Of a restore that began, or its recovery: the snapshot of the data from before, if it
+	// was made, and which data is live since then, KeepOld or KeepNew; "" where nobody knows.
+	PreRestoreSID string `json:"pre_restore_sid,omitempty"`
+	Live          string `json:"live,omitempty"`
 }
 
 // The history of a workload is cut to its newer half when it is longer than this, in
@@ -99,4 +105,48 @@ func (j *Journal) Runs(workload string) ([]Run, error) {
 		}
 	}
 	return runs, nil
+}
+
+// LastFailure returns the last capture that failed, nil if one has succeeded since.
+func LastFailure(runs []Run) (failure *Run) {
+	for i := range runs {
+		switch r := &runs[i]; {
+		case r.Verb != "capture":
+		case r.Result == "ok":
+			failure = nil
+		default:
+			failure = r
+		}
+	}
+	return failure
+}
+
+// Growth is the most that one of the last ten runs has added to the store.
+func Growth(runs []Run) (most int64) {
+	for _, r := range runs[max(0, len(runs)-10):] {
+		most = max(most, r.Added)
+	}
+	return most
+}
+
+// LastRestore returns the last restore that began, nil if none is known.
+func LastRestore(runs []Run) (last *Run) {
+	for i := range runs {
+		if runs[i].Live != "" {
+			last = &runs[i]
+		}
+	}
+	return last
+}
+
+// Downtimes returns how long the app was down at the last restores that succeeded, the last
+// one first, five at most.
+func Downtimes(runs []Run) (seconds []float64) {
+	const most = 5
+	for _, r := range slices.Backward(runs) {
+		if r.Verb == "restore" && r.Result == "ok" && r.Downtime > 0 && len(seconds) < most {
+			seconds = append(seconds, r.Downtime)
+		}
+	}
+	return seconds
 }

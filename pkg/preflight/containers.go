@@ -71,7 +71,7 @@ func (h *Host) redeploy(ctx context.Context, p *Plan) error {
 	if err != nil {
 		return err
 	}
-	p.Fates, p.Pins = redeploy.Fates, redeploy.Pins
+	p.Fates, p.Pins, p.model = redeploy.Fates, redeploy.Pins, redeploy.Model
 	running := runtime.Containers(p.Containers).Pins()
 	for _, service := range slices.Sorted(maps.Keys(p.Pins)) {
 		i := Image{Service: service, Snapshot: want.Taken[service], Running: running[service], Next: p.Pins[service]}

@@ -3,6 +3,7 @@ package preflight
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/fault"
@@ -20,6 +21,15 @@ type Request struct {
 	Guard    string   // workload.GuardBefore or GuardAfter
 	Image    string   // runtime.ImageRunning, the default, ImageConfig or ImageSnapshot
 	TakeOver bool     // take over containers that another config made
+
+	// What the pre-flight itself does not look at, and a hash of the plan covers.
+	OnUnhealthy                string
+	HealthTimeout, StopTimeout time.Duration
+	TrustIndex                 bool
+
+	// PlanHash is the hash of a plan that was shown before; the restore is refused if it
+	// would do something else by now. "": it is not.
+	PlanHash string
 }
 
 // Plan is what a restore would do, or what a capture found. The caller closes it.
@@ -37,7 +47,9 @@ type Plan struct {
 	Left       []string           // mounts that are not volumes of the workload, a line for each reason
 	NotKept    []snapshot.NotKept // of the live data: what its pre-restore snapshot will not hold
 	Running    bool               // the app runs now and will be brought up again
+	Hash       string             // of a restore: of what the plan rests on
 
+	model    string // see runtime.Plan
 	req      Request
 	captures bool
 	manifest *store.Manifest
@@ -116,8 +128,11 @@ type check func(context.Context, *Plan) error
 func (h *Host) Restore(ctx context.Context, req Request) (*Plan, error) {
 	p := &Plan{Workload: h.Workload.Name, SID: req.SID, Guard: req.Guard, req: req}
 	p.Left, p.Warnings = h.Mounts.Told(), h.Mounts.Warnings()
-	return p, run(ctx, p, h.choose, h.match, h.directories, h.live, h.containers, h.files, h.redeploy, h.users, h.holders, h.space, h.exchange)
+	return p, run(ctx, p, h.choose, h.match, h.directories, h.live, h.containers, h.files, h.redeploy, h.users, h.holders, h.space, h.exchange, h.hash)
 }
+
+// Manifest is the snapshot that a restore would put back.
+func (p *Plan) Manifest() *store.Manifest { return p.manifest }
 
 // Capture returns what a capture finds under quiesce, or the refusal with which it, or
 // a restore of its snapshot, would end. The caller closes the plan, after an error too.

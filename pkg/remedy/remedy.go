@@ -26,6 +26,8 @@ const (
 	DoRecoverOffline Verb = "recover offline"
 	DoResolve        Verb = "resolve"
 	DoRestore        Verb = "restore"
+	DoPlan           Verb = "plan" // of a restore
+	DoUndo           Verb = "undo" // of the last restore
 	DoDeploy         Verb = "deploy"
 	DoList           Verb = "list"
 	DoShow           Verb = "show"
@@ -122,6 +124,9 @@ func Restore(workload, sid string) Operation {
 func RestoreTo(workload, sid string) Operation {
 	return Operation{Verb: DoRestore, Workload: workload, ID: sid, To: "DIR"}
 }
+
+// Plan shows what a restore would do.
+func Plan(workload, sid string) Operation { return Operation{Verb: DoPlan, Workload: workload, ID: sid} }
 
 // Operations on all workloads.
 var (

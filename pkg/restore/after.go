@@ -134,7 +134,7 @@ func (f *finish) captureDisplaced(ctx context.Context, sid string, trees []snaps
 }
 
 func preRestore(sid, restored string, containers []runtime.Container) *store.Manifest {
-	return &store.Manifest{SID: sid, Reason: store.PreRestore, Note: "before the restore of " + restored, Quiesce: runtime.Stop, Images: images(containers)}
+	return &store.Manifest{SID: sid, Reason: store.PreRestore, Note: store.BeforeRestore + restored, Quiesce: runtime.Stop, Images: images(containers)}
 }
 
 // keepsDisplaced says why the old data is not a snapshot yet, where it is, and

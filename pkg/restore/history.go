@@ -17,32 +17,15 @@ func (e *Engine) remember(ctx context.Context, workload string, start time.Time,
 	}
 	run.Time, run.Seconds, run.Result = time.Now().UTC(), time.Since(start).Seconds(), "ok"
 	if err != nil {
-		own := fault.Classify(err)
-		run.Result, run.Error = own.Code, fault.Line(err)
+		run.Result, run.Error = fault.Classify(err).Code, fault.Line(err)
 	}
 	if err := e.Journal.AddRun(workload, run); err != nil {
 		observer(ctx).Line(fmt.Sprintf("warning: %v", err))
 	}
 }
 
-// lastFailure returns the last capture that failed, nil if one has succeeded since.
-func lastFailure(runs []journal.Run) (failure *journal.Run) {
-	for i := range runs {
-		switch r := &runs[i]; {
-		case r.Verb != "capture":
-		case r.Result == "ok":
-			failure = nil
-		default:
-			failure = r
-		}
-	}
-	return failure
-}
-
-// growth is the most that one of the last ten runs has added to the store.
-func growth(runs []journal.Run) (most int64) {
-	for _, r := range runs[max(0, len(runs)-10):] {
-		most = max(most, r.Added)
-	}
-	return most
+// ran is what the history says of a restore's transaction that came to this end.
+func (end *ended) ran(verb string, b *journal.Begin) journal.Run {
+	live := map[string]string{RolledForwardTx: journal.KeepNew, RolledBackTx: journal.KeepOld, Cleaned: journal.KeepOld}
+	return journal.Run{Verb: verb, SID: b.SID, PreRestoreSID: b.PreRestoreSID, Live: live[outcomes[end.outcome].action]}
 }

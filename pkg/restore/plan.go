@@ -2,10 +2,13 @@ package restore
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/catalog"
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/preflight"
+	"github.com/tiny-forge/snap/pkg/workload"
 )
 
 // What to do when the restored app does not become healthy.
@@ -27,6 +30,7 @@ type RestoreRequest struct {
 	TrustIndex    bool          // do not read what was cloned because the index says that it is unchanged
 	Image         string        // runtime.ImageRunning, the default, ImageConfig or ImageSnapshot
 	TakeOver      bool          // take over containers that another config made
+	PlanHash      string        // "", or the Hash of the plan that is to be carried out, and no other
 }
 
 // Plan runs the pre-flight of a restore and changes nothing. It returns what
@@ -42,6 +46,23 @@ func (e *Engine) Plan(ctx context.Context, req RestoreRequest) (*preflight.Plan,
 	return p, err
 }
 
+// Undo returns the snapshot that undoes the last restore of a workload: see [catalog.Undo].
+func (e *Engine) Undo(ctx context.Context, name string) (*catalog.Undone, error) {
+	s, err := e.begin(ctx, "undo", name)
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	strays, err := e.orphans(ctx, []string{name}, map[string]*workload.Workload{name: s.w})
+	for _, r := range strays {
+		err = errors.Join(err, r.Err)
+	}
+	if err = errors.Join(s.unfinished(), err); err != nil {
+		return nil, fault.Classify(err)
+	}
+	return catalog.Undo(s.Store, s.Journal, name)
+}
+
 // plan is the pre-flight. The caller closes what it returns, after an error too.
 func (s *session) plan(ctx context.Context, req RestoreRequest) (*preflight.Plan, error) {
 	if err := catalog.ValidSID(s.w.Name, req.SID); err != nil {
@@ -54,7 +75,10 @@ func (s *session) plan(ctx context.Context, req RestoreRequest) (*preflight.Plan
 	if err != nil {
 		return nil, err
 	}
-	return s.host().Restore(ctx, preflight.Request{SID: req.SID, Volumes: req.Volumes, Guard: guard, Image: req.Image, TakeOver: req.TakeOver})
+	return s.host().Restore(ctx, preflight.Request{
+		SID: req.SID, Volumes: req.Volumes, Guard: guard, Image: req.Image, TakeOver: req.TakeOver, PlanHash: req.PlanHash,
+		OnUnhealthy: req.OnUnhealthy, HealthTimeout: req.HealthTimeout, StopTimeout: req.StopTimeout, TrustIndex: req.TrustIndex,
+	})
 }
 
 // host is the workload as the pre-flight sees it.

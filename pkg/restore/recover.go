@@ -200,6 +200,9 @@ func (s *session) conclude(ctx context.Context, tx *journal.Tx, offline bool, r 
 	r.Kept, r.TakenSID = end.preserved, end.takenSID
 	r.Action, r.Pending = outcomes[end.outcome].action, outcomes[end.outcome].pending
 	r.Err = end.recovered(s.w.Name, tx.ID)
+	if tx.Begin.Kind == journal.Restore {
+		s.remember(ctx, s.w.Name, s.when, end.ran("recover", tx.Begin), r.Err)
+	}
 }
 
 // controls makes sure that the config still has the directories that are recorded, and

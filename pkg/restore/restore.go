@@ -69,11 +69,12 @@ func (e *Engine) Restore(ctx context.Context, req RestoreRequest) (*RestoreResul
 		return nil, err
 	}
 	defer s.close()
-	r := &restoration{session: s, req: req, result: &RestoreResult{Workload: req.Workload, SID: req.SID, Phases: s.seconds}, release: func() {}}
+	r := &restoration{session: s, req: req, result: &RestoreResult{Workload: req.Workload, SID: req.SID, Phases: s.seconds}, release: func() {}, ran: journal.Run{Verb: "restore"}}
 	err = r.run(ctx)
 	r.result.Seconds = time.Since(s.when).Seconds()
 	s.audit(req.SID, r.result.Tx, err)
-	e.remember(ctx, req.Workload, s.when, journal.Run{Verb: "restore", SID: req.SID, Downtime: r.result.DowntimeSeconds}, err)
+	r.ran.SID, r.ran.Downtime = req.SID, r.result.DowntimeSeconds
+	e.remember(ctx, req.Workload, s.when, r.ran, err)
 	if r.result.Outcome == "" {
 		return nil, err
 	}
@@ -103,6 +104,7 @@ type restoration struct {
 	result  *RestoreResult
 	down    time.Time // when the fence began; zero before
 	release func()    // of the watchdog
+	ran     journal.Run
 }
 
 func (r *restoration) run(ctx context.Context) error {
@@ -407,6 +409,7 @@ func (r *restoration) conclude(ctx context.Context, failed error) error {
 		}
 	}
 	end := r.finish(ctx, tx, false)
+	r.ran = end.ran("restore", tx.Begin)
 	if !r.down.IsZero() {
 		r.result.DowntimeSeconds = end.up.Sub(r.down).Seconds()
 	}

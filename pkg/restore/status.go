@@ -125,10 +125,10 @@ func (e *Engine) status(ctx context.Context, name string, known map[string]*work
 	if err != nil {
 		problem(fault.Line(err))
 	}
-	if failure := lastFailure(runs); failure != nil {
+	if failure := journal.LastFailure(runs); failure != nil {
 		st.LastError, st.Failed = failure.Error, failure.Time
 	}
-	st.Growth = growth(runs)
+	st.Growth = journal.Growth(runs)
 	s, err := e.lookup(ctx, "status", name)
 	if err != nil {
 		problem(fault.Line(err))

@@ -47,6 +47,9 @@ type Plan struct {
 	Fates []Fate // of the containers in Before, in their order
 	// Pins are the images that come up, by service: the Pins of the Redeploy.
 	Pins map[string]Pin
+	// Model is a checksum of the description that containers are made anew from; "" where
+	// that is the config itself.
+	Model string
 }
 
 // Refusal is the error of a check: snap could not bring the workload back as it
