@@ -126,7 +126,9 @@ func RestoreTo(workload, sid string) Operation {
 }
 
 // Plan shows what a restore would do.
-func Plan(workload, sid string) Operation { return Operation{Verb: DoPlan, Workload: workload, ID: sid} }
+func Plan(workload, sid string) Operation {
+	return Operation{Verb: DoPlan, Workload: workload, ID: sid}
+}
 
 // Operations on all workloads.
 var (
