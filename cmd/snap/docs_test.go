@@ -26,6 +26,7 @@ func TestEveryFlagSaysWhatItTakes(t *testing.T) {
 		"status --max-age": "duration", "prune --keep-last": "n", "prune --keep-hourly": "n", "prune --keep-daily": "n", "prune --keep-weekly": "n", "prune --keep-monthly": "n", "prune --keep-yearly": "n",
 		"prune --keep-within": "time", "prune --keep-within-hourly": "time", "prune --keep-within-daily": "time", "prune --keep-within-weekly": "time",
 		"prune --keep-within-monthly": "time", "prune --keep-within-yearly": "time", "prune --keep-pre-restore": "time", "prune --keep-tag": "tag",
+		"ls --recursive": "", "ls --null": "", "diff --volume": "name", "diff --content": "",
 		"import --note": "text", "import --volume": "name",
 	}
 	for _, cmd := range (&app{ui: newUI(os.Stdin, io.Discard, io.Discard)}).root().Commands() {

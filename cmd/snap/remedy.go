@@ -35,6 +35,7 @@ func (u *ui) spell(op remedy.Operation) string {
 			more = []string{"--to", op.To}
 		}
 	}
+	more = append(more, op.Part)
 	words := []string{u.called, verb}
 	for _, word := range append([]string{op.Workload, op.ID}, more...) {
 		if word != "" {

@@ -310,6 +310,11 @@ func (a *app) planText(e *restore.Engine, p *preflight.Plan) (lines []string) {
 		})
 	}
 	lines = append(lines, columns(rows)...)
+	for _, v := range p.Volumes {
+		if v.Changes != nil {
+			say("volume %s: %s", v.Name, totalsText(v.Changes, [4]string{"will be added", "deleted", "replaced", "given other metadata"}))
+		}
+	}
 	for _, f := range p.Fates {
 		how := string(f.Then)
 		if f.Running {

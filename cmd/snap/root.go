@@ -112,10 +112,10 @@ operator must look), 7 done but something is pending, 8 damage was found,
 	flags.StringVar(&a.config, "config", cmp.Or(os.Getenv("SNAP_CONFIG"), workload.DefaultPath), "the config `file` (SNAP_CONFIG)")
 	flags.StringVar(&a.choice.Context, "context", "", "the `name` of the docker command's context whose engine to use (default: the one that the docker command uses)")
 	flags.StringVarP(&a.choice.Host, "host", "H", "", "the `socket` of the engine, as unix:///var/run/docker.sock (DOCKER_HOST)")
-	flags.BoolVarP(&a.quiet, "quiet", "q", false, "print only warnings and errors, what list, show, status and --plan show, and the id of a capture")
+	flags.BoolVarP(&a.quiet, "quiet", "q", false, "print only warnings and errors, what list, show, ls, cat, diff, status and --plan show, and the id of a capture")
 	flags.BoolVar(&a.json, "json", a.json, "print one JSON object on stdout, on failure too")
 	root.AddCommand(
-		a.captureCommand(), a.listCommand(), a.showCommand(), a.restoreCommand(), a.recoverCommand(), a.statusCommand(),
+		a.captureCommand(), a.listCommand(), a.showCommand(), a.lsCommand(), a.catCommand(), a.diffCommand(), a.restoreCommand(), a.recoverCommand(), a.statusCommand(),
 		a.deployCommand(), a.lockCommand(), a.exportCommand(), a.importCommand(), a.verifyCommand(),
 		a.pruneCommand(), a.deleteCommand(), a.undoCommand(), a.watchdogCommand(),
 	)

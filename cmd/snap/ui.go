@@ -40,7 +40,10 @@ import (
 //     about data and containers.
 //   - An error is printed once, here: "error: …", and the remedy as "hint: …".
 //   - No byte that a terminal could take as a command is ever printed: names
-//     come from archives and containers.
+//     come from archives and containers. What ls -0 and cat print is the
+//     operator's own wish; ls -0 does not print it to a terminal.
+//   - A list that may have millions of items is printed as it comes (ui.item),
+//     with --json too, and is one object all the same.
 //   - Only this file knows the exit codes.
 type ui struct {
 	in          *os.File
@@ -56,6 +59,8 @@ type ui struct {
 	quiet       bool            // --quiet
 	silent      bool            // and the command prints no result
 	effect      effect          // of the command
+	list        string          // the key of a list whose items are printed as they come
+	items       *bufio.Writer   // they go through it; nil before the first
 }
 
 // effect is what a command that succeeded has changed.
@@ -175,6 +180,7 @@ func (u *ui) end(err error) int {
 	if u.json && !(err == nil && u.result == nil) { // --help and --version have no result
 		u.object(err, r)
 	}
+	u.flush()
 	if err != nil && (!u.json || u.out.lost != nil) {
 		u.complain(fault.Line(err), r.body.Hint)
 	}
@@ -245,12 +251,57 @@ func (u *ui) object(err error, r report) {
 	if err != nil {
 		fields["exit"], fields["error"] = r.exit, r.body
 	}
+	if u.list != "" && u.items == nil && err == nil {
+		fields[u.list] = []any{}
+	}
+	if text, merr := encode(fields); merr == nil {
+		u.printed = true
+		if u.items != nil { // the object has begun with its list
+			text = "]," + strings.TrimPrefix(text, "{")
+		}
+		u.flush()
+		_, _ = io.WriteString(u.out, text+"\n") // remembered
+	}
+}
+
+func encode(v any) (string, error) {
 	var b strings.Builder
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
-	if enc.Encode(fields) == nil {
-		u.printed = true
-		_, _ = io.WriteString(u.out, escapeJSON(b.String())) // remembered
+	err := enc.Encode(v)
+	return escapeJSON(strings.TrimSuffix(b.String(), "\n")), err
+}
+
+// item prints an item of the list u.list: with --json v, else text. The error says that
+// nothing more can be written.
+func (u *ui) item(text string, v any) error {
+	if !u.json {
+		return u.put(clean(text) + "\n")
+	}
+	sign := ","
+	if u.items == nil {
+		sign = fmt.Sprintf("{%q:[", u.list)
+	}
+	text, err := encode(v)
+	if err != nil {
+		return err
+	}
+	return u.put(sign + text)
+}
+
+// put prints text as it is.
+func (u *ui) put(text string) error {
+	if u.items == nil {
+		u.items = bufio.NewWriterSize(u.out, 64<<10)
+	}
+	_, err := u.items.WriteString(text)
+	return err
+}
+
+// flush prints the items that were not printed yet.
+func (u *ui) flush() {
+	if u.items != nil {
+		_ = u.items.Flush() // stdout remembers its error
 	}
 }
 
@@ -271,6 +322,9 @@ func escapeJSON(s string) string {
 // clean makes a text harmless for a terminal, on one line: whoever chooses a name must
 // not be able to write a line of ours.
 func clean(s string) string {
+	if strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) < 0 {
+		return s
+	}
 	var b strings.Builder
 	for i, r := range s {
 		switch {
@@ -297,6 +351,7 @@ func (u *ui) line(w io.Writer, text string) {
 // prints nothing of a command that has done what it was asked for.
 func (u *ui) say(format string, args ...any) {
 	if !u.json && !u.silent {
+		u.flush()
 		u.line(u.out, fmt.Sprintf(format, fault.InLines(args)...))
 	}
 }
@@ -338,13 +393,7 @@ func columns(rows [][]string) (lines []string) {
 
 // asks reports whether somebody at a terminal can be asked, and sees the question.
 func (u *ui) asks() bool {
-	shown, is := u.err.(*os.File)
-	return is && terminal(u.in) && terminal(shown)
-}
-
-func terminal(f *os.File) bool {
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
+	return terminal(u.in) && terminal(u.err)
 }
 
 // confirm asks the user to type an id, and returns what they typed. Without a terminal it
@@ -387,6 +436,16 @@ func (u *ui) forget() {
 	if group, err := unix.IoctlGetInt(fd, unix.TIOCGPGRP); err == nil && group == unix.Getpgrp() {
 		_ = unix.IoctlSetInt(fd, unix.TCFLSH, unix.TCIFLUSH) // it is a courtesy
 	}
+}
+
+// terminal reports whether a file is a terminal.
+func terminal(f any) bool {
+	file, ok := f.(*os.File)
+	if !ok {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS)
+	return err == nil
 }
 
 func size(n int64) string { return units.BytesSize(float64(n)) }

@@ -11,6 +11,7 @@ import (
 // The types for a name in the stream. They belong to package tarstream.
 type (
 	Entry    = tarstream.Entry
+	Extent   = tarstream.Extent
 	Type     = tarstream.Type
 	Timespec = tarstream.Timespec
 	Stats    = tarstream.Stats

@@ -15,14 +15,14 @@ import (
 // signature (https://bford.info/cachedir/). The directory and the tag are kept, as GNU
 // tar's --exclude-caches does, so that the program finds its cache again, empty.
 const (
-	cacheTag       = "CACHEDIR.TAG"
+	CacheTag       = "CACHEDIR.TAG"
 	cacheSignature = "Signature: 8a477f597d28d172789f06886806bc55"
 )
 
 // excludes reports whether the config leaves out a name of dir, which is path below
 // the volume. Everything below an excluded directory is excluded.
 func (w *walker) excludes(dir *node, name, path string) bool {
-	return dir.excluded || dir.cache && name != cacheTag || w.exclude != nil && w.exclude(path)
+	return dir.excluded || dir.cache && name != CacheTag || w.exclude != nil && w.exclude(path)
 }
 
 // isCache reports whether dir, which has these names, is a cache directory. The root is
@@ -32,17 +32,17 @@ func (w *walker) isCache(dir *node, names []string) (bool, error) {
 	if !w.caches || dir.excluded || dir.name == tarstream.Root {
 		return false, nil
 	}
-	if _, found := slices.BinarySearch(names, cacheTag); !found {
+	if _, found := slices.BinarySearch(names, CacheTag); !found {
 		return false, nil
 	}
-	fd, err := disk.Openat2(dir.fd, cacheTag, unix.O_PATH|unix.O_NOFOLLOW, 0, resolve)
+	fd, err := disk.Openat2(dir.fd, CacheTag, unix.O_PATH|unix.O_NOFOLLOW, 0, resolve)
 	if errors.Is(err, unix.ENOENT) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fail("open", below(dir, cacheTag), err)
+		return false, fail("open", below(dir, CacheTag), err)
 	}
-	tag := &node{fd: fd, name: below(dir, cacheTag)}
+	tag := &node{fd: fd, name: below(dir, CacheTag)}
 	defer tag.release()
 	if err := tag.look(); err != nil || tag.kind() != unix.S_IFREG {
 		return false, err

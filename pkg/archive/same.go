@@ -112,6 +112,74 @@ func (s *statSum) attributes(root *disk.Dir) error {
 	return nil
 }
 
+// Seen is a name of a live directory, as stat(2) shows it. It is good until the call that
+// gave it has returned.
+type Seen struct {
+	// Line is what an index would have of it, but for Handle and the place in a stream. Of a
+	// further name of a file, too, Size is that of the file.
+	Line
+	node *node
+	w    *walker
+}
+
+// Walk calls see with each name of the directory root that Write would store, in the order
+// of a stream. It reads nothing but CACHEDIR.TAG. A name that vanishes meanwhile is left
+// out. Symlinks, fifos and devices are seen even if opt refuses them. inCache is called
+// with each cache directory whose content opt excludes, before anything in it is seen.
+func Walk(ctx context.Context, root *disk.Dir, opt WriteOptions, see func(*Seen) error, inCache func(dir string)) error {
+	opt.RejectSymlinks = false
+	if opt.Special == RefuseSpecial {
+		opt.Special = KeepSpecial
+	}
+	census, err := newCensus(root, opt)
+	if err != nil {
+		return err
+	}
+	s := &Seen{}
+	s.w, err = newWalker(ctx, func(n *node) error {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		e, err := census.entry(n)
+		if e == nil || err != nil {
+			return err
+		}
+		if e.Type == tarstream.Hardlink {
+			e.Size = n.st.Size
+		}
+		s.Line, s.node = Line{Entry: *e, Ctime: timespec(n.st.Ctim), Inode: n.st.Ino}, n
+		return see(s)
+	}, func(string) {})
+	if err != nil {
+		return err
+	}
+	defer s.w.close()
+	s.w.exclude, s.w.caches, s.w.inCache, s.w.leases = opt.Exclude, opt.ExcludeCaches, inCache, leaseBreak
+	s.w.left = func(string) {}
+	if err := s.w.walk(root); err != nil {
+		return err
+	}
+	return census.bad.err()
+}
+
+// Unchanged reports whether l, of an earlier reading with this Since, proves that the
+// name is as it was then: see [Known].
+func (s *Seen) Unchanged(l *Line, since Timespec) (bool, error) {
+	return (&Known{Since: since}).proves(l, s.node, &s.Entry)
+}
+
+// Target returns the target of a symlink.
+func (s *Seen) Target() (string, error) { return s.node.target() }
+
+// Open opens a file for reading. The caller closes it.
+func (s *Seen) Open() (*os.File, error) {
+	f, err := s.w.open(s.node)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(f.fd), f.name), nil
+}
+
 // SameContent reports whether a dense file of size bytes has the content of these
 // members, which hold nothing else (see [ExtractOptions.Supply]). It reads the file and
 // compares checksums; it does not open the members.

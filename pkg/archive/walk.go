@@ -88,6 +88,8 @@ type walker struct {
 
 	exclude func(name string) bool // see WriteOptions
 	caches  bool
+	// inCache, if set, is called with each cache directory before its content.
+	inCache func(name string)
 	// left is called with each excluded name. Nothing below it is visited, unless left
 	// is nil: then visit gets the name, and what is below it.
 	left func(name string)
@@ -144,6 +146,9 @@ func (w *walker) children(dir *node, depth int) error {
 	}
 	if dir.cache, err = w.isCache(dir, names); err != nil {
 		return err
+	}
+	if dir.cache && w.inCache != nil {
+		w.inCache(dir.name)
 	}
 	for again := attempts; len(names) > 0; {
 		err := w.child(dir, names[0], depth+1)

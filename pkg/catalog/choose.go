@@ -10,6 +10,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/near"
 	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/store"
+	"github.com/tiny-forge/snap/pkg/swap"
 )
 
 // chosen is a volume of a snapshot, or a part of it.
@@ -125,11 +126,11 @@ func missing(m *store.Manifest, v *store.Volume, list []part.Missing) error {
 		}
 		lines = append(lines, line)
 		for _, name := range one.Near {
-			like = append(like, v.Name+":"+name)
+			like = append(like, swap.Shown(v.Name+":"+name)) // out of the snapshot, so anything
 		}
 	}
 	slices.Sort(like)
-	way := remedy.Of("see what is in it: export the volume and list the archive with tar -t; other snapshots: ", remedy.List(m.Workload))
+	way := remedy.Of("see what is in it: ", remedy.Ls(m.Workload, m.SID, v.Name), "; other snapshots: ", remedy.List(m.Workload))
 	if like = slices.Compact(like); len(like) > 0 {
 		way = remedy.Of(near.Ask(like))
 	}

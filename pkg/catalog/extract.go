@@ -18,6 +18,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/snapshot"
 	"github.com/tiny-forge/snap/pkg/store"
 	"github.com/tiny-forge/snap/pkg/swap"
+	"github.com/tiny-forge/snap/pkg/workload"
 )
 
 // Extraction is a snapshot, or a part of it, that is to be put into a directory.
@@ -54,6 +55,28 @@ type ExtractedVolume struct {
 	Name string `json:"name"`
 	Path string `json:"path"`
 	archive.Stats
+}
+
+// OptionsFor are those that w, which may be nil, has for a volume. If it has none, they are
+// the defaults, but fifos and devices are left out: nothing says what else to do with them.
+func OptionsFor(w *workload.Workload, stored *store.Volume) archive.ExtractOptions {
+	if v := OwnVolume(w, stored); v != nil {
+		return snapshot.ExtractOptions(v)
+	}
+	return archive.ExtractOptions{Special: archive.SkipSpecial}
+}
+
+// OwnVolume returns the volume of w, which may be nil, that a snapshot's is, and nil if it
+// has none.
+func OwnVolume(w *workload.Workload, stored *store.Volume) *workload.Volume {
+	if w == nil {
+		return nil
+	}
+	v, err := w.Volume(stored.Name)
+	if err != nil || v.Name != stored.Name || string(v.Scope) != stored.Scope || v.Source != stored.Source {
+		return nil
+	}
+	return v
 }
 
 // piece is a volume on its way into the directory.
@@ -214,11 +237,11 @@ func (x *Extraction) complete(ctx context.Context, v *store.Volume, members []ar
 // find looks the chosen paths up in the index of the snapshot. Where that cannot be used
 // the stream itself says where they are.
 func (x *Extraction) find(ctx context.Context, p *piece) error {
-	err := x.findIn(x.index(ctx, p.volume), p)
+	err := x.findIn(indexOf(ctx, x.Store, x.Manifest, p.volume), p)
 	if !errors.Is(err, store.ErrIndex) && !errors.Is(err, part.ErrMismatch) {
 		return err
 	}
-	x.Line(fmt.Sprintf("notice: the index of snapshot %s cannot be used, so the whole stream is looked through: %v", x.Manifest.SID, err))
+	x.Line(scanNotice(x.Manifest, err))
 	return x.scan(ctx, p)
 }
 
@@ -247,10 +270,10 @@ func (x *Extraction) findIn(index part.Index, p *piece) error {
 	return nil
 }
 
-// index is the stored index of a volume.
-func (x *Extraction) index(ctx context.Context, v *store.Volume) part.Index {
+// indexOf is the stored index of a volume.
+func indexOf(ctx context.Context, st *store.Store, m *store.Manifest, v *store.Volume) part.Index {
 	return func() (part.Lines, error) {
-		r, err := x.Store.OpenPlaces(x.Manifest.Workload, x.Manifest.SID)
+		r, err := st.OpenPlaces(m.Workload, m.SID)
 		if err != nil {
 			return nil, err
 		}

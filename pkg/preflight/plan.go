@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/tiny-forge/snap/pkg/diff"
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/runtime"
@@ -74,6 +75,8 @@ type Volume struct {
 	// deletes it.
 	LiveExcludedFiles int64 `json:"live_excluded_files"`
 	LiveExcludedBytes int64 `json:"live_excluded_bytes"`
+	// Changes are what the restore would change, nil where nobody has counted: [Host.Count].
+	Changes *diff.Totals `json:"changes,omitempty"`
 
 	Config *workload.Volume `json:"-"`
 	Stored *store.Volume    `json:"-"` // in the snapshot

@@ -13,6 +13,7 @@ type Operation struct {
 	ID       string // of a snapshot; with Resolve of the transaction
 	Keep     string // of Resolve: journal.KeepOld or KeepNew
 	To       string // of Restore: the directory that takes the snapshot in place of the volumes
+	Part     string // of Ls, and of Restore with To: VOLUME or VOLUME:PATH
 
 	Confirmed bool // it carries its confirmation
 }
@@ -30,6 +31,7 @@ const (
 	DoUndo           Verb = "undo" // of the last restore
 	DoDeploy         Verb = "deploy"
 	DoList           Verb = "list"
+	DoLs             Verb = "ls"
 	DoShow           Verb = "show"
 	DoStatus         Verb = "status"
 	DoVerify         Verb = "verify"
@@ -101,6 +103,11 @@ func Recover(workload string) Operation { return Operation{Verb: DoRecover, Work
 // List lists the snapshots of a workload.
 func List(workload string) Operation { return Operation{Verb: DoList, Workload: workload} }
 
+// Ls lists what is in a snapshot, or in a part of it.
+func Ls(workload, sid, part string) Operation {
+	return Operation{Verb: DoLs, Workload: workload, ID: sid, Part: part}
+}
+
 // Capture makes a snapshot of a workload.
 func Capture(workload string) Operation { return Operation{Verb: DoCapture, Workload: workload} }
 
@@ -128,6 +135,11 @@ func RestoreTo(workload, sid string) Operation {
 // Plan shows what a restore would do.
 func Plan(workload, sid string) Operation {
 	return Operation{Verb: DoPlan, Workload: workload, ID: sid}
+}
+
+// PartTo puts a part of a snapshot into a directory beside everything.
+func PartTo(workload, sid, part string) Operation {
+	return Operation{Verb: DoRestore, Workload: workload, ID: sid, To: "DIR", Part: part}
 }
 
 // Operations on all workloads.

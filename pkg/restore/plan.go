@@ -42,6 +42,9 @@ func (e *Engine) Plan(ctx context.Context, req RestoreRequest) (*preflight.Plan,
 	}
 	defer s.close()
 	p, err := s.plan(ctx, req)
+	if err == nil {
+		err = s.host().Count(ctx, p)
+	}
 	p.Close()
 	return p, err
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/intake"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/preflight"
 	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/snapshot"
@@ -25,13 +26,23 @@ import (
 )
 
 // Snapshot returns the manifest of a snapshot.
-func (e *Engine) Snapshot(name, sid string) (*store.Manifest, error) {
-	held, err := e.Journal.ShareStore("show")
+func (e *Engine) Snapshot(name, sid string) (m *store.Manifest, err error) {
+	err = e.Read("show", name, sid, func(found *store.Manifest) error { m = found; return nil })
+	return m, err
+}
+
+// Read calls do with the manifest of a snapshot, of which no member goes meanwhile.
+func (e *Engine) Read(verb, name, sid string, do func(*store.Manifest) error) error {
+	held, err := e.Journal.ShareStore(verb)
 	if err != nil {
-		return nil, fault.Classify(err)
+		return fault.Classify(err)
 	}
 	defer held.Release()
-	return e.snapshot(fault.Failed, name, sid)
+	m, err := e.snapshot(fault.Failed, name, sid)
+	if err != nil {
+		return err
+	}
+	return do(m)
 }
 
 // snapshot loads a manifest. For a snapshot that cannot be used its error is of kind.
@@ -66,17 +77,12 @@ func (e *Engine) known(name string) error {
 }
 
 // Export writes a volume of a snapshot to w: see [catalog.Export].
-func (e *Engine) Export(ctx context.Context, name, sid, volume, compression string, w io.Writer) (*catalog.Exported, error) {
-	held, err := e.Journal.ShareStore("export") // no member goes meanwhile
-	if err != nil {
-		return nil, fault.Classify(err)
-	}
-	defer held.Release()
-	m, err := e.snapshot(fault.Failed, name, sid)
-	if err != nil {
-		return nil, err
-	}
-	return catalog.Export(ctx, e.Store, m, volume, compression, w)
+func (e *Engine) Export(ctx context.Context, name, sid, volume, compression string, w io.Writer) (x *catalog.Exported, err error) {
+	err = e.Read("export", name, sid, func(m *store.Manifest) (err error) {
+		x, err = catalog.Export(ctx, e.Store, m, volume, compression, w)
+		return err
+	})
+	return x, err
 }
 
 // ExtractRequest asks for a snapshot, or a part of it, in a directory beside everything.
@@ -107,7 +113,7 @@ func (e *Engine) Extract(ctx context.Context, req ExtractRequest) (*catalog.Extr
 	w, _ := e.Config.Workload(req.Workload) // the store may have what the config no longer has
 	x := &catalog.Extraction{
 		Store: e.Store, Manifest: m, Dir: req.Dir, Chosen: req.Chosen, Guarded: guarded, Progress: o.Progress, Line: o.Line,
-		Options: func(v *store.Volume) archive.ExtractOptions { return extractOptions(w, v) },
+		Options: func(v *store.Volume) archive.ExtractOptions { return catalog.OptionsFor(w, v) },
 	}
 	if req.Plan {
 		found, err := catalog.Plan(ctx, x)
@@ -126,17 +132,6 @@ func withWarnings(x *catalog.Extracted, first []string) *catalog.Extracted {
 	return x
 }
 
-// extractOptions are those of the volume in the config. Without one they are the defaults,
-// but fifos and devices are left out: nothing says what else to do with them.
-func extractOptions(w *workload.Workload, stored *store.Volume) archive.ExtractOptions {
-	if w != nil {
-		if v, _ := w.Volume(stored.Name); v != nil && string(v.Scope) == stored.Scope && v.Source == stored.Source {
-			return snapshot.ExtractOptions(v)
-		}
-	}
-	return archive.ExtractOptions{Special: archive.SkipSpecial}
-}
-
 // guarded lists the live directories of all workloads. Where a workload's cannot be asked
 // for, a notice says so.
 func (e *Engine) guarded(ctx context.Context) (*catalog.Guarded, []string) {
@@ -145,12 +140,12 @@ func (e *Engine) guarded(ctx context.Context) (*catalog.Guarded, []string) {
 	for _, name := range e.Config.Names() {
 		w := e.Config.Workloads[name]
 		if w.AsksEngine() {
-			own, root, err := e.asked(ctx, w)
+			own, mounts, err := e.asked(ctx, w)
 			if err != nil {
 				notices = append(notices, fmt.Sprintf("where all volumes of workload %s are cannot be asked for, so whether the directory lies in one was not checked: %v", name, err))
 			} else {
 				w = own
-				g.Engines = append(g.Engines, root)
+				g.Engines = append(g.Engines, mounts.Root)
 			}
 		}
 		for i := range w.Volumes {
@@ -162,21 +157,27 @@ func (e *Engine) guarded(ctx context.Context) (*catalog.Guarded, []string) {
 	return g, notices
 }
 
-// asked returns a workload with the volumes that the engine knows, and the engine's root.
-// An engine that hangs is no reason to wait for data that lies in the store.
-func (e *Engine) asked(ctx context.Context, w *workload.Workload) (*workload.Workload, string, error) {
+// Looked returns a workload whose volumes can be opened for a look. Nothing is locked.
+func (e *Engine) Looked(ctx context.Context, name string) (*preflight.Host, error) {
+	w, err := e.Config.Workload(name)
+	h := &preflight.Host{Config: e.Config, Workload: w, Store: e.Store, Journal: e.Journal}
+	if err == nil && w.AsksEngine() {
+		h.Workload, h.Mounts, err = e.asked(ctx, w)
+	}
+	return h, err
+}
+
+// asked returns a workload with the volumes that the engine knows. An engine that hangs is
+// no reason to wait for data that lies in the store.
+func (e *Engine) asked(ctx context.Context, w *workload.Workload) (*workload.Workload, *runtime.Mounts, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	rt, err := e.Runtime(ctx, w)
 	if err != nil {
-		return nil, "", err
+		return nil, nil, err
 	}
 	defer rt.Close()
-	own, mounts, err := e.withVolumes(ctx, rt, w)
-	if err != nil {
-		return nil, "", err
-	}
-	return own, mounts.Root, nil
+	return e.withVolumes(ctx, rt, w)
 }
 
 // ImportResult is a snapshot made from a foreign archive.

@@ -54,6 +54,9 @@ func Choose(paths []string) (*Choice, error) {
 	return c, nil
 }
 
+// Names returns what was chosen, sorted, without what lies below another.
+func (c *Choice) Names() []string { return c.names }
+
 // directory returns the name of the directory that a name is in.
 func directory(name string) string {
 	if i := strings.LastIndexByte(name, '/'); i >= 0 {

@@ -15,7 +15,7 @@ import (
 // Extract makes what was found in the empty directory into, under the rules of
 // [archive.Extract]. members are all of the stream.
 func Extract(ctx context.Context, from archive.Opener, members []archive.Member, f *Found, into *disk.Dir, opt archive.ExtractOptions) (archive.Stats, error) {
-	s := &source{ctx: ctx, from: from, members: members, found: f, spans: f.spans, seen: map[string]bool{}, links: map[string][]archive.Entry{}}
+	s := newSource(ctx, from, members, f)
 	defer s.close()
 	return archive.ExtractFrom(ctx, func(before func()) archive.Source {
 		s.before = before
@@ -43,6 +43,10 @@ type source struct {
 	second bool                       // the links' files
 	links  map[string][]archive.Entry // of each of these files, the chosen names
 	queue  []archive.Entry            // names of the file before, to be given next
+}
+
+func newSource(ctx context.Context, from archive.Opener, members []archive.Member, f *Found) *source {
+	return &source{ctx: ctx, from: from, members: members, found: f, spans: f.spans, seen: map[string]bool{}, links: map[string][]archive.Entry{}}
 }
 
 // Take implements [archive.Source].
