@@ -130,7 +130,11 @@ func missing(m *store.Manifest, v *store.Volume, list []part.Missing) error {
 		}
 	}
 	slices.Sort(like)
-	way := remedy.Of("see what is in it: ", remedy.Ls(m.Workload, m.SID, v.Name), "; other snapshots: ", remedy.List(m.Workload))
+	there := v.Name
+	if len(list) == 1 && list[0].In != "." {
+		there = join(there, list[0].In)
+	}
+	way := remedy.Of("see what is in it: ", remedy.Ls(m.Workload, m.SID, there), "; other snapshots: ", remedy.List(m.Workload))
 	if like = slices.Compact(like); len(like) > 0 {
 		way = remedy.Of(near.Ask(like))
 	}

@@ -259,15 +259,30 @@ func (p *piece) refused(err error) error {
 }
 
 func (x *Extraction) findIn(index part.Index, p *piece) error {
-	found, err := p.choice.Find(index, len(p.volume.Members))
+	found, err := p.find(x.Manifest, index, p.scanned)
 	if err != nil {
-		return fmt.Errorf("volume %s: %w", p.volume.Name, err)
-	}
-	if len(found.Missing) > 0 {
-		return missing(x.Manifest, p.volume, found.Missing)
+		return err
 	}
 	p.found, p.stats = found, found.Stats
 	return nil
+}
+
+// find looks up what was chosen of a volume. What an index lacks is missing only if that has
+// as much as the manifest counts; what the stream lacks (exact), in any case.
+func (c *chosen) find(m *store.Manifest, index part.Index, exact bool) (*part.Found, error) {
+	found, err := c.choice.Find(index, len(c.volume.Members))
+	if err != nil {
+		return nil, fmt.Errorf("volume %s: %w", c.volume.Name, err)
+	}
+	if len(found.Missing) == 0 {
+		return found, nil
+	}
+	if !exact {
+		if _, err := check(index, c.volume); err != nil {
+			return nil, err
+		}
+	}
+	return nil, missing(m, c.volume, found.Missing)
 }
 
 // indexOf is the stored index of a volume.

@@ -112,13 +112,10 @@ func (x *Look) Cat(ctx context.Context, arg string, w io.Writer) error {
 		return Fault(ctx, x.Manifest.Workload, err)
 	}
 	begun := false
-	read := func(index part.Index) error {
-		found, err := c.choice.Find(index, len(c.volume.Members))
+	read := func(index part.Index, exact bool) error {
+		found, err := c.find(x.Manifest, index, exact)
 		if err != nil {
 			return err
-		}
-		if len(found.Missing) > 0 {
-			return missing(x.Manifest, c.volume, found.Missing)
 		}
 		return found.Read(ctx, x.Store, c.volume.Members, func(e *archive.Entry, content io.Reader) error {
 			begun = true
@@ -126,13 +123,16 @@ func (x *Look) Cat(ctx context.Context, arg string, w io.Writer) error {
 				return err
 			}
 			_, err := io.CopyBuffer(stopping{ctx, w}, content, make([]byte, 256<<10))
-			return err
+			if err != nil {
+				return fmt.Errorf("%q: %w", arg, err)
+			}
+			return nil
 		})
 	}
-	err = read(indexOf(ctx, x.Store, x.Manifest, c.volume))
+	err = read(indexOf(ctx, x.Store, x.Manifest, c.volume), false)
 	if !begun && (errors.Is(err, store.ErrIndex) || errors.Is(err, part.ErrMismatch)) {
 		x.Line(scanNotice(x.Manifest, err))
-		if err = read(part.Scan(ctx, x.Store, c.volume.Members)); errors.Is(err, part.ErrMismatch) {
+		if err = read(part.Scan(ctx, x.Store, c.volume.Members), true); errors.Is(err, part.ErrMismatch) {
 			err = fmt.Errorf("%w: %w", archive.ErrRefused, err)
 		}
 	}

@@ -80,7 +80,7 @@ func (c *comparison) judge(from, to *item) (Kind, error) {
 	if c.Content && !(file(to.Line) && from.Size != to.Size) {
 		same, err := c.same(from, to)
 		if err != nil {
-			return "", err
+			return "", fmt.Errorf("%q: %w", to.Name, err)
 		}
 		another = !same
 	}
