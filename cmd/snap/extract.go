@@ -42,7 +42,7 @@ func restoreArgs(cmd *cobra.Command, args []string, to string) error {
 
 // alone refuses flags that say how an app is stopped and comes up: --to touches none.
 func alone(flags *pflag.FlagSet, to string) error {
-	for _, name := range []string{"confirm", "guard", "image", "on-unhealthy", "take-over", "trust-index", "health-timeout", "stop-timeout", "plan-hash"} {
+	for _, name := range []string{"confirm", "guard", "image", "on-unhealthy", "take-over", "trust-index", "health-timeout", "stop-timeout", "plan-hash", "map"} {
 		if flags.Changed(name) {
 			return &usageError{
 				fmt.Errorf("--%s makes no sense with --to, which replaces nothing and stops nothing", name),

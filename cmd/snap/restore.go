@@ -120,6 +120,7 @@ last restore back. After a crash or a power cut, run snap recover.`,
 	a.restoreFlags(flags, &req, &plan, runtime.ImageRunning)
 	flags.StringVar(&to, "to", "", "put the snapshot into this new or empty `dir`, and leave the live data alone")
 	flags.StringArrayVar(&req.Volumes, "volume", nil, "restore only the volume of this `name` (may be repeated)")
+	flags.StringArrayVar(&req.Map, "map", nil, "put the snapshot's volume OLD into the config's volume NEW: `old=new` (may be repeated)")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		if flags.Changed("to") {
 			return alone(flags, to)
@@ -311,6 +312,9 @@ func (a *app) planText(e *restore.Engine, p *preflight.Plan) (lines []string) {
 	}
 	lines = append(lines, columns(rows)...)
 	for _, v := range p.Volumes {
+		if v.From != v.Name {
+			say("volume %s is %s in the snapshot", v.Name, v.From)
+		}
 		if v.Changes != nil {
 			say("volume %s: %s", v.Name, totalsText(v.Changes, [4]string{"will be added", "deleted", "replaced", "given other metadata"}))
 		}

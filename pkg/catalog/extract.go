@@ -59,24 +59,25 @@ type ExtractedVolume struct {
 
 // OptionsFor are those that w, which may be nil, has for a volume. If it has none, they are
 // the defaults, but fifos and devices are left out: nothing says what else to do with them.
-func OptionsFor(w *workload.Workload, stored *store.Volume) archive.ExtractOptions {
-	if v := OwnVolume(w, stored); v != nil {
+func OptionsFor(w *workload.Workload, m *store.Manifest, stored *store.Volume) archive.ExtractOptions {
+	if v := OwnVolume(w, m, stored); v != nil {
 		return snapshot.ExtractOptions(v)
 	}
 	return archive.ExtractOptions{Special: archive.SkipSpecial}
 }
 
-// OwnVolume returns the volume of w, which may be nil, that a snapshot's is, and nil if it
-// has none.
-func OwnVolume(w *workload.Workload, stored *store.Volume) *workload.Volume {
+// OwnVolume returns the volume of w, which may be nil, that the volume of snapshot m is, and
+// nil if it has none.
+func OwnVolume(w *workload.Workload, m *store.Manifest, stored *store.Volume) *workload.Volume {
 	if w == nil {
 		return nil
 	}
-	v, err := w.Volume(stored.Name)
-	if err != nil || v.Name != stored.Name || string(v.Scope) != stored.Scope || v.Source != stored.Source {
-		return nil
+	for i := range w.Volumes {
+		if v := &w.Volumes[i]; snapshot.Stored(m, v) == stored {
+			return v
+		}
 	}
-	return v
+	return nil
 }
 
 // piece is a volume on its way into the directory.

@@ -91,7 +91,7 @@ func (x *Comparison) pairs() ([]pair, error) {
 		v := &x.From.Volumes[i]
 		p := pair{name: v.Name, from: v}
 		if x.Live != nil {
-			if p.live = catalog.OwnVolume(x.Live.Workload, v); p.live == nil && x.Live.Excludes(v.Source) {
+			if p.live = catalog.OwnVolume(x.Live.Workload, x.From, v); p.live == nil && x.Live.Excludes(v.Source) {
 				x.Line(fmt.Sprintf("notice: volume %s is left out, because `exclude` in the config leaves it alone", swap.Shown(v.Name)))
 				continue
 			}

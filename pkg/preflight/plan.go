@@ -19,6 +19,7 @@ import (
 type Request struct {
 	SID      string
 	Volumes  []string // names; none means all
+	Map      []string // OLD=NEW: the snapshot's volume OLD, by name or source, goes into the config's volume NEW
 	Guard    string   // workload.GuardBefore or GuardAfter
 	Image    string   // runtime.ImageRunning, the default, ImageConfig or ImageSnapshot
 	TakeOver bool     // take over containers that another config made
@@ -62,6 +63,7 @@ type Volume struct {
 	Name   string `json:"name"`
 	Scope  string `json:"scope"`
 	Source string `json:"source"`
+	From   string `json:"from"`   // its name in the snapshot
 	Path   string `json:"path"`   // the live directory, from the current config
 	Exists bool   `json:"exists"` // false: the restore will create it
 	// Kind is store.File for a volume that is one file, of the snapshot.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 
 	"github.com/tiny-forge/snap/pkg/archive"
@@ -51,16 +52,15 @@ func (h *Host) match(ctx context.Context, p *Plan) error {
 	if p.manifest, err = catalog.Load(h.Store, fault.Refused, h.Workload.Name, p.SID); err != nil {
 		return err
 	}
-	for _, m := range p.manifest.Volumes {
-		if err := h.resolves(p, m); err != nil {
-			return err
-		}
+	pairs, err := h.pair(p)
+	if err != nil {
+		return err
 	}
 	p.Volumes = slices.DeleteFunc(p.Volumes, func(v *Volume) bool {
-		return len(p.req.Volumes) == 0 && h.unmade(v.Name) && p.manifest.Volume(v.Name, v.Scope, v.Source) == nil
+		return len(p.req.Volumes) == 0 && h.unmade(v.Name) && pairs[v.Name] == nil
 	})
 	for _, v := range p.Volumes {
-		if err := h.matchOne(ctx, p, v); err != nil {
+		if err := h.matchOne(ctx, p, v, pairs[v.Name]); err != nil {
 			return err
 		}
 	}
@@ -74,24 +74,14 @@ func (h *Host) unmade(name string) bool {
 	return found != nil && found.Unmade
 }
 
-// resolves refuses a volume of the snapshot that the config does not have.
-func (h *Host) resolves(p *Plan, m store.Volume) error {
-	switch v, _ := h.Workload.Volume(m.Name); {
-	case v != nil && v.Name == m.Name && string(v.Scope) == m.Scope && v.Source == m.Source:
-	case h.Mounts.Excludes(m.Source):
-		p.warn("the snapshot has volume %q, which `exclude` in the config leaves alone", m.Name)
-	default:
-		return fault.Refuse("volume_unresolved", remedy.Of("make the config's volumes match the snapshot's (`", remedy.Operation{Verb: remedy.DoShow, Workload: h.Workload.Name, ID: p.SID}, "`)"),
-			"the snapshot has volume %q (scope %s, source %q), but the config of workload %s does not", m.Name, m.Scope, m.Source, h.Workload.Name)
-	}
-	return nil
-}
-
-func (h *Host) matchOne(ctx context.Context, p *Plan, v *Volume) error {
-	m := p.manifest.Volume(v.Name, v.Scope, v.Source)
+func (h *Host) matchOne(ctx context.Context, p *Plan, v *Volume, m *store.Volume) error {
 	if m == nil {
-		return fault.Refuse("volume_missing", remedy.Of("choose volumes with --volume, or restore a snapshot that has it"),
+		return fault.Refuse("volume_missing", remedy.Of("choose volumes with --volume, or restore a snapshot that has it; of a volume that had another name, --map says which it was"),
 			"the snapshot lacks volume %q (scope %s, source %q) of workload %s", v.Name, v.Scope, v.Source, h.Workload.Name)
+	}
+	if own := filepath.Base(v.Source); m.Kind == store.File && filepath.Base(m.Source) != own {
+		return fault.Refuse("file_renamed", remedy.Of("give the file its old name for the restore, or put it into a directory: ", remedy.RestoreTo(h.Workload.Name, p.SID)),
+			"volume %q: the snapshot has the file %q, and here it is %q", v.Name, filepath.Base(m.Source), own)
 	}
 	if m.Specials > 0 && v.Config.Special == workload.RefuseSpecial {
 		return fault.Refuse("special_files", remedy.Of("set `special: skip` for the volume in the config, to leave them out, or `special: keep`"),
@@ -105,7 +95,7 @@ func (h *Host) matchOne(ctx context.Context, p *Plan, v *Volume) error {
 		return fault.Refuse("members_missing", fault.UseAnother(h.Workload.Name),
 			"volume %q: the store lacks %d of its %d members, the first is %s", v.Name, n, len(m.Members), first)
 	}
-	v.Stored, v.Kind, v.Files, v.Bytes = m, m.Kind, m.Files, m.Bytes
+	v.Stored, v.From, v.Kind, v.Files, v.Bytes = m, m.Name, m.Kind, m.Files, m.Bytes
 	return nil
 }
 

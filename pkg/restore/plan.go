@@ -23,6 +23,7 @@ type RestoreRequest struct {
 	SID           string
 	Confirm       string   // must equal SID; a plan needs none
 	Volumes       []string // names; none means all
+	Map           []string // see preflight.Request
 	OnUnhealthy   string
 	Guard         string        // as of Plan; "": what the config says
 	HealthTimeout time.Duration // 0: two minutes
@@ -79,7 +80,7 @@ func (s *session) plan(ctx context.Context, req RestoreRequest) (*preflight.Plan
 		return nil, err
 	}
 	return s.host().Restore(ctx, preflight.Request{
-		SID: req.SID, Volumes: req.Volumes, Guard: guard, Image: req.Image, TakeOver: req.TakeOver, PlanHash: req.PlanHash,
+		SID: req.SID, Volumes: req.Volumes, Map: req.Map, Guard: guard, Image: req.Image, TakeOver: req.TakeOver, PlanHash: req.PlanHash,
 		OnUnhealthy: req.OnUnhealthy, HealthTimeout: req.HealthTimeout, StopTimeout: req.StopTimeout, TrustIndex: req.TrustIndex,
 	})
 }

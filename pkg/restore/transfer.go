@@ -113,7 +113,7 @@ func (e *Engine) Extract(ctx context.Context, req ExtractRequest) (*catalog.Extr
 	w, _ := e.Config.Workload(req.Workload) // the store may have what the config no longer has
 	x := &catalog.Extraction{
 		Store: e.Store, Manifest: m, Dir: req.Dir, Chosen: req.Chosen, Guarded: guarded, Progress: o.Progress, Line: o.Line,
-		Options: func(v *store.Volume) archive.ExtractOptions { return catalog.OptionsFor(w, v) },
+		Options: func(v *store.Volume) archive.ExtractOptions { return catalog.OptionsFor(w, m, v) },
 	}
 	if req.Plan {
 		found, err := catalog.Plan(ctx, x)

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -358,6 +359,7 @@ func (c *Capture) clockWentBack() bool { return wallClock() < c.clock-clockStep 
 type earlier struct {
 	index   *store.IndexReader
 	members map[string][]archive.Member // by volume
+	names   map[string]string           // of volumes that had another name, by the name of now
 }
 
 // latest opens the index of the workload's latest snapshot. It returns nil if no
@@ -383,10 +385,15 @@ func (c *Capture) seenBy(m *store.Manifest) (*earlier, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &earlier{index: index, members: map[string][]archive.Member{}}
+	e := &earlier{index: index, members: map[string][]archive.Member{}, names: map[string]string{}}
 	for i := range m.Volumes {
 		if v := &m.Volumes[i]; v.Compression == c.opt.Codec { // all members of a volume have one codec
 			e.members[v.Name] = v.Members
+		}
+	}
+	for _, p := range c.sources {
+		if was := Stored(m, p.Volume); was != nil {
+			e.names[p.Volume.Name] = was.Name
 		}
 	}
 	return e, nil
@@ -398,6 +405,7 @@ func (e *earlier) volume(name string, fsid disk.FSID, batch *store.Batch) (*arch
 	if e == nil {
 		return nil, nil
 	}
+	name = cmp.Or(e.names[name], name)
 	v, err := e.index.Find(name)
 	if errors.Is(err, io.EOF) {
 		return nil, nil
@@ -516,6 +524,23 @@ func VolumeOf(m *store.Manifest, name string) *workload.Volume {
 		}
 	}
 	return own
+}
+
+// Stored returns the volume of a snapshot that a volume of the config is: that of its name,
+// scope and source, or else the first that it was by name, or by source. It returns nil where
+// there is none.
+func Stored(m *store.Manifest, v *workload.Volume) *store.Volume {
+	if same := m.Volume(v.Name, string(v.Scope), v.Source); same != nil {
+		return same
+	}
+	for _, was := range v.Was {
+		for i := range m.Volumes {
+			if s := &m.Volumes[i]; s.Name == was || s.Source == was {
+				return s
+			}
+		}
+	}
+	return nil
 }
 
 // Same reports whether a snapshot has all volumes of this capture just as they are.

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -71,7 +72,7 @@ func TestACloneThatIsNotWhatItShouldBeIsNotUsed(t *testing.T) {
 	m := &store.Manifest{SID: disk.NewID(time.Now()), Reason: store.Manual, Quiesce: "none", Images: []store.Image{}}
 	must(capture.Publish(m))
 
-	u, err := UnchangedSince(st, "app", m.SID, source, false)
+	u, err := UnchangedSince(st, "app", m.SID, source.Volume.Name, source, false)
 	must(err)
 	if !u.Any() || u.lines["file"] == nil {
 		t.Fatal("the file is not known to be unchanged")
@@ -95,5 +96,52 @@ func TestACloneThatIsNotWhatItShouldBeIsNotUsed(t *testing.T) {
 	u.trust = true
 	if done, err := fill(into); !done || err != nil {
 		t.Errorf("with --trust-index it was not taken: %v, %v", done, err)
+	}
+}
+
+// TestAVolumeThatHasAnotherNameNowIsNotReadAgain: its history is under the name that it was.
+func TestAVolumeThatHasAnotherNameNowIsNotReadAgain(t *testing.T) {
+	disktest.NeedRoot(t)
+	dir := disktest.Mount(t, "ext4", 64)
+	disktest.Write(t, dir, map[string]string{"live/file": "what is old"})
+	time.Sleep(1200 * time.Millisecond) // a time proves what is older than stampLag
+	st, err := store.Open(filepath.Join(dir, "store"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	read := func(v *workload.Volume) int64 {
+		t.Helper()
+		live, err := disk.OpenRoot(dir + "/live")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer live.Close()
+		id := disk.NewID(time.Now())
+		scratch, err := st.Scratch(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := Start(t.Context(), st, scratch, []Source{{Volume: v, Live: live}}, Options{Workload: "app"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		m := &store.Manifest{SID: id, Reason: store.Manual, Quiesce: "none", Images: []store.Image{}}
+		if err := errors.Join(c.PassTwo(t.Context()), c.Publish(m)); err != nil {
+			t.Fatal(err)
+		}
+		n, _ := c.Totals()
+		return n
+	}
+	first := &workload.Volume{Name: "v", Scope: workload.Absolute, Source: dir + "/live"}
+	if n := read(first); n == 0 {
+		t.Error("the first capture has read nothing")
+	}
+	if n := read(&workload.Volume{Name: "w", Scope: workload.Stage, Source: "live"}); n == 0 {
+		t.Error("another volume has read nothing")
+	}
+	if n := read(&workload.Volume{Name: "x", Scope: workload.Stage, Source: "other", Was: workload.Names{"w"}}); n != 0 {
+		t.Errorf("it has read %d bytes again", n)
 	}
 }

@@ -22,9 +22,9 @@ type Unchanged struct {
 	trust bool
 }
 
-// UnchangedSince reads the index of a snapshot. It returns nil if nothing can be
-// cloned, or if no index is usable.
-func UnchangedSince(st *store.Store, workload, sid string, p Source, trust bool) (*Unchanged, error) {
+// UnchangedSince reads the index of a snapshot, in which the volume may have another name.
+// It returns nil if nothing can be cloned, or if no index is usable.
+func UnchangedSince(st *store.Store, workload, sid, volume string, p Source, trust bool) (*Unchanged, error) {
 	proves, err := p.Live.TimesProve()
 	if err != nil || !proves || !p.Parent.CanClone() {
 		return nil, err
@@ -37,7 +37,7 @@ func UnchangedSince(st *store.Store, workload, sid string, p Source, trust bool)
 	index, err := st.OpenIndex(workload, sid, Origin())
 	if err == nil {
 		defer index.Close()
-		err = u.collect(index, p.Volume.Name, fsid)
+		err = u.collect(index, volume, fsid)
 	}
 	if errors.Is(err, store.ErrIndex) {
 		return nil, nil

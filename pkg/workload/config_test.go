@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -582,6 +583,43 @@ func TestComposeIsAPathOrAnObject(t *testing.T) {
 		}
 		if real, err := filepath.EvalSymlinks(cfg.Path); err != nil || w.Config != real {
 			t.Errorf("%s is from %s, want %s, %v", name, w.Config, real, err)
+		}
+	}
+}
+
+// A name that a config has chosen is checked; a source that is the name is not.
+func TestTheNamesOfVolumes(t *testing.T) {
+	for name, ok := range map[string]bool{
+		"content": true, "a/b": true, "/srv/files": true, "a:b": true, "a=b": true, "my data": true, "Ünïcode": true, "..a": true, ".": false, "..": false,
+		"../x": false, "a/../b": false, "/": false, "/..": false, "a//b": false, "a/": false, "./a": false, " a": false, "a ": false, "-a": false,
+		"a\tb": false, "a\nb": false, "a\x1b[2J": false, "a\u202eb": false, strings.Repeat("x", 255): true, strings.Repeat("x", 256): false,
+	} {
+		_, err := load(t, one("{name: "+strconv.Quote(name)+", scope: stage, source: x}"))
+		if (err == nil) != ok {
+			t.Errorf("the name %q: %v", name, err)
+		}
+	}
+	if _, err := load(t, one("{scope: absolute, source: \"/srv/-a  b \"}")); err != nil {
+		t.Errorf("an odd source without a name: %v", err)
+	}
+}
+
+// What a volume was, no other volume is or was.
+func TestFormerNamesOfVolumes(t *testing.T) {
+	for volumes, why := range map[string]string{
+		"{scope: stage, source: x, was: old}":                                                "",
+		"{scope: stage, source: x, was: [old, /srv/old]}":                                    "",
+		"{name: x, scope: absolute, source: /srv/x, was: x}":                                 "",
+		"{scope: stage, source: x, was: ''}":                                                 "was \"\"",
+		"{scope: stage, source: x, was: [old, old]}":                                         "no other volume was",
+		"{scope: stage, source: x, was: old}, {scope: stage, source: y, was: old}":           "no other volume was",
+		"{scope: stage, source: x, was: y}, {scope: stage, source: y}":                       "which volume y is now",
+		"{scope: stage, source: x, was: /srv/y}, {name: y, scope: absolute, source: /srv/y}": "which volume y is now",
+		"{scope: stage, source: x, was: {a: b}}":                                             "cannot unmarshal",
+	} {
+		_, err := load(t, one(strings.ReplaceAll(volumes, "}, {", "}\n      - {")))
+		if why == "" && err != nil || why != "" && (err == nil || !strings.Contains(strings.ReplaceAll(err.Error(), `"y"`, "y"), why)) {
+			t.Errorf("%s: %v", volumes, err)
 		}
 	}
 }

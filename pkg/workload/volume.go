@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/docker/go-units"
 	"gopkg.in/yaml.v3"
@@ -16,6 +18,7 @@ import (
 // Volume is one directory, or one file, of a workload's data.
 type Volume struct {
 	Name     string   `yaml:"name"` // default: the source
+	Was      Names    `yaml:"was"`  // names or sources by which earlier snapshots know it
 	Scope    Scope    `yaml:"scope"`
 	Source   string   `yaml:"source"`
 	Target   string   `yaml:"target"`
@@ -106,6 +109,9 @@ func (v *Volume) resolve(c *Config, w *Workload) error {
 		return errors.New("source is missing")
 	}
 	v.Name = cmp.Or(v.Name, v.Source)
+	if v.Name != v.Source && !validName(v.Name) {
+		return fmt.Errorf("name %q: use printable characters, at most 255 bytes, without . and .. between slashes, and without - or a blank in front", v.Name)
+	}
 	v.Symlinks = cmp.Or(v.Symlinks, PreserveSymlinks)
 	if v.Symlinks != PreserveSymlinks && v.Symlinks != RejectSymlinks {
 		return fmt.Errorf("symlinks is %q: use preserve or reject", v.Symlinks)
@@ -162,6 +168,27 @@ func (v *Volume) resolve(c *Config, w *Workload) error {
 		return fmt.Errorf("unknown scope %q: use %s", v.Scope, Scopes)
 	}
 	return c.CheckPath(v.Path(), w.engineRoot)
+}
+
+// validName refuses a name that, as a path, leads out of where it begins, that one line
+// cannot hold, or that a command line takes for a flag.
+func validName(name string) bool {
+	path := strings.TrimPrefix(name, "/")
+	return utf8.ValidString(name) && len(name) <= 255 && path == filepath.Clean(path) && filepath.IsLocal(path) && path != "." &&
+		!strings.HasPrefix(name, "-") && strings.TrimSpace(name) == name &&
+		strings.IndexFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) < 0
+}
+
+// Names is a name, or a list of names.
+type Names []string
+
+// UnmarshalYAML implements [yaml.Unmarshaler].
+func (l *Names) UnmarshalYAML(n *yaml.Node) error {
+	if n.Kind == yaml.ScalarNode {
+		*l = Names{n.Value}
+		return nil
+	}
+	return n.Decode((*[]string)(l))
 }
 
 // volumeForm is what the engine takes for the name of a volume.

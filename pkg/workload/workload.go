@@ -214,7 +214,32 @@ func (w *Workload) setVolumes(c *Config, volumes []Volume) error {
 			}
 		}
 	}
+	if err := checkWas(volumes); err != nil {
+		return err
+	}
 	w.Volumes = volumes
+	return nil
+}
+
+// checkWas refuses a former name that a snapshot could mean another volume by.
+func checkWas(volumes []Volume) error {
+	of := map[string]string{}
+	for i := range volumes {
+		v := &volumes[i]
+		for _, was := range v.Was {
+			if was == "" || of[was] != "" {
+				return fmt.Errorf("volume %q: was %q: give a name or source that no other volume was", v.Name, was)
+			}
+			of[was] = v.Name
+		}
+	}
+	for i := range volumes {
+		for _, now := range []string{volumes[i].Name, volumes[i].Source} {
+			if was := of[now]; was != "" && was != volumes[i].Name {
+				return fmt.Errorf("volume %q: was %q, which volume %q is now: choose with --map of restore instead", was, now, volumes[i].Name)
+			}
+		}
+	}
 	return nil
 }
 
