@@ -18,7 +18,7 @@ func TestEveryFlagSaysWhatItTakes(t *testing.T) {
 		"restore --confirm": "sid", "restore --guard": "before|after", "restore --image": "running|config|snapshot", "restore --on-unhealthy": "revert|keep",
 		"restore --plan-hash": "hash", "undo --plan-hash": "hash", "undo --confirm": "sid", "undo --guard": "before|after", "undo --image": "running|config|snapshot",
 		"undo --on-unhealthy": "revert|keep", "undo --health-timeout": "duration", "undo --stop-timeout": "duration",
-		"restore --volume": "name", "restore --map": "old=new", "restore --to": "dir", "restore --health-timeout": "duration", "restore --stop-timeout": "duration",
+		"restore --volume": "name", "restore --map": "old=new", "restore --config-from": "sid", "restore --to": "dir", "restore --health-timeout": "duration", "restore --stop-timeout": "duration",
 		"recover --confirm": "transaction", "recover --resolve": "keep-old|keep-new", "recover --wait-docker": "duration",
 		"deploy --health-timeout": "duration", "lock --wait": "duration",
 		"export --compression": "gzip|zstd", "export --output": "file", "export --volume": "name",

@@ -122,6 +122,7 @@ type showJSON struct {
 	snapshotJSON
 	Snap   string        `json:"snap"`
 	Images []store.Image `json:"images"`
+	Config *keptJSON     `json:"config"` // null where none is kept
 }
 
 func (a *app) showCommand() *cobra.Command {
@@ -139,7 +140,12 @@ func (a *app) showCommand() *cobra.Command {
 				return err
 			}
 			s := showSnapshot(m)
-			a.result = showJSON{s, m.Snap, m.Images}
+			shown := showJSON{s, m.Snap, m.Images, nil}
+			kept := a.kept(e, m)
+			if kept != nil {
+				shown.Config = showKept(kept, false)
+			}
+			a.result = shown
 			a.table(snapshotRows([]snapshotJSON{s}))
 			a.say("quiesce %s, taken by snap %s", m.Quiesce, m.Snap)
 			for _, i := range m.Images {
@@ -152,6 +158,12 @@ func (a *app) showCommand() *cobra.Command {
 				})
 			}
 			a.table(rows)
+			if kept != nil {
+				a.say("config from %s of host %s (%s)", kept.Path, kept.Host, a.spell(remedy.ConfigFrom(args[0], args[1])))
+				if len(kept.Files) > 0 {
+					a.table(keptRows(kept))
+				}
+			}
 			return nil
 		}),
 	}

@@ -27,6 +27,11 @@ func (u *ui) spell(op remedy.Operation) string {
 		if op.Confirmed {
 			more, op.ID = []string{"--confirm", op.ID}, ""
 		}
+	case remedy.DoConfigFrom:
+		verb, more = "restore", []string{"--config-from", op.ID}
+		if op.ID = ""; op.To != "" {
+			more = append(more, "--to", op.To)
+		}
 	case remedy.DoRestore:
 		if op.Confirmed {
 			more = []string{"--confirm", op.ID}

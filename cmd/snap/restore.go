@@ -78,8 +78,9 @@ func (a *app) restoreCommand() *cobra.Command {
 	var req restore.RestoreRequest
 	var plan bool
 	var to string
+	var from fromConfig
 	cmd := &cobra.Command{
-		Use:         "restore <workload> <sid> {--confirm <sid> | --to <dir> [VOLUME[:PATH]]...}",
+		Use:         "restore <workload> {<sid> {--confirm <sid> | --to <dir> [VOLUME[:PATH]]...} | --config-from <sid>}",
 		Annotations: doing,
 		Short:       "Put a snapshot back under the running app, or into a directory",
 		Long: `Put a snapshot back: all of a workload's volumes, or those chosen with --volume.
@@ -108,6 +109,10 @@ container is stopped, no live data changes, and nothing is to be confirmed. DIR
 must not exist, or be empty. With VOLUME or VOLUME:PATH arguments only these
 volumes, files and directories are put there, and only what they need is read.
 
+With --config-from nothing is restored: it prints what the config said of the workload
+when the snapshot was taken, to be added to the config of a host that has the store
+alone. With --to it goes into a directory, and of Compose the files as well.
+
 --plan shows what a restore would do, or why it would be refused, and changes
 nothing. It prints a hash; with --plan-hash a restore is refused if the snapshot, the
 config, a directory, a container or an image has changed since. snap undo takes the
@@ -115,13 +120,22 @@ last restore back. After a crash or a power cut, run snap recover.`,
 		Example: `  snap restore web 20261123T170634Z-c68518 --plan
   snap restore web 20261123T170634Z-c68518 --to /srv/yesterday www:img/logo.png`,
 	}
-	cmd.Args = func(cmd *cobra.Command, args []string) error { return restoreArgs(cmd, args, to) }
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if from.sid != "" {
+			return from.args(cmd, args)
+		}
+		return restoreArgs(cmd, args, to)
+	}
 	flags := cmd.Flags()
 	a.restoreFlags(flags, &req, &plan, runtime.ImageRunning)
 	flags.StringVar(&to, "to", "", "put the snapshot into this new or empty `dir`, and leave the live data alone")
+	flags.StringVar(&from.sid, "config-from", "", "print the workload as the config had it in the snapshot `sid`, and restore nothing")
 	flags.StringArrayVar(&req.Volumes, "volume", nil, "restore only the volume of this `name` (may be repeated)")
 	flags.StringArrayVar(&req.Map, "map", nil, "put the snapshot's volume OLD into the config's volume NEW: `old=new` (may be repeated)")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
+		if from.to = to; from.sid != "" {
+			return from.only(flags)
+		}
 		if flags.Changed("to") {
 			return alone(flags, to)
 		}
@@ -148,7 +162,13 @@ last restore back. After a crash or a power cut, run snap recover.`,
 		}
 		return a.restore(ctx, e, req)
 	})
+	config := a.with(knownStore, func(ctx context.Context, e *restore.Engine, args []string) error {
+		return from.run(ctx, a, e, args[0])
+	})
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if from.sid != "" {
+			return config(cmd, args)
+		}
 		if to != "" {
 			return extract(cmd, args)
 		}

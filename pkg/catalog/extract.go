@@ -102,12 +102,17 @@ func Extract(ctx context.Context, x *Extraction) (*Extracted, error) {
 	if err != nil {
 		return nil, err
 	}
+	return x.carryOut(ctx, t, result, func() error { return x.fill(ctx, t, pieces, result) })
+}
+
+// carryOut makes a target, has it filled, and closes it.
+func (x *Extraction) carryOut(ctx context.Context, t *target, result *Extracted, fill func() error) (*Extracted, error) {
 	defer t.close()
 	x.at("opened")
-	err = t.make()
+	err := t.make()
 	if err == nil {
 		x.at("made")
-		err = x.fill(ctx, t, pieces, result)
+		err = fill()
 	}
 	if err == nil {
 		x.at("filled")

@@ -10,6 +10,7 @@ import (
 
 	"github.com/docker/docker/api/types/volume"
 
+	"github.com/tiny-forge/snap/pkg/compose"
 	"github.com/tiny-forge/snap/pkg/docker/engine"
 	"github.com/tiny-forge/snap/pkg/docker/mounts"
 	"github.com/tiny-forge/snap/pkg/runtime"
@@ -52,7 +53,16 @@ func (a *composeApp) mounts(ctx context.Context) (*runtime.Mounts, error) {
 	for name, s := range p.Services {
 		all.Services[name] = mounts.Service{Image: p.image(name), Mounts: s.Volumes, Tmpfs: s.Tmpfs}
 	}
-	return find(ctx, a.e, a.w, all, containersOf(a))
+	m, err := find(ctx, a.e, a.w, all, containersOf(a))
+	if err != nil {
+		return nil, err
+	}
+	cli, err := a.command(ctx)
+	if errors.Is(err, runtime.ErrUnreachable) { // as config
+		cli, err = compose.Given(a.w.Compose, a.e.API.DaemonHost()), nil
+	}
+	m.Files = cli.Sources()
+	return m, err
 }
 
 func find(ctx context.Context, e *engine.Engine, w *workload.Workload, p *mounts.Project, own func(context.Context) ([]mounts.Container, error)) (*runtime.Mounts, error) {

@@ -37,6 +37,7 @@ const (
 	DoVerify         Verb = "verify"
 	DoCapture        Verb = "capture"
 	DoPrune          Verb = "prune"
+	DoConfigFrom     Verb = "restore config-from"
 )
 
 // Remedy is what an operator can do about an error: text, with operations among it.
@@ -140,6 +141,16 @@ func Plan(workload, sid string) Operation {
 // PartTo puts a part of a snapshot into a directory beside everything.
 func PartTo(workload, sid, part string) Operation {
 	return Operation{Verb: DoRestore, Workload: workload, ID: sid, To: "DIR", Part: part}
+}
+
+// ConfigFrom shows what a snapshot keeps of the config.
+func ConfigFrom(workload, sid string) Operation {
+	return Operation{Verb: DoConfigFrom, Workload: workload, ID: sid}
+}
+
+// ConfigTo puts what a snapshot keeps of the config into a directory. The operator names it.
+func ConfigTo(workload, sid string) Operation {
+	return Operation{Verb: DoConfigFrom, Workload: workload, ID: sid, To: "DIR"}
 }
 
 // Operations on all workloads.

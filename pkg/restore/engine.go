@@ -10,6 +10,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/keep"
 	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/snapshot"
@@ -269,6 +270,9 @@ func (s *session) newCapture(ctx context.Context, tx *journal.Tx, sources []snap
 	scratch, err := st.Scratch(tx.ID)
 	if err != nil {
 		return nil, err
+	}
+	if opt.Kept, err = keep.Of(s.Config, s.w, s.mounts); err != nil {
+		return nil, errors.Join(err, scratch.Close())
 	}
 	opt.Workload, opt.Snap, opt.Say = s.w.Name, s.Version, s.say
 	return snapshot.Start(ctx, st, scratch, sources, opt)

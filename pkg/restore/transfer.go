@@ -91,6 +91,7 @@ type ExtractRequest struct {
 	Dir           string   // an absolute path
 	Chosen        []string // see [catalog.Extraction]
 	Plan          bool     // say what would be done, and change nothing
+	Config        bool     // not the data, but what the snapshot keeps of the config
 }
 
 // Extract puts a snapshot, or a part of it, into a directory: see [catalog.Extract]. It
@@ -120,7 +121,11 @@ func (e *Engine) Extract(ctx context.Context, req ExtractRequest) (*catalog.Extr
 		return withWarnings(found, notices), err
 	}
 	o.Phase(Stage)
-	done, err := catalog.Extract(ctx, x)
+	extract := catalog.Extract
+	if req.Config {
+		extract = catalog.ExtractConfig
+	}
+	done, err := extract(ctx, x)
 	e.audited(o, journal.Audit{Verb: "extract", Workload: req.Workload, SID: req.SID, To: req.Dir}, when, err)
 	return withWarnings(done, notices), err
 }

@@ -82,6 +82,8 @@ type Mounts struct {
 	Left []Left
 	// Excluded are the sources of those that the config leaves alone.
 	Excluded []string
+	// Files are those that describe the containers: Compose files and env files.
+	Files []File
 	// Root is the folder in which the engine keeps all that is its own, with no
 	// symbolic link in it; "" where no engine could be asked.
 	Root string
@@ -101,6 +103,23 @@ type Volume struct {
 	// new container finds it empty.
 	Fills bool
 }
+
+// File is a file that containers are described by, as it was read.
+type File struct {
+	Path    string
+	Kind    FileKind
+	Content []byte
+	Left    string // why the content is not known, "" where it is
+}
+
+// FileKind says what a [File] is.
+type FileKind string
+
+// The kinds of files.
+const (
+	ComposeFile FileKind = "compose"
+	EnvFile     FileKind = "env"
+)
 
 // Left is a mount that is not a volume of the workload.
 type Left struct {

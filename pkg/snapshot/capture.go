@@ -40,6 +40,8 @@ type Options struct {
 	// never published. It writes nothing of what is in the store already, so that it needs
 	// no room there.
 	Compare bool
+	// Kept is published with the snapshot: see [store.Batch.Keep]. Nil: nothing is.
+	Kept []byte
 	// Leaving says that the trees are about to be deleted: no later capture reads
 	// them, so the index need prove nothing.
 	Leaving bool
@@ -599,6 +601,11 @@ func (c *Capture) Publish(m *store.Manifest) error {
 	index := indexName
 	if c.clockWentBack() { // its proofs may be wrong
 		index = ""
+	}
+	if c.opt.Kept != nil {
+		if err := c.batch.Keep(c.opt.Kept); err != nil {
+			return err
+		}
 	}
 	return c.batch.Publish(m, index)
 }

@@ -32,6 +32,7 @@ type Batch struct {
 	mu    sync.Mutex
 	known map[string]*pending
 	added atomic.Int64
+	kept  string // the checksum of the document that Keep was given
 
 	reserve atomic.Uint64 // bytes to leave free; 0: none
 	wrote   func(bytes int64)
@@ -311,7 +312,7 @@ func (b *Batch) Added() int64 { return b.added.Load() }
 // this batch, and of the index in the file index of the scratch directory (""
 // for none). The content of the new members is made durable first; then they
 // get their names, which are made durable too; then come the index and, last,
-// the manifest. When Publish returns nil the snapshot exists and survives a
+// the manifest. What Keep was given comes with the index. When Publish returns nil the snapshot exists and survives a
 // power cut. After an error it does not exist, and Discard removes what is left
 // of it, with one exception: where only the last sync of its folder failed, the
 // manifest is there, and the snapshot exists but may not survive a power cut.
@@ -323,6 +324,7 @@ func (b *Batch) Publish(m *Manifest, index string) error {
 }
 
 func (b *Batch) publish(m *Manifest, index string) error {
+	m.Config = b.kept
 	if err := m.validate(m.Workload, m.SID); err != nil {
 		return err
 	}
@@ -400,6 +402,11 @@ func (b *Batch) writeManifest(m *Manifest, index string, data []byte) error {
 	// name becomes durable together with the manifest's.
 	if index != "" {
 		if err := b.scratch.Rename(index, snapshot, indexFile); err != nil {
+			return err
+		}
+	}
+	if m.Config != "" { // as the index
+		if err := b.scratch.Rename(configFile, snapshot, configFile); err != nil {
 			return err
 		}
 	}

@@ -16,9 +16,10 @@ import (
 
 const (
 	manifestFormat  = "snap-manifest"
-	manifestVersion = 4 // the newest that is read; see Manifest.needs
+	manifestVersion = 5 // the newest that is read; see Manifest.needs
 	manifestFile    = "manifest.json"
 	indexFile       = "index.gz"
+	configFile      = "config.json"
 	// maxManifest bounds a manifest, in bytes: that of some 4 TiB.
 	maxManifest = 512 << 20
 	maxVolumes  = 1000
@@ -49,7 +50,10 @@ type Manifest struct {
 	Quiesce  string    `json:"quiesce"`
 	Snap     string    `json:"snap"` // the program's version
 	Images   []Image   `json:"images"`
-	Volumes  []Volume  `json:"volumes"`
+	// Config is the SHA-256 of the file config.json beside the manifest, in hexadecimal; ""
+	// where there is none. See Kept.
+	Config  string   `json:"config,omitempty"`
+	Volumes []Volume `json:"volumes"`
 }
 
 // Image is what a container of the workload ran when the snapshot was made.
@@ -135,7 +139,7 @@ func (m *Manifest) Volume(name, scope, source string) *Volume {
 
 // needs returns the oldest version of the format that can express m, so that older
 // programs read what they can. Version 2 has the compression of volumes, version 3 also
-// their fifos and devices, version 4 also their kind, and tags.
+// their fifos and devices, version 4 also their kind, and tags, version 5 also config.
 func (m *Manifest) needs() int {
 	version := 1
 	if len(m.Tags) > 0 {
@@ -151,6 +155,9 @@ func (m *Manifest) needs() int {
 		if m.Volumes[i].Kind != Directory {
 			version = 4
 		}
+	}
+	if m.Config != "" {
+		version = 5
 	}
 	return version
 }
@@ -177,6 +184,9 @@ func (m *Manifest) validate(workload, sid string) error {
 		if !ValidTag(tag) {
 			return bad("the tag %q", tag)
 		}
+	}
+	if m.Config != "" && !archive.ValidMemberID(m.Config) {
+		return bad("the checksum of its config %q", m.Config)
 	}
 	if len(m.Volumes) > maxVolumes {
 		return bad("%d volumes", len(m.Volumes))

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/tiny-forge/snap/pkg/archive"
+	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/keep"
 	"github.com/tiny-forge/snap/pkg/store"
 )
 
@@ -143,4 +145,16 @@ func (v *verification) readIndex(m *store.Manifest) error {
 	}
 	defer index.Close()
 	return index.Rest()
+}
+
+// readKept reads what the snapshot keeps of the config.
+func (v *verification) readKept(m *store.Manifest) error {
+	data, err := v.store.Kept(m)
+	if err == nil && data != nil {
+		_, err = keep.Read(data)
+	}
+	if errors.Is(err, disk.ErrTooNew) { // it is whole
+		return nil
+	}
+	return err
 }

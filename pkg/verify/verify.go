@@ -123,6 +123,9 @@ func (v *verification) look(ctx context.Context, s snapshot) error {
 	if err := v.readIndex(m); err != nil {
 		v.problem(s, "its index is damaged, so the next capture may read everything; the data is not hit: %v", err)
 	}
+	if err := v.readKept(m); err != nil {
+		v.problem(s, "the config that it keeps is damaged; the data is not hit: %v", err)
+	}
 	for i := range m.Volumes {
 		if err := v.members(ctx, m.Volumes[i].Members); err != nil {
 			return err

@@ -41,6 +41,8 @@ type Config struct {
 	Scrub     int                  `yaml:"scrub"`
 	Retain    *retain.Policy       `yaml:"retain"` // of workloads that have none of their own
 	Workloads map[string]*Workload `yaml:"workloads"`
+
+	data []byte // the file; see Text
 }
 
 // Compression is how snap compresses new snapshots. It reads both kinds.
@@ -87,7 +89,7 @@ func Load(path string) (*Config, error) {
 	if err != nil {
 		return nil, &Error{Where: path, Err: err, Hint: "the keys are described in docs/operating.md, section Config"}
 	}
-	cfg.Path, cfg.Real = path, real
+	cfg.Path, cfg.Real, cfg.data = path, real, data
 	for _, w := range cfg.Workloads {
 		if w != nil {
 			w.Config = cfg.Real
