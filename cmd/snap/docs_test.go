@@ -22,7 +22,7 @@ func TestEveryFlagSaysWhatItTakes(t *testing.T) {
 		"recover --confirm": "transaction", "recover --resolve": "keep-old|keep-new", "recover --wait-docker": "duration",
 		"deploy --health-timeout": "duration", "lock --wait": "duration",
 		"export --compression": "gzip|zstd", "export --output": "file", "export --volume": "name",
-		"verify --read-data": "part", "delete --wait": "duration", "prune --wait": "duration",
+		"verify --read-data": "part", "delete --wait": "duration", "prune --wait": "duration", "rename --wait": "duration",
 		"status --max-age": "duration", "prune --keep-last": "n", "prune --keep-hourly": "n", "prune --keep-daily": "n", "prune --keep-weekly": "n", "prune --keep-monthly": "n", "prune --keep-yearly": "n",
 		"prune --keep-within": "time", "prune --keep-within-hourly": "time", "prune --keep-within-daily": "time", "prune --keep-within-weekly": "time",
 		"prune --keep-within-monthly": "time", "prune --keep-within-yearly": "time", "prune --keep-pre-restore": "time", "prune --keep-tag": "tag",

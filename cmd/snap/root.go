@@ -117,7 +117,7 @@ operator must look), 7 done but something is pending, 8 damage was found,
 	root.AddCommand(
 		a.captureCommand(), a.listCommand(), a.showCommand(), a.lsCommand(), a.catCommand(), a.diffCommand(), a.restoreCommand(), a.recoverCommand(), a.statusCommand(),
 		a.deployCommand(), a.lockCommand(), a.exportCommand(), a.importCommand(), a.verifyCommand(),
-		a.pruneCommand(), a.deleteCommand(), a.undoCommand(), a.watchdogCommand(),
+		a.pruneCommand(), a.deleteCommand(), a.renameCommand(), a.undoCommand(), a.watchdogCommand(),
 	)
 	return root
 }

@@ -95,7 +95,7 @@ func TestSignalsAtEveryRename(t *testing.T) {
 	h.wrap = straced(trace)
 	h.snap(restore...)
 	calls := renames(t, trace)
-	commit := slices.IndexFunc(calls, func(c rename) bool { return strings.Contains(c.args, `"commit"`) })
+	commit := slices.IndexFunc(calls, func(c renaming) bool { return strings.Contains(c.args, `"commit"`) })
 	if commit < 1 {
 		t.Fatalf("no commit in %v", calls)
 	}

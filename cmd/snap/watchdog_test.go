@@ -132,8 +132,8 @@ func TestARestoreThatIsKilledIsUndoneOrFinished(t *testing.T) {
 	h.wrap = straced(trace)
 	h.snap(restore...)
 	calls := renames(t, trace)
-	first := slices.IndexFunc(calls, func(c rename) bool { return strings.Contains(c.args, `"times"`) })
-	commit := slices.IndexFunc(calls, func(c rename) bool { return strings.Contains(c.args, `"commit"`) })
+	first := slices.IndexFunc(calls, func(c renaming) bool { return strings.Contains(c.args, `"times"`) })
+	commit := slices.IndexFunc(calls, func(c renaming) bool { return strings.Contains(c.args, `"commit"`) })
 	if first < 0 || commit < first {
 		t.Fatalf("no times before a commit in %v", calls)
 	}
@@ -178,32 +178,32 @@ func straced(trace string, more ...string) []string {
 	return words
 }
 
-// rename is a call in a trace.
-type rename struct {
+// renaming is a call in a trace.
+type renaming struct {
 	name, args string
 	n          int // the n-th of this name
 }
 
 // inject returns the option that makes strace send a signal at this call.
-func (r rename) inject(signal string) string {
+func (r renaming) inject(signal string) string {
 	return fmt.Sprintf("inject=%s:signal=%s:when=%d", r.name, signal, r.n)
 }
 
 // renames reads from a trace the calls of the thread that made most of them:
 // strace counts calls per thread and name.
-func renames(t *testing.T, trace string) (calls []rename) {
+func renames(t *testing.T, trace string) (calls []renaming) {
 	t.Helper()
 	text, err := os.ReadFile(trace)
 	if err != nil {
 		t.Fatal(err)
 	}
-	threads, counts := map[string][]rename{}, map[string]int{}
+	threads, counts := map[string][]renaming{}, map[string]int{}
 	for line := range strings.Lines(string(text)) {
 		thread, call, _ := strings.Cut(line, " ")
 		name, args, found := strings.Cut(strings.TrimSpace(call), "(")
 		if found && strings.HasPrefix(name, "renameat") {
 			counts[thread+name]++
-			threads[thread] = append(threads[thread], rename{name, strings.TrimSpace(args), counts[thread+name]})
+			threads[thread] = append(threads[thread], renaming{name, strings.TrimSpace(args), counts[thread+name]})
 		}
 	}
 	for _, list := range threads {

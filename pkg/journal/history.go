@@ -77,9 +77,55 @@ func (j *Journal) addLine(name string, line []byte) error {
 	if err != nil {
 		return err
 	}
-	text = text[len(text)-maxHistory/2:]
-	_, text, _ = bytes.Cut(text, []byte("\n")) // the first line was cut
-	return dir.Publish(name, text)
+	return dir.Publish(name, newer(text))
+}
+
+// newer is the newer half of a history that is too long.
+func newer(text []byte) []byte {
+	if len(text) <= maxHistory {
+		return text
+	}
+	_, text, _ = bytes.Cut(text[len(text)-maxHistory/2:], []byte("\n")) // the first line was cut
+	return text
+}
+
+// MoveRuns puts the history of a workload before that of another, and ends it. It may run
+// again after a crash: no line is there twice.
+func (j *Journal) MoveRuns(from, to string) error {
+	dir, err := j.root.OpenIfThere("history")
+	if err != nil || dir == nil {
+		return err
+	}
+	defer dir.Close()
+	if err := dir.Flock(unix.LOCK_EX); err != nil {
+		return err
+	}
+	defer func() { _ = dir.Flock(unix.LOCK_UN) }()
+	old, err := dir.ReadFile(from+".jsonl", historyLimit)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	now, err := dir.ReadFile(to+".jsonl", historyLimit)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	there := map[string]bool{}
+	for line := range bytes.Lines(now) {
+		there[string(line)] = true
+	}
+	var all []byte
+	for line := range bytes.Lines(old) {
+		if !there[string(line)] && bytes.HasSuffix(line, []byte("\n")) {
+			all = append(all, line...)
+		}
+	}
+	if err := dir.Publish(to+".jsonl", newer(append(all, now...))); err != nil {
+		return err
+	}
+	return errors.Join(dir.Remove(from+".jsonl"), dir.Sync())
 }
 
 // Runs returns the runs of a workload, the oldest first. A line that is none is passed

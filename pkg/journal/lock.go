@@ -135,6 +135,17 @@ func (j *Journal) LockStore(ctx context.Context, verb string) (*Held, error) {
 	})
 }
 
+// Workloads also locks workloads, without waiting. After an error those that were taken
+// stay held until Release.
+func (h *Held) Workloads(names ...string) error {
+	for _, name := range slices.Sorted(slices.Values(names)) {
+		if err := h.take(name+".lock", unix.LOCK_EX); err != nil {
+			return fmt.Errorf("workload %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
 // stores adds the stores' lock to h, and releases all of h if it cannot be had.
 func (h *Held) stores(how int) (*Held, error) {
 	if err := h.take(storeLock, how); err != nil {

@@ -272,6 +272,9 @@ func (s *Store) Load(workload, sid string) (*Manifest, error) {
 		err = fmt.Errorf("%w: version %d has no field for what it holds", disk.ErrDamaged, m.Version)
 	}
 	if err == nil {
+		err = m.renamed(dir, workload)
+	}
+	if err == nil {
 		err = m.validate(workload, sid)
 	}
 	if err != nil {

@@ -113,13 +113,21 @@ func (w *Workload) Kind() Kind {
 // components of paths, and parts of container names.
 var nameForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$`)
 
-func (w *Workload) check(c *Config) error {
-	if !nameForm.MatchString(w.Name) {
-		return fmt.Errorf("%q is not a name (letters and digits, after the first also _ . -, at most 63)", w.Name)
+// CheckName refuses what cannot be the name of a workload.
+func CheckName(name string) error {
+	if !nameForm.MatchString(name) {
+		return fmt.Errorf("%q is not a name (letters and digits, after the first also _ . -, at most 63)", name)
 	}
 	// The state's lock folder has a file store.lock, and vol-… for volumes.
-	if w.Name == "store" || strings.HasPrefix(w.Name, "vol-") {
-		return fmt.Errorf("%q is a name that snap needs for itself: choose another", w.Name)
+	if name == "store" || strings.HasPrefix(name, "vol-") {
+		return fmt.Errorf("%q is a name that snap needs for itself: choose another", name)
+	}
+	return nil
+}
+
+func (w *Workload) check(c *Config) error {
+	if err := CheckName(w.Name); err != nil {
+		return err
 	}
 	w.Project = cmp.Or(w.Project, w.Name)
 	w.Stage = cmp.Or(w.Stage, "default")
