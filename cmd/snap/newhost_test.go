@@ -1,7 +1,13 @@
 package main
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -110,4 +116,86 @@ func documented(t *testing.T, heading string, n int) string {
 	}
 	_, block, _ := strings.Cut(parts[2*n-1], "\n")
 	return block + "\n"
+}
+
+// TestAForgedConfigIsShownAndDecidesNothing: what a hostile store keeps reaches neither the
+// terminal nor the config as something else, and no file but those of the directory.
+func TestAForgedConfigIsShownAndDecidesNothing(t *testing.T) {
+	h := newHost(t, installedSnap(t), t.TempDir())
+	const injected = hostile + "\nevil:\n  injected: true\n"
+	keeps := func(change func(doc map[string]any)) *forged {
+		doc := map[string]any{
+			"format": "snap-config", "version": 1, "checksum": "sha256:" + strings.Repeat("0", 64),
+			"workload": injected, "host": injected, "path": injected, "base": "/srv/\u202eevil\nevil: x", "absolute_roots": []string{"/etc", "/a\nevil: x"},
+			"config":  "files: # \u202e\n  volumes: [{scope: absolute, source: /etc, name: \"\\e[2J\\nevil: x\"}]\n",
+			"volumes": []any{map[string]any{"name": injected, "path": injected}},
+			"files": []any{
+				map[string]any{"path": "/etc/cron.d/evil\nevil: x", "kind": "env", "content": []byte("x")},
+				map[string]any{"path": injected, "kind": "env", "left_out": injected},
+			},
+		}
+		change(doc)
+		data, err := json.MarshalIndent(doc, "", "  ")
+		h.must(err)
+		// format, version and checksum come first in no order of a map: the seal is that of the text.
+		const prefix = `"checksum": "sha256:`
+		sum := sha256.Sum256(data)
+		copy(data[bytes.Index(data, []byte(prefix))+len(prefix):], hex.EncodeToString(sum[:]))
+		f := honest(h, func(f *forged) { f.doc["version"], f.doc["config"] = 5, memberID(data) })
+		h.put(filepath.Join(f.folder(), "config.json"), data)
+		return f
+	}
+	f := keeps(func(map[string]any) {})
+	for _, args := range [][]string{
+		{"show", f.workload, f.sid}, {"show", f.workload, f.sid, "--json"},
+		{"restore", f.workload, "--config-from", f.sid}, {"restore", f.workload, "--config-from", f.sid, "--json"},
+	} {
+		o := h.run(args...)
+		if o.exit != 0 {
+			t.Errorf("%v: exit %d: %s", args, o.exit, o.stderr)
+		}
+		for line := range strings.Lines(o.stdout) {
+			if strings.HasPrefix(line, "evil") || strings.HasPrefix(line, "  injected") {
+				t.Errorf("%v prints the line %q:\n%s", args, line, o.stdout)
+			}
+		}
+	}
+	to := filepath.Join(h.dir, "srv/kept")
+	if o := h.run("restore", f.workload, "--config-from", f.sid, "--to", to); o.exit != 0 {
+		t.Errorf("--to: exit %d: %s", o.exit, o.stderr)
+	}
+	if got, err := os.ReadFile(to + "/files/etc/cron.d/evil\nevil: x"); string(got) != "x" {
+		t.Errorf("the file is %q: %v", got, err)
+	}
+	h.must(os.RemoveAll(to))
+	for name, change := range map[string]func(doc map[string]any){
+		"a path that leads up": func(doc map[string]any) {
+			doc["files"] = []any{map[string]any{"path": "/../../../outside/passwd", "kind": "env"}}
+		},
+		"a path of DIR itself": func(doc map[string]any) { doc["files"] = []any{map[string]any{"path": "/", "kind": "env"}} },
+		"another kind": func(doc map[string]any) {
+			doc["files"] = []any{map[string]any{"path": "/srv/x", "kind": injected}}
+		},
+		"a later version":    func(doc map[string]any) { doc["version"] = 9 },
+		"a field of its own": func(doc map[string]any) { doc["to"] = "/etc" },
+		"a name that is too long": func(doc map[string]any) {
+			doc["files"] = []any{map[string]any{"path": "/" + strings.Repeat("x", 300), "kind": "env"}}
+		},
+	} {
+		f := keeps(change)
+		if o := h.run("restore", f.workload, "--config-from", f.sid, "--to", to); o.exit != 3 && o.exit != 1 {
+			t.Errorf("%s: exit %d: %s%s", name, o.exit, o.stdout, o.stderr)
+		}
+		if _, err := os.Lstat(to); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: something was made: %v", name, err)
+		}
+	}
+	h.untouched()
+}
+
+func (h *host) must(err error) {
+	h.Helper()
+	if err != nil {
+		h.Fatal(err)
+	}
 }

@@ -118,6 +118,9 @@ func (d *Document) check() error {
 	}
 	var paths []string
 	for _, f := range d.Files {
+		if f.Kind != runtime.ComposeFile && f.Kind != runtime.EnvFile {
+			return fmt.Errorf("a file of the unknown kind %q", f.Kind)
+		}
 		if f.Left != "" {
 			continue
 		}

@@ -127,6 +127,7 @@ var forged = map[string]func(*keep.Document){
 	"no workload":          func(d *keep.Document) { d.Config = "mail: x\n" },
 	"a relative base":      func(d *keep.Document) { d.Base = "data" },
 	"a root that leads up": func(d *keep.Document) { d.AbsoluteRoots = []string{"/srv/../etc"} },
+	"another kind":         func(d *keep.Document) { d.Files[2].Kind = "secret" },
 	"a relative file":      func(d *keep.Document) { d.Files[0].Path = "compose.yaml" },
 	"a file that leads up": func(d *keep.Document) { d.Files[0].Path = "/srv/../../etc/passwd" },
 	"the root as a file":   func(d *keep.Document) { d.Files[0].Path = "/" },

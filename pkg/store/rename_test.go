@@ -140,3 +140,26 @@ func TestAManifestOfAnotherWorkloadIsDamaged(t *testing.T) {
 		t.Errorf("the list is\n%s\nand was\n%s: %v", again, good, err)
 	}
 }
+
+// Whatever stands in the list of names, a snapshot is found under the name of its folder or
+// not at all.
+func FuzzWas(f *testing.F) {
+	names, err := disk.MarshalSealed(&store.Was{Names: []string{"blog"}}, "snap-was", 1)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(names)
+	f.Add(reseal(bytes.Replace(names, []byte(`"blog"`), []byte(`"", 7`), 1)))
+	path := f.TempDir()
+	disktest.Write(f, path, map[string]string{"snapshots/journal/" + sid + "/manifest.json": string(sealedManifest(f))})
+	s := storeAt(f, path)
+	file := filepath.Join(path, "snapshots/journal/was.json")
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if err := os.WriteFile(file, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if m, err := s.Load("journal", sid); err == nil && m.Workload != "journal" || err != nil && !errors.Is(err, disk.ErrDamaged) && !errors.Is(err, disk.ErrTooNew) {
+			t.Errorf("%q: %+v, %v", data, m, err)
+		}
+	})
+}
