@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/tiny-forge/snap/pkg/catalog"
@@ -84,10 +83,6 @@ func (f *fromConfig) only(flags *pflag.FlagSet) (err error) {
 	return err
 }
 
-func (f *fromConfig) args(cmd *cobra.Command, args []string) error {
-	return cobra.ExactArgs(1)(cmd, args)
-}
-
 // run prints what the operator adds to the config, or puts it and the files into a directory.
 func (f *fromConfig) run(ctx context.Context, a *app, e *restore.Engine, name string) error {
 	m, err := e.Snapshot(name, f.sid)
@@ -106,6 +101,9 @@ func (f *fromConfig) run(ctx context.Context, a *app, e *restore.Engine, name st
 		return err
 	}
 	text, err := d.Paste(e.Config, name)
+	if err == nil && f.to != "" {
+		err = f.write(ctx, a, e, name, d)
+	}
 	if err != nil {
 		return err
 	}
@@ -117,9 +115,14 @@ func (f *fromConfig) run(ctx context.Context, a *app, e *restore.Engine, name st
 		To       string `json:"to,omitempty"`
 		*keptJSON
 	}{name, f.sid, f.to, shown}
-	if f.to != "" {
-		return f.write(ctx, a, e, name, d)
+	if f.to == "" {
+		f.print(a, e, name, d, text)
 	}
+	return nil
+}
+
+// print prints what can be appended to the config as it is: the rest are comments.
+func (f *fromConfig) print(a *app, e *restore.Engine, name string, d *keep.Document, text string) {
 	a.silent = false
 	where := "to " + a.config
 	if len(e.Config.Workloads) > 0 {
@@ -143,7 +146,6 @@ func (f *fromConfig) run(ctx context.Context, a *app, e *restore.Engine, name st
 	if len(d.Files) > 0 {
 		a.say("# to have the files: %s", a.spell(remedy.ConfigTo(name, f.sid)))
 	}
-	return nil
 }
 
 func (f *fromConfig) write(ctx context.Context, a *app, e *restore.Engine, name string, d *keep.Document) error {

@@ -122,7 +122,7 @@ last restore back. After a crash or a power cut, run snap recover.`,
 	}
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if from.sid != "" {
-			return from.args(cmd, args)
+			return cobra.ExactArgs(1)(cmd, args)
 		}
 		return restoreArgs(cmd, args, to)
 	}
