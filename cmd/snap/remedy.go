@@ -32,6 +32,8 @@ func (u *ui) spell(op remedy.Operation) string {
 		if op.ID = ""; op.To != "" {
 			more = append(more, "--to", op.To)
 		}
+	case remedy.DoRepair:
+		verb, more = "verify", []string{"--repair"}
 	case remedy.DoRestore:
 		if op.Confirmed {
 			more = []string{"--confirm", op.ID}

@@ -224,7 +224,7 @@ func (a *app) engine(store need) (*restore.Engine, func(), error) {
 			a.progress("closing the store: %v", err)
 		}
 	}
-	e.Journal, e.Scrubs = host.Journal, host
+	e.Journal, e.Scrubs, e.Notes = host.Journal, host, host
 	if e.Store, err = host.Store(cfg.Store, store == ownStore); err != nil && !tolerates(store, err) {
 		done()
 		return nil, nil, err

@@ -15,8 +15,8 @@ import (
 
 // mayImport says which packages of the project each package may import.
 var mayImport = map[string][]string{
-	"cmd/snap":                {"pkg/archive", "pkg/catalog", "pkg/check", "pkg/crew", "pkg/diff", "pkg/disk", "pkg/docker", "pkg/docker/endpoint", "pkg/fault", "pkg/journal", "pkg/keep", "pkg/near", "pkg/preflight", "pkg/prune", "pkg/remedy", "pkg/rename", "pkg/restore", "pkg/retain", "pkg/runtime", "pkg/snapshot", "pkg/state", "pkg/store", "pkg/swap", "pkg/verify", "pkg/workload"},
-	"pkg/restore":             {"pkg/archive", "pkg/catalog", "pkg/disk", "pkg/fault", "pkg/intake", "pkg/journal", "pkg/keep", "pkg/preflight", "pkg/prune", "pkg/remedy", "pkg/retain", "pkg/runtime", "pkg/snapshot", "pkg/store", "pkg/swap", "pkg/verify", "pkg/workload"},
+	"cmd/snap":                {"pkg/archive", "pkg/catalog", "pkg/check", "pkg/crew", "pkg/diff", "pkg/disk", "pkg/docker", "pkg/docker/endpoint", "pkg/fault", "pkg/journal", "pkg/keep", "pkg/near", "pkg/preflight", "pkg/prune", "pkg/remedy", "pkg/rename", "pkg/repair", "pkg/restore", "pkg/retain", "pkg/runtime", "pkg/snapshot", "pkg/state", "pkg/store", "pkg/swap", "pkg/verify", "pkg/workload"},
+	"pkg/restore":             {"pkg/archive", "pkg/catalog", "pkg/disk", "pkg/fault", "pkg/intake", "pkg/journal", "pkg/keep", "pkg/preflight", "pkg/prune", "pkg/remedy", "pkg/repair", "pkg/retain", "pkg/runtime", "pkg/snapshot", "pkg/store", "pkg/swap", "pkg/verify", "pkg/workload"},
 	"pkg/intake":              {"pkg/archive", "pkg/archive/foreign", "pkg/disk", "pkg/fault", "pkg/journal", "pkg/remedy", "pkg/snapshot", "pkg/swap", "pkg/workload"},
 	"pkg/retain":              {},
 	"pkg/prune":               {"pkg/catalog", "pkg/fault", "pkg/journal", "pkg/remedy", "pkg/retain", "pkg/store", "pkg/workload"},
@@ -27,6 +27,7 @@ var mayImport = map[string][]string{
 	"pkg/diff":                {"pkg/archive", "pkg/archive/part", "pkg/archive/tarstream", "pkg/catalog", "pkg/disk", "pkg/fault", "pkg/remedy", "pkg/snapshot", "pkg/store", "pkg/swap", "pkg/workload"},
 	"pkg/rename":              {"pkg/fault", "pkg/journal", "pkg/remedy", "pkg/store", "pkg/workload"},
 	"pkg/keep":                {"pkg/disk", "pkg/runtime", "pkg/workload"},
+	"pkg/repair":              {"pkg/archive", "pkg/catalog", "pkg/disk", "pkg/fault", "pkg/journal", "pkg/remedy", "pkg/snapshot", "pkg/store", "pkg/verify"},
 	"pkg/fault":               {"pkg/archive", "pkg/disk", "pkg/journal", "pkg/remedy", "pkg/runtime", "pkg/snapshot", "pkg/store", "pkg/swap", "pkg/workload"},
 	"pkg/swap":                {"pkg/disk", "pkg/journal"},
 	"pkg/snapshot":            {"pkg/archive", "pkg/disk", "pkg/store", "pkg/workload"},

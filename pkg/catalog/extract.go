@@ -151,7 +151,7 @@ func (x *Extraction) at(point string) {
 func (x *Extraction) classify(err error) error {
 	e := fault.Classify(err)
 	if e != nil && e.Code == "snapshot_damaged" {
-		e.Remedy = fault.UseAnother(x.Manifest.Workload)
+		e.Remedy = fault.Unread(x.Manifest.Workload)
 	}
 	return e
 }
@@ -205,7 +205,7 @@ func (x *Extraction) pieces(ctx context.Context, list []chosen) ([]*piece, error
 			return nil, fault.Refuse("unrestorable", remedy.Of("set `symlinks: preserve` for the volume in the config, or choose what is needed with VOLUME:PATH"),
 				"volume %q: the snapshot holds %d symlinks, and the config says symlinks: reject", c.volume.Name, p.stats.Symlinks)
 		}
-		if err := x.complete(ctx, c.volume, members); err != nil {
+		if err := Complete(ctx, x.Store, x.Manifest, c.volume.Name, members); err != nil {
 			return nil, err
 		}
 		pieces = append(pieces, p)
@@ -229,15 +229,22 @@ func place(name string, others []*piece) (string, error) {
 	return rel, nil
 }
 
-// complete refuses what the store does not have.
-func (x *Extraction) complete(ctx context.Context, v *store.Volume, members []archive.Member) error {
-	some := *v
-	some.Members = members
-	n, first, err := x.Store.Missing(ctx, &some)
-	if err != nil || n == 0 {
+// Complete refuses a volume some of whose members the store lacks, or has with a length
+// with which they cannot be read.
+func Complete(ctx context.Context, st *store.Store, m *store.Manifest, volume string, members []archive.Member) error {
+	lack, err := st.Lacking(ctx, members)
+	if err != nil || !lack.Any() {
 		return err
 	}
-	return fault.Refuse("members_missing", fault.UseAnother(x.Manifest.Workload), "volume %q: the store lacks %d of the %d members that are needed, the first is %s", v.Name, n, len(members), first)
+	code, what := "members_missing", "are missing"
+	switch {
+	case lack.Missing == 0:
+		code, what = "snapshot_damaged", "are damaged"
+	case lack.Damaged > 0:
+		what = "are missing or damaged"
+	}
+	return fault.Refuse(code, fault.Repair(m.Workload, m.SID), "volume %q: of the %d members that are needed, %d %s in the store; the first is %s",
+		volume, len(members), lack.Missing+lack.Damaged, what, lack.First)
 }
 
 // find looks the chosen paths up in the index of the snapshot. Where that cannot be used

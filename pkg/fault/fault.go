@@ -151,7 +151,7 @@ func Classify(err error) *Error {
 		return &Error{Refused, "subvolume_inside", err, remedy.Of(
 			"make it a plain directory (move it away, cp -a --reflink=auto it back, btrfs subvolume delete the old one), or move it out of the volume and make it a volume of its own")}
 	case errors.Is(err, archive.ErrRefused):
-		return &Error{Refused, "snapshot_damaged", err, UseAnother("")}
+		return &Error{Refused, "snapshot_damaged", err, Unread("")}
 	case errors.As(err, &unsupported):
 		return &Error{Refused, "volume_unsupported", err, remedy.Of(unsupported.Hint)}
 	case errors.As(err, &full):
@@ -201,6 +201,16 @@ func Graver(a, b error) error {
 // UseAnother is the remedy for a snapshot that cannot be used.
 func UseAnother(workload string) remedy.Remedy {
 	return remedy.Of("the snapshot cannot be used; use another (`", remedy.List(workload), "`)")
+}
+
+// Unread is the remedy for a snapshot whose data cannot be read.
+func Unread(workload string) remedy.Remedy {
+	return remedy.Of(UseAnother(workload), ", or repair what the live data still has (`", remedy.Verify(workload), " --read-data --repair`)")
+}
+
+// Repair is the remedy for a snapshot of which the store has lost a part.
+func Repair(workload, sid string) remedy.Remedy {
+	return remedy.Of("the live data may still have it: ", remedy.Repair(workload, sid), "; or use another snapshot (`", remedy.List(workload), "`)")
 }
 
 // Signal is the cause with which the door ends a context when a signal

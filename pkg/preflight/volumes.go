@@ -87,13 +87,8 @@ func (h *Host) matchOne(ctx context.Context, p *Plan, v *Volume, m *store.Volume
 		return fault.Refuse("special_files", remedy.Of("set `special: skip` for the volume in the config, to leave them out, or `special: keep`"),
 			"volume %q: the snapshot holds %d fifos and devices", v.Name, m.Specials)
 	}
-	n, first, err := h.Store.Missing(ctx, m)
-	if err != nil {
+	if err := catalog.Complete(ctx, h.Store, p.manifest, v.Name, m.Members); err != nil {
 		return err
-	}
-	if n > 0 {
-		return fault.Refuse("members_missing", fault.UseAnother(h.Workload.Name),
-			"volume %q: the store lacks %d of its %d members, the first is %s", v.Name, n, len(m.Members), first)
 	}
 	v.Stored, v.From, v.Kind, v.Files, v.Bytes = m, m.Name, m.Kind, m.Files, m.Bytes
 	return nil

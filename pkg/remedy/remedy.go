@@ -35,6 +35,7 @@ const (
 	DoShow           Verb = "show"
 	DoStatus         Verb = "status"
 	DoVerify         Verb = "verify"
+	DoRepair         Verb = "repair"
 	DoCapture        Verb = "capture"
 	DoPrune          Verb = "prune"
 	DoConfigFrom     Verb = "restore config-from"
@@ -114,6 +115,11 @@ func Capture(workload string) Operation { return Operation{Verb: DoCapture, Work
 
 // Verify looks for damage in the snapshots of a workload.
 func Verify(workload string) Operation { return Operation{Verb: DoVerify, Workload: workload} }
+
+// Repair stores anew what is damaged of a snapshot, or of all for "".
+func Repair(workload, sid string) Operation {
+	return Operation{Verb: DoRepair, Workload: workload, ID: sid}
+}
 
 // ListAll lists the snapshots of all workloads.
 var ListAll = Operation{Verb: DoList}

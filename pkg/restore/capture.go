@@ -321,6 +321,12 @@ func (c *capturing) scrubbed(ctx context.Context) {
 		}
 	}
 	healed, lost := c.capture.Damaged()
+	if c.Notes != nil && len(healed)+len(lost) > 0 {
+		whole := store.Keys(healed)
+		if err := c.Notes.NoteDamaged(c.Store.ID(), func(k store.MemberKey) bool { return !slices.Contains(whole, k) }, store.Keys(lost)); err != nil {
+			warn("%v", err)
+		}
+	}
 	if len(healed) > 0 {
 		warn("%s of earlier snapshots had damage in the store, and the live data still has what was in there, so it is stored again: look at the disk of the store (dmesg, smartctl)", verify.Count(len(healed), "piece"))
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/keep"
 	"github.com/tiny-forge/snap/pkg/remedy"
+	"github.com/tiny-forge/snap/pkg/repair"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/snapshot"
 	"github.com/tiny-forge/snap/pkg/store"
@@ -38,6 +39,8 @@ type Engine struct {
 		Turn(store, workload string) (store.Turn, error)
 		SetTurn(store, workload string, next store.Turn) error
 	}
+	// Notes keeps which members are damaged. Nil: nothing does.
+	Notes repair.Notes
 	// Watchdog starts a second process, which ends the transaction with
 	// [Engine.RecoverKilled] if this process is killed. release stops the watchdog
 	// and returns when it is gone; it is not called when the engine panics. Nil means
@@ -273,6 +276,11 @@ func (s *session) newCapture(ctx context.Context, tx *journal.Tx, sources []snap
 	}
 	if opt.Kept, err = keep.Of(s.Config, s.w, s.mounts); err != nil {
 		return nil, errors.Join(err, scratch.Close())
+	}
+	if s.Notes != nil {
+		if opt.Suspect, err = s.Notes.Damaged(st.ID()); err != nil {
+			return nil, errors.Join(err, scratch.Close())
+		}
 	}
 	opt.Workload, opt.Snap, opt.Say = s.w.Name, s.Version, s.say
 	return snapshot.Start(ctx, st, scratch, sources, opt)

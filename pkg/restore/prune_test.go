@@ -13,6 +13,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/prune"
+	"github.com/tiny-forge/snap/pkg/repair"
 	"github.com/tiny-forge/snap/pkg/retain"
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
@@ -21,7 +22,7 @@ import (
 func (w *world) whole(unnamed int) {
 	w.Helper()
 	e := w.engine()
-	if r, err := e.Verify(w.Context(), VerifyRequest{Data: 1}); err != nil {
+	if r, err := e.Verify(w.Context(), repair.Request{Data: 1}); err != nil {
 		w.Fatalf("%v: %v", err, r)
 	}
 	marks, err := e.Store.Mark(w.Context(), func(string, string) bool { return false })

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -18,10 +17,11 @@ import (
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/preflight"
 	"github.com/tiny-forge/snap/pkg/remedy"
+	"github.com/tiny-forge/snap/pkg/repair"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/snapshot"
 	"github.com/tiny-forge/snap/pkg/store"
-	"github.com/tiny-forge/snap/pkg/verify"
+	"github.com/tiny-forge/snap/pkg/swap"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
@@ -259,45 +259,39 @@ func (i *importing) take(ctx context.Context, tx *journal.Tx, v *workload.Volume
 	return i.publishLeaving(ctx, tx, []snapshot.Source{{Volume: v, Live: i.result.Dir}}, false, i.result.Manifest)
 }
 
-// VerifyRequest says what of the store is verified.
-type VerifyRequest struct {
-	Workload string  // "": all of the store
-	SID      string  // "": all of the workload
-	Data     float64 // the part of the stored data that is read: 0 to 1
-}
-
-// Verify looks for damage in the store: see [verify.Run]. Damage is in the report, and
-// makes the error one of kind [fault.Damaged].
-func (e *Engine) Verify(ctx context.Context, req VerifyRequest) (*verify.Report, error) {
+// Verify looks for damage in the store, and repairs it: see [repair.Host.Run].
+func (e *Engine) Verify(ctx context.Context, req repair.Request) (*repair.Result, error) {
 	st, err := e.stored()
 	if err != nil {
 		return nil, fault.Classify(err)
 	}
-	held, err := e.Journal.ShareStore("verify") // no member goes meanwhile
-	if err != nil {
-		return nil, fault.Classify(err)
-	}
-	defer held.Release()
-	if req.Workload != "" {
-		if err := e.known(req.Workload); err != nil {
-			return nil, err
-		}
-	}
-	if req.SID != "" {
-		if err := catalog.ValidSID(req.Workload, req.SID); err != nil {
-			return nil, err
-		}
-	}
 	o := observer(ctx)
-	report, err := verify.Run(ctx, st, verify.Request{Workload: req.Workload, SID: req.SID, Data: req.Data, Progress: func(done, total int64) { o.Progress("", done, total) }})
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, fault.New(fault.Failed, "snapshot_not_found", remedy.Of(remedy.List(req.Workload)), "%w", err)
-	case err != nil:
-		return nil, fault.Classify(fault.Because(ctx, err))
-	case len(report.Problems) > 0:
-		return report, fault.New(fault.Damaged, "damaged", remedy.Of("look at the disk of the store (dmesg, smartctl); a capture stores again what the live data still has; keep what `", remedy.ListAll, "` shows as whole"),
-			"%s in %s that were looked at", verify.Count(len(report.Problems), "problem"), verify.Count(report.Snapshots, "snapshot"))
+	h := &repair.Host{
+		Store: st, Journal: e.Journal, Known: e.known, Notes: e.Notes, Live: e.live, Line: o.Line,
+		Progress: func(done, total int64) { o.Progress("", done, total) },
+		Record:   func(a journal.Audit, start time.Time, err error) { e.audited(o, a, start, err) },
 	}
-	return report, nil
+	return h.Run(ctx, req)
+}
+
+// live calls do with the volumes of a workload, under its locks. The app runs on.
+func (e *Engine) live(ctx context.Context, name string, do func([]snapshot.Source) error) error {
+	s, err := e.begin(ctx, "verify", name)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	if err := s.unfinished(); err != nil {
+		return err
+	}
+	var opened []*swap.Volume
+	defer func() { swap.CloseAll(opened) }()
+	for i := range s.w.Volumes {
+		v, err := s.host().OpenOne(&s.w.Volumes[i])
+		if err != nil {
+			return err
+		}
+		opened = append(opened, v)
+	}
+	return do(s.sources(opened))
 }

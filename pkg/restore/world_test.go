@@ -84,7 +84,7 @@ func openEngine(config string) (*Engine, func(), error) {
 		return nil, nil, errors.Join(err, host.Close())
 	}
 	return &Engine{
-		Config: cfg, Store: st, NoStore: err, Journal: host.Journal, Scrubs: host, Version: "test",
+		Config: cfg, Store: st, NoStore: err, Journal: host.Journal, Scrubs: host, Notes: host, Version: "test",
 		Runtime: func(_ context.Context, w *workload.Workload) (runtime.Runtime, error) {
 			return docker.Open(w, docker.Options{})
 		},

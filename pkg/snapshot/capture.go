@@ -36,6 +36,9 @@ type Options struct {
 	// Scrub, where Verify is not set, says how much of what is used again is read first,
 	// in turn. Nil: nothing.
 	Scrub *Scrub
+	// Suspect are members that were found damaged earlier. They are read before the
+	// snapshot relies on them.
+	Suspect []store.MemberKey
 	// Compare says that the capture is only compared with snapshots ([Capture.Same]) and
 	// never published. It writes nothing of what is in the store already, so that it needs
 	// no room there.
@@ -57,6 +60,7 @@ type Capture struct {
 
 	began   time.Time
 	scrubs  bool
+	heals   bool // see Heal
 	opt     Options
 	store   *store.Store
 	scratch *disk.Dir
@@ -81,6 +85,7 @@ func Start(ctx context.Context, st *store.Store, scratch *disk.Dir, sources []So
 	}
 	batch := st.NewBatch(ctx, scratch, opt.Verify, opt.Codec)
 	batch.OnWrite(back.Wrote)
+	batch.Suspect(opt.Suspect)
 	return &Capture{began: time.Now(), opt: opt, store: st, scratch: scratch, back: back, batch: batch, sources: sources}, nil
 }
 
@@ -389,7 +394,7 @@ func (c *Capture) seenBy(m *store.Manifest) (*earlier, error) {
 	}
 	e := &earlier{index: index, members: map[string][]archive.Member{}, names: map[string]string{}}
 	for i := range m.Volumes {
-		if v := &m.Volumes[i]; v.Compression == c.opt.Codec { // all members of a volume have one codec
+		if v := &m.Volumes[i]; v.Compression == c.opt.Codec || c.heals { // all members of a volume have one codec
 			e.members[v.Name] = v.Members
 		}
 	}

@@ -26,7 +26,9 @@ type Batch struct {
 	store   *Store
 	scratch *disk.Dir
 	scrub   Scrub
-	next    Turn // where the next scrub begins
+	next    Turn            // where the next scrub begins
+	suspect map[string]bool // see Suspect
+	mends   bool            // see Mend
 	codec   archive.Codec
 
 	mu    sync.Mutex
@@ -47,7 +49,7 @@ type pending struct {
 	kept      bool // in the store, or in scratch
 	fresh     bool // waits in scratch
 	unchecked bool // Reuse has promised it, and Check is to read it
-	odd       bool // its file has another length than when it was captured
+	odd       bool // its file has another length than when it was captured, or is suspect
 	damaged   bool // the store's copy cannot be used
 }
 
@@ -71,6 +73,9 @@ func (b *Batch) Put(tar []byte) (archive.Member, error) {
 		return archive.Member{}, fmt.Errorf("a piece of %d bytes: at most %d", len(tar), archive.MaxMember)
 	}
 	m := archive.Member{ID: archive.MemberID(tar), Tar: int64(len(tar)), Codec: b.codec}
+	if b.mends && !b.suspect[m.ID] {
+		return m, nil
+	}
 	p := b.pending(m.ID)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -127,7 +132,7 @@ func (b *Batch) look(p *pending, m archive.Member, promise bool) error {
 		return nil
 	}
 	// Another version of the compressor may have stored it again, or its file was cut.
-	p.odd = promise && m.Stored != size
+	p.odd = promise && (m.Stored != size || b.suspect[m.ID])
 	m.Stored = size
 	p.member, p.kept, p.unchecked = m, true, promise && (p.odd || b.scrub.Due(m.ID))
 	return nil
@@ -137,6 +142,9 @@ func (b *Batch) look(p *pending, m archive.Member, promise bool) error {
 // content, and how many bytes it takes. For a member that is to be read first, this
 // is a promise, and Check finds out whether it holds.
 func (b *Batch) Reuse(m archive.Member) (archive.Member, bool, error) {
+	if b.mends {
+		return m, !b.suspect[m.ID], nil
+	}
 	p := b.pending(m.ID)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -245,7 +253,7 @@ func (b *Batch) check(p *pending) bool {
 
 // intact reports whether the store's copy of m can be relied on.
 func (b *Batch) intact(m archive.Member) bool {
-	return !b.scrub.Due(m.ID) || archive.Check(b.ctx, b.store, m) == nil
+	return !b.scrub.Due(m.ID) && !b.suspect[m.ID] || archive.Check(b.ctx, b.store, m) == nil
 }
 
 // Reserve switches on or off that Put fails when less than a hundredth of the

@@ -109,8 +109,8 @@ func TestAMemberOfTheOtherCodecDoesNotReplaceOne(t *testing.T) {
 	if err := os.Remove(file + ".zst"); err != nil {
 		t.Fatal(err)
 	}
-	if n, first, err := s.Missing(t.Context(), v); n != 1 || first != v.Members[0].ID || err != nil {
-		t.Errorf("missing are %d, %q: %v", n, first, err)
+	if lack, err := s.Lacking(t.Context(), v.Members); lack != (store.Lacking{Missing: 1, First: v.Members[0].ID}) || err != nil {
+		t.Errorf("lacking are %+v: %v", lack, err)
 	}
 	if _, err := s.Open(t.Context(), v.Members[0], nil); !errors.Is(err, archive.ErrRefused) {
 		t.Errorf("it is opened: %v", err)

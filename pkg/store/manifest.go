@@ -1,7 +1,6 @@
 package store
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -391,31 +390,4 @@ func (s *Store) Published(workload string) (sids []string, err error) {
 		}
 	}
 	return sids, nil
-}
-
-// Sizes returns how many bytes are stored as each member, in the order of the list, and
-// 0 for one that is not there.
-func (s *Store) Sizes(ctx context.Context, list []archive.Member) ([]int64, error) {
-	return s.members.Stat(ctx, list)
-}
-
-// Missing returns how many members of a volume are not there, by name alone, and the
-// first of them. Lengths are not compared: another version of the compressor may
-// have stored a member again, with another length.
-func (s *Store) Missing(ctx context.Context, v *Volume) (int, string, error) {
-	sizes, err := s.members.Stat(ctx, v.Members)
-	if err != nil {
-		return 0, "", refused(err)
-	}
-	n, first := 0, ""
-	for i, size := range sizes {
-		if size > 0 {
-			continue
-		}
-		if n == 0 {
-			first = v.Members[i].ID
-		}
-		n++
-	}
-	return n, first, nil
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"encoding/hex"
+	"fmt"
 	"iter"
 
 	"github.com/tiny-forge/snap/pkg/archive"
@@ -57,6 +58,37 @@ func KeyOf(m archive.Member) (k MemberKey) {
 	_, _ = hex.Decode(k.sum[:], []byte(m.ID))
 	k.zstd = m.Codec == archive.Zstd
 	return k
+}
+
+// Keys returns the keys of members.
+func Keys(list []archive.Member) []MemberKey {
+	keys := make([]MemberKey, len(list))
+	for i, m := range list {
+		keys[i] = KeyOf(m)
+	}
+	return keys
+}
+
+// Member returns the id and the codec of the member that has the key.
+func (k MemberKey) Member() archive.Member {
+	m := archive.Member{ID: hex.EncodeToString(k.sum[:])}
+	if k.zstd {
+		m.Codec = archive.Zstd
+	}
+	return m
+}
+
+// MarshalText implements [encoding.TextMarshaler]: the name of the member's file.
+func (k MemberKey) MarshalText() ([]byte, error) { return []byte(memberFile(k.Member())), nil }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (k *MemberKey) UnmarshalText(text []byte) error {
+	m, ok := memberOf(string(text))
+	if !ok {
+		return fmt.Errorf("%q is not the name of a member", text)
+	}
+	*k = KeyOf(m)
+	return nil
 }
 
 // Staged is a member that waits in a file of its own until [Members.Put] takes

@@ -239,8 +239,8 @@ func TestABatchPublishesIntoAnyStorage(t *testing.T) {
 				if err := b.Publish(&Manifest{Workload: "blog", SID: sid, Reason: Manual, Volumes: []Volume{v}}, ""); err != nil {
 					t.Fatal(err)
 				}
-				if n, _, err := s.Missing(t.Context(), &v); n != 0 || err != nil {
-					t.Errorf("%d are missing: %v", n, err)
+				if lack, err := s.Lacking(t.Context(), v.Members); lack.Any() || err != nil {
+					t.Errorf("lacking are %+v: %v", lack, err)
 				}
 				data, err := s.Open(t.Context(), m, nil)
 				if err != nil {

@@ -140,8 +140,8 @@ func TestWhatWasPublishedIsLoadedAndOpened(t *testing.T) {
 	if tar, err := archive.Inflate(nil, data, m); string(tar) != piece("a") || m.Stored != int64(len(data)) {
 		t.Errorf("the member holds %d bytes: %v", len(tar), err)
 	}
-	if n, first, err := s.Missing(t.Context(), &got.Volumes[0]); n != 0 || first != "" || err != nil {
-		t.Errorf("missing are %d, %q: %v", n, first, err)
+	if lack, err := s.Lacking(t.Context(), got.Volumes[0].Members); lack.Any() || err != nil {
+		t.Errorf("lacking are %+v: %v", lack, err)
 	}
 	for file, mode := range map[string]fs.FileMode{"members": 0o700, "snapshots/blog": 0o700, "snapshots/blog/" + sid: 0o700, "snapshots/blog/" + sid + "/manifest.json": 0o600, "snapshots/blog/" + sid + "/index.gz": 0o600} {
 		if info, err := os.Stat(filepath.Join(path, file)); err != nil || info.Mode().Perm() != mode {

@@ -21,6 +21,7 @@ type Problem struct {
 	What     string   `json:"what"`
 	Paths    []string `json:"paths"` // the first files that are hit, as far as that can be told
 	More     int      `json:"more"`  // how many others are hit
+	past     bool
 }
 
 // Count is a number of things, in words.
@@ -45,7 +46,11 @@ func (p Problem) String() string {
 		for i, path := range p.Paths {
 			quoted[i] = fmt.Sprintf("%q", path)
 		}
-		text += "; it hits " + strings.Join(quoted, ", ")
+		hits := "; it hits "
+		if p.past {
+			hits = "; it hit "
+		}
+		text += hits + strings.Join(quoted, ", ")
 	}
 	if p.More > 0 {
 		text += fmt.Sprintf(" and %d more", p.More)
@@ -54,37 +59,39 @@ func (p Problem) String() string {
 }
 
 // Hit returns the snapshots of a store that name one of these members.
-func Hit(ctx context.Context, st *store.Store, bad []archive.Member) ([]Problem, error) {
+func Hit(ctx context.Context, st *store.Store, list []archive.Member) ([]Problem, error) {
 	names, err := st.Workloads()
 	if err != nil {
 		return nil, err
 	}
-	v := &verification{store: st, bad: map[store.MemberKey]string{}}
-	for _, m := range bad {
-		v.bad[store.KeyOf(m)] = damaged
+	v := &verification{store: st}
+	hit := map[store.MemberKey]bad{}
+	for _, m := range list {
+		hit[store.KeyOf(m)] = damaged
 	}
+	var found []Problem
 	for _, name := range names {
 		for m, err := range st.All(name) {
 			switch {
 			case ctx.Err() != nil:
-				return v.problems, context.Cause(ctx)
+				return found, context.Cause(ctx)
 			case err != nil: // its manifest is another matter
 			default:
-				v.tell(m)
+				found = append(found, v.tell(m, hit)...)
 			}
 		}
 	}
-	return v.problems, nil
+	return found, nil
 }
 
-// tell adds the problems of a snapshot some of whose members are bad.
-func (v *verification) tell(m *store.Manifest) {
+// tell returns the problems of a snapshot some of whose members are bad.
+func (v *verification) tell(m *store.Manifest, which map[store.MemberKey]bad) (found []Problem) {
 	for i := range m.Volumes {
 		vol := &m.Volumes[i]
 		at := map[int]bool{}
-		kinds := map[string]int{}
+		kinds := map[bad]int{}
 		for n, member := range vol.Members {
-			if why := v.bad[store.KeyOf(member)]; why != "" {
+			if why := which[store.KeyOf(member)]; why != "" {
 				at[n] = true
 				kinds[why]++
 			}
@@ -93,14 +100,16 @@ func (v *verification) tell(m *store.Manifest) {
 			continue
 		}
 		p := Problem{Workload: m.Workload, SID: m.SID, Volume: vol.Name, Paths: []string{}}
-		for _, why := range []string{missing, damaged} {
+		for _, why := range []bad{missing, damaged, replaced, wasMissing, wasDamaged} {
 			if n := kinds[why]; n > 0 {
+				p.past = why == wasMissing || why == wasDamaged
 				p.What = strings.TrimPrefix(p.What+" and "+fmt.Sprintf("%d of its %d members %s", n, len(vol.Members), why), " and ")
 			}
 		}
 		v.find(&p, at)
-		v.problems = append(v.problems, p)
+		found = append(found, p)
 	}
+	return found
 }
 
 // find names the files that lie in the members of these numbers, where there is an index

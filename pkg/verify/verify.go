@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -19,6 +20,8 @@ type Request struct {
 	Workload string  // "": all of the store
 	SID      string  // "": all of the workload
 	Data     float64 // the part of the members that is read, 0 to 1
+	// Suspect were found damaged before, and are read in any case.
+	Suspect []store.MemberKey
 	// Progress is told how many bytes of how many were read. It may be nil.
 	Progress func(done, total int64)
 }
@@ -30,35 +33,55 @@ type Report struct {
 	Stored    int64 // their bytes
 	Read      int64 // bytes of those that were read
 	Problems  []Problem
+	Repaired  []Problem        // what was one until [Report.Healed] was told
+	Bad       []archive.Member // which are missing or damaged, each once
+
+	of *verification
 }
 
-// The two ways in which a member can be bad.
+// bad is a way in which a member can be bad.
+type bad string
+
+// The ways in which a member can be bad.
 const (
-	missing = "are missing"
-	damaged = "are damaged"
+	missing  bad = "are missing"
+	damaged  bad = "are damaged"
+	replaced bad = "have something in their place that is not a file"
+
+	wasMissing bad = "were missing"
+	wasDamaged bad = "were damaged"
 )
 
 type verification struct {
 	store    *store.Store
 	req      Request
 	from     store.Turn // of what is read, where that is a part
+	list     []snapshot
 	seen     map[store.MemberKey]bool
-	bad      map[store.MemberKey]string
+	suspect  map[store.MemberKey]bool
+	bad      map[store.MemberKey]bad
 	due      []archive.Member // to be read
 	dueBytes int64
 	report   Report
-	problems []Problem
+	general  []Problem // of snapshots as a whole
 }
 
 // Run verifies. What is damaged is in the report; an error says that not everything
 // could be looked at. The error wraps fs.ErrNotExist for a snapshot that is not there.
 func Run(ctx context.Context, st *store.Store, req Request) (*Report, error) {
-	v := &verification{store: st, req: req, from: store.Turn(rand.Uint64()), seen: map[store.MemberKey]bool{}, bad: map[store.MemberKey]string{}}
-	list, err := v.snapshots()
-	if err != nil {
+	v := &verification{
+		store: st, req: req, from: store.Turn(rand.Uint64()),
+		seen: map[store.MemberKey]bool{}, suspect: map[store.MemberKey]bool{}, bad: map[store.MemberKey]bad{},
+	}
+	v.report.of = v
+	for _, k := range req.Suspect {
+		v.suspect[k] = true
+	}
+	var err error
+	if v.list, err = v.snapshots(); err != nil {
 		return nil, err
 	}
-	for _, s := range list {
+	for _, s := range v.list {
 		if err := v.look(ctx, s); err != nil {
 			return nil, err
 		}
@@ -66,15 +89,49 @@ func Run(ctx context.Context, st *store.Store, req Request) (*Report, error) {
 	if err := v.read(ctx); err != nil {
 		return nil, err
 	}
-	if len(v.bad) > 0 {
-		for _, s := range list {
-			if m, err := st.Load(s.workload, s.sid); err == nil {
-				v.tell(m)
-			}
+	v.tellAll()
+	return &v.report, nil
+}
+
+// tellAll fills in the problems.
+func (v *verification) tellAll() {
+	v.report.Problems, v.report.Repaired = slices.Clone(v.general), nil
+	if len(v.report.Bad) == 0 {
+		return
+	}
+	for _, s := range v.list {
+		if m, err := v.store.Load(s.workload, s.sid); err == nil {
+			v.report.Problems = append(v.report.Problems, v.tell(m, v.bad)...)
 		}
 	}
-	v.report.Problems = v.problems
-	return &v.report, nil
+}
+
+// Looked reports whether the run has looked at a member, and so knows how it is, or
+// whether it has looked at everything and nothing names the member.
+func (r *Report) Looked(k store.MemberKey) bool {
+	return r.of.seen[k] || r.of.req.Workload == "" && len(r.of.general) == 0
+}
+
+// Healed tells the report which members were stored anew and read whole since. Their
+// problems move to Repaired.
+func (r *Report) Healed(list []archive.Member) {
+	v := r.of
+	healed := map[store.MemberKey]bad{}
+	for _, m := range list {
+		k := store.KeyOf(m)
+		healed[k] = wasDamaged
+		if v.bad[k] == missing {
+			healed[k] = wasMissing
+		}
+		delete(v.bad, k)
+	}
+	r.Bad = slices.DeleteFunc(r.Bad, func(m archive.Member) bool { return v.bad[store.KeyOf(m)] == "" })
+	v.tellAll()
+	for _, s := range v.list {
+		if m, err := v.store.Load(s.workload, s.sid); err == nil {
+			r.Repaired = append(r.Repaired, v.tell(m, healed)...)
+		}
+	}
 }
 
 type snapshot struct{ workload, sid string }
@@ -117,7 +174,7 @@ func (v *verification) look(ctx context.Context, s snapshot) error {
 	}
 	v.report.Snapshots++
 	if err != nil {
-		v.problem(s, "%v", err)
+		v.problem(s, "%v; it cannot be restored so, and while it is there nothing is pruned", err)
 		return nil
 	}
 	if err := v.readIndex(m); err != nil {
@@ -135,12 +192,12 @@ func (v *verification) look(ctx context.Context, s snapshot) error {
 }
 
 func (v *verification) problem(s snapshot, format string, args ...any) {
-	v.problems = append(v.problems, Problem{Workload: s.workload, SID: s.sid, What: fmt.Sprintf(format, args...), Paths: []string{}})
+	v.general = append(v.general, Problem{Workload: s.workload, SID: s.sid, What: fmt.Sprintf(format, args...), Paths: []string{}})
 }
 
 // members looks whether members are there, each once, and chooses what is read. One
-// with another length is read in any case: another version of the compressor may
-// have stored it.
+// with another length is read in any case, since another version of the compressor may
+// have stored it, and so is one that was damaged before.
 func (v *verification) members(ctx context.Context, list []archive.Member) error {
 	var fresh []archive.Member
 	for _, m := range list {
@@ -149,23 +206,31 @@ func (v *verification) members(ctx context.Context, list []archive.Member) error
 			fresh = append(fresh, m)
 		}
 	}
-	sizes, err := v.store.Sizes(ctx, fresh)
+	sizes, err := v.store.Look(ctx, fresh)
 	if err != nil {
 		return err
 	}
 	part := store.Scrub{From: v.from, Share: v.req.Data}
 	for i, m := range fresh {
+		k := store.KeyOf(m)
 		v.report.Members++
-		v.report.Stored += sizes[i]
+		v.report.Stored += max(sizes[i], 0)
 		switch {
 		case sizes[i] == 0:
-			v.bad[store.KeyOf(m)] = missing
-		case sizes[i] != m.Stored, part.Due(m.ID):
+			v.found(m, missing)
+		case sizes[i] == store.Replaced:
+			v.found(m, replaced)
+		case sizes[i] != m.Stored, v.suspect[k], part.Due(m.ID):
 			v.due = append(v.due, m)
 			v.dueBytes += sizes[i]
 		}
 	}
 	return nil
+}
+
+func (v *verification) found(m archive.Member, why bad) {
+	v.bad[store.KeyOf(m)] = why
+	v.report.Bad = append(v.report.Bad, m)
 }
 
 // read reads the chosen members, several at a time.
@@ -179,7 +244,7 @@ func (v *verification) read(ctx context.Context) error {
 		}
 		if err != nil {
 			mu.Lock()
-			v.bad[store.KeyOf(m)] = damaged
+			v.found(m, damaged)
 			mu.Unlock()
 		}
 		if n := done.Add(m.Stored); v.req.Progress != nil {
