@@ -53,7 +53,7 @@ func TestEveryFuzzTargetHasSeeds(t *testing.T) {
 	}
 	for _, wanted := range []string{
 		"archive.FuzzExtract", "archive.FuzzExtractForeign", "member.FuzzFlate", "tarstream.FuzzHeader", "archive.FuzzInflate", "archive.FuzzInflateZstd", "store.FuzzManifest", "store.FuzzIndexLine",
-		"journal.FuzzBegin", "journal.FuzzReady", "journal.FuzzTimes", "journal.FuzzCommit", "journal.FuzzRevert", "workload.FuzzLoad", "keep.FuzzRead", "store.FuzzWas",
+		"journal.FuzzBegin", "journal.FuzzReady", "journal.FuzzTimes", "journal.FuzzCommit", "journal.FuzzRevert", "journal.FuzzRuns", "state.FuzzStores", "state.FuzzScrubs", "state.FuzzDamages", "workload.FuzzLoad", "keep.FuzzRead", "store.FuzzWas",
 	} {
 		if !slices.Contains(found, wanted) {
 			t.Errorf("%s is missing; there are %q", wanted, found)

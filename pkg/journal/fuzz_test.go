@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -84,6 +85,46 @@ func fuzzRecord(f *testing.F, name string) {
 		defer tx.Close()
 		if why := unreliable(tx); why != "" {
 			t.Errorf("%s was loaded: %s: %s", name, why, data)
+		}
+	})
+}
+
+// FuzzRuns: whatever a power cut has left of a history, it is read, no run of it is without
+// a time, and the next run that is added is read as it was.
+func FuzzRuns(f *testing.F) {
+	f.Add([]byte(`{"time":"2026-11-23T17:04:47Z","verb":"capture","result":"ok","seconds":1}` + "\n"))
+	f.Add([]byte(`{"time":"2026-11-23T17:04:47Z","verb":"capt`))
+	f.Add([]byte("{\"time\":7}\n{}\nnull\n\x00\x00\n[]\n\"\u001b[2J\"\n"))
+	f.Add([]byte(`{"time":"2026-11-23T17:04:47Z","seconds":1e400,"bytes":-9223372036854775808}`))
+	f.Add([]byte(nil))
+	path := f.TempDir()
+	if err := os.Mkdir(filepath.Join(path, "history"), 0o700); err != nil {
+		f.Fatal(err)
+	}
+	j := journalAt(f, path)
+	own := journal.Run{Time: time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC), Verb: "capture", Result: "failed", Error: "no\nspace \xff"}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if err := os.WriteFile(filepath.Join(path, "history/blog.jsonl"), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		before, err := j.Runs("blog")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range before {
+			if r.Time.IsZero() {
+				t.Errorf("%+v", r)
+			}
+		}
+		if err := j.AddRun("blog", own); err != nil {
+			t.Fatal(err)
+		}
+		after, err := j.Runs("blog")
+		if err != nil || len(after) == 0 || len(data) < 1<<19 && len(after) != len(before)+1 {
+			t.Fatalf("after %d runs there are %d: %v", len(before), len(after), err)
+		}
+		if last := after[len(after)-1]; !last.Time.Equal(own.Time) || last.Result != own.Result || !strings.HasPrefix(last.Error, "no\nspace") {
+			t.Errorf("the last run is %+v", last)
 		}
 	})
 }
