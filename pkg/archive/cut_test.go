@@ -1,12 +1,16 @@
 package archive_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/archive/archivetest"
@@ -185,4 +189,177 @@ func TestAFileWithMoreExtentsThanAMapHoldsIsRestored(t *testing.T) {
 			t.Fatalf("stretch %d came back as %q", i, got[at:at+4])
 		}
 	}
+}
+
+// stream returns the tar stream of a reading.
+func stream(t *testing.T, sink *memory, r *archive.Result) []byte {
+	t.Helper()
+	src := archive.NewReader(context.Background(), sink, r.Members)
+	defer src.Close()
+	tar, err := rest(src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tar
+}
+
+// randomBytes are n bytes that do not compress.
+func randomBytes(n int, seed uint64) []byte {
+	b := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)}).Read(b)
+	return b
+}
+
+// storedAnew returns how many bytes a reading stores that an earlier one did not.
+func storedAnew(first, second *archive.Result) (sum int64) {
+	have := map[string]bool{}
+	for _, m := range first.Members {
+		have[m.ID] = true
+	}
+	for _, m := range second.Members {
+		if !have[m.ID] {
+			sum += m.Stored
+		}
+	}
+	return sum
+}
+
+// A night in which one file of 20 kB changes stores 20 kB, from the first time on. A
+// small file costs its group the first time, and then only itself.
+func TestAFileThatChangesCostsLittleMoreThanItself(t *testing.T) {
+	for _, c := range []struct {
+		name                      string
+		size, firstTime, everTime int64
+	}{
+		{"files of 20 kB", 20_000, 22_000, 22_000},
+		{"files of 5 kB", 5000, 512 << 10, 7000},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			live := t.TempDir()
+			for i := range 400 {
+				disktest.Write(t, live, map[string]string{fmt.Sprintf("d%d/%03d", i%3, i): string(randomBytes(int(c.size), uint64(i)))})
+			}
+			sink := newMemory()
+			last := read(t, live, sink, nil, archive.Timespec{}, nil)
+			most := c.firstTime
+			for night := range 4 {
+				if err := os.WriteFile(filepath.Join(live, "d1/100"), randomBytes(int(c.size), uint64(1000+night)), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				now := read(t, live, sink, last, ago(-time.Minute), nil)
+				sum := storedAnew(last.result, now.result)
+				if sum < c.size || sum > most {
+					t.Errorf("night %d: %d bytes stored for a file of %d, at most %d", night, sum, c.size, most)
+				}
+				last, most = now, c.everTime
+			}
+		})
+	}
+}
+
+// Neighbours that change in the same night are stored together, and so are those that
+// are new.
+func TestNeighboursThatChangeTogetherAreOneGroup(t *testing.T) {
+	live := t.TempDir()
+	for i := range 400 {
+		disktest.Write(t, live, map[string]string{fmt.Sprintf("%03d", i): strings.Repeat("x", 3000)})
+	}
+	sink := newMemory()
+	last := read(t, live, sink, nil, archive.Timespec{}, nil)
+	fresh := func(r *reading) (n int) {
+		have := map[string]bool{}
+		for _, m := range last.result.Members {
+			have[m.ID] = true
+		}
+		for _, m := range r.result.Members {
+			if !have[m.ID] {
+				n++
+			}
+		}
+		return n
+	}
+	for i := 100; i < 200; i += 2 { // every other one: from now on they are cut apart
+		disktest.Write(t, live, map[string]string{fmt.Sprintf("%03d", i): strings.Repeat("y", 3000)})
+	}
+	apart := read(t, live, sink, last, ago(-time.Minute), nil)
+	if n := fresh(apart); n < 50 {
+		t.Errorf("50 changed files were stored in %d pieces", n)
+	}
+	for i := 100; i < 200; i++ {
+		disktest.Write(t, live, map[string]string{fmt.Sprintf("%03d", i): strings.Repeat("z", 3000)})
+	}
+	last = apart
+	if n := fresh(read(t, live, sink, last, ago(-time.Minute), nil)); n > 10 {
+		t.Errorf("100 neighbours were stored in %d pieces", n)
+	}
+}
+
+// The cut changes no byte of the stream, and it does not matter whether the earlier
+// reading proves anything: after a reboot, which leaves only the places, the members are
+// the same. Where nothing has changed, all members stay.
+func TestTheCutFollowsFromTheTreeAndTheEarlierReadingAlone(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	live := t.TempDir()
+	sizes := []int{0, 100, 3000, 9000, 20_000, 100_000, 300_000}
+	write := func(name string) {
+		disktest.Write(t, live, map[string]string{name: string(randomBytes(sizes[random.IntN(len(sizes))], random.Uint64()))})
+	}
+	for i := range 60 {
+		write(fmt.Sprintf("%c/%02d", 'a'+i%4, i))
+	}
+	some := func() string {
+		list, err := filepath.Glob(live + "/*/*")
+		if err != nil || len(list) == 0 {
+			t.Fatal("nothing is left: ", err)
+		}
+		name, _ := filepath.Rel(live, list[random.IntN(len(list))])
+		return name
+	}
+	sink := newMemory()
+	var last *reading
+	for night := range 12 {
+		for range random.IntN(6) {
+			switch name := some(); random.IntN(6) {
+			case 0:
+				must(t, os.Remove(filepath.Join(live, name)))
+			case 1:
+				must(t, os.Rename(filepath.Join(live, name), filepath.Join(live, "c", fmt.Sprint("moved", night))))
+			case 2:
+				must(t, os.Chmod(filepath.Join(live, name), os.FileMode(0o600+random.IntN(64))))
+			case 3:
+				write(fmt.Sprintf("b/%02d.%d", random.IntN(150), night))
+			default:
+				write(name)
+			}
+		}
+		plain := read(t, live, sink, nil, archive.Timespec{}, nil)
+		now := read(t, live, sink, last, ago(-time.Minute), nil)
+		if !bytes.Equal(stream(t, sink, plain.result), stream(t, sink, now.result)) || plain.result.Stats != now.result.Stats {
+			t.Fatalf("night %d: the cut has changed the stream", night)
+		}
+		if last != nil {
+			if unproven := read(t, live, newMemory(), last, archive.Timespec{}, nil); !reflect.DeepEqual(unproven.result.Members, now.result.Members) {
+				t.Errorf("night %d: other members without a proof", night)
+			}
+		}
+		again := read(t, live, sink, now, archive.Timespec{}, nil)
+		if !reflect.DeepEqual(again.result.Members, now.result.Members) {
+			t.Errorf("night %d: other members of an unchanged tree", night)
+		}
+		for _, m := range now.result.Members {
+			if m.Tar > 2<<20 {
+				t.Errorf("night %d: a member of %d bytes", night, m.Tar)
+			}
+		}
+		last = now
+	}
+	var gz bytes.Buffer
+	if err := archive.Join(context.Background(), &gz, sink, last.result.Members, archive.Gzip); err != nil {
+		t.Fatal(err)
+	}
+	into := mkdir(t, filepath.Join(t.TempDir(), "into"))
+	untar(t, &gz, into)
+	disktest.Same(t, "by tar", disktest.Tree(t, live), disktest.Tree(t, into))
 }

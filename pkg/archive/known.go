@@ -9,7 +9,8 @@ import (
 )
 
 // Known is what an earlier reading of the same directory saw and stored. A file that
-// Known proves to be unchanged is not read again.
+// Known proves to be unchanged is not read again. Where the earlier reading cut its
+// stream, this one does too (cut.go), and that needs no proof.
 //
 // The proof is the file's handle, size and times. It is valid only on a filesystem
 // whose times show every change ([disk.Dir.TimesProve]), and only for a file whose
@@ -25,7 +26,7 @@ type Known struct {
 	Next func() (*Line, error)
 	// Members is the earlier stream. The Member and Span of a line count in it.
 	Members []member.Member
-	Since   tarstream.Timespec
+	Since   tarstream.Timespec // the zero time proves nothing
 	// Reuse reports whether the sink still has m, and returns m as the sink stores
 	// it. If it reports false, the files are read.
 	Reuse func(m member.Member) (stored member.Member, ok bool, err error)
@@ -42,17 +43,19 @@ type sighting struct {
 type recall struct {
 	known        *Known
 	before, next *Line // two lines that follow one another; nil before the first and after the last
+	member       int   // that of the last line whose name was met again; -1 before the first
 }
 
 func newRecall(k *Known) (*recall, error) {
-	r := &recall{known: k}
+	r := &recall{known: k, member: -1}
 	if k == nil {
 		return r, nil
 	}
 	return r, r.step()
 }
 
-var errOrder = errors.New("the lines of an index are out of order")
+// ErrOrder means that an earlier reading is not one.
+var ErrOrder = errors.New("the lines of an index are out of order")
 
 func (r *recall) step() error {
 	line, err := r.known.Next()
@@ -64,48 +67,58 @@ func (r *recall) step() error {
 		return err
 	}
 	if r.next != nil && (tarstream.Order(r.next.Name, line.Name) >= 0 || line.Member < r.next.Member) {
-		return errOrder
+		return ErrOrder
 	}
 	if line.Member < 0 || line.Span < 0 || line.Member+line.Span >= len(r.known.Members) {
-		return errOrder
+		return ErrOrder
 	}
 	r.before, r.next = r.next, line
 	return nil
 }
 
 // unchanged returns what the earlier reading saw under the name of e if that proves e
-// to be unchanged, and nil otherwise. Names must come in the order of the walk.
-func (r *recall) unchanged(n *node, e *tarstream.Entry) (*sighting, error) {
+// to be unchanged, and nil otherwise. It also returns the place of e there. Names must
+// come in the order of the walk.
+func (r *recall) unchanged(n *node, e *tarstream.Entry) (*sighting, place, error) {
 	for r.next != nil && tarstream.Order(r.next.Name, e.Name) < 0 {
 		if err := r.step(); err != nil {
-			return nil, err
+			return nil, place{}, err
 		}
 	}
 	if r.next == nil || r.next.Name != e.Name {
-		return nil, nil
+		return nil, place{}, nil
 	}
 	s := &sighting{Line: r.next, before: r.before}
+	at := place{same: s.like(e), first: s.Member != r.member}
+	r.member = s.Member
 	if err := r.step(); err != nil {
-		return nil, err
+		return nil, at, err
 	}
 	if r.next != nil {
 		s.last = r.next.Member != s.Member
 	} else { // only the end of the stream can follow
 		s.last = len(r.known.Members) > s.Member+s.Span+1
 	}
-	if same, err := r.known.proves(s.Line, n, e); err != nil || !same {
-		return nil, err
+	if at.last = s.last; !at.same {
+		return nil, at, nil
 	}
-	return s, nil
+	if same, err := r.known.proves(s.Line, n, e); err != nil || !same {
+		return nil, at, err
+	}
+	return s, at, nil
 }
 
-// proves reports whether n, which becomes the entry e, is the unchanged file of l.
+// like reports whether e has the headers that were stored, extended attributes aside.
+func (l *Line) like(e *tarstream.Entry) bool {
+	return l.Type == e.Type && l.Mode == e.Mode && l.UID == e.UID && l.GID == e.GID && l.Mtime == e.Mtime &&
+		(e.Type != tarstream.Hardlink || l.Link == e.Link) && (e.Type != tarstream.Regular || l.Size == e.Size)
+}
+
+// proves reports whether n, which becomes the entry e and is like l, is the unchanged
+// file of l.
 func (k *Known) proves(l *Line, n *node, e *tarstream.Entry) (bool, error) {
 	ctime := timespec(n.st.Ctim)
-	same := l.Type == e.Type && l.Mode == e.Mode && l.UID == e.UID && l.GID == e.GID &&
-		l.Mtime == e.Mtime && l.Ctime == ctime && l.Inode == n.st.Ino &&
-		(e.Type != tarstream.Hardlink || l.Link == e.Link) && (e.Type != tarstream.Regular || l.Size == e.Size)
-	if !same || !ctime.Before(k.Since) || !e.Mtime.Before(k.Since) {
+	if l.Ctime != ctime || l.Inode != n.st.Ino || k.Since == (tarstream.Timespec{}) || !ctime.Before(k.Since) || !e.Mtime.Before(k.Since) {
 		return false, nil
 	}
 	handle, err := n.handle()

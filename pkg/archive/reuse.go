@@ -20,15 +20,24 @@ type waiting struct {
 	node *node
 	e    *tarstream.Entry
 	seen *sighting
+	at   place
 }
 
 // await lets e wait if the group so far is one of the earlier reading. If it is not,
-// await reads the entries that were waiting and reports false.
-func (w *Writing) await(n *node, e *tarstream.Entry, seen *sighting) (bool, error) {
+// await reads the entries that were waiting, ends the group where it ends before e, and
+// reports false.
+func (w *Writing) await(n *node, e *tarstream.Entry, seen *sighting, at place) (bool, error) {
 	if seen == nil || !w.continues(seen) || len(w.waiting) >= w.mostWaiting {
-		return false, w.readWaiting()
+		if err := w.readWaiting(); err != nil {
+			return false, err
+		}
 	}
-	w.waiting = append(w.waiting, waiting{n.hold(), e, seen})
+	if len(w.waiting) == 0 {
+		if err := w.begin(e, at); err != nil || seen == nil || !w.continues(seen) || w.mostWaiting == 0 {
+			return false, err
+		}
+	}
+	w.waiting = append(w.waiting, waiting{n.hold(), e, seen, at})
 	if !seen.last {
 		return true, nil
 	}
@@ -84,7 +93,12 @@ func (w *Writing) stored(from, n int) ([]member.Member, error) {
 // readWaiting reads and stores the entries that were waiting, as if there had been no
 // earlier reading.
 func (w *Writing) readWaiting() error {
-	return w.endWaiting(func(x waiting) error { return w.store(x.node, x.e, nil) })
+	return w.endWaiting(func(x waiting) error {
+		if err := w.begin(x.e, x.at); err != nil {
+			return err
+		}
+		return w.store(x.node, x.e, nil)
+	})
 }
 
 // endWaiting passes the entries that were waiting to do, up to an error, and releases

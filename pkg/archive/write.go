@@ -192,7 +192,7 @@ func (w *Writing) visit(n *node) error {
 	if err != nil || e == nil {
 		return err
 	}
-	seen, err := w.recall.unchanged(n, e)
+	seen, at, err := w.recall.unchanged(n, e)
 	if err != nil {
 		return err
 	}
@@ -202,7 +202,7 @@ func (w *Writing) visit(n *node) error {
 			return err
 		}
 	}
-	if taken, err := w.await(n, e, seen); err != nil || taken {
+	if taken, err := w.await(n, e, seen, at); err != nil || taken {
 		return err
 	}
 	return w.store(n, e, seen)
@@ -275,13 +275,22 @@ func (w *Writing) note(line *Line) error {
 	return nil
 }
 
+// begin ends the group where it ends before e.
+func (w *Writing) begin(e *tarstream.Entry, at place) error {
+	if w.cut.before(e, at) {
+		return w.flush()
+	}
+	return nil
+}
+
 // flush ends the group.
 func (w *Writing) flush() error {
 	if len(w.group) == 0 {
 		return nil
 	}
 	piece := w.group
-	w.group, w.cut.weight = w.pieces.Buffer(), 0
+	w.group = w.pieces.Buffer()
+	w.cut.reset()
 	return w.pieces.Put(piece)
 }
 

@@ -131,9 +131,13 @@ func (m *mending) fromLive(ctx context.Context) error {
 		return err
 	}
 	var names []string
+	sids := map[string][]string{} // newest first
 	for _, p := range hit {
 		if !slices.Contains(names, p.Workload) {
 			names = append(names, p.Workload)
+		}
+		if !slices.Contains(sids[p.Workload], p.SID) {
+			sids[p.Workload] = append(sids[p.Workload], p.SID)
 		}
 	}
 	for _, name := range names {
@@ -142,8 +146,10 @@ func (m *mending) fromLive(ctx context.Context) error {
 				if source.Live == nil { // it does not exist
 					continue
 				}
-				if err := m.fromVolume(ctx, name, source); err != nil {
-					return err
+				for _, sid := range sids[name] {
+					if err := m.fromVolume(ctx, name, sid, source); err != nil {
+						return err
+					}
 				}
 			}
 			return nil
@@ -158,15 +164,36 @@ func (m *mending) fromLive(ctx context.Context) error {
 	return nil
 }
 
-func (m *mending) fromVolume(ctx context.Context, workload string, source snapshot.Source) error {
+// fromVolume takes what a volume still has of one snapshot. The live data is cut into the
+// pieces of that snapshot, which another one may not have.
+func (m *mending) fromVolume(ctx context.Context, workload, sid string, source snapshot.Source) error {
+	if len(m.left(archive.Gzip))+len(m.left(archive.Zstd)) == 0 {
+		return nil
+	}
+	hit, err := m.Store.Load(workload, sid)
+	if err != nil { // its manifest is another matter
+		return nil
+	}
+	was := snapshot.Stored(hit, source.Volume)
+	if was == nil {
+		return nil
+	}
+	named := map[store.MemberKey]bool{}
+	for _, k := range store.Keys(was.Members) {
+		named[k] = true
+	}
 	return m.each(func(codec archive.Codec, list []archive.Member) error {
+		list = slices.DeleteFunc(list, func(bad archive.Member) bool { return !named[store.KeyOf(bad)] })
+		if len(list) == 0 {
+			return nil
+		}
 		m.Line(fmt.Sprintf("looking in volume %s of %s for %s", source.Volume.Name, workload, verify.Count(len(list), "damaged piece")))
 		scratch, err := m.Store.Scratch(m.id)
 		if err != nil {
 			return err
 		}
 		whole, err := snapshot.Heal(ctx, m.Store, scratch, []snapshot.Source{source},
-			snapshot.Options{Workload: workload, Codec: codec, Say: func(format string, args ...any) { m.Line(fmt.Sprintf(format, args...)) }}, store.Keys(list))
+			snapshot.Options{Workload: workload, Codec: codec, Compare: hit, Say: func(format string, args ...any) { m.Line(fmt.Sprintf(format, args...)) }}, store.Keys(list))
 		m.took(whole)
 		if err != nil && ctx.Err() == nil { // the other volumes may have more
 			m.warn("volume %s of %s was not read to its end: %v", source.Volume.Name, workload, err)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
 	"strings"
 
 	"github.com/tiny-forge/snap/pkg/archive"
@@ -181,26 +180,29 @@ func (f *finish) keep(ctx context.Context, trees []snapshot.Source) error {
 }
 
 // taken reports whether one of the snapshots has the trees as they are now. Like a
-// second pass, it reads only what the index of the latest snapshot does not prove to
-// be unchanged.
+// second pass, it reads only what the snapshot's index does not prove to be unchanged.
 func (f *finish) taken(ctx context.Context, trees []snapshot.Source, sids []string) (bool, error) {
-	var manifests []*store.Manifest
 	for _, sid := range sids {
 		m, err := f.Store.Load(f.w.Name, sid)
-		switch {
-		case err == nil:
-			manifests = append(manifests, m)
-		case !errors.Is(err, fs.ErrNotExist):
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
 			return false, err
 		}
+		if same, err := f.has(ctx, trees, m); same || err != nil {
+			return same, err
+		}
 	}
-	if manifests == nil {
-		return false, nil
-	}
+	return false, nil
+}
+
+// has reports whether a snapshot has the trees as they are now.
+func (f *finish) has(ctx context.Context, trees []snapshot.Source, m *store.Manifest) (bool, error) {
 	if err := f.Store.Clear(f.x.ID); err != nil { // of a run that was cut
 		return false, err
 	}
-	capture, err := f.newCapture(ctx, f.x.Tx, trees, snapshot.Options{Compare: true})
+	capture, err := f.newCapture(ctx, f.x.Tx, trees, snapshot.Options{Compare: m})
 	if err != nil {
 		return false, err
 	}
@@ -211,5 +213,5 @@ func (f *finish) taken(ctx context.Context, trees []snapshot.Source, sids []stri
 	if err := capture.Still(); err != nil {
 		return false, err
 	}
-	return slices.ContainsFunc(manifests, capture.Same), nil
+	return capture.Same(m), nil
 }

@@ -39,14 +39,14 @@ type Options struct {
 	// Suspect are members that were found damaged earlier. They are read before the
 	// snapshot relies on them.
 	Suspect []store.MemberKey
-	// Compare says that the capture is only compared with snapshots ([Capture.Same]) and
-	// never published. It writes nothing of what is in the store already, so that it needs
-	// no room there.
-	Compare bool
+	// Compare, if set, says that the capture is only compared with this snapshot
+	// ([Capture.Same]) and never published. It writes nothing of what is in the store
+	// already, so that it needs no room there.
+	Compare *store.Manifest
 	// Kept is published with the snapshot: see [store.Batch.Keep]. Nil: nothing is.
 	Kept []byte
 	// Leaving says that the trees are about to be deleted: no later capture reads
-	// them, so the index need prove nothing.
+	// them, so the index need prove nothing, and no other index is believed.
 	Leaving bool
 	// Say receives progress lines. May be nil.
 	Say func(format string, args ...any)
@@ -60,7 +60,6 @@ type Capture struct {
 
 	began   time.Time
 	scrubs  bool
-	heals   bool // see Heal
 	opt     Options
 	store   *store.Store
 	scratch *disk.Dir
@@ -187,14 +186,14 @@ func (c *Capture) Freeze(ctx context.Context) error {
 		clear(c.since)
 	}
 	var known *earlier
-	index, err := store.ReadIndex(c.scratch, passName, Origin())
+	index, err := store.ReadPlaces(c.scratch, passName)
 	if err == nil {
 		defer index.Close()
-		known = &earlier{index: index, members: map[string][]archive.Member{}}
+		known = &earlier{index: index, members: map[string][]archive.Member{}, proves: index.Of(Origin())}
 		for i, p := range c.sources {
 			known.members[p.Volume.Name] = c.one[i].Members
 		}
-	} else if !errors.Is(err, store.ErrIndex) { // without /proc no two runs are of one boot
+	} else if !errors.Is(err, store.ErrIndex) {
 		return err
 	}
 	c.walks, err = c.pass(ctx, indexName, known, true)
@@ -290,7 +289,7 @@ func (c *Capture) upon(ctx context.Context, index string, counts bool) ([]*archi
 		defer known.index.Close()
 	}
 	walks, err := c.pass(ctx, index, known, counts)
-	if !errors.Is(err, store.ErrIndex) {
+	if !errors.Is(err, store.ErrIndex) && !errors.Is(err, archive.ErrOrder) {
 		return walks, err
 	}
 	c.say("%v: reading everything", err)
@@ -367,13 +366,15 @@ type earlier struct {
 	index   *store.IndexReader
 	members map[string][]archive.Member // by volume
 	names   map[string]string           // of volumes that had another name, by the name of now
+	other   map[string]bool             // volumes whose members have another codec
+	proves  bool                        // what is unchanged; if not, it only says where the streams are cut
 }
 
-// latest opens the index of the workload's latest snapshot. It returns nil if no
-// index is usable.
+// latest opens the index of the workload's latest snapshot, or of the one to compare
+// with. It returns nil if no index is usable.
 func (c *Capture) latest() (*earlier, error) {
-	if c.opt.Leaving {
-		return nil, nil
+	if c.opt.Compare != nil {
+		return c.seenBy(c.opt.Compare)
 	}
 	for m, err := range c.store.All(c.opt.Workload) {
 		if err == nil { // an unreadable snapshot is of no use
@@ -384,19 +385,20 @@ func (c *Capture) latest() (*earlier, error) {
 }
 
 func (c *Capture) seenBy(m *store.Manifest) (*earlier, error) {
-	c.scrub(m)
-	index, err := c.store.OpenIndex(c.opt.Workload, m.SID, Origin())
+	if !c.opt.Leaving {
+		c.scrub(m)
+	}
+	index, err := c.store.OpenPlaces(c.opt.Workload, m.SID)
 	if errors.Is(err, store.ErrIndex) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	e := &earlier{index: index, members: map[string][]archive.Member{}, names: map[string]string{}}
+	e := &earlier{index: index, members: map[string][]archive.Member{}, names: map[string]string{}, other: map[string]bool{}, proves: !c.opt.Leaving && index.Of(Origin())}
 	for i := range m.Volumes {
-		if v := &m.Volumes[i]; v.Compression == c.opt.Codec || c.heals { // all members of a volume have one codec
-			e.members[v.Name] = v.Members
-		}
+		v := &m.Volumes[i] // all members of a volume have one codec
+		e.members[v.Name], e.other[v.Name] = v.Members, v.Compression != c.opt.Codec
 	}
 	for _, p := range c.sources {
 		if was := Stored(m, p.Volume); was != nil {
@@ -406,9 +408,11 @@ func (c *Capture) seenBy(m *store.Manifest) (*earlier, error) {
 	return e, nil
 }
 
-// volume returns what is known of a volume on a filesystem, nil if nothing is. A volume
-// that the index has passed is not found again, which costs time and nothing else.
-func (e *earlier) volume(name string, fsid disk.FSID, batch *store.Batch) (*archive.Known, error) {
+// volume returns what is known of a volume on a filesystem, nil if nothing is. If proves is
+// not set, or the index does not prove anything here, that is only where the stream was
+// cut. A volume that the index has passed is not found again, which costs time and room
+// and nothing else.
+func (e *earlier) volume(name string, fsid disk.FSID, batch *store.Batch, proves bool) (*archive.Known, error) {
 	if e == nil {
 		return nil, nil
 	}
@@ -421,10 +425,14 @@ func (e *earlier) volume(name string, fsid disk.FSID, batch *store.Batch) (*arch
 		return nil, err
 	}
 	members, ok := e.members[name]
-	if !ok || v.FSID != fsid || v.Since == (archive.Timespec{}) {
+	if !ok {
 		return nil, nil
 	}
-	return &archive.Known{Next: e.index.Next, Members: members, Since: v.Since, Reuse: batch.Reuse}, nil
+	known := &archive.Known{Next: e.index.Next, Members: members, Reuse: batch.Reuse}
+	if proves && e.proves && v.FSID == fsid && !e.other[name] {
+		known.Since = v.Since
+	}
+	return known, nil
 }
 
 // whole reads the index to its end, where damage shows.
@@ -436,7 +444,7 @@ func (e *earlier) whole() error {
 }
 
 func (c *Capture) index(name string) (*store.Index, error) {
-	if c.opt.Compare {
+	if c.opt.Compare != nil {
 		return store.DiscardIndex()
 	}
 	return store.NewIndex(c.scratch, name, Origin())
@@ -444,7 +452,7 @@ func (c *Capture) index(name string) (*store.Index, error) {
 
 // drop removes an index, before it is written anew.
 func (c *Capture) drop(name string) error {
-	if c.opt.Compare {
+	if c.opt.Compare != nil {
 		return nil
 	}
 	return c.scratch.Remove(name)
@@ -490,10 +498,8 @@ func (c *Capture) volume(ctx context.Context, index *store.Index, p Source, sinc
 	if counts && c.Clones {
 		opt.Clones = p.Parent
 	}
-	if since != (archive.Timespec{}) {
-		if opt.Known, err = known.volume(p.Volume.Name, fsid, c.batch); err != nil {
-			return nil, err
-		}
+	if opt.Known, err = known.volume(p.Volume.Name, fsid, c.batch, since != (archive.Timespec{})); err != nil {
+		return nil, err
 	}
 	return archive.Start(ctx, p.Live, c.batch, opt)
 }

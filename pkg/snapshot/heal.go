@@ -14,16 +14,14 @@ import (
 // reads what a first pass would read, and the files that lie in the damaged members. It
 // returns those that are whole now, also where it could not read everything.
 //
-// Of opt the fields Workload, Codec and Say count; members of another codec are passed
-// over. The capture closes scratch.
+// Of opt the fields Workload, Codec, Compare and Say count. Compare is the snapshot whose
+// members are damaged: the volumes are cut as they were for it. The capture closes scratch.
 func Heal(ctx context.Context, st *store.Store, scratch *disk.Dir, sources []Source, opt Options, damaged []store.MemberKey) ([]archive.Member, error) {
-	opt.Compare = true // it writes no index
 	c, err := Start(ctx, st, scratch, sources, opt)
 	if err != nil {
 		return nil, err
 	}
 	defer c.Close()
-	c.heals = true
 	c.batch.Mend(damaged)
 	walk := c.PassOne(ctx)
 	if ctx.Err() != nil {

@@ -32,6 +32,7 @@ const maxLine = 4 << 20
 // returned io.EOF for its last volume.
 type IndexReader struct {
 	f       *os.File
+	head    string
 	batches chan batch
 	stop    chan struct{}
 	now     []line
@@ -65,12 +66,14 @@ func (s *Store) OpenIndex(workload, sid string, of Origin) (*IndexReader, error)
 // OpenPlaces is OpenIndex for a reader that wants to know only where in the stream a name
 // lies: that is so on every machine.
 func (s *Store) OpenPlaces(workload, sid string) (*IndexReader, error) {
-	return s.openIndex(workload, sid, func(head string) error {
-		if !strings.HasPrefix(head, fmt.Sprintf("%s\t%d\t", indexFormat, IndexVersion)) {
-			return badIndex("it begins %q", head)
-		}
-		return nil
-	})
+	return s.openIndex(workload, sid, anywhere)
+}
+
+func anywhere(head string) error {
+	if !strings.HasPrefix(head, fmt.Sprintf("%s\t%d\t", indexFormat, IndexVersion)) {
+		return badIndex("it begins %q", head)
+	}
+	return nil
 }
 
 func (s *Store) openIndex(workload, sid string, begins func(head string) error) (*IndexReader, error) {
@@ -88,6 +91,11 @@ func (s *Store) openIndex(workload, sid string, begins func(head string) error) 
 // ReadIndex opens the index in the file rel below dir; see [Store.OpenIndex].
 func ReadIndex(dir *disk.Dir, rel string, of Origin) (*IndexReader, error) {
 	return readIndex(dir, rel, of.begins)
+}
+
+// ReadPlaces is ReadIndex as [Store.OpenPlaces] is OpenIndex.
+func ReadPlaces(dir *disk.Dir, rel string) (*IndexReader, error) {
+	return readIndex(dir, rel, anywhere)
 }
 
 // begins refuses the first line of an index that is of another origin.
@@ -117,9 +125,14 @@ func readIndex(dir *disk.Dir, rel string, begins func(head string) error) (*Inde
 	if err := begins(string(head)); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
+	r.head = string(head)
 	go r.read(text) // ahead, on another core
 	return r, nil
 }
+
+// Of reports whether the inodes and times of the index are those of this origin. The index
+// of another proves nothing.
+func (r *IndexReader) Of(origin Origin) bool { return origin.begins(r.head) == nil }
 
 func readLine(text *bufio.Reader) ([]byte, error) {
 	b, err := text.ReadSlice('\n')
