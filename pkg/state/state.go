@@ -23,7 +23,7 @@ type State struct {
 var place = disk.Private{
 	What:  "state",
 	Marks: [][]string{{storesFile}, {"tx", "lock"}},
-	Names: []string{"audit.jsonl", "history", scrubFile, "store", "store.json", "members", "snapshots", "scratch"},
+	Names: []string{"audit.jsonl", "history", scrubFile, damageFile, "store", "store.json", "members", "snapshots", "scratch"},
 }
 
 // Open opens the state at path, which is absolute, and makes it if nothing is there.
