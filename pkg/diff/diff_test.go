@@ -372,12 +372,12 @@ func TestWhatIsExcludedIsNoChange(t *testing.T) {
 	}
 }
 
-// Where nothing proves that a file is unchanged, --content reads it: a store through a map,
-// a clock that was set back, another boot.
-func TestContentIsReadWhereNothingProvesIt(t *testing.T) {
+// A content that has changed without a sign in size and mtime shows when it is read, and only
+// then.
+func TestContentThatStatDoesNotShowIsRead(t *testing.T) {
 	w := newWorld(t)
 	disktest.Write(t, w.live, map[string]string{"a": "1111", "large": strings.Repeat("x", 3<<20)})
-	m := w.capture() // all is hot: its times are those of the capture
+	m := w.capture()
 	for _, name := range []string{"a", "large"} {
 		w.must(w.flip(w.at(name), rand.New(rand.NewPCG(1, 1))))
 	}
