@@ -83,7 +83,11 @@ func (a *app) sid(e *restore.Engine, kind fault.Kind, workload, word string) (st
 	if e.Store == nil {
 		return "", fault.New(kind, "snapshot_not_found", remedy.Remedy{}, "snapshot %s of workload %s: %s", word, workload, e.NoStoreReason())
 	}
-	return catalog.Find(e.Store, kind, workload, word)
+	sid, err := catalog.Find(e.Store, kind, workload, word)
+	if err == nil {
+		a.progress("%s is snapshot %s of %s", word, sid, workload)
+	}
+	return sid, err
 }
 
 // listed returns the workloads to list: the one of the command line, or those of

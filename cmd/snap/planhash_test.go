@@ -111,6 +111,9 @@ func TestAPlanHashTellsWhatHasChanged(t *testing.T) {
 	if next.Expected == nil || *next.Expected <= 0 {
 		t.Error("after a restore it expects no downtime")
 	}
+	if text := h.snap("restore", h.name, sid, "--plan"); !strings.Contains(text, "expected downtime: at most ") || !strings.Contains(text, " s, by the last restore\n") {
+		t.Errorf("the plan tells no downtime: %s", text)
+	}
 	p := h.start("restore", h.name, sid, "--confirm", sid, "--plan-hash", plan.PlanHash)
 	if _, code := h.ended(p); code != 3 || !strings.Contains(p.said.String(), "because a volume and a container or an image has changed") {
 		t.Errorf("the same plan twice ends with %d: %s", code, p.said.String())
@@ -191,4 +194,12 @@ func TestTheTaskBackFromAnUpgrade(t *testing.T) {
 		t.Errorf("after the undo the image is %s and the data %q, expected %s and new", read("image2"), read("data2"), read("image0"))
 	}
 	h.settled()
+
+	// Also where the config names the old image by then.
+	h.snap("restore", h.name, "latest", "--image", "snapshot", "--confirm", h.planned("restore", h.name, "latest").SID)
+	h.must(os.WriteFile(h.config, config, 0o600))
+	h.snap("undo", h.name, "--confirm", h.planned("undo", h.name).SID)
+	if got := dockertest.Inspect(t, h.name).Image; got != read("image0") {
+		t.Errorf("the undo came up on %s, and before the restore ran %s", got, read("image0"))
+	}
 }

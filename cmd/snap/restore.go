@@ -352,10 +352,16 @@ func (a *app) planText(e *restore.Engine, p *preflight.Plan) (lines []string) {
 		}
 		say("container %s %s (%s)", f.Name, how, f.Up.Image)
 	}
+	other := false
 	for _, i := range p.Images {
-		if i.Snapshot.ImageID != "" && (i.Snapshot.ImageID != i.Running.ImageID || i.Running.ImageID != i.Next.ImageID) {
+		known := i.Snapshot.ImageID != ""
+		other = other || !known || !i.Snapshot.Same(i.Next)
+		if known && (i.Snapshot.ImageID != i.Running.ImageID || i.Running.ImageID != i.Next.ImageID) {
 			say("image %s: the snapshot was taken on %s, now runs %s, then runs %s", i.Service, i.Snapshot.Text(), i.Running.Text(), i.Next.Text())
 		}
+	}
+	if len(p.Images) > 0 && !other {
+		say("the app comes up on the image that the snapshot was taken on")
 	}
 	if down := downtimes(e, p); len(down) > 0 {
 		by := "the last restore"

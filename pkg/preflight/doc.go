@@ -10,6 +10,9 @@
 // The only thing written is a wrapper in which an exchange is tried on each filesystem.
 // A transaction records it, so that a crash leaves nothing unnamed.
 //
+// A plan of a restore has a hash of what it rests on ([Plan.Hash]). A [Request] with the hash
+// of a plan that was shown before is refused if that plan is no longer true.
+//
 // What was found may change the moment after. The restore looks again at what it relies
 // on, with the same functions: [Host.Users], [Host.SamePlaces] and [Unheld].
 package preflight

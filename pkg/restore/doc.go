@@ -5,7 +5,8 @@
 //
 // Fill in an [Engine]. [Engine.Capture] makes a snapshot, [Engine.Restore] puts one
 // back, and [Engine.Recover] deals with what a dead process left. [Engine.Plan] says
-// what a restore would do and changes nothing, [Engine.Status] what is pending.
+// what a restore would do and changes nothing, [Engine.Undo] what to restore to take the
+// last one back, [Engine.Status] what is pending.
 // [Engine.Deploy] brings a workload up from the config. [Engine.Export] writes a
 // volume to an archive and [Engine.Import] makes a snapshot of one. [Engine.Extract]
 // puts a snapshot, or a part of it, into a directory beside everything. [Engine.Lock]
