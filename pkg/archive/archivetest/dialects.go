@@ -66,6 +66,12 @@ func Dialects() []Dialect {
 			f.Pax(Record("SCHILY.xattr.user.b", "2"))
 			f.Block(Header{Name: "d", Type: '5', Mode: "0000755\x00", GID: "0000002\x00", Time: Octal(3)})
 		}},
+		{"a directory with an ACL, and again without", func(f *Forge) {
+			f.Pax(Record("SCHILY.acl.access", "user::rwx,user:1234:r--,group::r-x,mask::rwx,other::---"))
+			f.Dir("d")
+			f.Dir("d")
+		}},
+		{"records before a label", func(f *Forge) { f.Pax(Record("mtime", "11")); f.Block(label("tape")); f.File("x", "1") }},
 		{"a directory after what is in it", func(f *Forge) {
 			f.File("d/e/x", "1")
 			f.Block(Header{Name: "d/e/", Type: '5', Mode: "0000711\x00"})

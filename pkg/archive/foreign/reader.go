@@ -158,7 +158,7 @@ func (r *Reader) Next() (*tarstream.Entry, error) {
 		case 'V': // the label of a tape
 			r.contains(size)
 			err = r.skip()
-			began = r.at
+			began, local, long = r.at, nil, longNames{} // what came before it is its own
 		default:
 			r.entries++
 			e, err := r.entry(h, size, long, local)

@@ -130,7 +130,7 @@ func (r *Reader) oldMap(h header) (numbers []int64, err error) {
 	for {
 		for range count {
 			if at[0] == 0 { // the last one was before it
-				break
+				return numbers, nil
 			}
 			for _, field := range [][]byte{at[:12], at[12:24]} {
 				n, err := length(field)

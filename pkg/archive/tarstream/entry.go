@@ -159,11 +159,12 @@ func depthOf(name string) int {
 }
 
 // MergeXattrs returns the attributes of both lists, in order. Of one that is in both, the
-// later counts.
+// later counts. An earlier ACL does not stay: it would change the later mode.
 func MergeXattrs(earlier, later []Xattr) []Xattr {
 	all := slices.Clone(later)
 	for _, x := range earlier {
-		if !slices.ContainsFunc(later, func(y Xattr) bool { return x.Name == y.Name }) {
+		isACL := x.Name == ACLAccess || x.Name == ACLDefault
+		if !isACL && !slices.ContainsFunc(later, func(y Xattr) bool { return x.Name == y.Name }) {
 			all = append(all, x)
 		}
 	}
