@@ -91,6 +91,7 @@ func TestWhatHasTwoMeaningsIsRefusedWithItsPlace(t *testing.T) {
 			f.End()
 			return f.Bytes()
 		}(), []string{"no entries"}, false},
+		"reserved flags of gzip":          {append([]byte{0x1f, 0x8b, 8, 0x40}, make([]byte, 100)...), []string{"reserved flags 0x40"}, false},
 		"a record of zeros":               {make([]byte, 10240), []string{"no entries"}, false},
 		"garbage in a record that is cut": {append(bytes.Clone(one), "garbage"...), []string{"data after the end"}, false},
 		"garbage after the record":        {append(filled(bytes.Clone(one), "garbage"), 'x'), []string{"data after the end"}, false},

@@ -143,8 +143,8 @@ func (g *gunzip) next() error {
 			return err
 		}
 	}
-	// The library passes over the flags that RFC 1952 reserves. A program that knows
-	// one of them would read something else here.
+	// A program that knows one of the flags that RFC 1952 reserves would read something
+	// else here.
 	if head, err := g.buf.Peek(4); err == nil && head[3]&0xe0 != 0 {
 		return member.Refuse("its gzip header has the reserved flags %#02x", head[3]&0xe0)
 	}
