@@ -91,6 +91,62 @@ func TestAFewForgedKilobytesTakeNoGigabytesOfMemory(t *testing.T) {
 		h.modest(o, 96)
 		h.untouched()
 	})
+	for name, entry := range map[string]func(f *archivetest.Forge, i int){
+		"directories with attributes": func(f *archivetest.Forge, i int) {
+			f.Pax(archivetest.Record("SCHILY.xattr.user.a", strings.Repeat("v", 60_000)))
+			f.Dir(fmt.Sprint(i))
+		},
+		"files with attributes": func(f *archivetest.Forge, i int) {
+			var records []string
+			for j := range 60 {
+				records = append(records, archivetest.Record(fmt.Sprint("SCHILY.xattr.user.", j), strings.Repeat("v", 60_000)))
+			}
+			f.Pax(records...)
+			f.File(fmt.Sprint(i), "")
+		},
+		"records for all": func(f *archivetest.Forge, i int) {
+			var records []string
+			for j := range 3000 {
+				records = append(records, archivetest.Record(fmt.Sprint("VENDOR.", j), ""))
+			}
+			f.Global(records...)
+			f.Dir(fmt.Sprint(i))
+		},
+		"records of libarchive": func(f *archivetest.Forge, i int) {
+			var records []string
+			for j := range 100_000 {
+				records = append(records, archivetest.Record(fmt.Sprint("LIBARCHIVE.xattr.", j), "x"))
+			}
+			f.Pax(records...)
+			f.Dir(fmt.Sprint(i))
+		},
+	} {
+		h.named("a foreign archive of many "+name, func(h *host) {
+			f, sizes := &archivetest.Forge{}, 0
+			file := &bytes.Buffer{}
+			for i := 0; sizes < 600<<20; i++ { // more than may be kept
+				entry(f, i)
+				if f.Len() > 8<<20 {
+					sizes += f.Len()
+					file.Write(pack(f.Bytes()))
+					f.Reset()
+				}
+				if name != "directories with attributes" && sizes > 30<<20 {
+					break
+				}
+			}
+			f.End()
+			file.Write(pack(f.Bytes()))
+			h.put("store/bomb.tar.gz", file.Bytes())
+			o := h.run("import", "files", "--volume", "files", h.dir+"/store/bomb.tar.gz", "--json")
+			bounded := name != "directories with attributes" || strings.Contains(o.stdout, "names, targets and attributes")
+			if o.exit != 0 && (o.exit != 3 || o.code() != "archive_refused") || !bounded {
+				h.Errorf("exit code %d, %s", o.exit, o.stdout)
+			}
+			h.modest(o, 1100)
+			h.untouched()
+		})
+	}
 	h.named("a foreign frame with the largest window", func(h *host) {
 		block := archivetest.ZstdBlock(archivetest.ZstdRepeated, 128<<10, false, []byte{'x'})
 		h.put("in/bomb.tar.zst", archivetest.ZstdFrame(0, []byte{17 << 3}, bytes.Repeat(block, 4096))) // 128 MiB

@@ -262,6 +262,10 @@ func (o *ExtractOptions) lost(kind, name string) {
 // must not overflow, whatever a filesystem allows (XFS takes files of 8 EiB).
 const mostBytes = 1 << 60
 
+// mostKept limits what a foreign archive can have kept in memory until the end: a few
+// kilobytes inflate to any number of names. Trees of millions of directories stay below.
+const mostKept = 512 << 20
+
 // count compares the archive with the limits before anything is created.
 func (x *extractor) count(e *tarstream.Entry) error {
 	x.stats.Add(e)
@@ -284,10 +288,7 @@ func (x *extractor) count(e *tarstream.Entry) error {
 // room counts what an entry of which nobody has declared anything takes on disk.
 func (x *extractor) room(e *tarstream.Entry) error {
 	const page = 4096
-	need := e.Stored()
-	for _, a := range e.Xattrs {
-		need += int64(len(a.Value))
-	}
+	need := e.Stored() + sizeOf(e.Xattrs)
 	if e.Type == tarstream.Directory {
 		need += page
 	}
@@ -295,6 +296,9 @@ func (x *extractor) room(e *tarstream.Entry) error {
 		return member.Refuse("%q takes %d bytes, and with it there are more than the %d bytes that may be used there", e.Name, need, x.opt.MaxBytes)
 	}
 	x.used += (need + page - 1) &^ (page - 1)
+	if kept := x.dirs.bytes + x.symlinks.bytes; kept > mostKept {
+		return member.Refuse("%q: the names, targets and attributes of its directories and symlinks have more than %d bytes", e.Name, int64(mostKept))
+	}
 	if x.stats.Bytes > mostBytes || x.stats.Bytes < 0 {
 		return member.Refuse("%q has %d bytes, and with it there are more than %d, holes included", e.Name, e.Size, int64(mostBytes))
 	}

@@ -75,7 +75,7 @@ func (x *extractor) add(f file, buf *member.Buffer) {
 	}
 	b := x.batch
 	b.files = append(b.files, f)
-	b.bytes += int64(len(f.data))
+	b.bytes += int64(len(f.data)) + sizeOf(f.entry.Xattrs)
 	if b.content == nil && buf != nil {
 		b.content = buf.Hold()
 	}

@@ -13,6 +13,7 @@ type kept struct {
 	pages  [][]keptEntry // of keptPage entries each, so that nothing is copied when it grows
 	n      int
 	xattrs map[int][]tarstream.Xattr
+	bytes  int64 // of names, targets and attributes
 }
 
 const keptPage = 1024
@@ -35,8 +36,10 @@ func (k *kept) add(e *tarstream.Entry, place int64) int {
 }
 
 func (k *kept) set(i int, e *tarstream.Entry, place int64) {
+	was := &k.pages[i/keptPage][i%keptPage]
+	k.bytes += int64(len(e.Name)+len(e.Link)-len(was.name)-len(was.link)) + sizeOf(e.Xattrs) - sizeOf(k.xattrs[i])
 	// A name may be a part of a larger string, which must not stay in memory with it.
-	k.pages[i/keptPage][i%keptPage] = keptEntry{
+	*was = keptEntry{
 		name: strings.Clone(e.Name), link: strings.Clone(e.Link),
 		mode: e.Mode, uid: e.UID, gid: e.GID, sec: e.Mtime.Sec, nsec: int32(e.Mtime.Nsec), place: place,
 	}
@@ -61,3 +64,10 @@ func (k *kept) get(i int, typ tarstream.Type) *tarstream.Entry {
 func (k *kept) name(i int) string { return k.pages[i/keptPage][i%keptPage].name }
 
 func (k *kept) place(i int) int64 { return k.pages[i/keptPage][i%keptPage].place }
+
+func sizeOf(list []tarstream.Xattr) (n int64) {
+	for _, x := range list {
+		n += int64(len(x.Name) + len(x.Value))
+	}
+	return n
+}

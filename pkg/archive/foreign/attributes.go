@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tiny-forge/snap/pkg/archive/member"
 	"github.com/tiny-forge/snap/pkg/archive/tarstream"
 )
 
@@ -17,45 +18,49 @@ var meaningless = []string{
 	"LIBARCHIVE.creationtime", "LIBARCHIVE.symlinktype",
 }
 
+// What the kernel lets one file have (xattr(7)): XATTR_SIZE_MAX and XATTR_LIST_MAX.
+const maxValue, maxNames = 64 << 10, 64 << 10
+
 // attributes gives e the extended attributes among its records, and counts the others.
-func (r *Reader) attributes(e *tarstream.Entry, x *overrides) {
+func (r *Reader) attributes(e *tarstream.Entry, x *overrides) error {
 	keeps := e.Type == tarstream.Regular || e.Type == tarstream.Directory
+	names, twins := 0, map[string]bool{}
 	for _, p := range x.attributes {
 		switch name, isAttr := strings.CutPrefix(p.key, tarstream.PaxXattr); {
 		case isAttr:
+			twins[name] = true
 			name = tarstream.XattrName.Replace(name)
 			if keeps && tarstream.KeptXattr(name) {
+				if names += len(name) + 1; len(p.value) > maxValue || names > maxNames {
+					return member.Refuse("%q: extended attribute %q: no file has so many, or such a large one", e.Name, name)
+				}
 				e.Xattrs = setXattr(e.Xattrs, name, []byte(p.value))
 			} else if e.Type != tarstream.Hardlink { // the file itself has them
 				r.drop("extended attribute " + name)
 			}
-		case strings.HasPrefix(p.key, aclPrefix):
+		case strings.HasPrefix(p.key, aclPrefix), strings.HasPrefix(p.key, libarchive):
 		case p.key == starFlags:
 			r.drop("inode flags (" + starFlags + ")")
 		case p.key == selinux:
 			r.drop("extended attribute security.selinux")
-		case strings.HasPrefix(p.key, libarchive):
-			if !slices.ContainsFunc(x.attributes, func(q pair) bool { return sameAttribute(q.key, p.key) }) {
-				r.drop("extended attribute " + strings.TrimPrefix(p.key, libarchive))
-			}
 		case !slices.Contains(meaningless, p.key) && !strings.HasPrefix(p.key, volumePrefix):
 			r.drop("pax record " + p.key)
 		}
 	}
-	for _, p := range x.attributes { // an ACL as an attribute, with its ids, tells more than one as text
+	// Of what comes in two forms, the attribute tells more: an ACL there has its ids.
+	// libarchive writes each attribute in its own form too, with its name quoted.
+	for _, p := range x.attributes {
 		if kind, ok := strings.CutPrefix(p.key, aclPrefix); ok && e.Type != tarstream.Hardlink {
 			r.textACL(e, kind, p.value)
 		}
+		if quoted, ok := strings.CutPrefix(p.key, libarchive); ok {
+			if name, err := url.PathUnescape(quoted); err != nil || !twins[name] {
+				r.drop("extended attribute " + quoted)
+			}
+		}
 	}
 	tarstream.SortXattrs(e.Xattrs)
-}
-
-// sameAttribute reports whether two keys name one attribute. libarchive writes each
-// attribute twice, and quotes the name in its own key.
-func sameAttribute(star, quoted string) bool {
-	name, ok := strings.CutPrefix(star, tarstream.PaxXattr)
-	plain, err := url.PathUnescape(strings.TrimPrefix(quoted, libarchive))
-	return ok && err == nil && name == plain
+	return nil
 }
 
 // setXattr sets an attribute, in place of an earlier one of that name.

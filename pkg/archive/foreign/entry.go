@@ -39,8 +39,7 @@ func (r *Reader) entry(h header, size int64, long longNames, local []pair) (*tar
 	if err := r.typed(e, h, x); err != nil {
 		return nil, err
 	}
-	r.attributes(e, x)
-	return e, nil
+	return e, r.attributes(e, x)
 }
 
 // typed fills in what depends on the type.

@@ -15,8 +15,8 @@ type pair struct{ key, value string }
 
 // records reads the pax records of a header. They replace those that an earlier header
 // gave, as in GNU tar.
-func (r *Reader) records(size int64) (list []pair, err error) {
-	data, err := r.whole(size, maxRecords)
+func (r *Reader) records(size, most int64) (list []pair, err error) {
+	data, err := r.whole(size, most)
 	if err != nil {
 		return nil, err
 	}

@@ -16,9 +16,10 @@ const (
 	// chunk is how much of a large file is in memory as one piece.
 	chunk = 256 << 10
 	// maxRecords and maxLong limit what the headers of one entry may hold: its pax
-	// records, a name. XATTR_LIST_MAX and XATTR_SIZE_MAX (xattr(7)) would allow more
-	// than any filesystem.
-	maxRecords = 8 << 20
+	// records, a name. maxGlobal limits the records for all entries, which are looked at
+	// again with each.
+	maxRecords = 4 << 20
+	maxGlobal  = 64 << 10
 	maxLong    = 1 << 20
 )
 
@@ -145,9 +146,9 @@ func (r *Reader) Next() (*tarstream.Entry, error) {
 		began := r.began
 		switch h.typ() {
 		case 'x', 'X': // X is Solaris's
-			local, err = r.records(size)
+			local, err = r.records(size, maxRecords)
 		case 'g':
-			if r.global, err = r.records(size); err == nil {
+			if r.global, err = r.records(size, maxGlobal); err == nil {
 				err = globally(r.global)
 			}
 			began = r.at
