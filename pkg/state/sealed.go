@@ -49,3 +49,14 @@ func (s *State) locked(do func() error) error {
 	defer func() { _ = s.root.Flock(unix.LOCK_UN) }()
 	return do()
 }
+
+// tidy removes what a process left that was killed while it wrote one of the lists. Whoever
+// writes one has the lock. What cannot be removed does no harm: the next who writes replaces it.
+func (s *State) tidy() {
+	for _, name := range []string{storesFile + ".tmp", scrubFile + ".tmp"} {
+		if there, _ := s.root.Exists(name); there && s.root.Flock(unix.LOCK_EX|unix.LOCK_NB) == nil {
+			_ = s.root.Remove(name)
+			_ = s.root.Flock(unix.LOCK_UN)
+		}
+	}
+}

@@ -41,7 +41,9 @@ func Open(path string) (*State, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open the state: %w", err), root.Close())
 	}
-	return &State{Journal: j, root: root}, nil
+	s := &State{Journal: j, root: root}
+	s.tidy()
+	return s, nil
 }
 
 // Close closes the directories; held locks stay held.

@@ -332,3 +332,32 @@ func TestATransactionInTheStoreIsAdopted(t *testing.T) {
 		t.Errorf("with a process of the earlier version: %v", err)
 	}
 }
+
+// What is left of a list that was being written goes with the next command, unless somebody
+// still writes it.
+func TestAListThatWasCutLeavesNothing(t *testing.T) {
+	host := t.TempDir()
+	stateAt(t, host)
+	root, err := disk.OpenRoot(host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	for _, name := range []string{"stores.json.tmp", "scrub.json.tmp"} {
+		for _, written := range []bool{true, false} {
+			disktest.Write(t, host, map[string]string{name: "{"})
+			if written {
+				err = root.Flock(unix.LOCK_EX)
+			} else {
+				err = root.Flock(unix.LOCK_UN)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			stateAt(t, host)
+			if _, err := os.Stat(host + "/" + name); (err == nil) != written {
+				t.Errorf("%s, while somebody writes it: %v: %v", name, written, err)
+			}
+		}
+	}
+}
