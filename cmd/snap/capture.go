@@ -49,7 +49,7 @@ type volumeJSON struct {
 	archive.Stats
 }
 
-func showSnapshot(m *store.Manifest) snapshotJSON {
+func showSnapshot(m *store.Summary) snapshotJSON {
 	files, bytes, stored := m.Totals()
 	out := snapshotJSON{
 		Workload: m.Workload, SID: m.SID, Created: m.Created, Reason: m.Reason, Note: m.Note, Tags: notNil(m.Tags), Quiesce: m.Quiesce,
@@ -58,8 +58,8 @@ func showSnapshot(m *store.Manifest) snapshotJSON {
 	for i := range m.Volumes {
 		v := &m.Volumes[i]
 		out.Volumes = append(out.Volumes, volumeJSON{
-			Name: v.Name, Scope: v.Scope, Source: v.Source, Target: v.Target, Kind: v.Kind, Compression: v.Compression.String(), Members: len(v.Members),
-			StoredBytes: v.Stored(), Sockets: v.Sockets, Changed: v.Changed, Stats: v.Stats,
+			Name: v.Name, Scope: v.Scope, Source: v.Source, Target: v.Target, Kind: v.Kind, Compression: v.Compression.String(), Members: v.Members,
+			StoredBytes: v.Stored, Sockets: v.Sockets, Changed: v.Changed, Stats: v.Stats,
 		})
 	}
 	return out
@@ -163,7 +163,7 @@ func (a *app) captureEach(ctx context.Context, e *restore.Engine, req restore.Ca
 
 // sayCapture says what a capture did.
 func (a *app) sayCapture(r *restore.CaptureResult) captureJSON {
-	shown := captureJSON{showSnapshot(r.Manifest), r.QuiescedSeconds, r.Seconds, r.Added, r.Read, r.Phases, r.PassOne, notNil(r.Warnings), notNil(r.NotKept), nil}
+	shown := captureJSON{showSnapshot(r.Manifest.Summary()), r.QuiescedSeconds, r.Seconds, r.Added, r.Read, r.Phases, r.PassOne, notNil(r.Warnings), notNil(r.NotKept), nil}
 	if r.Pruned != nil {
 		pruned := showPrune(r.Pruned, false)
 		shown.Pruned = &pruned

@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -56,6 +55,7 @@ type outcome struct {
 	stdout, stderr string
 	took           time.Duration
 	peak           int64 // memory, in bytes
+	read           int64 // bytes, of all files
 }
 
 // code is error.code of a run with --json.
@@ -256,11 +256,10 @@ func (h *host) run(args ...string) outcome {
 		h.Fatal(err)
 	}
 	text, _ := io.ReadAll(measure)
-	kib, err := strconv.ParseInt(string(text), 10, 64)
-	if err != nil {
+	if _, err := fmt.Sscan(string(text), &o.peak, &o.read); err != nil {
 		h.Fatalf("snap %q: no measure: %q: %s", args, text, o.stderr)
 	}
-	o.peak = kib << 10
+	o.peak <<= 10
 	h.tidy(args, o)
 	return o
 }

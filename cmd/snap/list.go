@@ -37,7 +37,7 @@ func (a *app) listCommand() *cobra.Command {
 		}
 		return oneOf("--reason", reason, "", string(store.Manual), string(store.PreRestore))
 	}
-	wanted := func(m *store.Manifest) bool {
+	wanted := func(m *store.Summary) bool {
 		return (reason == "" || reason == string(m.Reason)) &&
 			(len(tags) == 0 || slices.ContainsFunc(m.Tags, func(tag string) bool { return slices.Contains(tags, tag) }))
 	}
@@ -143,7 +143,7 @@ func (a *app) showCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			s := showSnapshot(m)
+			s := showSnapshot(m.Summary())
 			shown := showJSON{s, m.Snap, m.Images, nil}
 			kept := a.kept(e, m)
 			if kept != nil {

@@ -155,7 +155,7 @@ func (a *app) check(ctx context.Context, e *restore.Engine, names []string, maxA
 func (a *app) showStatus(st restore.WorkloadStatus) statusJSON {
 	j := statusJSON{
 		Workload: st.Workload, State: st.State, LastSID: st.LastSID,
-		Containers: showContainers(st.Containers), LeftOut: notNil(st.Left), Problems: a.texts(st.Problems),
+		Containers: showContainers(st.Containers), LeftOut: notNil(st.Left), Problems: a.problems(st),
 	}
 	if !st.LastGood.IsZero() {
 		age := time.Since(st.LastGood).Seconds()
@@ -168,6 +168,14 @@ func (a *app) showStatus(st restore.WorkloadStatus) statusJSON {
 		j.Pending = &pendingJSON{p.Tx, p.Kind, p.Found, p.Active, p.Frozen, p.Message, notNil(p.Volumes), a.texts(p.Next)}
 	}
 	return j
+}
+
+func (a *app) problems(st restore.WorkloadStatus) []string {
+	list := []string{}
+	for _, err := range st.Unreadable {
+		list = append(list, err.Error())
+	}
+	return append(list, a.texts(st.Problems)...)
 }
 
 // explain prints what the table has no room for.
@@ -189,7 +197,7 @@ func (a *app) explain(st restore.WorkloadStatus) {
 	for _, line := range st.Left {
 		a.say("%s: left out: %s", st.Workload, line)
 	}
-	for _, problem := range st.Problems {
-		a.say("%s: %s", st.Workload, problem.Text(a.spell))
+	for _, problem := range a.problems(st) {
+		a.say("%s: %s", st.Workload, problem)
 	}
 }

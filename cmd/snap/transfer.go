@@ -170,7 +170,7 @@ could reach outside the volume is refused.`,
 		if err != nil {
 			return err
 		}
-		shown := importJSON{showSnapshot(r.Manifest), r.Seconds, r.Dropped, notNil(r.Warnings), notNil(r.NotKept)}
+		shown := importJSON{showSnapshot(r.Manifest.Summary()), r.Seconds, r.Dropped, notNil(r.Warnings), notNil(r.NotKept)}
 		a.result, a.effect = shown, adds
 		a.say("%s", shown.SID)
 		a.progress("imported volume %s of %s: %d files, %s in %.1f s", volume, args[0], shown.Files, size(shown.Bytes), r.Seconds)

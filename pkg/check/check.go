@@ -76,25 +76,28 @@ func (c *check) workload(st *restore.WorkloadStatus) {
 	if st.LastError != "" {
 		c.find(w, "capture_failed", remedy.Of("run the capture by hand: ", remedy.Capture(w)), "the capture of %s failed: %s", st.Failed.Local().Format(time.DateTime), st.LastError)
 	}
-	c.snapshots(w)
+	c.snapshots(st)
 }
 
-// snapshots looks at the two newest snapshots that no restore made.
-func (c *check) snapshots(w string) {
+// snapshots looks at the two newest snapshots that no restore made. Their manifests are
+// read to the end, where damage shows.
+func (c *check) snapshots(st *restore.WorkloadStatus) {
 	if c.Store == nil {
 		return
 	}
-	var list []*store.Manifest
-	for m, err := range c.Snapshots(w) {
-		if err != nil {
-			c.find(w, "damaged", remedy.Of(remedy.Verify(w)), "%v", err)
-			continue
+	w, list, bad := st.Workload, []*store.Summary{}, st.Unreadable
+	for _, sum := range st.Nightly {
+		if err := c.Store.Intact(sum); err != nil {
+			bad = append(bad, err)
+		} else {
+			list = append(list, sum)
 		}
-		if m.Reason == store.Manual {
-			if list = append(list, m); len(list) == 2 {
-				break
-			}
-		}
+	}
+	for _, err := range bad {
+		c.find(w, "damaged", remedy.Of(remedy.Verify(w)), "%v", err)
+	}
+	if len(list) == 0 && len(st.Nightly) > 0 {
+		return // there may be older ones
 	}
 	if len(list) == 0 {
 		c.find(w, "no_snapshot", remedy.Of(remedy.Capture(w)), "it has no snapshot yet")

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"reflect"
 	"strings"
@@ -73,6 +74,12 @@ func UnmarshalSealed(data []byte, doc Sealed, format string, version int) error 
 	if err := checkSum(data); err != nil {
 		return err
 	}
+	return UnmarshalUnsealed(data, doc, format, version)
+}
+
+// UnmarshalUnsealed is UnmarshalSealed for data whose checksum the caller verifies
+// ([SealedReader]).
+func UnmarshalUnsealed(data []byte, doc Sealed, format string, version int) error {
 	var head Seal
 	if err := json.Unmarshal(data, &head); err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
@@ -211,19 +218,72 @@ func (k *keys) text() string {
 	return string(k.data[start : k.at-1])
 }
 
-func checkSum(data []byte) error {
-	at := bytes.Index(data, []byte(sumPrefix))
+// sumIn returns where in data the digits of the checksum are.
+func sumIn(data []byte) (at int, err error) {
+	at = bytes.Index(data, []byte(sumPrefix))
 	if at < 0 || at+len(sumPrefix)+len(zeroSum) > len(data) {
-		return fmt.Errorf("%w: no checksum", ErrDamaged)
+		return 0, fmt.Errorf("%w: no checksum", ErrDamaged)
 	}
-	at += len(sumPrefix)
-	h := sha256.New()
-	h.Write(data[:at])
-	h.Write(zeroSum)
-	h.Write(data[at+len(zeroSum):])
-	want, got := hex.EncodeToString(h.Sum(nil)), string(data[at:at+len(zeroSum)])
-	if want != got {
-		return fmt.Errorf("%w: the checksum is %s, and that of the content is %s", ErrDamaged, got, want)
+	return at + len(sumPrefix), nil
+}
+
+func checkSum(data []byte) error {
+	at, err := sumIn(data)
+	if err != nil {
+		return err
+	}
+	r := &SealedReader{sum: sha256.New(), want: string(data[at : at+len(zeroSum)])}
+	r.sum.Write(data[:at])
+	r.sum.Write(zeroSum)
+	r.sum.Write(data[at+len(zeroSum):])
+	return r.compare()
+}
+
+// SealedReader reads a sealed document that is too long to be held in memory.
+type SealedReader struct {
+	from io.Reader
+	sum  hash.Hash
+	want string
+}
+
+// NewSealedReader begins to read a document, whose checksum is to be in its first 4096
+// bytes. Else the error wraps [ErrDamaged].
+func NewSealedReader(from io.Reader) (*SealedReader, error) {
+	head := make([]byte, 4096)
+	n, err := io.ReadFull(from, head)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil, err
+	}
+	head = head[:n]
+	at, err := sumIn(head)
+	if err != nil {
+		return nil, err
+	}
+	r := &SealedReader{sum: sha256.New(), want: string(head[at : at+len(zeroSum)])}
+	r.from = io.MultiReader(bytes.NewReader(bytes.Clone(head)), io.TeeReader(from, r.sum))
+	copy(head[at:], zeroSum)
+	r.sum.Write(head)
+	return r, nil
+}
+
+// Read implements [io.Reader]. What it gives is not verified before Verify.
+func (r *SealedReader) Read(p []byte) (int, error) { return r.from.Read(p) }
+
+// Checksum is the checksum that the document has of itself, as in [Seal].
+func (r *SealedReader) Checksum() string { return "sha256:" + r.want }
+
+// Verify reads the document to its end and compares its checksum. The error wraps
+// [ErrDamaged] where it is another one.
+func (r *SealedReader) Verify() error {
+	if _, err := io.Copy(io.Discard, r.from); err != nil {
+		return err
+	}
+	return r.compare()
+}
+
+func (r *SealedReader) compare() error {
+	if got := hex.EncodeToString(r.sum.Sum(nil)); got != r.want {
+		return fmt.Errorf("%w: the checksum is %s, and that of the content is %s", ErrDamaged, r.want, got)
 	}
 	return nil
 }

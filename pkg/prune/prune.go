@@ -100,7 +100,7 @@ func (h *Host) Prune(ctx context.Context, req Request) (*Result, error) {
 				continue
 			}
 			asked++
-			if err := p.decide(name, policy); err != nil {
+			if err := p.decide(name, policy, req.DryRun); err != nil {
 				return err
 			}
 		}
@@ -196,23 +196,37 @@ func (h *Host) needed() (map[string]string, error) {
 }
 
 // decide applies a policy to a workload.
-func (p *pruning) decide(name string, policy *retain.Policy) error {
+func (p *pruning) decide(name string, policy *retain.Policy, dry bool) error {
 	var list []retain.Snapshot
-	for m, err := range p.Store.All(name) {
+	for sum, err := range p.Store.Summaries(name) {
 		if err != nil {
-			return fault.New(fault.Failed, "snapshot_damaged", remedy.Of("see what is damaged with `", remedy.Verify(name), "`, and delete that snapshot by its id"),
-				"a snapshot of %s cannot be read, so nothing is deleted: %w", name, err)
+			return unreadable(name, err)
 		}
-		list = append(list, retain.Snapshot{SID: m.SID, Created: m.Created, Tags: m.Tags, PreRestore: m.Reason == store.PreRestore})
+		if !dry {
+			_ = p.Store.WriteSummary(sum) // the next one is quicker; a full disk must not keep this one from freeing it
+		}
+		list = append(list, retain.Snapshot{SID: sum.SID, Created: sum.Created, Tags: sum.Tags, PreRestore: sum.Reason == store.PreRestore})
 	}
 	own := Workload{name, policy.Decide(time.Now(), list)}
 	for i := range own.Verdicts {
-		if v := &own.Verdicts[i]; p.needed[v.SID] != "" {
+		v := &own.Verdicts[i]
+		if p.needed[v.SID] != "" {
 			v.Keep = append(v.Keep, p.needed[v.SID])
+		}
+		if len(v.Keep) > 0 { // Mark reads its manifest
+			continue
+		}
+		if _, err := p.Store.LoadHonest(name, v.SID); err != nil {
+			return unreadable(name, err)
 		}
 	}
 	p.add(own)
 	return nil
+}
+
+func unreadable(name string, err error) error {
+	return fault.New(fault.Failed, "snapshot_damaged", remedy.Of("see what is damaged with `", remedy.Verify(name), "`, and delete that snapshot by its id"),
+		"a snapshot of %s cannot be read, so nothing is deleted: %w", name, err)
 }
 
 func (p *pruning) add(own Workload) {
@@ -240,7 +254,7 @@ func (p *pruning) names() (names []string) {
 func (p *pruning) carryOut(ctx context.Context, dry bool) error {
 	marks, err := p.Store.Mark(ctx, func(workload, sid string) bool { return slices.Contains(p.drop[workload], sid) })
 	if err != nil {
-		return err
+		return fault.New(fault.Failed, "snapshot_damaged", remedy.Of("see what is damaged with `", remedy.Verify(""), "`"), "%w", err)
 	}
 	if !dry {
 		for _, name := range p.names() {

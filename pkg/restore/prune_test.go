@@ -1,6 +1,7 @@
 package restore
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -10,12 +11,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/prune"
 	"github.com/tiny-forge/snap/pkg/repair"
 	"github.com/tiny-forge/snap/pkg/retain"
 	"github.com/tiny-forge/snap/pkg/runtime"
+	"github.com/tiny-forge/snap/pkg/store"
 )
 
 // whole fails unless all that the store names is there and right, and nothing else is.
@@ -126,6 +129,72 @@ func TestNothingIsDeletedWhereAManifestCannotBeRead(t *testing.T) {
 		}
 		w.must(os.WriteFile(manifest, good, 0o600))
 	}
+}
+
+// What a prune deletes follows from the manifests, whatever the summaries say. It writes
+// the summaries that are missing, and those that are damaged.
+func TestASummaryMakesNothingGo(t *testing.T) {
+	w := newWorld(t, t.TempDir(), 1)
+	sids := w.generations(3)
+	at := func(n int, file string) string {
+		return filepath.Join(w.dir, "store/snapshots", w.name, sids[n], file)
+	}
+	summary, err := os.ReadFile(at(0, "summary.json"))
+	w.must(err)
+	lying := &store.Summary{}
+	w.must(disk.UnmarshalSealed(summary, lying, "snap-summary", 1))
+	lying.Created = lying.Created.Add(time.Hour)
+	forged, err := disk.MarshalSealed(lying, "snap-summary", 1)
+	w.must(err)
+	manifest, err := os.ReadFile(at(0, "manifest.json"))
+	w.must(err)
+	flipped := bytes.Replace(manifest, []byte(`"note": ""`), []byte(`"mote": ""`), 1)
+	for name, c := range map[string]struct {
+		n    int
+		file string
+		data []byte
+	}{
+		"a summary that makes an old one the newest": {0, "summary.json", forged},
+		"a manifest that is damaged where it goes":   {0, "manifest.json", flipped},
+	} {
+		good, err := os.ReadFile(at(c.n, c.file))
+		w.must(err)
+		w.must(os.WriteFile(at(c.n, c.file), c.data, 0o600))
+		for _, dry := range []bool{true, false} {
+			var own *fault.Error
+			if _, err := w.engine().Prune(t.Context(), prune.Request{Policy: &retain.Policy{Last: 1}, DryRun: dry}); !errors.As(err, &own) || own.Code != "snapshot_damaged" {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		w.must(os.WriteFile(at(c.n, c.file), good, 0o600))
+		if len(w.sids()) != 3 {
+			t.Fatalf("%s: left are %q", name, w.sids())
+		}
+	}
+	want := map[int][]byte{}
+	for n, data := range map[int][]byte{1: nil, 2: []byte("damaged")} {
+		want[n], err = os.ReadFile(at(n, "summary.json"))
+		w.must(err)
+		if w.must(os.Remove(at(n, "summary.json"))); data != nil {
+			w.must(os.WriteFile(at(n, "summary.json"), data, 0o600))
+		}
+	}
+	for _, dry := range []bool{true, false} {
+		done, err := w.engine().Prune(t.Context(), prune.Request{Policy: &retain.Policy{Last: 2}, DryRun: dry})
+		w.must(err)
+		if done.Deleted != 1 {
+			t.Errorf("%d were deleted", done.Deleted)
+		}
+		for n, data := range want {
+			if got, _ := os.ReadFile(at(n, "summary.json")); bytes.Equal(got, data) == dry {
+				t.Errorf("dry %v: the summary of %s is %q", dry, sids[n], got)
+			}
+		}
+	}
+	if now := w.sids(); !slices.Equal(now, []string{sids[2], sids[1]}) {
+		t.Errorf("left are %q", now)
+	}
+	w.whole(0)
 }
 
 // What an operation that has not ended may need stays: what it puts back and what it

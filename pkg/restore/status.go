@@ -23,10 +23,14 @@ import (
 
 // WorkloadStatus is the status of one workload.
 type WorkloadStatus struct {
-	Workload   string
-	State      string    // running, partly running, paused, stopped, absent, data, unknown; or pending, guarding, frozen
-	LastSID    string    // of the last snapshot that no restore made, or else of the last
-	LastGood   time.Time // when that was made; zero if there is none
+	Workload string
+	State    string    // running, partly running, paused, stopped, absent, data, unknown; or pending, guarding, frozen
+	LastSID  string    // of the last snapshot that no restore made, or else of the last
+	LastGood time.Time // when that was made; zero if there is none
+	// Nightly are the two newest snapshots that no restore made, as far as they can be used,
+	// and Unreadable says of newer ones why they cannot.
+	Nightly    []*store.Summary
+	Unreadable []error
 	LastError  string    // of the last capture, if it failed
 	Failed     time.Time // when it did
 	Growth     int64     // in bytes: the most that one of the last runs has added to the store
@@ -109,16 +113,18 @@ func (e *Engine) status(ctx context.Context, name string, known map[string]*work
 	if e.Store == nil {
 		problem(e.NoStoreReason())
 	}
-	for m, err := range e.Snapshots(name) { // up to the newest that can be used
+	for sum, err := range e.Snapshots(name) {
 		if err != nil {
-			problem(fault.Line(err))
+			st.Unreadable = append(st.Unreadable, err)
 			continue
 		}
-		if st.LastSID == "" || m.Reason == store.Manual {
-			st.LastSID, st.LastGood = m.SID, m.Created
+		if len(st.Nightly) == 0 && (st.LastSID == "" || sum.Reason == store.Manual) {
+			st.LastSID, st.LastGood = sum.SID, sum.Created
 		}
-		if m.Reason == store.Manual {
-			break
+		if sum.Reason == store.Manual {
+			if st.Nightly = append(st.Nightly, sum); len(st.Nightly) == 2 {
+				break
+			}
 		}
 	}
 	runs, err := e.Journal.Runs(name)
@@ -177,11 +183,11 @@ func (e *Engine) anothers(config string) bool {
 
 // Snapshots iterates over the snapshots of a workload, newest first. A snapshot that
 // cannot be read yields an error in its place. Without a store there are none.
-func (e *Engine) Snapshots(name string) iter.Seq2[*store.Manifest, error] {
+func (e *Engine) Snapshots(name string) iter.Seq2[*store.Summary, error] {
 	if e.Store == nil {
-		return func(func(*store.Manifest, error) bool) {}
+		return func(func(*store.Summary, error) bool) {}
 	}
-	return e.Store.All(name)
+	return e.Store.Summaries(name)
 }
 
 // pending returns the transactions that have not ended, by workload, and the

@@ -41,6 +41,18 @@ func (s *State) write(name string, list disk.Sealed, format string, version int)
 	return s.root.Publish(name, data)
 }
 
+// Sweep removes what the writing of a list has left that was killed.
+func (s *State) Sweep() error {
+	return s.locked(func() error {
+		for _, name := range []string{storesFile, scrubFile} {
+			if err := s.root.Remove(name + ".tmp"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // locked runs do while no other process changes a list: two may do so at the same time.
 func (s *State) locked(do func() error) error {
 	if err := s.root.Flock(unix.LOCK_EX); err != nil {

@@ -318,9 +318,10 @@ func (b *Batch) Added() int64 { return b.added.Load() }
 
 // Publish makes a snapshot of the members that m names, which all went through
 // this batch, and of the index in the file index of the scratch directory (""
-// for none). The content of the new members is made durable first; then they
-// get their names, which are made durable too; then come the index and, last,
-// the manifest. What Keep was given comes with the index. When Publish returns nil the snapshot exists and survives a
+// for none). It adds to each volume the hash of the whole ([Volume]). The content of
+// the new members is made durable first; then they get their names, which are made
+// durable too; then come the index, what Keep was given, the summary and, last, the
+// manifest. When Publish returns nil the snapshot exists and survives a
 // power cut. After an error it does not exist, and Discard removes what is left
 // of it, with one exception: where only the last sync of its folder failed, the
 // manifest is there, and the snapshot exists but may not survive a power cut.
@@ -333,10 +334,34 @@ func (b *Batch) Publish(m *Manifest, index string) error {
 
 func (b *Batch) publish(m *Manifest, index string) error {
 	m.Config = b.kept
-	if err := m.validate(m.Workload, m.SID); err != nil {
+	if err := b.named(m); err != nil {
 		return err
 	}
+	counted := &sieve{keep: true}
+	if err := counted.count(m); err != nil {
+		return err
+	}
+	for i := range m.Volumes {
+		m.Volumes[i].Sum = counted.sums[i]
+	}
 	data, err := disk.MarshalSealed(m, manifestFormat, m.needs())
+	if err != nil {
+		return err
+	}
+	sum := m.summary(counted.list)
+	sum.Manifest.Bytes = int64(len(data))
+	if err := sum.validate(m.Workload, m.SID); err != nil {
+		return err
+	}
+	beside := [][2]string{{index, indexFile}}
+	summary, err := sum.sealed()
+	if m.Config != "" {
+		beside = append(beside, [2]string{configFile, configFile})
+	}
+	if err == nil && summary != nil {
+		beside = append(beside, [2]string{summaryFile, summaryFile})
+		err = b.scratch.WriteUnsynced(summaryFile, summary)
+	}
 	if err != nil {
 		return err
 	}
@@ -345,14 +370,11 @@ func (b *Batch) publish(m *Manifest, index string) error {
 	if err := b.scratch.SyncFS(); err != nil {
 		return err
 	}
-	if err := b.named(m); err != nil {
-		return err
-	}
 	// No signal cuts a publication that has begun.
 	if err := b.store.members.Put(context.WithoutCancel(b.ctx), b.fresh(m)); err != nil {
 		return err
 	}
-	return b.writeManifest(m, index, data)
+	return b.writeManifest(m, beside, data)
 }
 
 // named makes sure that every member that m names went through the batch.
@@ -389,7 +411,9 @@ func (b *Batch) fresh(m *Manifest) iter.Seq[Staged] {
 	}
 }
 
-func (b *Batch) writeManifest(m *Manifest, index string, data []byte) error {
+// writeManifest makes the folder of the snapshot. beside are files of the scratch
+// directory, and the names that they get in it.
+func (b *Batch) writeManifest(m *Manifest, beside [][2]string, data []byte) error {
 	workload, err := b.store.snapshots.Ensure(m.Workload, 0o700)
 	if err != nil {
 		return err
@@ -406,15 +430,13 @@ func (b *Batch) writeManifest(m *Manifest, index string, data []byte) error {
 		return err
 	}
 	defer snapshot.Close()
-	// The content of the index was made durable together with the members. Its
-	// name becomes durable together with the manifest's.
-	if index != "" {
-		if err := b.scratch.Rename(index, snapshot, indexFile); err != nil {
-			return err
+	// Their content was made durable together with the members. Their names become
+	// durable together with the manifest's.
+	for _, names := range beside {
+		if names[0] == "" {
+			continue
 		}
-	}
-	if m.Config != "" { // as the index
-		if err := b.scratch.Rename(configFile, snapshot, configFile); err != nil {
+		if err := b.scratch.Rename(names[0], snapshot, names[1]); err != nil {
 			return err
 		}
 	}

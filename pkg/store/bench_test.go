@@ -106,7 +106,7 @@ func BenchmarkAll(b *testing.B) {
 
 // rewrite publishes m again, under the sid that it has now, without the syncs.
 func rewrite(b *testing.B, path string, m *store.Manifest) {
-	data, err := disk.MarshalSealed(m, "snap-manifest", 1)
+	data, err := disk.MarshalSealed(m, "snap-manifest", 5)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -19,6 +19,7 @@ const (
 	manifestFile    = "manifest.json"
 	indexFile       = "index.gz"
 	configFile      = "config.json"
+	sumVersion      = 5 // the first whose volumes have sums
 	// maxManifest bounds a manifest, in bytes: that of some 4 TiB.
 	maxManifest = 512 << 20
 	maxVolumes  = 1000
@@ -75,8 +76,10 @@ type Volume struct {
 	Sockets int64 `json:"sockets"` // left out
 	Changed int64 `json:"changed"` // files that changed while they were read
 	// Compression is the codec of every member.
-	Compression archive.Codec    `json:"compression,omitempty"` // absent for gzip
-	Members     []archive.Member `json:"members"`
+	Compression archive.Codec `json:"compression,omitempty"` // absent for gzip
+	// Sum is the hash of the whole volume: see [Batch.Publish]. Absent before version 5.
+	Sum     string           `json:"sum,omitempty"`
+	Members []archive.Member `json:"members"`
 }
 
 // Kind is what a volume is.
@@ -116,15 +119,7 @@ func (v *Volume) Tar() int64 {
 }
 
 // Totals returns the files and bytes of all volumes.
-func (m *Manifest) Totals() (files, bytes, stored int64) {
-	for i := range m.Volumes {
-		v := &m.Volumes[i]
-		files += v.Files
-		bytes += v.Bytes
-		stored += v.Stored()
-	}
-	return files, bytes, stored
-}
+func (m *Manifest) Totals() (files, bytes, stored int64) { return m.Summary().Totals() }
 
 // Volume returns the volume of this name, scope and source, nil if there is none.
 func (m *Manifest) Volume(name, scope, source string) *Volume {
@@ -138,7 +133,8 @@ func (m *Manifest) Volume(name, scope, source string) *Volume {
 
 // needs returns the oldest version of the format that can express m, so that older
 // programs read what they can. Version 2 has the compression of volumes, version 3 also
-// their fifos and devices, version 4 also their kind, and tags, version 5 also config.
+// their fifos and devices, version 4 also their kind, and tags, version 5 also their sums,
+// and config.
 func (m *Manifest) needs() int {
 	version := 1
 	if len(m.Tags) > 0 {
@@ -152,7 +148,10 @@ func (m *Manifest) needs() int {
 			version = max(version, 3)
 		}
 		if m.Volumes[i].Kind != Directory {
-			version = 4
+			version = max(version, 4)
+		}
+		if m.Volumes[i].Sum != "" {
+			version = sumVersion
 		}
 	}
 	if m.Config != "" {
@@ -167,33 +166,30 @@ func ValidTag(tag string) bool { return tagForm.MatchString(tag) }
 
 var tagForm = regexp.MustCompile(`^[\pL\pN._:/@+-]{1,64}$`)
 
-// validate refuses a manifest that no capture writes. A forged manifest may have
+// validate refuses a summary whose manifest no capture writes. A forged one may have
 // a correct checksum.
-func (m *Manifest) validate(workload, sid string) error {
+func (s *Summary) validate(workload, sid string) error {
 	bad := func(format string, args ...any) error {
 		return fmt.Errorf("%w: %w", disk.ErrDamaged, fmt.Errorf(format, args...))
 	}
-	if m.Workload != workload || m.SID != sid {
-		return bad("it is of snapshot %q of workload %q", m.SID, m.Workload)
+	if s.Workload != workload || s.SID != sid {
+		return bad("it is of snapshot %q of workload %q", s.SID, s.Workload)
 	}
-	if m.Reason != Manual && m.Reason != PreRestore {
-		return bad("unknown reason %q", m.Reason)
+	if s.Reason != Manual && s.Reason != PreRestore {
+		return bad("unknown reason %q", s.Reason)
 	}
-	for _, tag := range m.Tags {
+	for _, tag := range s.Tags {
 		if !ValidTag(tag) {
 			return bad("the tag %q", tag)
 		}
 	}
-	if m.Config != "" && !archive.ValidMemberID(m.Config) {
-		return bad("the checksum of its config %q", m.Config)
-	}
-	if len(m.Volumes) > maxVolumes {
-		return bad("%d volumes", len(m.Volumes))
+	if len(s.Volumes) > maxVolumes {
+		return bad("%d volumes", len(s.Volumes))
 	}
 	names := map[string]bool{}
 	var sum int64
-	for i := range m.Volumes {
-		v := &m.Volumes[i]
+	for i := range s.Volumes {
+		v := &s.Volumes[i]
 		if v.Name == "" || names[v.Name] {
 			return bad("volume name %q is empty or not unique", v.Name)
 		}
@@ -208,19 +204,14 @@ func (m *Manifest) validate(workload, sid string) error {
 	return nil
 }
 
-func (v *Volume) validate() error {
-	if len(v.Members) == 0 {
-		return errors.New("it has no members")
-	}
-	var tar int64
-	for i, m := range v.Members {
-		if !archive.ValidMemberID(m.ID) {
-			return fmt.Errorf("member %d has no valid id", i)
-		}
-		if m.Tar < 1 || m.Tar > archive.MaxMember || m.Stored < 1 || m.Stored > 2*archive.MaxMember {
-			return fmt.Errorf("member %s has %d bytes, %d stored", m.ID, m.Tar, m.Stored)
-		}
-		tar += m.Tar // cannot overflow: 2^39 members of 2^24 bytes are no 512 MiB of JSON
+func validMember(m archive.Member) bool {
+	return archive.ValidMemberID(m.ID) && m.Tar >= 1 && m.Tar <= archive.MaxMember && m.Stored >= 1 && m.Stored <= 2*archive.MaxMember
+}
+
+func (v *VolumeSummary) validate() error {
+	n, tar := int64(v.Members), v.Tar
+	if n < 1 || n > maxManifest || tar < n || tar > n*archive.MaxMember || v.Stored < n || v.Stored > 2*n*archive.MaxMember {
+		return fmt.Errorf("%d members of %d bytes, %d stored", n, tar, v.Stored)
 	}
 	for _, n := range []int64{v.Files, v.Dirs, v.Symlinks, v.Hardlinks, v.Specials, v.Bytes, v.DataBytes, v.Sockets, v.Changed} {
 		if n < 0 {
@@ -250,48 +241,35 @@ func (v *Volume) validate() error {
 // Load returns the manifest of a snapshot. The error wraps fs.ErrNotExist when
 // there is none, [disk.ErrDamaged] or [disk.ErrTooNew] when it cannot be used.
 func (s *Store) Load(workload, sid string) (*Manifest, error) {
+	dir, err := s.folder(workload, sid)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	m, _, err := readManifest(dir, workload, sid, true)
+	return m, err
+}
+
+// folder opens the folder of the snapshots of a workload, one of which is sid.
+func (s *Store) folder(workload, sid string) (*disk.Dir, error) {
 	if !disk.ValidID(sid) {
 		return nil, fmt.Errorf("%q is not the id of a snapshot", sid)
 	}
 	dir, err := s.snapshots.OpenIfThere(workload)
-	if err != nil {
-		return nil, err
+	if dir == nil && err == nil {
+		err = fmt.Errorf("workload %s has no snapshots: %w", workload, fs.ErrNotExist)
 	}
-	if dir == nil {
-		return nil, fmt.Errorf("workload %s has no snapshots: %w", workload, fs.ErrNotExist)
-	}
-	defer dir.Close()
-	data, err := dir.ReadFile(sid+"/"+manifestFile, maxManifest)
-	if err != nil {
-		return nil, fmt.Errorf("snapshot %s: %w", sid, damaged(err))
-	}
-	m := &Manifest{}
-	err = disk.UnmarshalSealed(data, m, manifestFormat, manifestVersion)
-	if err == nil && m.Version < m.needs() {
-		err = fmt.Errorf("%w: version %d has no field for what it holds", disk.ErrDamaged, m.Version)
-	}
-	if err == nil {
-		err = m.renamed(dir, workload)
-	}
-	if err == nil {
-		err = m.validate(workload, sid)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("snapshot %s: its manifest: %w", sid, err)
-	}
-	for i := range m.Volumes {
-		v := &m.Volumes[i]
-		for j := range v.Members {
-			v.Members[j].Codec = v.Compression
-		}
-	}
-	return m, nil
+	return dir, err
 }
 
 // All goes through the snapshots of a workload, newest first. For one that cannot be
 // read it gives an error in its place.
 func (s *Store) All(workload string) iter.Seq2[*Manifest, error] {
-	return func(yield func(*Manifest, error) bool) {
+	return newestFirst(s, workload, s.Load, func(m *Manifest) time.Time { return m.Created })
+}
+
+func newestFirst[T any](s *Store, workload string, load func(workload, sid string) (*T, error), created func(*T) time.Time) iter.Seq2[*T, error] {
+	return func(yield func(*T, error) bool) {
 		names, err := s.SIDs(workload)
 		if err != nil {
 			yield(nil, err)
@@ -303,8 +281,26 @@ func (s *Store) All(workload string) iter.Seq2[*Manifest, error] {
 			for n < len(names) && names[n][:len(sidTime)] == names[0][:len(sidTime)] {
 				n++
 			}
-			for _, found := range s.load(workload, names[:n]) {
-				if !yield(found.m, found.err) {
+			var read []*T
+			var unreadable []error
+			for _, sid := range names[:n] {
+				one, err := load(workload, sid)
+				switch {
+				case errors.Is(err, fs.ErrNotExist): // without a manifest it does not exist
+				case err != nil:
+					unreadable = append(unreadable, err)
+				default:
+					read = append(read, one)
+				}
+			}
+			slices.SortStableFunc(read, func(a, b *T) int { return created(b).Compare(created(a)) })
+			for _, one := range read {
+				if !yield(one, nil) {
+					return
+				}
+			}
+			for _, err := range unreadable {
+				if !yield(nil, err) {
 					return
 				}
 			}
@@ -315,29 +311,6 @@ func (s *Store) All(workload string) iter.Seq2[*Manifest, error] {
 
 // sidTime is the form of the time that a sid begins with.
 const sidTime = "20060102T150405Z"
-
-type found struct {
-	m   *Manifest
-	err error
-}
-
-// load returns the manifests of these snapshots, newest first, and the
-// unreadable ones after them.
-func (s *Store) load(workload string, sids []string) []found {
-	var read, unreadable []found
-	for _, sid := range sids {
-		m, err := s.Load(workload, sid)
-		switch {
-		case errors.Is(err, fs.ErrNotExist): // without a manifest it does not exist
-		case err != nil:
-			unreadable = append(unreadable, found{nil, err})
-		default:
-			read = append(read, found{m, nil})
-		}
-	}
-	slices.SortStableFunc(read, func(a, b found) int { return b.m.Created.Compare(a.m.Created) })
-	return append(read, unreadable...)
-}
 
 // Workloads returns the workloads that have a folder of snapshots.
 func (s *Store) Workloads() ([]string, error) {

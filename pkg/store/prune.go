@@ -47,7 +47,7 @@ type Marks struct {
 
 // Mark collects the members that all snapshots of the store name but those of drop, by
 // workload and sid. It fails if a single manifest cannot be read, for what that
-// snapshot names nobody knows.
+// snapshot names nobody knows. See [Store.LoadHonest].
 func (s *Store) Mark(ctx context.Context, drop func(workload, sid string) bool) (*Marks, error) {
 	marks := &Marks{map[MemberKey]struct{}{}}
 	names, err := s.Workloads()
@@ -66,7 +66,7 @@ func (s *Store) Mark(ctx context.Context, drop func(workload, sid string) bool) 
 			if drop(name, sid) {
 				continue
 			}
-			m, err := s.Load(name, sid)
+			m, err := s.LoadHonest(name, sid)
 			if errors.Is(err, fs.ErrNotExist) { // a capture that was cut
 				continue
 			}

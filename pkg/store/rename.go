@@ -40,15 +40,15 @@ func readWas(dir *disk.Dir) ([]string, error) {
 	return w.Names, nil
 }
 
-// renamed gives a manifest the name that its workload has now, if the folder says that it
-// had the manifest's.
-func (m *Manifest) renamed(dir *disk.Dir, workload string) error {
-	if m.Workload == workload {
+// renamed replaces the name of a workload in what lies in its folder by the one that it has
+// now, if the folder says that it had that name.
+func renamed(dir *disk.Dir, name *string, workload string) error {
+	if *name == workload {
 		return nil
 	}
 	names, err := readWas(dir)
-	if err == nil && slices.Contains(names, m.Workload) {
-		m.Workload = workload
+	if err == nil && slices.Contains(names, *name) {
+		*name = workload
 	}
 	return err
 }

@@ -62,6 +62,10 @@ func TestSnapshotsAreThoseOfTheNewName(t *testing.T) {
 			t.Errorf("%s: %+v, %v", id, m, err)
 			continue
 		}
+		blind(t, filepath.Join(path, "snapshots/diary", id, "manifest.json")) // the summary alone says it
+		if sum, err := s.Summary("diary", id); err != nil || sum.Workload != "diary" {
+			t.Errorf("the summary of %s: %+v, %v", id, sum, err)
+		}
 		if kept, err := s.Kept(m); string(kept) != id || err != nil {
 			t.Errorf("%s keeps %q: %v", id, kept, err)
 		}

@@ -335,7 +335,7 @@ func TestSnapshotsAreListedNewestFirstAndUnreadableOnesBeside(t *testing.T) {
 	}
 	disktest.Write(t, at, map[string]string{
 		ids[3] + "/manifest.json": "damaged", "20260106T000000Z-000006/index.gz": "unfinished", "notes/": "", "20260107T000000Z-000007": "a file",
-		ids[4] + "/manifest.json": string(reseal(bytes.Replace(newer, []byte(`"version": 1`), []byte(`"version": 99`), 1))),
+		ids[4] + "/manifest.json": string(reseal(bytes.Replace(newer, []byte(`"version": 5`), []byte(`"version": 99`), 1))),
 	})
 	all, bad := list(s, "blog")
 	var got []string

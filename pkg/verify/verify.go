@@ -183,6 +183,9 @@ func (v *verification) look(ctx context.Context, s snapshot) error {
 	if err := v.readKept(m); err != nil {
 		v.problem(s, "the config that it keeps is damaged; the data is not hit: %v", err)
 	}
+	if err := v.store.CheckSummary(m); err != nil {
+		v.problem(s, "its summary.json cannot be used, which hits no data; remove that file: %v", err)
+	}
 	for i := range m.Volumes {
 		if err := v.members(ctx, m.Volumes[i].Members); err != nil {
 			return err

@@ -117,6 +117,15 @@ func change(t *testing.T, path string, how func([]byte) []byte) {
 	}
 }
 
+func read(t *testing.T, path string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
 func flipped(data []byte) []byte { data[len(data)/2] ^= 1; return data }
 
 // Each kind of damage is found, with and without reading as it can be, and names the
@@ -149,7 +158,21 @@ func TestDamageIsFoundAndNamed(t *testing.T) {
 			}
 		}, false, both, "a", "large"},
 		"a manifest": {func(h *host) { change(h.T, h.snapshot(1)+"/manifest.json", flipped) }, true, []int{1}, "", ""},
-		"an index":   {func(h *host) { change(h.T, h.snapshot(1)+"/index.gz", flipped) }, true, []int{1}, "", ""},
+		"a summary":  {func(h *host) { change(h.T, h.snapshot(1)+"/summary.json", flipped) }, true, []int{1}, "", ""},
+		"a summary of another manifest": {func(h *host) {
+			change(h.T, h.snapshot(1)+"/summary.json", func([]byte) []byte { return read(h.T, h.snapshot(0)+"/summary.json") })
+		}, true, []int{1}, "", ""},
+		"two members swapped in a manifest that is sealed anew": {func(h *host) {
+			m := h.manifests[1]
+			list := m.Volumes[0].Members
+			list[1], list[2] = list[2], list[1]
+			data, err := disk.MarshalSealed(m, m.Format, m.Version)
+			if err != nil {
+				h.Fatal(err)
+			}
+			change(h.T, h.snapshot(1)+"/manifest.json", func([]byte) []byte { return data })
+		}, true, []int{1}, "", ""},
+		"an index": {func(h *host) { change(h.T, h.snapshot(1)+"/index.gz", flipped) }, true, []int{1}, "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t)

@@ -181,9 +181,10 @@ func (w *world) leftovers() []string {
 
 // snapshot is the part of a manifest that is needed to read the data.
 type snapshot struct {
-	SID     string
-	Reason  string
-	Volumes []struct {
+	SID      string
+	Reason   string
+	Checksum string
+	Volumes  []struct {
 		Name    string
 		Members []struct{ ID string }
 	}
@@ -269,6 +270,9 @@ func (w *world) intact(sids []string) []error {
 		}
 	}
 	for _, s := range list {
+		if err := w.summed(s); err != nil {
+			errs = append(errs, err)
+		}
 		if s.SID == w.sid { // damaged checks its members
 			if now, err := os.ReadFile(w.manifestPath(s.SID)); err != nil || !bytes.Equal(now, w.manifest) {
 				errs = append(errs, fmt.Errorf("snapshot %s has another manifest: %v", s.SID, err))
@@ -278,6 +282,29 @@ func (w *world) intact(sids []string) []error {
 		}
 	}
 	return append(errs, w.damaged()...)
+}
+
+// summed returns nil if the summary of a snapshot lies beside its manifest, whole, and is
+// of this manifest.
+func (w *world) summed(s snapshot) error {
+	path := filepath.Join(filepath.Dir(w.manifestPath(s.SID)), "summary.json")
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	var summary struct {
+		Checksum string
+		Manifest struct{ Checksum string }
+	}
+	if err := json.Unmarshal(data, &summary); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	own, _ := strings.CutPrefix(summary.Checksum, "sha256:")
+	sum := sha256.Sum256(bytes.Replace(data, []byte(own), bytes.Repeat([]byte{'0'}, 64), 1))
+	if hex.EncodeToString(sum[:]) != own || summary.Manifest.Checksum != s.Checksum {
+		return fmt.Errorf("%s is damaged, or not of its manifest", path)
+	}
+	return nil
 }
 
 // damaged returns an error for each member whose content does not match its name,

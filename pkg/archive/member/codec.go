@@ -26,12 +26,18 @@ func ValidID(id string) bool {
 	if len(id) != 2*sha256.Size {
 		return false
 	}
-	for _, c := range []byte(id) {
-		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+	for i := range len(id) {
+		if !digit[id[i]] {
 			return false
 		}
 	}
 	return true
+}
+
+// digit are the digits of an ID. A manifest has millions of them.
+var digit = [256]bool{
+	'0': true, '1': true, '2': true, '3': true, '4': true, '5': true, '6': true, '7': true, '8': true, '9': true,
+	'a': true, 'b': true, 'c': true, 'd': true, 'e': true, 'f': true,
 }
 
 // IDOf returns the ID of the member that holds these tar bytes.
