@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -409,6 +410,86 @@ func TestWhatIsNotASummaryIsNotRead(t *testing.T) {
 		}
 		if got, err := s.Summary("blog", sid); err != nil || got.Volumes[0].Members != 3 {
 			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+}
+
+// Members that are taken out line by line are those that a decoder of JSON finds, and
+// where the lines are others, the decoder has the last word.
+func TestMembersAreFoundHoweverTheyAreWritten(t *testing.T) {
+	m := summed(3)
+	two(m)
+	for i := range m.Volumes {
+		m.Volumes[i].Sum = ""
+	}
+	m.Volumes[1].Members = slices.Clone(m.Volumes[0].Members[:2])
+	good := string(sealedAs(t, m, "snap-manifest", 1))
+	begin, end := "      \"members\": [\n", "\n      ]\n"
+	at := strings.LastIndex(good, begin)
+	list := good[at : at+strings.Index(good[at:], end)+len(end)] // of the second volume
+	member := list[len(begin) : len(begin)+strings.Index(list[len(begin):], "},\n")+3]
+	put := func(old, new string) string {
+		if !strings.Contains(good, old) {
+			t.Fatalf("there is no %q", old)
+		}
+		return strings.Replace(good, old, new, 1)
+	}
+	oneLine := strings.NewReplacer("\n", "", "  ", "")
+	valid := []string{
+		"as snap does", "without indentation", "with tabs", "with CRLF", "in one line", "one list in one line", "with other spaces", "with an escape",
+		"with a capital", "with a capital list", "with blank lines", "in another order", "a key twice", "a list twice",
+	}
+	for name, text := range map[string]string{
+		"as snap does":           good,
+		"without indentation":    strings.ReplaceAll(good, "  ", ""),
+		"with tabs":              strings.ReplaceAll(good, "  ", "\t"),
+		"with CRLF":              strings.ReplaceAll(good, "\n", "\r\n"),
+		"in one line":            oneLine.Replace(good),
+		"one list in one line":   put(list, oneLine.Replace(list)+"\n"),
+		"with other spaces":      put(`"tar": 8192`, `"tar" :8192`),
+		"with an escape":         put(`"id": "5`, `"id": "\u0035`),
+		"with a capital":         put(`"id": "5`, `"ID": "5`),
+		"with a capital list":    put(begin, "      \"Members\": [\n"),
+		"with blank lines":       put(member, "\n"+member+"\n"),
+		"in another order":       put(`"tar": 8192,`+"\n          "+`"stored": 300`, `"stored": 300,`+"\n          "+`"tar": 8192`),
+		"with a number's point":  put(`"tar": 8192`, `"tar": 8192.0`),
+		"with a sign":            put(`"tar": 8192`, `"tar": +8192`),
+		"with a leading zero":    put(`"tar": 8192`, `"tar": 08192`),
+		"a key twice":            put(`"tar": 8192,`, `"tar": 1, "tar": 8192,`),
+		"a key twice, in lines":  put(`"stored": 300`, `"tar": 8192`),
+		"a key too many":         put(`"tar": 8192,`, `"tar": 8192,`+"\n"+`"size": 1,`),
+		"a comma too few":        put(`"tar": 8192,`, `"tar": 8192`),
+		"a comma too many":       put(`"stored": 300`, `"stored": 300,`),
+		"a comma at the end":     put("        }\n      ]", "        },\n      ]"),
+		"no comma between":       put("        },\n", "        }\n"),
+		"a list twice":           put(list, strings.TrimSuffix(list, "\n")+",\n"+list),
+		"two lists in another":   strings.Replace(put(list, ""), begin, strings.TrimSuffix(list, "\n")+",\n"+begin, 1),
+		"an empty list":          put(list, begin+"      ]\n"),
+		"no list":                put(list, "      \"members\": []\n"),
+		"a list's number":        put(list, "      \"members\": [{\"tar\": 1}]\n"),
+		"a list where none is":   put("  \"images\": [\n", list+"  ,\"images\": [\n"),
+		"a list in a string":     put(`"note": "`, `"note": "`+"\n"+list),
+		"text after the end":     good + "{}\n",
+		"without its last lines": good[:len(good)-4],
+	} {
+		data := reseal([]byte(text))
+		got, err := loaded(t, data)
+		whole := &store.Manifest{}
+		wanted := disk.UnmarshalSealed(data, whole, "snap-manifest", 5)
+		if err != nil {
+			// It may have been decoded, and refused for what it says.
+			if slices.Contains(valid, name) || !errors.Is(err, disk.ErrDamaged) {
+				t.Errorf("%s: %v", name, err)
+			}
+			continue
+		}
+		for i := range got.Volumes {
+			for j := range got.Volumes[i].Members {
+				got.Volumes[i].Members[j].Codec = 0 // not in the document
+			}
+		}
+		if wanted != nil || !reflect.DeepEqual(got, whole) {
+			t.Errorf("%s: it is read as %+v, and is %+v: %v", name, got, whole, wanted)
 		}
 	}
 }
