@@ -463,7 +463,7 @@ func TestMembersAreFoundHoweverTheyAreWritten(t *testing.T) {
 		"a comma at the end":     put("        }\n      ]", "        },\n      ]"),
 		"no comma between":       put("        },\n", "        }\n"),
 		"a list twice":           put(list, strings.TrimSuffix(list, "\n")+",\n"+list),
-		"two lists in another":   strings.Replace(put(list, ""), begin, strings.TrimSuffix(list, "\n")+",\n"+begin, 1),
+		"two lists in another":   strings.Replace(put(list, "      \"depth\": 1\n"), begin, strings.TrimSuffix(list, "\n")+",\n"+begin, 1),
 		"an empty list":          put(list, begin+"      ]\n"),
 		"no list":                put(list, "      \"members\": []\n"),
 		"a list's number":        put(list, "      \"members\": [{\"tar\": 1}]\n"),
