@@ -43,6 +43,7 @@ type volumeJSON struct {
 	Kind        store.Kind `json:"kind,omitempty"` // "file" for a volume that is one
 	Compression string     `json:"compression"`
 	Members     int        `json:"members"`
+	Sum         string     `json:"sum,omitempty"` // of the whole volume; of earlier versions there is none
 	StoredBytes int64      `json:"stored_bytes"`
 	Sockets     int64      `json:"sockets"`
 	Changed     int64      `json:"changed"`
@@ -58,7 +59,7 @@ func showSnapshot(m *store.Summary) snapshotJSON {
 	for i := range m.Volumes {
 		v := &m.Volumes[i]
 		out.Volumes = append(out.Volumes, volumeJSON{
-			Name: v.Name, Scope: v.Scope, Source: v.Source, Target: v.Target, Kind: v.Kind, Compression: v.Compression.String(), Members: v.Members,
+			Name: v.Name, Scope: v.Scope, Source: v.Source, Target: v.Target, Kind: v.Kind, Compression: v.Compression.String(), Members: v.Members, Sum: v.Sum,
 			StoredBytes: v.Stored, Sockets: v.Sockets, Changed: v.Changed, Stats: v.Stats,
 		})
 	}
