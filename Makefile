@@ -7,9 +7,9 @@ PACKAGES := ./... ./testdata/app ./testdata/bench ./testdata/e2e ./testdata/cras
 
 # What is thrown away needs no version stamp, for which git would have to trust
 # whoever owns the clone.
-test race crash e2e demo bench lint: export GOFLAGS += -buildvcs=false
+test race crash e2e demo bench year lint: export GOFLAGS += -buildvcs=false
 
-.PHONY: help build test race crash e2e demo bench lint clean
+.PHONY: help build test race crash e2e demo bench year lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' Makefile
@@ -40,6 +40,10 @@ demo: ## the story on a tiny web app, in under a minute
 bench: ## snap beside tar, restic, borg …, into docs/performance.md; 15 minutes. BENCH=small,restore: a part, printed
 	testdata/setup.sh mkfs.ext4 tar gzip pigz zstd restic borg debootstrap dockerd docker || true
 	testdata/engine.sh run go run ./testdata/bench -only '$(BENCH)' $(BENCHFLAGS)
+
+year: ## a year of nights beside restic, borg and kopia, into docs/performance.md; an hour. BENCH=small,scattered: a part, printed
+	testdata/setup.sh mkfs.ext4 tar gzip pigz zstd restic borg || true
+	testdata/engine.sh run go run ./testdata/bench -year -only '$(BENCH)' $(BENCHFLAGS)
 
 lint: ## gofmt, vet, staticcheck
 	@files=$$(gofmt -l cmd pkg testdata) && test -z "$$files" || { echo "gofmt -w $$files"; exit 1; }

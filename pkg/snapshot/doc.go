@@ -45,8 +45,16 @@
 // machine ([Origin]), and when the clock was set back meanwhile.
 //
 // A group of small files is reused whole or not at all: its entries must be the same
-// entries, in the same order, all unchanged. So the neighbours of a changed file are
-// read again, half a MiB at most.
+// entries, in the same order, all unchanged. So the neighbours of a file that changes for
+// the first time are read again, half a MiB at most. They are stored apart from it then,
+// and are reused the next time.
+//
+// # Where the stream is cut
+//
+// A stream is cut where that of the latest snapshot was, and what has changed is cut out
+// (package archive). That needs no proof: the places in an index hold after a reboot, on
+// another machine, and for a tree that has been restored or is about to be deleted. Without
+// an index the groups are those of a first capture, and a part of them is stored anew.
 //
 // # Not promised
 //

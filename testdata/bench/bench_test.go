@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -37,7 +38,7 @@ func TestTheBenchmarkRuns(t *testing.T) {
 	if len(programs) == 0 { // making an image of it takes minutes
 		b.only = []string{"small", "random", "capture", "verify", "again", "restore", "downtime", "scale"}
 	}
-	if err := b.measure(t.Context(), dir); err != nil {
+	if err := b.measure(t.Context(), dir, b.throughputs); err != nil {
 		t.Fatalf("%v\n%s", err, &log)
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
@@ -52,16 +53,67 @@ func TestTheBenchmarkRuns(t *testing.T) {
 		}
 		t.Log(line)
 	}
+	checkRows(t, b, &log, func(row string) bool {
+		return !strings.HasPrefix(row, yearMark) && !(strings.HasPrefix(row, "pg") && len(programs) == 0)
+	})
+}
+
+// checkRows makes sure that every row of a target was measured.
+func checkRows(t *testing.T, b *bench, log *bytes.Buffer, wanted func(row string) bool) {
+	t.Helper()
 	for _, target := range targets {
 		row := strings.Replace(target.row, "1024 MiB", "1 MiB", 1)
-		if strings.HasPrefix(row, "pg") && len(programs) == 0 || strings.HasPrefix(row, "downtime") && !b.engine {
+		if !wanted(target.row) || strings.HasPrefix(row, "downtime") && !b.engine {
 			continue
 		}
 		for _, who := range []string{target.who, target.peer} {
 			there := who != "" && !slices.ContainsFunc(contenders, func(c *contender) bool { return c.who == who && !have(c.program) })
 			if there && len(b.report.values(row, who)) == 0 {
-				t.Errorf("%s of %s was not measured\n%s", row, who, &log)
+				t.Errorf("%s of %s was not measured\n%s", row, who, log)
 			}
+		}
+	}
+}
+
+// A year of nine nights. What is deleted is what the calendar does not keep, and a store
+// with deletions holds what the last captures put there.
+func TestAYearOfNightsRuns(t *testing.T) {
+	disktest.NeedRoot(t)
+	disktest.Need(t, "mkfs.ext4")
+	var log bytes.Buffer
+	b := &bench{shrink: 500, imageMiB: 900, nights: 9, only: []string{"small"}, log: &log}
+	if err := b.measure(t.Context(), t.TempDir(), b.years); err != nil {
+		t.Fatalf("%v\n%s", err, &log)
+	}
+	checkRows(t, b, &log, func(row string) bool { return strings.HasPrefix(row, yearMark+"small") })
+	for _, manner := range manners {
+		row := yearMark + "small, " + manner
+		if n := len(b.report.values(row+rowNight, whoSnap)); n != 8 {
+			t.Errorf("%s: %d nights after the first, want 8", manner, n)
+		}
+		if n := len(b.report.values(row+rowForget, whoSnap)); n != 1 { // after the ninth night: the first two days
+			t.Errorf("%s: %d times something was deleted, want once", manner, n)
+		}
+	}
+}
+
+func TestTheCalendarKeepsDaysWeeksAndMonths(t *testing.T) {
+	for night, want := range map[int]string{
+		0:   "0",
+		6:   "0 1 2 3 4 5 6",
+		20:  "4 11 14 15 16 17 18 19 20", // the first Sunday is the fifth of January
+		364: "30 58 89 119 150 180 211 242 272 303 333 340 347 354 358 359 360 361 362 363 364",
+	} {
+		keep := kept(night)
+		for _, n := range strings.Fields(want) {
+			n, _ := strconv.Atoi(n)
+			if !keep[n] {
+				t.Errorf("at night %d night %d is not kept: %v", night, n, keep)
+			}
+			delete(keep, n)
+		}
+		if len(keep) > 0 {
+			t.Errorf("at night %d too many are kept: %v", night, keep)
 		}
 	}
 }
@@ -255,7 +307,7 @@ func TestARunRewritesItsPartOfThePage(t *testing.T) {
 	}
 	put("before\n" + beginMark + "\nold\n" + endMark + "\nafter\n")
 	for range 2 { // the second time it finds its own
-		if err := example().writeDocs(dir); err != nil {
+		if err := example().writeDocs(dir, beginMark, endMark); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -267,7 +319,7 @@ func TestARunRewritesItsPartOfThePage(t *testing.T) {
 		t.Error(err)
 	}
 	put("no marks\n")
-	if err := example().writeDocs(dir); err == nil {
+	if err := example().writeDocs(dir, beginMark, endMark); err == nil {
 		t.Error("a page without marks was written")
 	}
 }

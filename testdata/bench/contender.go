@@ -15,6 +15,8 @@ type contender struct {
 	capture      string // runs in the data and takes it into the repository
 	restore      string // runs in an empty directory and brings back what was captured last; it need not sync
 	incremental  bool   // a second capture knows of the first
+	last         string // prints the name of what was captured last
+	forget       string // deletes what has the names $gone, and frees the room
 }
 
 // job is where a contender works.
@@ -70,28 +72,35 @@ END
 		mv "$live" "$live.kept"; mkdir "$live"
 		sid=$(<"$repo.sid"); "$snap" --config "$repo.yaml" restore data "$sid" --confirm "$sid"
 		rmdir "$out"; mv "$live" "$out"; mv "$live.kept" "$live"`
+	snapForget = `"$snap" -q --config "$repo.yaml" delete data $gone --confirm`
 )
 
 // contenders are all of them. restic has its defaults, and always encrypts; borg
 // does not encrypt, which is its fastest; kopia compresses only when it is told.
 var contenders = []*contender{
-	{who: whoSnap, program: "tar", prepare: snapPrepare, capture: snapCapture, restore: snapRestore, incremental: true},
-	{who: whoZstd, program: "tar", prepare: "compression=zstd\n" + snapPrepare, capture: snapCapture, restore: snapRestore, incremental: true},
+	{who: whoSnap, program: "tar", prepare: snapPrepare, capture: snapCapture, restore: snapRestore, incremental: true, last: `cat "$repo.sid"`, forget: snapForget},
+	{who: whoZstd, program: "tar", prepare: "compression=zstd\n" + snapPrepare, capture: snapCapture, restore: snapRestore, incremental: true, last: `cat "$repo.sid"`, forget: snapForget},
 	{who: whoPigz1, program: "pigz", capture: `tar cf - . | pigz -1 >"$repo"`, restore: `pigz -dc "$repo" | tar xf -`},
 	{who: whoPigz6, program: "pigz", capture: `tar cf - . | pigz -6 >"$repo"`, restore: `tar xzf "$repo"`},
 	{who: whoTarZstd, program: "zstd", capture: `tar cf - . | zstd -q -T0 -c >"$repo"`, restore: `zstd -q -dc "$repo" | tar xf -`},
 	{
 		who: whoRestic, program: "restic", incremental: true,
 		prepare: `restic -q init`, capture: `restic -q backup .`, restore: `restic -q restore latest --target .`,
+		last:   `restic -q snapshots --json | grep -o '"short_id":"[^"]*"' | tail -n 1 | cut -d '"' -f 4`,
+		forget: `restic -q forget --prune $gone`,
 	}, {
 		who: whoBorg, program: "borg", incremental: true,
 		prepare: `borg init --encryption=none "$repo"`,
 		capture: `archive=$(date +%s%N); borg create "$repo::$archive" .; echo "$archive" >"$repo.name"`,
 		restore: `borg extract "$repo::$(<"$repo.name")"`,
+		last:    `cat "$repo.name"`,
+		forget:  `borg delete "$repo" $gone; ! borg compact --help >"$repo.help" || borg compact "$repo"`,
 	}, {
 		who: whoKopia, program: "kopia", incremental: true,
 		prepare: `kopia repository create filesystem --path "$repo"; kopia policy set --global --compression zstd-fastest`,
 		capture: `kopia --no-progress snapshot create --json "$live" | grep -o '"id":"[^"]*"' | head -n 1 | cut -d '"' -f 4 >"$repo.name"`,
 		restore: `kopia --no-progress snapshot restore "$(<"$repo.name")" .`,
+		last:    `cat "$repo.name"`,
+		forget:  `kopia snapshot delete --delete $gone; kopia maintenance run --full --safety=none`,
 	},
 }

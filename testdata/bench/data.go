@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -203,28 +204,34 @@ var words = func() (list [3000]string) {
 func rewrite(dir string, files []file, round int) (changed []file, bytes int64, err error) {
 	r := rand.New(rand.NewPCG(21, uint64(round)))
 	for _, i := range r.Perm(len(files))[:max(1, len(files)/100)] {
-		other := files[i]
-		other.seed += 1000 * uint64(round+1)
-		if err := os.WriteFile(filepath.Join(dir, other.path), other.content(), 0o644); err != nil {
-			return nil, 0, err
-		}
 		changed = append(changed, files[i])
-		bytes += other.bytes
 	}
-	return changed, bytes, nil
+	bytes, err = rewriteAll(dir, changed, round)
+	return changed, bytes, err
 }
 
 // rewritePages overwrites as many pages as are a hundredth of the tree with
 // noise, which is the most that a store can have to add: in runs of 128 (a MiB)
 // that begin anywhere in the biggest file. It returns how many bytes those are.
 func rewritePages(dir string, round int) (changed int64, err error) {
-	const pageSize = 8 << 10 // PostgreSQL's
+	return overwrite(dir, round, 128, func(page []byte, seed uint64) {
+		noise := file{bytes: pageSize, seed: seed, noise: true}
+		copy(page, noise.content())
+	})
+}
+
+const pageSize = 8 << 10 // PostgreSQL's
+
+// overwrite calls change with as many pages as are a hundredth of the tree, in runs of so
+// many that begin anywhere in the biggest file, and writes them back. It returns how many
+// bytes those are.
+func overwrite(dir string, round int, atOnce int64, change func(page []byte, seed uint64)) (changed int64, err error) {
 	total, err := measureTree(dir)
 	if err != nil {
 		return 0, err
 	}
 	path, _ := output(job{live: dir}.script(context.Background(), `find "$live" -type f -size +7k -printf '%s %p\n' | sort -n | tail -n 1 | cut -d ' ' -f 2-`))
-	biggest, err := os.OpenFile(path, os.O_WRONLY, 0)
+	biggest, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return 0, fmt.Errorf("no file of a page: %w", err)
 	}
@@ -232,9 +239,16 @@ func rewritePages(dir string, round int) (changed int64, err error) {
 	size, err := biggest.Seek(0, io.SeekEnd)
 	r := rand.New(rand.NewPCG(23, uint64(round)))
 	for left := max(1, total.bytes/pageSize/100); left > 0 && err == nil; {
-		pages := min(left, 128, size/pageSize)
-		noise := file{bytes: pages * pageSize, seed: r.Uint64(), noise: true}
-		_, err = biggest.WriteAt(noise.content(), r.Int64N(size/pageSize-pages+1)*pageSize)
+		pages := min(left, atOnce, size/pageSize)
+		run := make([]byte, pages*pageSize)
+		at := r.Int64N(size/pageSize-pages+1) * pageSize
+		if _, err = biggest.ReadAt(run, at); err != nil {
+			break
+		}
+		for page := range slices.Chunk(run, pageSize) {
+			change(page, r.Uint64())
+		}
+		_, err = biggest.WriteAt(run, at)
 		left -= pages
 		changed += pages * pageSize
 	}

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -39,22 +40,31 @@ var (
 )
 
 func start(ctx context.Context, args []string) error {
-	b := &bench{shrink: 1, appMiB: []int{64, 256, 1024}, imageMiB: 12 << 10, log: os.Stderr}
+	b := &bench{appMiB: []int{64, 256, 1024}, imageMiB: 12 << 10, log: os.Stderr}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	only := flags.String("only", "", "the `parts` to measure, separated by commas: "+strings.Join(parts, " ")+"; docs/ is then not written")
 	dir := flags.String("dir", "/var/tmp", "a `directory` with room for the image of the filesystem that is measured on")
 	file := flags.String("json", "", "a `file` for the numbers")
 	flags.IntVar(&b.rounds, "rounds", 3, "the `number` of rounds")
+	nights := flags.Bool("year", false, "measure a year of nights, and nothing else; -only chooses among "+strings.Join(append(manners, "small", "pg"), " "))
+	flags.IntVar(&b.nights, "nights", 365, "the `number` of nights")
+	flags.IntVar(&b.shrink, "shrink", 0, "divide the data sets by this `number`; by default 1, and 10 for a year of nights")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	b.only = strings.FieldsFunc(*only, func(r rune) bool { return r == ',' || r == ' ' })
 	for _, part := range append(b.only, flags.Args()...) {
-		if !slices.Contains(parts, part) {
+		if !slices.Contains(parts, part) && !slices.Contains(manners, part) {
 			return fmt.Errorf("there is no part %q; the parts are %s", part, strings.Join(parts, ", "))
 		}
 	}
-	if err := b.measure(ctx, *dir); err != nil {
+	measure, begin, end := b.throughputs, beginMark, endMark
+	if *nights {
+		measure, begin, end = b.years, beginYear, endYear
+		b.shrink, b.imageMiB = cmp.Or(b.shrink, 10), 4<<10
+	}
+	b.shrink = cmp.Or(b.shrink, 1)
+	if err := b.measure(ctx, *dir, measure); err != nil {
 		return err
 	}
 	if *file != "" {
@@ -67,7 +77,7 @@ func start(ctx context.Context, args []string) error {
 	if len(b.only) > 0 {
 		return nil
 	}
-	return b.report.writeDocs(filepath.Join(b.source, "docs"))
+	return b.report.writeDocs(filepath.Join(b.source, "docs"), begin, end)
 }
 
 // bench is a run.
@@ -76,6 +86,7 @@ type bench struct {
 	appMiB    []int // the sizes of volumes in the downtime scenes, ascending
 	imageMiB  int   // of the filesystem that is measured on
 	rounds    int
+	nights    int      // of a year
 	only      []string // the wanted parts; empty: all
 	source    string   // the repository
 	work, dir string   // what the image lies in, and where it is mounted
@@ -111,8 +122,8 @@ func (b *bench) wants(name string) bool {
 		slices.Contains(setParts, name) && !named(setParts...)
 }
 
-// measure makes a filesystem in parent and measures everything that is wanted.
-func (b *bench) measure(ctx context.Context, parent string) (err error) {
+// measure makes a filesystem in parent and measures there.
+func (b *bench) measure(ctx context.Context, parent string, what func(context.Context) error) (err error) {
 	// The kernel charges a program with the memory of the process that started it.
 	debug.SetGCPercent(20)
 	b.report, b.peaks, b.leftOut, b.began = &report{}, map[string]float64{}, map[string]bool{}, time.Now()
@@ -125,6 +136,29 @@ func (b *bench) measure(ctx context.Context, parent string) (err error) {
 		return err
 	}
 	b.about(ctx)
+	err = what(ctx)
+	b.report.About = append(b.report.About, fmt.Sprintf("the run of %s: %.1f minutes, %d rounds", b.began.Format(time.DateOnly), time.Since(b.began).Minutes(), b.rounds))
+	return err
+}
+
+// years are the years of nights that are wanted.
+func (b *bench) years(ctx context.Context) error {
+	for _, set := range []string{"small", "pg"} {
+		for _, manner := range manners {
+			others := slices.DeleteFunc(slices.Clone(manners), func(m string) bool { return m == manner })
+			if !b.wants(set) || slices.Contains(b.only, others[0]) && !slices.Contains(b.only, manner) {
+				continue
+			}
+			if err := b.year(ctx, set, manner); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// throughputs is everything else that is wanted.
+func (b *bench) throughputs(ctx context.Context) (err error) {
 	for _, set := range b.datasets() {
 		if b.wants(set.name) {
 			if err := b.throughput(ctx, set); err != nil {
@@ -143,7 +177,6 @@ func (b *bench) measure(ctx context.Context, parent string) (err error) {
 	if err == nil && b.wants("downtime") {
 		err = b.downtime(ctx)
 	}
-	b.report.About = append(b.report.About, fmt.Sprintf("the run of %s: %.1f minutes, %d rounds", b.began.Format(time.DateOnly), time.Since(b.began).Minutes(), b.rounds))
 	return err
 }
 

@@ -195,20 +195,22 @@ func number(v float64) string {
 const (
 	beginMark = "<!-- bench: from here on written by make bench -->"
 	endMark   = "<!-- bench: until here -->"
+	beginYear = "<!-- bench: from here on written by make year -->"
+	endYear   = "<!-- bench: until here, a year -->"
 )
 
 // writeDocs writes a report into performance.md, whose other text stays, and
 // draws downtime.svg beside it.
-func (r *report) writeDocs(dir string) error {
+func (r *report) writeDocs(dir, begin, end string) error {
 	path := filepath.Join(dir, "performance.md")
 	text, err := os.ReadFile(path)
-	before, rest, begins := strings.Cut(string(text), beginMark)
-	_, after, ends := strings.Cut(rest, endMark)
+	before, rest, begins := strings.Cut(string(text), begin)
+	_, after, ends := strings.Cut(rest, end)
 	if err == nil && !(begins && ends) {
-		err = fmt.Errorf("%s: the lines %q and %q are not there", path, beginMark, endMark)
+		err = fmt.Errorf("%s: the lines %q and %q are not there", path, begin, end)
 	}
 	if err == nil {
-		err = os.WriteFile(path, []byte(before+beginMark+"\n\n"+r.tables()+"\n"+endMark+after), 0o644)
+		err = os.WriteFile(path, []byte(before+begin+"\n\n"+r.tables()+"\n"+end+after), 0o644)
 	}
 	if drawing := r.draw(); err == nil && drawing != "" {
 		err = os.WriteFile(filepath.Join(dir, "downtime.svg"), []byte(drawing), 0o644)
