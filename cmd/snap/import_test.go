@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -21,7 +22,9 @@ import (
 // "-" it reads stdin, else a fifo of that name, which nobody has opened if data is nil.
 func (h *host) waiting(name string, data []byte) (p *exec.Cmd, said *bytes.Buffer) {
 	h.Helper()
-	p = exec.Command(h.snap+"/snap", "--config="+h.dir+"/snap.yaml", "import", "files", "--volume", "files", name)
+	ctx, cancel := context.WithTimeout(h.Context(), hangs)
+	h.Cleanup(cancel)
+	p = exec.CommandContext(ctx, h.snap+"/snap", "--config="+h.dir+"/snap.yaml", "import", "files", "--volume", "files", name)
 	said = &bytes.Buffer{}
 	p.Stderr = said
 	var r, w *os.File
@@ -42,7 +45,7 @@ func (h *host) waiting(name string, data []byte) (p *exec.Cmd, said *bytes.Buffe
 	if err := p.Start(); err != nil {
 		h.Fatal(err)
 	}
-	h.Cleanup(func() { _ = p.Process.Kill(); w.Close(); r.Close() })
+	h.Cleanup(func() { w.Close(); r.Close() })
 	if _, err := w.Write(data); data != nil && err != nil {
 		h.Fatal(err)
 	}
@@ -76,20 +79,22 @@ func TestAnImportThatWaitsHearsSignals(t *testing.T) {
 				if n++; data != nil && n%3 != 0 { // each kind of input with one or two of them
 					continue
 				}
-				p, said := h.waiting(name, data)
-				for _, sig := range []syscall.Signal{sig, syscall.SIGCONT} {
-					if err := p.Process.Signal(sig); err != nil {
-						t.Fatal(err)
+				h.named(fmt.Sprint(filepath.Base(name), " with ", what, ", ", sig), func(h *host) {
+					p, said := h.waiting(name, data)
+					for _, sig := range []syscall.Signal{sig, syscall.SIGCONT} {
+						if err := p.Process.Signal(sig); err != nil {
+							h.Fatal(err)
+						}
 					}
-				}
-				_ = p.Wait() // the exit code is looked at
-				if got := p.ProcessState.ExitCode(); got != 128+int(sig) || !strings.Contains(said.String(), "interrupted") {
-					t.Errorf("%s, %s: exit code %d after %v: %s", filepath.Base(name), what, got, sig, said)
-				}
-				if len(h.snapshots("files")) > 0 {
-					t.Errorf("%s, %s: there is a snapshot", filepath.Base(name), what)
-				}
-				h.untouched()
+					_ = p.Wait() // the exit code is looked at
+					if got := p.ProcessState.ExitCode(); got != 128+int(sig) || !strings.Contains(said.String(), "interrupted") {
+						h.Errorf("exit code %d: %s", got, said)
+					}
+					if len(h.snapshots("files")) > 0 {
+						h.Errorf("there is a snapshot")
+					}
+					h.untouched()
+				})
 			}
 		}
 	}
