@@ -60,26 +60,14 @@ func (m *mending) choose(ctx context.Context) error {
 	return nil
 }
 
-// left are the bad members of a codec that were not stored yet.
-func (m *mending) left(codec archive.Codec) (list []archive.Member) {
+// left are the bad members that were not stored yet.
+func (m *mending) left() (list []archive.Member) {
 	for _, bad := range m.bad {
-		if bad.Codec == codec && !m.stored[store.KeyOf(bad)] {
+		if !m.stored[store.KeyOf(bad)] {
 			list = append(list, bad)
 		}
 	}
 	return list
-}
-
-// each calls do for each codec of which members are left.
-func (m *mending) each(do func(codec archive.Codec, list []archive.Member) error) error {
-	for _, codec := range []archive.Codec{archive.Gzip, archive.Zstd} {
-		if list := m.left(codec); len(list) > 0 {
-			if err := do(codec, list); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 func (m *mending) took(list []archive.Member) {
@@ -90,64 +78,77 @@ func (m *mending) took(list []archive.Member) {
 
 // fromCopies takes what the store has under the other compression.
 func (m *mending) fromCopies(ctx context.Context) error {
-	return m.each(func(codec archive.Codec, list []archive.Member) error {
-		scratch, err := m.Store.Scratch(m.id)
-		if err != nil {
+	for _, codec := range []archive.Codec{archive.Gzip, archive.Zstd} {
+		if err := m.copiesFor(ctx, codec); err != nil {
 			return err
 		}
-		defer scratch.Close()
-		batch := m.Store.NewBatch(ctx, scratch, false, codec)
-		batch.Mend(store.Keys(list))
-		for _, bad := range list {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			copied := bad
-			if copied.Codec = archive.Zstd; codec == archive.Zstd {
-				copied.Codec = archive.Gzip
-			}
-			data, err := m.Store.Open(ctx, copied, nil)
-			if err != nil { // most have none
-				continue
-			}
-			tar, err := archive.Inflate(nil, data, copied)
-			if err != nil {
-				continue
-			}
-			if _, err := batch.Put(tar); err != nil {
-				return err
-			}
-		}
-		whole, err := batch.Heal()
-		m.took(whole)
+	}
+	return nil
+}
+
+func (m *mending) copiesFor(ctx context.Context, codec archive.Codec) error {
+	scratch, err := m.Store.Scratch(m.id)
+	if err != nil {
 		return err
-	})
+	}
+	defer scratch.Close()
+	batch := m.Store.NewBatch(ctx, scratch, false, codec)
+	batch.Mend(store.Keys(m.bad))
+	for _, bad := range m.bad {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if bad.Codec != codec {
+			continue
+		}
+		copied := bad
+		if copied.Codec = archive.Zstd; codec == archive.Zstd {
+			copied.Codec = archive.Gzip
+		}
+		data, err := m.Store.Open(ctx, copied, nil)
+		if err != nil { // most have none
+			continue
+		}
+		tar, err := archive.Inflate(nil, data, copied)
+		if err != nil {
+			continue
+		}
+		if _, err := batch.Put(tar); err != nil {
+			return err
+		}
+	}
+	whole, err := batch.Heal()
+	m.took(whole)
+	return err
+}
+
+// look is a look at the live data for some members of a snapshot.
+type look struct {
+	manifest *store.Manifest
+	members  []archive.Member
 }
 
 // fromLive takes what the live data of the workloads still has whose snapshots are hit.
 func (m *mending) fromLive(ctx context.Context) error {
-	hit, err := verify.Hit(ctx, m.Store, append(m.left(archive.Gzip), m.left(archive.Zstd)...))
+	if len(m.left()) == 0 {
+		return nil
+	}
+	names, err := m.Store.Workloads()
 	if err != nil {
 		return err
 	}
-	var names []string
-	sids := map[string][]string{} // newest first
-	for _, p := range hit {
-		if !slices.Contains(names, p.Workload) {
-			names = append(names, p.Workload)
-		}
-		if !slices.Contains(sids[p.Workload], p.SID) {
-			sids[p.Workload] = append(sids[p.Workload], p.SID)
-		}
-	}
 	for _, name := range names {
-		err := m.Live(ctx, name, func(sources []snapshot.Source) error {
-			for _, source := range sources {
-				if source.Live == nil { // it does not exist
-					continue
-				}
-				for _, sid := range sids[name] {
-					if err := m.fromVolume(ctx, name, sid, source); err != nil {
+		looks, err := m.looks(ctx, name)
+		if err != nil || len(looks) == 0 {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		err = m.Live(ctx, name, func(sources []snapshot.Source) error {
+			for _, l := range looks {
+				for _, source := range sources {
+					if err := m.fromVolume(ctx, l, source); err != nil {
 						return err
 					}
 				}
@@ -164,43 +165,61 @@ func (m *mending) fromLive(ctx context.Context) error {
 	return nil
 }
 
-// fromVolume takes what a volume still has of one snapshot. The live data is cut into the
-// pieces of that snapshot, which another one may not have.
-func (m *mending) fromVolume(ctx context.Context, workload, sid string, source snapshot.Source) error {
-	if len(m.left(archive.Gzip))+len(m.left(archive.Zstd)) == 0 {
+// looks chooses for each member that is left the newest snapshot of a workload that names
+// it: its index says where the stream was cut then. Others that name the member were cut
+// there in the same way.
+func (m *mending) looks(ctx context.Context, workload string) (list []look, err error) {
+	left := map[store.MemberKey]archive.Member{}
+	for _, bad := range m.left() {
+		left[store.KeyOf(bad)] = bad
+	}
+	for manifest, err := range m.Store.All(workload) {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		if len(left) == 0 {
+			break
+		}
+		if err != nil { // its manifest is another matter
+			continue
+		}
+		l := look{manifest: manifest}
+		for i := range manifest.Volumes {
+			for _, member := range manifest.Volumes[i].Members {
+				if bad, is := left[store.KeyOf(member)]; is {
+					l.members = append(l.members, bad)
+					delete(left, store.KeyOf(member))
+				}
+			}
+		}
+		if len(l.members) > 0 {
+			list = append(list, l)
+		}
+	}
+	return list, nil
+}
+
+func (m *mending) fromVolume(ctx context.Context, l look, source snapshot.Source) error {
+	list := slices.DeleteFunc(slices.Clone(l.members), func(bad archive.Member) bool { return m.stored[store.KeyOf(bad)] })
+	if len(list) == 0 || source.Live == nil { // it does not exist
 		return nil
 	}
-	hit, err := m.Store.Load(workload, sid)
-	if err != nil { // its manifest is another matter
-		return nil
-	}
-	was := snapshot.Stored(hit, source.Volume)
-	if was == nil {
-		return nil
-	}
-	named := map[store.MemberKey]bool{}
-	for _, k := range store.Keys(was.Members) {
-		named[k] = true
-	}
-	return m.each(func(codec archive.Codec, list []archive.Member) error {
-		list = slices.DeleteFunc(list, func(bad archive.Member) bool { return !named[store.KeyOf(bad)] })
-		if len(list) == 0 {
-			return nil
-		}
-		m.Line(fmt.Sprintf("looking in volume %s of %s for %s", source.Volume.Name, workload, verify.Count(len(list), "damaged piece")))
-		scratch, err := m.Store.Scratch(m.id)
-		if err != nil {
-			return err
-		}
-		whole, err := snapshot.Heal(ctx, m.Store, scratch, []snapshot.Source{source},
-			snapshot.Options{Workload: workload, Codec: codec, Compare: hit, Say: func(format string, args ...any) { m.Line(fmt.Sprintf(format, args...)) }}, store.Keys(list))
-		m.took(whole)
-		if err != nil && ctx.Err() == nil { // the other volumes may have more
-			m.warn("volume %s of %s was not read to its end: %v", source.Volume.Name, workload, err)
-			return nil
-		}
+	m.Line(fmt.Sprintf("looking in volume %s of %s for %s of snapshot %s", source.Volume.Name, l.manifest.Workload, verify.Count(len(list), "piece"), l.manifest.SID))
+	scratch, err := m.Store.Scratch(m.id)
+	if err != nil {
 		return err
-	})
+	}
+	defer scratch.Close()
+	whole, err := snapshot.Heal(ctx, m.Store, scratch, l.manifest, source, store.Keys(list))
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	m.took(whole)
+	left := func(bad archive.Member) bool { return !m.stored[store.KeyOf(bad)] }
+	if err != nil && slices.ContainsFunc(list, left) { // another volume may have them
+		m.warn("the live data of %s was not read to its end: %v", l.manifest.Workload, err)
+	}
+	return nil
 }
 
 // check reads again what was stored, and tells the report what is whole.

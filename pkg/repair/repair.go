@@ -2,7 +2,7 @@
 // or missing of it, where the same bytes are still to be had:
 //
 //   - from a copy under the other compression, since both hold the same tar bytes;
-//   - from the live data of the workloads whose snapshots it hits: see [snapshot.Heal].
+//   - from the live data of all workloads whose snapshots name it: see [snapshot.Heal].
 //
 // A piece counts only if its tar bytes have the checksum that is the member's name. So
 // the apps run on, and what they write meanwhile can do no harm. There is no third way:
