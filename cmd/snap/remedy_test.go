@@ -23,6 +23,7 @@ func TestAnOperationIsSpelledSoThatItCanBePasted(t *testing.T) {
 		"status":                                 {Verb: remedy.DoStatus},
 		"list web":                               {Verb: remedy.DoList, Workload: "web"},
 		"deploy web":                             {Verb: remedy.DoDeploy, Workload: "web"},
+		"verify web " + tx + " --repair":         remedy.Repair("web", tx),
 		"restore web " + tx + " --confirm " + tx: {Verb: remedy.DoRestore, Workload: "web", ID: tx, Confirmed: true},
 		"recover web --resolve keep-new --confirm " + tx: {Verb: remedy.DoResolve, Workload: "web", ID: tx, Keep: "new", Confirmed: true},
 	} {

@@ -20,7 +20,7 @@ var mayImport = map[string][]string{
 	"pkg/intake":              {"pkg/archive", "pkg/archive/foreign", "pkg/disk", "pkg/fault", "pkg/journal", "pkg/remedy", "pkg/snapshot", "pkg/swap", "pkg/workload"},
 	"pkg/retain":              {},
 	"pkg/prune":               {"pkg/catalog", "pkg/fault", "pkg/journal", "pkg/remedy", "pkg/retain", "pkg/store", "pkg/workload"},
-	"pkg/check":               {"pkg/fault", "pkg/remedy", "pkg/restore", "pkg/store"},
+	"pkg/check":               {"pkg/archive", "pkg/fault", "pkg/remedy", "pkg/restore", "pkg/store", "pkg/verify"},
 	"pkg/verify":              {"pkg/archive", "pkg/crew", "pkg/disk", "pkg/keep", "pkg/store"},
 	"pkg/preflight":           {"pkg/archive", "pkg/archive/part", "pkg/catalog", "pkg/diff", "pkg/disk", "pkg/fault", "pkg/journal", "pkg/remedy", "pkg/runtime", "pkg/snapshot", "pkg/store", "pkg/swap", "pkg/workload"},
 	"pkg/catalog":             {"pkg/archive", "pkg/archive/part", "pkg/archive/tarstream", "pkg/disk", "pkg/fault", "pkg/journal", "pkg/keep", "pkg/near", "pkg/remedy", "pkg/snapshot", "pkg/store", "pkg/swap", "pkg/workload"},

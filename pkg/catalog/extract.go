@@ -236,15 +236,15 @@ func Complete(ctx context.Context, st *store.Store, m *store.Manifest, volume st
 	if err != nil || !lack.Any() {
 		return err
 	}
-	code, what := "members_missing", "are missing"
+	code, what := "members_missing", "lacks"
 	switch {
 	case lack.Missing == 0:
-		code, what = "snapshot_damaged", "are damaged"
+		code, what = "snapshot_damaged", "has damage in"
 	case lack.Damaged > 0:
-		what = "are missing or damaged"
+		what = "lacks, or has damage in,"
 	}
-	return fault.Refuse(code, fault.Repair(m.Workload, m.SID), "volume %q: of the %d members that are needed, %d %s in the store; the first is %s",
-		volume, len(members), lack.Missing+lack.Damaged, what, lack.First)
+	return fault.Refuse(code, fault.Repair(m.Workload, m.SID), "volume %q: the store %s %d of the %d members that are needed, the first is %s",
+		volume, what, lack.Missing+lack.Damaged, len(members), lack.First)
 }
 
 // find looks the chosen paths up in the index of the snapshot. Where that cannot be used

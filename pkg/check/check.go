@@ -4,13 +4,16 @@ package check
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
+	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/restore"
 	"github.com/tiny-forge/snap/pkg/store"
+	"github.com/tiny-forge/snap/pkg/verify"
 )
 
 // Finding is one thing that needs attention.
@@ -35,7 +38,7 @@ func (c *check) find(workload, code string, way remedy.Remedy, format string, ar
 
 // Run looks for what needs attention, of one workload or, for "", of all: no recent
 // snapshot, a capture that has failed, an operation that has not ended, an engine or a
-// store that does not answer, room that runs out, data that has shrunk. It changes
+// store that does not answer, damage that was found, room that runs out, data that has shrunk. It changes
 // nothing. Snapshots older than maxAge are too old.
 func Run(ctx context.Context, e *restore.Engine, name string, maxAge time.Duration) ([]Finding, error) {
 	list, err := e.Status(ctx, name)
@@ -52,11 +55,42 @@ func Run(ctx context.Context, e *restore.Engine, name string, maxAge time.Durati
 		added += list[i].Growth
 	}
 	if e.Store != nil {
-		if err := c.room(added); err != nil {
-			return nil, fault.Classify(err)
+		if err := errors.Join(c.damage(ctx, name), c.room(added)); err != nil {
+			return nil, fault.Classify(fault.Because(ctx, err))
 		}
 	}
 	return c.list, nil
+}
+
+// damage tells of members that were found damaged and that nobody has stored anew since.
+func (c *check) damage(ctx context.Context, name string) error {
+	if c.Notes == nil {
+		return nil
+	}
+	noted, err := c.Notes.Damaged(c.Store.ID())
+	if err != nil || len(noted) == 0 {
+		return err
+	}
+	var list []archive.Member
+	for _, k := range noted {
+		list = append(list, k.Member())
+	}
+	hit, err := verify.Hit(ctx, c.Store, list)
+	count := map[string]int{}
+	for _, p := range hit {
+		count[p.Workload]++
+	}
+	for _, p := range hit { // of each workload the newest
+		n := count[p.Workload]
+		if count[p.Workload] = 0; n > 0 && (name == "" || name == p.Workload) {
+			more := ""
+			if n > 1 {
+				more = fmt.Sprintf(", and %d more like it", n-1)
+			}
+			c.find(p.Workload, "damaged", remedy.Of(remedy.Repair(p.Workload, "")), "%s%s", p, more)
+		}
+	}
+	return err
 }
 
 func (c *check) workload(st *restore.WorkloadStatus) {
