@@ -497,6 +497,7 @@ func TestAForgedArchiveOfAFileIsRefused(t *testing.T) {
 			m, err := w.engine().Store.Load(w.name, sid)
 			w.must(err)
 			forge(slices.Clone(m.Volumes), &m.Volumes[1])
+			unsum(m)
 			data, err := disk.MarshalSealed(m, "snap-manifest", 4)
 			w.must(err)
 			w.must(os.WriteFile(w.manifestPath(sid), data, 0o600))
