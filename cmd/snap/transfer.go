@@ -144,8 +144,9 @@ func (a *app) importCommand() *cobra.Command {
 		Short:       "Make a snapshot of one volume from another tool's archive",
 		Long: `Make a snapshot of one volume from a .tar.gz, .tar.zst or .tar that another tool
 made, for example tar czf. snap tells the format by the first bytes. Names may
-begin with "./". FILE may be - for stdin. The archive is not trusted: an entry that
-could reach outside the volume is refused.`,
+begin with "./". FILE may be a fifo, or - for stdin. The archive is not trusted: an
+entry that could reach outside the volume is refused. What the archive has and a
+snapshot does not hold is named.`,
 		Args: cobra.ExactArgs(2),
 	}
 	cmd.Flags().StringVar(&volume, "volume", "", "the `name` of the volume that the archive is for")

@@ -129,6 +129,9 @@ func (r *Reader) oldMap(h header) (numbers []int64, err error) {
 	var b [block]byte
 	for {
 		for range count {
+			if at[0] == 0 && at[12] != 0 { // a tar ends the map at the first field, or at the second
+				return nil, member.Refuse("it is malformed")
+			}
 			if at[0] == 0 { // the last one was before it
 				return numbers, nil
 			}

@@ -64,7 +64,7 @@ type Stream struct {
 func Open(ctx context.Context, in io.Reader) (*Stream, error) {
 	s := &Stream{ctx: ctx, from: &source{r: in}, end: func() {}}
 	buf := bufio.NewReaderSize(s.from, 64<<10)
-	head, err := buf.Peek(4)
+	head, _ := buf.Peek(4) // an error of the file stays in s.from; a short one is no archive
 	switch {
 	case s.from.err != nil:
 		return nil, s.from.err
@@ -82,7 +82,8 @@ func Open(ctx context.Context, in io.Reader) (*Stream, error) {
 		s.r, s.end = &unzstd{zr, in}, zr.Close
 		return s, nil
 	}
-	if head, err = buf.Peek(tarstream.Block); s.from.err != nil {
+	head, err := buf.Peek(tarstream.Block)
+	if s.from.err != nil {
 		return nil, s.from.err
 	}
 	if err == nil && (tarstream.IsZero(head) || summed(head)) {
