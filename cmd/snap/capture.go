@@ -114,21 +114,43 @@ captured all the same, and the exit code is that of the gravest failure.`,
 		}
 		return oneOf("--quiesce", req.Quiesce, runtime.Pause, runtime.Stop, runtime.None)
 	}
-	cmd.RunE = a.with(ownStore, func(ctx context.Context, e *restore.Engine, args []string) error {
+	cmd.RunE = a.with(ownStore, func(ctx context.Context, e *restore.Engine, args []string) (err error) {
 		if every {
 			args = e.Config.Names()
+			ended := a.ping(ctx, e.Config.Ping, "capture of all workloads")
+			defer func() { ended(err) }()
 		}
-		if len(args) == 1 {
-			req.Workload = args[0]
-			r, err := e.Capture(ctx, req)
-			if err == nil {
-				a.result, a.effect = a.sayCapture(r), adds
-			}
-			return err
+		if len(args) != 1 {
+			return a.captureEach(ctx, e, req, args)
 		}
-		return a.captureEach(ctx, e, req, args)
+		req.Workload = args[0]
+		shown, err := a.capture(ctx, e, req)
+		if shown != nil {
+			a.result = shown
+		}
+		return err
 	})
 	return cmd
+}
+
+// capture captures one workload and tells how it went. It returns nil for a snapshot that
+// does not exist.
+func (a *app) capture(ctx context.Context, e *restore.Engine, req restore.CaptureRequest) (*captureJSON, error) {
+	ended := func(error) {}
+	if w, err := e.Config.Workload(req.Workload); err == nil {
+		ended = a.ping(ctx, w.Ping, "capture of "+w.Name)
+	}
+	r, err := e.Capture(ctx, req)
+	var shown *captureJSON
+	success := ""
+	if r != nil {
+		said := a.sayCapture(r)
+		shown, a.effect = &said, adds
+		success = fmt.Sprintf("snapshot %s: %d files, %s in %.1f s", said.SID, said.Files, size(said.Bytes), said.Seconds)
+	}
+	ended(err)
+	a.tell(ctx, e, a.outcome(e, "capture", req.Workload, success, err))
+	return shown, err
 }
 
 // captureEach captures several workloads, whatever becomes of each. Its error is the
@@ -139,15 +161,18 @@ func (a *app) captureEach(ctx context.Context, e *restore.Engine, req restore.Ca
 	failed := 0
 	for _, name := range names {
 		req.Workload = name
-		r, err := e.Capture(ctx, req)
+		shown, err := a.capture(ctx, e, req)
 		if err == nil {
-			captures = append(captures, a.sayCapture(r))
-			a.effect = adds
+			captures = append(captures, shown)
 			continue
 		}
 		failed++
 		said := a.describe(err)
-		captures = append(captures, map[string]any{"workload": name, "exit": said.exit, "error": said.body})
+		fields := map[string]any{"workload": name, "exit": said.exit, "error": said.body}
+		if shown != nil {
+			fields["sid"] = shown.SID
+		}
+		captures = append(captures, fields)
 		a.complain(name+": "+said.body.Message, said.body.Hint)
 		worst = fault.Graver(worst, err)
 		if ctx.Err() != nil {

@@ -3,6 +3,8 @@ package main
 import (
 	"os"
 	"runtime/debug"
+
+	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
 // What belongs to the whole process is set here: the garbage collector's limits
@@ -31,10 +33,8 @@ func limitImportMemory() {
 	}
 }
 
-// watchdogMark is set to the transaction in the environment of the commands that
-// snap runs while a watchdog stands by. By this mark the watchdog finds the
-// commands that a dead snap left running.
-const watchdogMark = "SNAP_WATCHED_TX"
+// The commands that snap runs while a watchdog stands by are marked with the transaction.
+// By this mark the watchdog finds those that a dead snap left running.
 
-func markCommands(tx string) error { return os.Setenv(watchdogMark, tx) }
-func unmarkCommands()              { _ = os.Unsetenv(watchdogMark) } // fails for no valid name
+func markCommands(tx string) error { return os.Setenv(runtime.Mark, tx) }
+func unmarkCommands()              { _ = os.Unsetenv(runtime.Mark) } // fails for no valid name

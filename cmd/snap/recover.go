@@ -41,8 +41,8 @@ func (a *app) recoverCommand() *cobra.Command {
 		Annotations: doing,
 		Short:       "Finish or undo what a crash interrupted",
 		Long: `Finish or undo every operation whose process is gone. Afterwards all volumes of a
-workload are old, or all are new; its containers are as they were; and nothing is
-left beside the data. Run it at boot. If there is nothing to do, it does nothing.
+workload are old, or all are new; its containers are as they were; the hooks that come
+after have run; and nothing is left beside the data. Run it at boot. If there is nothing to do, it does nothing.
 
 --offline recovers only the data, for the time before the container engine is
 up; the next run does the rest. If snap finds something that it does not
@@ -80,6 +80,7 @@ keep becomes a snapshot first.`,
 		if resolve != "" {
 			return a.resolve(ctx, e, restore.ResolveRequest{Workload: args[0], Keep: strings.TrimPrefix(resolve, "keep-"), Confirm: confirm})
 		}
+		start := time.Now()
 		list, err := e.Recover(ctx, req)
 		if list == nil {
 			return err
@@ -87,6 +88,7 @@ keep becomes a snapshot first.`,
 		a.showRecoveries(list)
 		for _, r := range list {
 			err = a.sayRecovery(r, err)
+			a.tellRecovery(ctx, e, start, r)
 		}
 		if len(list) == 0 && err == nil {
 			a.progress("nothing to recover")
@@ -98,6 +100,7 @@ keep becomes a snapshot first.`,
 
 // resolve shows what a decision would do, asks for confirmation, and carries it out.
 func (a *app) resolve(ctx context.Context, e *restore.Engine, req restore.ResolveRequest) error {
+	start := time.Now()
 	r, err := e.Resolve(ctx, req)
 	if r.Resolution != nil && r.Action == "" {
 		a.sayResolution(r)
@@ -118,6 +121,7 @@ func (a *app) resolve(ctx context.Context, e *restore.Engine, req restore.Resolv
 	a.showRecoveries([]restore.Recovery{r})
 	if r.Action != "" {
 		err = a.sayRecovery(r, err)
+		a.tellRecovery(ctx, e, start, r)
 	}
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -406,7 +407,11 @@ func notNil[T any](list []T) []T {
 
 func (a *app) restore(ctx context.Context, e *restore.Engine, req restore.RestoreRequest) error {
 	r, err := e.Restore(ctx, req)
+	if code := fault.Classify(err); r == nil && (code.Kind == fault.Usage || strings.HasPrefix(code.Code, "confirm_")) {
+		return err // nothing has begun
+	}
 	if r == nil {
+		a.tell(ctx, e, a.outcome(e, "restore", req.Workload, "", err))
 		return err
 	}
 	shown := restoreJSON{
@@ -424,5 +429,6 @@ func (a *app) restore(ctx context.Context, e *restore.Engine, req restore.Restor
 		a.say("the old data: snapshot %s", r.PreRestoreSID)
 	}
 	a.progress("the app was down %.1f s of %.1f s%s", r.DowntimeSeconds, r.Seconds, timing(r.Phases))
+	a.tell(ctx, e, a.outcome(e, "restore", req.Workload, fmt.Sprintf("snapshot %s is live; the app was down %.1f s", r.SID, r.DowntimeSeconds), err))
 	return err
 }

@@ -34,6 +34,7 @@ type app struct {
 	waitDocker time.Duration
 	entered    bool // a command has begun, so an error is not one of usage
 	pacer      pacer
+	told       bool // an operation has ended, so the metrics have changed
 
 	opened func(*restore.Engine) // lets a test change the engine; nil outside tests
 }
@@ -117,7 +118,7 @@ operator must look), 7 done but something is pending, 8 damage was found,
 	root.AddCommand(
 		a.captureCommand(), a.listCommand(), a.showCommand(), a.lsCommand(), a.catCommand(), a.diffCommand(), a.restoreCommand(), a.recoverCommand(), a.statusCommand(),
 		a.deployCommand(), a.lockCommand(), a.exportCommand(), a.importCommand(), a.verifyCommand(),
-		a.pruneCommand(), a.deleteCommand(), a.renameCommand(), a.undoCommand(), a.watchdogCommand(),
+		a.pruneCommand(), a.deleteCommand(), a.renameCommand(), a.undoCommand(), a.watchdogCommand(), a.notifyCommand(),
 	)
 	return root
 }
@@ -200,7 +201,11 @@ func (a *app) with(store need, do func(ctx context.Context, e *restore.Engine, a
 			return err
 		}
 		defer done()
-		return do(restore.Observe(cmd.Context(), a), e, args)
+		err = do(restore.Observe(cmd.Context(), a), e, args)
+		if a.told || a.effect != noEffect {
+			a.measure(e)
+		}
+		return err
 	}
 }
 

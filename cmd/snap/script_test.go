@@ -1,9 +1,16 @@
 package main
 
 import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -36,7 +43,7 @@ func TestScripts(t *testing.T) {
 			return os.Chmod(env.WorkDir, 0o755)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "sid": sid, "leftovers": leftovers, "source": source,
+			"exits": exits, "sid": sid, "leftovers": leftovers, "source": source, "listen": listen,
 		},
 	})
 }
@@ -76,4 +83,45 @@ func leftovers(ts *testscript.TestScript, _ bool, args []string) {
 			ts.Fatalf("left behind: %q", found)
 		}
 	}
+}
+
+// listen FILE SECRET starts a server on the loopback interface, sets HOST to its address, and
+// writes to FILE a line for each request: its path and its body. Below /refused it answers
+// with an error, below /hangs never. Where what the file SECRET holds is in the command line
+// or the environment of a process, the line says so.
+func listen(ts *testscript.TestScript, _ bool, args []string) {
+	file, token := ts.MkAbs(args[0]), strings.TrimSpace(ts.ReadFile(args[1]))
+	ts.Check(os.WriteFile(file, nil, 0o644))
+	var alone sync.Mutex
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		line := r.URL.Path + " " + strings.ReplaceAll(string(body), "\n", "; ") + shown(token)
+		alone.Lock()
+		f, err := os.OpenFile(file, os.O_APPEND|os.O_WRONLY, 0)
+		if err == nil {
+			_, err = fmt.Fprintln(f, line)
+			err = errors.Join(err, f.Close())
+		}
+		alone.Unlock()
+		switch {
+		case err != nil || strings.HasPrefix(r.URL.Path, "/refused"):
+			w.WriteHeader(http.StatusForbidden)
+		case strings.HasPrefix(r.URL.Path, "/hangs"):
+			<-r.Context().Done()
+		}
+	}))
+	ts.Defer(server.Close)
+	ts.Setenv("HOST", server.Listener.Addr().String())
+}
+
+// shown says where a text is that no process may show.
+func shown(token string) (where string) {
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	more, _ := filepath.Glob("/proc/[0-9]*/environ")
+	for _, file := range append(files, more...) {
+		if text, err := os.ReadFile(file); err == nil && bytes.Contains(text, []byte(token)) {
+			where += " SHOWN IN " + file
+		}
+	}
+	return where
 }

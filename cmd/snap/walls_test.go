@@ -15,10 +15,13 @@ import (
 
 // mayImport says which packages of the project each package may import.
 var mayImport = map[string][]string{
-	"cmd/snap":                {"pkg/archive", "pkg/catalog", "pkg/check", "pkg/crew", "pkg/diff", "pkg/disk", "pkg/docker", "pkg/docker/endpoint", "pkg/fault", "pkg/journal", "pkg/keep", "pkg/near", "pkg/preflight", "pkg/prune", "pkg/remedy", "pkg/rename", "pkg/repair", "pkg/restore", "pkg/retain", "pkg/runtime", "pkg/snapshot", "pkg/state", "pkg/store", "pkg/swap", "pkg/verify", "pkg/workload"},
-	"pkg/restore":             {"pkg/archive", "pkg/catalog", "pkg/disk", "pkg/fault", "pkg/intake", "pkg/journal", "pkg/keep", "pkg/preflight", "pkg/prune", "pkg/remedy", "pkg/repair", "pkg/retain", "pkg/runtime", "pkg/snapshot", "pkg/store", "pkg/swap", "pkg/verify", "pkg/workload"},
+	"cmd/snap":                {"pkg/archive", "pkg/catalog", "pkg/check", "pkg/crew", "pkg/diff", "pkg/disk", "pkg/docker", "pkg/docker/endpoint", "pkg/fault", "pkg/journal", "pkg/keep", "pkg/metrics", "pkg/near", "pkg/notify", "pkg/preflight", "pkg/prune", "pkg/remedy", "pkg/rename", "pkg/repair", "pkg/restore", "pkg/retain", "pkg/runtime", "pkg/snapshot", "pkg/state", "pkg/store", "pkg/swap", "pkg/verify", "pkg/workload"},
+	"pkg/restore":             {"pkg/archive", "pkg/catalog", "pkg/disk", "pkg/fault", "pkg/hook", "pkg/intake", "pkg/journal", "pkg/keep", "pkg/preflight", "pkg/prune", "pkg/remedy", "pkg/repair", "pkg/retain", "pkg/runtime", "pkg/snapshot", "pkg/store", "pkg/swap", "pkg/verify", "pkg/workload"},
 	"pkg/intake":              {"pkg/archive", "pkg/archive/foreign", "pkg/disk", "pkg/fault", "pkg/journal", "pkg/remedy", "pkg/snapshot", "pkg/swap", "pkg/workload"},
 	"pkg/retain":              {},
+	"pkg/notify":              {"pkg/crew"},
+	"pkg/metrics":             {"pkg/disk", "pkg/journal", "pkg/store"},
+	"pkg/hook":                {"pkg/disk", "pkg/fault", "pkg/journal", "pkg/remedy", "pkg/runtime", "pkg/workload"},
 	"pkg/prune":               {"pkg/catalog", "pkg/fault", "pkg/journal", "pkg/remedy", "pkg/retain", "pkg/store", "pkg/workload"},
 	"pkg/check":               {"pkg/archive", "pkg/fault", "pkg/remedy", "pkg/restore", "pkg/store", "pkg/verify"},
 	"pkg/verify":              {"pkg/archive", "pkg/crew", "pkg/disk", "pkg/keep", "pkg/store"},
@@ -82,8 +85,8 @@ var only = map[string][]string{
 	"fmt.Fprintln":          {"cmd/snap/ui.go"},
 	"syscall.Exec":          {},
 	"exec.Command":          {"cmd/snap/deploy.go", "cmd/snap/watchdog.go", "pkg/compose/command.go"},
-	"exec.CommandContext":   {"pkg/compose/command.go"},
-	"filepath.EvalSymlinks": {"pkg/docker/", "pkg/compose/origin.go", "pkg/journal/lock.go"},
+	"exec.CommandContext":   {"cmd/snap/tell.go", "pkg/compose/command.go", "pkg/hook/host.go"},
+	"filepath.EvalSymlinks": {"pkg/compose/origin.go", "pkg/docker/", "pkg/journal/lock.go"},
 }
 
 const module = "github.com/tiny-forge/snap/"

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tiny-forge/snap/pkg/restore"
+	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
 // The watchdog is a second process of snap. It is started before the containers
@@ -134,14 +135,18 @@ func (a *app) stand(ctx context.Context, workload, tx string) error {
 	if n, _ := a.in.Read(make([]byte, 1)); n == 1 {
 		return nil
 	}
-	endCommands("/proc", watchdogMark+"="+tx)
+	endCommands("/proc", runtime.Mark+"="+tx)
 	a.waitDocker = time.Minute
 	e, done, err := a.engine(anyStore)
 	if err != nil {
 		return err
 	}
 	defer done()
-	r, _ := e.RecoverKilled(ctx, workload, tx)
+	r, found := e.RecoverKilled(ctx, workload, tx)
+	if found {
+		a.tellKilled(ctx, e, r)
+		a.measure(e)
+	}
 	return r.Err
 }
 
@@ -161,6 +166,9 @@ func spare(file string) {
 	}
 }
 
+// beFirst asks the OOM killer to choose this process before all others.
+func beFirst(file string) { _ = writeTo(file, "1000") }
+
 func writeTo(file, text string) error {
 	f, err := os.OpenFile(file, os.O_WRONLY, 0)
 	if err != nil {
@@ -175,7 +183,7 @@ func writeTo(file, text string) error {
 // puts them right.
 func endCommands(proc, mark string) {
 	for start := time.Now(); ; time.Sleep(50 * time.Millisecond) {
-		left := marked(proc, mark)
+		left := runtime.Marked(proc, mark)
 		if len(left) == 0 {
 			return
 		}
@@ -190,37 +198,4 @@ func endCommands(proc, mark string) {
 			return // a process that waits for a disk cannot be killed
 		}
 	}
-}
-
-// marked returns the processes that have the mark in their environment.
-func marked(proc, mark string) []*os.Process {
-	entries, err := os.ReadDir(proc)
-	if err != nil {
-		return nil
-	}
-	var list []*os.Process
-	for _, entry := range entries {
-		pid, err := strconv.Atoi(entry.Name())
-		environ := filepath.Join(proc, entry.Name(), "environ")
-		if err != nil || !bears(environ, mark) {
-			continue
-		}
-		p, err := os.FindProcess(pid)
-		if err != nil {
-			continue
-		}
-		// Asked again: another process may have got the number meanwhile. From here
-		// on a descriptor holds the process (pidfd_open(2)).
-		if bears(environ, mark) {
-			list = append(list, p)
-		} else {
-			_ = p.Release()
-		}
-	}
-	return list
-}
-
-func bears(environ, mark string) bool {
-	env, err := os.ReadFile(environ)
-	return err == nil && bytes.Contains(append([]byte{0}, env...), []byte("\x00"+mark+"\x00"))
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 	"github.com/tiny-forge/snap/pkg/docker/dockertest"
+	"github.com/tiny-forge/snap/pkg/runtime"
 )
 
 // composeHost is a host whose app is one of two services of a Compose file; the
@@ -57,7 +58,7 @@ func TestARestoreKilledUnderDockerComposeIsFinished(t *testing.T) {
 	h.must(os.WriteFile(file, bytes.ReplaceAll(text, []byte("restart: unless-stopped\n"), []byte("restart: unless-stopped\n    labels: {edited: 'yes'}\n")), 0o600))
 	p := h.start("restore", h.name, sid, "--confirm", sid)
 	h.until("the restore is committed", func() bool { return h.recorded("commit") })
-	mark := watchdogMark + "=" + h.pending()[0]
+	mark := runtime.Mark + "=" + h.pending()[0]
 	var seen []int
 	stopsWhen(h.T, p.Process, "docker and its plugin are at work", func() bool { seen = commands(mark); return len(seen) >= 2 })
 	watchdogs := h.watchdogs()
@@ -87,7 +88,7 @@ func TestARestoreKilledUnderDockerComposeIsFinished(t *testing.T) {
 
 // commands returns the processes that have the mark in their environment.
 func commands(mark string) (pids []int) {
-	for _, p := range marked("/proc", mark) {
+	for _, p := range runtime.Marked("/proc", mark) {
 		pids = append(pids, p.Pid)
 		_ = p.Release()
 	}
@@ -96,7 +97,7 @@ func commands(mark string) (pids []int) {
 
 // TestCommandsOfADeadSnapAreWaitedFor lets a command outlive a killed snap.
 func TestCommandsOfADeadSnapAreWaitedFor(t *testing.T) {
-	mark := watchdogMark + "=" + "20261123T140501Z-" + fmt.Sprintf("%06x", os.Getpid())
+	mark := runtime.Mark + "=" + "20261123T140501Z-" + fmt.Sprintf("%06x", os.Getpid())
 	command := exec.Command("sleep", "1")
 	command.Env = append(os.Environ(), mark)
 	other := exec.Command("sleep", "60")

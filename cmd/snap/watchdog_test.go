@@ -440,7 +440,7 @@ func TestAWatchdogActsOnItsOwnTransactionAlone(t *testing.T) {
 	}
 	// A command of the dead snap still runs: the watchdog waits for its end.
 	command := exec.Command("sleep", "1")
-	command.Env = append(os.Environ(), watchdogMark+"="+tx[0])
+	command.Env = append(os.Environ(), runtime.Mark+"="+tx[0])
 	h.must(command.Start())
 	ended := make(chan error, 1)
 	go func() { ended <- command.Wait() }()
@@ -467,4 +467,30 @@ func TestAWatchdogThatDiesIsNoFault(t *testing.T) {
 		t.Errorf("snap ended with %d", code)
 	}
 	h.settled()
+}
+
+// The engine goes on with a hook in a container although snap is dead. It may not outlive
+// the hook that undoes what it does.
+func TestAHookInAContainerDoesNotOutliveADeadSnap(t *testing.T) {
+	h := newAppHost(t)
+	f, err := os.OpenFile(h.config, os.O_APPEND|os.O_WRONLY, 0)
+	h.must(err)
+	after := filepath.Join(h.dir, "after")
+	_, err = fmt.Fprintf(f, "    hooks:\n      before_quiesce: {container: %s, command: [/app, wait], timeout: 10m}\n      after_thaw: {command: [sh, -c, 'echo $SNAP_OUTCOME > %s']}\n", h.name, after)
+	h.must(errors.Join(err, f.Close()))
+	hooks := func() int { return len(commands("SNAP_WORKLOAD=" + h.name)) }
+	p := h.start("capture", h.name)
+	h.until("the hook runs", func() bool { return hooks() > 0 })
+	h.kill(p)
+	h.until("the hook after it has run", func() bool { _, err := os.Stat(after); return err == nil })
+	h.until("nothing is pending", func() bool { return len(h.pending()) == 0 })
+	if n := hooks(); n > 0 {
+		t.Errorf("%d processes of the hook are alive", n)
+	}
+	if line := h.audit(); line.Verb != "watchdog" || line.Action != "cleaned" || line.Result != "ok" {
+		t.Errorf("the audit log says %+v", line)
+	}
+	if !h.app().Running {
+		t.Error("the app does not run")
+	}
 }

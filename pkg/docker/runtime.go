@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -186,6 +187,26 @@ func (r *Runtime) Plan(ctx context.Context, want runtime.Want) (*runtime.Plan, e
 // Owner reads what the engine says of itself: where it maps users, the last part of its
 // root is the owner, as "100000.100000"; where it runs without root, it is that user.
 func (r *Runtime) Owner(ctx context.Context) (uid, gid int, err error) { return r.e.Owner(ctx) }
+
+// Exec runs a command in a container. Of a scaled service it takes the first one that
+// runs.
+func (r *Runtime) Exec(ctx context.Context, x runtime.Exec) (code int, said string, err error) {
+	own, err := r.app.own(ctx)
+	if err != nil {
+		return 0, "", err
+	}
+	c := cmp.Or(engine.ByName(own, x.Container),
+		engine.First(own, func(c *engine.Container) bool { return c.Service == x.Container && c.Active() && !c.OneOff }))
+	if c == nil {
+		if c, err = r.e.Inspect(ctx, x.Container); err != nil {
+			return 0, "", err
+		}
+	}
+	if c == nil || c.Name != x.Container && c.Service != x.Container {
+		return 0, "", fmt.Errorf("there is no container %s: name one of the workload, a service that runs, or any other container in full", x.Container)
+	}
+	return r.e.Exec(ctx, c, x)
+}
 
 // Redeploy reports an image that cannot be had before it touches anything that was
 // there before. A container of also_stop that does not start again is a notice and

@@ -42,6 +42,15 @@ const (
 	Damaged                 // what was looked at needs attention; nothing changed
 )
 
+// String returns the kind as the history and the metrics name it.
+func (k Kind) String() string {
+	names := [...]string{"failed", "usage", "refused", "busy", "rolled_back", "frozen", "pending", "interrupted", "damaged"}
+	if k < 0 || int(k) >= len(names) {
+		return fmt.Sprintf("kind %d", int(k))
+	}
+	return names[k]
+}
+
 // Error is an error of the engine: what happened, what it left, what to do.
 type Error struct {
 	Kind Kind

@@ -19,9 +19,11 @@ type Run struct {
 	SID      string    `json:"sid,omitempty"`
 	Result   string    `json:"result"` // "ok", or the code of the error
 	Error    string    `json:"error,omitempty"`
+	Left     string    `json:"left,omitempty"` // of an error: what it has left, as pkg/fault names the kinds
 	Seconds  float64   `json:"seconds"`
 	Downtime float64   `json:"downtime_seconds,omitempty"` // how long the app was down or at rest
 	Bytes    int64     `json:"bytes,omitempty"`            // of the data
+	Stored   int64     `json:"stored_bytes,omitempty"`     // of the snapshot
 	Added    int64     `json:"added_bytes,omitempty"`      // by how much the store grew
 
 	// Of a restore that began, or its recovery: the snapshot of the data from before, if it
@@ -166,11 +168,12 @@ func (j *Journal) Runs(workload string) ([]Run, error) {
 	return runs, nil
 }
 
-// LastFailure returns the last capture that failed, nil if one has succeeded since.
-func LastFailure(runs []Run) (failure *Run) {
+// LastFailure returns the last run of an operation that failed, nil if one has succeeded
+// since.
+func LastFailure(runs []Run, verb string) (failure *Run) {
 	for i := range runs {
 		switch r := &runs[i]; {
-		case r.Verb != "capture":
+		case r.Verb != verb:
 		case r.Result == "ok":
 			failure = nil
 		default:
@@ -178,6 +181,18 @@ func LastFailure(runs []Run) (failure *Run) {
 		}
 	}
 	return failure
+}
+
+// Recovered reports whether the last run of an operation has succeeded after the one
+// before it had failed.
+func Recovered(runs []Run, verb string) bool {
+	var last, before *Run
+	for i := range runs {
+		if runs[i].Verb == verb {
+			before, last = last, &runs[i]
+		}
+	}
+	return last != nil && last.Result == "ok" && before != nil && before.Result != "ok"
 }
 
 // Growth is the most that one of the last ten runs has added to the store.

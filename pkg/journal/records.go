@@ -72,14 +72,20 @@ type Begin struct {
 
 // Paths are the directories that the operation touches, and those that its containers
 // mount.
-func (b *Begin) Paths() (list []string) {
-	for _, v := range b.Volumes {
-		list = append(list, v.Root+"/"+v.Rel)
-	}
+func (b *Begin) Paths() []string {
+	list := b.Live()
 	for _, c := range b.Containers {
 		for _, m := range c.Mounts {
 			list = append(list, m.Source)
 		}
+	}
+	return list
+}
+
+// Live are the live directories that the operation names.
+func (b *Begin) Live() (list []string) {
+	for _, v := range b.Volumes {
+		list = append(list, v.Root+"/"+v.Rel)
 	}
 	return list
 }

@@ -307,6 +307,15 @@ type Unusable struct {
 func (u *Unusable) Error() string { return u.Err.Error() }
 func (u *Unusable) Unwrap() error { return u.Err }
 
+// WorkloadOf returns the workload of an unusable transaction, "" if its begin record
+// does not tell.
+func WorkloadOf(err error) string {
+	if u, is := errors.AsType[*Unusable](err); is && u.Begin != nil {
+		return u.Begin.Workload
+	}
+	return ""
+}
+
 func (t *Tx) load() (err error) {
 	if err := errors.Join(t.txs.Sync(), t.dir.Sync()); err != nil {
 		return err

@@ -1,6 +1,7 @@
 package restore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/fault"
+	"github.com/tiny-forge/snap/pkg/hook"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/prune"
 	"github.com/tiny-forge/snap/pkg/remedy"
@@ -46,8 +48,8 @@ type CaptureResult struct {
 
 // Capture makes a snapshot of all volumes of a workload. When it returns nil
 // the snapshot exists, durably, and the app is as it was before. After an error
-// there is no snapshot, and the app is as it was before unless the error is of
-// kind Pending.
+// there is no snapshot, unless a result comes with it: then a hook has failed after it. The
+// app is as it was before unless the error is of kind Pending.
 func (e *Engine) Capture(ctx context.Context, req CaptureRequest) (*CaptureResult, error) {
 	for _, tag := range req.Tags {
 		if !store.ValidTag(tag) {
@@ -58,8 +60,8 @@ func (e *Engine) Capture(ctx context.Context, req CaptureRequest) (*CaptureResul
 	result, err := e.take(ctx, req)
 	run := journal.Run{Verb: "capture"}
 	if result != nil {
-		_, bytes, _ := result.Manifest.Totals()
-		run.SID, run.Downtime, run.Bytes, run.Added = result.Manifest.SID, result.QuiescedSeconds, bytes, result.Added
+		run.SID, run.Downtime, run.Added = result.Manifest.SID, result.QuiescedSeconds, result.Added
+		_, run.Bytes, run.Stored = result.Manifest.Totals()
 	}
 	e.remember(ctx, req.Workload, start, run, err)
 	if err == nil && !e.Config.RetainOf(req.Workload).Empty() {
@@ -89,6 +91,7 @@ type capturing struct {
 	volumes    []*swap.Volume
 	containers []runtime.Container
 	capture    *snapshot.Capture
+	unhooked   error // which hooks failed when the app ran again
 	result     *CaptureResult
 	release    func() // of the watchdog
 }
@@ -125,7 +128,7 @@ func (c *capturing) run(ctx context.Context) (*CaptureResult, error) {
 		return nil, fault.New(fault.Pending, "cleanup", remedy.Of(remedy.Recover(c.w.Name)), "snapshot %s exists, but the clean-up is not finished: %w", c.sid, err)
 	}
 	c.result.Seconds = time.Since(c.when).Seconds()
-	return c.result, nil
+	return c.result, hook.Because(c.unhooked, "snapshot %s exists, but %w", c.sid, c.unhooked)
 }
 
 // preflight makes the checks of a restore that depend on the config and on this host
@@ -170,9 +173,17 @@ func (c *capturing) take(ctx context.Context, tx *journal.Tx) (err error) {
 			return err
 		}
 	}
+	hooks := c.hooks(tx.Begin)
+	if c.quiesces() || hooks.Any() {
+		c.release = c.watched(c.txID)
+	}
+	if err := c.phase(Hooks, func() error { return hooks.Before(ctx) }); err != nil {
+		return err
+	}
 	if err := c.still(ctx); err != nil {
 		return err
 	}
+	c.unhooked = c.phase(Unhook, func() error { return hooks.After(context.WithoutCancel(ctx), true) })
 	c.at("thawed")
 	if n := c.capture.Cloned(); n > 0 {
 		c.say("capturing %s: the app runs again; reading %d cloned bytes", c.w.Name, n)
@@ -197,7 +208,6 @@ func (c *capturing) still(ctx context.Context) (err error) {
 		cost := c.capture.Cost()
 		c.say("capturing %s: second pass, quiesce %s (the first read %d bytes and added %d)", c.w.Name, c.req.Quiesce, cost.ReadBytes, cost.AddedBytes)
 		c.sayAlso(map[string]string{runtime.Pause: "pausing", runtime.Stop: "stopping"}[c.req.Quiesce], c.containers)
-		c.release = c.watched(c.txID)
 		start := time.Now()
 		var thaw runtime.Thaw
 		if err := c.phase(Quiesce, func() error {
@@ -251,14 +261,19 @@ func (c *capturing) giveUp(ctx context.Context, tx *journal.Tx, cause error) err
 	if c.capture != nil {
 		c.capture.Close()
 	}
-	if err := c.undoCapture(ctx, tx); err != nil {
+	err := c.undoCapture(ctx, tx)
+	if hooked := hook.Because(err, "the capture failed (%w), and %w", cause, err); hooked != nil {
+		return hooked
+	}
+	if err != nil {
 		return fault.New(fault.Pending, "pending", remedy.Of(remedy.Recover(c.w.Name)), "the capture failed (%w), and the app may still be at rest: %w", cause, err)
 	}
 	return fault.Classify(cause)
 }
 
-// undoCapture thaws the app and removes what a capture left: after a capture that
-// failed, and in the recovery of one that was killed.
+// undoCapture thaws the app, runs the hooks that follow, and removes what a capture left:
+// after one that failed, and in the recovery of one that was killed. After the error of a
+// hook all is done.
 func (s *session) undoCapture(ctx context.Context, tx *journal.Tx) error {
 	// Before a first deploy there were no containers, so Resume removes the new ones.
 	if tx.Begin.Kind == journal.Deploy || tx.Begin.Quiesce != runtime.None && len(tx.Begin.Containers) > 0 {
@@ -266,12 +281,13 @@ func (s *session) undoCapture(ctx context.Context, tx *journal.Tx) error {
 			return err
 		}
 	}
+	hooked := s.hooks(tx.Begin).After(ctx, false)
 	if tx.Begin.SID != "" {
 		if err := s.discard(tx, tx.Begin.SID); err != nil {
 			return err
 		}
 	}
-	return tx.End()
+	return cmp.Or(tx.End(), hooked)
 }
 
 // clearAway ends captures and imports of this workload whose process is gone, unless they

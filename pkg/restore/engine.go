@@ -9,6 +9,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/fault"
+	"github.com/tiny-forge/snap/pkg/hook"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/keep"
 	"github.com/tiny-forge/snap/pkg/remedy"
@@ -131,6 +132,8 @@ func (s *session) open(b *journal.Begin) (*journal.Tx, error) {
 	return s.Journal.Begin(s.held, b)
 }
 
+func (s *session) hooks(b *journal.Begin) *hook.Hooks { return hook.Of(s.w, b, s.rt, s.say) }
+
 func (s *session) lockVolumes() error {
 	// Twice: after the first look at a directory, and before its lock is taken, a
 	// restore of another workload may have put a new directory there.
@@ -213,7 +216,7 @@ func (s *session) overlaps(b *journal.Begin) bool {
 	if b.Kind != journal.Restore {
 		return false
 	}
-	for _, theirs := range recordedPaths(b) {
+	for _, theirs := range b.Live() {
 		for _, ours := range s.paths() {
 			if workload.Contains(ours, theirs) || workload.Contains(theirs, ours) {
 				return true
@@ -221,14 +224,6 @@ func (s *session) overlaps(b *journal.Begin) bool {
 		}
 	}
 	return false
-}
-
-// recordedPaths are the live directories that a transaction names.
-func recordedPaths(b *journal.Begin) (paths []string) {
-	for _, v := range b.Volumes {
-		paths = append(paths, v.Root+"/"+v.Rel)
-	}
-	return paths
 }
 
 // Lock takes the lock of a workload while another tool deploys it, and waits for it at

@@ -23,9 +23,7 @@ type finish struct {
 	*session
 	x       *swap.Tx
 	offline bool
-	sick    error // why the app is not healthy, where it is to stay up
-	missing error // which containers do not run, although the app is up
-	crashed error // which services crash as they did before; the others are up
+	bad     *endsAs // where the app is to stay up, but is not as it was
 	end     ended
 }
 
@@ -76,14 +74,8 @@ func (f *finish) run(ctx context.Context, tx *journal.Tx) (err error) {
 	if err := runPhases(ctx, f.session, finishing, f, false); err != nil {
 		return f.withApp(err)
 	}
-	if f.sick != nil {
-		return f.stopAt(rolledBack, restoredUnhealthy, f.sick)
-	}
-	if f.missing != nil {
-		return f.stopAt(rolledBack, restoredMissing, f.missing)
-	}
-	if f.crashed != nil {
-		return f.stopAt(rolledBack, restoredCrashed, f.crashed)
+	if f.bad != nil {
+		return f.bad
 	}
 	return f.stopAt(rolledBack, restored, nil)
 }
@@ -92,15 +84,15 @@ func (f *finish) run(ctx context.Context, tx *journal.Tx) (err error) {
 // says that it was brought up, no later run says that again.
 func (f *finish) withApp(err error) error {
 	var end *endsAs
-	if bad := cmp.Or(f.sick, f.missing, f.crashed); bad != nil && errors.As(err, &end) && end.left != nil {
-		return &endsAs{end.outcome, fmt.Errorf("%w; and %w", bad, end.left)}
+	if f.bad != nil && errors.As(err, &end) && end.left != nil {
+		return &endsAs{end.outcome, fmt.Errorf("%w; and %w", f.bad.left, end.left)}
 	}
 	return err
 }
 
 // stopAt ends the run with one of two outcomes, for old data or for new data,
 // according to the records. left is what is left to do.
-func (f *finish) stopAt(ifOld, ifNew outcome, left error) error {
+func (f *finish) stopAt(ifOld, ifNew outcome, left error) *endsAs {
 	if f.x.Goal().Keeps() == swap.New {
 		return &endsAs{ifNew, left}
 	}
@@ -112,7 +104,10 @@ func (f *finish) discardUnready(ctx context.Context) error {
 	if err := f.untouched(f.x); err != nil {
 		return err
 	}
-	var err error
+	if f.offline && f.hooks(f.x.Begin).Owed() {
+		return &endsAs{cleanedOffline, nil}
+	}
+	err := f.after(ctx) // ends as nothing else does, so it is nil
 	if sid := f.x.Begin.PreRestoreSID; sid != "" {
 		err = f.discard(f.x.Tx, sid)
 	}
@@ -123,6 +118,9 @@ func (f *finish) discardUnready(ctx context.Context) error {
 		return &endsAs{cleanedPartly, err}
 	}
 	f.unmake(ctx)
+	if f.bad != nil {
+		return &endsAs{cleanedHooked, f.bad.left}
+	}
 	return &endsAs{cleaned, nil}
 }
 
@@ -212,13 +210,13 @@ func (f *finish) bringUp(ctx context.Context) error {
 	case err == nil:
 		return nil
 	case errors.As(err, &missing):
-		f.missing = err
+		f.bad = &endsAs{restoredMissing, err}
 		return nil
 	case errors.As(err, &crashed):
-		f.crashed = err
+		f.bad = &endsAs{restoredCrashed, err}
 		return nil
 	case f.staysNew() && errors.As(err, &sick):
-		f.sick = err
+		f.bad = &endsAs{restoredUnhealthy, err}
 		return f.appDown(f.rt.Settle(ctx, before))
 	case f.staysNew() || errors.Is(err, runtime.ErrUnreachable) || !f.x.AllDisplaced():
 		return f.appDown(err)
@@ -229,6 +227,16 @@ func (f *finish) bringUp(ctx context.Context) error {
 		return err
 	}
 	return f.appDown(f.rt.Resume(ctx, f.held, before))
+}
+
+// after runs the hooks after a restore. One that fails keeps nothing from its end.
+func (f *finish) after(ctx context.Context) error {
+	err := f.hooks(f.x.Begin).After(ctx, f.x.Goal().Keeps() == swap.New)
+	if err != nil {
+		f.warn("%v", err)
+		f.bad = cmp.Or(f.bad, f.stopAt(rolledBackHooked, restoredHooked, err))
+	}
+	return nil
 }
 
 // quiesceOf is how a snapshot was taken, "" where that cannot be read.

@@ -17,7 +17,14 @@ func (e *Engine) remember(ctx context.Context, workload string, start time.Time,
 	}
 	run.Time, run.Seconds, run.Result = time.Now().UTC(), time.Since(start).Seconds(), "ok"
 	if err != nil {
-		run.Result, run.Error = fault.Classify(err).Code, fault.Line(err)
+		own := fault.Classify(err)
+		run.Result, run.Error, run.Left = own.Code, fault.Line(err), own.Kind.String()
+	}
+	if run.Verb == "recover" && err != nil { // cron may run one every few minutes
+		runs, _ := e.Journal.Runs(workload) // without them one line more is written
+		if last := journal.LastFailure(runs, "recover"); last != nil && last.Error == run.Error {
+			return
+		}
 	}
 	if err := e.Journal.AddRun(workload, run); err != nil {
 		observer(ctx).Line(fmt.Sprintf("warning: %v", err))

@@ -66,7 +66,7 @@ func TestAnObserverIsToldThePhasesAndTheProgress(t *testing.T) {
 	seen := &record{}
 	_, err := w.engine().Capture(Observe(t.Context(), seen), CaptureRequest{Workload: w.name, Quiesce: runtime.None})
 	w.must(err)
-	if want := []Phase{Preflight, Begin, PassTwo, Clones, Publish}; !slices.Equal(seen.phases, want) {
+	if want := []Phase{Preflight, Begin, Hooks, PassTwo, Unhook, Clones, Publish}; !slices.Equal(seen.phases, want) {
 		t.Errorf("a capture told the phases %q, expected %q", seen.phases, want)
 	}
 }

@@ -140,7 +140,7 @@ func (s *session) frozenRestore(req ResolveRequest) (*journal.Tx, error) {
 
 // prepare makes all checks, and fills in what a decision would do.
 func (s *session) prepare(tx *journal.Tx, req ResolveRequest, r *Recovery) error {
-	if err := s.held.Volumes(recordedPaths(tx.Begin)); err != nil {
+	if err := s.held.Volumes(tx.Begin.Live()); err != nil {
 		return err
 	}
 	if err := errors.Join(s.controls(tx), s.look(tx, req, r)); err != nil {

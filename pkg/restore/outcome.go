@@ -19,12 +19,15 @@ const (
 	// Before the ready record: nothing that is live was touched.
 	cleaned
 	cleanedPartly
+	cleanedOffline
+	cleanedHooked
 	// All old.
 	rolledBack
 	rolledBackOffline
 	rolledBackAppDown
 	rolledBackPartly
 	rolledBackHeld
+	rolledBackHooked
 	// All new.
 	restored
 	restoredOffline
@@ -35,6 +38,7 @@ const (
 	restoredUnguarded
 	restoredPartly
 	restoredHeld
+	restoredHooked
 )
 
 // outcomes is the one table of outcomes: the name of each, what it leaves on disk,
@@ -51,14 +55,18 @@ var outcomes = [...]struct {
 }{
 	frozenTx: {action: FrozenTx, kind: fault.Frozen},
 
-	cleaned:       {action: Cleaned},
-	cleanedPartly: {Cleaned, true, fault.Pending, "cleanup", again, "the clean-up is not finished: %w", "nothing changed, but the clean-up is not finished: %w"},
+	cleaned:        {action: Cleaned},
+	cleanedPartly:  {Cleaned, true, fault.Pending, "cleanup", again, "the clean-up is not finished: %w", "nothing changed, but the clean-up is not finished: %w"},
+	cleanedOffline: {action: Cleaned, pending: true},
+	cleanedHooked:  {Cleaned, false, fault.Pending, "hook_failed", ownRemedy, "nothing changed, but %w", "nothing changed, but %w"},
 
 	rolledBack:        {action: RolledBackTx, kind: fault.RolledBack, restored: "the old data is live and the app is as before"},
 	rolledBackOffline: {action: RolledBackTx, pending: true},
 	rolledBackAppDown: {RolledBackTx, true, fault.RolledBack, "app_not_up", again, "the old data is live, but the app is not up: %w", "the old data is live, but the app is not up: %w"},
 	rolledBackPartly:  {RolledBackTx, true, fault.RolledBack, "cleanup", again, "the old data is live, but the clean-up is not finished: %w", "the old data is live and the app is up, but the clean-up is not finished: %w"},
 	rolledBackHeld:    {RolledBackTx, true, fault.RolledBack, "held", ownRemedy, "the old data is live, but %w", "the old data is live and the app is up, but %w"},
+
+	rolledBackHooked: {RolledBackTx, false, fault.Pending, "hook_failed", ownRemedy, "the old data is live, but %w", "the old data is live and the app is up, but %w"},
 
 	restored:          {action: RolledForwardTx},
 	restoredOffline:   {action: RolledForwardTx, pending: true},
@@ -68,6 +76,7 @@ var outcomes = [...]struct {
 	restoredCrashed:   {RolledForwardTx, false, fault.Pending, "service_crashed", lookOrGoBack, "the new data is live, but %w", "the new data is live, but %w"},
 	restoredUnguarded: {RolledForwardTx, true, fault.Pending, "guarding", ownRemedy, "the new data is live and the app is up, but %w", "the new data is live and the app is up, but %w"},
 	restoredPartly:    {RolledForwardTx, true, fault.Pending, "cleanup", again, "the clean-up is not finished: %w", "the new data is live and the app is up, but the clean-up is not finished: %w"},
+	restoredHooked:    {RolledForwardTx, false, fault.Pending, "hook_failed", ownRemedy, "the new data is live and the app is up, but %w", "the new data is live and the app is up, but %w"},
 	restoredHeld:      {RolledForwardTx, true, fault.Pending, "held", ownRemedy, "the new data is live and the app was brought up, but %w", "the new data is live and the app is up, but %w"},
 }
 

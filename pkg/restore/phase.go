@@ -13,6 +13,7 @@ const (
 	Begin     Phase = "begin"
 	Stage     Phase = "stage"
 	PassOne   Phase = "pass_one"
+	Hooks     Phase = "hooks"
 	Ready     Phase = "ready"
 	Fence     Phase = "fence"
 	PassTwo   Phase = "pass_two"
@@ -21,6 +22,7 @@ const (
 	Commit    Phase = "commit"
 	Follow    Phase = "follow"
 	Redeploy  Phase = "redeploy"
+	Unhook    Phase = "unhook"
 	Guard     Phase = "guard"
 	Settle    Phase = "settle"
 
@@ -50,6 +52,7 @@ var forward = []phase[*restoration]{
 	{Begin, nil, (*restoration).begin, "end the transaction"},
 	{Stage, nil, (*restoration).stage, "delete the staged trees"},
 	{PassOne, (*restoration).guardsAfter, (*restoration).passOne, "delete the staged trees"},
+	{Hooks, nil, (*restoration).before, "delete the staged trees"},
 	{Ready, nil, (*restoration).ready, "bring the old app up, delete the staged trees"},
 	{Fence, nil, (*restoration).fence, "bring the old app up, delete the staged trees"},
 	{PassTwo, (*restoration).guardsAfter, (*restoration).passTwo, "bring the old app up, delete the staged trees"},
@@ -65,6 +68,7 @@ var forward = []phase[*restoration]{
 var finishing = []phase[*finish]{
 	{Follow, nil, (*finish).follow, "bring the app up, delete what the goal drops"},
 	{Redeploy, (*finish).appIsDone, (*finish).bringUp, "see that the app is up, delete what the goal drops"},
+	{Unhook, (*finish).appIsDone, (*finish).after, "delete what the goal drops"},
 	{Guard, (*finish).isGuarded, (*finish).guard, "delete the displaced trees"},
 	{Settle, nil, (*finish).settle, "nothing"},
 }

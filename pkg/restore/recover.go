@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/tiny-forge/snap/pkg/fault"
+	"github.com/tiny-forge/snap/pkg/hook"
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/preflight"
 	"github.com/tiny-forge/snap/pkg/remedy"
@@ -118,7 +119,7 @@ func (e *Engine) recoverTx(ctx context.Context, id string, req RecoverRequest) (
 		return r, false
 	}
 	if err != nil {
-		r.Workload = workloadOf(err)
+		r.Workload = journal.WorkloadOf(err)
 		r.Err = fault.Freeze(id, "its records cannot be used: %w", err)
 		return r, len(req.Workloads) == 0 || slices.ContainsFunc(req.Workloads, func(name string) bool { return concerns(err, name) })
 	}
@@ -162,24 +163,14 @@ func (e *Engine) recoverTx(ctx context.Context, id string, req RecoverRequest) (
 	return r, true
 }
 
-// workloadOf returns the workload of an unusable transaction, "" if its begin record
-// does not tell.
-func workloadOf(err error) string {
-	var u *journal.Unusable
-	if errors.As(err, &u) && u.Begin != nil {
-		return u.Begin.Workload
-	}
-	return ""
-}
-
 // concerns reports whether an unusable transaction may belong to a workload.
 func concerns(err error, workload string) bool {
-	whose := workloadOf(err)
+	whose := journal.WorkloadOf(err)
 	return whose == "" || whose == workload
 }
 
 func (s *session) recover(ctx context.Context, tx *journal.Tx, req RecoverRequest, r *Recovery) {
-	if err := s.held.Volumes(recordedPaths(tx.Begin)); err != nil {
+	if err := s.held.Volumes(tx.Begin.Live()); err != nil {
 		tx.Close()
 		r.Err, r.Action = fault.Classify(err), ""
 		return
@@ -232,7 +223,7 @@ func (s *session) controls(tx *journal.Tx) error {
 // recoverApp brings back the app that a capture or a deploy put to rest.
 func (s *session) recoverApp(ctx context.Context, tx *journal.Tx, req RecoverRequest, r *Recovery) {
 	r.Action = Cleaned
-	if req.Offline && len(tx.Begin.Containers) > 0 {
+	if req.Offline && (len(tx.Begin.Containers) > 0 || s.hooks(tx.Begin).Owed()) {
 		tx.Close()
 		r.Pending = true
 		return
@@ -241,7 +232,8 @@ func (s *session) recoverApp(ctx context.Context, tx *journal.Tx, req RecoverReq
 	if err == nil {
 		err = s.undoCapture(ctx, tx)
 	}
-	if err != nil {
+	r.Err = hook.Because(err, "transaction %s: the app is as before, but %w", tx.ID, err)
+	if err != nil && r.Err == nil {
 		tx.Close()
 		r.Pending = true
 		r.Err = fault.New(fault.Pending, "app_not_up", again(s.w.Name, &ended{err: err}), "transaction %s: %w", tx.ID, err)

@@ -276,6 +276,15 @@ func (r *restoration) passOne(ctx context.Context) (err error) {
 	return nil
 }
 
+// before runs the hooks that prepare the app.
+func (r *restoration) before(ctx context.Context) error {
+	hooks := r.hooks(r.tx.Begin)
+	if len(r.plan.Containers) > 0 || hooks.Any() {
+		r.release = r.watched(r.tx.ID)
+	}
+	return hooks.Before(ctx)
+}
+
 // ready records the handles, which must be those of the directories that the
 // pre-flight looked at and the first pass has read.
 func (r *restoration) ready(context.Context) error {
@@ -295,9 +304,6 @@ func (r *restoration) ready(context.Context) error {
 
 // fence stops the app and makes sure that nobody writes.
 func (r *restoration) fence(ctx context.Context) error {
-	if len(r.plan.Containers) > 0 {
-		r.release = r.watched(r.tx.ID)
-	}
 	r.down = time.Now()
 	if r.plan.Running {
 		r.say("stopping %s", r.w.Name)

@@ -131,7 +131,7 @@ func (e *Engine) status(ctx context.Context, name string, known map[string]*work
 	if err != nil {
 		problem(fault.Line(err))
 	}
-	if failure := journal.LastFailure(runs); failure != nil {
+	if failure := journal.LastFailure(runs, "capture"); failure != nil {
 		st.LastError, st.Failed = failure.Error, failure.Time
 	}
 	st.Growth = journal.Growth(runs)

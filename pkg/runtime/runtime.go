@@ -48,6 +48,11 @@ type Runtime interface {
 	// transaction, unless somebody uses it or something is in it by now.
 	UnmakeVolume(ctx context.Context, name, tx string) error
 
+	// Exec runs a command in a container that runs, one of the workload or any other by
+	// its whole name. It returns the exit code and the end of what the command said. When
+	// ctx ends, the command is killed with all that it has started.
+	Exec(ctx context.Context, x Exec) (code int, said string, err error)
+
 	// Quiesce pauses or stops the containers that run. The returned function
 	// brings exactly those back; it works after the context of the call has
 	// ended, and may be called twice. After an error they have been brought back,

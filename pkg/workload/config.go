@@ -39,7 +39,10 @@ type Config struct {
 	// Scrub is within how many captures of a workload every member that they use again
 	// is read; 0: none is.
 	Scrub     int                  `yaml:"scrub"`
-	Retain    *retain.Policy       `yaml:"retain"` // of workloads that have none of their own
+	Retain    *retain.Policy       `yaml:"retain"`   // of workloads that have none of their own
+	Notify    *Notify              `yaml:"notify"`   // nil: nobody, of workloads that say nothing of it
+	Ping      Ping                 `yaml:",inline"`  // of a capture of all workloads
+	Textfile  string               `yaml:"textfile"` // for the textfile collector of Prometheus; "": none
 	Workloads map[string]*Workload `yaml:"workloads"`
 
 	data []byte // the file; see Text
@@ -277,6 +280,9 @@ func (c *Config) check() error {
 	}
 	if err := c.checkRetain(); err != nil {
 		return err
+	}
+	if err := c.checkAlarms(); err != nil {
+		return &Error{Where: c.Path, Err: err, Hint: "correct the key in the config"}
 	}
 	paths := map[*string]string{&c.State: "state", &c.Store: "store", &c.Base: "base"}
 	for i := range c.AbsoluteRoots {

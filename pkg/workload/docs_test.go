@@ -25,7 +25,7 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 			}
 		}
 	}
-	for _, of := range []reflect.Type{reflect.TypeFor[file](), reflect.TypeFor[Config](), reflect.TypeFor[Workload](), reflect.TypeFor[Composition](), reflect.TypeFor[Container](), reflect.TypeFor[Volume]()} {
+	for _, of := range []reflect.Type{reflect.TypeFor[file](), reflect.TypeFor[Config](), reflect.TypeFor[Workload](), reflect.TypeFor[Composition](), reflect.TypeFor[Container](), reflect.TypeFor[Volume](), reflect.TypeFor[Hooks](), reflect.TypeFor[Hook](), reflect.TypeFor[Notify](), reflect.TypeFor[Ping]()} {
 		for i := range of.NumField() {
 			key, _, _ := strings.Cut(of.Field(i).Tag.Get("yaml"), ",")
 			if key != "" && key != "-" && !cells[key] {

@@ -39,6 +39,9 @@ type Workload struct {
 	Guard string `yaml:"guard"`
 	// Retain says which snapshots stay; nil: as the config says for all.
 	Retain *retain.Policy `yaml:"retain"`
+	Hooks  Hooks          `yaml:"hooks"`
+	Notify *Notify        `yaml:"notify"` // what it leaves out is as the config says for all
+	Ping   Ping           `yaml:",inline"`
 
 	Container `yaml:",inline"`
 
@@ -140,6 +143,9 @@ func (w *Workload) check(c *Config) error {
 	}
 	if w.Image == "" && !reflect.ValueOf(w.Container).IsZero() {
 		return errors.New("has keys of a container but no image: a Compose workload's belong in its Compose file")
+	}
+	if err := cmp.Or(w.Hooks.check(), w.Notify.check(), w.Ping.check()); err != nil {
+		return err
 	}
 	w.ContainerName = cmp.Or(w.ContainerName, w.Name)
 	if len(w.Exclude) > 0 && (w.Kind() != Compose || len(w.Volumes) > 0) {

@@ -8,6 +8,7 @@
 //	app healthcheck  check the health of the server in this container
 //	app post TEXT    send a line
 //	app get [PATH]   print the answer to GET PATH
+//	app wait         do nothing, for an hour
 //
 // DATA defaults to /data. If META is set, the app keeps the number of lines there,
 // in a second volume: a count that does not match the lines shows that the volumes
@@ -53,6 +54,9 @@ func run(args []string) error {
 		return serve(listen, &app{data: env("DATA", "/data"), meta: os.Getenv("META")})
 	case args[0] == "healthcheck" && len(args) == 1:
 		return c.do(io.Discard, http.MethodGet, "/healthz", "")
+	case args[0] == "wait" && len(args) == 1:
+		time.Sleep(time.Hour)
+		return nil
 	case args[0] == "post" && len(args) == 2:
 		return c.do(os.Stdout, http.MethodPost, "/", args[1])
 	case args[0] == "get" && len(args) == 1:

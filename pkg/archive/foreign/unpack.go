@@ -8,8 +8,8 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+	"github.com/klauspost/pgzip"
 
 	"github.com/tiny-forge/snap/pkg/archive/member"
 	"github.com/tiny-forge/snap/pkg/archive/tarstream"
@@ -69,7 +69,8 @@ func Open(ctx context.Context, in io.Reader) (*Stream, error) {
 	case s.from.err != nil:
 		return nil, s.from.err
 	case bytes.HasPrefix(head, []byte("\x1f\x8b")):
-		s.r = &gunzip{buf: buf}
+		z := &gunzip{buf: buf}
+		s.r, s.end = z, z.close
 		return s, nil
 	case isZstd(head):
 		// With a concurrency of 1 it starts no goroutine, which could hang on a pipe
@@ -117,8 +118,15 @@ func (s *Stream) Read(p []byte) (int, error) {
 // gunzip inflates gzip members one by one (RFC 1952).
 type gunzip struct {
 	buf  *bufio.Reader
-	z    *gzip.Reader
-	open bool // inside a member
+	z    *pgzip.Reader // it inflates ahead, in a goroutine of its own
+	open bool          // inside a member
+}
+
+// close does not wait for the goroutine, which may be waiting for a pipe that nobody closes.
+func (g *gunzip) close() {
+	if g.z != nil {
+		go g.z.Close()
+	}
 }
 
 func (g *gunzip) Read(p []byte) (int, error) {
@@ -150,7 +158,7 @@ func (g *gunzip) next() error {
 		return member.Refuse("its gzip header has the reserved flags %#02x", head[3]&0xe0)
 	}
 	if g.z == nil {
-		g.z = new(gzip.Reader)
+		g.z = new(pgzip.Reader)
 	}
 	if err := g.z.Reset(g.buf); err == io.EOF {
 		return io.ErrUnexpectedEOF

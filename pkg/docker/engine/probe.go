@@ -6,13 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"time"
 
 	"github.com/docker/docker/api/types/container"
-	"github.com/docker/docker/pkg/stdcopy"
-	"golang.org/x/sys/unix"
 
 	"github.com/tiny-forge/snap/pkg/crew"
 )
@@ -162,67 +159,25 @@ func (p *probe) end() {
 	crew.Raise(p.err)
 }
 
-// errStuck says that a check still runs, although it should not.
-var errStuck = errors.New("the check cannot be ended")
-
 // check runs a container's health check once, as the engine does: with the container's
 // user, environment and directory, and killed when it takes longer than its timeout or
 // when ctx ends. After an error nothing is known about the app.
 func (e *Engine) check(ctx context.Context, c *Container, command []string) (*container.HealthcheckResult, error) {
 	result := &container.HealthcheckResult{Start: time.Now()}
-	uncut, cancel := Detached(ctx)
+	within := timeoutOf(c.Raw.Config.Healthcheck)
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	made, err := e.API.ContainerExecCreate(uncut, c.ID, container.ExecOptions{Cmd: command, AttachStdout: true, AttachStderr: true})
-	if err != nil {
-		return nil, Failed(err, "run the health check of container %s", c.Name)
-	}
-	conn, err := e.API.ContainerExecAttach(uncut, made.ID, container.ExecAttachOptions{})
-	if err != nil {
-		return nil, Failed(err, "run the health check of container %s", c.Name)
-	}
-	defer conn.Close()
 	var said limited
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
-		_, _ = stdcopy.StdCopy(&said, &said, conn.Reader)
-	}()
-	ctx, cancel = context.WithTimeout(ctx, timeoutOf(c.Raw.Config.Healthcheck))
-	defer cancel()
-	var killed bool
-	var deadline time.Time
-	for ; ; time.Sleep(poll / 5) {
-		now, err := e.API.ContainerExecInspect(uncut, made.ID)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", errStuck, err)
-		}
-		if !now.Running {
-			result.End, result.ExitCode = time.Now(), now.ExitCode
-			break
-		}
-		switch {
-		case ctx.Err() == nil:
-		case now.Pid == 0: // it counts as running before it has a process
-		case !killed:
-			killed, deadline = true, time.Now().Add(Steady)
-			if err := killIn(c.ID, now.Pid); err != nil {
-				return nil, fmt.Errorf("%w: %w", errStuck, err)
-			}
-		case time.Now().After(deadline):
-			return nil, errStuck
-		}
+	code, err := e.exec(ctx, c, container.ExecOptions{Cmd: command}, &said, nil)
+	switch {
+	case errors.Is(err, errKilled):
+		result.ExitCode, result.Output = -1, fmt.Sprintf("it took longer than %v", within)
+	case err != nil:
+		return nil, fmt.Errorf("run the health check of container %s: %w", c.Name, err)
+	default:
+		result.ExitCode, result.Output = code, said.String()
 	}
-	if killed {
-		result.ExitCode, result.Output = -1, fmt.Sprintf("it took longer than %v", timeoutOf(c.Raw.Config.Healthcheck))
-		return result, nil
-	}
-	select { // a child of the check may hold its output open
-	case <-read:
-	case <-time.After(often):
-		conn.Close()
-		<-read
-	}
-	result.Output = said.String()
+	result.End = time.Now()
 	return result, nil
 }
 
@@ -233,28 +188,4 @@ func (l *limited) Write(p []byte) (int, error) {
 	const most = 4096
 	_, _ = l.Buffer.Write(p[:min(len(p), max(0, most-l.Len()))])
 	return len(p), nil
-}
-
-// killIn kills a process of a container. No request to the engine does that. By the
-// descriptor the signal reaches the process that was looked at, or none.
-func killIn(container string, pid int) error {
-	fd, err := unix.PidfdOpen(pid, 0)
-	if errors.Is(err, unix.ESRCH) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("pidfd_open %d: %w", pid, err)
-	}
-	defer unix.Close(fd)
-	groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
-	if err != nil {
-		return err
-	}
-	if !bytes.Contains(groups, []byte(container)) {
-		return fmt.Errorf("process %d is not in container %.12s", pid, container)
-	}
-	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("kill process %d: %w", pid, err)
-	}
-	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"os/signal"
 	"strconv"
 	"syscall"
@@ -54,6 +55,17 @@ func main() {
 					b[i]++
 				}
 			}
+		}
+	case "say": // who it is and what it is told
+		fmt.Println(os.Getuid(), os.Getenv("SNAP_WORKLOAD"))
+	case "spawn": // another process, in a session of its own, that stays as it does
+		child := exec.Command("/app", "stubborn")
+		child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		if err := child.Start(); err != nil {
+			os.Exit(1)
+		}
+		for {
+			time.Sleep(time.Hour)
 		}
 	case "exit":
 		code, _ := strconv.Atoi(os.Args[2])
