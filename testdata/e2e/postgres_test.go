@@ -45,12 +45,6 @@ func TestPostgres(t *testing.T) {
 
 func deploy(t *testing.T) *postgres {
 	h := newHost(t)
-	build := exec.Command("../databases/image.sh")
-	build.Stderr = os.Stderr
-	image, err := build.Output()
-	if err != nil {
-		t.Fatalf("build the image: %v", err)
-	}
 	pg := &postgres{host: h, data: filepath.Join(h.dir, "apps", h.workload, "default", "data"), side: filepath.Join(h.dir, "apps", h.workload, "side")}
 	for _, dir := range []string{pg.data, pg.side} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -72,7 +66,7 @@ workloads:
     volumes:
       - {scope: stage,   source: data, target: /var/lib/postgresql/data}
       - {scope: project, source: side, target: /var/lib/postgresql/side}
-`, h.dir, h.workload, strings.TrimSpace(string(image)))
+`, h.dir, h.workload, databases(t))
 	if err := os.WriteFile(h.config, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -92,6 +86,18 @@ workloads:
 	pg.psql(t, "ALTER TABLE pgbench_tellers SET TABLESPACE side")
 	pg.psql(t, "CREATE TABLE mark_data (epoch int); CREATE TABLE mark_side (epoch int) TABLESPACE side")
 	return pg
+}
+
+// databases builds the image of the servers and returns its name.
+func databases(t *testing.T) string {
+	t.Helper()
+	build := exec.Command("../databases/image.sh")
+	build.Stderr = os.Stderr
+	image, err := build.Output()
+	if err != nil {
+		t.Fatalf("build the image: %v", err)
+	}
+	return strings.TrimSpace(string(image))
 }
 
 // pause restores a capture by pause, whose data is that after a power cut at that
