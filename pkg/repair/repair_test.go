@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -398,6 +399,57 @@ func TestDataThatWasPutBackHealsAnOldSnapshot(t *testing.T) {
 			t.Errorf("%s: %s, %d left, %+v", name, code, left, r)
 		}
 	}
+}
+
+// The app runs on and writes all the time. What it leaves alone is healed, and nothing that
+// it writes comes into the store.
+func TestARepairBesideAnAppThatWrites(t *testing.T) {
+	h := newHost(t)
+	m := h.capture("app", archive.Gzip)
+	files := len(h.stats())
+	var large []archive.Member
+	for _, member := range m.Volumes[0].Members {
+		if member.Tar == 1<<20 {
+			large = append(large, member)
+		}
+	}
+	var writer sync.WaitGroup
+	for range 20 {
+		for _, member := range large {
+			h.flip(member)
+		}
+		stop, started := make(chan struct{}), make(chan struct{})
+		writer.Go(func() {
+			for i := 0; ; i++ {
+				path := filepath.Join(h.dir, "app/a/dir", fmt.Sprintf("%02d", i%60))
+				err := errors.Join(os.WriteFile(path+".new", []byte(noise(uint64(i), 9000)), 0o600), os.Rename(path+".new", path))
+				if err != nil {
+					t.Error(err)
+				}
+				if i == 10 {
+					close(started)
+				}
+				select {
+				case <-stop:
+					if i >= 10 {
+						return
+					}
+				default:
+				}
+			}
+		})
+		<-started
+		r, code := h.run(repair.Request{Data: 1, Repair: true})
+		close(stop)
+		writer.Wait()
+		if code != "ok" || r.Again != len(large) || len(large) < 2 {
+			t.Fatalf("%s, %+v", code, r)
+		}
+	}
+	if now := len(h.stats()); now != files {
+		t.Errorf("there are %d members, and were %d", now, files)
+	}
+	h.whole()
 }
 
 // Of a volume only the files are read that lie in damaged members, whatever the index proves.

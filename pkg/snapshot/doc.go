@@ -16,6 +16,9 @@
 // [UnchangedSince] serves a restore: it finds the live files that are as a
 // snapshot saw them, and that can be cloned in place of being inflated.
 //
+// [Heal] serves a repair of the store: it looks through live data for what lay in damaged
+// members.
+//
 // # What holds after a crash and after an error
 //
 // Before Publish there is no snapshot. New members and the index are in

@@ -6,7 +6,8 @@
 // [Open] opens a store, or makes one. A [Batch] takes the pieces of a capture and
 // keeps those that the store lacks; [Batch.Publish] makes a snapshot of them.
 // [Store.Load] and [Store.All] return manifests, [Store.Summaries] what they say without
-// the members, [Store.Open] a member's bytes as they lie on disk.
+// the members, [Store.Open] a member's bytes as they lie on disk. [Batch.Mend] and
+// [Batch.Heal] store anew what is damaged.
 //
 // Members are immutable, named by the checksum of what is inside, and shared between
 // snapshots. The store reaches them through the interface [Members].

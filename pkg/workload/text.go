@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -12,7 +13,8 @@ import (
 
 // Text returns a workload as it is written in the config: a mapping with its name as the
 // one key, with the comments in it. What an alias or << takes from elsewhere in the file
-// stands in its place. It is "" for a config that was not read from a file.
+// stands in its place. The keys notify and ping are left out, since they may hold secrets
+// that no snapshot is to have. It is "" for a config that was not read from a file.
 func (c *Config) Text(name string) (string, error) {
 	if c.data == nil {
 		return "", nil
@@ -30,7 +32,7 @@ func (c *Config) Text(name string) (string, error) {
 	if own == nil {
 		return "", fmt.Errorf("the config has no workload %q", name)
 	}
-	out := yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{x.copy(key), x.copy(own)}}
+	out := yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{x.copy(key), without(x.copy(own), "notify", "ping")}}
 	if x.left < 0 {
 		return "", fmt.Errorf("longer than %d bytes without aliases", maxText)
 	}
@@ -41,6 +43,16 @@ func (c *Config) Text(name string) (string, error) {
 		return "", err
 	}
 	return b.String(), nil
+}
+
+// without takes keys out of a mapping.
+func without(n *yaml.Node, names ...string) *yaml.Node {
+	for i := len(n.Content) - 2; n.Kind == yaml.MappingNode && i >= 0; i -= 2 {
+		if slices.Contains(names, n.Content[i].Value) {
+			n.Content = slices.Delete(n.Content, i, i+2)
+		}
+	}
+	return n
 }
 
 // maxText bounds the text of a workload, in bytes.

@@ -67,3 +67,28 @@ workloads:
 		t.Errorf("a config that is no file: %q, %v", text, err)
 	}
 }
+
+// What a snapshot keeps of the config tells nobody a secret of the host, however the
+// workload came by it.
+func TestTheTextOfAWorkloadHasNoSecrets(t *testing.T) {
+	const config = `version: 1
+notify: {urls: ["generic://all-secret@127.0.0.1"]}
+workloads:
+  blog: &blog
+    volumes: [{scope: absolute, source: /srv/a}]
+    notify: {on: [failure], urls: ["generic://own-secret@127.0.0.1"]}
+    ping: "http://127.0.0.1/ping-secret"
+  second:
+    <<: *blog
+    volumes: [{scope: absolute, source: /srv/b}]
+`
+	cfg, err := load(t, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range cfg.Names() {
+		if text, err := cfg.Text(name); err != nil || strings.Contains(text, "secret") || !strings.Contains(text, "/srv/") {
+			t.Errorf("%s: %v:\n%s", name, err, text)
+		}
+	}
+}
