@@ -168,15 +168,15 @@ func (h *appHost) snap(args ...string) string {
 	return string(out)
 }
 
-// process is a running snap.
-type process struct {
+// runningSnap is a running snap.
+type runningSnap struct {
 	*exec.Cmd
 	mu   sync.Mutex
 	said bytes.Buffer
 	eof  chan struct{} // closed at the end of its output
 }
 
-func (p *process) Write(b []byte) (int, error) {
+func (p *runningSnap) Write(b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.said.Write(b)
@@ -184,9 +184,9 @@ func (p *process) Write(b []byte) (int, error) {
 
 // start starts snap in its own process group. Its stdout, its stderr and one
 // further file are the same pipe.
-func (h *appHost) start(args ...string) *process {
+func (h *appHost) start(args ...string) *runningSnap {
 	h.Helper()
-	p := &process{Cmd: h.command(args...), eof: make(chan struct{})}
+	p := &runningSnap{Cmd: h.command(args...), eof: make(chan struct{})}
 	p.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	r, w, err := os.Pipe()
 	h.must(err)
@@ -205,7 +205,7 @@ func (h *appHost) start(args ...string) *process {
 
 // ended waits until snap is dead and its output has ended, and returns the
 // signal that killed it.
-func (h *appHost) ended(p *process) (sig syscall.Signal, code int) {
+func (h *appHost) ended(p *runningSnap) (sig syscall.Signal, code int) {
 	h.Helper()
 	_ = p.Wait() // how it ended is looked at below
 	select {
@@ -219,7 +219,7 @@ func (h *appHost) ended(p *process) (sig syscall.Signal, code int) {
 }
 
 // kill kills snap with SIGKILL and returns the time.
-func (h *appHost) kill(p *process) time.Time {
+func (h *appHost) kill(p *runningSnap) time.Time {
 	h.Helper()
 	when := time.Now()
 	h.must(p.Process.Signal(syscall.SIGKILL))

@@ -107,7 +107,7 @@ captured all the same, and the exit code is that of the gravest failure.`,
 	cmd.Flags().StringArrayVar(&req.Tags, "tag", nil, "a `tag` for snap prune --keep-tag and for snap list; may be given several times")
 	cmd.Flags().BoolVar(&every, "all", false, "capture all workloads of the config")
 	durationVar(cmd.Flags(), &req.Wait, "wait", "how long to wait for another operation on the workload")
-	cmd.Flags().BoolVar(&a.pacer.fullSpeed, "full-speed", false, "do not lower snap's priority while the app runs")
+	cmd.Flags().BoolVar(&a.pacer.FullSpeed, "full-speed", false, "do not lower snap's priority while the app runs")
 	cmd.PreRunE = func(_ *cobra.Command, args []string) error {
 		if every == (len(args) > 0) {
 			return errors.New("name the workloads to capture, or use --all")

@@ -118,8 +118,8 @@ func TestAKilledImportIsClearedAway(t *testing.T) {
 		t.Errorf("exit code %d: %s", o.exit, o.stdout)
 	}
 	h.untouched()
-	h.put("store/honest.tar", tar)
-	if o := h.run("import", "files", "--volume", "files", h.dir+"/store/honest.tar"); o.exit != 0 {
+	h.put("in/honest.tar", tar)
+	if o := h.run("import", "files", "--volume", "files", h.dir+"/in/honest.tar"); o.exit != 0 {
 		t.Errorf("exit code %d: %s", o.exit, o.stderr)
 	}
 	h.untouched()
@@ -179,8 +179,8 @@ func TestAttributesForWhichThereIsNoRoomAreRefused(t *testing.T) {
 	f.Pax(archivetest.Record("SCHILY.xattr.user.big", strings.Repeat("v", 60_000)))
 	f.File("a", "1")
 	f.End()
-	h.put("store/x.tar", f.Bytes())
-	o := h.run("import", "files", "--volume", "files", h.dir+"/store/x.tar", "--json")
+	h.put("in/x.tar", f.Bytes())
+	o := h.run("import", "files", "--volume", "files", h.dir+"/in/x.tar", "--json")
 	if o.exit != 3 || o.code() != "archive_refused" || !strings.Contains(o.stdout, "no room") || !strings.Contains(o.stdout, "byte 512") {
 		t.Errorf("exit code %d: %s", o.exit, o.stdout)
 	}
@@ -198,8 +198,8 @@ func TestAnImportDoesNotFillTheDiskOfTheApp(t *testing.T) {
 	large.File("a", strings.Repeat("\x00\x01", 30<<20))
 	large.End()
 	for name, tar := range map[string][]byte{"many": many.Bytes(), "large": large.Bytes()} {
-		h.put("store/x.tar.gz", pack(tar))
-		o := h.run("import", "files", "--volume", "files", h.dir+"/store/x.tar.gz", "--json")
+		h.put("in/x.tar.gz", pack(tar))
+		o := h.run("import", "files", "--volume", "files", h.dir+"/in/x.tar.gz", "--json")
 		if o.exit != 3 || o.code() != "archive_refused" || !strings.Contains(o.stdout, "may be used") && !strings.Contains(o.stdout, "entries") {
 			t.Errorf("%s: exit code %d: %s", name, o.exit, o.stdout)
 		}

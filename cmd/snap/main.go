@@ -2,9 +2,13 @@
 // back.
 package main
 
-import "os"
+import (
+	"os"
+
+	"github.com/tiny-forge/snap/cmd/snap/process"
+)
 
 func main() {
-	limitGarbage()
+	process.LimitGarbage()
 	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }

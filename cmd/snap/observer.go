@@ -3,7 +3,7 @@ package main
 import "github.com/tiny-forge/snap/pkg/restore"
 
 // Phase implements [restore.Observer].
-func (a *app) Phase(p restore.Phase) { a.pacer.follow(p) }
+func (a *app) Phase(p restore.Phase) { a.pacer.Follow(p) }
 
 // Progress implements [restore.Observer].
 func (a *app) Progress(string, int64, int64) {}

@@ -190,7 +190,7 @@ func (a *app) restoreFlags(flags *pflag.FlagSet, req *restore.RestoreRequest, pl
 	flags.StringVar(&req.Image, "image", image, "the images to come up on, `running|config|snapshot`: those that run (unless the config names others by now), those of the config, or those that the snapshot was taken on")
 	flags.BoolVar(&req.TakeOver, "take-over", false, "take over containers that another config made")
 	flags.BoolVar(&req.TrustIndex, "trust-index", false, "do not verify files that are cloned because they have not changed since the snapshot")
-	flags.BoolVar(&a.pacer.fullSpeed, "full-speed", false, "do not lower snap's priority while the app runs")
+	flags.BoolVar(&a.pacer.FullSpeed, "full-speed", false, "do not lower snap's priority while the app runs")
 }
 
 // undoCommand is a restore of what the last restore replaced.

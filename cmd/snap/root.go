@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
+	"github.com/tiny-forge/snap/cmd/snap/process"
 	"github.com/tiny-forge/snap/pkg/docker"
 	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/near"
@@ -33,7 +34,7 @@ type app struct {
 	config     string
 	waitDocker time.Duration
 	entered    bool // a command has begun, so an error is not one of usage
-	pacer      pacer
+	pacer      process.Pacer
 	told       bool // an operation has ended, so the metrics have changed
 
 	opened func(*restore.Engine) // lets a test change the engine; nil outside tests

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/tiny-forge/snap/cmd/snap/process"
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/fault"
@@ -158,9 +160,16 @@ snapshot does not hold is named.`,
 		return nil
 	}
 	cmd.RunE = a.with(ownStore, func(ctx context.Context, e *restore.Engine, args []string) error {
-		limitImportMemory()
-		in, err := openInput(ctx, a.in, args[1])
-		if err != nil {
+		process.LimitImportMemory()
+		in, err := process.OpenInput(ctx, a.in, args[1])
+		var path *os.PathError
+		switch {
+		case errors.Is(err, unix.EISDIR):
+			return &usageError{fmt.Errorf("%s is a directory, and not an archive", args[1]),
+				"archive it first: tar -C DIRECTORY --format=posix --xattrs --xattrs-include='*' -cf ARCHIVE ."}
+		case errors.As(err, &path):
+			return &usageError{err: err}
+		case err != nil:
 			return err
 		}
 		defer in.Close()

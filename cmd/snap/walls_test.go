@@ -15,8 +15,9 @@ import (
 
 // mayImport says which packages of the project each package may import.
 var mayImport = map[string][]string{
-	"cmd/snap":                {"pkg/archive", "pkg/catalog", "pkg/check", "pkg/crew", "pkg/diff", "pkg/disk", "pkg/docker", "pkg/docker/endpoint", "pkg/fault", "pkg/journal", "pkg/keep", "pkg/metrics", "pkg/near", "pkg/notify", "pkg/preflight", "pkg/prune", "pkg/remedy", "pkg/rename", "pkg/repair", "pkg/restore", "pkg/retain", "pkg/runtime", "pkg/snapshot", "pkg/state", "pkg/store", "pkg/swap", "pkg/verify", "pkg/workload"},
+	"cmd/snap":                {"cmd/snap/process", "pkg/archive", "pkg/catalog", "pkg/check", "pkg/crew", "pkg/diff", "pkg/disk", "pkg/docker", "pkg/docker/endpoint", "pkg/fault", "pkg/journal", "pkg/keep", "pkg/metrics", "pkg/near", "pkg/notify", "pkg/preflight", "pkg/prune", "pkg/remedy", "pkg/rename", "pkg/repair", "pkg/restore", "pkg/retain", "pkg/runtime", "pkg/snapshot", "pkg/state", "pkg/store", "pkg/swap", "pkg/verify", "pkg/workload"},
 	"pkg/restore":             {"pkg/archive", "pkg/catalog", "pkg/disk", "pkg/fault", "pkg/hook", "pkg/intake", "pkg/journal", "pkg/keep", "pkg/preflight", "pkg/prune", "pkg/remedy", "pkg/repair", "pkg/retain", "pkg/runtime", "pkg/snapshot", "pkg/store", "pkg/swap", "pkg/verify", "pkg/workload"},
+	"cmd/snap/process":        {"pkg/disk", "pkg/restore", "pkg/runtime"},
 	"pkg/intake":              {"pkg/archive", "pkg/archive/foreign", "pkg/disk", "pkg/fault", "pkg/journal", "pkg/remedy", "pkg/snapshot", "pkg/swap", "pkg/workload"},
 	"pkg/retain":              {},
 	"pkg/notify":              {"pkg/crew"},

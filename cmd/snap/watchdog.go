@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tiny-forge/snap/cmd/snap/process"
 	"github.com/tiny-forge/snap/pkg/restore"
 	"github.com/tiny-forge/snap/pkg/runtime"
 )
@@ -66,7 +67,7 @@ func (a *app) watchdog(workload, tx string) (release func(), err error) {
 		return nil, errors.Join(err, hold.Close())
 	}
 	release = func() {
-		unmarkCommands()
+		process.UnmarkCommands()
 		_, _ = hold.Write([]byte{'d'}) // fails if the watchdog has gone
 		hold.Close()
 		impatient := time.AfterFunc(watchdogPatience, func() { _ = cmd.Process.Kill() })
@@ -75,7 +76,7 @@ func (a *app) watchdog(workload, tx string) (release func(), err error) {
 	}
 	if err = standsBy(ready); err == nil {
 		// Set after the start: the watchdog must not find itself by the mark.
-		err = markCommands(tx)
+		err = process.MarkCommands(tx)
 	}
 	if err != nil {
 		release()

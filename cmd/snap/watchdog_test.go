@@ -298,7 +298,7 @@ func TestAnOperationThatEndsTakesItsWatchdogAlong(t *testing.T) {
 }
 
 // watch reports whether it saw a watchdog of the workload while a process ran.
-func (h *appHost) watch(p *process) *bool {
+func (h *appHost) watch(p *runningSnap) *bool {
 	seen := new(bool)
 	for {
 		select {

@@ -25,6 +25,30 @@ type Guarded struct {
 // Live is the live directory of a volume.
 type Live struct{ Workload, Volume, Path string }
 
+// Add adds the live directories of all workloads. ask returns a workload with the volumes
+// that the engine knows, and the engine's root. Where a workload's cannot be asked for, a
+// notice says so.
+func (g *Guarded) Add(ask func(*workload.Workload) (*workload.Workload, string, error)) (notices []string) {
+	for _, name := range g.Config.Names() {
+		w := g.Config.Workloads[name]
+		if w.AsksEngine() {
+			own, root, err := ask(w)
+			if err != nil {
+				notices = append(notices, fmt.Sprintf("where all volumes of workload %s are cannot be asked for, so whether the directory lies in one was not checked: %v", name, err))
+			} else {
+				w = own
+				g.Engines = append(g.Engines, root)
+			}
+		}
+		for i := range w.Volumes {
+			if v := &w.Volumes[i]; v.Path() != "" {
+				g.Volumes = append(g.Volumes, Live{Workload: name, Volume: v.Name, Path: v.Path()})
+			}
+		}
+	}
+	return notices
+}
+
 // admit refuses a directory that is, contains, or lies in one of them. real is its path,
 // and dir the directory itself, or the one that it is to be made in.
 func (g *Guarded) admit(real string, dir *disk.Dir, exists bool) error {

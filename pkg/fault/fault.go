@@ -121,6 +121,18 @@ func Refuse(code string, way remedy.Remedy, format string, args ...any) *Error {
 	return New(Refused, code, way, format, args...)
 }
 
+// Confirmed refuses unless the operator gave the id of what is to be confirmed. does
+// says what happens then.
+func Confirmed(given, what, id string, command remedy.Remedy, does string) error {
+	switch given {
+	case id:
+		return nil
+	case "":
+		return Refuse("confirm_required", command, "%s, and must be confirmed", does)
+	}
+	return Refuse("confirm_mismatch", command, "--confirm is %q, but the %s is %s", given, what, id)
+}
+
 // Classify gives an error that the engine did not make itself its kind and
 // code. An *Error stays what it is.
 func Classify(err error) *Error {

@@ -178,7 +178,7 @@ func (s *session) look(tx *journal.Tx, req ResolveRequest, r *Recovery) error {
 	}
 	r.Resolution = describe(x, keep, list)
 	command := remedy.Of(remedy.Resolve(s.w.Name, tx.ID, req.Keep))
-	return confirmed(req.Confirm, "transaction", tx.ID, command, "this "+consequence(x, keep, list))
+	return fault.Confirmed(req.Confirm, "transaction", tx.ID, command, "this "+consequence(x, keep, list))
 }
 
 // consequence says what a decision does to the data.

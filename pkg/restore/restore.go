@@ -61,7 +61,7 @@ func (e *Engine) Restore(ctx context.Context, req RestoreRequest) (*RestoreResul
 		return nil, err
 	}
 	command := remedy.Of(remedy.Operation{Verb: remedy.DoRestore, Workload: req.Workload, ID: req.SID, Confirmed: true})
-	if err := confirmed(req.Confirm, "snapshot", req.SID, command, "a restore replaces the live data of "+req.Workload); err != nil {
+	if err := fault.Confirmed(req.Confirm, "snapshot", req.SID, command, "a restore replaces the live data of "+req.Workload); err != nil {
 		return nil, err
 	}
 	s, err := e.begin(ctx, "restore", req.Workload)
@@ -79,18 +79,6 @@ func (e *Engine) Restore(ctx context.Context, req RestoreRequest) (*RestoreResul
 		return nil, err
 	}
 	return r.result, err
-}
-
-// confirmed refuses unless the operator gave the id of what is to be confirmed. does
-// says what happens then.
-func confirmed(given, what, id string, command remedy.Remedy, does string) error {
-	switch given {
-	case id:
-		return nil
-	case "":
-		return fault.Refuse("confirm_required", command, "%s, and must be confirmed", does)
-	}
-	return fault.Refuse("confirm_mismatch", command, "--confirm is %q, but the %s is %s", given, what, id)
 }
 
 type restoration struct {

@@ -3,7 +3,6 @@ package restore
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"slices"
 	"sync/atomic"
@@ -107,7 +106,14 @@ func (e *Engine) Extract(ctx context.Context, req ExtractRequest) (*catalog.Extr
 	if err != nil {
 		return nil, err
 	}
-	guarded, notices := e.guarded(ctx)
+	guarded := &catalog.Guarded{Config: e.Config, Own: []*disk.Dir{e.Store.Root(), e.Journal.Root()}}
+	notices := guarded.Add(func(w *workload.Workload) (*workload.Workload, string, error) {
+		own, mounts, err := e.asked(ctx, w)
+		if err != nil {
+			return nil, "", err
+		}
+		return own, mounts.Root, nil
+	})
 	for _, line := range notices {
 		o.Line("warning: " + line)
 	}
@@ -135,31 +141,6 @@ func withWarnings(x *catalog.Extracted, first []string) *catalog.Extracted {
 		x.Warnings = append(first, x.Warnings...)
 	}
 	return x
-}
-
-// guarded lists the live directories of all workloads. Where a workload's cannot be asked
-// for, a notice says so.
-func (e *Engine) guarded(ctx context.Context) (*catalog.Guarded, []string) {
-	g := &catalog.Guarded{Config: e.Config, Own: []*disk.Dir{e.Store.Root(), e.Journal.Root()}}
-	var notices []string
-	for _, name := range e.Config.Names() {
-		w := e.Config.Workloads[name]
-		if w.AsksEngine() {
-			own, mounts, err := e.asked(ctx, w)
-			if err != nil {
-				notices = append(notices, fmt.Sprintf("where all volumes of workload %s are cannot be asked for, so whether the directory lies in one was not checked: %v", name, err))
-			} else {
-				w = own
-				g.Engines = append(g.Engines, mounts.Root)
-			}
-		}
-		for i := range w.Volumes {
-			if v := &w.Volumes[i]; v.Path() != "" {
-				g.Volumes = append(g.Volumes, catalog.Live{Workload: name, Volume: v.Name, Path: v.Path()})
-			}
-		}
-	}
-	return g, notices
 }
 
 // Looked returns a workload whose volumes can be opened for a look. Nothing is locked.

@@ -1,4 +1,4 @@
-package main
+package process
 
 import (
 	"os"
@@ -18,17 +18,19 @@ const (
 	gentleIO   = 2<<13 | 7 // IOPRIO_CLASS_BE, its lowest level
 )
 
-// pacer gives the process the priority and the threads that a phase deserves.
-type pacer struct {
-	fullSpeed bool   // do not lower the priority
+// Pacer gives the process the priority and the threads that a phase deserves. The zero
+// Pacer is ready.
+type Pacer struct {
+	FullSpeed bool   // do not lower the priority
 	hasten    func() // gives back the priority that snap had first; nil: it has it
 	fewer     func() // gives back the number of threads; nil: it has it
 }
 
-func (p *pacer) follow(phase restore.Phase) {
+// Follow is told of each phase when it begins.
+func (p *Pacer) Follow(phase restore.Phase) {
 	switch phase {
 	case restore.Begin, restore.Stage, restore.Guard: // the app runs
-		if p.hasten == nil && !p.fullSpeed {
+		if p.hasten == nil && !p.FullSpeed {
 			p.hasten = gently()
 		}
 	case restore.Fence, restore.Quiesce, restore.Settle: // the app waits for snap, or snap has nothing to read
@@ -43,7 +45,7 @@ func (p *pacer) follow(phase restore.Phase) {
 	}
 }
 
-func (p *pacer) end() {
+func (p *Pacer) end() {
 	if p.hasten != nil {
 		p.hasten()
 		p.hasten = nil

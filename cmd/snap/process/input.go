@@ -1,4 +1,4 @@
-package main
+package process
 
 import (
 	"context"
@@ -12,9 +12,9 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 )
 
-// input is a file that is read in order: one on disk, a pipe, a fifo, a terminal. A read
+// Input is a file that is read in order: one on disk, a pipe, a fifo, a terminal. A read
 // that waits ends with the context.
-type input struct {
+type Input struct {
 	ctx  context.Context
 	name string
 	fd   int
@@ -23,10 +23,11 @@ type input struct {
 	stop func()
 }
 
-// openInput opens name, or stdin for "-". It does not wait for a fifo's other end: a read
-// does.
-func openInput(ctx context.Context, stdin *os.File, name string) (*input, error) {
-	in := &input{ctx: ctx, name: name}
+// OpenInput opens name, or stdin for "-". It does not wait for a fifo's other end: a read
+// does. The error is [*os.PathError] where there is nothing to read, and wraps EISDIR for a
+// directory.
+func OpenInput(ctx context.Context, stdin *os.File, name string) (*Input, error) {
+	in := &Input{ctx: ctx, name: name}
 	var err error
 	if name == "-" {
 		in.name, in.fd = "stdin", int(stdin.Fd())
@@ -36,14 +37,13 @@ func openInput(ctx context.Context, stdin *os.File, name string) (*input, error)
 			return unix.Open(name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
 		})
 		if err != nil {
-			return nil, &usageError{err: fmt.Errorf("open %s: %w", name, err)}
+			return nil, &os.PathError{Op: "open", Path: name, Err: err}
 		}
 	}
 	var st unix.Stat_t
 	if err := disk.Retry(func() error { return unix.Fstat(in.fd, &st) }); err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		in.Close()
-		return nil, &usageError{fmt.Errorf("%s is a directory, and not an archive", in.name),
-			"archive it first: tar -C DIRECTORY --format=posix --xattrs --xattrs-include='*' -cf ARCHIVE ."}
+		return nil, &os.PathError{Op: "read", Path: in.name, Err: unix.EISDIR}
 	}
 	wake, write, err := os.Pipe()
 	if err != nil {
@@ -61,7 +61,7 @@ func openInput(ctx context.Context, stdin *os.File, name string) (*input, error)
 }
 
 // Close closes the file, unless it is stdin.
-func (in *input) Close() {
+func (in *Input) Close() {
 	if in.stop != nil {
 		in.stop()
 	}
@@ -71,7 +71,7 @@ func (in *input) Close() {
 }
 
 // Read waits until there is something to read, or the context has ended.
-func (in *input) Read(p []byte) (int, error) {
+func (in *Input) Read(p []byte) (int, error) {
 	for {
 		if err := in.ctx.Err(); err != nil {
 			return 0, context.Cause(in.ctx)
