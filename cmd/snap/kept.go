@@ -85,13 +85,18 @@ func (f *fromConfig) only(flags *pflag.FlagSet) (err error) {
 
 // run prints what the operator adds to the config, or puts it and the files into a directory.
 func (f *fromConfig) run(ctx context.Context, a *app, e *restore.Engine, name string) error {
-	m, err := e.Snapshot(name, f.sid)
-	if err != nil {
-		return err
-	}
 	kind := fault.Failed
 	if f.to != "" {
 		kind = fault.Refused
+	}
+	sid, err := a.sid(e, kind, name, f.sid)
+	if err != nil {
+		return err
+	}
+	f.sid = sid
+	m, err := e.Snapshot(name, f.sid)
+	if err != nil {
+		return err
 	}
 	d, err := catalog.Kept(e.Store, kind, m)
 	if err == nil && d == nil {
@@ -132,7 +137,9 @@ func (f *fromConfig) print(a *app, e *restore.Engine, name string, d *keep.Docum
 	if d.Left != "" {
 		a.say("# the config was not kept: %q", d.Left)
 	}
-	a.say("%s", strings.TrimSuffix(text, "\n"))
+	for line := range strings.Lines(text) {
+		a.say("%s", strings.TrimSuffix(line, "\n"))
+	}
 	for _, v := range d.Volumes {
 		a.say("# volume %q was %q", v.Name, v.Path)
 	}

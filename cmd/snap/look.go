@@ -14,6 +14,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/archive"
 	"github.com/tiny-forge/snap/pkg/catalog"
 	"github.com/tiny-forge/snap/pkg/diff"
+	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/restore"
 	"github.com/tiny-forge/snap/pkg/store"
 	"github.com/tiny-forge/snap/pkg/swap"
@@ -161,7 +162,11 @@ With -0 the bare names are printed, with a NUL after each, for xargs -0.`,
 
 // look looks into a snapshot. A reader of stdout that has gone away ends it without a word.
 func (a *app) look(e *restore.Engine, args []string, verb string, do func(*catalog.Look) error) error {
-	err := e.Read(verb, args[0], args[1], func(m *store.Manifest) error {
+	sid, err := a.sid(e, fault.Failed, args[0], args[1])
+	if err != nil {
+		return err
+	}
+	err = e.Read(verb, args[0], sid, func(m *store.Manifest) error {
 		return do(&catalog.Look{Store: e.Store, Manifest: m, Line: a.Line})
 	})
 	if a.out.lost != nil {
@@ -253,6 +258,10 @@ touched.`,
 				return a.item(string(one.Kind)+" "+swap.Shown(argument(volume, one.Name)), nil)
 			}
 			if to != live {
+				to, err := a.sid(e, fault.Failed, args[0], to)
+				if err != nil {
+					return err
+				}
 				return e.Read("diff", args[0], to, func(m *store.Manifest) error {
 					c.To = m
 					return a.compare(ctx, c)
