@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -232,8 +233,11 @@ func plainYAML(err error) error {
 	}
 	lines := make([]string, len(te.Errors))
 	for i, line := range te.Errors {
-		if head, _, ok := strings.Cut(line, " not found in type "); ok {
+		if head, in, ok := strings.Cut(line, " not found in type "); ok {
 			line = strings.Replace(head, "field ", "unknown key ", 1)
+			if meant := near.Question(head[strings.LastIndexByte(head, ' ')+1:], keysOf(reflect.TypeFor[file](), in)); meant != "" {
+				line += " (" + meant + ")"
+			}
 		}
 		if at := strings.LastIndex(line, " into "); at >= 0 {
 			line = line[:at] + " here: another kind of value is expected"
@@ -241,6 +245,32 @@ func plainYAML(err error) error {
 		lines[i] = line
 	}
 	return errors.New(strings.Join(lines, "; "))
+}
+
+// keysOf returns the keys of the type of that name, which is t or in it.
+func keysOf(t reflect.Type, name string) (keys []string) {
+	switch t.Kind() {
+	case reflect.Pointer, reflect.Slice, reflect.Map:
+		return keysOf(t.Elem(), name)
+	case reflect.Struct:
+	default:
+		return nil
+	}
+	for i := range t.NumField() {
+		f := t.Field(i)
+		switch key, _, _ := strings.Cut(f.Tag.Get("yaml"), ","); {
+		case key == "-" || !f.IsExported():
+		case t.String() != name:
+			if keys = keysOf(f.Type, name); keys != nil {
+				return keys
+			}
+		case key == "": // inline
+			keys = append(keys, keysOf(f.Type, f.Type.String())...)
+		default:
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }
 
 // RetainOf returns which snapshots of a workload stay, without a rule where the config
