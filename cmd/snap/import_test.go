@@ -64,7 +64,7 @@ func (h *host) waiting(name string, data []byte) (p *exec.Cmd, said *bytes.Buffe
 // nothing.
 func TestAnImportThatWaitsHearsSignals(t *testing.T) {
 	h := newHost(t, installedSnap(t), t.TempDir())
-	fifo := h.dir + "/store/fifo"
+	fifo := h.dir + "/in/fifo"
 	if err := unix.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
