@@ -15,9 +15,9 @@ import (
 	"github.com/tiny-forge/snap/pkg/catalog"
 	"github.com/tiny-forge/snap/pkg/diff"
 	"github.com/tiny-forge/snap/pkg/fault"
+	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/restore"
 	"github.com/tiny-forge/snap/pkg/store"
-	"github.com/tiny-forge/snap/pkg/swap"
 	"github.com/tiny-forge/snap/pkg/verify"
 )
 
@@ -107,7 +107,7 @@ func modeText(l *archive.Line) string {
 
 func lsText(volume string, n *catalog.Name) string {
 	return fmt.Sprintf("%s %9s %12d %s %s", modeText(&n.Line), fmt.Sprintf("%d:%d", n.UID, n.GID), n.Size,
-		mtime(&n.Line).Local().Format(time.DateTime), swap.Shown(argument(volume, n.Name)))
+		mtime(&n.Line).Local().Format(time.DateTime), remedy.Shown(argument(volume, n.Name)))
 }
 
 func (a *app) lsCommand() *cobra.Command {
@@ -255,7 +255,7 @@ touched.`,
 				if a.json {
 					return a.item("", showChange(volume, one))
 				}
-				return a.item(string(one.Kind)+" "+swap.Shown(argument(volume, one.Name)), nil)
+				return a.item(string(one.Kind)+" "+remedy.Shown(argument(volume, one.Name)), nil)
 			}
 			if to != live {
 				to, err := a.sid(e, fault.Failed, args[0], to)
@@ -290,7 +290,7 @@ func (a *app) compare(ctx context.Context, c *diff.Comparison) error {
 	}
 	result["volumes"] = totals
 	for _, t := range totals {
-		a.say("%s: %s", swap.Shown(t.Volume), totalsText(&t.Totals, [4]string{"added", "removed", "changed", "with other metadata"}))
+		a.say("%s: %s", remedy.Shown(t.Volume), totalsText(&t.Totals, [4]string{"added", "removed", "changed", "with other metadata"}))
 	}
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"strings"
 
 	"github.com/tiny-forge/snap/pkg/remedy"
-	"github.com/tiny-forge/snap/pkg/swap"
 )
 
 // spell returns the command line for an operation that a remedy names: with the
@@ -78,7 +77,7 @@ func pasteable(word string) string {
 	if strings.IndexFunc(word, func(r rune) bool { return !plain(r) }) < 0 {
 		return word
 	}
-	return swap.Quote(word)
+	return remedy.Quote(word)
 }
 
 // texts are remedies in words.

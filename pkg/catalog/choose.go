@@ -10,7 +10,6 @@ import (
 	"github.com/tiny-forge/snap/pkg/near"
 	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/store"
-	"github.com/tiny-forge/snap/pkg/swap"
 )
 
 // chosen is a volume of a snapshot, or a part of it.
@@ -126,7 +125,7 @@ func missing(m *store.Manifest, v *store.Volume, list []part.Missing) error {
 		}
 		lines = append(lines, line)
 		for _, name := range one.Near {
-			like = append(like, swap.Shown(v.Name+":"+name)) // out of the snapshot, so anything
+			like = append(like, remedy.Shown(v.Name+":"+name)) // out of the snapshot, so anything
 		}
 	}
 	slices.Sort(like)

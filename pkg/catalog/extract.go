@@ -17,7 +17,6 @@ import (
 	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/snapshot"
 	"github.com/tiny-forge/snap/pkg/store"
-	"github.com/tiny-forge/snap/pkg/swap"
 	"github.com/tiny-forge/snap/pkg/workload"
 )
 
@@ -126,7 +125,7 @@ func (x *Extraction) carryOut(ctx context.Context, t *target, result *Extracted,
 	}
 	err = fault.Because(ctx, err)
 	if undo := t.abort(); undo != nil {
-		return nil, fault.New(fault.Failed, "cleanup", remedy.Of("rm -rf "+swap.Quote(t.path)), "%w; %w", err, undo)
+		return nil, fault.New(fault.Failed, "cleanup", remedy.Of("rm -rf "+remedy.Quote(t.path)), "%w; %w", err, undo)
 	}
 	return nil, x.classify(err)
 }

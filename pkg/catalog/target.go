@@ -14,7 +14,6 @@ import (
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/remedy"
-	"github.com/tiny-forge/snap/pkg/swap"
 )
 
 // stagePrefix begins the name of the directory in a target in which everything is made.
@@ -92,7 +91,7 @@ func unopened(err error) error {
 	case errors.As(err, &placed):
 		return fault.Refuse("symlink_in_path", remedy.Of("name the real directory"), "%w, and may lead anywhere", err)
 	case errors.Is(err, fs.ErrNotExist) && errors.As(err, &at):
-		return fault.Refuse("not_a_directory", remedy.Of("mkdir -p "+swap.Quote(at.Path)), "the directory above it does not exist: %w", err)
+		return fault.Refuse("not_a_directory", remedy.Of("mkdir -p "+remedy.Quote(at.Path)), "the directory above it does not exist: %w", err)
 	case errors.Is(err, unix.ENOTDIR):
 		return fault.Refuse("not_a_directory", remedy.Of("name another directory"), "%w", err)
 	}
@@ -110,11 +109,11 @@ func (t *target) empty() error {
 	stage := slices.IndexFunc(names, func(name string) bool { return strings.HasPrefix(name, stagePrefix) })
 	switch {
 	case stage < 0:
-		return fault.Refuse("target_not_empty", remedy.Of("name a directory that does not exist yet, such as "+swap.Quote(t.path+"/restored")), "%s is not empty: it holds %q", t.path, names[0])
+		return fault.Refuse("target_not_empty", remedy.Of("name a directory that does not exist yet, such as "+remedy.Quote(t.path+"/restored")), "%s is not empty: it holds %q", t.path, names[0])
 	case !t.dir.Abandoned(names[stage]):
 		return t.busy()
 	}
-	return fault.Refuse("target_unfinished", remedy.Of("rm -rf "+swap.Quote(t.path)+", then try again"),
+	return fault.Refuse("target_unfinished", remedy.Of("rm -rf "+remedy.Quote(t.path)+", then try again"),
 		"%s holds an extraction that was interrupted (%s), so what is there is only a part", t.path, names[stage])
 }
 
@@ -193,7 +192,7 @@ func (t *target) finish(at func(point string)) error {
 		err = errors.Join(err, t.back())
 	}
 	if err != nil {
-		return fault.New(fault.Pending, "cleanup", remedy.Of("look at the owner and the mode of "+swap.Quote(t.path)+", and run sync"), "everything is in %s, but: %w", t.path, err)
+		return fault.New(fault.Pending, "cleanup", remedy.Of("look at the owner and the mode of "+remedy.Quote(t.path)+", and run sync"), "everything is in %s, but: %w", t.path, err)
 	}
 	return nil
 }

@@ -59,7 +59,7 @@ func Run(ctx context.Context, x *Comparison) ([]VolumeTotals, error) {
 	for _, p := range pairs {
 		t, err := x.one(ctx, p)
 		if err != nil {
-			return nil, catalog.Fault(ctx, x.From.Workload, fmt.Errorf("volume %s: %w", swap.Shown(p.name), err))
+			return nil, catalog.Fault(ctx, x.From.Workload, fmt.Errorf("volume %s: %w", remedy.Shown(p.name), err))
 		}
 		list = append(list, VolumeTotals{p.name, *t})
 	}
@@ -92,7 +92,7 @@ func (x *Comparison) pairs() ([]pair, error) {
 		p := pair{name: v.Name, from: v}
 		if x.Live != nil {
 			if p.live = catalog.OwnVolume(x.Live.Workload, x.From, v); p.live == nil && x.Live.Excludes(v.Source) {
-				x.Line(fmt.Sprintf("notice: volume %s is left out, because `exclude` in the config leaves it alone", swap.Shown(v.Name)))
+				x.Line(fmt.Sprintf("notice: volume %s is left out, because `exclude` in the config leaves it alone", remedy.Shown(v.Name)))
 				continue
 			}
 		} else {
@@ -134,7 +134,7 @@ func (x *Comparison) chosen(list []pair) ([]pair, error) {
 	}
 	for _, p := range list {
 		if x.Live != nil && p.live == nil {
-			return nil, fault.Refuse("volume_unresolved", remedy.Of("choose the others with --volume, or make the config's volumes match the snapshot's (`", remedy.Operation{Verb: remedy.DoShow, Workload: x.From.Workload, ID: x.From.SID}, "`)"),
+			return nil, fault.Refuse("volume_unresolved", remedy.Of("choose the others with --volume, or make the config's volumes match the snapshot's (`", remedy.Show(x.From.Workload, x.From.SID), "`)"),
 				"where the live data of volume %q of the snapshot is, the config of workload %s does not say", p.name, x.From.Workload)
 		}
 	}

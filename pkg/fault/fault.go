@@ -310,15 +310,15 @@ func wayOut(tx string, way swap.Way) remedy.Remedy {
 	again := remedy.Recover(way.Workload)
 	switch way.Do {
 	case swap.MoveAway:
-		return thenRecover("mv " + swap.Quote(way.Path) + " to another name")
+		return thenRecover("mv " + remedy.Quote(way.Path) + " to another name")
 	case swap.Unmount:
-		return thenRecover("umount " + swap.Quote(way.Path))
+		return thenRecover("umount " + remedy.Quote(way.Path))
 	case swap.PutBack:
 		first := ""
 		if way.Occupied {
 			first = " (first move away what is there now)"
 		}
-		return remedy.Of(fmt.Sprintf("put %s of volume %s back: mv %s %s%s, then ", way.Tree, way.Volume, swap.Quote(way.Path), swap.Quote(way.To), first), again)
+		return remedy.Of(fmt.Sprintf("put %s of volume %s back: mv %s %s%s, then ", way.Tree, way.Volume, remedy.Quote(way.Path), remedy.Quote(way.To), first), again)
 	case swap.Resolve:
 		return remedy.Of("keep the "+way.Tree.Word()+" data of all volumes: ", remedy.Resolve(way.Workload, tx, way.Tree.Word()))
 	case swap.RestoreOld:

@@ -82,8 +82,8 @@ func Whole(volumes []*swap.Volume) error {
 			return err
 		}
 		if len(beside) > 0 {
-			first := swap.Quote(beside[0])
-			return fault.Refuse("journal_beside", remedy.Of("let the service mount the directory around both; or start the app and stop it cleanly, so that it takes the journal into the file; or move the journal away, and lose what only it has (mv "+first+" "+swap.Quote(beside[0]+".away")+")"),
+			first := remedy.Quote(beside[0])
+			return fault.Refuse("journal_beside", remedy.Of("let the service mount the directory around both; or start the app and stop it cleanly, so that it takes the journal into the file; or move the journal away, and lose what only it has (mv "+first+" "+remedy.Quote(beside[0]+".away")+")"),
 				"volume %s: the app has stopped, and %s still lies beside the file: it belongs to the old file, and SQLite would apply it to the new one", v.Name, strings.Join(beside, ", "))
 		}
 	}

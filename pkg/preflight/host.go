@@ -61,7 +61,7 @@ func (h *Host) OpenOne(v *workload.Volume) (*swap.Volume, error) {
 	}
 	if m.External {
 		opened.Close()
-		return nil, fault.Refuse("volume_absent", remedy.Of("docker volume create "+swap.Quote(m.Source)),
+		return nil, fault.Refuse("volume_absent", remedy.Of("docker volume create "+remedy.Quote(m.Source)),
 			"volume %s: the Compose file says that it is external, so somebody else makes it, and the engine does not have it", v.Name)
 	}
 	opened.ByEngine(m.Source)

@@ -74,7 +74,7 @@ func (h *Host) mapped(m *store.Manifest, arg string) (from *store.Volume, into *
 		}
 	}
 	if from == nil {
-		return nil, nil, fault.New(fault.Usage, "bad_map", remedy.Of("write --map OLD=NEW: a volume of the snapshot (`", remedy.Operation{Verb: remedy.DoShow, Workload: h.Workload.Name, ID: m.SID}, "`), and one of the config"), "--map %q: %w", arg, why)
+		return nil, nil, fault.New(fault.Usage, "bad_map", remedy.Of("write --map OLD=NEW: a volume of the snapshot (`", remedy.Show(h.Workload.Name, m.SID), "`), and one of the config"), "--map %q: %w", arg, why)
 	}
 	return from, into, nil
 }
@@ -102,6 +102,6 @@ func (h *Host) unpaired(p *Plan, m *store.Volume) error {
 		p.warn("the snapshot has volume %q, which `exclude` in the config leaves alone", m.Name)
 		return nil
 	}
-	return fault.Refuse("volume_unresolved", remedy.Of("say which volume of the config it is now: --map, or `was:` in the config; or make the config's volumes match the snapshot's (`", remedy.Operation{Verb: remedy.DoShow, Workload: h.Workload.Name, ID: p.SID}, "`)"),
+	return fault.Refuse("volume_unresolved", remedy.Of("say which volume of the config it is now: --map, or `was:` in the config; or make the config's volumes match the snapshot's (`", remedy.Show(h.Workload.Name, p.SID), "`)"),
 		"the snapshot has volume %q (scope %s, source %q), but the config of workload %s does not", m.Name, m.Scope, m.Source, h.Workload.Name)
 }

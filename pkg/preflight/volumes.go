@@ -151,7 +151,7 @@ func (h *Host) absent(v *swap.Volume) error {
 	case h.Workload.Kind() == workload.Data && v.EngineVolume != "":
 		way = remedy.Of("docker volume create " + v.EngineVolume + " (a restore also makes it), or correct the config")
 	case h.Workload.Kind() == workload.Data:
-		way = remedy.Of("make the directory (mkdir -p " + swap.Quote(v.Path()) + "; a restore also makes it), or correct the config")
+		way = remedy.Of("make the directory (mkdir -p " + remedy.Quote(v.Path()) + "; a restore also makes it), or correct the config")
 	}
 	return fault.Refuse("volume_absent", way, "volume %s: %s does not exist", v.Name, v.Path())
 }
@@ -166,9 +166,9 @@ func (h *Host) live(ctx context.Context, p *Plan) error {
 		found, err := archive.Survey(ctx, v.Opened.Live, snapshot.WriteOptions(v.Config))
 		var locked *archive.Locked
 		if errors.As(err, &locked) {
-			hint := "chattr -i -a " + swap.Quote(v.Path+"/"+locked.Name)
+			hint := "chattr -i -a " + remedy.Quote(v.Path+"/"+locked.Name)
 			if locked.More > 0 {
-				hint = "chattr -R -i -a " + swap.Quote(v.Path) + " (lsattr -R shows them)"
+				hint = "chattr -R -i -a " + remedy.Quote(v.Path) + " (lsattr -R shows them)"
 			}
 			return fault.Refuse("immutable", remedy.Of(hint), "volume %s: %w", v.Name, err)
 		}

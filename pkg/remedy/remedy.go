@@ -1,6 +1,7 @@
 // Package remedy says what an operator can do about an error, without the words of
 // a command line or of a page: text, with operations among it. The engine makes a
-// [Remedy] with [Of]; the door turns it into text with [Remedy.Text].
+// [Remedy] with [Of]; the door turns it into text with [Remedy.Text]. [Quote] and [Shown]
+// write a name that anybody may have chosen, for a shell and for a reader.
 package remedy
 
 import "strings"
@@ -104,6 +105,11 @@ func Recover(workload string) Operation { return Operation{Verb: DoRecover, Work
 
 // List lists the snapshots of a workload.
 func List(workload string) Operation { return Operation{Verb: DoList, Workload: workload} }
+
+// Show shows what a snapshot is of.
+func Show(workload, sid string) Operation {
+	return Operation{Verb: DoShow, Workload: workload, ID: sid}
+}
 
 // Ls lists what is in a snapshot, or in a part of it.
 func Ls(workload, sid, part string) Operation {

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/remedy"
 )
 
 // Unfit says why a directory or a file can never be exchanged, and what to do about it. It
@@ -48,7 +49,7 @@ func (v *Volume) isSymlink() bool {
 // Expect says what the new data is: one file, or a directory. It refuses, with [*Unfit],
 // a volume whose live data is the other. One that does not exist is made as that.
 func (v *Volume) Expect(file bool) error {
-	away := "move it away (mv " + Quote(v.Path()) + " " + Quote(v.Path()+".away") + ")"
+	away := "move it away (mv " + remedy.Quote(v.Path()) + " " + remedy.Quote(v.Path()+".away") + ")"
 	switch {
 	case file && v.EngineVolume != "":
 		return v.unfit("not_a_file", "correct the config: what the engine makes is a directory", "the snapshot has one file, and %s is a volume of the engine", v.EngineVolume)
@@ -56,7 +57,7 @@ func (v *Volume) Expect(file bool) error {
 		v.File = file
 	case file && !v.File:
 		return v.unfit("not_a_file", "if an engine made the directory because the file was missing, remove the containers that mount it (docker rm -f) and then the directory (rmdir "+
-			Quote(v.Path())+"); or "+away, "the snapshot has one file, and %s is a directory", v.Path())
+			remedy.Quote(v.Path())+"); or "+away, "the snapshot has one file, and %s is a directory", v.Path())
 	case v.File && !file:
 		return v.unfit("not_a_directory", away+", and remove the containers that mount it (docker rm -f)", "the snapshot has a directory, and %s is a file", v.Path())
 	}
@@ -81,7 +82,7 @@ func (v *Volume) Fit(mounts disk.Mounts) error {
 			return err
 		}
 		if locked {
-			return v.unfit("immutable", "chattr -i -a "+Quote(d.Path()), "%s has the immutable or the append-only flag", d.Path())
+			return v.unfit("immutable", "chattr -i -a "+remedy.Quote(d.Path()), "%s has the immutable or the append-only flag", d.Path())
 		}
 	}
 	isMount, err := v.Live.IsMountRoot()
@@ -99,7 +100,7 @@ func (v *Volume) Fit(mounts disk.Mounts) error {
 		return err
 	}
 	if readOnly {
-		return v.unfit("read_only_subvolume", "btrfs property set -ts "+Quote(v.Path())+" ro false",
+		return v.unfit("read_only_subvolume", "btrfs property set -ts "+remedy.Quote(v.Path())+" ro false",
 			"%s is a read-only subvolume, in which nothing can be deleted", v.Path())
 	}
 	inside, err := mounts.Inside(v.Live)
@@ -107,7 +108,7 @@ func (v *Volume) Fit(mounts disk.Mounts) error {
 		return err
 	}
 	if inside != "" {
-		return v.unfit("mount_inside", "umount "+Quote(inside), "%s is mounted inside the volume", inside)
+		return v.unfit("mount_inside", "umount "+remedy.Quote(inside), "%s is mounted inside the volume", inside)
 	}
 	return nil
 }
@@ -121,16 +122,16 @@ func (v *Volume) mountPoint(mounts disk.Mounts) error {
 	}
 	elsewhere := "/mnt/" + v.base
 	if v.File {
-		hint := "stop the app, copy the file, umount " + Quote(v.Path()) + ", and put the copy there"
+		hint := "stop the app, copy the file, umount " + remedy.Quote(v.Path()) + ", and put the copy there"
 		if other != "" {
-			hint = "name the file itself in the config, and where containers mount it: " + Quote(other)
+			hint = "name the file itself in the config, and where containers mount it: " + remedy.Quote(other)
 		}
 		return v.unfit("mount_point", hint+"; until then capture, export and a restore into another directory work", "%s is a mount point (of %s), which cannot be exchanged", v.Path(), mount.Source)
 	}
 	hint := fmt.Sprintf("make it a directory of that filesystem: stop the app, umount %s, mount %s at %s instead (in /etc/fstab too), move its files into the new directory %s/data, and name that directory in the config; until then capture, export and a restore into another directory work",
-		Quote(v.Path()), mount.Source, Quote(elsewhere), elsewhere)
+		remedy.Quote(v.Path()), mount.Source, remedy.Quote(elsewhere), elsewhere)
 	if other != "" {
-		hint = "name the directory itself in the config, and where containers mount it: " + Quote(other) + "; until then capture, export and a restore into another directory work"
+		hint = "name the directory itself in the config, and where containers mount it: " + remedy.Quote(other) + "; until then capture, export and a restore into another directory work"
 	}
 	return v.unfit("mount_point", hint, "%s is a mount point (of %s), which cannot be exchanged", v.Path(), mount.Source)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/disk"
+	"github.com/tiny-forge/snap/pkg/remedy"
 )
 
 const (
@@ -98,9 +99,9 @@ func waysOut(found []disk.Holder) string {
 		case h.PID != 0:
 			add(&spaces, pid)
 		case h.Command != "":
-			add(&list, "umount "+Quote(h.Command))
+			add(&list, "umount "+remedy.Quote(h.Command))
 		default:
-			add(&list, "umount "+Quote(h.Path))
+			add(&list, "umount "+remedy.Quote(h.Path))
 		}
 	}
 	spaces = slices.DeleteFunc(spaces, func(pid string) bool { return slices.Contains(pids, pid) })

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/journal"
+	"github.com/tiny-forge/snap/pkg/remedy"
 )
 
 // Probe tries a real exchange for each volume, in a wrapper that a transaction
@@ -87,7 +88,7 @@ func (v *Volume) probe(t trial) error {
 	defer wrapper.Close()
 	err = wrapper.ProbeExchange(t.parent, t.live)
 	if errors.Is(err, unix.EXDEV) {
-		return v.unfit("project_id", fmt.Sprintf("chattr -P %s, so that it takes directories of every project, or give both one project (chattr -p)", Quote(v.parent.Path())),
+		return v.unfit("project_id", fmt.Sprintf("chattr -P %s, so that it takes directories of every project, or give both one project (chattr -p)", remedy.Quote(v.parent.Path())),
 			"%s has project id %d, and its parent directory admits only project %d: %w", v.Path(), t.live.Project, t.parent.Project, err)
 	}
 	return err
