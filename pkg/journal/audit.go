@@ -49,18 +49,23 @@ func (j *Journal) Record(a Audit) error {
 	if err != nil {
 		return fmt.Errorf("open the audit log: %w", err)
 	}
+	return errors.Join(appendLine(f, append(line, '\n')), f.Sync(), f.Close())
+}
+
+// appendLine adds a line, which ends with its line break, to a file that is locked. It gives
+// the last line its end first, where a power cut or a full disk has cut that.
+func appendLine(f *os.File, line []byte) error {
 	info, err := f.Stat()
 	if err == nil && info.Size() > 0 {
-		// A power cut or a full disk may have cut the last line.
 		last := make([]byte, 1)
 		if _, err = f.ReadAt(last, info.Size()-1); last[0] != '\n' {
 			line = append([]byte{'\n'}, line...)
 		}
 	}
 	if err == nil {
-		_, err = f.Write(append(line, '\n'))
+		_, err = f.Write(line)
 	}
-	return errors.Join(err, f.Sync(), f.Close())
+	return err
 }
 
 // lockAudit opens the log for one line, alone: another process that adds a line waits.

@@ -67,22 +67,9 @@ func (j *Journal) addLine(name string, line []byte) error {
 	if err != nil {
 		return err
 	}
-	// A power cut may have cut the last line.
-	var last [1]byte
-	info, err := f.Stat()
-	if err == nil && info.Size() > 0 {
-		_, err = f.ReadAt(last[:], info.Size()-1)
-		if last[0] != '\n' {
-			line = append([]byte{'\n'}, line...)
-		}
-	}
-	if err == nil {
-		_, err = f.Write(line)
-	}
-	if err == nil {
-		info, err = f.Stat()
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
+	err = appendLine(f, line)
+	info, statErr := f.Stat()
+	if err := errors.Join(err, statErr, f.Close()); err != nil {
 		return err
 	}
 	if info.Size() <= maxHistory {

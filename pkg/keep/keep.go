@@ -10,7 +10,6 @@
 package keep
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -18,7 +17,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"gopkg.in/yaml.v3"
 
@@ -209,6 +207,3 @@ func encoded(value any) string {
 	}
 	return b.String()
 }
-
-// Text reports whether a file is text that can be shown, and not other data.
-func (f *File) Text() bool { return utf8.Valid(f.Content) && !bytes.ContainsRune(f.Content, 0) }

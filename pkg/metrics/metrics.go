@@ -1,7 +1,7 @@
 // Package metrics writes how a host's captures go, for the textfile collector of
 // Prometheus.
 //
-// [Write] looks at the journal and the store and writes the whole file. It asks no
+// [Host.Write] looks at the journal and the store and writes the whole file. It asks no
 // engine, so one that hangs does not keep it. The file is replaced at once: whoever reads
 // it sees the old one or the new one.
 package metrics

@@ -39,7 +39,6 @@ type Engine struct {
 	Scrubs interface {
 		Turn(store, workload string) (store.Turn, error)
 		SetTurn(store, workload string, next store.Turn) error
-		Sweep() error
 	}
 	// Notes keeps which members are damaged. Nil: nothing does.
 	Notes repair.Notes

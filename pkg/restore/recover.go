@@ -100,11 +100,7 @@ func (e *Engine) Recover(ctx context.Context, req RecoverRequest) ([]Recovery, e
 
 // sweep removes what ended transactions have left.
 func (e *Engine) sweep() error {
-	err := e.Journal.Sweep()
-	if err == nil && e.Scrubs != nil {
-		err = e.Scrubs.Sweep()
-	}
-	if err != nil || e.Store == nil {
+	if err := e.Journal.Sweep(); err != nil || e.Store == nil {
 		return err
 	}
 	return e.Store.Sweep(e.Journal.List)

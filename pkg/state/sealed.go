@@ -41,18 +41,6 @@ func (s *State) write(name string, list disk.Sealed, format string, version int)
 	return s.root.Publish(name, data)
 }
 
-// Sweep removes what the writing of a list has left that was killed.
-func (s *State) Sweep() error {
-	return s.locked(func() error {
-		for _, name := range []string{storesFile, scrubFile} {
-			if err := s.root.Remove(name + ".tmp"); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
 // locked runs do while no other process changes a list: two may do so at the same time.
 func (s *State) locked(do func() error) error {
 	if err := s.root.Flock(unix.LOCK_EX); err != nil {
@@ -65,9 +53,9 @@ func (s *State) locked(do func() error) error {
 // tidy removes what a process left that was killed while it wrote one of the lists. Whoever
 // writes one has the lock. What cannot be removed does no harm: the next who writes replaces it.
 func (s *State) tidy() {
-	for _, name := range []string{storesFile + ".tmp", scrubFile + ".tmp"} {
-		if there, _ := s.root.Exists(name); there && s.root.Flock(unix.LOCK_EX|unix.LOCK_NB) == nil {
-			_ = s.root.Remove(name)
+	for _, name := range []string{storesFile, scrubFile, damageFile} {
+		if there, _ := s.root.Exists(name + ".tmp"); there && s.root.Flock(unix.LOCK_EX|unix.LOCK_NB) == nil {
+			_ = s.root.Remove(name + ".tmp")
 			_ = s.root.Flock(unix.LOCK_UN)
 		}
 	}

@@ -343,7 +343,7 @@ func TestAListThatWasCutLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	for _, name := range []string{"stores.json.tmp", "scrub.json.tmp"} {
+	for _, name := range []string{"stores.json.tmp", "scrub.json.tmp", "damaged.json.tmp"} {
 		for _, written := range []bool{true, false} {
 			disktest.Write(t, host, map[string]string{name: "{"})
 			if written {
