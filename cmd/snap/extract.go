@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"time"
@@ -40,6 +41,9 @@ func restoreArgs(cmd *cobra.Command, args []string, to string) error {
 	return cobra.ExactArgs(2)(cmd, args)
 }
 
+// errNoDirectory is that of an empty --to.
+var errNoDirectory = &usageError{errors.New("--to names no directory"), "name one that does not exist, or is empty"}
+
 // alone refuses flags that say how an app is stopped and comes up: --to touches none.
 func alone(flags *pflag.FlagSet, to string) error {
 	for _, name := range []string{"confirm", "guard", "image", "on-unhealthy", "take-over", "trust-index", "health-timeout", "stop-timeout", "plan-hash", "map"} {
@@ -51,7 +55,7 @@ func alone(flags *pflag.FlagSet, to string) error {
 		}
 	}
 	if to == "" {
-		return &usageError{fmt.Errorf("--to names no directory"), "name one that does not exist, or is empty"}
+		return errNoDirectory
 	}
 	return nil
 }

@@ -78,7 +78,7 @@ func (f *fromConfig) only(flags *pflag.FlagSet) (err error) {
 		}
 	})
 	if err == nil && flags.Changed("to") && f.to == "" {
-		err = &usageError{fmt.Errorf("--to names no directory"), "name one that does not exist, or is empty"}
+		err = errNoDirectory
 	}
 	return err
 }

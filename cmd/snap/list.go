@@ -163,7 +163,7 @@ func (a *app) showCommand() *cobra.Command {
 			}
 			a.table(rows)
 			if kept != nil {
-				a.say("config from %q of host %q (%s)", kept.Path, kept.Host, a.spell(remedy.ConfigFrom(args[0], args[1])))
+				a.say("config from %q of host %q (%s)", kept.Path, kept.Host, a.spell(remedy.ConfigFrom(args[0], sid)))
 				if len(kept.Files) > 0 {
 					a.table(keptRows(kept))
 				}

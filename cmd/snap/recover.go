@@ -42,7 +42,8 @@ func (a *app) recoverCommand() *cobra.Command {
 		Short:       "Finish or undo what a crash interrupted",
 		Long: `Finish or undo every operation whose process is gone. Afterwards all volumes of a
 workload are old, or all are new; its containers are as they were; the hooks that come
-after have run; and nothing is left beside the data. Run it at boot. If there is nothing to do, it does nothing.
+after have run; and nothing is left beside the data. Run it at boot. If there is
+nothing to do, it does nothing.
 
 --offline recovers only the data, for the time before the container engine is
 up; the next run does the rest. If snap finds something that it does not

@@ -20,6 +20,7 @@ import (
 	"github.com/tiny-forge/snap/pkg/journal"
 	"github.com/tiny-forge/snap/pkg/metrics"
 	"github.com/tiny-forge/snap/pkg/notify"
+	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/restore"
 	"github.com/tiny-forge/snap/pkg/runtime"
 	"github.com/tiny-forge/snap/pkg/workload"
@@ -243,7 +244,7 @@ func (a *app) tellKilled(ctx context.Context, e *restore.Engine, r restore.Recov
 	ev.Title = fmt.Sprintf("snap on %s was killed while it worked on %s", hostname(), r.Workload)
 	ev.Text = "its watchdog has recovered: " + cmp.Or(r.Action, "nothing")
 	if r.Err != nil {
-		ev.Text = "its watchdog could not recover: " + r.Err.Error() + "\nwhat to do: snap recover " + r.Workload
+		ev.Text = "its watchdog could not recover: " + fault.Line(r.Err) + "\nwhat to do: " + a.spell(remedy.Recover(r.Workload))
 	}
 	a.tell(ctx, e, ev)
 }

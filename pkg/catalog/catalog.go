@@ -1,9 +1,10 @@
 // Package catalog reads snapshots out of a store for whoever asks for one by name. It
-// checks the id ([ValidSID]) or finds it by a word ([Find]), loads the manifest ([Load]), writes a volume as one archive
-// ([Export]), and puts a snapshot, or chosen files of it, into a directory beside the live
-// data ([Extract]). [Kept] and [ExtractConfig] do that with the config that it keeps. [Look]
-// lists the files of a snapshot, and writes one of them; [Names] are what it, and a
-// comparison, go by. Its errors are [*fault.Error], with a way out for the operator.
+// checks the id ([ValidSID]) or finds it by a word ([Find]), loads the manifest ([Load]),
+// writes a volume as one archive ([Export]), and puts a snapshot, or chosen files of it,
+// into a directory beside the live data ([Extract]). [Kept] reads the config that a
+// snapshot keeps, and [ExtractConfig] puts that into a directory. [Look] lists the files of
+// a snapshot, and writes one of them; it and a comparison go by [Names]. [Undo] finds what
+// an undo restores. Its errors are [*fault.Error], with a way out for the operator.
 //
 // It takes no lock: the caller shares the store's, so that no member goes meanwhile. It
 // touches no live data: [Guarded] says what an extraction keeps away from.

@@ -38,7 +38,8 @@ func (c *check) find(workload, code string, way remedy.Remedy, format string, ar
 
 // Run looks for what needs attention, of one workload or, for "", of all: no recent
 // snapshot, a capture that has failed, an operation that has not ended, an engine or a
-// store that does not answer, damage that was found, room that runs out, data that has shrunk. It changes
+// store that does not answer, damage that was found, room that runs out, data that has
+// shrunk. It changes
 // nothing. Snapshots older than maxAge are too old.
 func Run(ctx context.Context, e *restore.Engine, name string, maxAge time.Duration) ([]Finding, error) {
 	list, err := e.Status(ctx, name)

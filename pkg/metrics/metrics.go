@@ -93,7 +93,7 @@ func (h *Host) collect() ([]metric, error) {
 			continue
 		}
 		count, bad := 0.0, 0.0
-		for _, err := range h.Store.All(name) {
+		for _, err := range h.Store.Summaries(name) {
 			count++
 			if err != nil {
 				bad++

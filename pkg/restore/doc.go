@@ -9,9 +9,10 @@
 // last one back, [Engine.Status] what is pending.
 // [Engine.Deploy] brings a workload up from the config. [Engine.Export] writes a
 // volume to an archive and [Engine.Import] makes a snapshot of one. [Engine.Extract]
-// puts a snapshot, or a part of it, into a directory beside everything. [Engine.Lock]
-// keeps snap out while another tool deploys. [Engine.Resolve] carries out what an
-// operator decides about a frozen restore.
+// puts a snapshot, or a part of it, into a directory beside everything. [Engine.Read]
+// looks into one, [Engine.Verify] looks for damage and repairs it, [Engine.Prune] and
+// [Engine.Delete] delete. [Engine.Lock] keeps snap out while another tool deploys.
+// [Engine.Resolve] carries out what an operator decides about a frozen restore.
 //
 // Each call takes the locks that it needs and returns an error of kind [fault.Busy] where
 // another process has them. The context may end Capture before it publishes, and
@@ -30,7 +31,8 @@
 // "revert" after it back again. Recover may itself be cut anywhere and run again.
 //
 // A capture, a deploy or an import has no directories to exchange: recovery brings
-// the containers back as recorded and removes what was stored.
+// the containers back as recorded, runs the hooks that a capture owes (package hook), and
+// removes what was stored.
 //
 // # What holds after an error
 //

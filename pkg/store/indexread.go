@@ -88,12 +88,8 @@ func (s *Store) openIndex(workload, sid string, begins func(head string) error) 
 	return readIndex(dir, sid+"/"+indexFile, begins)
 }
 
-// ReadIndex opens the index in the file rel below dir; see [Store.OpenIndex].
-func ReadIndex(dir *disk.Dir, rel string, of Origin) (*IndexReader, error) {
-	return readIndex(dir, rel, of.begins)
-}
-
-// ReadPlaces is ReadIndex as [Store.OpenPlaces] is OpenIndex.
+// ReadPlaces opens the index in the file rel below dir, of any origin; see
+// [Store.OpenPlaces].
 func ReadPlaces(dir *disk.Dir, rel string) (*IndexReader, error) {
 	return readIndex(dir, rel, anywhere)
 }

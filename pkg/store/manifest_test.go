@@ -88,11 +88,14 @@ var goldenOrigin = store.Origin{Machine: "0123456789abcdef0123456789abcdef", Boo
 // readsBack compares what is read from the index with what was written.
 func readsBack(t *testing.T, d *disk.Dir, lines []*archive.Line) {
 	t.Helper()
-	r, err := store.ReadIndex(d, "index.gz", goldenOrigin)
+	r, err := store.ReadPlaces(d, "index.gz")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Close()
+	if !r.Of(goldenOrigin) {
+		t.Error("it is of another origin")
+	}
 	v, err := r.Volume()
 	if err != nil || v.Name != "content\twith a tab" || v.FSID != "ext4-0123" || v.Since != (archive.Timespec{Sec: 1700000000, Nsec: 5}) {
 		t.Errorf("the volume is read as %+v: %v", v, err)
@@ -296,7 +299,7 @@ func TestAnIndexOfVersion1ServesForNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	if _, err := store.ReadIndex(d, "index.gz", goldenOrigin); !errors.Is(err, store.ErrIndex) {
+	if _, err := store.ReadPlaces(d, "index.gz"); !errors.Is(err, store.ErrIndex) {
 		t.Errorf("it is opened: %v", err)
 	}
 }
