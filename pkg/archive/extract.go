@@ -285,7 +285,7 @@ func (x *extractor) count(e *tarstream.Entry) error {
 	return nil
 }
 
-// room counts what an entry of which nobody has declared anything takes on disk.
+// room counts what an entry takes on disk whose size no manifest has declared.
 func (x *extractor) room(e *tarstream.Entry) error {
 	const page = 4096
 	need := e.Stored() + sizeOf(e.Xattrs)

@@ -98,7 +98,7 @@ func TestAWordMeansOneSnapshotOrNone(t *testing.T) {
 		t.Errorf("a slip in an id: %v", err)
 	}
 
-	// What was cut before its manifest is no snapshot.
+	// What was cut before its manifest is not a snapshot.
 	w.must(os.MkdirAll(w.at("store/snapshots/app/20261101T030001Z-eeeeee"), 0o700))
 	found("20261101", older)
 

@@ -160,7 +160,7 @@ func inMapping(n *yaml.Node, key string) *yaml.Node {
 
 // paths returns the paths in a value of a Compose file: a string, a list of such values, or
 // a mapping that has them under the key path. One that has a variable in it is left out,
-// with the reason; so is, without a word, one that is no file of this host.
+// with the reason; so is, without a word, one that is not a file of this host.
 func (r *sources) paths(n *yaml.Node, kind runtime.FileKind, folder string) (list []string) {
 	for n != nil && n.Kind == yaml.AliasNode {
 		n = n.Alias

@@ -93,8 +93,8 @@ func (h *Hooks) After(ctx context.Context, ok bool) error {
 	return nil
 }
 
-// Because returns an error with more words around that of After; nil where err is none of
-// a hook.
+// Because returns an error with more words around that of After; nil where err is not that
+// of a hook.
 func Because(err error, format string, args ...any) error {
 	if _, ours := errors.AsType[*Failed](err); !ours {
 		return nil

@@ -198,7 +198,7 @@ func TestASignalEndsAHook(t *testing.T) {
 }
 
 // Something that a hook leaves behind, with its output open, does not keep snap waiting for
-// ever, and is no failure.
+// ever, and is not a failure.
 func TestAHookMayLeaveADaemonBehind(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -171,7 +171,7 @@ func TestTheFormatIsThatOfPrometheus(t *testing.T) {
 	}
 	for _, m := range order {
 		if !strings.HasPrefix(m, "snap_") || strings.Contains(m, "seconds_") || strings.Contains(m, "bytes_") {
-			t.Errorf("%s is no name by the conventions: the unit comes last", m)
+			t.Errorf("%s is not a name by the conventions: the unit comes last", m)
 		}
 	}
 }

@@ -22,7 +22,7 @@ const (
 	pingTries    = 2
 )
 
-// Status is an answer that is none of success.
+// Status is an answer of HTTP that does not mean success.
 type Status struct{ Code int }
 
 func (s *Status) Error() string { return fmt.Sprintf("the answer is HTTP %d", s.Code) }

@@ -79,7 +79,7 @@ func TestSnapshotsAreThoseOfTheNewName(t *testing.T) {
 	if m, err := s.Load("blog", third); err != nil || m.Workload != "blog" {
 		t.Errorf("the other workload's: %+v, %v", m, err)
 	}
-	// What a capture that failed, or a rename and a delete, have left is no snapshot.
+	// What a capture that failed, or a rename and a delete, have left is not a snapshot.
 	disktest.Write(t, path, map[string]string{"snapshots/empty/was.json": "anything", "snapshots/full/notes": "of somebody"})
 	if err := s.Rename("blog", "empty"); err != nil {
 		t.Errorf("onto an empty folder: %v", err)

@@ -226,7 +226,7 @@ func TestWhatIsNotThereAndWhatIsCutShort(t *testing.T) {
 	if _, err := verify.Run(t.Context(), h.st, verify.Request{Workload: "app", SID: "20260102T030405Z-abcdef"}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("of a snapshot that is not there: %v", err)
 	}
-	// What a capture that was cut has left is no snapshot.
+	// What a capture that was cut has left is not a snapshot.
 	if err := os.Mkdir(filepath.Join(h.path, "snapshots/app/20260102T030405Z-abcdef"), 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -64,7 +64,7 @@ workloads:
 		t.Error("a workload that is not there has a text")
 	}
 	if text, err := (&workload.Config{}).Text("blog"); text != "" || err != nil {
-		t.Errorf("a config that is no file: %q, %v", text, err)
+		t.Errorf("a config that is not a file: %q, %v", text, err)
 	}
 }
 

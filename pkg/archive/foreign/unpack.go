@@ -64,7 +64,7 @@ type Stream struct {
 func Open(ctx context.Context, in io.Reader) (*Stream, error) {
 	s := &Stream{ctx: ctx, from: &source{r: in}, end: func() {}}
 	buf := bufio.NewReaderSize(s.from, 64<<10)
-	head, _ := buf.Peek(4) // an error of the file stays in s.from; a short one is no archive
+	head, _ := buf.Peek(4) // an error of the file stays in s.from; a short one is not an archive
 	switch {
 	case s.from.err != nil:
 		return nil, s.from.err
