@@ -224,7 +224,7 @@ snapshot by its id.`,
 		}
 		req.Workload, req.SID, req.Volumes = args[0], undone.SID, undone.Volumes()
 		if undone.Unsure {
-			a.progress("warning: this host has no record of the restore that made snapshot %s, so whether that restore stayed is not known", undone.SID)
+			a.progress("warning: this host has no record of the restore that made snapshot %s, so it is not known whether that restore stayed", undone.SID)
 		}
 		if plan {
 			return a.plan(ctx, e, req)

@@ -256,7 +256,7 @@ func (a *app) measure(e *restore.Engine) {
 	}
 	h := &metrics.Host{Workloads: e.Config.Names(), Journal: e.Journal, Store: e.Store, ExitCode: exitOf}
 	if err := h.Write(e.Config.Textfile); err != nil {
-		a.progress("warning: the metrics in %s are not those of now: %v", e.Config.Textfile, err)
+		a.progress("warning: the metrics in %s could not be brought up to date: %v", e.Config.Textfile, err)
 	}
 }
 

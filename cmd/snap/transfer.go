@@ -185,7 +185,7 @@ snapshot does not hold is named.`,
 		a.say("%s", shown.SID)
 		a.progress("imported volume %s of %s: %d files, %s in %.1f s", volume, args[0], shown.Files, size(shown.Bytes), r.Seconds)
 		for _, what := range slices.Sorted(maps.Keys(r.Dropped)) {
-			a.progress("warning: lost of the archive: %s (%d times), which a snapshot does not hold", what, r.Dropped[what])
+			a.progress("warning: lost from the archive: %s (%d times), which a snapshot does not hold", what, r.Dropped[what])
 		}
 		for _, warning := range r.Warnings {
 			a.progress("warning: %s", warning)

@@ -5,9 +5,9 @@
 //
 // [Write] reads a directory into a [Sink] of members; [Start] does so in two parts,
 // with clones. [Extract] makes a tree in an empty directory from a stream of ours,
-// [ExtractForeign] from an archive of another program (package foreign), and [ExtractFrom] from chosen
-// entries of a stream (package part). [Survey] tells by stat alone what Write would
-// find, and [StatSum] whether anything has changed.
+// [ExtractForeign] from an archive of another program (package foreign), and
+// [ExtractFrom] from chosen entries of a stream (package part). [Survey] tells by stat
+// alone what Write would find, and [StatSum] whether anything has changed.
 //
 // The stream is POSIX pax (pax(1), "pax Interchange Format"), one entry a name in
 // the order of a sorted walk, a directory before what is in it, the root as "./"

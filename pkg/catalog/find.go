@@ -65,7 +65,7 @@ func latest(st *store.Store, kind fault.Kind, workload string) (string, error) {
 		if err != nil {
 			e := unusable(kind, workload, err)
 			return "", fault.New(e.Kind, e.Code, remedy.Of("name a snapshot by its id: ", remedy.List(workload)),
-				"which snapshot of workload %s is the latest cannot be told: %w", workload, err)
+				"it cannot be told which snapshot of workload %s is the latest: %w", workload, err)
 		}
 		if m.Reason == store.Manual {
 			return m.SID, nil

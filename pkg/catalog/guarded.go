@@ -26,7 +26,7 @@ type Guarded struct {
 type Live struct{ Workload, Volume, Path string }
 
 // Add adds the live directories of all workloads. ask returns a workload with the volumes
-// that the engine knows, and the engine's root. Where a workload's cannot be asked for, a
+// that the engine knows, and the engine's root. Where no engine tells a workload's, a
 // notice says so.
 func (g *Guarded) Add(ask func(*workload.Workload) (*workload.Workload, string, error)) (notices []string) {
 	for _, name := range g.Config.Names() {
@@ -34,7 +34,7 @@ func (g *Guarded) Add(ask func(*workload.Workload) (*workload.Workload, string, 
 		if w.AsksEngine() {
 			own, root, err := ask(w)
 			if err != nil {
-				notices = append(notices, fmt.Sprintf("where all volumes of workload %s are cannot be asked for, so whether the directory lies in one was not checked: %v", name, err))
+				notices = append(notices, fmt.Sprintf("the engine does not tell where the volumes of workload %s are, so whether the directory lies in one was not checked: %v", name, err))
 			} else {
 				w = own
 				g.Engines = append(g.Engines, root)

@@ -135,7 +135,7 @@ func (x *Comparison) chosen(list []pair) ([]pair, error) {
 	for _, p := range list {
 		if x.Live != nil && p.live == nil {
 			return nil, fault.Refuse("volume_unresolved", remedy.Of("choose the others with --volume, or make the config's volumes match the snapshot's (`", remedy.Show(x.From.Workload, x.From.SID), "`)"),
-				"where the live data of volume %q of the snapshot is, the config of workload %s does not say", p.name, x.From.Workload)
+				"the config of workload %s does not say where the live data of the snapshot's volume %q is", x.From.Workload, p.name)
 		}
 	}
 	return list, nil

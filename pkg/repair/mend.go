@@ -35,7 +35,7 @@ func (m *mending) run(ctx context.Context) error {
 		err = m.check(ctx)
 	}
 	if clear := m.Store.Clear(m.id); clear != nil && err == nil {
-		m.warn("what was stored on the way is still there, until a recovery: %v", clear)
+		m.warn("what the repair left in scratch could not be removed; the next recovery removes it: %v", clear)
 	}
 	return err
 }

@@ -174,7 +174,7 @@ func (v *verification) look(ctx context.Context, s snapshot) error {
 	}
 	v.report.Snapshots++
 	if err != nil {
-		v.problem(s, "%v; it cannot be restored so, and while it is there nothing is pruned", err)
+		v.problem(s, "%v; so it cannot be restored, and while it is there nothing is pruned", err)
 		return nil
 	}
 	if err := v.readIndex(m); err != nil {
