@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -201,6 +202,27 @@ func (j *Journal) List() ([]string, error) {
 	ids := slices.DeleteFunc(names, func(name string) bool { return !disk.ValidID(name) })
 	slices.Sort(ids)
 	return ids, err
+}
+
+// Unended iterates over the transactions that have not ended, oldest first, and closes each
+// after its turn. For one whose records cannot be used it gives an error in its place.
+func (j *Journal) Unended() (iter.Seq2[*Tx, error], error) {
+	ids, err := j.List()
+	return func(yield func(*Tx, error) bool) {
+		for _, id := range ids {
+			tx, err := j.Load(id)
+			if errors.Is(err, fs.ErrNotExist) { // it has ended meanwhile
+				continue
+			}
+			more := yield(tx, err)
+			if err == nil {
+				tx.Close()
+			}
+			if !more {
+				return
+			}
+		}
+	}, err
 }
 
 // Strangers returns names in the tx folders that snap never gave.

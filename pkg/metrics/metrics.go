@@ -138,19 +138,15 @@ func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
 // be read, and may be of any.
 func (h *Host) unfinished() (map[string]bool, error) {
 	found := map[string]bool{}
-	ids, err := h.Journal.List()
+	unended, err := h.Journal.Unended()
 	if err != nil {
 		return nil, err
 	}
-	for _, id := range ids {
-		tx, err := h.Journal.Load(id)
-		switch {
-		case errors.Is(err, fs.ErrNotExist): // it has ended meanwhile
-		case err != nil:
+	for tx, err := range unended {
+		if err != nil {
 			found[journal.WorkloadOf(err)] = true
-		default:
+		} else {
 			found[tx.Begin.Workload] = true
-			tx.Close()
 		}
 	}
 	return found, nil

@@ -11,7 +11,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 	"time"
 
@@ -174,22 +173,17 @@ func (h *Host) run(ctx context.Context, verb string, wait time.Duration, do func
 // needed returns the snapshots that operations which have not ended may still use, or
 // are about to make.
 func (h *Host) needed() (map[string]string, error) {
-	ids, err := h.Journal.List()
+	unended, err := h.Journal.Unended()
 	if err != nil {
 		return nil, err
 	}
 	needed := map[string]string{}
-	for _, id := range ids {
-		tx, err := h.Journal.Load(id)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
+	for tx, err := range unended {
 		if err != nil {
 			return nil, fault.New(fault.Frozen, "frozen", fault.SeeFrozen, "an unfinished transaction cannot be read, so nobody knows which snapshots it needs: %w", err)
 		}
-		tx.Close()
 		for _, sid := range []string{tx.Begin.SID, tx.Begin.PreRestoreSID, tx.Begin.RevertSID} {
-			needed[sid] = fmt.Sprintf("transaction %s (%s of %s) has not ended", id, tx.Begin.Kind, tx.Begin.Workload)
+			needed[sid] = fmt.Sprintf("transaction %s (%s of %s) has not ended", tx.ID, tx.Begin.Kind, tx.Begin.Workload)
 		}
 	}
 	return needed, nil

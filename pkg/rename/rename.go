@@ -149,21 +149,16 @@ func (h *Host) follow(req Request) error {
 // settled refuses while an operation on one of the two has not ended: its records have the
 // name that it began with.
 func (h *Host) settled(req Request) error {
-	ids, err := h.Journal.List()
+	unended, err := h.Journal.Unended()
 	if err != nil {
 		return err
 	}
-	for _, id := range ids {
-		tx, err := h.Journal.Load(id)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
+	for tx, err := range unended {
 		if err != nil {
 			return fault.New(fault.Frozen, "frozen", fault.SeeFrozen, "an unfinished transaction cannot be read, and may be of %s: %w", req.From, err)
 		}
-		tx.Close()
 		if name := tx.Begin.Workload; name == req.From || name == req.To {
-			return fault.New(fault.Frozen, "unfinished", remedy.Of(remedy.Recover(name)), "%w", fmt.Errorf("transaction %s (%s of %s) has not ended", id, tx.Begin.Kind, name))
+			return fault.New(fault.Frozen, "unfinished", remedy.Of(remedy.Recover(name)), "%w", fmt.Errorf("transaction %s (%s of %s) has not ended", tx.ID, tx.Begin.Kind, name))
 		}
 	}
 	return nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"time"
 
 	"github.com/tiny-forge/snap/pkg/archive"
@@ -185,19 +184,14 @@ func (e *Engine) record(a journal.Audit, start time.Time, err error) error {
 // that overlaps its volumes, has not ended. Since this process has the locks, that of
 // the transaction is dead.
 func (s *session) unfinished() error {
-	ids, err := s.Journal.List()
+	unended, err := s.Journal.Unended()
 	if err != nil {
 		return err
 	}
-	for _, id := range ids {
-		tx, err := s.Journal.Load(id)
-		if errors.Is(err, fs.ErrNotExist) { // ended meanwhile
-			continue
-		}
+	for tx, err := range unended {
 		if err != nil {
 			return fault.New(fault.Frozen, "frozen", fault.SeeFrozen, "an unfinished transaction cannot be read, and may belong to this workload: %w", err)
 		}
-		tx.Close()
 		if tx.Begin.Workload != s.w.Name && !s.overlaps(tx.Begin) {
 			continue
 		}
@@ -206,7 +200,7 @@ func (s *session) unfinished() error {
 			state = "is done, but the old data is not a snapshot yet"
 		}
 		return fault.New(fault.Frozen, "unfinished", remedy.Of(remedy.Recover(tx.Begin.Workload)),
-			"transaction %s (%s of %s) %s", id, tx.Begin.Kind, tx.Begin.Workload, state)
+			"transaction %s (%s of %s) %s", tx.ID, tx.Begin.Kind, tx.Begin.Workload, state)
 	}
 	return nil
 }
