@@ -179,7 +179,7 @@ func (a *app) catCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "cat <workload> <sid> VOLUME:PATH",
 		Short: "Write a file of a snapshot to stdout",
-		Long: `Write a file of a snapshot to stdout, as it is. Only the pieces that hold it are read,
+		Long: `Write a file of a snapshot to stdout, as it is. Only the members that hold it are read,
 and each is verified before any of it is written; if one is damaged, the output ends
 there, and the exit code is 1. Another name of a file is the file. Directories,
 symlinks and devices are refused: restore --to has them.`,

@@ -119,7 +119,7 @@ func (a *app) sayPruned(r *prune.Result, dry bool) {
 	if dry {
 		verb = "would delete"
 	}
-	a.say("%s %s, and %s that no other has: %s", verb, verify.Count(r.Deleted, "snapshot"), verify.Count(r.Members, "piece"), size(r.Bytes))
+	a.say("%s %s, and %s that no other has: %s", verb, verify.Count(r.Deleted, "snapshot"), verify.Count(r.Members, "member"), size(r.Bytes))
 }
 
 func (a *app) deleteCommand() *cobra.Command {

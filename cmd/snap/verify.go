@@ -101,9 +101,9 @@ Captures read a part of what they use again by themselves (scrub: in the config)
 		}
 		a.silent = a.quiet
 		if report.Again > 0 {
-			a.say("%s stored again, and read", verify.Count(report.Again, "piece"))
+			a.say("%s stored again, and read", verify.Count(report.Again, "member"))
 		}
-		a.say("%s with %s (%s), of which %s were read: %s", verify.Count(report.Snapshots, "snapshot"), verify.Count(report.Members, "piece"),
+		a.say("%s with %s (%s), of which %s were read: %s", verify.Count(report.Snapshots, "snapshot"), verify.Count(report.Members, "member"),
 			size(report.Stored), size(report.Read), verify.Count(len(report.Problems), "problem"))
 		return err
 	})

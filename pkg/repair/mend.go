@@ -204,7 +204,7 @@ func (m *mending) fromVolume(ctx context.Context, l look, source snapshot.Source
 	if len(list) == 0 || source.Live == nil { // it does not exist
 		return nil
 	}
-	m.Line(fmt.Sprintf("looking in volume %s of %s for %s of snapshot %s", source.Volume.Name, l.manifest.Workload, verify.Count(len(list), "piece"), l.manifest.SID))
+	m.Line(fmt.Sprintf("looking in volume %s of %s for %s of snapshot %s", source.Volume.Name, l.manifest.Workload, verify.Count(len(list), "member"), l.manifest.SID))
 	scratch, err := m.Store.Scratch(m.id)
 	if err != nil {
 		return err

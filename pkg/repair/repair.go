@@ -4,9 +4,9 @@
 //   - from a copy under the other compression, since both hold the same tar bytes;
 //   - from the live data of all workloads whose snapshots name it: see [snapshot.Heal].
 //
-// A piece counts only if its tar bytes have the checksum that is the member's name. So
+// What is found counts only if its tar bytes have the checksum that is the member's name. So
 // the apps run on, and what they write meanwhile can do no harm. There is no third way:
-// snapshots that hold the same piece name the same member.
+// snapshots that hold the same bytes name the same member.
 //
 // A member that cannot be healed stays where it is, for whoever wants to save a part of it
 // by hand. It is noted in the state, so that no later capture relies on it unread, and a

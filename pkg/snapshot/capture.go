@@ -272,7 +272,7 @@ func (c *Capture) fromLatest(ctx context.Context, index string, counts bool) ([]
 		if err != nil {
 			return nil, err
 		}
-		c.say("%d pieces in the store are damaged: storing them again", damaged)
+		c.say("%d members in the store are damaged: storing them again", damaged)
 		if err := c.drop(index); err != nil {
 			return nil, err
 		}

@@ -357,7 +357,7 @@ func (c *Config) Workload(name string) (*Workload, error) {
 	if w, ok := c.Workloads[name]; ok {
 		return w, nil
 	}
-	hint := "the config has: " + strings.Join(c.Names(), ", ")
+	hint := "the config has: " + cmp.Or(strings.Join(c.Names(), ", "), "no workload yet")
 	if meant := near.Question(name, c.Names()); meant != "" {
 		hint = meant + " " + hint
 	}
