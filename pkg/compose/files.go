@@ -13,6 +13,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/tiny-forge/snap/pkg/runtime"
+	"github.com/tiny-forge/snap/pkg/workload"
 )
 
 // Sources reads the files that the project is made from: those of the command, what they
@@ -144,18 +145,8 @@ func (r *sources) include(n *yaml.Node, folder string) {
 
 // inMapping returns the value of a key, nil where there is none.
 func inMapping(n *yaml.Node, key string) *yaml.Node {
-	for n != nil && n.Kind == yaml.AliasNode {
-		n = n.Alias
-	}
-	if n == nil || n.Kind != yaml.MappingNode {
-		return nil
-	}
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		if n.Content[i].Value == key {
-			return n.Content[i+1]
-		}
-	}
-	return nil
+	_, value := workload.Key(n, key)
+	return value
 }
 
 // paths returns the paths in a value of a Compose file: a string, a list of such values, or

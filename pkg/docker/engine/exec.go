@@ -17,7 +17,7 @@ import (
 )
 
 // errStuck says that a command may still run in a container, although it should not.
-var errStuck = errors.New("whether the command has ended cannot be told")
+var errStuck = errors.New("it cannot be told whether the command has ended")
 
 // errKilled says that a command was killed because its time was up.
 var errKilled = errors.New("the command was killed")
