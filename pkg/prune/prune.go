@@ -1,5 +1,5 @@
-// Package prune deletes snapshots: those that no rule keeps ([Prune]), or those that are
-// named ([Delete]). Then it deletes the data that no snapshot has any more.
+// Package prune deletes snapshots: those that no rule keeps ([Host.Prune]), or those that are
+// named ([Host.Delete]). Then it deletes the data that no snapshot has any more.
 //
 // It takes the stores' lock alone, so nobody captures, restores or reads meanwhile. What
 // the remaining snapshots name is known before the first one is deleted; if the manifest
