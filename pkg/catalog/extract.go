@@ -300,7 +300,7 @@ func (c *chosen) find(m *store.Manifest, index part.Index, exact bool) (*part.Fo
 // indexOf is the stored index of a volume.
 func indexOf(ctx context.Context, st *store.Store, m *store.Manifest, v *store.Volume) part.Index {
 	return func() (part.Lines, error) {
-		r, err := st.OpenPlaces(m.Workload, m.SID)
+		r, err := st.OpenPlaces(m)
 		if err != nil {
 			return nil, err
 		}

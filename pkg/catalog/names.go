@@ -76,7 +76,7 @@ func scanNotice(m *store.Manifest, err error) string {
 }
 
 func proof(st *store.Store, m *store.Manifest, v *store.Volume, of store.Origin) *store.IndexVolume {
-	r, err := st.OpenIndex(m.Workload, m.SID, of)
+	r, err := st.OpenIndex(m, of)
 	if err != nil {
 		return nil
 	}

@@ -290,8 +290,8 @@ func (s *session) undoCapture(ctx context.Context, tx *journal.Tx) error {
 	return cmp.Or(tx.End(), hooked)
 }
 
-// clearAway ends captures and imports of this workload whose process is gone, unless they
-// have left the app at rest: nobody has to do that by hand before the next night's.
+// clearAway recovers what captures and imports of this workload have left whose process is
+// gone, unless the app is at rest: nobody has to do that by hand before the next night's.
 func (s *session) clearAway(ctx context.Context) error {
 	ids, err := s.Journal.List()
 	for _, id := range ids {
@@ -300,7 +300,7 @@ func (s *session) clearAway(ctx context.Context) error {
 			continue
 		}
 		resting := true
-		if tx.Begin.Workload == s.w.Name && (tx.Begin.Kind == journal.Capture || tx.Begin.Kind == journal.Import) {
+		if kind := tx.Begin.Kind; tx.Begin.Workload == s.w.Name && (kind == journal.Capture || kind == journal.Import || kind == journal.Probe) {
 			resting, err = s.resting(ctx, tx.Begin.Containers)
 		}
 		if resting || err != nil {
@@ -308,9 +308,14 @@ func (s *session) clearAway(ctx context.Context) error {
 			continue
 		}
 		s.say("notice: an earlier %s was killed (transaction %s): what it left is cleared away", tx.Begin.Kind, id)
-		if err := s.undoCapture(ctx, tx); err != nil {
-			tx.Close()
-			return err
+		r := Recovery{}
+		s.recover(ctx, tx, RecoverRequest{}, &r)
+		s.audited(s.observer, journal.Audit{Verb: "recover", Workload: s.w.Name, SID: tx.Begin.SID, Tx: id, Action: r.Action}, s.when, r.Err)
+		if r.Err != nil && (r.Pending || r.Action == "") {
+			return r.Err
+		}
+		if r.Err != nil {
+			s.say("warning: %v", r.Err)
 		}
 	}
 	return err

@@ -209,7 +209,7 @@ func (r *restoration) stageOne(ctx context.Context, v *swap.Volume, m *store.Vol
 		return err
 	}
 	opt.Label = p.Label
-	unchanged, err := snapshot.UnchangedSince(r.Store, r.w.Name, r.req.SID, m.Name, live, r.req.TrustIndex)
+	unchanged, err := snapshot.UnchangedSince(r.Store, r.plan.Manifest(), m.Name, live, r.req.TrustIndex)
 	if err != nil {
 		return fmt.Errorf("the index of snapshot %s: %w", r.req.SID, err)
 	}

@@ -388,7 +388,7 @@ func (c *Capture) seenBy(m *store.Manifest) (*earlier, error) {
 	if !c.opt.Leaving {
 		c.scrub(m)
 	}
-	index, err := c.store.OpenPlaces(c.opt.Workload, m.SID)
+	index, err := c.store.OpenPlaces(m)
 	if errors.Is(err, store.ErrIndex) {
 		return nil, nil
 	}

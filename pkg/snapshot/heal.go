@@ -41,7 +41,7 @@ func Heal(ctx context.Context, st *store.Store, scratch *disk.Dir, m *store.Mani
 func healing(ctx context.Context, st *store.Store, batch *store.Batch, m *store.Manifest, v *store.Volume, source Source) error {
 	opt := WriteOptions(source.Volume)
 	opt.Once = true
-	index, err := st.OpenPlaces(m.Workload, m.SID)
+	index, err := st.OpenPlaces(m)
 	if err == nil {
 		defer index.Close()
 		if _, err = index.Find(v.Name); err == nil {

@@ -72,7 +72,7 @@ func TestACloneThatIsNotWhatItShouldBeIsNotUsed(t *testing.T) {
 	m := &store.Manifest{SID: disk.NewID(time.Now()), Reason: store.Manual, Quiesce: "none", Images: []store.Image{}}
 	must(capture.Publish(m))
 
-	u, err := UnchangedSince(st, "app", m.SID, source.Volume.Name, source, false)
+	u, err := UnchangedSince(st, m, source.Volume.Name, source, false)
 	must(err)
 	if !u.Any() || u.lines["file"] == nil {
 		t.Fatal("the file is not known to be unchanged")

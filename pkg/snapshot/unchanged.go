@@ -24,7 +24,7 @@ type Unchanged struct {
 
 // UnchangedSince reads the index of a snapshot, in which the volume may have another name.
 // It returns nil if nothing can be cloned, or if no index is usable.
-func UnchangedSince(st *store.Store, workload, sid, volume string, p Source, trust bool) (*Unchanged, error) {
+func UnchangedSince(st *store.Store, m *store.Manifest, volume string, p Source, trust bool) (*Unchanged, error) {
 	proves, err := p.Live.TimesProve()
 	if err != nil || !proves || !p.Parent.CanClone() {
 		return nil, err
@@ -34,7 +34,7 @@ func UnchangedSince(st *store.Store, workload, sid, volume string, p Source, tru
 		return nil, err
 	}
 	u := &Unchanged{live: p.Live, lines: map[string]*archive.Line{}, trust: trust}
-	index, err := st.OpenIndex(workload, sid, Origin())
+	index, err := st.OpenIndex(m, Origin())
 	if err == nil {
 		defer index.Close()
 		err = u.collect(index, volume, fsid)

@@ -344,6 +344,13 @@ func (b *Batch) publish(m *Manifest, index string) error {
 	for i := range m.Volumes {
 		m.Volumes[i].Sum = counted.sums[i]
 	}
+	m.Index = ""
+	if index != "" {
+		var err error
+		if m.Index, err = fileSum(b.scratch, index); err != nil {
+			return err
+		}
+	}
 	data, err := disk.MarshalSealed(m, manifestFormat, m.needs())
 	if err != nil {
 		return err

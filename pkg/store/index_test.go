@@ -1,7 +1,9 @@
 package store_test
 
 import (
+	"bytes"
 	"compress/gzip"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -81,4 +83,59 @@ func readIndex(t *testing.T, path string) []string {
 		t.Fatal(err)
 	}
 	return strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
+}
+
+// The index of another snapshot is whole, and would say that other files are unchanged. A
+// manifest of an earlier version means none, and takes what is there.
+func TestTheIndexOfAnotherSnapshotIsNotUsed(t *testing.T) {
+	const other = "20260102T030406Z-abcdef"
+	path := t.TempDir()
+	s := storeAt(t, path)
+	m := publish(t, s, "blog", sid, piece("a"))
+	publish(t, s, "blog", other, piece("b"))
+	of := store.Origin{Machine: "machine", Boot: "boot"}
+	open := func(m *store.Manifest) []error {
+		x, err := s.OpenIndex(m, of)
+		y, placesErr := s.OpenPlaces(m)
+		for _, r := range []*store.IndexReader{x, y} {
+			if r != nil {
+				r.Close()
+			}
+		}
+		return []error{err, placesErr}
+	}
+	if errs := open(m); m.Index == "" || errs[0] != nil || errs[1] != nil {
+		t.Fatalf("its own, %q: %v", m.Index, errs)
+	}
+	at := filepath.Join(path, "snapshots/blog", sid, "index.gz")
+	data, err := os.ReadFile(filepath.Join(path, "snapshots/blog", other, "index.gz"))
+	if err == nil {
+		var own []byte
+		if own, err = os.ReadFile(at); bytes.Equal(own, data) { // but for a comment they are alike
+			data[9] ^= 0xff // OS (RFC 1952): no reader minds
+		}
+	}
+	if err == nil {
+		err = os.WriteFile(at, data, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range open(m) {
+		if !errors.Is(err, store.ErrIndex) {
+			t.Errorf("another's was opened: %v", err)
+		}
+	}
+	m.Index = ""
+	if errs := open(m); errs[0] != nil || errs[1] != nil {
+		t.Errorf("with a manifest of before: %v", errs)
+	}
+	if err := os.Remove(at); err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range open(m) {
+		if !errors.Is(err, store.ErrIndex) {
+			t.Errorf("none was opened: %v", err)
+		}
+	}
 }

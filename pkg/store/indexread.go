@@ -3,6 +3,8 @@ package store
 import (
 	"bufio"
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -57,16 +59,17 @@ type IndexVolume struct {
 	Since archive.Timespec
 }
 
-// OpenIndex opens the index of a snapshot. It is [ErrIndex] where that is of
-// another version or another origin: then nothing in it proves anything.
-func (s *Store) OpenIndex(workload, sid string, of Origin) (*IndexReader, error) {
-	return s.openIndex(workload, sid, of.begins)
+// OpenIndex opens the index of a snapshot. It is [ErrIndex] where that is not the one that
+// the manifest means, or is of another version or another origin: then nothing in it proves
+// anything.
+func (s *Store) OpenIndex(m *Manifest, of Origin) (*IndexReader, error) {
+	return s.openIndex(m, of.begins)
 }
 
 // OpenPlaces is OpenIndex for a reader that wants to know only where in the stream a name
 // lies: that is so on every machine.
-func (s *Store) OpenPlaces(workload, sid string) (*IndexReader, error) {
-	return s.openIndex(workload, sid, anywhere)
+func (s *Store) OpenPlaces(m *Manifest) (*IndexReader, error) {
+	return s.openIndex(m, anywhere)
 }
 
 func anywhere(head string) error {
@@ -76,16 +79,40 @@ func anywhere(head string) error {
 	return nil
 }
 
-func (s *Store) openIndex(workload, sid string, begins func(head string) error) (*IndexReader, error) {
-	dir, err := s.snapshots.OpenIfThere(workload)
+func (s *Store) openIndex(m *Manifest, begins func(head string) error) (*IndexReader, error) {
+	dir, err := s.snapshots.OpenIfThere(m.Workload)
 	if err != nil {
 		return nil, err
 	}
 	defer dir.Close()
-	if dir == nil || !disk.ValidID(sid) {
-		return nil, badIndex("there is no snapshot %q of %q", sid, workload)
+	if dir == nil || !disk.ValidID(m.SID) {
+		return nil, badIndex("there is no snapshot %q of %q", m.SID, m.Workload)
 	}
-	return readIndex(dir, sid+"/"+indexFile, begins)
+	rel := m.SID + "/" + indexFile
+	if m.Index != "" { // another's would say that other files are unchanged
+		sum, err := fileSum(dir, rel)
+		if err != nil {
+			return nil, badIndex("%w", err)
+		}
+		if sum != m.Index {
+			return nil, badIndex("it is not the one that the manifest means")
+		}
+	}
+	return readIndex(dir, rel, begins)
+}
+
+// fileSum is the SHA-256 of a file, in hexadecimal.
+func fileSum(dir *disk.Dir, rel string) (string, error) {
+	f, err := dir.OpenFile(rel)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // ReadPlaces opens the index in the file rel below dir, of any origin; see

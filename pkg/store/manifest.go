@@ -50,6 +50,9 @@ type Manifest struct {
 	Quiesce  string    `json:"quiesce"`
 	Snap     string    `json:"snap"` // the program's version
 	Images   []Image   `json:"images"`
+	// Index is the SHA-256 of the file index.gz beside the manifest, in hexadecimal; "" where
+	// there is none, and in versions 1 to 4.
+	Index string `json:"index,omitempty"`
 	// Config is the SHA-256 of the file config.json beside the manifest, in hexadecimal; ""
 	// where there is none. See Kept.
 	Config  string   `json:"config,omitempty"`
@@ -134,7 +137,7 @@ func (m *Manifest) Volume(name, scope, source string) *Volume {
 // needs returns the oldest version of the format that can express m, so that older
 // programs read what they can. Version 2 has the compression of volumes, version 3 also
 // their fifos and devices, version 4 also their kind, and tags, version 5 also their sums,
-// and config.
+// index and config.
 func (m *Manifest) needs() int {
 	version := 1
 	if len(m.Tags) > 0 {
@@ -154,7 +157,7 @@ func (m *Manifest) needs() int {
 			version = sumVersion
 		}
 	}
-	if m.Config != "" {
+	if m.Config != "" || m.Index != "" {
 		version = 5
 	}
 	return version

@@ -79,8 +79,10 @@ func readManifest(dir *disk.Dir, workload, sid string, keep bool) (*Manifest, *S
 			v.Members[j].Codec = v.Compression
 		}
 	}
-	if err == nil && m.Config != "" && !archive.ValidMemberID(m.Config) {
-		err = fmt.Errorf("%w: the checksum of its config is %q", disk.ErrDamaged, m.Config)
+	for what, sum := range map[string]string{"config": m.Config, "index": m.Index} {
+		if err == nil && sum != "" && !archive.ValidMemberID(sum) {
+			err = fmt.Errorf("%w: the checksum of its %s is %q", disk.ErrDamaged, what, sum)
+		}
 	}
 	if err == nil {
 		err = renamed(dir, &m.Workload, workload)

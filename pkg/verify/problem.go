@@ -106,7 +106,7 @@ func (v *verification) tell(m *store.Manifest, which map[store.MemberKey]bad) (f
 				p.What = strings.TrimPrefix(p.What+" and "+fmt.Sprintf("%d of its %d members %s", n, len(vol.Members), why), " and ")
 			}
 		}
-		v.find(&p, at)
+		v.find(m, &p, at)
 		found = append(found, p)
 	}
 	return found
@@ -114,8 +114,8 @@ func (v *verification) tell(m *store.Manifest, which map[store.MemberKey]bad) (f
 
 // find names the files that lie in the members of these numbers, where there is an index
 // that tells.
-func (v *verification) find(p *Problem, at map[int]bool) {
-	index, err := v.store.OpenPlaces(p.Workload, p.SID)
+func (v *verification) find(m *store.Manifest, p *Problem, at map[int]bool) {
+	index, err := v.store.OpenPlaces(m)
 	if err != nil {
 		return
 	}
@@ -143,10 +143,11 @@ func hit(line *archive.Line, at map[int]bool) bool {
 	return false
 }
 
-// readIndex reads an index to its end. One that is not there is no problem.
+// readIndex reads an index to its end. Where the manifest does not mean one, none need be
+// there.
 func (v *verification) readIndex(m *store.Manifest) error {
-	index, err := v.store.OpenPlaces(m.Workload, m.SID)
-	if errors.Is(err, fs.ErrNotExist) {
+	index, err := v.store.OpenPlaces(m)
+	if errors.Is(err, fs.ErrNotExist) && m.Index == "" {
 		return nil
 	}
 	if err != nil {
