@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -142,6 +143,9 @@ cannot be undone. One that an unfinished restore needs is refused.`,
 			sid, err := a.sid(e, fault.Refused, req.Workload, word)
 			if err != nil {
 				return err
+			}
+			if sid != word { // the same command again would delete another one
+				return &usageError{fmt.Errorf("%q stands for snapshot %s: what is deleted must be written in full", word, sid), ""}
 			}
 			req.SIDs = append(req.SIDs, sid)
 		}

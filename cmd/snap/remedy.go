@@ -3,8 +3,39 @@ package main
 import (
 	"strings"
 
+	"github.com/spf13/pflag"
+
 	"github.com/tiny-forge/snap/pkg/remedy"
 )
+
+// asked is the snapshot that a restore or an undo was asked for, and the flags that say how.
+// A hint to do the same again has them: without --volume it would replace other data too.
+type asked struct {
+	sid   string
+	flags []string
+}
+
+// given returns the flags that say how a restore goes, as they were given.
+func given(flags *pflag.FlagSet) (words []string) {
+	flags.Visit(func(f *pflag.Flag) {
+		switch f.Name {
+		case "confirm", "plan", "plan-hash", "json", "quiet", "config", "context", "host":
+			return
+		}
+		values := []string{f.Value.String()}
+		if list, is := f.Value.(pflag.SliceValue); is {
+			values = list.GetSlice()
+		}
+		for _, value := range values {
+			if f.Value.Type() == "bool" {
+				words = append(words, "--"+f.Name+"="+value)
+			} else {
+				words = append(words, "--"+f.Name, value)
+			}
+		}
+	})
+	return words
+}
 
 // spell returns the command line for an operation that a remedy names: with the
 // name that snap was called by, and with --config where that was given, so that it
@@ -39,6 +70,12 @@ func (u *ui) spell(op remedy.Operation) string {
 		}
 		if op.To != "" {
 			more = []string{"--to", op.To}
+		}
+	}
+	if op.ID != "" && op.ID == u.asked.sid || op.Verb == remedy.DoUndo && op.Confirmed {
+		switch {
+		case op.Verb == remedy.DoPlan, op.Verb == remedy.DoUndo, op.Verb == remedy.DoRestore && op.Confirmed:
+			more = append(more, u.asked.flags...)
 		}
 	}
 	more = append(more, op.Part)

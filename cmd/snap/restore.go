@@ -155,6 +155,7 @@ last restore back. After a crash or a power cut, run snap recover.`,
 		if req.SID, err = a.sid(e, fault.Refused, args[0], args[1]); err != nil {
 			return err
 		}
+		a.asked = asked{req.SID, given(flags)}
 		if plan {
 			return a.plan(ctx, e, req)
 		}
@@ -223,6 +224,7 @@ snapshot by its id.`,
 			return err
 		}
 		req.Workload, req.SID, req.Volumes = args[0], undone.SID, undone.Volumes()
+		a.asked = asked{undone.SID, given(cmd.Flags())}
 		if undone.Unsure {
 			a.progress("warning: this host has no record of the restore that made snapshot %s, so it is not known whether that restore stayed", undone.SID)
 		}

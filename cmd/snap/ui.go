@@ -50,8 +50,9 @@ type ui struct {
 	out         *stdout
 	err         io.Writer
 	json        bool
-	command     string          // as the user types it: "snap capture"
-	called      string          // the name that snap was called by
+	command     string // as the user types it: "snap capture"
+	called      string // the name that snap was called by
+	asked       asked
 	configGiven string          // the value of --config, "" where it was not given
 	choice      endpoint.Choice // of the engine, on the command line
 	result      any             // the fields that --json prints beside ok

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tiny-forge/snap/pkg/remedy"
 )
 
 // Unusable says that a directory cannot hold what snap keeps there, and why.
@@ -123,11 +125,11 @@ func (p Private) check(d *Dir) error {
 		return err
 	}
 	if int(st.Uid) != os.Geteuid() {
-		return &Unusable{p.What, d.path, fmt.Sprintf("belongs to user %d, not to the one that runs snap", st.Uid), fmt.Sprintf("chown %d %q", os.Geteuid(), d.path)}
+		return &Unusable{p.What, d.path, fmt.Sprintf("belongs to user %d, not to the one that runs snap", st.Uid), fmt.Sprintf("chown %d %s", os.Geteuid(), remedy.Quote(d.path))}
 	}
 	if st.Mode&0o022 != 0 {
 		return &Unusable{p.What, d.path, fmt.Sprintf("others may write it (mode %#o), so what it holds cannot be trusted", st.Mode&0o7777),
-			fmt.Sprintf("look at its content, then chmod 700 %q", d.path)}
+			"look at its content, then chmod 700 " + remedy.Quote(d.path)}
 	}
 	if foreign, err := p.foreign(d); err != nil || foreign != "" {
 		return cmp.Or(err, error(&Unusable{p.What, d.path, fmt.Sprintf("is not a %s and not empty: there is %q in it", p.What, foreign), "name an empty directory, or one that does not exist"}))

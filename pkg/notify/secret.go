@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tiny-forge/snap/pkg/remedy"
 )
 
 // Read returns the lines of a file with secrets, without blank ones and comments (#). It
@@ -30,7 +32,7 @@ func Read(path string) ([]string, error) {
 	}
 	// In a file with an ACL the group bits are the most that any entry grants (acl(5)).
 	if st.Mode&0o077 != 0 || st.Uid != 0 && int(st.Uid) != os.Geteuid() {
-		return nil, fmt.Errorf("%s is refused: others may read it (owner %d, mode %#o): chown root:root %q && chmod 600 %q", path, st.Uid, st.Mode&0o7777, path, path)
+		return nil, fmt.Errorf("%s is refused: others may read it (owner %d, mode %#o): chown root:root %[4]s && chmod 600 %[4]s", path, st.Uid, st.Mode&0o7777, remedy.Quote(path))
 	}
 	const most = 64 << 10
 	text, err := io.ReadAll(io.LimitReader(f, most+1))

@@ -18,6 +18,7 @@ import (
 
 	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/near"
+	"github.com/tiny-forge/snap/pkg/remedy"
 	"github.com/tiny-forge/snap/pkg/retain"
 )
 
@@ -170,7 +171,7 @@ func trusted(p disk.Passed) error {
 	if st.Uid == 0 && !byGroup && st.Mode&0o002 == 0 {
 		return nil
 	}
-	hint := fmt.Sprintf("chown root:root %q && chmod go-w %q", p.Path, p.Path)
+	hint := fmt.Sprintf("chown root:root %[1]s && chmod go-w %[1]s", remedy.Quote(p.Path))
 	if st.Mode&unix.S_ISVTX != 0 { // /tmp is as it should be
 		hint = "move the config into a folder of root's own, such as /etc/snap"
 	}
