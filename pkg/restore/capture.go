@@ -349,12 +349,12 @@ func (c *capturing) scrubbed(ctx context.Context) {
 		}
 	}
 	if len(healed) > 0 {
-		warn("%s of earlier snapshots had damage in the store, and the live data still has what was in there, so it is stored again: look at the disk of the store (dmesg, smartctl)", verify.Count(len(healed), "member"))
+		warn("%s of earlier snapshots had damage in the store or were missing, and the live data still has what was in there, so it is stored again: look at the disk of the store (dmesg, smartctl)", verify.Count(len(healed), "member"))
 	}
 	if len(lost) == 0 {
 		return
 	}
-	warn("the store has damage in %s of earlier snapshots, and the live data no longer has what was in there; the new snapshot is whole", verify.Count(len(lost), "member"))
+	warn("the store has damage in %s of earlier snapshots, or lacks them, and the live data no longer has what was in there; the new snapshot is whole", verify.Count(len(lost), "member"))
 	hit, err := verify.Hit(ctx, c.Store, lost)
 	for _, p := range hit {
 		warn("%s", p)

@@ -124,6 +124,9 @@ func (b *Batch) look(p *pending, m archive.Member, promise bool) error {
 		return nil
 	}
 	size, err := b.store.size(b.ctx, m)
+	if err == nil && size == 0 && promise { // an earlier snapshot names it
+		p.member, p.damaged = m, true
+	}
 	if err != nil || size == 0 {
 		return err
 	}

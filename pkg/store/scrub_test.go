@@ -135,3 +135,30 @@ func TestAScrubHealsWhatTheLiveDataStillHas(t *testing.T) {
 		t.Errorf("healed %v, lost %v", gotHealed, gotLost)
 	}
 }
+
+// A member that an earlier snapshot names and that is gone is told as a damaged one is:
+// healed where the live data still has its content, else lost.
+func TestAMissingMemberIsTold(t *testing.T) {
+	for _, again := range []bool{true, false} {
+		path := t.TempDir()
+		s := storeAt(t, path)
+		m := publish(t, s, "blog", sid, piece("a")).Volumes[0].Members[0]
+		if err := os.Remove(filepath.Join(path, "members", m.ID[:2], m.ID+".gz")); err != nil {
+			t.Fatal(err)
+		}
+		b := s.NewBatch(t.Context(), scratch(t, s), false, archive.Gzip)
+		if _, ok, err := b.Reuse(m); ok || err != nil {
+			t.Fatalf("it is used again: %v", err)
+		}
+		if again {
+			put(t, b, piece("a"))
+		}
+		healed, lost := b.Damaged()
+		if len(healed) != map[bool]int{true: 1}[again] || len(lost) != map[bool]int{false: 1}[again] {
+			t.Errorf("stored again %v: healed are %v, lost are %v", again, healed, lost)
+		}
+		if list := append(healed, lost...); len(list) == 1 && list[0].ID != m.ID {
+			t.Errorf("told of %v", list)
+		}
+	}
+}
