@@ -50,7 +50,7 @@ func Reason(err error) string {
 		return "the host or its network is unreachable"
 	case has("x509", "certificate", "tls:", "https client"):
 		return "the connection is not secure (certificate or TLS)"
-	case has("connection reset", "eof", "broken pipe"):
+	case has("connection reset", "eof", "broken pipe", "server closed", "connection broken"):
 		return "the connection was cut"
 	}
 	if found := status.FindStringSubmatch(err.Error()); found != nil {

@@ -4,8 +4,8 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"slices"
-	"strings"
 
 	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/journal"
@@ -82,12 +82,15 @@ func Stray(volume, path, tx, state string, hasStore bool) error {
 		volume, filepath.Dir(path), journal.Wrapper(tx), state)
 }
 
+// inEngine is where an engine keeps the data of a volume.
+var inEngine = regexp.MustCompile(`^(/.+/volumes)/[^/]+/_data(?:/|$)`)
+
 // Recorded makes sure that the volumes of a restore's record may be a workload's: each is
 // a volume of the config, lies under one of its roots, or is where the engine keeps a
 // volume. A record that says otherwise was made under another config, or by somebody
-// who wants root to delete a directory. mounts is nil where the engine has not answered;
-// what looks like the folder of a volume is then taken for one, since at boot the data
-// must go back before the engine is up.
+// who wants root to delete a directory. Where the engine has not answered (mounts is nil,
+// or has no root), what looks like the folder of a volume is taken for one, since at boot
+// the data must go back before the engine is up.
 func Recorded(c *workload.Config, w *workload.Workload, mounts *runtime.Mounts, tx *journal.Tx) error {
 	for _, v := range tx.Begin.Volumes {
 		path := filepath.Join(v.Root, v.Rel)
@@ -97,8 +100,9 @@ func Recorded(c *workload.Config, w *workload.Workload, mounts *runtime.Mounts, 
 		if (v.Root == c.Base || slices.Contains(c.AbsoluteRoots, v.Root)) && filepath.IsLocal(v.Rel) && c.CheckPath(path) == nil {
 			continue
 		}
-		engine := filepath.Base(filepath.Dir(v.Root)) == "volumes" && (v.Rel == "_data" || strings.HasPrefix(v.Rel, "_data/")) && filepath.IsLocal(v.Rel)
-		if engine && (mounts == nil || workload.Contains(mounts.Root, v.Root)) {
+		volumes := inEngine.FindStringSubmatch(path)
+		if volumes != nil && filepath.IsLocal(v.Rel) && workload.Contains(volumes[1], v.Root) &&
+			(mounts == nil || mounts.Root == "" || workload.Contains(mounts.Root, volumes[1])) {
 			continue
 		}
 		return fault.New(fault.Frozen, "config_changed", remedy.Of(fmt.Sprintf("if this directory is the workload's, put the root that it was under (%s) back into the config, then ", v.Root), remedy.Recover(w.Name)),

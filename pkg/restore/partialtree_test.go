@@ -208,7 +208,7 @@ func TestARecordIsComparedWithTheConfigAndTheEngine(t *testing.T) {
 		{w.dir + "/live", "v0", nil, true}, {w.dir + "/live", "another", nil, true}, {w.dir, "stage/another", nil, true},
 		{w.dir + "/live/v0", "x", nil, false}, {w.dir + "/live", "../v0", nil, false}, {w.dir + "/live", "", nil, false}, {"/srv/other", "x", nil, false},
 		{"/", "etc", nil, false}, {"/", "var", nil, false}, {"/", "srv", nil, true}, {w.dir, "store", nil, false}, {w.dir, "state/tx", nil, false},
-		{"/var/lib/docker/volumes/a", "_data", nil, true}, {"/var/lib/docker/volumes/a", "_data/../../b", nil, false}, {"/var/lib/docker/volumes", "a/_data", nil, false}, {"/var/lib/docker", "x", nil, false},
+		{"/var/lib/docker/volumes/a", "_data", nil, true}, {"/var/lib/docker/volumes/a", "_data/../../b", nil, false}, {"/var/lib/docker/volumes", "a/_data", nil, true}, {"/var/lib/docker", "volumes/a/_data", nil, false}, {"/var/lib/docker/volumes", "../volumes/a/_data", nil, false}, {"/var/lib/docker/volumes/a", "_database", nil, false}, {"/var/lib/docker", "x", nil, false},
 		{"/var/lib/docker/volumes/a", "_data", &runtime.Mounts{Root: "/var/lib/docker"}, true}, {"/var/lib/docker/volumes/a", "_data/sub", &runtime.Mounts{Root: "/var/lib/docker"}, true},
 		{"/home/eve/volumes/a", "_data", &runtime.Mounts{Root: "/var/lib/docker"}, false}, {"/var/lib/docker2/volumes/a", "_data", &runtime.Mounts{Root: "/var/lib/docker"}, false},
 	} {

@@ -188,6 +188,7 @@ func forge(change func(*store.Manifest)) func(*world, string) func() {
 // unsum takes away what an earlier version of a manifest does not have, and what shows
 // some forgeries before all else.
 func unsum(m *store.Manifest) {
+	m.Index, m.Config = "", ""
 	for i := range m.Volumes {
 		m.Volumes[i].Sum = ""
 	}
