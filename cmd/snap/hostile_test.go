@@ -52,7 +52,7 @@ func TestARestoreRefusesEachForgedArchive(t *testing.T) {
 			limits := a.Limits()
 			tar, want := a.Tar(h.outside()), a.Want
 			if len(tar) == 0 {
-				want = "no members" // the manifest is refused before
+				want = "0 members" // the manifest is refused before
 			}
 			f := h.forge(tar, func(f *forged) {
 				f.volume["files"] = max(min(limits.MaxEntries, int64(len(tar)/512))-1, 0)

@@ -94,7 +94,7 @@ var api = regexp.MustCompile(`(?m)^api: "(.+)"$`)
 
 // others finds a mount of a directory in which the tests that run at the same time
 // have their own engines and volumes. snap would rightly warn them of it.
-var others = regexp.MustCompile(`[\s"'](/|/tmp|/var|/var/tmp)/?:/`)
+var others = regexp.MustCompile(`[\s"'](/tmp|/var|/var/tmp)/?:/`)
 
 // read reads a case's situation.yaml, and writes its other files to the project's
 // folder.
