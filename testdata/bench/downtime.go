@@ -96,7 +96,7 @@ func (b *bench) downtime(ctx context.Context) (err error) {
 		// Also after an interrupt.
 		_, rerr := run(s.script(context.Background(), `docker ps -aqf "label=snap.workload=$name" | xargs -r docker rm -f
 			docker network rm "$name"_default || true; docker image rm "snap-bench/$name:latest" || true; rm -rf "$(dirname "$live")"`))
-		err = errors.Join(err, rerr)
+		err = errors.Join(err, rerr, os.Unsetenv("name"), os.Unsetenv("listen")) // what follows has no app
 	}()
 	if _, err := run(s.script(ctx, `mkdir -p "$live"; tar cf - -C "$(dirname "$app")" app | docker import --change 'ENTRYPOINT ["/app"]' - "snap-bench/$name:latest"`+"\n"+snapConfig+`
 cat >>"$repo.yaml" <<END
