@@ -141,7 +141,13 @@ func TestAForgedConfigIsShownAndDecidesNothing(t *testing.T) {
 		const prefix = `"checksum": "sha256:`
 		sum := sha256.Sum256(data)
 		copy(data[bytes.Index(data, []byte(prefix))+len(prefix):], hex.EncodeToString(sum[:]))
-		f := honest(h, func(f *forged) { f.doc["version"], f.doc["config"] = 5, memberID(data) })
+		f := honest(h, func(f *forged) {
+			ids := ""
+			for _, m := range f.members {
+				ids += fmt.Sprintln(m["id"])
+			}
+			f.doc["version"], f.doc["config"], f.volume["sum"] = 5, memberID(data), memberID([]byte(ids))
+		})
 		h.put(filepath.Join(f.folder(), "config.json"), data)
 		return f
 	}

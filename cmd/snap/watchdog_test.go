@@ -487,6 +487,7 @@ func TestAHookInAContainerDoesNotOutliveADeadSnap(t *testing.T) {
 	if n := hooks(); n > 0 {
 		t.Errorf("%d processes of the hook are alive", n)
 	}
+	h.until("the watchdog has written what it did", func() bool { return h.audit().Verb == "watchdog" })
 	if line := h.audit(); line.Verb != "watchdog" || line.Action != "cleaned" || line.Result != "ok" {
 		t.Errorf("the audit log says %+v", line)
 	}
