@@ -32,7 +32,18 @@ func OpenTrusted(path string) (*Dir, error) {
 	if !filepath.IsAbs(path) || strings.ContainsRune(path, 0) {
 		return nil, fmt.Errorf("open %q: not an absolute path", path)
 	}
-	w := &way{todo: strings.Split(filepath.Clean(path), "/")}
+	var in unix.Stat_t // the directory that was passed last
+	w := &way{todo: strings.Split(filepath.Clean(path), "/"), pass: func(p Passed) error {
+		switch p.Stat.Mode & unix.S_IFMT {
+		case unix.S_IFDIR:
+			in = p.Stat
+		case unix.S_IFLNK:
+			if !rootsOwn(p.Stat.Uid) || !rootsOwn(in.Uid) || in.Mode&0o022 != 0 {
+				return &Placed{p.Path}
+			}
+		}
+		return nil
+	}}
 	defer func() { unix.Close(w.fd) }()
 	if err := w.walk(); err != nil {
 		return nil, err
@@ -77,7 +88,7 @@ type way struct {
 	at    string // its path, for messages
 	todo  []string
 	links int
-	pass  func(Passed) error // nil: the rule of OpenTrusted
+	pass  func(Passed) error
 }
 
 func (w *way) walk() error {
@@ -113,9 +124,6 @@ func (w *way) root() error {
 }
 
 func (w *way) passed(path string, fd int, st *unix.Stat_t) error {
-	if w.pass == nil {
-		return nil
-	}
 	_, err := unix.Getxattr(procSelf(fd), "system.posix_acl_access", nil) // of an O_PATH descriptor
 	return w.pass(Passed{path, *st, err == nil && st.Mode&unix.S_IFMT != unix.S_IFLNK})
 }
@@ -138,7 +146,7 @@ func (w *way) step(name string) error {
 	}
 	kind := st.Mode & unix.S_IFMT
 	switch {
-	case kind == unix.S_IFDIR, kind != unix.S_IFLNK && w.pass != nil && len(w.todo) == 0:
+	case kind == unix.S_IFDIR, kind != unix.S_IFLNK && len(w.todo) == 0:
 		unix.Close(w.fd)
 		w.fd, w.at = next, path
 		return nil
@@ -147,21 +155,14 @@ func (w *way) step(name string) error {
 		if w.links++; w.links > maxLinks {
 			return fail(unix.ELOOP)
 		}
-		return w.follow(next, &st, path)
+		return w.follow(next, path)
 	}
 	unix.Close(next)
 	return fail(unix.ENOTDIR)
 }
 
 // follow goes on at the target of an open symbolic link.
-func (w *way) follow(link int, st *unix.Stat_t, path string) error {
-	var in unix.Stat_t
-	if err := Retry(func() error { return unix.Fstat(w.fd, &in) }); err != nil {
-		return &fs.PathError{Op: "stat", Path: w.at, Err: err}
-	}
-	if w.pass == nil && (!rootsOwn(st.Uid) || !rootsOwn(in.Uid) || in.Mode&0o022 != 0) {
-		return &Placed{path}
-	}
+func (w *way) follow(link int, path string) error {
 	// Of the open link: the name may be another one's by now.
 	target, err := readlink(link)
 	if err != nil {
