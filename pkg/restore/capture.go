@@ -47,9 +47,10 @@ type CaptureResult struct {
 }
 
 // Capture makes a snapshot of all volumes of a workload. When it returns nil
-// the snapshot exists, durably, and the app is as it was before. After an error
-// there is no snapshot, unless a result comes with it: then a hook has failed after it. The
-// app is as it was before unless the error is of kind Pending.
+// the snapshot exists, durably, and the app is as it was before. An error that comes with a
+// result is that of a hook, which failed when the snapshot had been made. After any other
+// error no snapshot was made. The app is as it was before unless the error is of kind
+// Pending.
 func (e *Engine) Capture(ctx context.Context, req CaptureRequest) (*CaptureResult, error) {
 	for _, tag := range req.Tags {
 		if !store.ValidTag(tag) {
@@ -293,24 +294,18 @@ func (s *session) undoCapture(ctx context.Context, tx *journal.Tx) error {
 // clearAway recovers what captures and imports of this workload have left whose process is
 // gone, unless the app is at rest: nobody has to do that by hand before the next night's.
 func (s *session) clearAway(ctx context.Context) error {
-	ids, err := s.Journal.List()
-	for _, id := range ids {
-		tx, err := s.Journal.Load(id)
-		if err != nil { // unfinished says so, if it matters
+	unended, err := s.Journal.Unended()
+	for tx, bad := range unended {
+		if bad != nil || tx.Begin.Workload != s.w.Name || !slices.Contains([]journal.Kind{journal.Capture, journal.Import, journal.Probe}, tx.Begin.Kind) {
+			continue // unfinished says so, if it matters
+		}
+		if resting, err := s.resting(ctx, tx.Begin.Containers); resting || err != nil {
 			continue
 		}
-		resting := true
-		if kind := tx.Begin.Kind; tx.Begin.Workload == s.w.Name && (kind == journal.Capture || kind == journal.Import || kind == journal.Probe) {
-			resting, err = s.resting(ctx, tx.Begin.Containers)
-		}
-		if resting || err != nil {
-			tx.Close()
-			continue
-		}
-		s.say("notice: an earlier %s was killed (transaction %s): what it left is cleared away", tx.Begin.Kind, id)
+		s.say("notice: an earlier %s was killed (transaction %s): what it left is cleared away", tx.Begin.Kind, tx.ID)
 		r := Recovery{}
 		s.recover(ctx, tx, RecoverRequest{}, &r)
-		s.audited(s.observer, journal.Audit{Verb: "recover", Workload: s.w.Name, SID: tx.Begin.SID, Tx: id, Action: r.Action}, s.when, r.Err)
+		s.audited(s.observer, journal.Audit{Verb: "recover", Workload: s.w.Name, SID: tx.Begin.SID, Tx: tx.ID, Action: r.Action}, s.when, r.Err)
 		if r.Err != nil && (r.Pending || r.Action == "") {
 			return r.Err
 		}
