@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tiny-forge/snap/pkg/disk"
 	"github.com/tiny-forge/snap/pkg/disk/disktest"
 	"github.com/tiny-forge/snap/pkg/journal"
 )
@@ -17,16 +16,7 @@ import (
 // A history grows to a bound, keeps what is new, and bears lines that are none.
 func TestAHistoryIsBoundedAndKeepsWhatIsNew(t *testing.T) {
 	path := t.TempDir()
-	root, err := disk.OpenRoot(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer root.Close()
-	j, err := journal.Open(root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer j.Close()
+	j := journalAt(t, path)
 	if runs, err := j.Runs("app"); len(runs) > 0 || err != nil {
 		t.Fatalf("of nothing: %v, %v", runs, err)
 	}
@@ -67,16 +57,7 @@ func TestAHistoryIsBoundedAndKeepsWhatIsNew(t *testing.T) {
 // however often the move was cut.
 func TestAHistoryMovesToAnotherWorkload(t *testing.T) {
 	path := t.TempDir()
-	root, err := disk.OpenRoot(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer root.Close()
-	j, err := journal.Open(root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer j.Close()
+	j := journalAt(t, path)
 	line := func(n int) string {
 		return fmt.Sprintf(`{"time":"2026-01-02T03:04:%02dZ","verb":"capture","result":"ok","seconds":1}`+"\n", n)
 	}
