@@ -30,7 +30,7 @@ func (e *Engine) Snapshot(name, sid string) (m *store.Manifest, err error) {
 	return m, err
 }
 
-// Read calls do with the manifest of a snapshot, of which no member goes meanwhile.
+// Read calls do with the manifest of a snapshot. No prune removes members until do returns.
 func (e *Engine) Read(verb, name, sid string, do func(*store.Manifest) error) error {
 	held, err := e.Journal.ShareStore(verb)
 	if err != nil {
