@@ -81,7 +81,6 @@ keep becomes a snapshot first.`,
 		if resolve != "" {
 			return a.resolve(ctx, e, restore.ResolveRequest{Workload: args[0], Keep: strings.TrimPrefix(resolve, "keep-"), Confirm: confirm})
 		}
-		start := time.Now()
 		list, err := e.Recover(ctx, req)
 		if list == nil {
 			return err
@@ -89,7 +88,7 @@ keep becomes a snapshot first.`,
 		a.showRecoveries(list)
 		for _, r := range list {
 			err = a.sayRecovery(r, err)
-			a.tellRecovery(ctx, e, start, r)
+			a.tellRecovery(ctx, e, r)
 		}
 		if len(list) == 0 && err == nil {
 			a.progress("nothing to recover")
@@ -101,7 +100,6 @@ keep becomes a snapshot first.`,
 
 // resolve shows what a decision would do, asks for confirmation, and carries it out.
 func (a *app) resolve(ctx context.Context, e *restore.Engine, req restore.ResolveRequest) error {
-	start := time.Now()
 	r, err := e.Resolve(ctx, req)
 	if r.Resolution != nil && r.Action == "" {
 		a.sayResolution(r)
@@ -122,7 +120,7 @@ func (a *app) resolve(ctx context.Context, e *restore.Engine, req restore.Resolv
 	a.showRecoveries([]restore.Recovery{r})
 	if r.Action != "" {
 		err = a.sayRecovery(r, err)
-		a.tellRecovery(ctx, e, start, r)
+		a.tellRecovery(ctx, e, r)
 	}
 	return err
 }

@@ -202,34 +202,11 @@ func (a *app) ping(ctx context.Context, p workload.Ping, what string) func(error
 	}
 }
 
-// tellRecovery tells of a recovery in a run that began at start, but not twice in a row of
-// the same failure: cron may run one every few minutes.
-func (a *app) tellRecovery(ctx context.Context, e *restore.Engine, start time.Time, r restore.Recovery) {
-	if r.Workload == "" || r.Err == nil && r.Action == "" || fault.KindOf(r.Err) == fault.Busy {
+// tellRecovery tells of a recovery, but not twice in a row of the same failure: cron may
+// run one every few minutes.
+func (a *app) tellRecovery(ctx context.Context, e *restore.Engine, r restore.Recovery) {
+	if !r.News {
 		return
-	}
-	run := journal.Run{Time: time.Now().UTC(), Verb: "recover", Result: "ok"}
-	if r.Err != nil {
-		own := fault.Classify(r.Err)
-		run.Result, run.Error, run.Left = own.Code, fault.Line(r.Err), own.Kind.String()
-	}
-	runs, err := e.Journal.Runs(r.Workload)
-	if err == nil {
-		// The engine has noted that of a restore by now.
-		noted := slices.IndexFunc(runs, func(x journal.Run) bool { return x.Verb == "recover" && !x.Time.Before(start) })
-		earlier := runs
-		if noted >= 0 {
-			earlier = runs[:noted]
-		}
-		if last := journal.LastFailure(earlier, "recover"); last != nil && last.Error == run.Error {
-			return
-		}
-		if _, unknown := e.Config.Workload(r.Workload); unknown == nil && noted < 0 {
-			err = e.Journal.AddRun(r.Workload, run)
-		}
-	}
-	if err != nil {
-		a.progress("warning: %v", err)
 	}
 	ev := a.outcome(e, "recover", r.Workload, "what was interrupted has been recovered: "+r.Action, r.Err)
 	if r.Err == nil {

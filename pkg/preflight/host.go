@@ -92,6 +92,9 @@ var inEngine = regexp.MustCompile(`^(/.+/volumes)/[^/]+/_data(?:/|$)`)
 // or has no root), what looks like the folder of a volume is taken for one, since at boot
 // the data must go back before the engine is up.
 func Recorded(c *workload.Config, w *workload.Workload, mounts *runtime.Mounts, tx *journal.Tx) error {
+	if tx.Begin.Kind != journal.Restore && tx.Begin.Kind != journal.Probe { // the others move nothing
+		return nil
+	}
 	for _, v := range tx.Begin.Volumes {
 		path := filepath.Join(v.Root, v.Rel)
 		if slices.ContainsFunc(w.Volumes, func(own workload.Volume) bool { return own.Root() == v.Root && own.Rel() == v.Rel }) {

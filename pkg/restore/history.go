@@ -20,14 +20,22 @@ func (e *Engine) remember(ctx context.Context, workload string, start time.Time,
 		own := fault.Classify(err)
 		run.Result, run.Error, run.Left = own.Code, fault.Line(err), own.Kind.String()
 	}
-	if run.Verb == "recover" && err != nil { // cron may run one every few minutes
-		runs, _ := e.Journal.Runs(workload) // without them one line more is written
-		if last := journal.LastFailure(runs, "recover"); last != nil && last.Error == run.Error {
-			return
-		}
-	}
 	if err := e.Journal.AddRun(workload, run); err != nil {
 		observer(ctx).Line(fmt.Sprintf("warning: %v", err))
+	}
+}
+
+// rememberRecovery adds a recovery to the history, but not twice in a row the same failure:
+// cron may run one every few minutes.
+func (e *Engine) rememberRecovery(ctx context.Context, start time.Time, r *Recovery) {
+	if r.Workload == "" || r.Err == nil && r.Action == "" || fault.KindOf(r.Err) == fault.Busy {
+		return
+	}
+	runs, _ := e.Journal.Runs(r.Workload) // without them one line more is written
+	last := journal.LastFailure(runs, "recover")
+	if r.News = r.Err == nil || last == nil || last.Error != fault.Line(r.Err); r.News {
+		r.ran.Verb = "recover"
+		e.remember(ctx, r.Workload, start, r.ran, r.Err)
 	}
 }
 

@@ -75,6 +75,9 @@ func (e *Engine) Resolve(ctx context.Context, req ResolveRequest) (Recovery, err
 			r.Action = FrozenTx
 		}
 	}
+	if r.Tx != "" && r.Action != "" {
+		e.rememberRecovery(ctx, s.when, &r)
+	}
 	return r, r.Err
 }
 

@@ -212,7 +212,7 @@ func TestARecordIsComparedWithTheConfigAndTheEngine(t *testing.T) {
 		{"/var/lib/docker/volumes/a", "_data", &runtime.Mounts{Root: "/var/lib/docker"}, true}, {"/var/lib/docker/volumes/a", "_data/sub", &runtime.Mounts{Root: "/var/lib/docker"}, true},
 		{"/home/eve/volumes/a", "_data", &runtime.Mounts{Root: "/var/lib/docker"}, false}, {"/var/lib/docker2/volumes/a", "_data", &runtime.Mounts{Root: "/var/lib/docker"}, false},
 	} {
-		tx := &journal.Tx{Begin: &journal.Begin{Volumes: []journal.Volume{{Name: "x", Root: c.root, Rel: c.rel}}}}
+		tx := &journal.Tx{Begin: &journal.Begin{Kind: journal.Restore, Volumes: []journal.Volume{{Name: "x", Root: c.root, Rel: c.rel}}}}
 		if err := preflight.Recorded(e.Config, own, c.mounts, tx); (err == nil) != c.ok {
 			t.Errorf("%s and %s, engine %v: %v", c.root, c.rel, c.mounts, err)
 		}

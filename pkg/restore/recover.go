@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	goruntime "runtime"
 	"slices"
+	"time"
 
 	"github.com/tiny-forge/snap/pkg/fault"
 	"github.com/tiny-forge/snap/pkg/hook"
@@ -39,8 +40,10 @@ type Recovery struct {
 	Kept       []string
 	TakenSID   string      // the snapshot that data which was taken away has become, "" for none
 	Resolution *Resolution // what an operator decided, or may decide; see Resolve
+	News       bool        // something was done or failed, and not as the last time
 
 	audited bool
+	ran     journal.Run // what the history is to say of a restore
 }
 
 // RecoverRequest says what to recover.
@@ -82,11 +85,16 @@ func (e *Engine) Recover(ctx context.Context, req RecoverRequest) ([]Recovery, e
 		return nil, fault.Classify(err)
 	}
 	for _, id := range ids {
+		start := time.Now()
 		if r, ok := e.recoverTx(ctx, id, req); ok {
+			e.rememberRecovery(ctx, start, &r)
 			list = append(list, r)
 		}
 	}
 	orphans, err := e.orphans(ctx, req.Workloads, nil)
+	for i := range orphans {
+		e.rememberRecovery(ctx, time.Now(), &orphans[i])
+	}
 	list = append(list, orphans...)
 	if err != nil {
 		return list, fault.Classify(err)
@@ -192,13 +200,13 @@ func (s *session) conclude(ctx context.Context, tx *journal.Tx, offline bool, r 
 	r.Action, r.Pending = outcomes[end.outcome].action, outcomes[end.outcome].pending
 	r.Err = end.recovered(s.w.Name, tx.ID)
 	if tx.Begin.Kind == journal.Restore {
-		s.remember(ctx, s.w.Name, s.when, end.ran("recover", tx.Begin), r.Err)
+		r.ran = end.ran("recover", tx.Begin)
 	}
 }
 
-// controls makes sure that the config still has the directories that are recorded, and
-// gives the runtime whose containers are recorded. Another runtime does not know these containers: it would not stop them
-// before the exchange, and would leave them stopped or paused at the end.
+// controls makes sure that the config still has the directories that are recorded, and the
+// runtime whose containers are recorded. Another runtime does not know these containers: it
+// would not stop them before the exchange, and would leave them stopped or paused at the end.
 func (s *session) controls(tx *journal.Tx) error {
 	for _, c := range tx.Before() {
 		was := workload.Image
@@ -209,9 +217,6 @@ func (s *session) controls(tx *journal.Tx) error {
 			return fault.New(fault.Frozen, "config_changed", remedy.Of(fmt.Sprintf("put the %s of workload %s back into the config, then ", was, s.w.Name), remedy.Recover(s.w.Name)),
 				"transaction %s recorded container %s, but the config of workload %s now says %s where it said %s", tx.ID, c.Name, s.w.Name, now, was)
 		}
-	}
-	if tx.Begin.Kind != journal.Restore && tx.Begin.Kind != journal.Probe { // they move nothing
-		return nil
 	}
 	return preflight.Recorded(s.Config, s.w, s.mounts, tx)
 }

@@ -51,6 +51,9 @@ func (e *Engine) RecoverKilled(ctx context.Context, workload, tx string) (Recove
 			time.Sleep(pause)
 			continue
 		}
+		if r.ran.Verb != "" {
+			e.rememberRecovery(ctx, start, &r)
+		}
 		if err := e.sweep(); err != nil { // the process may have died while it ended the transaction
 			r.Err = errors.Join(r.Err, err)
 		}
